@@ -1,0 +1,72 @@
+"""lpsnet: labelled pictures, a device and a latency budget in; the most accurate network the device can run out.
+
+An implementation of 'Lightweight and Progressively-Scalable Networks for Semantic Segmentation' (Zhang et al. 2022).
+The names below are loaded when they are first used, so that `import lpsnet` needs no torch.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from lpsnet.architecture import Architecture, get_architecture, list_architectures
+    from lpsnet.data.labels import LabelSpace
+    from lpsnet.deployment.segmenter import Segmenter
+    from lpsnet.errors import LpsnetError
+    from lpsnet.model.checkpoint import load_checkpoint, save_checkpoint
+    from lpsnet.model.complexity import complexity
+    from lpsnet.model.fusion import fuse
+    from lpsnet.model.network import create_model
+    from lpsnet.model.official import load_official_checkpoint
+    from lpsnet.record import ModelRecord
+
+_HOME = {
+    "Architecture": "lpsnet.architecture",
+    "LabelSpace": "lpsnet.data.labels",
+    "LpsnetError": "lpsnet.errors",
+    "ModelRecord": "lpsnet.record",
+    "Segmenter": "lpsnet.deployment.segmenter",
+    "complexity": "lpsnet.model.complexity",
+    "create_model": "lpsnet.model.network",
+    "fuse": "lpsnet.model.fusion",
+    "get_architecture": "lpsnet.architecture",
+    "list_architectures": "lpsnet.architecture",
+    "load_checkpoint": "lpsnet.model.checkpoint",
+    "load_official_checkpoint": "lpsnet.model.official",
+    "save_checkpoint": "lpsnet.model.checkpoint",
+}
+
+__all__ = [
+    "Architecture",
+    "LabelSpace",
+    "LpsnetError",
+    "ModelRecord",
+    "Segmenter",
+    "__version__",
+    "complexity",
+    "create_model",
+    "fuse",
+    "get_architecture",
+    "list_architectures",
+    "load_checkpoint",
+    "load_official_checkpoint",
+    "save_checkpoint",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module 'lpsnet' has no attribute {name!r}")
+    try:
+        return getattr(importlib.import_module(_HOME[name]), name)
+    except ModuleNotFoundError as error:
+        if error.name == "torch":
+            from lpsnet.errors import MissingDependencyError
+
+            raise MissingDependencyError.for_extra("torch", "train") from error
+        raise
+
+
+def __dir__() -> list[str]:
+    return __all__

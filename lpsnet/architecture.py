@@ -1,0 +1,213 @@
+"""What names a network: the triple {B, C, R} of Section 3.1, and the named networks of Table 4.
+
+An `Architecture` is a value: frozen, hashable, without torch. Block and interaction types are not part of it; they are
+chosen when the network is built (`lpsnet.create_model`).
+"""
+
+import json
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, Self
+
+from lpsnet.errors import ArchitectureError, unknown_name
+
+NUM_STAGES = 5  # Section 3.1; the first block of Stages 1 to 4 has stride 2
+SCORE_STRIDE = 16  # the scores have the largest path's size divided by this
+
+# Bounds on what is taken for a network. They are far above anything useful and only keep a typing error or a hostile
+# file from asking for all the memory there is.
+MAX_BLOCKS = 1_000
+MAX_WIDTH = 65_536
+MAX_RATIO = 64
+
+Ratio = Fraction | int | float | str
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """A network N = {B, C, R} of Section 3.4.
+
+    Attributes:
+        blocks: B, the number of convolutional blocks in each of the five stages, each at least 1.
+        widths: C, the number of channels in each of the five stages, each at least 1.
+        ratios: R, the scaling ratio of every path, largest first. Given ratios may be fractions, integers, text
+            ("3/4", "0.75") or floats, in any order; zeros mean 'no path' and are left out. At least one is positive.
+
+    Raises:
+        ArchitectureError: the numbers do not describe a network.
+    """
+
+    blocks: tuple[int, ...]
+    widths: tuple[int, ...]
+    ratios: tuple[Fraction, ...]
+
+    def __init__(self, blocks: Iterable[int], widths: Iterable[int], ratios: Iterable[Ratio]) -> None:
+        object.__setattr__(self, "blocks", _stage_numbers("blocks", blocks, MAX_BLOCKS))
+        object.__setattr__(self, "widths", _stage_numbers("widths", widths, MAX_WIDTH))
+        object.__setattr__(self, "ratios", _path_ratios(ratios))
+
+    @property
+    def num_paths(self) -> int:
+        """N, the number of paths."""
+        return len(self.ratios)
+
+    def __str__(self) -> str:
+        """One line of text that `parse` reads back: `B=1,3,3,10,10;C=8,24,48,96,96;R=3/4,1/4`."""
+        parts = {"B": self.blocks, "C": self.widths, "R": self.ratios}
+        return ";".join(f"{key}={','.join(map(str, values))}" for key, values in parts.items())
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read the one-line form, e.g. `B=1,3,3,10,10;C=8,24,48,96,96;R=3/4,1/4`; spaces and braces do not matter."""
+        fields: dict[str, list[str]] = {}
+        for part in re.sub(r"[\s{}]", "", str(text)).strip(";").split(";"):
+            key, sign, values = part.partition("=")
+            if not sign or key.upper() not in ("B", "C", "R"):
+                raise ArchitectureError(f"{part!r} in architecture {_short(text)!r} is not one of B=…, C=…, R=…")
+            if key.upper() in fields:
+                raise ArchitectureError(f"architecture {_short(text)!r} gives {key.upper()} twice")
+            fields[key.upper()] = values.split(",")
+        if missing := [key for key in "BCR" if key not in fields]:
+            raise ArchitectureError(f"architecture {_short(text)!r} lacks {', '.join(missing)}; write it as B=…;C=…;R=…")
+        return cls(_integers("B", fields["B"]), _integers("C", fields["C"]), fields["R"])
+
+    def to_dict(self) -> dict[str, Any]:
+        """A dictionary of plain JSON values: `blocks`, `widths` (integers) and `ratios` (text such as "3/4")."""
+        return {"blocks": list(self.blocks), "widths": list(self.widths), "ratios": [str(r) for r in self.ratios]}
+
+    @classmethod
+    def from_dict(cls, value: object) -> Self:
+        """The architecture that `to_dict` wrote."""
+        if not isinstance(value, dict) or set(value) != {"blocks", "widths", "ratios"}:
+            raise ArchitectureError("an architecture in JSON is an object with exactly: blocks, widths, ratios")
+        for key, entries in value.items():
+            if not isinstance(entries, list | tuple):
+                raise ArchitectureError(f"{key} of an architecture is a list, not {_short(entries)}")
+        return cls(value["blocks"], value["widths"], value["ratios"])
+
+    def to_json(self) -> str:
+        """JSON text that `from_json` reads back."""
+        return json.dumps(self.to_dict())
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """The architecture that `to_json` wrote."""
+        try:
+            value = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise ArchitectureError(f"an architecture's JSON cannot be read: {error}") from None
+        return cls.from_dict(value)
+
+
+def path_size(size: tuple[int, int], ratio: Fraction) -> tuple[int, int]:
+    """Height and width in pixels of the input of a path: floor(r H) x floor(r W), at least 1 x 1 (NOTES, path size)."""
+    height, width = (max(1, length * ratio.numerator // ratio.denominator) for length in size)
+    return height, width
+
+
+def score_size(size: tuple[int, int], architecture: Architecture) -> tuple[int, int]:
+    """Height and width of the scores for an input of `size`: the largest path's input halved four times, rounded up."""
+    height, width = (-(-length // SCORE_STRIDE) for length in path_size(size, architecture.ratios[0]))
+    return height, width
+
+
+def _stage_numbers(kind: str, values: Iterable[int], maximum: int) -> tuple[int, ...]:
+    numbers = _sequence(kind, values)
+    if len(numbers) != NUM_STAGES:
+        raise ArchitectureError(f"{kind} need {NUM_STAGES} numbers, one a stage; got {len(numbers)}: {_short(numbers)}")
+    for number in numbers:
+        if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= maximum:
+            raise ArchitectureError(f"{kind} are whole numbers from 1 to {maximum}; got {_short(number)}")
+    return numbers
+
+
+def _path_ratios(values: Iterable[Ratio]) -> tuple[Fraction, ...]:
+    ratios = sorted((_ratio(value) for value in _sequence("ratios", values)), reverse=True)
+    if not any(ratios):
+        raise ArchitectureError("a network needs at least one path: one ratio greater than 0")
+    return tuple(ratio for ratio in ratios if ratio)
+
+
+def _ratio(value: Ratio) -> Fraction:
+    if isinstance(value, bool) or not isinstance(value, Fraction | int | float | str):
+        raise ArchitectureError(f"a ratio is a fraction such as 3/4; got {_short(value)}")
+    if isinstance(value, float) and not math.isfinite(value) or isinstance(value, str) and len(value) > 32:
+        raise ArchitectureError(f"a ratio is a fraction such as 3/4; got {_short(value)}")
+    try:
+        ratio = Fraction(str(value))  # str(0.1) is 1/10; Fraction(0.1) would be the float's binary expansion
+    except (ValueError, ZeroDivisionError):
+        raise ArchitectureError(f"a ratio is a fraction such as 3/4; got {_short(value)}") from None
+    if not 0 <= ratio <= MAX_RATIO or ratio.denominator > 10**6:
+        raise ArchitectureError(f"a ratio lies between 0 (no path) and {MAX_RATIO}; got {_short(value)}")
+    return ratio
+
+
+def _sequence(kind: str, values: Iterable[Any]) -> tuple[Any, ...]:
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise ArchitectureError(f"{kind} are a list of numbers; got {_short(values)}")
+    return tuple(values)
+
+
+def _integers(key: str, texts: Sequence[str]) -> list[int]:
+    for text in texts:
+        if not re.fullmatch(r"-?[0-9]{1,9}", text):
+            raise ArchitectureError(f"{key} holds whole numbers; got {_short(text)!r}")
+    return [int(text) for text in texts]
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+# Table 4: {B, C, R} of every expansion step of the paper. S, M and L are its steps 7, 8 and 10.
+_TABLE_4: tuple[tuple[tuple[int, ...], tuple[int, ...], tuple[str, ...]], ...] = (
+    ((1, 1, 1, 1, 1), (4, 8, 16, 32, 32), ("1/2",)),
+    ((1, 1, 1, 8, 8), (4, 8, 16, 32, 32), ("1/2",)),
+    ((1, 1, 1, 8, 8), (4, 16, 32, 64, 64), ("1/2",)),
+    ((1, 1, 1, 8, 8), (8, 24, 48, 96, 96), ("1/2",)),
+    ((1, 1, 1, 8, 8), (8, 24, 48, 96, 96), ("5/8",)),
+    ((1, 3, 3, 10, 10), (8, 24, 48, 96, 96), ("5/8",)),
+    ((1, 3, 3, 10, 10), (8, 24, 48, 96, 96), ("5/8", "1/4")),
+    ((1, 3, 3, 10, 10), (8, 24, 48, 96, 96), ("3/4", "1/4")),
+    ((1, 3, 3, 10, 10), (8, 24, 48, 96, 96), ("1", "1/4")),
+    ((1, 3, 3, 10, 10), (8, 24, 64, 128, 128), ("1", "1/4")),
+    ((1, 3, 3, 10, 10), (8, 24, 64, 160, 160), ("1", "1/4")),
+    ((1, 3, 3, 10, 10), (8, 24, 64, 160, 160), ("9/8", "1/4")),
+    ((1, 3, 3, 10, 10), (8, 24, 64, 160, 160), ("11/8", "1/4")),
+    ((1, 3, 3, 10, 10), (8, 32, 80, 192, 192), ("11/8", "1/4")),
+    ((1, 3, 3, 10, 10), (8, 32, 96, 224, 224), ("11/8", "1/4")),
+)
+_STEPS = {f"step_{number}": Architecture(*triple) for number, triple in enumerate(_TABLE_4)}
+_NAMED = {
+    "tiny": _STEPS["step_0"],
+    "lpsnet_s": _STEPS["step_7"],
+    "lpsnet_m": _STEPS["step_8"],
+    "lpsnet_l": _STEPS["step_10"],
+    **_STEPS,
+}
+
+
+def list_architectures() -> list[str]:
+    """The names that `get_architecture` knows: tiny, lpsnet_s, lpsnet_m, lpsnet_l, step_0 to step_14."""
+    return list(_NAMED)
+
+
+def get_architecture(name: str | Architecture) -> Architecture:
+    """The architecture of that name, or the one written out as `B=…;C=…;R=…`; an `Architecture` is returned as it is.
+
+    Raises:
+        ArchitectureError: no architecture has that name (the nearest is suggested), or the text is not a network.
+    """
+    if isinstance(name, Architecture):
+        return name
+    if not isinstance(name, str):
+        raise ArchitectureError(f"an architecture is a name or B=…;C=…;R=…; got {_short(name)}")
+    if "=" in name:
+        return Architecture.parse(name)
+    if name not in _NAMED:
+        raise ArchitectureError(f"{unknown_name('architecture', name, _NAMED)}, or B=…;C=…;R=… written out")
+    return _NAMED[name]

@@ -1,0 +1,127 @@
+"""Label spaces: which classes a network tells apart, what they are called and how they are coloured.
+
+In memory every label map is H x W uint8 of class ids 0 .. num_classes - 1, with `IGNORE_INDEX` for pixels without a
+label. What a data set's files hold instead (other ids, colours) is translated when a file is read (`decoding.py`).
+"""
+
+import colorsys
+from collections.abc import Iterable, Sequence
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, model_validator
+
+from lpsnet.errors import DataError
+
+IGNORE_INDEX = 255  # in every label map in memory: no label, takes part in neither loss nor score
+MAX_CLASSES = 255  # ids 0 to 254, so that a label map stays one byte a pixel
+
+Colour = tuple[int, int, int]
+
+
+class LabelSpace(BaseModel):
+    """The classes of a data set or a network, in the order of their ids.
+
+    Attributes:
+        name: what the space is called, e.g. "cityscapes".
+        names: one name a class, all different.
+        colours: one RGB triple (0 to 255) a class, for overlays and legends.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    name: str
+    names: tuple[str, ...]
+    colours: tuple[Colour, ...]
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not 1 <= len(self.names) <= MAX_CLASSES:
+            raise DataError(f"label space {self.name!r} has {len(self.names)} classes; 1 to {MAX_CLASSES} are possible")
+        if len(self.colours) != len(self.names):
+            raise DataError(f"label space {self.name!r} has {len(self.names)} names but {len(self.colours)} colours")
+        if len(set(self.names)) != len(self.names):
+            raise DataError(f"label space {self.name!r} uses a class name twice")
+        if any(not 0 <= channel <= 255 for colour in self.colours for channel in colour):
+            raise DataError(f"label space {self.name!r} has a colour outside 0 to 255")
+        return self
+
+    @property
+    def num_classes(self) -> int:
+        """The number of classes, `ignore` not among them."""
+        return len(self.names)
+
+    @classmethod
+    def from_names(cls, name: str, names: Iterable[str], colours: Sequence[Colour] | None = None) -> Self:
+        """A label space with these class names; without `colours`, evenly spread hues are used."""
+        names = tuple(names)
+        return cls(name=name, names=names, colours=tuple(colours) if colours else _spread_colours(len(names)))
+
+    @classmethod
+    def numbered(cls, num_classes: int) -> Self:
+        """A space for networks whose classes have no names: `class_0`, `class_1`, …"""
+        return cls.from_names("numbered", (f"class_{number}" for number in range(num_classes)))
+
+
+def _spread_colours(count: int) -> tuple[Colour, ...]:
+    """`count` colours with hues a golden ratio apart, so that neighbours in the list look different."""
+
+    def colour(number: int) -> Colour:
+        value = 0.95 if number % 2 == 0 else 0.7
+        red, green, blue = colorsys.hsv_to_rgb(number * 0.618034 % 1, 0.75, value)
+        return round(red * 255), round(green * 255), round(blue * 255)
+
+    return tuple(colour(number) for number in range(count))
+
+
+def _table(name: str, rows: dict[str, Colour]) -> LabelSpace:
+    return LabelSpace(name=name, names=tuple(rows), colours=tuple(rows.values()))
+
+
+# The 19 training classes of Cityscapes (Cordts et al. 2016) in the order of their train ids, with the official colours.
+CITYSCAPES = _table(
+    "cityscapes",
+    {
+        "road": (128, 64, 128),
+        "sidewalk": (244, 35, 232),
+        "building": (70, 70, 70),
+        "wall": (102, 102, 156),
+        "fence": (190, 153, 153),
+        "pole": (153, 153, 153),
+        "traffic light": (250, 170, 30),
+        "traffic sign": (220, 220, 0),
+        "vegetation": (107, 142, 35),
+        "terrain": (152, 251, 152),
+        "sky": (70, 130, 180),
+        "person": (220, 20, 60),
+        "rider": (255, 0, 0),
+        "car": (0, 0, 142),
+        "truck": (0, 0, 70),
+        "bus": (0, 60, 100),
+        "train": (0, 80, 100),
+        "motorcycle": (0, 0, 230),
+        "bicycle": (119, 11, 32),
+    },
+)
+
+# The 11 classes of CamVid (Brostow et al. 2008) as grouped by SegNet, in the order of its label files, its colours.
+CAMVID = _table(
+    "camvid",
+    {
+        "sky": (128, 128, 128),
+        "building": (128, 0, 0),
+        "pole": (192, 192, 128),
+        "road": (128, 64, 128),
+        "pavement": (60, 40, 222),
+        "tree": (128, 128, 0),
+        "sign": (192, 128, 128),
+        "fence": (64, 64, 128),
+        "car": (64, 0, 128),
+        "pedestrian": (64, 64, 0),
+        "bicyclist": (0, 128, 192),
+    },
+)
+
+# BDD100K (Yu et al. 2018) is labelled with the train ids of Cityscapes.
+BDD100K = CITYSCAPES.model_copy(update={"name": "bdd100k"})
+
+LABEL_SPACES: dict[str, LabelSpace] = {space.name: space for space in (CITYSCAPES, CAMVID, BDD100K)}

@@ -1,0 +1,45 @@
+"""The errors lpsnet raises for mistakes that are the caller's to mend.
+
+Every message is one sentence or two that say what was wrong, where, what is allowed, and what to do. The command line
+prints the message alone and exits with 2; anything that is not an `LpsnetError` is a bug of ours and exits with 1.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class LpsnetError(ValueError):
+    """Base of all errors that the caller can mend. A `ValueError`, so that ordinary code may catch it as one."""
+
+
+class ArchitectureError(LpsnetError):
+    """The text, JSON or numbers given do not describe a network, or no network has that name."""
+
+
+class DataError(LpsnetError):
+    """A data set, picture or label file cannot be used as it is."""
+
+
+class ModelFileError(LpsnetError):
+    """A model file, or the record inside it, cannot be used as it is."""
+
+
+class RunError(LpsnetError):
+    """A run (training, expansion, study) cannot start or go on in the folder or with the settings given."""
+
+
+class MissingDependencyError(LpsnetError, ImportError):
+    """An optional package is not installed; the message holds the command that installs it."""
+
+    @classmethod
+    def for_extra(cls, package: str, extra: str) -> "MissingDependencyError":
+        """The error for `package`, which comes with lpsnet's extra `extra`."""
+        return cls(f"{package} is not installed; it comes with: pip install 'lpsnet[{extra}]'")
+
+
+def unknown_name(kind: str, name: object, allowed: Iterable[str]) -> str:
+    """One line saying that `name` is no `kind`, the nearest allowed name if there is one, and all that are allowed."""
+    names = sorted(allowed)
+    near = difflib.get_close_matches(str(name), names, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else "."
+    return f"unknown {kind} {str(name)!r}{hint} Allowed: {', '.join(names)}"

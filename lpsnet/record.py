@@ -1,0 +1,116 @@
+"""The record: everything about a model that its file carries beside the weights.
+
+ONNX holds it in its metadata under `lpsnet`, safetensors in its header under the same key, both as JSON text. A model
+file alone is enough to run, evaluate, benchmark or report on it.
+"""
+
+import json
+import math
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serializer, field_validator, model_validator
+
+from lpsnet.architecture import Architecture, get_architecture
+from lpsnet.data.labels import LabelSpace
+from lpsnet.errors import LpsnetError, ModelFileError
+
+RECORD_KEY = "lpsnet"  # the metadata key in ONNX and safetensors files
+RECORD_FORMAT = 1
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of RGB in 0 .. 1; official implementation (NOTES, normalisation)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+Form = Literal["reparameterised", "plain", "deployed"]
+
+
+class Normalisation(BaseModel):
+    """x -> (x / 255 - mean) / std for RGB bytes x, a value a channel."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not all(map(math.isfinite, (*self.mean, *self.std))) or min(self.std) <= 0:
+            raise ModelFileError("normalisation needs finite means and deviations greater than 0")
+        return self
+
+
+class ModelRecord(BaseModel):
+    """What a model file says about itself.
+
+    Attributes:
+        architecture: the triple {B, C, R}; None for a network that is not ours.
+        block: convolutional block (Table 2), e.g. "conv3x3".
+        interaction: path interaction (Figure 6), e.g. "bilateral_b".
+        form: "reparameterised" (training form with parallel branches), "plain" (training form without) or "deployed".
+        label_space: the classes, in the order of the scores.
+        normalisation: applied to RGB bytes before the network.
+        input_size: (height, width) in pixels the model was trained for and runs at unless asked otherwise; None if unset.
+        align_corners: the bilinear convention of every resize, in the network and after it.
+        training: the recipe, the data, seeds, versions, machine and time of the run, as JSON values.
+        scores: figures by protocol, as JSON values; IoUs in percent.
+        licence: terms of the weights, in a sentence.
+        lpsnet_version: the version that wrote the file.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore", arbitrary_types_allowed=True, hide_input_in_errors=True)
+
+    format: int = RECORD_FORMAT
+    architecture: Architecture | None
+    block: str = "conv3x3"
+    interaction: str = "bilateral_b"
+    form: Form = "deployed"
+    label_space: LabelSpace
+    normalisation: Normalisation = Normalisation()
+    input_size: tuple[int, int] | None = None
+    align_corners: bool = True
+    training: dict[str, Any] = Field(default_factory=dict)
+    scores: dict[str, Any] = Field(default_factory=dict)
+    licence: str = ""
+    lpsnet_version: str = ""
+
+    @field_validator("architecture", mode="before")
+    @classmethod
+    def _read_architecture(cls, value: object) -> object:
+        return get_architecture(value) if isinstance(value, str) else value
+
+    @field_serializer("architecture")
+    def _write_architecture(self, value: Architecture | None) -> str | None:
+        return None if value is None else str(value)
+
+    @field_validator("input_size")
+    @classmethod
+    def _check_input_size(cls, value: tuple[int, int] | None) -> tuple[int, int] | None:
+        if value is not None and not all(1 <= length <= 65_536 for length in value):
+            raise ModelFileError(f"input_size is height and width in pixels, 1 to 65536; got {value}")
+        return value
+
+    @field_validator("format")
+    @classmethod
+    def _check_format(cls, value: int) -> int:
+        if value != RECORD_FORMAT:
+            raise ModelFileError(f"record format {value} is not known to this version (it reads {RECORD_FORMAT})")
+        return value
+
+    def to_json(self) -> str:
+        """JSON text that `from_json` reads back."""
+        return self.model_dump_json()
+
+    @classmethod
+    def from_json(cls, text: str, *, source: object = "model file") -> Self:
+        """Read a record that came with `source`.
+
+        Raises:
+            ModelFileError: the text is no record.
+        """
+        try:
+            return cls.model_validate(json.loads(text))
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"])) or "record"
+            raise ModelFileError(f"the record in {source} is not usable: {where}: {first['msg']}") from None
+        except (LpsnetError, ValueError, RecursionError) as error:
+            raise ModelFileError(f"the record in {source} cannot be read: {error}") from None
