@@ -5,6 +5,7 @@ that a missing optional package is noticed only by those who ask for it.
 """
 
 import importlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol, get_args
@@ -12,10 +13,12 @@ from typing import Literal, Protocol, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from lpsnet.errors import ModelFileError, unknown_name
+from lpsnet.errors import DataError, ModelFileError, unknown_name
 
 Precision = Literal["f32", "bf16", "f16", "int8"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+
+Shape = tuple[int | None, ...]  # of an input of a model; None is a length that may change from call to call
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +84,102 @@ def open_session(runtime: str, options: SessionOptions) -> Session:
         raise ModelFileError(unknown_name("runtime", runtime, RUNTIMES))
     if options.precision not in PRECISIONS:
         raise ModelFileError(unknown_name("precision", options.precision, PRECISIONS))
+    _check_numbers(options)
     if not options.path.is_file():
         raise ModelFileError(f"no model file at {options.path}")
     session: Session = importlib.import_module(RUNTIMES[runtime]).open_session(options)
     return session
+
+
+def _check_numbers(options: SessionOptions) -> None:
+    numbers = {"num_threads": options.num_threads}
+    if options.input_size is not None:
+        numbers["height"], numbers["width"] = options.input_size
+    for name, number in numbers.items():
+        if number is not None and (isinstance(number, bool) or not isinstance(number, int) or number < 1):
+            raise ModelFileError(f"{name} is a whole number of at least 1; got {number!r}")
+
+
+# What engines share: each is used by several modules of this folder.
+
+
+def fix_size(shapes: Sequence[Shape], options: SessionOptions) -> tuple[Shape, ...]:
+    """The shapes of a model's inputs once `options.input_size` is put into them; None leaves them as they are.
+
+    Raises:
+        ModelFileError: the file was exported for another size, or the model has several inputs.
+    """
+    size = options.input_size
+    if size is None:
+        return tuple(shapes)
+    if len(shapes) != 1 or len(shapes[0]) != 4:
+        raise ModelFileError(f"{options.path} takes {len(shapes)} inputs; an input_size is for one input N x C x H x W")
+    if any(own not in (None, asked) for own, asked in zip(shapes[0][2:], size, strict=True)):
+        own = _shape_text(shapes[0][2:])
+        raise ModelFileError(
+            f"{options.path} was exported for {own}, not {_shape_text(size)}; use {own} or export it again"
+        )
+    return ((*shapes[0][:2], *size),)
+
+
+def check_inputs(inputs: Sequence[NDArray[np.float32]], shapes: Sequence[Shape]) -> list[NDArray[np.float32]]:
+    """The arrays given to `Session.run`, laid out in C order.
+
+    Raises:
+        DataError: their number, type or shape is not what the model takes, or the lengths of the batch differ.
+    """
+    if len(inputs) != len(shapes):
+        raise DataError(f"the model takes {len(shapes)} inputs; got {len(inputs)}")
+    for array, shape in zip(inputs, shapes, strict=True):
+        _check_input(array, shape)
+    if len({len(array) for array in inputs}) > 1:
+        raise DataError(f"all inputs hold the same number of pictures; got {[len(array) for array in inputs]}")
+    return [np.ascontiguousarray(array) for array in inputs]
+
+
+def _check_input(array: object, shape: Shape) -> None:
+    wanted = f"float32 {_shape_text(shape)}"
+    if not isinstance(array, np.ndarray):
+        raise DataError(f"the model takes {wanted}; got {type(array).__name__}")
+    fits = len(array.shape) == len(shape) and all(
+        given > 0 and own in (None, given) for given, own in zip(array.shape, shape, strict=True)
+    )
+    if array.dtype != np.float32 or not fits:
+        raise DataError(f"the model takes {wanted}; got {array.dtype} {_shape_text(array.shape)}")
+
+
+def _shape_text(shape: Shape) -> str:
+    return " x ".join("any" if length is None else str(length) for length in shape)
+
+
+def run_one_by_one(
+    run: Callable[..., NDArray[np.float32]], inputs: Sequence[NDArray[np.float32]]
+) -> NDArray[np.float32]:
+    """The results of `run`, which takes batches of one, for every picture of a batch."""
+    if len(inputs[0]) == 1:
+        return run(*inputs)
+    return np.concatenate([run(*(array[i : i + 1] for array in inputs)) for i in range(len(inputs[0]))])
+
+
+def check_precision(used: Precision, options: SessionOptions, *, possible: Sequence[Precision]) -> Precision:
+    """`used`, what the engine computes in, if that is what was asked for.
+
+    Whether a network is quantised is up to its file: one that is computes in int8 whatever was asked for.
+
+    Raises:
+        ModelFileError: something else was asked for; the message says what is `possible` on this machine.
+    """
+    if used in (options.precision, "int8"):
+        return used
+    if options.precision == "int8":
+        raise ModelFileError(f"{options.path} is not quantised; export it with precision int8, or ask for f32")
+    raise ModelFileError(
+        f"{options.precision} was asked for, but the engine would compute {options.path} in {used} here; "
+        f"possible on this machine: {', '.join(possible)}"
+    )
+
+
+def one_line(error: BaseException) -> str:
+    """What an engine says went wrong, of which it often says a page, in one line of at most 200 characters."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 200 else f"{text[:120]} … {text[-77:]}"

@@ -1,0 +1,71 @@
+"""The command line: reads arguments, calls one function, prints. Nothing imports it.
+
+Each command lives in the module of its group and is registered by importing it here; whatever is slow to import
+(torch, engines) is imported inside the command that needs it.
+"""
+
+import os
+import sys
+
+import click
+import typer
+
+import lpsnet
+from lpsnet.cli import data, demo, models, running, training
+from lpsnet.errors import LpsnetError
+
+app = typer.Typer(
+    name="lpsnet",
+    help="Real-time semantic segmentation: labelled pictures, a device and a latency budget in; a network out.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"lpsnet {lpsnet.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: bool = typer.Option(False, "--version", callback=_print_version, is_eager=True, help="Print the version."),
+) -> None:
+    pass
+
+
+for group in (demo, running, training, models):
+    group.register(app)
+app.add_typer(data.app, name="data")
+
+
+def main() -> None:
+    """Entry point of the `lpsnet` command: exits with 0 when done, 2 for the user's mistakes, 1 for ours."""
+    try:
+        code = app(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        code = 2
+    except (click.Abort, KeyboardInterrupt):
+        typer.echo("stopped", err=True)
+        code = 130
+    except LpsnetError as error:
+        code = _fail(str(error), code=2)
+    except BrokenPipeError:  # the reader of our output is gone, e.g. `lpsnet info … | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    except OSError as error:
+        code = _fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", code=2)
+    except Exception as error:
+        if os.environ.get("LPSNET_DEBUG"):
+            raise
+        code = _fail(f"{type(error).__name__}: {error} — a bug in lpsnet; LPSNET_DEBUG=1 shows where", code=1)
+    sys.exit(code or 0)
+
+
+def _fail(message: str, *, code: int) -> int:
+    typer.echo(f"lpsnet: {' '.join(message.split())}", err=True)
+    return code

@@ -1,0 +1,75 @@
+"""How commands speak: to people through Rich, to machines as JSON, never both on the same stream."""
+
+import json
+import re
+import shlex
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from lpsnet.errors import LpsnetError
+from lpsnet.files import write_text
+
+JsonOption = Annotated[
+    str | None, typer.Option("--json", metavar="FILE", help="Write the figures as JSON; `-` is standard output.")
+]
+SizeOption = Annotated[str | None, typer.Option("--size", metavar="HxW", help="Height x width in pixels.")]
+
+_console = Console(highlight=False)
+_error_console = Console(stderr=True, highlight=False)
+
+
+def console(json_to: str | None = None) -> Console:
+    """Where people read: standard output, or standard error while JSON goes to standard output."""
+    return _error_console if json_to == "-" else _console
+
+
+def write_json(value: Mapping[str, Any], json_to: str | None) -> None:
+    """Write `value` where `--json` asks for it, if it does."""
+    if json_to is None:
+        return
+    text = json.dumps(value, indent=2, allow_nan=False) + "\n"
+    if json_to == "-":
+        sys.stdout.write(text)
+    else:
+        write_text(Path(json_to), text)
+
+
+def next_command(*words: object, json_to: str | None = None) -> None:
+    """Print the command one would run next."""
+    console(json_to).print(f"Next: {shlex.join(map(str, words))}", soft_wrap=True, markup=False)
+
+
+def say(message: str, *, json_to: str | None = None) -> None:
+    """Print a line for people, as it is."""
+    console(json_to).print(message, soft_wrap=True, markup=False)
+
+
+def table(title: str, *columns: str) -> Table:
+    """A table for people; the first column is text, the others are numbers."""
+    result = Table(title=title, title_justify="left", header_style="bold")
+    for number, column in enumerate(columns):
+        result.add_column(column, justify="left" if number == 0 else "right", no_wrap=number > 0)
+    return result
+
+
+def parse_size(text: str | None) -> tuple[int, int] | None:
+    """(height, width) of `HxW`, e.g. 360x480; None stays None.
+
+    Raises:
+        LpsnetError: it is no size.
+    """
+    if text is None:
+        return None
+    match = re.fullmatch(r"\s*(\d{1,5})\s*[xX×]\s*(\d{1,5})\s*", text)
+    if match is None:
+        raise LpsnetError(f"a size is HEIGHTxWIDTH in pixels, e.g. 360x480; got {text!r}")
+    size = int(match[1]), int(match[2])
+    if min(size) < 32:
+        raise LpsnetError(f"sizes go from 32x32 up; got {text!r}")
+    return size

@@ -1,0 +1,180 @@
+"""From what a label file holds to a label map: data sets number or colour their classes in their own ways.
+
+A label map in memory is H x W uint8 of class ids with `IGNORE_INDEX` for no label (`labels.py`). A value that the data
+set does not explain is refused with its name and count rather than trained on: a mask read wrongly costs a whole run.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Self
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from lpsnet.data.images import read_mask
+from lpsnet.data.labels import IGNORE_INDEX, MAX_CLASSES, Colour
+from lpsnet.errors import DataError
+
+MAX_ID = 65_535  # ids in files have 8 or 16 bits
+_UNKNOWN = 256  # in the tables below: a value that the map does not explain; not a uint8, so never a class
+_SHOWN = 8  # values named in one message
+
+
+@dataclass(frozen=True)
+class LabelDecoder:
+    """How the values of label files turn into class ids. Made by `index` and `colours`.
+
+    Attributes:
+        ids: (id in the file, class id or `IGNORE_INDEX`) pairs, for files that hold ids.
+        rgb: ((r, g, b), class id or `IGNORE_INDEX`) pairs, for files that hold colours.
+        ignore_others: whether values in neither become `IGNORE_INDEX`; otherwise they are refused.
+    """
+
+    ids: tuple[tuple[int, int], ...] = ()
+    rgb: tuple[tuple[Colour, int], ...] = ()
+    ignore_others: bool = False
+
+    @classmethod
+    def index(cls, id_map: Mapping[int, int], *, ignore_others: bool = False) -> Self:
+        """A decoder for files that hold one id a pixel.
+
+        Args:
+            id_map: id in the file (0 .. 65535) -> class id (0 .. 254), or `IGNORE_INDEX` for no label.
+            ignore_others: ids that are not in the map mean no label; otherwise they are an error.
+        """
+        bad = [number for number in id_map if not 0 <= number <= MAX_ID]
+        if bad:
+            raise DataError(f"id {bad[0]} cannot stand in a label file; 0 to {MAX_ID} are possible")
+        _check_classes(id_map.values())
+        return cls(ids=tuple(sorted(id_map.items())), ignore_others=ignore_others)
+
+    @classmethod
+    def colours(cls, colour_map: Mapping[Colour, int], *, ignore_others: bool = False) -> Self:
+        """A decoder for files that hold an RGB colour a pixel.
+
+        Args:
+            colour_map: (r, g, b), each 0 .. 255 -> class id (0 .. 254), or `IGNORE_INDEX` for no label.
+            ignore_others: colours that are not in the map mean no label; otherwise they are an error.
+        """
+        bad = [rgb for rgb in colour_map if len(rgb) != 3 or not all(0 <= level <= 255 for level in rgb)]
+        if bad:
+            raise DataError(f"{bad[0]} is not a colour; three levels from 0 to 255 are")
+        if not colour_map:
+            raise DataError("a decoder for colours needs at least one colour")
+        _check_classes(colour_map.values())
+        return cls(rgb=tuple(sorted(colour_map.items())), ignore_others=ignore_others)
+
+    def read(self, path: str | Path) -> NDArray[np.uint8]:
+        """Read a label file: H x W uint8 of class ids, 255 for no label.
+
+        Raises:
+            DataError: the file cannot be read, or holds a value that the map does not explain.
+        """
+        return self(read_mask(path, expand_palette=bool(self.rgb)), source=path)
+
+    def __call__(self, mask: NDArray[np.uint8] | NDArray[np.uint16], *, source: object = "mask") -> NDArray[np.uint8]:
+        """Translate what `read_mask` gave (H x W ids or H x W x 3 RGB) to H x W uint8 class ids, 255 for no label.
+
+        Raises:
+            DataError: naming `source` and the values that the map does not explain, with their number of pixels.
+        """
+        return self._decode_colours(mask, source) if self.rgb else self._decode_ids(mask, source)
+
+    def _decode_ids(self, mask: NDArray[np.generic], source: object) -> NDArray[np.uint8]:
+        mask = single_channel(mask, source)
+        table = _id_table(self.ids, _other(self.ignore_others))
+        if not self.ignore_others:
+            # calcHist is some ten times as fast as bincount; its float counts serve only to see which ids occur.
+            size = 256 if mask.dtype == np.uint8 else MAX_ID + 1
+            present = np.flatnonzero(cv2.calcHist([mask], [0], None, [size], [0, size]))
+            unknown = present[table[present] == _UNKNOWN]
+            if unknown.size:
+                counts = np.bincount(mask.ravel())[unknown]
+                raise DataError(self._refusal(source, "ids", dict(zip(unknown.tolist(), counts.tolist(), strict=True))))
+        small = table.astype(np.uint8)
+        labels: NDArray[np.uint8] = cv2.LUT(mask, small[:256]) if mask.dtype == np.uint8 else small[mask]
+        return labels
+
+    def _decode_colours(self, mask: NDArray[np.generic], source: object) -> NDArray[np.uint8]:
+        if mask.ndim != 3:
+            raise DataError(f"label file {source} holds ids, where colours are expected; describe it with ids")
+        packed = _pack(mask)
+        labels = _colour_table(self.rgb, _other(self.ignore_others))[packed]
+        if not self.ignore_others and labels.max(initial=0) == _UNKNOWN:
+            codes, counts = np.unique(packed[labels == _UNKNOWN], return_counts=True)
+            found = {_unpack(code): count for code, count in zip(codes.tolist(), counts.tolist(), strict=True)}
+            raise DataError(self._refusal(source, "colours", found))
+        return labels.astype(np.uint8)
+
+    def _refusal(self, source: object, what: str, found: Mapping[object, int]) -> str:
+        listed = ", ".join(f"{value} ({found[value]} pixels)" for value in list(found)[:_SHOWN])
+        more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+        known = _ranges(number for number, _ in self.ids) if self.ids else f"the {len(self.rgb)} colours of the map"
+        return f"label file {source} holds {what} that no class has: {listed}{more}; allowed: {known}"
+
+
+def single_channel(mask: NDArray[np.generic], source: object = "mask") -> NDArray[np.generic]:
+    """H x W ids from what `read_mask` gave; ids saved as an RGB picture with three equal channels are accepted.
+
+    Raises:
+        DataError: the file holds colours.
+    """
+    if mask.ndim == 2:
+        return mask
+    red, green, blue = cv2.split(mask)
+    if not (np.array_equal(red, green) and np.array_equal(red, blue)):
+        raise DataError(f"label file {source} holds colours, where ids are expected; describe it with colour_map")
+    channel: NDArray[np.generic] = red
+    return channel
+
+
+def _check_classes(classes: Iterable[int]) -> None:
+    bad = [number for number in classes if not (0 <= number < MAX_CLASSES or number == IGNORE_INDEX)]
+    if bad:
+        raise DataError(f"class id {bad[0]} is not possible; 0 to {MAX_CLASSES - 1} are, and {IGNORE_INDEX} (no label)")
+
+
+def _other(ignore_others: bool) -> int:
+    return IGNORE_INDEX if ignore_others else _UNKNOWN
+
+
+@lru_cache(maxsize=8)
+def _id_table(ids: tuple[tuple[int, int], ...], other: int) -> NDArray[np.uint16]:
+    table = np.full(MAX_ID + 1, other, np.uint16)
+    for number, label in ids:
+        table[number] = label
+    return table
+
+
+@lru_cache(maxsize=2)
+def _colour_table(rgb: tuple[tuple[Colour, int], ...], other: int) -> NDArray[np.uint16]:
+    """One entry for each of the 2**24 colours (32 MiB): a look-up is several times as fast as a search."""
+    table = np.full(2**24, other, np.uint16)
+    for (red, green, blue), label in rgb:
+        table[red << 16 | green << 8 | blue] = label
+    return table
+
+
+def _pack(mask: NDArray[np.generic]) -> NDArray[np.int32]:
+    """H x W x 3 RGB bytes -> H x W of red * 65536 + green * 256 + blue."""
+    red, green, blue = (channel.astype(np.int32) for channel in cv2.split(mask))
+    packed: NDArray[np.int32] = red << 16 | green << 8 | blue
+    return packed
+
+
+def _unpack(code: int) -> Colour:
+    return code >> 16, code >> 8 & 255, code & 255
+
+
+def _ranges(numbers: Iterable[int]) -> str:
+    """0, 1, 2, 5 -> "0..2, 5"."""
+    runs: list[list[int]] = []
+    for number in sorted(numbers):
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    return ", ".join(str(low) if low == high else f"{low}..{high}" for low, high in runs)

@@ -1,0 +1,227 @@
+"""Reading pictures and label files, writing PNG.
+
+Pictures become H x W x 3 uint8 RGB whatever the file held; label files are read as the numbers they hold. A file that
+cannot be read gives one line with its name, never a picture that is partly grey.
+"""
+
+import contextlib
+import os
+import secrets
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from lpsnet.data.headers import ALLOWED_FORMATS, PNG_SIGNATURE, BrokenPictureError, Header, png_chunks, read_header
+from lpsnet.errors import DataError
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff")  # formats that keep every number as it was written
+
+MAX_PIXELS = 2**28  # a picture that claims more is refused unread; about 16,000 x 16,000
+MAX_PIXELS_VARIABLE = "LPSNET_MAX_PIXELS"  # the environment variable that sets another limit
+
+_PNG_GREY = b"\0"
+
+
+def read_image(path: str | Path, *, max_pixels: int | None = None) -> NDArray[np.uint8]:
+    """Read a picture.
+
+    What files hold is brought to one form: a rotation in the EXIF data is carried out; grey becomes three equal
+    channels; a palette is expanded; transparency is dropped and the colours under it are kept as stored; 16 bits a
+    channel become 8 (x / 257, rounded); CMYK JPEG is converted without a colour profile.
+
+    Args:
+        path: a PNG, JPEG, BMP, TIFF or WebP file; the content decides, not the suffix.
+        max_pixels: refuse pictures that claim more pixels; default `LPSNET_MAX_PIXELS` of the environment, else 2**28.
+
+    Returns:
+        H x W x 3 uint8 RGB.
+
+    Raises:
+        DataError: the file is missing, is a folder, holds no picture, is cut off, claims too many pixels, or holds
+            numbers other than 8 and 16 bit integers.
+    """
+    path = Path(path)
+    data, _ = _read_checked(path, max_pixels)
+    return _as_bytes(_decode(path, data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH), path)
+
+
+def read_mask(
+    path: str | Path, *, expand_palette: bool = False, max_pixels: int | None = None
+) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    """Read a label file as the numbers it holds.
+
+    A file with a palette gives the indices, not the colours, unless `expand_palette`; 1, 2 and 4 bits a pixel give
+    0..1, 0..3 and 0..15. EXIF rotation is not applied. Formats that change numbers (JPEG, WebP) are refused.
+
+    Returns:
+        H x W uint8 or uint16 ids, or H x W x 3 uint8 RGB if the file holds colours (transparency is dropped).
+
+    Raises:
+        DataError: as `read_image`; also for a format other than PNG, BMP and TIFF.
+    """
+    path = Path(path)
+    data, header = _read_checked(path, max_pixels)
+    if header.format not in ("PNG", "BMP", "TIFF"):
+        raise DataError(f"label file {path} is a {header.format} file, which changes ids; save labels as PNG")
+    if header.palette and not expand_palette:
+        data = _without_palette(path, data, header)
+    mask = _decode(path, data, cv2.IMREAD_UNCHANGED)
+    if mask.ndim == 2 and mask.dtype in (np.uint8, np.uint16):
+        return _true_values(mask, header)
+    return _as_bytes(cv2.cvtColor(mask, cv2.COLOR_GRAY2BGR) if mask.ndim == 2 else mask[..., :3], path)
+
+
+def read_size(path: str | Path) -> tuple[int, int]:
+    """Height and width in pixels that a picture file claims, before EXIF rotation; nothing is decoded.
+
+    Raises:
+        DataError: as `read_image`.
+    """
+    _, header = _read_checked(Path(path), None)
+    return header.height, header.width
+
+
+def write_png(path: str | Path, array: NDArray[np.uint8] | NDArray[np.uint16]) -> None:
+    """Write a PNG file that is either whole or not there: a temporary file beside it is renamed when it is complete.
+
+    Args:
+        path: the file; its folder must exist.
+        array: H x W uint8 or uint16 (grey), or H x W x 3 uint8 RGB.
+
+    Raises:
+        DataError: the array is of another kind, or the folder cannot be written to.
+    """
+    path, array = Path(path), np.asarray(array)
+    grey = array.ndim == 2 and array.dtype in (np.uint8, np.uint16)
+    colour = array.ndim == 3 and array.shape[2] == 3 and array.dtype == np.uint8
+    if not (grey or colour) or array.size == 0:
+        allowed = "H x W uint8 or uint16, or H x W x 3 uint8, none empty"
+        raise DataError(f"cannot write {path}: got {array.dtype} of shape {array.shape}; allowed: {allowed}")
+    _, encoded = cv2.imencode(".png", cv2.cvtColor(array, cv2.COLOR_RGB2BGR) if colour else array)
+    _replace_file(path, encoded.tobytes())
+
+
+def _replace_file(path: Path, content: bytes) -> None:
+    temporary = path.parent / f".{secrets.token_hex(8)}.tmp"  # in the same folder: renaming is atomic within a disk
+    try:
+        with temporary.open("xb") as file:
+            file.write(content)
+        os.replace(temporary, path)  # noqa: PTH105 - Path.replace would hide that the target is overwritten
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise DataError(f"cannot write {path}: {error.strerror or error}") from None
+
+
+def _read_checked(path: Path, max_pixels: int | None) -> tuple[bytes, Header]:
+    """The bytes of the file and its header, once both make sense."""
+    try:
+        if path.is_dir():
+            raise DataError(f"{path} is a folder; one picture file is expected")
+        if path.exists() and not path.is_file():
+            raise DataError(f"{path} is not an ordinary file; allowed: {ALLOWED_FORMATS}")
+        data = path.read_bytes()
+        header = read_header(data)
+    except FileNotFoundError:
+        raise DataError(f"{path} does not exist") from None
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}") from None
+    except ValueError as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"cannot read {str(path)!r}: {error}") from None  # a null character in the name
+    except BrokenPictureError as error:
+        raise DataError(f"{path} {error}; allowed: {ALLOWED_FORMATS}") from None
+    limit = _pixel_limit() if max_pixels is None else max_pixels
+    if header.width * header.height > limit:
+        claim = f"{path} claims {header.width} x {header.height} pixels"
+        raise DataError(f"{claim}, more than the limit of {limit:,}; {MAX_PIXELS_VARIABLE}=N sets another")
+    return data, header
+
+
+def _pixel_limit() -> int:
+    text = os.environ.get(MAX_PIXELS_VARIABLE, str(MAX_PIXELS))
+    if not text.isdecimal() or int(text) < 1:
+        raise DataError(f"{MAX_PIXELS_VARIABLE} is {text!r}; a whole number of pixels from 1 is allowed")
+    return int(text)
+
+
+def _decode(path: Path, data: bytes, flags: int) -> NDArray[np.generic]:
+    with _quiet_opencv():
+        try:
+            picture = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+        except cv2.error:
+            picture = None
+    if picture is None:
+        raise DataError(f"{path} is damaged or of a kind that OpenCV cannot decode; allowed: {ALLOWED_FORMATS}")
+    decoded: NDArray[np.generic] = picture
+    return decoded
+
+
+@contextlib.contextmanager
+def _quiet_opencv() -> Iterator[None]:
+    """OpenCV prints a line or two of its own about a bad file; the error raised for it says enough."""
+    logging = cv2.utils.logging
+    level = logging.getLogLevel()
+    logging.setLogLevel(logging.LOG_LEVEL_SILENT)
+    try:
+        yield
+    finally:
+        logging.setLogLevel(level)
+
+
+def _as_bytes(picture: NDArray[np.generic], path: Path) -> NDArray[np.uint8]:
+    """H x W x 3 BGR of 8 or 16 bits -> H x W x 3 uint8 RGB."""
+    if picture.dtype == np.uint16:
+        picture = ((picture.astype(np.uint32) + 128) // 257).astype(np.uint8)  # x / 257, rounded: 65535 -> 255
+    if picture.dtype != np.uint8:
+        raise DataError(f"{path} holds {picture.dtype} numbers; 8 or 16 bit integers are allowed")
+    rgb: NDArray[np.uint8] = cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+    return rgb
+
+
+def _true_values(mask: NDArray[np.generic], header: Header) -> NDArray[np.uint8]:
+    """Undo the stretch that OpenCV gives to 1, 2 and 4 bit grey PNG (to 0..255, in whole steps of 255, 85 and 17)."""
+    if header.format == "PNG" and header.bit_depth < 8:
+        mask = mask // np.uint8(255 // (2**header.bit_depth - 1))
+    ids: NDArray[np.uint8] = np.ascontiguousarray(mask)
+    return ids
+
+
+def _without_palette(path: Path, data: bytes, header: Header) -> bytes:
+    """The same file without its colours, so that OpenCV, which would expand them, decodes the indices as grey."""
+    if header.format == "PNG":
+        return _grey_png(data)
+    if header.format == "BMP":
+        return _grey_bmp(data)
+    raise DataError(f"label file {path} is a TIFF file with a palette, which is not read; save labels as PNG")
+
+
+def _grey_png(data: bytes) -> bytes:
+    """A palette PNG stores one index a pixel exactly as a grey PNG stores one level: only the header tells them apart.
+
+    So the colour type in IHDR becomes grey, the palette is left out and the header's checksum is renewed; the
+    compressed pixels stay as they are.
+    """
+    kept = [PNG_SIGNATURE]
+    for kind, content in png_chunks(data):
+        if kind == b"IHDR":
+            content = content[:9] + _PNG_GREY + content[10:]
+        if kind in (b"IHDR", b"IDAT", b"IEND"):
+            kept += [struct.pack(">I", len(content)), kind, content, struct.pack(">I", zlib.crc32(kind + content))]
+    return b"".join(kept)
+
+
+def _grey_bmp(data: bytes) -> bytes:
+    """A BMP of up to 8 bits always has a palette; with the palette index i -> grey i, colours are the indices."""
+    header_size, bits = struct.unpack_from("<I", data, 14)[0], struct.unpack_from("<H", data, 28)[0]
+    colours = struct.unpack_from("<I", data, 46)[0] or 2**bits
+    ramp = b"".join(bytes((level, level, level, 0)) for level in range(min(colours, 256)))
+    start = 14 + header_size
+    return data[:start] + ramp + data[start + len(ramp) :]

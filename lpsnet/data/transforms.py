@@ -1,0 +1,224 @@
+"""Augmentation of training pictures: random scale, crop and flip, and a jitter of the colours (Section 4.2).
+
+The paper names color-jittering, horizontal flip, scaling from 0.5x to 2.0x and the crop's size; the rest is settled
+here. Scale, crop, flip and rotation are one affine warp of the picture and one of the labels, so each pixel is touched
+once. The colour jitter is one 3 x 4 matrix on the crop's bytes: brightness, contrast and saturation are affine in RGB.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from lpsnet.data.labels import IGNORE_INDEX
+from lpsnet.errors import DataError
+
+MEAN_COLOUR = (124, 116, 104)  # ImageNet's mean RGB in bytes: what surrounds a picture smaller than the crop
+MAX_CROP = 16_384  # pixels a side; OpenCV's warp works up to 32,767
+MIN_SCALE, MAX_SCALE = 0.05, 20.0
+CROP_ATTEMPTS = 10  # crops looked at when one class may not fill more than `max_class_share`
+
+_LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
+
+Image = NDArray[np.uint8]
+Matrix = NDArray[np.float64]
+
+
+class _Placement(NamedTuple):
+    """Where the scaled picture lies: its size, and its top left corner in the crop (negative where it is cut off)."""
+
+    height: int
+    width: int
+    top: int
+    left: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Augmentation:
+    """What is done to a training picture and its labels; call it with a random generator for one random sample.
+
+    The picture is scaled to a whole number of pixels with one factor, uniform in `scale` as in the implementations the
+    paper compares with (the paper gives the range alone). Where it is larger than the crop, the crop lies inside it,
+    every position equally likely; where it is smaller, it lies inside the crop, every position equally likely,
+    surrounded by `MEAN_COLOUR` and `IGNORE_INDEX`.
+
+    Attributes:
+        crop_size: (height, width) of every sample, in pixels.
+        scale: smallest and largest factor.
+        flip_probability: how often the sample is mirrored left to right.
+        brightness: the bytes are multiplied by a factor uniform in 1 - brightness to 1 + brightness (never below 0);
+            0 is off. Contrast (about the mean colour's luma) and saturation (about each pixel's luma) alike.
+        contrast: see brightness.
+        saturation: see brightness.
+        hue_degrees: the colours are turned about the grey axis by up to this angle, either way; 0 is off.
+        rotation_degrees: the picture is turned about the crop's centre by up to this angle, either way; 0 is off.
+        max_class_share: of the labelled pixels of a crop, the share one class may fill; up to `CROP_ATTEMPTS` positions
+            are tried and the last is taken as it comes. 1 is off.
+
+    Raises:
+        DataError: a number is outside its range.
+    """
+
+    crop_size: tuple[int, int]
+    scale: tuple[float, float] = (0.5, 2.0)
+    flip_probability: float = 0.5
+    brightness: float = 0.5
+    contrast: float = 0.5
+    saturation: float = 0.5
+    hue_degrees: float = 0.0
+    rotation_degrees: float = 0.0
+    max_class_share: float = 1.0
+
+    def __post_init__(self) -> None:
+        whole = all(isinstance(length, int) and 1 <= length <= MAX_CROP for length in self.crop_size)
+        if len(self.crop_size) != 2 or not whole:
+            raise DataError(f"crop_size is height and width in pixels, 1 to {MAX_CROP}; got {self.crop_size}")
+        if len(self.scale) != 2 or not MIN_SCALE <= self.scale[0] <= self.scale[1] <= MAX_SCALE:
+            raise DataError(f"scale is (smallest, largest), within {MIN_SCALE} to {MAX_SCALE:g}; got {self.scale}")
+        for name, largest in _RANGES.items():
+            if not 0 <= getattr(self, name) <= largest:
+                raise DataError(f"{name} lies between 0 and {largest:g}; got {getattr(self, name)}")
+        if self.max_class_share == 0:
+            raise DataError("max_class_share is greater than 0; 1 turns it off")
+
+    def __call__(self, image: Image, labels: Image, rng: np.random.Generator) -> tuple[Image, Image]:
+        """One random sample of a picture.
+
+        Args:
+            image: H x W x 3 uint8 RGB.
+            labels: H x W uint8 class ids, `IGNORE_INDEX` where there is none.
+            rng: all randomness comes from here; the same state gives the same sample.
+
+        Returns:
+            The crop, crop_size x 3 uint8 RGB, and its labels, crop_size uint8.
+
+        Raises:
+            DataError: the arrays are not a picture and its label map.
+        """
+        _check_pair(image, labels)
+        scale = rng.uniform(*self.scale)
+        turn = _rotation(self.crop_size, rng.uniform(-1, 1) * self.rotation_degrees)
+        mirror = _mirror(self.crop_size[1]) if rng.random() < self.flip_probability else np.eye(3)
+        for _ in range(CROP_ATTEMPTS if self.max_class_share < 1 else 1):
+            placement = self._place(image.shape[:2], scale, rng)
+            matrix = mirror @ turn @ _matrix(image.shape[:2], placement)
+            crop_labels = _warp(labels, matrix, self.crop_size, cv2.INTER_NEAREST, IGNORE_INDEX)
+            if self.max_class_share == 1 or _largest_share(crop_labels) <= self.max_class_share:
+                break
+        crop = _warp(_prefiltered(image, scale), matrix, self.crop_size, cv2.INTER_LINEAR, MEAN_COLOUR)
+        self._jitter(crop, _inside(placement, self.crop_size, matrix), rng)
+        return crop, crop_labels
+
+    def _place(self, size: tuple[int, ...], scale: float, rng: np.random.Generator) -> _Placement:
+        height, width = (max(1, round(length * scale)) for length in size)
+        slack = (self.crop_size[0] - height, self.crop_size[1] - width)
+        top, left = (int(rng.integers(min(0, room), max(0, room) + 1)) for room in slack)
+        return _Placement(height, width, top, left)
+
+    def _jitter(self, crop: Image, inside: tuple[slice, slice], rng: np.random.Generator) -> None:
+        """Change the colours of the part of the crop that shows the picture, in place; the surround stays."""
+        factors = [max(0.0, rng.uniform(1 - x, 1 + x)) for x in (self.brightness, self.contrast, self.saturation)]
+        angle = math.radians(rng.uniform(-1, 1) * self.hue_degrees)
+        if factors != [1, 1, 1] or angle:
+            crop[inside] = cv2.transform(crop[inside], colour_matrix(*factors, hue=angle))
+
+
+_RANGES = {  # field -> largest value allowed; the smallest is 0
+    "flip_probability": 1.0,
+    "brightness": 5.0,
+    "contrast": 5.0,
+    "saturation": 5.0,
+    "hue_degrees": 180.0,
+    "rotation_degrees": 180.0,
+    "max_class_share": 1.0,
+}
+
+
+def colour_matrix(brightness: float, contrast: float, saturation: float, *, hue: float = 0.0) -> Matrix:
+    """The 3 x 4 matrix that takes (R, G, B, 1) to the changed colour: brightness first, then contrast, saturation, hue.
+
+    Args:
+        brightness: factor on the bytes.
+        contrast: factor on the distance to the luma of `MEAN_COLOUR`.
+        saturation: factor on the distance to the pixel's own luma; 0 gives grey.
+        hue: angle in radians about the grey axis.
+    """
+    linear = _turn_about_grey(hue) @ (saturation * np.eye(3) + (1 - saturation) * _LUMA) * contrast * brightness
+    pivot = float(_LUMA @ MEAN_COLOUR) * (1 - contrast)  # a grey, which saturation and hue leave as it is
+    return np.column_stack((linear, np.full(3, pivot)))
+
+
+def _turn_about_grey(angle: float) -> Matrix:
+    """Rodrigues' rotation about the axis (1, 1, 1)."""
+    cross = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / math.sqrt(3)
+    turn: Matrix = np.eye(3) + math.sin(angle) * cross + (1 - math.cos(angle)) * (cross @ cross)
+    return turn
+
+
+def _matrix(size: tuple[int, ...], placement: _Placement) -> Matrix:
+    """3 x 3, picture to crop. Pixel n covers n - 1/2 to n + 1/2, so scale s about the corner adds (s - 1) / 2."""
+    y, x = placement.height / size[0], placement.width / size[1]
+    return np.array([[x, 0, (x - 1) / 2 + placement.left], [0, y, (y - 1) / 2 + placement.top], [0, 0, 1]])
+
+
+def _mirror(width: int) -> Matrix:
+    return np.array([[-1.0, 0, width - 1], [0, 1, 0], [0, 0, 1]])
+
+
+def _rotation(crop_size: tuple[int, int], degrees: float) -> Matrix:
+    if degrees == 0:
+        return np.eye(3)
+    cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    y, x = (crop_size[0] - 1) / 2, (crop_size[1] - 1) / 2
+    return np.array([[cosine, sine, x - cosine * x - sine * y], [-sine, cosine, y + sine * x - cosine * y], [0, 0, 1]])
+
+
+def _warp(array: Image, matrix: Matrix, size: tuple[int, int], method: int, fill: int | tuple[int, int, int]) -> Image:
+    inverse = np.linalg.inv(matrix)[:2]
+    flags = method | cv2.WARP_INVERSE_MAP
+    warped: Image = cv2.warpAffine(
+        array, inverse, size[::-1], flags=flags, borderMode=cv2.BORDER_CONSTANT, borderValue=fill
+    )
+    return warped
+
+
+def _prefiltered(image: Image, scale: float) -> Image:
+    """The picture, averaged over the pixels that a scale below 1/2 would skip.
+
+    Bilinear sampling reads 2 x 2 pixels: at 1/2 exactly the average, at less it jumps over pixels and aliases. An odd
+    box keeps the pixels' centres where they are.
+    """
+    box = 2 * round(0.5 / scale) - 1  # the odd number nearest to 1 / scale - 1, as bilinear sampling itself adds one
+    return image if box <= 1 else np.asarray(cv2.blur(image, (box, box)))
+
+
+def _inside(placement: _Placement, crop_size: tuple[int, int], matrix: Matrix) -> tuple[slice, slice]:
+    """The rows and columns of the crop that show the picture; all of them if the picture is turned."""
+    if matrix[0, 1] != 0:
+        return slice(None), slice(None)
+    top, left = max(0, placement.top), max(0, placement.left)
+    bottom, right = (
+        min(crop_size[0], placement.top + placement.height),
+        min(crop_size[1], placement.left + placement.width),
+    )
+    if matrix[0, 0] < 0:
+        left, right = crop_size[1] - right, crop_size[1] - left
+    return slice(top, bottom), slice(left, right)
+
+
+def _largest_share(labels: Image) -> float:
+    """The share of the labelled pixels that the most frequent class has; 0 if none is labelled."""
+    counts = np.bincount(labels[::2, ::2].ravel(), minlength=256)[:IGNORE_INDEX]
+    return float(counts.max() / max(1, counts.sum()))
+
+
+def _check_pair(image: Image, labels: Image) -> None:
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
+        raise DataError(f"a picture is H x W x 3 uint8; got {image.shape} {image.dtype}")
+    if labels.shape != image.shape[:2] or labels.dtype != np.uint8:
+        raise DataError(
+            f"labels of a picture of {image.shape[:2]} are {image.shape[:2]} uint8; got {labels.shape} {labels.dtype}"
+        )

@@ -1,0 +1,150 @@
+"""Scores of label maps: one confusion matrix over all pixels of all pictures, and every figure read from it.
+
+As in Section 4.2 of the paper: void pixels are left out, and the mean intersection over union (mIoU) is that of the
+whole set of pictures, not the mean over pictures. Scores are in percent.
+"""
+
+from dataclasses import dataclass
+from typing import Final, Self, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lpsnet.data.labels import IGNORE_INDEX, MAX_CLASSES
+from lpsnet.errors import DataError
+
+Labels = NDArray[np.uint8]
+Matrix = NDArray[np.int64]
+
+
+def confusion_matrix(truth: Labels, prediction: Labels, *, num_classes: int) -> Matrix:
+    """Count the pixels of one picture by true class (row) and predicted class (column).
+
+    Args:
+        truth: H x W uint8 class ids, `IGNORE_INDEX` where there is no label; those pixels are not counted.
+        prediction: H x W uint8 class ids, a class for every pixel.
+        num_classes: K, 1 to 255.
+
+    Returns:
+        K x K int64.
+
+    Raises:
+        DataError: the two differ in size, are not two-dimensional uint8, or hold ids that are no class.
+    """
+    check_pair(truth, prediction, num_classes=num_classes)
+    # 255 * 255 + 254 fits 16 bits, so the ignored pixels can go to a row of their own, and no masking is needed
+    index = truth.astype(np.uint16)
+    index *= np.uint16(num_classes)
+    index += prediction
+    counts = np.bincount(index.ravel(), minlength=(IGNORE_INDEX + 1) * num_classes).reshape(-1, num_classes)
+    check_truth_ids(counts.sum(axis=1), num_classes=num_classes)
+    return counts[:num_classes].astype(np.int64, copy=False)
+
+
+def check_pair(truth: Labels, prediction: Labels, *, num_classes: int) -> None:
+    """DataError unless both are H x W uint8 of one size and every predicted id is a class."""
+    for kind, labels in (("labels", truth), ("prediction", prediction)):
+        if labels.ndim != 2 or labels.dtype != np.uint8:
+            raise DataError(f"{kind} must be H x W uint8; got {labels.dtype} of shape {labels.shape}")
+    if truth.shape != prediction.shape:
+        raise DataError(f"labels are {_size(truth)} pixels but the prediction is {_size(prediction)}; they must agree")
+    if prediction.size and prediction.max() >= num_classes:
+        raise DataError(f"prediction holds class id {prediction.max()}; ids are 0 to {num_classes - 1}")
+
+
+def check_truth_ids(num_pixels: Matrix, *, num_classes: int) -> None:
+    """DataError if a label map with this many pixels of each of 256 ids has one that is neither class nor ignored."""
+    strange = np.flatnonzero(num_pixels[num_classes:IGNORE_INDEX]) + num_classes
+    if strange.size:
+        ids = ", ".join(map(str, strange[:8]))
+        raise DataError(f"labels hold id {ids}; ids are 0 to {num_classes - 1}, and {IGNORE_INDEX} for no label")
+
+
+@final
+class ConfusionMatrix:
+    """Adds up the confusion matrices of many pictures; rows are the truth, columns the prediction."""
+
+    def __init__(self, num_classes: int) -> None:
+        if not 1 <= num_classes <= MAX_CLASSES:
+            raise DataError(f"a confusion matrix has 1 to {MAX_CLASSES} classes; got {num_classes}")
+        self.num_classes: Final = num_classes
+        self._matrix = np.zeros((num_classes, num_classes), np.int64)
+
+    @property
+    def matrix(self) -> Matrix:
+        """A copy of the counts so far: K x K int64."""
+        return self._matrix.copy()
+
+    def update(self, truth: Labels, prediction: Labels) -> Matrix:
+        """Add one picture, see `confusion_matrix`; returns that picture's own matrix."""
+        added = confusion_matrix(truth, prediction, num_classes=self.num_classes)
+        self._matrix += added
+        return added
+
+    def __iadd__(self, other: "ConfusionMatrix") -> Self:
+        """Add the counts of another, e.g. of another process."""
+        if other.num_classes != self.num_classes:
+            raise DataError(f"cannot add counts of {other.num_classes} classes to counts of {self.num_classes}")
+        self._matrix += other._matrix
+        return self
+
+    def __add__(self, other: "ConfusionMatrix") -> "ConfusionMatrix":
+        total = ConfusionMatrix(self.num_classes)
+        total += self
+        total += other
+        return total
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Figures of one confusion matrix, in percent; nan where there is nothing to divide by.
+
+    Attributes:
+        miou: mean of `ious`, classes with nan left out.
+        ious: intersection over union a class; nan for a class neither in the truth nor predicted.
+        accuracies: share of a class's true pixels that were found; nan for a class that is not in the truth.
+        pixel_accuracy: share of all pixels with the right class.
+        mean_accuracy: mean of `accuracies`, classes with nan left out.
+        frequency_weighted_iou: mean of `ious` weighted by the classes' share of the true pixels.
+    """
+
+    miou: float
+    ious: tuple[float, ...]
+    accuracies: tuple[float, ...]
+    pixel_accuracy: float
+    mean_accuracy: float
+    frequency_weighted_iou: float
+
+
+def scores(matrix: Matrix) -> Scores:
+    """Every figure of a K x K confusion matrix (rows truth, columns prediction)."""
+    right = matrix.diagonal()
+    true = matrix.sum(axis=1)
+    union = true + matrix.sum(axis=0) - right
+    ious = percent(right, union)
+    accuracies = percent(right, true)
+    return Scores(
+        miou=known_mean(ious),
+        ious=tuple(ious.tolist()),
+        accuracies=tuple(accuracies.tolist()),
+        pixel_accuracy=float(percent(right.sum(), true.sum())),
+        mean_accuracy=known_mean(accuracies),
+        # a class without true pixels has the weight 0; its nan must not spread
+        frequency_weighted_iou=float(percent((true * np.nan_to_num(ious / 100)).sum(), true.sum())),
+    )
+
+
+def percent(part: NDArray[np.generic] | np.generic, whole: NDArray[np.generic] | np.generic) -> NDArray[np.float64]:
+    """100 part / whole, element by element; nan where `whole` is 0."""
+    part, divisor = np.asarray(part, np.float64), np.asarray(whole, np.float64)
+    return 100 * np.divide(part, divisor, out=np.full(divisor.shape, np.nan), where=divisor > 0)
+
+
+def known_mean(values: NDArray[np.float64]) -> float:
+    """The mean of the values that are not nan; nan if there are none."""
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if known.size else float("nan")
+
+
+def _size(labels: Labels) -> str:
+    return "x".join(map(str, labels.shape))

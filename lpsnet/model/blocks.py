@@ -1,0 +1,218 @@
+"""The seven convolutional blocks of Table 2, in one table.
+
+A block maps N x in x H x W to N x out x ceil(H / stride) x ceil(W / stride), with stride 1 or 2 and any widths from 1
+up. In the macro architecture (Section 3.1) one block stands in the place of one 3x3 convolution: it takes the stride of
+the first block of Stages 1 to 4, and the change of width at the start of a stage.
+
+Table 2 builds every network from B={1,2,4,7,7}, C={c,2c,4c,8c,8c}, R={1,1/4,0} without interaction, and picks c so that
+the latency is about 5 ms. It names the FLOPs (multiply-accumulates) at 1024x2048 but neither c nor the inner numbers of
+a block. These were chosen so that a whole c meets the FLOPs; `table_2_c` is that c.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lpsnet.model.convolution import ConvNorm, RepConvNorm, relu
+from lpsnet.record import Form
+
+
+class Conv3x3(nn.Module):
+    """3x3 convolution + batch norm + ReLU (NOTES, block). Table 2: c=14, 18.42 G of 18.5 G.
+
+    The one block whose form "reparameterised" has parallel branches; they are summed before the ReLU.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int, form: Form) -> None:
+        super().__init__()
+        if form == "reparameterised":
+            self.unit: nn.Module = RepConvNorm(in_channels, out_channels, stride=stride)
+        else:
+            self.unit = ConvNorm(in_channels, out_channels, kernel=3, stride=stride, deployed=form == "deployed")
+
+    def forward(self, x: Tensor) -> Tensor:
+        return relu(self.unit(x))
+
+
+class SepConv3x3(nn.Module):
+    """Depthwise separable 3x3 convolution (Howard et al. 2017, MobileNets). Table 2: c=9, 1.04 G of 1.1 G.
+
+    Depthwise 3x3 + batch norm + ReLU, which has the stride, then 1x1 + batch norm + ReLU, which has the new width.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int, form: Form) -> None:
+        super().__init__()
+        deployed = form == "deployed"
+        self.depthwise = ConvNorm(
+            in_channels, in_channels, kernel=3, stride=stride, groups=in_channels, deployed=deployed
+        )
+        self.pointwise = ConvNorm(in_channels, out_channels, kernel=1, deployed=deployed)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return relu(self.pointwise(relu(self.depthwise(x))))
+
+
+class Bottleneck(nn.Module):
+    """Residual bottleneck (He et al. 2016): 1x1, 3x3, 1x1 around a shortcut. Table 2: c=13, 2.33 G of 2.2 G.
+
+    The inner width is a quarter of `out_channels`, rounded down, at least 1; the 3x3 has the stride. Where the shape
+    changes the shortcut is a 1x1 convolution + batch norm. ReLU after the first two convolutions and after the sum.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int, form: Form) -> None:
+        super().__init__()
+        deployed = form == "deployed"
+        inner = max(1, out_channels // 4)
+        self.reduce = ConvNorm(in_channels, inner, kernel=1, deployed=deployed)
+        self.spatial = ConvNorm(inner, inner, kernel=3, stride=stride, deployed=deployed)
+        self.expand = ConvNorm(inner, out_channels, kernel=1, deployed=deployed)
+        self.shortcut = _shortcut(in_channels, out_channels, stride, deployed)
+
+    def forward(self, x: Tensor) -> Tensor:
+        inner = relu(self.spatial(relu(self.reduce(x))))
+        return relu(self.expand(inner) + self.shortcut(x))
+
+
+class Residual(nn.Module):
+    """Basic residual unit (He et al. 2016): two 3x3 convolutions and a shortcut. Table 2: c=9, 16.28 G of 16.1 G.
+
+    One unit, two convolutions, stands in the place of one 3x3 convolution. The first 3x3 has the stride and the new
+    width. Where the shape changes the shortcut is a 1x1 convolution + batch norm. ReLU after the first convolution and
+    after the sum.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int, form: Form) -> None:
+        super().__init__()
+        deployed = form == "deployed"
+        self.first = ConvNorm(in_channels, out_channels, kernel=3, stride=stride, deployed=deployed)
+        self.second = ConvNorm(out_channels, out_channels, kernel=3, deployed=deployed)
+        self.shortcut = _shortcut(in_channels, out_channels, stride, deployed)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return relu(self.second(relu(self.first(x))) + self.shortcut(x))
+
+
+class ShuffleNetUnit(nn.Module):
+    """ShuffleNetV2 unit (Ma et al. 2018). Table 2: c=9, 0.81 G of 0.8 G.
+
+    Same shape: half of the channels pass unchanged, the others go through 1x1, depthwise 3x3, 1x1. Other shapes (stride
+    2, or another width): all channels go through both branches, the first of them depthwise 3x3, 1x1. ReLU after every
+    1x1. The two parts are then interleaved (shuffled). An odd width gives floor(out / 2) channels to the first part and
+    ceil(out / 2) to the second, whose last channel stays last in the shuffle; width 1 has no first part.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int, form: Form) -> None:
+        super().__init__()
+        deployed = form == "deployed"
+        self.kept = out_channels // 2
+        self.splits = stride == 1 and in_channels == out_channels
+        inner = out_channels - self.kept
+        entering = inner if self.splits else in_channels
+        self.first = ConvNorm(entering, inner, kernel=1, deployed=deployed)
+        self.spatial = ConvNorm(inner, inner, kernel=3, stride=stride, groups=inner, deployed=deployed)
+        self.second = ConvNorm(inner, inner, kernel=1, deployed=deployed)
+        self.other_branch = None
+        if not self.splits and self.kept:
+            depthwise = ConvNorm(in_channels, in_channels, kernel=3, stride=stride, groups=in_channels, deployed=deployed)
+            self.other_branch = nn.Sequential(depthwise, ConvNorm(in_channels, self.kept, kernel=1, deployed=deployed))
+
+    def forward(self, x: Tensor) -> Tensor:
+        entering = x[:, self.kept :] if self.splits else x
+        transformed = relu(self.second(self.spatial(relu(self.first(entering)))))
+        if not self.kept:
+            return transformed
+        kept = x[:, : self.kept] if self.other_branch is None else relu(self.other_branch(x))
+        return self._shuffled(kept, transformed)
+
+    def _shuffled(self, kept: Tensor, transformed: Tensor) -> Tensor:
+        pairs = torch.stack((kept, transformed[:, : self.kept]), dim=2).flatten(1, 2)
+        has_rest = transformed.shape[1] > self.kept
+        return torch.cat((pairs, transformed[:, self.kept :]), dim=1) if has_rest else pairs
+
+
+class InvertedResidual(nn.Module):
+    """MobileNetV2 inverted residual (Sandler et al. 2018). Table 2: expansion 3, c=5, 2.00 G of 2.0 G.
+
+    1x1 to `EXPANSION` x in channels, depthwise 3x3 with the stride, 1x1 to the new width without activation; ReLU6 after
+    the first two; the input is added where the shape stays. MobileNetV2's own expansion, 6, meets Table 2 with no whole
+    c (3 gives 1.71 G, 4 gives 2.72 G).
+    """
+
+    EXPANSION = 3
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int, form: Form) -> None:
+        super().__init__()
+        deployed = form == "deployed"
+        inner = in_channels * self.EXPANSION
+        self.expand = ConvNorm(in_channels, inner, kernel=1, deployed=deployed)
+        self.depthwise = ConvNorm(inner, inner, kernel=3, stride=stride, groups=inner, deployed=deployed)
+        self.project = ConvNorm(inner, out_channels, kernel=1, deployed=deployed)
+        self.adds_input = stride == 1 and in_channels == out_channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        inner = F.relu6(self.depthwise(F.relu6(self.expand(x), inplace=True)), inplace=True)
+        projected: Tensor = self.project(inner)
+        return x + projected if self.adds_input else projected
+
+
+class GhostModule(nn.Module):
+    """GhostNet module (Han et al. 2020). Table 2: primary kernel 3, c=7, 2.43 G of 2.5 G.
+
+    A 3x3 convolution with the stride makes ceil(out / 2) channels, a depthwise 3x3 of the first of them the remaining
+    floor(out / 2); both with batch norm and ReLU, then concatenated. The primary kernel is 3x3, as where the paper puts
+    the module in the place of the convolutions of VGG: a 1x1 kernel with stride 2 would never see three quarters of the
+    pixels. Width 1 has no second part.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int, form: Form) -> None:
+        super().__init__()
+        deployed = form == "deployed"
+        self.num_cheap = out_channels // 2
+        self.primary = ConvNorm(in_channels, out_channels - self.num_cheap, kernel=3, stride=stride, deployed=deployed)
+        self.cheap = None
+        if self.num_cheap:
+            self.cheap = ConvNorm(self.num_cheap, self.num_cheap, kernel=3, groups=self.num_cheap, deployed=deployed)
+
+    def forward(self, x: Tensor) -> Tensor:
+        primary = relu(self.primary(x))
+        if self.cheap is None:
+            return primary
+        return torch.cat((primary, relu(self.cheap(primary[:, : self.num_cheap]))), dim=1)
+
+
+def _shortcut(in_channels: int, out_channels: int, stride: int, deployed: bool) -> nn.Module:
+    if in_channels == out_channels and stride == 1:
+        return nn.Identity()
+    return ConvNorm(in_channels, out_channels, kernel=1, stride=stride, deployed=deployed)
+
+
+@dataclass(frozen=True, slots=True)
+class BlockType:
+    """A row of Table 2.
+
+    Attributes:
+        build: (in_channels, out_channels, stride, form) -> the block. Forms "reparameterised" and "plain" differ for
+            conv3x3 only; "deployed" has its batch norms folded into the convolutions.
+        title: the block's name in Table 2.
+        table_2_c: the width factor c at which the network of Table 2 has about `table_2_gmacs`.
+        table_2_gmacs: Table 2's FLOPs, in 10^9 multiply-accumulates at 1024x2048.
+    """
+
+    build: Callable[[int, int, int, Form], nn.Module]
+    title: str
+    table_2_c: int
+    table_2_gmacs: float
+
+
+BLOCKS: dict[str, BlockType] = {
+    "conv3x3": BlockType(Conv3x3, "3x3 Conv", 14, 18.5),
+    "sepconv3x3": BlockType(SepConv3x3, "3x3 SepConv", 9, 1.1),
+    "bottleneck": BlockType(Bottleneck, "Bottleneck", 13, 2.2),
+    "residual": BlockType(Residual, "Residual", 9, 16.1),
+    "shufflenet": BlockType(ShuffleNetUnit, "ShuffleNet Unit", 9, 0.8),
+    "inverted_residual": BlockType(InvertedResidual, "Inverted Residual", 5, 2.0),
+    "ghost": BlockType(GhostModule, "Ghost Module", 7, 2.5),
+}

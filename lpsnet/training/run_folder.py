@@ -1,0 +1,123 @@
+"""The folder of a run: what it was started with, its state, its logs and what comes out of it."""
+
+import csv
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lpsnet.errors import RunError
+from lpsnet.files import atomic_path, write_text
+
+# Settings of a recipe that change how fast a run goes and not what comes out of it; a resumed run may change them.
+_FREE_SETTINGS = ("num_workers", "cache_mib", "evaluate_every")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The files of a run in `path`.
+
+    `run.json` says what was started and makes the folder a run; `state.safetensors` is the last checkpoint;
+    `log.csv` has a line an iteration; `evaluations.jsonl` a line an evaluation; `model.safetensors` is the result.
+    """
+
+    path: Path
+
+    @property
+    def run(self) -> Path:
+        return self.path / "run.json"
+
+    @property
+    def state(self) -> Path:
+        return self.path / "state.safetensors"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "log.csv"
+
+    @property
+    def evaluations(self) -> Path:
+        return self.path / "evaluations.jsonl"
+
+    @property
+    def model(self) -> Path:
+        return self.path / "model.safetensors"
+
+    def begin(self, settings: Mapping[str, Any], *, resume: bool) -> None:
+        """Make this the folder of a run with `settings`, or check that it already is.
+
+        Raises:
+            RunError: it holds a run and `resume` was not asked for, or the run in it has other settings.
+        """
+        if not self.run.exists():
+            write_text(self.run, json.dumps(settings, indent=2) + "\n")
+            return
+        if not resume:
+            raise RunError(f"{self.path} already holds a run; go on with --resume, or choose another folder")
+        held = self._read_settings()
+        if differing := [key for key in _flat(settings) if _flat(held).get(key) != _flat(settings)[key]]:
+            key = differing[0]
+            raise RunError(
+                f"the run in {self.path} has {key} = {_flat(held).get(key)}, not {_flat(settings)[key]}; "
+                "resume it with the settings it was started with, or choose another folder"
+            )
+
+    def _read_settings(self) -> dict[str, Any]:
+        try:
+            held = json.loads(self.run.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise RunError(f"{self.run} cannot be read: {error}") from None
+        if not isinstance(held, dict):
+            raise RunError(f"{self.run} does not describe a run")
+        return held
+
+    def rewind_logs(self, iteration: int) -> None:
+        """Drop what the logs say of iterations after the checkpoint: it will happen again, and be written again."""
+        if self.log.exists():
+            rows = [row for row in self.read_log() if int(row["iteration"]) <= iteration]
+            with atomic_path(self.log) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+                writer = csv.DictWriter(file, _LOG_COLUMNS)
+                writer.writeheader()
+                writer.writerows(rows)
+        if self.evaluations.exists():
+            kept = [line for line in self.read_evaluations() if line["iteration"] <= iteration]
+            write_text(self.evaluations, "".join(json.dumps(line) + "\n" for line in kept))
+
+    def append_log(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Add lines to `log.csv`."""
+        new = not self.log.exists()
+        with self.log.open("a", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, _LOG_COLUMNS)
+            if new:
+                writer.writeheader()
+            writer.writerows(rows)
+
+    def append_evaluation(self, line: Mapping[str, Any]) -> None:
+        """Add a line to `evaluations.jsonl`."""
+        with self.evaluations.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def read_log(self) -> list[dict[str, str]]:
+        """The whole lines of `log.csv`; a last one cut off by a crash is left out."""
+        with self.log.open(newline="", encoding="utf-8") as file:
+            return [row for row in csv.DictReader(file) if all(row.get(column) for column in _LOG_COLUMNS)]
+
+    def read_evaluations(self) -> list[dict[str, Any]]:
+        """The whole lines of `evaluations.jsonl`; a last one cut off by a crash is left out."""
+        if not self.evaluations.exists():
+            return []
+        lines = self.evaluations.read_text(encoding="utf-8").split("\n")[:-1]
+        return [json.loads(line) for line in lines]
+
+
+_LOG_COLUMNS = ("iteration", "loss", "learning_rate", "pictures_per_second")
+
+
+def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """One level: the recipe's settings beside the run's; those that are free are left out."""
+    recipe = settings.get("recipe")
+    recipe = recipe if isinstance(recipe, dict) else {}
+    flat = {key: value for key, value in settings.items() if key != "recipe"}
+    flat |= {f"recipe.{key}": value for key, value in recipe.items() if key not in _FREE_SETTINGS}
+    return {key: json.loads(json.dumps(value)) for key, value in flat.items()}

@@ -1,0 +1,114 @@
+"""What a run needs to go on: weights, momentum, their moving average and the iteration, as one safetensors file.
+
+Order and augmentation of the samples, and the learning rate, follow from the iteration alone (`batches.py`,
+`Recipe.learning_rate_at`), so nothing else has to be kept. One file written atomically is never half a checkpoint.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from lpsnet.errors import RunError
+from lpsnet.files import atomic_path
+
+_KEY = "lpsnet_training_state"
+
+
+@dataclass
+class MovingAverage:
+    """An exponential moving average of a network's weights and statistics.
+
+    Attributes:
+        decay: what an average keeps of itself in a step, once the run is long enough.
+        values: name -> averaged tensor; integers (batch counters) are copied.
+    """
+
+    decay: float
+    values: dict[str, Tensor]
+
+    @classmethod
+    def of(cls, network: nn.Module, decay: float) -> "MovingAverage":
+        """An average that starts at the network's values."""
+        return cls(decay, {name: value.detach().clone() for name, value in network.state_dict().items()})
+
+    @torch.no_grad()
+    def update(self, network: nn.Module, iteration: int) -> None:
+        """Take in the network after step `iteration` (from 0); early steps weigh more, so that no start-up bias stays."""
+        decay = min(self.decay, (1 + iteration) / (10 + iteration))
+        for name, value in network.state_dict().items():
+            if value.is_floating_point():
+                self.values[name].lerp_(value, 1 - decay)
+            else:
+                self.values[name].copy_(value)
+
+
+@dataclass
+class TrainingState:
+    """The parts of a run that change while it goes on.
+
+    Attributes:
+        network: the network in training form, not wrapped for several processes.
+        optimiser: its optimiser, with momentum.
+        average: the moving average of the network, or None.
+        scaler: of the loss, for fp16.
+        iteration: finished optimiser steps.
+    """
+
+    network: nn.Module
+    optimiser: torch.optim.SGD
+    average: MovingAverage | None
+    scaler: torch.amp.GradScaler
+    iteration: int = 0
+
+    def save(self, path: Path) -> None:
+        """Write the state atomically: after this call, or a crash in it, `path` holds a whole state."""
+        tensors = {name: value.contiguous() for name, value in self._tensors().items()}
+        header = {"iteration": self.iteration, "scaler": self.scaler.state_dict()}
+        with atomic_path(path) as temporary:
+            save_file(tensors, temporary, metadata={_KEY: json.dumps(header)})
+
+    def restore(self, path: Path) -> None:
+        """Take over a state that `save` wrote for the same network and recipe.
+
+        Raises:
+            RunError: the file is no such state.
+        """
+        try:
+            with safe_open(path, framework="pt") as file:
+                header = json.loads((file.metadata() or {})[_KEY])
+                saved = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 — not a dictionary
+        except (OSError, SafetensorError, KeyError, ValueError) as error:
+            raise RunError(f"{path} is not a training state that can be resumed: {error}") from None
+        self._create_momentum({name for name in saved if name.startswith("momentum.")})
+        current = self._tensors()
+        if differing := sorted(current.keys() ^ saved.keys()):
+            raise RunError(f"{path} belongs to another network or recipe: {differing[0]} is in only one of them")
+        with torch.no_grad():
+            for name, value in current.items():
+                if value.shape != saved[name].shape:
+                    raise RunError(f"{path} belongs to another network: {name} is {tuple(saved[name].shape)} there")
+                value.copy_(saved[name])
+        self.scaler.load_state_dict(header["scaler"])
+        self.iteration = int(header["iteration"])
+
+    def _create_momentum(self, names: set[str]) -> None:
+        """Give the parameters that have momentum in the file a buffer to copy it into."""
+        for name, parameter in self.network.named_parameters():
+            if f"momentum.{name}" in names:
+                self.optimiser.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+
+    def _tensors(self) -> dict[str, Tensor]:
+        tensors = {f"network.{name}": value for name, value in self.network.state_dict().items()}
+        if self.average is not None:
+            tensors.update({f"average.{name}": value for name, value in self.average.values.items()})
+        for name, parameter in self.network.named_parameters():
+            state: dict[str, Any] = self.optimiser.state.get(parameter, {})
+            if (momentum := state.get("momentum_buffer")) is not None:
+                tensors[f"momentum.{name}"] = momentum
+        return tensors

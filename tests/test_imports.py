@@ -1,0 +1,77 @@
+"""The direction of imports: a room may import from itself and from the rooms before it, and nothing imports the command line."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "lpsnet"
+
+# In the order in which they may use each other; a single file at the top is a room of its own.
+ROOMS = (
+    "errors",
+    "files",
+    "architecture",
+    "data",
+    "record",
+    "evaluation",
+    "deployment",
+    "model",
+    "export",
+    "training",
+    "expansion",
+    "studies",
+    "reporting",
+    "cli",
+)
+WITHOUT_TORCH = ("errors", "files", "architecture", "data", "record", "evaluation", "deployment", "reporting", "cli")
+TRAINING_PACKAGES = {"torch", "accelerate", "safetensors", "tensorboard", "onnx", "onnxscript", "onnxslim"}
+# An engine is loaded when it is asked for; PyTorch's needs the network's class, which lives on the design side.
+LATE = {"deployment/runtimes/pytorch.py": "model"}
+
+FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+
+
+def room_of(module: str) -> str | None:
+    parts = module.split(".")
+    return parts[1] if parts[0] == "lpsnet" and len(parts) > 1 else None
+
+
+def imported_modules(node: ast.AST) -> list[str]:
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom):
+        assert node.level == 0, "imports are absolute"
+        module = node.module or ""
+        return [f"{module}.{alias.name}" for alias in node.names] if module == "lpsnet" else [module]
+    return []
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_rooms_import_upwards_only(path: Path) -> None:
+    relative = path.relative_to(PACKAGE)
+    room = relative.parts[0].removesuffix(".py")
+    assert room in ROOMS, f"{room} has no place in the order of rooms"
+    allowed = {*ROOMS[: ROOMS.index(room) + 1], "__version__", LATE.get(relative.as_posix())}
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for module in imported_modules(node):
+            other = room_of(module)
+            assert other is None or other in allowed, f"{relative} imports {module}, which comes after it"
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in FILES if path.relative_to(PACKAGE).parts[0].removesuffix(".py") in WITHOUT_TORCH],
+    ids=lambda path: str(path.relative_to(PACKAGE)),
+)  # fmt: skip
+def test_deployment_side_loads_no_training_package(path: Path) -> None:
+    """At import, that is: outside functions and outside `if TYPE_CHECKING`."""
+    pending: list[ast.AST] = [ast.parse(path.read_text(encoding="utf-8"))]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            continue
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            continue
+        for module in imported_modules(node):
+            assert module.split(".")[0] not in TRAINING_PACKAGES, f"{path} imports {module}"
+        pending.extend(ast.iter_child_nodes(node))
