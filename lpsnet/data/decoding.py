@@ -8,19 +8,31 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Self
+from typing import Any, NamedTuple, Self
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from lpsnet.data.images import read_mask
+from lpsnet.data.images import Mask, read_mask
 from lpsnet.data.labels import IGNORE_INDEX, MAX_CLASSES, Colour
 from lpsnet.errors import DataError
 
 MAX_ID = 65_535  # ids in files have 8 or 16 bits
 _UNKNOWN = 256  # in the tables below: a value that the map does not explain; not a uint8, so never a class
 _SHOWN = 8  # values named in one message
+
+
+class Census(NamedTuple):
+    """What one label file holds.
+
+    Attributes:
+        labels: pixels by class id, `IGNORE_INDEX` for those without a label.
+        unknown: pixels by value, an id or an (r, g, b), that the decoder does not explain.
+    """
+
+    labels: dict[int, int]
+    unknown: dict[Any, int]
 
 
 @dataclass(frozen=True)
@@ -75,7 +87,7 @@ class LabelDecoder:
         """
         return self(read_mask(path, expand_palette=bool(self.rgb)), source=path)
 
-    def __call__(self, mask: NDArray[np.uint8] | NDArray[np.uint16], *, source: object = "mask") -> NDArray[np.uint8]:
+    def __call__(self, mask: Mask, *, source: object = "mask") -> NDArray[np.uint8]:
         """Translate what `read_mask` gave (H x W ids or H x W x 3 RGB) to H x W uint8 class ids, 255 for no label.
 
         Raises:
@@ -83,40 +95,58 @@ class LabelDecoder:
         """
         return self._decode_colours(mask, source) if self.rgb else self._decode_ids(mask, source)
 
-    def _decode_ids(self, mask: NDArray[np.generic], source: object) -> NDArray[np.uint8]:
+    def census(self, mask: Mask, *, source: object = "mask") -> Census:
+        """Count what a label file holds instead of refusing what it should not hold.
+
+        Raises:
+            DataError: the file holds colours where ids are expected, or the reverse.
+        """
+        if self.rgb:
+            packed = _pack(_coloured(mask, source))
+            labels = _colour_table(self.rgb, self._other)[packed]
+            codes, counts = np.unique(packed[labels == _UNKNOWN], return_counts=True)
+            values: list[Any] = [_unpack(code) for code in codes.tolist()]
+        else:
+            mask = single_channel(mask, source)
+            table = _id_table(self.ids, self._other)
+            every = np.bincount(mask.ravel())
+            codes = np.flatnonzero(every * (table[: every.size] == _UNKNOWN))
+            labels, counts, values = table[mask], every[codes], codes.tolist()
+        pixels = np.bincount(labels.ravel(), minlength=_UNKNOWN)[:_UNKNOWN].tolist()
+        known = {label: count for label, count in enumerate(pixels) if count}
+        return Census(known, dict(zip(values, counts.tolist(), strict=True)))
+
+    @property
+    def _other(self) -> int:
+        return IGNORE_INDEX if self.ignore_others else _UNKNOWN
+
+    def _decode_ids(self, mask: Mask, source: object) -> NDArray[np.uint8]:
         mask = single_channel(mask, source)
-        table = _id_table(self.ids, _other(self.ignore_others))
+        table = _id_table(self.ids, self._other)
         if not self.ignore_others:
             # calcHist is some ten times as fast as bincount; its float counts serve only to see which ids occur.
             size = 256 if mask.dtype == np.uint8 else MAX_ID + 1
             present = np.flatnonzero(cv2.calcHist([mask], [0], None, [size], [0, size]))
-            unknown = present[table[present] == _UNKNOWN]
-            if unknown.size:
-                counts = np.bincount(mask.ravel())[unknown]
-                raise DataError(self._refusal(source, "ids", dict(zip(unknown.tolist(), counts.tolist(), strict=True))))
+            if (table[present] == _UNKNOWN).any():
+                raise self._refusal(mask, source)
         small = table.astype(np.uint8)
         labels: NDArray[np.uint8] = cv2.LUT(mask, small[:256]) if mask.dtype == np.uint8 else small[mask]
         return labels
 
-    def _decode_colours(self, mask: NDArray[np.generic], source: object) -> NDArray[np.uint8]:
-        if mask.ndim != 3:
-            raise DataError(f"label file {source} holds ids, where colours are expected; describe it with ids")
-        packed = _pack(mask)
-        labels = _colour_table(self.rgb, _other(self.ignore_others))[packed]
+    def _decode_colours(self, mask: Mask, source: object) -> NDArray[np.uint8]:
+        labels = _colour_table(self.rgb, self._other)[_pack(_coloured(mask, source))]
         if not self.ignore_others and labels.max(initial=0) == _UNKNOWN:
-            codes, counts = np.unique(packed[labels == _UNKNOWN], return_counts=True)
-            found = {_unpack(code): count for code, count in zip(codes.tolist(), counts.tolist(), strict=True)}
-            raise DataError(self._refusal(source, "colours", found))
+            raise self._refusal(mask, source)
         return labels.astype(np.uint8)
 
-    def _refusal(self, source: object, what: str, found: Mapping[object, int]) -> str:
-        listed = ", ".join(f"{value} ({found[value]} pixels)" for value in list(found)[:_SHOWN])
-        more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
-        known = _ranges(number for number, _ in self.ids) if self.ids else f"the {len(self.rgb)} colours of the map"
-        return f"label file {source} holds {what} that no class has: {listed}{more}; allowed: {known}"
+    def _refusal(self, mask: Mask, source: object) -> DataError:
+        found = self.census(mask, source=source).unknown
+        what = "colours" if self.rgb else "ids"
+        known = f"the {len(self.rgb)} colours of the map" if self.rgb else ranges(number for number, _ in self.ids)
+        return DataError(f"label file {source} holds {what} that no class has: {list_counts(found)}; allowed: {known}")
 
 
-def single_channel(mask: NDArray[np.generic], source: object = "mask") -> NDArray[np.generic]:
+def single_channel(mask: Mask, source: object = "mask") -> Mask:
     """H x W ids from what `read_mask` gave; ids saved as an RGB picture with three equal channels are accepted.
 
     Raises:
@@ -127,18 +157,37 @@ def single_channel(mask: NDArray[np.generic], source: object = "mask") -> NDArra
     red, green, blue = cv2.split(mask)
     if not (np.array_equal(red, green) and np.array_equal(red, blue)):
         raise DataError(f"label file {source} holds colours, where ids are expected; describe it with colour_map")
-    channel: NDArray[np.generic] = red
+    channel: Mask = red
     return channel
+
+
+def list_counts(found: Mapping[Any, int]) -> str:
+    """Values with their number of pixels, the first few of them: "7 (120 pixels), 9 (1 pixel)"."""
+    shown = (f"{value} ({count} pixel{'s' * (count != 1)})" for value, count in list(found.items())[:_SHOWN])
+    return ", ".join(shown) + (f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else "")
+
+
+def ranges(numbers: Iterable[int]) -> str:
+    """The numbers as text: 0, 1, 2, 5 -> "0..2, 5"."""
+    runs: list[list[int]] = []
+    for number in sorted(numbers):
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    return ", ".join(str(low) if low == high else f"{low}..{high}" for low, high in runs)
+
+
+def _coloured(mask: Mask, source: object) -> Mask:
+    if mask.ndim != 3:
+        raise DataError(f"label file {source} holds ids, where colours are expected; describe it without colour_map")
+    return mask
 
 
 def _check_classes(classes: Iterable[int]) -> None:
     bad = [number for number in classes if not (0 <= number < MAX_CLASSES or number == IGNORE_INDEX)]
     if bad:
         raise DataError(f"class id {bad[0]} is not possible; 0 to {MAX_CLASSES - 1} are, and {IGNORE_INDEX} (no label)")
-
-
-def _other(ignore_others: bool) -> int:
-    return IGNORE_INDEX if ignore_others else _UNKNOWN
 
 
 @lru_cache(maxsize=8)
@@ -158,7 +207,7 @@ def _colour_table(rgb: tuple[tuple[Colour, int], ...], other: int) -> NDArray[np
     return table
 
 
-def _pack(mask: NDArray[np.generic]) -> NDArray[np.int32]:
+def _pack(mask: Mask) -> NDArray[np.int32]:
     """H x W x 3 RGB bytes -> H x W of red * 65536 + green * 256 + blue."""
     red, green, blue = (channel.astype(np.int32) for channel in cv2.split(mask))
     packed: NDArray[np.int32] = red << 16 | green << 8 | blue
@@ -167,14 +216,3 @@ def _pack(mask: NDArray[np.generic]) -> NDArray[np.int32]:
 
 def _unpack(code: int) -> Colour:
     return code >> 16, code >> 8 & 255, code & 255
-
-
-def _ranges(numbers: Iterable[int]) -> str:
-    """0, 1, 2, 5 -> "0..2, 5"."""
-    runs: list[list[int]] = []
-    for number in sorted(numbers):
-        if runs and number == runs[-1][1] + 1:
-            runs[-1][1] = number
-        else:
-            runs.append([number, number])
-    return ", ".join(str(low) if low == high else f"{low}..{high}" for low, high in runs)

@@ -11,10 +11,13 @@ from typing import NamedTuple
 
 ALLOWED_FORMATS = "PNG, JPEG, BMP, TIFF and WebP pictures"
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-PNG_PALETTE = 3  # the colour type of a PNG whose pixels are indices into a palette
+
+_PNG_CONTENT = {0: "grey", 2: "colour", 3: "palette", 4: "grey+alpha", 6: "colour+alpha"}  # by colour type
+_JPEG_CONTENT = {1: "grey", 3: "colour", 4: "CMYK"}  # by number of components
 
 _JPEG_FRAMES = {0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}  # SOF0 .. SOF15
 _JPEG_SCAN = 0xDA
+_BMP_HEADERS = {struct.pack("<I", size) for size in (40, 52, 56, 64, 108, 124)}  # the header sizes of Windows
 _TIFF_WIDTH, _TIFF_HEIGHT, _TIFF_PHOTOMETRIC, _TIFF_PALETTE = 256, 257, 262, 3
 
 
@@ -31,6 +34,7 @@ class Header(NamedTuple):
         height: rows, before any EXIF rotation.
         bit_depth: bits a sample for PNG, bits a pixel for BMP; 0 where the format has others or it is not read.
         palette: whether the pixels are indices into a table of colours (read for PNG, BMP and TIFF).
+        content: "grey", "colour", "palette" or "CMYK", "+alpha" after it; "" where it is not read.
     """
 
     format: str
@@ -38,6 +42,7 @@ class Header(NamedTuple):
     height: int
     bit_depth: int = 0
     palette: bool = False
+    content: str = ""
 
 
 def read_header(data: bytes) -> Header:
@@ -84,13 +89,14 @@ def _truncated() -> BrokenPictureError:
 
 def _png(data: bytes) -> Header:
     chunks = png_chunks(data)
-    kind, content = next(chunks)
+    kind, values = next(chunks)
     if kind != b"IHDR":
         raise BrokenPictureError("is a PNG file without a header")
-    width, height, bit_depth, colour_type = struct.unpack_from(">IIBB", content)
+    width, height, bit_depth, colour_type = struct.unpack_from(">IIBB", values)
     for _ in chunks:  # walks to IEND, so that a file that was cut off is noticed
         pass
-    return Header("PNG", width, height, bit_depth, colour_type == PNG_PALETTE)
+    content = _PNG_CONTENT.get(colour_type, "")
+    return Header("PNG", width, height, bit_depth, content == "palette", content)
 
 
 def _jpeg(data: bytes) -> Header:
@@ -105,7 +111,7 @@ def _jpeg(data: bytes) -> Header:
         (length,) = struct.unpack_from(">H", data, position + 2)
         if marker in _JPEG_FRAMES:
             height, width = struct.unpack_from(">HH", data, position + 5)
-            header = Header("JPEG", width, height)
+            header = Header("JPEG", width, height, content=_JPEG_CONTENT.get(data[position + 9], ""))
         if marker == _JPEG_SCAN:
             break
         position += 2 + length
@@ -158,7 +164,7 @@ def _webp(data: bytes) -> Header:
 _READERS: list[tuple[Callable[[bytes], bool], Callable[[bytes], Header]]] = [
     (lambda data: data.startswith(PNG_SIGNATURE), _png),
     (lambda data: data.startswith(b"\xff\xd8\xff"), _jpeg),
-    (lambda data: data.startswith(b"BM") and len(data) > 6 and data[6:10] == b"\0\0\0\0", _bmp),
+    (lambda data: data.startswith(b"BM") and data[14:18] in _BMP_HEADERS, _bmp),
     (lambda data: data.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")), _tiff),
     (lambda data: data.startswith(b"RIFF") and data[8:12] == b"WEBP", _webp),
 ]

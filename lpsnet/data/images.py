@@ -8,9 +8,10 @@ import contextlib
 import os
 import secrets
 import struct
+import threading
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -19,6 +20,8 @@ from numpy.typing import NDArray
 from lpsnet.data.headers import ALLOWED_FORMATS, PNG_SIGNATURE, BrokenPictureError, Header, png_chunks, read_header
 from lpsnet.errors import DataError
 
+Mask = NDArray[np.unsignedinteger[Any]]  # H x W uint8 or uint16 ids, or H x W x 3 uint8 RGB
+
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff")  # formats that keep every number as it was written
 
@@ -26,6 +29,8 @@ MAX_PIXELS = 2**28  # a picture that claims more is refused unread; about 16,000
 MAX_PIXELS_VARIABLE = "LPSNET_MAX_PIXELS"  # the environment variable that sets another limit
 
 _PNG_GREY = b"\0"
+_SILENT = 0
+_opencv_log: Any = getattr(cv2.utils, "logging", cv2)  # OpenCV 5 moved the functions; OpenCV 4 has them in cv2
 
 
 def read_image(path: str | Path, *, max_pixels: int | None = None) -> NDArray[np.uint8]:
@@ -51,9 +56,7 @@ def read_image(path: str | Path, *, max_pixels: int | None = None) -> NDArray[np
     return _as_bytes(_decode(path, data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH), path)
 
 
-def read_mask(
-    path: str | Path, *, expand_palette: bool = False, max_pixels: int | None = None
-) -> NDArray[np.uint8] | NDArray[np.uint16]:
+def read_mask(path: str | Path, *, expand_palette: bool = False, max_pixels: int | None = None) -> Mask:
     """Read a label file as the numbers it holds.
 
     A file with a palette gives the indices, not the colours, unless `expand_palette`; 1, 2 and 4 bits a pixel give
@@ -77,17 +80,17 @@ def read_mask(
     return _as_bytes(cv2.cvtColor(mask, cv2.COLOR_GRAY2BGR) if mask.ndim == 2 else mask[..., :3], path)
 
 
-def read_size(path: str | Path) -> tuple[int, int]:
-    """Height and width in pixels that a picture file claims, before EXIF rotation; nothing is decoded.
+def inspect_image(path: str | Path) -> Header:
+    """What a picture file claims to hold; nothing is decoded.
 
     Raises:
         DataError: as `read_image`.
     """
     _, header = _read_checked(Path(path), None)
-    return header.height, header.width
+    return header
 
 
-def write_png(path: str | Path, array: NDArray[np.uint8] | NDArray[np.uint16]) -> None:
+def write_png(path: str | Path, array: Mask) -> None:
     """Write a PNG file that is either whole or not there: a temporary file beside it is renamed when it is complete.
 
     Args:
@@ -121,21 +124,9 @@ def _replace_file(path: Path, content: bytes) -> None:
 
 def _read_checked(path: Path, max_pixels: int | None) -> tuple[bytes, Header]:
     """The bytes of the file and its header, once both make sense."""
+    data = _read_bytes(path)
     try:
-        if path.is_dir():
-            raise DataError(f"{path} is a folder; one picture file is expected")
-        if path.exists() and not path.is_file():
-            raise DataError(f"{path} is not an ordinary file; allowed: {ALLOWED_FORMATS}")
-        data = path.read_bytes()
         header = read_header(data)
-    except FileNotFoundError:
-        raise DataError(f"{path} does not exist") from None
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror or error}") from None
-    except ValueError as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"cannot read {str(path)!r}: {error}") from None  # a null character in the name
     except BrokenPictureError as error:
         raise DataError(f"{path} {error}; allowed: {ALLOWED_FORMATS}") from None
     limit = _pixel_limit() if max_pixels is None else max_pixels
@@ -145,6 +136,21 @@ def _read_checked(path: Path, max_pixels: int | None) -> tuple[bytes, Header]:
     return data, header
 
 
+def _read_bytes(path: Path) -> bytes:
+    if path.is_dir():
+        raise DataError(f"{path} is a folder, not a picture; allowed: {ALLOWED_FORMATS}")
+    if path.exists() and not path.is_file():  # a device or a pipe may never end
+        raise DataError(f"{path} is not an ordinary file; allowed: {ALLOWED_FORMATS}")
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise DataError(f"{path} does not exist; allowed: {ALLOWED_FORMATS}") from None
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}") from None
+    except ValueError as error:  # a null character in the name
+        raise DataError(f"cannot read {str(path)!r}: {error}") from None
+
+
 def _pixel_limit() -> int:
     text = os.environ.get(MAX_PIXELS_VARIABLE, str(MAX_PIXELS))
     if not text.isdecimal() or int(text) < 1:
@@ -152,31 +158,45 @@ def _pixel_limit() -> int:
     return int(text)
 
 
-def _decode(path: Path, data: bytes, flags: int) -> NDArray[np.generic]:
-    with _quiet_opencv():
+def _decode(path: Path, data: bytes, flags: int) -> NDArray[Any]:
+    with _quiet_opencv:
         try:
             picture = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
         except cv2.error:
             picture = None
     if picture is None:
         raise DataError(f"{path} is damaged or of a kind that OpenCV cannot decode; allowed: {ALLOWED_FORMATS}")
-    decoded: NDArray[np.generic] = picture
+    decoded: NDArray[Any] = picture
     return decoded
 
 
-@contextlib.contextmanager
-def _quiet_opencv() -> Iterator[None]:
-    """OpenCV prints a line or two of its own about a bad file; the error raised for it says enough."""
-    logging = cv2.utils.logging
-    level = logging.getLogLevel()
-    logging.setLogLevel(logging.LOG_LEVEL_SILENT)
-    try:
-        yield
-    finally:
-        logging.setLogLevel(level)
+class _QuietOpenCV(contextlib.AbstractContextManager[None]):
+    """OpenCV prints a line or two of its own about a bad file; the error raised for it says enough.
+
+    The level is one for the process, so the first thread in lowers it and the last one out puts it back.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._inside, self._level = threading.Lock(), 0, 0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._inside == 0:
+                self._level = _opencv_log.getLogLevel()
+                _opencv_log.setLogLevel(_SILENT)
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                _opencv_log.setLogLevel(self._level)
 
 
-def _as_bytes(picture: NDArray[np.generic], path: Path) -> NDArray[np.uint8]:
+_quiet_opencv = _QuietOpenCV()
+
+
+def _as_bytes(picture: NDArray[Any], path: Path) -> NDArray[np.uint8]:
     """H x W x 3 BGR of 8 or 16 bits -> H x W x 3 uint8 RGB."""
     if picture.dtype == np.uint16:
         picture = ((picture.astype(np.uint32) + 128) // 257).astype(np.uint8)  # x / 257, rounded: 65535 -> 255
@@ -186,11 +206,11 @@ def _as_bytes(picture: NDArray[np.generic], path: Path) -> NDArray[np.uint8]:
     return rgb
 
 
-def _true_values(mask: NDArray[np.generic], header: Header) -> NDArray[np.uint8]:
+def _true_values(mask: NDArray[Any], header: Header) -> Mask:
     """Undo the stretch that OpenCV gives to 1, 2 and 4 bit grey PNG (to 0..255, in whole steps of 255, 85 and 17)."""
     if header.format == "PNG" and header.bit_depth < 8:
         mask = mask // np.uint8(255 // (2**header.bit_depth - 1))
-    ids: NDArray[np.uint8] = np.ascontiguousarray(mask)
+    ids: Mask = np.ascontiguousarray(mask)
     return ids
 
 

@@ -1,30 +1,250 @@
-"""From class scores to the label of every pixel: bilinear upsampling, then the class with the largest score."""
+"""From class scores to the label of every pixel: bilinear resizing, then the class with the largest score.
+
+The score map at the size of the picture (19 x 1024 x 2048 floats) is never built. Between two neighbouring scores a
+bilinear function is a straight line, and the largest of several straight lines is convex. So a class that is largest at
+both ends is largest all the way, and the label changes only where lines cross. Labels are therefore found
+
+1. at the scores themselves (h x w);
+2. on the rows of scores at every output column (h x W): only between two scores that differ in label;
+3. at every output pixel (H x W): only down the columns that differ in label between two rows of scores.
+
+Where a third class is above the two at their crossing, the line is split there, until none is. The work is proportional
+to the length of the borders between regions, not to pixels times classes. Where there are hardly more pixels than
+scores that gains nothing, and every pixel is computed, a few rows at a time.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lpsnet.errors import LpsnetError
 
-def label_map(
-    scores: NDArray[np.float32], size: tuple[int, int], *, align_corners: bool = True, num_threads: int | None = None
-) -> NDArray[np.uint8]:
-    """K x h x w float32 scores to H x W uint8 labels: the largest of the bilinearly resized scores."""
-    rows = _weights(scores.shape[1], size[0], align_corners)
-    columns = _weights(scores.shape[2], size[1], align_corners)
-    wide = np.einsum("kyx,Xx->kyX", scores, columns, optimize=True)
-    labels = np.empty(size, np.uint8)
-    for y in range(size[0]):
-        labels[y] = np.tensordot(rows[y], wide, axes=(0, 1)).argmax(axis=0)
+Scores = NDArray[np.float32]
+Labels = NDArray[np.uint8]
+Indices = NDArray[np.intp]
+Fractions = NDArray[np.float32]
+
+MAX_CLASSES = 255  # a label map is uint8, and 255 means 'ignore'
+
+# A third class splits a line if it is higher than the crossing by more than this share of the spread of the scores.
+# Ten times what float32 arithmetic errs by, so that no line is split for rounding's sake.
+_SLACK = np.float32(1e-6)
+_TINY = np.float32(1e-30)  # keeps 0 / 0 away where two classes are equal all along a line
+_PART = 1 << 17  # scores handled at a time: 0.5 MB, so that they stay in a core's cache
+_FEW_PIXELS = 2  # pixels a score, in height or width, below which computing every pixel is quicker
+
+
+def label_map(scores: Scores, size: tuple[int, int], *, align_corners: bool = True) -> Labels:
+    """The class with the largest score at every pixel, of scores resized bilinearly.
+
+    Equal to the argmax of `torch.nn.functional.interpolate(scores, size, mode="bilinear")` in float64, except where
+    the two best classes differ by less than 1e-5 of the largest difference between classes. Sizes may be larger or
+    smaller than the scores'. Works on the calling thread, and may be called from several at once.
+
+    Args:
+        scores: K x h x w float32, K from 1 to 255, finite; of any strides, left as they are.
+        size: (H, W) in pixels.
+        align_corners: True: the centres of the corner pixels coincide; False: the corners of the pictures do.
+
+    Returns:
+        H x W uint8 class ids. Where classes have the same scores all around, the lowest of them.
+
+    Raises:
+        LpsnetError: the scores are of another type or shape or not finite, or the size is not positive.
+    """
+    _check(scores, size)
+    relative = _relative(scores)
+    rows = _axis(scores.shape[1], size[0], align_corners)
+    columns = _axis(scores.shape[2], size[1], align_corners)
+    if min(size[0] / scores.shape[1], size[1] / scores.shape[2]) < _FEW_PIXELS:
+        return _labels_of_all(relative, rows, columns)
+    return _labels_between_rows(relative, _labels_on_rows(relative, columns), rows, columns)
+
+
+def _check(scores: Scores, size: tuple[int, int]) -> None:
+    if not isinstance(scores, np.ndarray) or scores.dtype != np.float32:
+        kind = scores.dtype if isinstance(scores, np.ndarray) else type(scores).__name__
+        raise LpsnetError(f"scores are a NumPy array of float32, not {kind}")
+    if scores.ndim != 3 or not scores.size or scores.shape[0] > MAX_CLASSES:
+        raise LpsnetError(
+            f"scores are K x h x w with K from 1 to {MAX_CLASSES} and h, w at least 1; got {scores.shape}"
+        )
+    if len(size) != 2 or not all(isinstance(length, int | np.integer) and length >= 1 for length in size):
+        raise LpsnetError(f"the size of a label map is (height, width), whole numbers of at least 1; got {size}")
+
+
+def _relative(scores: Scores) -> Scores:
+    """C-contiguous scores minus the largest of their place, over the largest difference: -1 to 0, a 0 at every place.
+
+    It changes no label (what all classes share cancels out) and keeps float32 exact where scores have a large offset.
+    """
+    with np.errstate(invalid="ignore", over="ignore"):
+        relative: Scores = np.ascontiguousarray(scores) - scores.max(axis=0)
+    spread = -relative.min()
+    if not np.isfinite(spread):
+        raise LpsnetError("scores hold NaN, infinity or differences beyond float32; labels need finite scores")
+    if spread:
+        relative /= spread
+    return relative
+
+
+class _Axis(NamedTuple):
+    """Where output pixels lie between the scores of one axis. A cell lies between two scores.
+
+    Attributes:
+        cell: per pixel, the cell it lies in.
+        fraction: per pixel, float32, how far it is between the two scores of its cell, 0 to 1.
+        start: per cell and one more, the first pixel at or past its first score.
+        lead: per cell, float64, where in its cell that pixel lies, in cells.
+        step: cells from pixel to pixel.
+    """
+
+    cell: Indices
+    fraction: Fractions
+    start: Indices
+    lead: NDArray[np.float64]
+    step: float
+
+    def pixel_after(self, cell: Indices, place: Fractions) -> Indices:
+        """The first pixel at or past a place (0 to 1) in a cell; the next cell's first pixel if the cell has none."""
+        pixel = np.ceil((place - self.lead[cell]) / self.step).astype(np.intp)
+        pixel += self.start[cell]
+        return np.minimum(np.maximum(pixel, self.start[cell]), self.start[cell + 1])
+
+
+def _axis(length: int, target: int, align_corners: bool) -> _Axis:
+    if align_corners:
+        step, origin = (length - 1) / (target - 1) if target > 1 and length > 1 else 1.0, 0.0
+    else:
+        step = length / target
+        origin = step / 2 - 0.5
+    position = np.clip(origin + step * np.arange(target), 0, length - 1)
+    cell = np.minimum(position.astype(np.intp), max(length - 2, 0))
+    start = np.searchsorted(cell, np.arange(length))
+    lead = origin + step * start.astype(np.float64) - np.arange(length)
+    return _Axis(cell, (position - cell).astype(np.float32), start, lead, step)
+
+
+def _labels_of_all(scores: Scores, rows: _Axis, columns: _Axis) -> Labels:
+    """H x W labels, by computing all scores of a few rows at a time."""
+    height, width = scores.shape[1:]
+    labels = np.empty((rows.cell.size, columns.cell.size), np.uint8)
+    below, right = np.minimum(rows.cell + 1, height - 1), np.minimum(columns.cell + 1, width - 1)
+    for part in _parts(len(labels), len(scores) * max(width, columns.cell.size)):
+        upper, lower = scores.take(rows.cell[part], axis=1), scores.take(below[part], axis=1)
+        values = _between(upper, lower, rows.fraction[part, None])
+        values = _between(values.take(columns.cell, axis=2), values.take(right, axis=2), columns.fraction)
+        labels[part] = values.argmax(axis=0)
     return labels
 
 
-def _weights(length: int, target: int, align_corners: bool) -> NDArray[np.float32]:
-    if align_corners:
-        position = np.arange(target) * ((length - 1) / max(target - 1, 1))
-    else:
-        position = np.maximum((np.arange(target) + 0.5) * (length / target) - 0.5, 0)
-    low = np.minimum(position.astype(np.intp), length - 1)
-    high = np.minimum(low + 1, length - 1)
-    weights = np.zeros((target, length), np.float32)
-    np.add.at(weights, (np.arange(target), low), 1 - (position - low))
-    np.add.at(weights, (np.arange(target), high), position - low)
-    return weights
+def _labels_on_rows(scores: Scores, columns: _Axis) -> Labels:
+    """h x W labels: on the rows of scores, at every output column."""
+    height, width = scores.shape[1:]
+    nodes = scores.argmax(axis=0).astype(np.uint8)
+    changes = np.zeros((height, columns.cell.size + 1), np.uint8)
+    changes[:, 0] = nodes[:, 0]
+    y, x = _where(nodes[:, :-1] != nodes[:, 1:])
+    flat = scores.reshape(len(scores), -1)
+    for part in _parts(y.size, len(scores)):
+        row, cell = y[part], x[part]
+        node = row * width + cell
+        first, last = flat.take(node, axis=1), flat.take(node + 1, axis=1)
+        for line, place, change in _crossings(first, last, nodes.take(node), nodes.take(node + 1)):
+            at = row[line] * changes.shape[1] + columns.pixel_after(cell[line], place)
+            np.bitwise_xor.at(changes.reshape(-1), at, change)
+    return np.ascontiguousarray(np.bitwise_xor.accumulate(changes, axis=1)[:, :-1])
+
+
+def _labels_between_rows(scores: Scores, on_rows: Labels, rows: _Axis, columns: _Axis) -> Labels:
+    """H x W labels, from those on the rows of scores."""
+    width = on_rows.shape[1]
+    changes = np.zeros((rows.cell.size + 1, width), np.uint8)
+    changes[0] = on_rows[0]
+    y, x = _where(on_rows[:-1] != on_rows[1:])
+    for part in _parts(y.size, len(scores)):
+        cell, column = y[part], x[part]
+        first, last = _column_ends(scores, cell, columns.cell[column], columns.fraction[column])
+        at = cell * width + column
+        for line, place, change in _crossings(first, last, on_rows.take(at), on_rows.take(at + width)):
+            at_pixel = rows.pixel_after(cell[line], place) * width + column[line]
+            np.bitwise_xor.at(changes.reshape(-1), at_pixel, change)
+    return _accumulate_down(changes)[:-1]
+
+
+def _column_ends(scores: Scores, row: Indices, cell: Indices, fraction: Fractions) -> tuple[Scores, Scores]:
+    """K x n scores at n places of the rows `row` and of the rows below them."""
+    width = scores.shape[2]
+    right = min(1, width - 1)
+    flat = scores.reshape(len(scores), -1)
+    nodes = row * width + cell, (row + 1) * width + cell
+    upper, lower = (_between(flat.take(node, axis=1), flat.take(node + right, axis=1), fraction) for node in nodes)
+    return upper, lower
+
+
+def _between(first: Scores, last: Scores, fraction: Fractions) -> Scores:
+    """The scores that far (0 to 1) from `first` to `last`; written over `last`."""
+    last -= first
+    last *= fraction
+    last += first
+    return last
+
+
+def _crossings(
+    first: Scores, last: Scores, before: Labels, after: Labels
+) -> Iterator[tuple[Indices, Fractions, Labels]]:
+    """Where the largest class changes along n straight lines per class, from `first` to `last` (K x n scores).
+
+    `before` and `after` (n) are the labels at the two ends. Yields the line, the place on it (0 to 1), and the labels
+    on both sides of the place, combined by exclusive or; a line may come several times, in any order.
+    """
+    line = np.arange(before.size)
+    for splits_left in reversed(range(len(first))):
+        place, values, height = _crossing(first, last, before, after)
+        split = values.max(axis=0) > height + _SLACK
+        if not splits_left or not split.any():
+            yield line, place, before ^ after
+            return
+        done = ~split
+        yield line[done], place[done], before[done] ^ after[done]
+        again = np.flatnonzero(split)
+        between = values[:, again].argmax(axis=0).astype(np.uint8)
+        twice = np.concatenate((again, again))
+        before, after = np.concatenate((before[again], between)), np.concatenate((between, after[again]))
+        first, last, line = first.take(twice, axis=1), last.take(twice, axis=1), line[twice]
+
+
+def _crossing(first: Scores, last: Scores, before: Labels, after: Labels) -> tuple[Fractions, Scores, Scores]:
+    """Where the lines of two classes cross, the scores of all classes there (K x n), and of the first of the two."""
+    of_before = before.astype(np.intp) * before.size + np.arange(before.size)
+    of_after = after.astype(np.intp) * after.size + np.arange(after.size)
+    gap_first = first.take(of_before) - first.take(of_after)
+    gap_last = last.take(of_after) - last.take(of_before)
+    place: Fractions = np.clip(gap_first / np.maximum(gap_first + gap_last, _TINY), 0, 1)
+    values = _between(first, last.copy(), place)
+    return place, values, values.take(of_before)
+
+
+def _accumulate_down(changes: Labels) -> Labels:
+    """Exclusive or of every row with all above it, in place. Row by row: `accumulate(axis=0)` is 50 times slower."""
+    combine = np.bitwise_xor
+    above, *below = changes
+    for row in below:
+        combine(above, row, row)
+        above = row
+    return changes
+
+
+def _where(mask: NDArray[np.bool_]) -> tuple[Indices, Indices]:
+    """Rows and columns of what is true: `np.nonzero`, at a quarter of its time."""
+    at = np.flatnonzero(mask)
+    y = at // max(1, mask.shape[1])
+    return y, at - y * mask.shape[1]
+
+
+def _parts(length: int, num_scores: int) -> Iterator[slice]:
+    """Slices of `length` items of `num_scores` scores each."""
+    size = max(1, _PART // num_scores)
+    return (slice(start, start + size) for start in range(0, length, size))

@@ -67,6 +67,10 @@ class Evaluation:
         known = [entry for entry in self.per_image if not math.isnan(entry[1])]
         return sorted(known, key=lambda entry: entry[1])[:count]
 
+    def summary(self) -> dict[str, Any]:
+        """`to_dict` without the confusion matrix and the single pictures, for logs and records."""
+        return {key: value for key, value in self.to_dict().items() if key not in ("confusion_matrix", "per_image")}
+
     def to_dict(self) -> dict[str, Any]:
         """JSON values; figures are percent, and null where there is nothing to divide by."""
         names, figures = self.label_space.names, self.scores

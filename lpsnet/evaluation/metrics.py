@@ -137,7 +137,9 @@ def scores(matrix: Matrix) -> Scores:
 def percent(part: NDArray[np.generic] | np.generic, whole: NDArray[np.generic] | np.generic) -> NDArray[np.float64]:
     """100 part / whole, element by element; nan where `whole` is 0."""
     part, divisor = np.asarray(part, np.float64), np.asarray(whole, np.float64)
-    return 100 * np.divide(part, divisor, out=np.full(divisor.shape, np.nan), where=divisor > 0)
+    share = np.full(divisor.shape, np.nan)
+    np.divide(part, divisor, out=share, where=divisor > 0)
+    return 100 * share
 
 
 def known_mean(values: NDArray[np.float64]) -> float:

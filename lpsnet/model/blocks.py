@@ -110,13 +110,16 @@ class ShuffleNetUnit(nn.Module):
         self.kept = out_channels // 2
         self.splits = stride == 1 and in_channels == out_channels
         inner = out_channels - self.kept
+        self.is_odd = inner > self.kept
         entering = inner if self.splits else in_channels
         self.first = ConvNorm(entering, inner, kernel=1, deployed=deployed)
         self.spatial = ConvNorm(inner, inner, kernel=3, stride=stride, groups=inner, deployed=deployed)
         self.second = ConvNorm(inner, inner, kernel=1, deployed=deployed)
         self.other_branch = None
         if not self.splits and self.kept:
-            depthwise = ConvNorm(in_channels, in_channels, kernel=3, stride=stride, groups=in_channels, deployed=deployed)
+            depthwise = ConvNorm(
+                in_channels, in_channels, kernel=3, stride=stride, groups=in_channels, deployed=deployed
+            )
             self.other_branch = nn.Sequential(depthwise, ConvNorm(in_channels, self.kept, kernel=1, deployed=deployed))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -129,16 +132,15 @@ class ShuffleNetUnit(nn.Module):
 
     def _shuffled(self, kept: Tensor, transformed: Tensor) -> Tensor:
         pairs = torch.stack((kept, transformed[:, : self.kept]), dim=2).flatten(1, 2)
-        has_rest = transformed.shape[1] > self.kept
-        return torch.cat((pairs, transformed[:, self.kept :]), dim=1) if has_rest else pairs
+        return torch.cat((pairs, transformed[:, self.kept :]), dim=1) if self.is_odd else pairs
 
 
 class InvertedResidual(nn.Module):
     """MobileNetV2 inverted residual (Sandler et al. 2018). Table 2: expansion 3, c=5, 2.00 G of 2.0 G.
 
-    1x1 to `EXPANSION` x in channels, depthwise 3x3 with the stride, 1x1 to the new width without activation; ReLU6 after
-    the first two; the input is added where the shape stays. MobileNetV2's own expansion, 6, meets Table 2 with no whole
-    c (3 gives 1.71 G, 4 gives 2.72 G).
+    1x1 to `EXPANSION` x in channels, depthwise 3x3 with the stride, 1x1 to the new width without activation; ReLU6
+    after the first two; the input is added where the shape stays. MobileNetV2's own expansion, 6, meets Table 2 with no
+    whole c (3 gives 1.71 G, 4 gives 2.72 G).
     """
 
     EXPANSION = 3

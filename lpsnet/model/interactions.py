@@ -6,33 +6,189 @@ and D bilinear resizing to the other path's size (NOTES, 'Where the text is sile
 
 With more than two paths every pair interacts, the larger path as x_h and the smaller as x_l, each pair with weights of
 its own. All pairs read the interaction's inputs, and what they give to a path is summed. One path is left as it is.
+
+Costs: Direct-A is cheapest of those with weights, C^2 multiply-accumulates a pixel of x_l; Bilateral-A and Attention-A
+have C^2 a pixel of both, Attention-B a little more, Direct-B 2 C^2 a pixel of x_h; Bilateral-B has none (Table 3).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
+import torch
 from torch import Tensor, nn
 
 from lpsnet.model.convolution import ConvNorm
-from lpsnet.model.resizing import resize
+from lpsnet.model.resizing import resize_like
 
-Contributions = tuple[Tensor | None, Tensor | None]
+Given = tuple[Tensor | None, Tensor | None]  # by a pair of paths: to the larger and to the smaller; None is nothing
 
 
-class Pair(nn.Module):
-    """What one pair of paths gives to each other: forward(x_h, x_l) -> (for h, for l); None gives nothing."""
+class Attention(nn.Module):
+    """Att of Equation 1: N x C x H x W to N x 1 x H x W in 0 .. 1."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.sigmoid(self.conv(x))
+
+
+class DirectA(nn.Module):
+    """Direct-A: x_h + U(F(x_l)); the smaller path is left as it is."""
 
     def __init__(self, channels: int, *, deployed: bool, align_corners: bool) -> None:
         super().__init__()
-        self.channels = channels
-        self.deployed = deployed
+        self.align_corners = align_corners
+        self.transform_low = ConvNorm(channels, channels, kernel=1, deployed=deployed)
+
+    def forward(self, high: Tensor, low: Tensor) -> Given:
+        return resize_like(self.transform_low(low), high, align_corners=self.align_corners), None
+
+
+class DirectB(nn.Module):
+    """Direct-B: F(concatenation of x_h and U(x_l)), with F from 2C back to C; the smaller path is left as it is.
+
+    F stands after the concatenation, so that the width stays C. A 1x1 convolution and bilinear resizing commute:
+    transforming x_l before it as well would add cost and no function.
+    """
+
+    def __init__(self, channels: int, *, deployed: bool, align_corners: bool) -> None:
+        super().__init__()
+        self.align_corners = align_corners
+        self.transform = ConvNorm(2 * channels, channels, kernel=1, deployed=deployed)
+
+    def forward(self, high: Tensor, low: Tensor) -> Given:
+        enlarged = resize_like(low, high, align_corners=self.align_corners)
+        return self.transform(torch.cat((high, enlarged), dim=1)), None
+
+
+class AttentionA(nn.Module):
+    """Attention-A, Equation 1: U(F(x_l) Att(x_l)) + F(x_h) U(1 - Att(x_l)), and F(x_l) Att(x_l).
+
+    x_h and x_l have an F each; F(x_l) is the same in both outputs.
+    """
+
+    def __init__(self, channels: int, *, deployed: bool, align_corners: bool) -> None:
+        super().__init__()
+        self.align_corners = align_corners
+        self.transform_high = ConvNorm(channels, channels, kernel=1, deployed=deployed)
+        self.transform_low = ConvNorm(channels, channels, kernel=1, deployed=deployed)
+        self.attention_low = Attention(channels)
+
+    def forward(self, high: Tensor, low: Tensor) -> Given:
+        attention = self.attention_low(low)
+        attended = self.transform_low(low) * attention
+        rest = resize_like(1 - attention, high, align_corners=self.align_corners)
+        enlarged = resize_like(attended, high, align_corners=self.align_corners)
+        return enlarged + self.transform_high(high) * rest, attended
+
+
+class AttentionB(nn.Module):
+    """Attention-B: the first line of Equation 1 in both directions, each path with the attention of the other.
+
+    U(F(x_l) Att(x_l)) + F(x_h) U(1 - Att(x_l)), and D(F(x_h) Att(x_h)) + F(x_l) D(1 - Att(x_h)).
+    """
+
+    def __init__(self, channels: int, *, deployed: bool, align_corners: bool) -> None:
+        super().__init__()
+        self.align_corners = align_corners
+        self.transform_high = ConvNorm(channels, channels, kernel=1, deployed=deployed)
+        self.transform_low = ConvNorm(channels, channels, kernel=1, deployed=deployed)
+        self.attention_high = Attention(channels)
+        self.attention_low = Attention(channels)
+
+    def forward(self, high: Tensor, low: Tensor) -> Given:
+        of_high = self.transform_high(high), self.attention_high(high)
+        of_low = self.transform_low(low), self.attention_low(low)
+        return self._received(of_high, of_low), self._received(of_low, of_high)
+
+    def _received(self, own: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> Tensor:
+        attended = resize_like(other[0] * other[1], own[0], align_corners=self.align_corners)
+        return attended + own[0] * resize_like(1 - other[1], own[0], align_corners=self.align_corners)
+
+
+class BilateralA(nn.Module):
+    """Bilateral-A: x_h + U(F(x_l)), and x_l + D(F(x_h)); F before the resizing, an F for each direction."""
+
+    def __init__(self, channels: int, *, deployed: bool, align_corners: bool) -> None:
+        super().__init__()
+        self.align_corners = align_corners
+        self.transform_high = ConvNorm(channels, channels, kernel=1, deployed=deployed)
+        self.transform_low = ConvNorm(channels, channels, kernel=1, deployed=deployed)
+
+    def forward(self, high: Tensor, low: Tensor) -> Given:
+        to_high = resize_like(self.transform_low(low), high, align_corners=self.align_corners)
+        to_low = resize_like(self.transform_high(high), low, align_corners=self.align_corners)
+        return to_high, to_low
+
+
+class BilateralB(nn.Module):
+    """Bilateral-B, Equation 2: x_h + U(x_l), and x_l + D(x_h). No weights."""
+
+    def __init__(self, channels: int, *, deployed: bool, align_corners: bool) -> None:
+        super().__init__()
         self.align_corners = align_corners
 
-    def _transformation(self, in_channels: int) -> ConvNorm:
-        """F, from `in_channels` to the paths' width."""
-        return ConvNorm(in_channels, self.channels, kernel=1, deployed=self.deployed)
+    def forward(self, high: Tensor, low: Tensor) -> Given:
+        to_high = resize_like(low, high, align_corners=self.align_corners)
+        to_low = resize_like(high, low, align_corners=self.align_corners)
+        return to_high, to_low
 
-    def _resize(self, maps: Tensor, like: Tensor) -> Tensor:
-        """U or D: `maps` at the size of `like`."""
-        return resize(maps, like.shape[-2:], align_corners=self.align_corners)  # type: ignore[arg-type]
+
+@dataclass(frozen=True, slots=True)
+class InteractionType:
+    """A row of Table 3.
+
+    Attributes:
+        title: the interaction's name in Table 3.
+        pair: the module of one pair of paths; None for a network whose paths meet at the head only.
+        adds: whether what a path is given is added to its input. Otherwise it takes the input's place, except in a path
+            that no pair gives anything.
+    """
+
+    title: str
+    pair: Callable[..., nn.Module] | None
+    adds: bool
+
+
+INTERACTIONS: dict[str, InteractionType] = {
+    "none": InteractionType("Baseline", None, adds=True),
+    "direct_a": InteractionType("Direct-A", DirectA, adds=True),
+    "direct_b": InteractionType("Direct-B", DirectB, adds=False),
+    "attention_a": InteractionType("Attention-A", AttentionA, adds=False),
+    "attention_b": InteractionType("Attention-B", AttentionB, adds=False),
+    "bilateral_a": InteractionType("Bilateral-A", BilateralA, adds=True),
+    "bilateral_b": InteractionType("Bilateral-B", BilateralB, adds=True),
+}
+
+
+class Interaction(nn.Module):
+    """An interaction between any number of paths; its pairs are named by the numbers of their paths, `pairs.0_1`."""
+
+    def __init__(
+        self, kind: InteractionType, num_paths: int, channels: int, *, deployed: bool, align_corners: bool
+    ) -> None:
+        super().__init__()
+        self.adds = kind.adds
+        self.pairs = nn.ModuleDict()
+        if kind.pair is not None:
+            for high, low in combinations(range(num_paths), 2):
+                self.pairs[f"{high}_{low}"] = kind.pair(channels, deployed=deployed, align_corners=align_corners)
+
+    def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        given: list[list[Tensor]] = [[] for _ in maps]
+        for name, pair in self.pairs.items():
+            paths = [int(number) for number in name.split("_")]
+            for path, contribution in zip(paths, pair(*(maps[path] for path in paths)), strict=True):
+                if contribution is not None:
+                    given[path].append(contribution)
+        return [self._combined(own, received) for own, received in zip(maps, given, strict=True)]
+
+    def _combined(self, own: Tensor, received: list[Tensor]) -> Tensor:
+        terms = [own, *received] if self.adds or not received else received
+        total = terms[0]
+        for term in terms[1:]:
+            total = total + term
+        return total

@@ -8,7 +8,6 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,7 @@ from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
 import lpsnet
-from lpsnet.architecture import Architecture
-from lpsnet.data.datasets import Dataset, Split, open_dataset
+from lpsnet.data.datasets import Split, open_dataset
 from lpsnet.data.labels import IGNORE_INDEX
 from lpsnet.deployment.machine import describe_machine
 from lpsnet.errors import RunError
@@ -34,81 +32,13 @@ from lpsnet.training.batches import Batches
 from lpsnet.training.losses import Criterion, log_class_weights
 from lpsnet.training.network_segmenter import NetworkSegmenter
 from lpsnet.training.recipe import Recipe
+from lpsnet.training.run import Status, TrainingResult, TrainingRun
 from lpsnet.training.run_folder import RunFolder
 from lpsnet.training.state import MovingAverage, TrainingState
+from lpsnet.training.step import global_mean, normalise, set_training_mode
 
 CHECKPOINT_SECONDS = 300  # besides the checkpoint after every epoch, for epochs that take long
 LOG_FLUSH_ITERATIONS = 20
-
-
-@dataclass(frozen=True)
-class TrainingRun:
-    """What is trained on what.
-
-    Attributes:
-        data: the data set, as `open_dataset` takes it.
-        architecture: the network's triple.
-        recipe: how it is trained.
-        split: the training pictures, e.g. "train" or "train+val".
-        block, interaction: of the network.
-        init: a checkpoint whose weights the network starts from, where names and shapes agree.
-        input_size: (height, width) the model is meant to run at; None takes the first training picture's.
-    """
-
-    data: str
-    architecture: Architecture
-    recipe: Recipe
-    split: str = "train"
-    block: str = "conv3x3"
-    interaction: str = "bilateral_b"
-    init: Path | None = None
-    input_size: tuple[int, int] | None = None
-
-    def settings(self) -> dict[str, Any]:
-        """The run as JSON values."""
-        return {
-            "data": self.data,
-            "split": self.split,
-            "architecture": str(self.architecture),
-            "block": self.block,
-            "interaction": self.interaction,
-            "init": None if self.init is None else str(self.init),
-            "input_size": None if self.input_size is None else list(self.input_size),
-            "recipe": self.recipe.model_dump(mode="json"),
-        }
-
-
-@dataclass(frozen=True)
-class Status:
-    """Where a run stands after an iteration.
-
-    Attributes:
-        iteration, num_iterations: finished optimiser steps, and all of them.
-        loss: of this step.
-        learning_rate: of this step.
-        pictures_per_second: since the last checkpoint or start, all processes together.
-        message: what else there is to say, such as an evaluation's score; most often empty.
-    """
-
-    iteration: int
-    num_iterations: int
-    loss: float
-    learning_rate: float
-    pictures_per_second: float
-    message: str = ""
-
-
-@dataclass(frozen=True)
-class TrainingResult:
-    """What a finished run leaves.
-
-    Attributes:
-        model: the checkpoint with its record.
-        evaluation: of the model on the validation split; None if there is none, or if it was trained on.
-    """
-
-    model: Path
-    evaluation: Evaluation | None
 
 
 def train(
@@ -340,7 +270,7 @@ class _Training:
             return None
         segmenter = NetworkSegmenter(network, self._record(None), device=self.accelerator.device)
         evaluation = evaluate(segmenter, self.dataset.split("val"), protocol=segmenter.protocol)
-        self.folder.append_evaluation({"iteration": self.state.iteration, **evaluation.to_dict()})
+        self.folder.append_evaluation({"iteration": self.state.iteration, **evaluation.summary()})
         if self.writer is not None:
             self.writer.add_scalar("val/miou", evaluation.scores.miou, self.state.iteration)
         return evaluation
@@ -367,7 +297,7 @@ class _Training:
             input_size=self.input_size,
             align_corners=self.network.align_corners,
             training=self._training_record(),
-            scores={} if evaluation is None else {"val": evaluation.to_dict()},
+            scores={} if evaluation is None else {"val": evaluation.summary()},
             lpsnet_version=lpsnet.__version__,
         )
 
@@ -405,32 +335,6 @@ class _Meter:
     def tick(self) -> float:
         self._count += 1
         return self.rate
-
-
-def normalise(images: Tensor, normalisation: Normalisation) -> Tensor:
-    """N, H, W, 3 uint8 to N, 3, H, W float32 as the network takes it; its memory is channels-last without a copy."""
-    mean = torch.tensor(normalisation.mean, device=images.device) * 255
-    std = torch.tensor(normalisation.std, device=images.device) * 255
-    return images.float().sub_(mean).div_(std).permute(0, 3, 1, 2)
-
-
-def global_mean(total: Tensor, weight: Tensor, accelerator: Accelerator) -> Tensor:
-    """The loss whose gradient, averaged over the processes, is that of the mean over the pixels of all of them.
-
-    `weight` of all processes together divides the sum, so the result does not depend on how the pixels are spread; 0 if
-    there is no labelled pixel at all.
-    """
-    everyone: Tensor = accelerator.reduce(weight.detach(), "sum")
-    return total * accelerator.num_processes / everyone.clamp(min=torch.finfo(torch.float32).tiny)
-
-
-def set_training_mode(model: nn.Module, *, freeze_batch_norm: bool) -> None:
-    """Training mode; with frozen batch norm its layers keep to the statistics they have."""
-    model.train()
-    if freeze_batch_norm:
-        for module in model.modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                module.eval()
 
 
 def count_pixels(split: Split, num_classes: int) -> np.ndarray[Any, np.dtype[np.int64]]:

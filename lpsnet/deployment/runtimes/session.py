@@ -5,6 +5,7 @@ that a missing optional package is noticed only by those who ask for it.
 """
 
 import importlib
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,6 +71,7 @@ RUNTIMES: dict[str, str] = {
     "ncnn": "lpsnet.deployment.runtimes.ncnn",
     "tensorrt": "lpsnet.deployment.runtimes.tensorrt",
     "pytorch": "lpsnet.deployment.runtimes.pytorch",
+    "pytorch_compiled": "lpsnet.deployment.runtimes.pytorch_compiled",
 }
 
 
@@ -101,6 +103,17 @@ def _check_numbers(options: SessionOptions) -> None:
 
 
 # What engines share: each is used by several modules of this folder.
+
+
+def check_suffix(options: SessionOptions, allowed: Sequence[str], *, runtime: str) -> str:
+    """The suffix of the model file in small letters, e.g. ".onnx"; ModelFileError if it is none of `allowed`."""
+    suffix = options.path.suffix.lower()
+    if suffix not in allowed:
+        raise ModelFileError(
+            f"{options.path} is not for the runtime {runtime}, which runs {', '.join(allowed)}; "
+            "make such a file with: lpsnet export"
+        )
+    return suffix
 
 
 def fix_size(shapes: Sequence[Shape], options: SessionOptions) -> tuple[Shape, ...]:
@@ -181,5 +194,6 @@ def check_precision(used: Precision, options: SessionOptions, *, possible: Seque
 
 def one_line(error: BaseException) -> str:
     """What an engine says went wrong, of which it often says a page, in one line of at most 200 characters."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = re.sub(r"Exception from \S+:\d+:", "", str(error))  # OpenVINO names its own source files
+    text = " ".join(text.split()) or type(error).__name__
     return text if len(text) <= 200 else f"{text[:120]} … {text[-77:]}"

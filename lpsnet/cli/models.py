@@ -1,0 +1,124 @@
+"""`lpsnet info`, `lpsnet models` and `lpsnet export`: looking at networks and model files, and handing them over."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lpsnet.architecture import get_architecture, list_architectures, path_size, score_size
+from lpsnet.cli.output import JsonOption, SizeOption, console, next_command, parse_size, say, table, write_json
+from lpsnet.errors import LpsnetError, MissingDependencyError
+
+if TYPE_CHECKING:
+    from lpsnet.model.complexity import Complexity
+    from lpsnet.record import ModelRecord
+
+PAPER_SIZE = (1024, 2048)  # Cityscapes; the size of the paper's figures
+
+
+def register(app: typer.Typer) -> None:
+    """Add this group's commands."""
+    app.command()(info)
+    app.command()(export)
+
+
+def info(
+    what: Annotated[str, typer.Argument(metavar="ARCH|MODEL", help="An architecture, or a model file.")],
+    size: SizeOption = None,
+    classes: Annotated[int | None, typer.Option(min=1, help="Number of classes.")] = None,
+    block: Annotated[str | None, typer.Option(help="Convolutional block (Table 2).")] = None,
+    interaction: Annotated[str | None, typer.Option(help="Path interaction (Figure 6).")] = None,
+    json_to: JsonOption = None,
+) -> None:
+    """Parameters and multiply-accumulates by stage; for a model file, its record too.
+
+    Example: `lpsnet info lpsnet_s --size 360x480 --classes 11`
+    """
+    record = _find_record(what)
+    if record is not None and record.architecture is None:
+        raise LpsnetError(f"{what} is not an LPS-Net, so there is no architecture to count")
+    architecture = get_architecture(what) if record is None else record.architecture
+    assert architecture is not None
+    counted_size = parse_size(size) or (record.input_size if record else None) or PAPER_SIZE
+    num_classes = classes or (record.label_space.num_classes if record else 19)
+    from lpsnet.model.complexity import complexity
+
+    counts = complexity(
+        architecture,
+        size=counted_size,
+        num_classes=num_classes,
+        block=block or (record.block if record else "conv3x3"),
+        interaction=interaction or (record.interaction if record else "bilateral_b"),
+    )
+    write_json({**counts.to_dict(), **({"record": record.model_dump(mode="json")} if record else {})}, json_to)
+    _print_complexity(counts, json_to)
+    if record is not None:
+        _print_record(record, json_to)
+        next_command("lpsnet", "segment", "PICTURE", "--model", what, json_to=json_to)
+    else:
+        next_command("lpsnet", "train", "--data", "scenes", "--arch", what, "--out", "runs/first", json_to=json_to)
+
+
+def _find_record(what: str) -> "ModelRecord | None":
+    """The record of a model file or a bundled model; None for an architecture."""
+    from lpsnet.deployment.model_file import read_record
+    from lpsnet.deployment.models import find_model
+
+    if what in list_architectures() or "=" in what:
+        return None
+    if "/" in what or "\\" in what or Path(what).suffix or Path(what).exists():
+        return read_record(find_model(what))
+    try:
+        return read_record(find_model(what))
+    except LpsnetError:
+        get_architecture(what)  # says what architectures there are
+        raise
+
+
+def _print_complexity(counts: "Complexity", json_to: str | None) -> None:
+    height, width = counts.size
+    rows = table(str(counts.architecture), "part", "path", "input", "parameters", "GMACs")
+    for row in counts.rows:
+        ratio = counts.architecture.ratios[row.path - 1] if row.path else None
+        own = "" if ratio is None else "x".join(map(str, path_size(counts.size, ratio)))
+        rows.add_row(row.part, str(row.path or ""), own, f"{row.parameters:,}", f"{row.macs / 1e9:.3f}")
+    rows.add_section()
+    rows.add_row("total", "", "", f"{counts.parameters:,}", f"{counts.macs / 1e9:.3f}", style="bold")
+    console(json_to).print(rows)
+    scores = "x".join(map(str, score_size(counts.size, counts.architecture)))
+    say(f"{height}x{width} in, scores at {scores}, {counts.num_classes} classes, deployed form", json_to=json_to)
+
+
+def _print_record(record: "ModelRecord", json_to: str | None) -> None:
+    training = record.training
+    lines: dict[str, Any] = {
+        "classes": ", ".join(record.label_space.names),
+        "form": record.form,
+        "input size": "x".join(map(str, record.input_size)) if record.input_size else "any",
+        "trained on": f"{training.get('data', 'unknown data')}, split {training.get('split', 'unknown')}",
+        "recipe": (training.get("recipe") or {}).get("name", "unknown"),
+        "licence": record.licence or "none given",
+        "made by": f"lpsnet {record.lpsnet_version or 'unknown'}",
+    }
+    for split, figures in record.scores.items():
+        if isinstance(figures, dict) and isinstance(figures.get("miou"), float):
+            lines[f"mIoU on {split}"] = f"{figures['miou']:.2f} %"
+    for key, value in lines.items():
+        say(f"{key}: {value}", json_to=json_to)
+
+
+def export(
+    model: Annotated[str, typer.Option(help="A checkpoint (.safetensors).")],
+    out: Annotated[Path, typer.Option(help="The file to write.")],
+    to: Annotated[str, typer.Option(help="onnx, openvino, ncnn or tensorrt.")] = "onnx",
+    size: SizeOption = None,
+    precision: Annotated[str, typer.Option(help="f32, f16 or int8.")] = "f32",
+    data: Annotated[str | None, typer.Option(help="Check on these pictures too, as for train.")] = None,
+    split: Annotated[str, typer.Option(help="Which of them.")] = "val",
+    json_to: JsonOption = None,
+) -> None:
+    """Write a model for an engine, and prove that it gives the network's own labels before reporting it done.
+
+    Example: `lpsnet export --model runs/s/model.safetensors --to onnx --out s.onnx`
+    """
+    raise MissingDependencyError("not yet")

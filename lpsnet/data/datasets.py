@@ -1,0 +1,165 @@
+"""Data sets: the text after `--data` becomes splits of pictures and label maps (paper Section 4.1 for the presets).
+
+`open_dataset` lists files and reads a description; no picture is opened before it is asked for.
+
+    camvid:PATH         CamVid, as distributed with SegNet or in the original release
+    cityscapes:PATH     Cityscapes in the official layout, or a folder of pairs
+    bdd100k:PATH        BDD100K, the 10,000 pictures with semantic labels
+    FILE.yaml           a data set of one's own, described in a few lines (`layouts/custom.py`)
+    scenes[:KEY=VALUE,…]  generated street scenes (`scenes.py`): size=128x256, num_train=, num_val=, seed=
+"""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lpsnet.data.labels import LabelSpace
+from lpsnet.data.layouts import bdd100k, camvid, cityscapes
+from lpsnet.data.layouts.custom import build_parts
+from lpsnet.data.layouts.description import Description, load_description
+from lpsnet.data.splits import FileSplit, JoinedSplit, Sample, Split
+from lpsnet.errors import DataError, unknown_name
+
+__all__ = ["Dataset", "Sample", "Split", "open_dataset"]
+
+PRESETS: dict[str, Callable[[Path], Description]] = {
+    "bdd100k": bdd100k.describe,
+    "camvid": camvid.describe,
+    "cityscapes": cityscapes.describe,
+}
+_YAML_SUFFIXES = (".yaml", ".yml")
+_ALLOWED = "camvid:PATH, cityscapes:PATH, bdd100k:PATH, a .yaml file, or scenes"
+_SCENE_DEFAULTS = {"size": "128x256", "num_train": "200", "num_val": "50", "seed": "0"}
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """An opened data set.
+
+    Attributes:
+        spec: the text it was opened with.
+        label_space: the classes.
+        parts: the splits by name, as found on the disk.
+        description: what a YAML file would say of it; None for scenes.
+        root: the folder that the description stands in.
+    """
+
+    spec: str
+    label_space: LabelSpace
+    parts: Mapping[str, Split] = field(repr=False)
+    description: Description | None = field(default=None, repr=False)
+    root: Path = Path()
+
+    @property
+    def splits(self) -> list[str]:
+        """The names of the splits there are."""
+        return list(self.parts)
+
+    def split(self, text: str) -> Split:
+        """One split ("train") or several joined ("train+val").
+
+        Raises:
+            DataError: no such split, one named twice, or two of its pictures have the same name.
+        """
+        wanted = [name.strip() for name in text.split("+")]
+        for name in wanted:
+            if name not in self.parts:
+                raise DataError(f"{unknown_name('split', name, self.parts)}, in data set {self.spec!r}")
+        if len(set(wanted)) < len(wanted):
+            raise DataError(f"split {text!r} names a part twice")
+        for name in wanted:
+            _check_names(self.parts[name])
+        found = tuple(self.parts[name] for name in wanted)
+        return found[0] if len(found) == 1 else JoinedSplit(found)
+
+
+def open_dataset(text: str | Path) -> Dataset:
+    """Open a data set by its `--data` text (see the top of this file).
+
+    Raises:
+        DataError: the text is none of the allowed, a path in it does not exist, or the files are not laid out as
+            the preset or the description says.
+    """
+    text = str(text)
+    kind, _, rest = text.partition(":")
+    if kind == "scenes":
+        return _scenes(text, rest)
+    if kind in PRESETS:
+        root = _root(kind, rest)
+        return described_dataset(text, PRESETS[kind](root), root)
+    if text.lower().endswith(_YAML_SUFFIXES):
+        path = Path(text).expanduser()
+        return described_dataset(text, load_description(path), path.parent, default_name=path.stem)
+    raise _refusal(text, kind)
+
+
+def described_dataset(spec: str, description: Description, root: Path, *, default_name: str = "") -> Dataset:
+    """The data set that a description in folder `root` describes.
+
+    Raises:
+        DataError: the places it names are not there, or do not fit together.
+    """
+    try:
+        space = description.label_space(default_name or root.name)
+        parts = build_parts(description, root, space)
+    except DataError as error:
+        raise DataError(f"data set {spec!r}: {error}") from None
+    splits: dict[str, Split] = {part.name: part for part in sorted(parts, key=_usual_order)}
+    return Dataset(spec, space, splits, description, root)
+
+
+def _usual_order(split: FileSplit) -> tuple[int, str]:
+    usual = ("train", "val", "test")
+    return usual.index(split.name) if split.name in usual else len(usual), split.name
+
+
+def _refusal(text: str, kind: str) -> DataError:
+    if Path(text).expanduser().is_dir():
+        advice = f"name its layout ({_ALLOWED}), or let 'lpsnet data check {text}' suggest a description"
+        return DataError(f"data set {text!r} is a folder; {advice}")
+    return DataError(f"{unknown_name('data set', kind, [*PRESETS, 'scenes'])}. Give {_ALLOWED}; got {text!r}")
+
+
+def _root(kind: str, text: str) -> Path:
+    if not text:
+        raise DataError(f"data set {kind!r} needs the folder it is in: {kind}:PATH")
+    root = Path(text).expanduser()
+    if not root.is_dir():
+        raise DataError(f"data set '{kind}:{text}': folder {root} does not exist; give the folder {kind} is in")
+    return root
+
+
+def _check_names(split: Split) -> None:
+    name, count = Counter(split.names).most_common(1)[0] if len(split) else ("", 0)
+    if count > 1:
+        raise DataError(f"split {split.name!r} has {count} pictures named {name!r}; rename or remove all but one")
+
+
+def _scenes(spec: str, text: str) -> Dataset:
+    from lpsnet.data.scenes import SCENES, SceneSplit
+
+    settings = dict(_SCENE_DEFAULTS)
+    for item in filter(None, text.split(",")):
+        key, _, value = (part.strip() for part in item.partition("="))
+        if key not in settings:
+            raise DataError(unknown_name("setting of 'scenes'", key, settings))
+        settings[key] = value
+    size, seed = _parse_size(settings["size"]), _parse_number("seed", settings["seed"], lowest=0)
+    counts = {name: _parse_number(f"num_{name}", settings[f"num_{name}"], lowest=1) for name in ("train", "val")}
+    parts = {name: SceneSplit(size=size, count=count, seed=seed, name=name) for name, count in counts.items()}
+    return Dataset(spec, SCENES, parts)
+
+
+def _parse_size(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", text)
+    if not match:
+        raise DataError(f"'size={text}' in 'scenes' is not usable; HEIGHTxWIDTH is allowed, e.g. size=128x256")
+    return int(match[1]), int(match[2])
+
+
+def _parse_number(key: str, text: str, *, lowest: int) -> int:
+    if not re.fullmatch(r"[0-9]{1,9}", text) or int(text) < lowest:
+        raise DataError(f"'{key}={text}' in 'scenes' is not usable; a whole number from {lowest} is allowed")
+    return int(text)

@@ -1,0 +1,37 @@
+"""BDD100K (Yu et al. 2018), paper Section 4.1: 7,000 training and 1,000 validation pictures, labels as in Cityscapes.
+
+Two layouts are read, both with train ids and 255 for no label:
+
+- `images/10k/SPLIT/*.jpg` with `labels/sem_seg/masks/SPLIT/*.png`;
+- the older `seg/images/SPLIT/*.jpg` with `seg/labels/SPLIT/*_train_id.png`.
+"""
+
+from pathlib import Path
+
+from lpsnet.data.labels import BDD100K
+from lpsnet.data.layouts.description import Description
+from lpsnet.data.layouts.pairing import find_pictures
+from lpsnet.errors import DataError
+
+# folder of the pictures, folder of the label files, what a label file's stem has after the picture's
+_LAYOUTS = (("images/10k", "labels/sem_seg/masks", ""), ("seg/images", "seg/labels", "_train_id"))
+
+
+def describe(root: Path) -> Description:
+    """The description of a BDD100K folder.
+
+    Raises:
+        DataError: neither layout is there.
+    """
+    for images, masks, ending in _LAYOUTS:
+        names = [folder.name for folder in (root / images).glob("*") if find_pictures(folder)]
+        if names:
+            labelled = [name for name in names if find_pictures(root / masks / name, ending=ending)]
+            return Description.of(
+                BDD100K,
+                images={name: f"{images}/{name}" for name in names},
+                masks={name: f"{masks}/{name}" for name in labelled},
+                mask_suffix=ending,
+            )
+    wanted = "images/10k/SPLIT with labels/sem_seg/masks/SPLIT, or seg/images/SPLIT with seg/labels/SPLIT"
+    raise DataError(f"no BDD100K pictures in {root}; expected {wanted}")

@@ -1,0 +1,207 @@
+"""The description of a data set: a short YAML file, and what it says about classes and label values.
+
+The presets (`camvid.py`, `cityscapes.py`, `bdd100k.py`) are descriptions too, made from what their folder holds.
+
+The least that is needed, for `images/train`, `images/val`, `masks/train`, `masks/val` with ids 0, 1, 2 in the masks and
+255 where there is no label:
+
+    names: [road, car, person]
+
+Everything that can be said is an attribute of `Description`.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from lpsnet.data.decoding import LabelDecoder
+from lpsnet.data.labels import IGNORE_INDEX, Colour, LabelSpace
+from lpsnet.errors import DataError, unknown_name
+
+MAX_BYTES = 2**20  # of a description; a longer file is something else
+
+_Level = Annotated[int, Field(ge=0, le=255)]
+_Rgb = tuple[_Level, _Level, _Level]
+Places = str | dict[str, str | list[str]]
+
+
+class Description(BaseModel):
+    """What a YAML file may hold. Every key is optional but `names` (or `colour_map`, which has names too).
+
+    `images` and `masks` are a place with `{split}` in it, or a map from split to a place or several. A place is a
+    folder (with the folders in it), a pattern with `*`, or a list file `.txt` with a path a line (and the label file
+    after it, if wanted). A picture and its label file belong together when their paths from their folder agree, but
+    for the suffix, `image_suffix` and `mask_suffix`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    path: str = Field(".", description="the folder that all other paths start from, relative to this file")
+    name: str | None = Field(None, description="what the classes together are called; default the file's name")
+    names: list[str] | dict[int, str] | None = Field(
+        None, description="a list of class names, or a map from id in the label files to class name (quote yes, no, 1)"
+    )
+    colours: list[_Rgb] | dict[str, _Rgb] | None = Field(
+        None, description="[red, green, blue] for each class, as a list or by name; used to draw, not to read"
+    )
+    images: Places = Field("images/{split}", description="a place with {split} in it, or a map from split to places")
+    masks: Places = Field("masks/{split}", description="a place with {split} in it, or a map from split to places")
+    lists: str | dict[str, str] | None = Field(
+        None, description="list files with a picture a line, {split}.txt or a map, when the splits share a folder"
+    )
+    image_suffix: str = Field("", description="what a picture's stem has after the name it shares with the label file")
+    mask_suffix: str = Field("", description="what a label file's stem has after the name it shares with the picture")
+    val_fraction: float | None = Field(
+        None, gt=0, lt=1, description="a number between 0 and 1: the last part of one folder, by name, becomes 'val'"
+    )
+    ids: list[int] | dict[int, int | str] | None = Field(
+        None, description="the id in the label files for each class, as a list, or a map from id to class name"
+    )
+    colour_map: dict[str, _Rgb | list[_Rgb]] | None = Field(
+        None, description="a map from class name to the [red, green, blue] (or several) it has in the label files"
+    )
+    ignore: Literal["others"] | list[int | _Rgb] = Field(
+        [], description="a list of ids or [red, green, blue] that mean no label, or 'others' for all not named"
+    )
+
+    exclude: list[str] = Field(
+        [], description="a list of pictures to leave out, by their name in the data set: path without suffix, with /"
+    )
+
+    @classmethod
+    def of(cls, space: LabelSpace, **values: Any) -> Self:
+        """A description of files that are labelled with the classes of `space`."""
+        return cls(name=space.name, names=list(space.names), colours=list(space.colours), **values)
+
+    def class_names(self) -> list[str]:
+        """The class names in the order of the class ids."""
+        if isinstance(self.names, dict):
+            return [self.names[number] for number in sorted(self.names)]
+        return self.names or list(self.colour_map or {})
+
+    def label_space(self, default_name: str) -> LabelSpace:
+        """The classes with their colours."""
+        names = self.class_names()
+        if not names:
+            raise DataError("'names' is missing; give a list of class names")
+        return LabelSpace.from_names(self.name or default_name, names, self._drawn_colours(names))
+
+    def decoder(self) -> LabelDecoder:
+        """What the values in the label files mean."""
+        return self._colour_decoder(self.colour_map) if self.colour_map else self._id_decoder()
+
+    def _drawn_colours(self, names: list[str]) -> list[Colour] | None:
+        table = self.colours
+        if table is None and self.colour_map:
+            table = {name: _colours_of(value)[0] for name, value in self.colour_map.items()}
+        if isinstance(table, dict):
+            _check_covers("colours", table, names)
+            return [table[name] for name in names]
+        return table
+
+    def _colour_decoder(self, colour_map: dict[str, _Rgb | list[_Rgb]]) -> LabelDecoder:
+        if self.ids is not None:
+            raise DataError("'ids' and 'colour_map' exclude each other; label files hold either ids or colours")
+        names = self.class_names()
+        _check_covers("colour_map", colour_map, names)
+        rows = [(rgb, names.index(name)) for name, value in colour_map.items() for rgb in _colours_of(value)]
+        rows += [(rgb, IGNORE_INDEX) for rgb in self._ignored() if isinstance(rgb, tuple)]
+        _check_once("colour", [rgb for rgb, _ in rows])
+        if any(isinstance(entry, int) for entry in self._ignored()):
+            raise DataError("'ignore' lists ids, but 'colour_map' says that label files hold colours")
+        return LabelDecoder.colours(dict(rows), ignore_others=self.ignore == "others")
+
+    def _id_decoder(self) -> LabelDecoder:
+        ignored = [number for number in self._ignored() if isinstance(number, int)]
+        if len(ignored) < len(self._ignored()):
+            raise DataError("'ignore' lists colours, but without 'colour_map' label files hold ids")
+        table = self._class_ids()
+        both = [number for number in ignored if number in table]
+        if both:
+            raise DataError(f"id {both[0]} is in 'ignore' and also has a class")
+        table = {IGNORE_INDEX: IGNORE_INDEX} | dict.fromkeys(ignored, IGNORE_INDEX) | table
+        return LabelDecoder.index(table, ignore_others=self.ignore == "others")
+
+    def _ignored(self) -> list[int | _Rgb]:
+        return [] if isinstance(self.ignore, str) else list(self.ignore)
+
+    def _class_ids(self) -> dict[int, int]:
+        """Id in the label files -> class id."""
+        names = self.class_names()
+        if self.ids is None:
+            numbers = sorted(self.names) if isinstance(self.names, dict) else range(len(names))
+            return {number: index for index, number in enumerate(numbers)}
+        if isinstance(self.ids, list):
+            if len(self.ids) != len(names):
+                raise DataError(f"'ids' has {len(self.ids)} entries for {len(names)} classes; give one for each")
+            _check_once("id", self.ids)
+            return {number: index for index, number in enumerate(self.ids)}
+        return {number: _class_id(value, names) for number, value in self.ids.items()}
+
+
+def load_description(path: Path) -> Description:
+    """Read and check a YAML file.
+
+    Raises:
+        DataError: the file cannot be read, is no YAML, or holds what no description has; the message names the key.
+    """
+    values = _load_yaml(path)
+    if not isinstance(values, dict):
+        raise DataError(f"{path} is no description of a data set; allowed keys: {', '.join(Description.model_fields)}")
+    for key in values:
+        if key not in Description.model_fields:
+            raise DataError(f"{path}: {unknown_name('key', key, Description.model_fields)}")
+    try:
+        return Description.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = str(first["loc"][0])
+        allowed = Description.model_fields[key].description
+        raise DataError(f"{path}: {key!r} is not usable ({first['msg']}); allowed: {allowed}") from None
+
+
+def _load_yaml(path: Path) -> Any:
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise DataError(f"{path} has more than {MAX_BYTES} bytes; it is no description of a data set")
+        return yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise DataError(f"cannot read the description {path}: {error.strerror or error}") from None
+    except yaml.MarkedYAMLError as error:
+        where = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise DataError(f"{path}{where}: this is not YAML ({error.problem})") from None
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError):
+        raise DataError(f"{path} is not a YAML text file") from None
+
+
+def _colours_of(value: _Rgb | list[_Rgb]) -> list[_Rgb]:
+    return value if isinstance(value, list) else [value]
+
+
+def _check_covers(key: str, table: dict[str, Any], names: list[str]) -> None:
+    for name in table:
+        if name not in names:
+            raise DataError(f"{key!r}: {unknown_name('class', name, names)}")
+    missing = [name for name in names if name not in table or table[name] == []]
+    if missing:
+        raise DataError(f"{key!r} has no colour for class {missing[0]!r}; give one for each class")
+
+
+def _check_once(what: str, values: list[Any]) -> None:
+    twice = [value for value in values if values.count(value) > 1]
+    if twice:
+        raise DataError(f"{what} {twice[0]} is given two meanings")
+
+
+def _class_id(value: int | str, names: list[str]) -> int:
+    if isinstance(value, int):
+        if not 0 <= value < len(names):
+            raise DataError(
+                f"'ids' names class {value}; 0 to {len(names) - 1} are possible, no label is said by 'ignore'"
+            )
+        return value
+    if value not in names:
+        raise DataError(f"'ids': {unknown_name('class', value, names)}")
+    return names.index(value)

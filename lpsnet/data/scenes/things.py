@@ -1,0 +1,174 @@
+"""What stands or drives in a generated street, as strokes: trees, cars, persons, lamp posts and signs.
+
+Each function takes a place in metres (right, ahead) and draws its looks from the generator.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from lpsnet.data.scenes.canvas import (
+    CAR,
+    PERSON,
+    POLE,
+    VEGETATION,
+    Colour,
+    Place,
+    Stroke,
+    board,
+    disc,
+    pick,
+    shade,
+)
+
+_BARK: Sequence[Colour] = ((88, 66, 48), (104, 92, 78))
+_LEAVES: Sequence[Colour] = ((64, 104, 40), (84, 122, 48), (48, 88, 50), (120, 124, 46))
+_PAINTS: Sequence[Colour] = (
+    (190, 26, 30),
+    (28, 54, 130),
+    (225, 225, 228),
+    (24, 24, 28),
+    (120, 124, 128),
+    (196, 160, 40),
+    (30, 96, 62),
+)
+_CLOTHES: Sequence[Colour] = (
+    (168, 32, 42),
+    (32, 60, 140),
+    (235, 232, 226),
+    (40, 40, 46),
+    (214, 150, 40),
+    (70, 120, 72),
+    (130, 70, 140),
+)
+_SKIN: Sequence[Colour] = ((232, 190, 160), (196, 148, 112), (128, 88, 62))
+_METAL: Sequence[Colour] = ((70, 74, 76), (110, 112, 110), (52, 66, 58))
+_GLASS: Colour = (40, 50, 62)
+_TYRE: Colour = (22, 22, 24)
+_WHEEL = [(0.34 * math.sin(turn), 0.34 + 0.34 * math.cos(turn)) for turn in np.linspace(0, 2 * math.pi, 10, False)]
+
+Outline = list[tuple[float, float]]
+
+
+def _box(left: float, right: float, low: float, high: float) -> Outline:
+    return [(left, low), (right, low), (right, high), (left, high)]
+
+
+def tree(rng: np.random.Generator, place: Place, size: float) -> list[Stroke]:
+    """A trunk and a crown of leaves, about `size` metres high."""
+    stem, crown = size * rng.uniform(0.3, 0.4), size * rng.uniform(0.22, 0.32)
+    thick, middle = size * 0.025, stem + crown
+    bark, leaf = pick(rng, _BARK), pick(rng, _LEAVES)
+    strokes = [
+        board(place, _box(-thick, thick, 0, middle), bark, VEGETATION),
+        disc(place, middle, 0.75 * crown, shade(leaf, 0.7), VEGETATION),
+    ]
+    turns, reaches, radii = rng.random((3, 12)).tolist()
+    for turn, reach, radius in zip(turns, reaches, radii, strict=True):
+        away = crown * (0.35 + 0.55 * reach)
+        right, up = away * math.cos(2 * math.pi * turn), away * math.sin(2 * math.pi * turn)
+        light = 0.9 + 0.3 * up / crown + 0.3 * (radius - 0.5)
+        spot = (place[0] + right, place[1])
+        strokes.append(disc(spot, middle + up, crown * (0.2 + 0.25 * radius), shade(leaf, light), VEGETATION))
+    return strokes
+
+
+def car(rng: np.random.Generator, place: Place) -> list[Stroke]:
+    """A car or van along the street; `place` is the middle of the end that the camera sees."""
+    van = bool(rng.random() < 0.2)
+    half, length = rng.uniform(0.85, 0.95), rng.uniform(3.8, 4.8)
+    waist, roof = (1.15, rng.uniform(1.9, 2.3)) if van else (0.95, rng.uniform(1.4, 1.6))
+    paint, lamp = pick(rng, _PAINTS), ((255, 245, 210), (200, 20, 24))[int(rng.integers(2))]
+    strokes = []
+    if abs(place[0]) > half:  # the camera sees the flank that is turned towards it
+        side = place[0] - math.copysign(half, place[0])
+        strokes = _flank(side, (place[1], place[1] + length), (waist, roof), shade(paint, 0.75), van)
+    top = half * (0.95 if van else 0.78)
+    low, high = waist + 0.05, roof - 0.12
+    parts: list[tuple[Outline, Colour]] = [
+        (_box(-half, 0.25 - half, 0, 0.4), _TYRE),
+        (_box(half - 0.25, half, 0, 0.4), _TYRE),
+        (_box(-half, half, 0.25, waist), paint),
+        ([(-half, waist), (half, waist), (top, roof), (-top, roof)], paint),
+        ([(-0.86 * half, low), (0.86 * half, low), (0.85 * top, high), (-0.85 * top, high)], _GLASS),
+        (_box(-half, half, 0.25, 0.42), shade(paint, 0.5)),
+        (_box(-0.26, 0.26, 0.48, 0.6), (225, 225, 215)),
+        (_box(-half, 0.3 - half, 0.65, 0.85), lamp),
+        (_box(half - 0.3, half, 0.65, 0.85), lamp),
+    ]
+    return strokes + [board(place, outline, colour, CAR) for outline, colour in parts]
+
+
+def _flank(
+    side: float, ends: tuple[float, float], heights: tuple[float, float], paint: Colour, van: bool
+) -> list[Stroke]:
+    """The side of a car, a plane `side` metres right; outlines are metres ahead and up."""
+    (near, far), (waist, roof) = ends, heights
+    slant, low, high = 0.15 if van else 0.45, waist + 0.05, roof - 0.12
+    cabin = [(near, 0.8 * waist), (far - 2 * slant, 0.8 * waist), (far - 2 * slant, waist)]
+    cabin += [(far - 4 * slant, roof), (near + slant, roof), (near, waist)]
+    glass = [(near + slant, low), (far - 3 * slant, low), (far - 4.2 * slant, high), (near + 1.4 * slant, high)]
+    parts: list[tuple[Outline, Colour]] = [
+        ([(near, 0.25), (far, 0.25), (far, 0.9 * waist), (near, waist)], paint),
+        (cabin, paint),
+        (glass, _GLASS),
+        *(([(centre + ahead, up) for ahead, up in _WHEEL], _TYRE) for centre in (near + 0.8, far - 0.8)),
+    ]
+    return [Stroke([(side, up, ahead) for ahead, up in outline], colour, CAR) for outline, colour in parts]
+
+
+def person(rng: np.random.Generator, place: Place) -> list[Stroke]:
+    """A person who stands or walks, 1.6 to 1.9 metres tall."""
+    size, stride, wide, lean = rng.uniform((0.9, 0.05, 0.22, -0.04), (1.08, 0.3, 0.3, 0.04)).tolist()
+    coat, trousers, skin = pick(rng, _CLOTHES), shade(pick(rng, _CLOTHES), 0.55), pick(rng, _SKIN)
+    parts: list[tuple[Outline, Colour]] = [
+        ([(-stride - 0.09, 0), (0.11 - stride, 0), (0.13, 0.9), (-0.13, 0.9)], shade(trousers, 0.8)),
+        ([(stride - 0.09, 0), (stride + 0.11, 0), (0.13, 0.9), (-0.13, 0.9)], trousers),
+        ([(-wide, 1.45), (-wide - 0.12, 0.85), (0.02 - wide, 0.85)], shade(coat, 0.8)),
+        ([(wide, 1.45), (wide + 0.12, 0.85), (wide - 0.02, 0.85)], shade(coat, 0.8)),
+        ([(-0.8 * wide, 0.8), (0.8 * wide, 0.8), (wide, 1.46), (lean, 1.52), (-wide, 1.46)], coat),
+    ]
+    strokes = [board(place, [(size * x, size * up) for x, up in outline], colour, PERSON) for outline, colour in parts]
+    head = (place[0] + lean * size, place[1])
+    hair = [(size * x, size * up) for x, up in ((-0.13, 1.66), (0.13, 1.66), (0.08, 1.77), (-0.08, 1.77))]
+    return [*strokes, disc(head, 1.63 * size, 0.13 * size, skin, PERSON), board(head, hair, (50, 38, 30), PERSON)]
+
+
+def lamp_post(rng: np.random.Generator, place: Place) -> list[Stroke]:
+    """A post with an arm over the road."""
+    height, thick = rng.uniform(5, 7.5), rng.uniform(0.09, 0.14)
+    arm, metal = -math.copysign(rng.uniform(0.8, 1.6), place[0]), pick(rng, _METAL)
+    outlines = [
+        _box(-thick, thick, 0, height),
+        [(0, height), (arm, height + 0.3), (arm, height + 0.15), (0, height - 0.2)],
+        _box(-2 * thick, 2 * thick, 0, 0.8),
+    ]
+    return [board(place, outline, metal, POLE) for outline in outlines]
+
+
+_RED, _BLUE, _WHITE, _YELLOW = (196, 24, 30), (28, 72, 170), (238, 238, 234), (236, 190, 30)
+_PLATES: Sequence[tuple[Colour, Colour]] = ((_RED, _WHITE), (_BLUE, _BLUE), (_WHITE, _YELLOW))  # rim, face
+_SHAPES: Sequence[Outline] = ([(-1, -0.8), (1, -0.8), (0, 1)], [(-0.9, -0.9), (0.9, -0.9), (0.9, 0.9), (-0.9, 0.9)])
+
+
+def sign(rng: np.random.Generator, place: Place) -> list[Stroke]:
+    """A traffic sign on a post, round, triangular or square; or a traffic light."""
+    height, radius = rng.uniform(2.3, 3.0), rng.uniform(0.36, 0.5)
+    shape, plate = int(rng.integers(4)), _PLATES[int(rng.integers(3))]
+    post = board(place, _box(-0.06, 0.06, 0, height), (120, 122, 122), POLE)
+    if shape == 3:
+        return [post, *_traffic_light(place, height, lit=int(rng.integers(3)))]
+    if shape == 2:
+        return [post, *(disc(place, height, r * radius, c, POLE) for r, c in zip((1, 0.68), plate, strict=True))]
+    outlines = ([(r * x, height + r * up) for x, up in _SHAPES[shape]] for r in (radius, 0.68 * radius))
+    return [post, *(board(place, outline, c, POLE) for outline, c in zip(outlines, plate, strict=True))]
+
+
+def _traffic_light(place: Place, height: float, *, lit: int) -> list[Stroke]:
+    strokes = [board(place, _box(-0.24, 0.24, height - 0.6, height + 0.6), (26, 28, 28), POLE)]
+    for number, colour in enumerate(((230, 40, 36), (240, 180, 40), (60, 220, 110))):
+        strokes.append(
+            disc(place, height + 0.38 * (1 - number), 0.15, shade(colour, 1 if number == lit else 0.3), POLE)
+        )
+    return strokes

@@ -1,0 +1,231 @@
+"""What machine this is: a latency means nothing without it.
+
+Everything is read from files of the system or said by programs that come with it or with the GPU's driver; what cannot
+be found out is None, never a guess. The machine's name, its users and its addresses are nobody's business and not read.
+"""
+
+import csv
+import os
+import platform
+import re
+import subprocess
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+MIB = 2**20
+CPU_FEATURES = (
+    *("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_int8"),  # x86
+    *("asimd", "asimdhp", "asimddp", "bf16", "i8mm", "sve"),  # Arm
+)
+_TIMEOUT_S = 10.0  # for a program to answer
+
+Ask = Callable[[list[str]], str | None]  # a command -> what it prints; None if there is no such program or it fails
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """A machine as this process may use it.
+
+    Attributes:
+        cpu: the processor's model, e.g. "AMD EPYC 7763 64-Core Processor".
+        cpu_features: those of `CPU_FEATURES` it has, which decide what precisions are fast; Linux only.
+        num_cores: physical cores this process may use; None if the system does not say.
+        num_threads: logical processors this process may use: its affinity, and a container's share of time rounded up.
+        memory_mib: memory this process may use: the machine's, or a container's limit.
+        gpus: models of NVIDIA GPUs, e.g. ("NVIDIA GeForce GTX 1080 Ti",).
+        gpu_driver: version of NVIDIA's driver.
+        board: what a single-board computer calls itself, e.g. "NVIDIA Jetson Orin Nano" or "Raspberry Pi 5 Model B".
+        power_mode: Jetson's power mode, else the processor's frequency governor.
+        architecture: e.g. "x86_64", "aarch64".
+        system: the operating system and its version.
+        python: version of Python.
+    """
+
+    cpu: str
+    cpu_features: tuple[str, ...]
+    num_cores: int | None
+    num_threads: int
+    memory_mib: int | None
+    gpus: tuple[str, ...]
+    gpu_driver: str | None
+    board: str | None
+    power_mode: str | None
+    architecture: str
+    system: str
+    python: str
+
+    @property
+    def identity(self) -> str:
+        """One line by which latencies are told apart: board, processor and cores, GPUs and power mode."""
+        cores = f"{self.num_cores} cores, {self.num_threads} threads" if self.num_cores else f"{self.num_threads} threads"
+        parts = [self.board, f"{self.cpu} ({cores})", *self.gpus, self.power_mode and f"power mode {self.power_mode}"]
+        return "; ".join(part for part in parts if part)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The attributes and the identity, as plain JSON values."""
+        lists = {"cpu_features": list(self.cpu_features), "gpus": list(self.gpus)}
+        return {**asdict(self), **lists, "identity": self.identity}
+
+
+def describe_machine(*, root: Path = Path("/"), ask: Ask | None = None, system: str | None = None) -> Machine:
+    """The machine this process runs on.
+
+    Args:
+        root: the folder that /proc, /sys and /etc are looked for in.
+        ask: runs a command.
+        system: "Linux", "Darwin" (macOS) or "Windows"; found out unless given.
+    """
+    ask = ask or _ask
+    system = system or platform.system()
+    gpus, driver = _nvidia(ask)
+    cpu, num_cores, memory_mib = _BASICS.get(system, _basics_elsewhere)(root, ask)
+    return Machine(
+        cpu=cpu or platform.processor() or platform.machine() or "unknown processor",
+        cpu_features=_cpu_features(root),
+        num_cores=num_cores,
+        num_threads=_usable_threads(root),
+        memory_mib=memory_mib,
+        gpus=gpus,
+        gpu_driver=driver,
+        board=_board(root),
+        power_mode=_power_mode(root, ask),
+        architecture=platform.machine(),
+        system=_system(root, system),
+        python=platform.python_version(),
+    )
+
+
+def load_average() -> float | None:
+    """Processes that ran or wanted to, on average over the last minute; None where the system does not count them."""
+    try:
+        return os.getloadavg()[0]
+    except (AttributeError, OSError):  # Windows
+        return None
+
+
+Basics = tuple[str | None, int | None, int | None]  # model of the processor, physical cores, memory in MiB
+
+
+def _linux_basics(root: Path, ask: Ask) -> Basics:
+    info = _read(root / "proc/cpuinfo") or ""
+    # x86 says 'model name'; 64-bit Arm says nothing in the file but `lscpu` knows the cores' names
+    cpu = _after(info, "model name") or _after(ask(["lscpu"]) or "", "Model name") or _after(info, "Hardware")
+    total = re.search(r"MemTotal:\s*(\d+) kB", _read(root / "proc/meminfo") or "")
+    limits = [int(total.group(1)) * 1024] if total else []
+    limit = (_read(root / "sys/fs/cgroup/memory.max") or "").strip()
+    if limit.isdigit():
+        limits.append(int(limit))
+    return cpu, _usable_cores(root), min(limits) // MIB if limits else None
+
+
+def _cpu_features(root: Path) -> tuple[str, ...]:
+    info = _read(root / "proc/cpuinfo") or ""
+    has = (_after(info, "flags") or _after(info, "Features") or "").split()  # x86, Arm
+    return tuple(feature for feature in CPU_FEATURES if feature in has)
+
+
+def _usable_cores(root: Path) -> int | None:
+    """Physical cores behind the logical processors that this process may use: groups that share a core's hardware."""
+    folder = root / "sys/devices/system/cpu"
+    groups = {_read(folder / f"cpu{index}" / "topology" / "thread_siblings_list") for index in _affinity()}
+    return len(groups) if groups and None not in groups else None
+
+
+def _macos_basics(root: Path, ask: Ask) -> Basics:
+    cores, memory = (ask(["sysctl", "-n", key]) for key in ("hw.physicalcpu", "hw.memsize"))
+    cpu = ask(["sysctl", "-n", "machdep.cpu.brand_string"])
+    return cpu and cpu.strip(), _number(cores), (_number(memory) or 0) // MIB or None
+
+
+def _windows_basics(root: Path, ask: Ask) -> Basics:
+    fields = "$c=Get-CimInstance Win32_Processor; $c[0].Name; ($c|Measure-Object NumberOfCores -Sum).Sum; "
+    fields += "(Get-CimInstance Win32_ComputerSystem).TotalPhysicalMemory"
+    lines = (ask(["powershell", "-NoProfile", "-Command", fields]) or "").split("\n")
+    cpu, cores, memory = (line.strip() for line in (*lines, "", "", "")[:3])
+    return cpu or None, _number(cores), (_number(memory) or 0) // MIB or None
+
+
+def _basics_elsewhere(root: Path, ask: Ask) -> Basics:
+    return None, None, None
+
+
+_BASICS: dict[str, Callable[[Path, Ask], Basics]] = {
+    "Linux": _linux_basics,
+    "Darwin": _macos_basics,
+    "Windows": _windows_basics,
+}
+
+
+def _affinity() -> set[int]:
+    if hasattr(os, "sched_getaffinity"):
+        return os.sched_getaffinity(0)
+    return set(range(os.cpu_count() or 1))
+
+
+def _usable_threads(root: Path) -> int:
+    """The affinity, or a container's share of processor time where that is less."""
+    quota, _, period = (_read(root / "sys/fs/cgroup/cpu.max") or "").strip().partition(" ")
+    if quota.isdigit() and period.isdigit() and int(period) > 0:
+        return max(1, min(len(_affinity()), -(-int(quota) // int(period))))
+    return len(_affinity())
+
+
+def _nvidia(ask: Ask) -> tuple[tuple[str, ...], str | None]:
+    text = ask(["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]) or ""
+    rows = [[cell.strip() for cell in row] for row in csv.reader(text.splitlines()) if len(row) == 2]
+    return tuple(name for name, _ in rows), rows[0][1] if rows else None
+
+
+def _board(root: Path) -> str | None:
+    text = _read(root / "proc/device-tree/model")
+    return text.strip("\0\n ") or None if text else None
+
+
+def _power_mode(root: Path, ask: Ask) -> str | None:
+    jetson = re.search(r"NV Power Mode:\s*(\S+)", ask(["nvpmodel", "-q"]) or "")
+    if jetson:
+        return jetson.group(1)
+    return (_read(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor") or "").strip() or None
+
+
+def _system(root: Path, system: str) -> str:
+    if system == "Darwin":
+        return f"macOS {platform.mac_ver()[0]}"
+    if system != "Linux":
+        return f"{system} {platform.release()}".strip()
+    name = re.search(r'^PRETTY_NAME="?([^"\n]+)', _read(root / "etc/os-release") or "", re.MULTILINE)
+    return f"{name.group(1) if name else 'Linux'}, kernel {platform.release()}"
+
+
+def _after(text: str, key: str) -> str | None:
+    found = re.search(rf"^{key}\s*:\s*(\S.*)$", text, re.MULTILINE)
+    return found.group(1).strip() if found else None
+
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text is not None and text.strip().isdigit() else None
+
+
+def _read(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+
+
+def _ask(command: list[str]) -> str | None:
+    try:
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_TIMEOUT_S,
+            env={**os.environ, "LC_ALL": "C"},
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout if done.returncode == 0 else None

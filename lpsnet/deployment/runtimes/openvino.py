@@ -1,0 +1,142 @@
+"""Intel's OpenVINO: runs ONNX files as they are, its own `.xml` with the `.bin` beside it, and `.openvino` containers.
+
+OpenVINO chooses the arithmetic itself unless told: on a CPU with bf16 it computes a float32 network in bf16. So the
+precision is always asked for by name, and what is then really used is read from the compiled network's own account of
+its convolutions.
+"""
+
+from collections import Counter, deque
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lpsnet.deployment.container import read_container
+from lpsnet.deployment.runtimes.session import (
+    Precision,
+    SessionOptions,
+    Shape,
+    check_inputs,
+    check_precision,
+    check_suffix,
+    fix_size,
+    one_line,
+    run_one_by_one,
+)
+from lpsnet.errors import MissingDependencyError, ModelFileError
+
+DEVICE = "CPU"
+SUFFIXES = (".onnx", ".openvino", ".xml")
+
+# what OpenVINO calls an operation's arithmetic -> what it is called here; a quantised convolution reads i8 or u8
+_PRECISIONS: dict[str, Precision] = {"f32": "f32", "bf16": "bf16", "f16": "f16", "i8": "int8", "u8": "int8"}
+
+
+def open_session(options: SessionOptions) -> "OpenVinoSession":
+    """Load an ONNX file or an OpenVINO model for the CPU.
+
+    Raises:
+        MissingDependencyError: openvino is not installed.
+        ModelFileError: the file is not usable, or the precision asked for is not possible on this machine.
+    """
+    suffix = check_suffix(options, SUFFIXES, runtime="openvino")
+    try:
+        import openvino
+    except ImportError:
+        raise MissingDependencyError.for_extra("openvino", "openvino") from None
+    core = openvino.Core()
+    try:
+        model = _read_model(core, options, suffix)
+        shapes = fix_size([_shape(port.partial_shape) for port in model.inputs], options)
+        if options.input_size is not None:
+            model.reshape([1, *map(_dimension, shapes[0][1:])])
+        compiled = core.compile_model(model, DEVICE, compile_properties(options))
+    except RuntimeError as error:
+        raise ModelFileError(f"OpenVINO cannot load {options.path}: {one_line(error)}") from None
+    version = openvino.__version__.split("-")[0]  # without the build's number
+    return OpenVinoSession(compiled, options, engine=f"openvino {version}", possible=_possible(core))
+
+
+def compile_properties(options: SessionOptions) -> dict[str, object]:
+    """What OpenVINO is told: one picture at a time, as fast as can be, in the arithmetic asked for."""
+    properties: dict[str, object] = {
+        # int8 is a property of the file; what is not quantised in it is computed in float32
+        "INFERENCE_PRECISION_HINT": "f32" if options.precision == "int8" else options.precision,
+        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": 1,
+    }
+    if options.num_threads is not None:
+        properties["INFERENCE_NUM_THREADS"] = options.num_threads
+    return properties
+
+
+class OpenVinoSession:
+    """A network compiled by OpenVINO; see `Session`. Threads that call `run` at once are served one after another."""
+
+    runtime: Final = "openvino"
+
+    def __init__(self, compiled: Any, options: SessionOptions, *, engine: str, possible: list[Precision]) -> None:
+        self.engine = engine
+        self.precision = check_precision(_precision_used(compiled), options, possible=possible)
+        self.num_threads = int(compiled.get_property("INFERENCE_NUM_THREADS"))
+        self._path = options.path
+        self._compiled = compiled
+        shapes = [_shape(port.partial_shape) for port in compiled.inputs]
+        self._single = any(shape[0] == 1 for shape in shapes)
+        self._shapes = [(None, *shape[1:]) if self._single else shape for shape in shapes]
+        # A request serves one caller at a time; there come to be as many as there are callers at once.
+        self._requests: deque[Any] = deque([compiled.create_infer_request()])
+
+    def run(self, *inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Scores of normalised pictures; see `Session.run`."""
+        arrays = check_inputs(inputs, self._shapes)
+        return run_one_by_one(self._infer, arrays) if self._single else self._infer(*arrays)
+
+    def _infer(self, *arrays: NDArray[np.float32]) -> NDArray[np.float32]:
+        try:
+            request = self._requests.pop()
+        except IndexError:
+            request = self._compiled.create_infer_request()
+        try:
+            scores: NDArray[np.float32] = request.infer(list(arrays), share_inputs=True)[0]
+        except RuntimeError as error:
+            raise ModelFileError(f"OpenVINO cannot run {self._path}: {one_line(error)}") from None
+        finally:
+            self._requests.append(request)
+        return scores
+
+
+def _read_model(core: Any, options: SessionOptions, suffix: str) -> Any:
+    if suffix == ".openvino":
+        return core.read_model(*read_container(options.path))
+    return core.read_model(options.path)
+
+
+def _shape(partial_shape: Any) -> Shape:
+    return tuple(None if length.is_dynamic else length.get_length() for length in partial_shape)
+
+
+def _dimension(length: int | None) -> int:
+    return -1 if length is None else length
+
+
+def _precision_used(compiled: Any) -> Precision:
+    """The arithmetic of most convolutions, by OpenVINO's own account; of most operations where there are none."""
+    used: dict[bool, Counter[str]] = {True: Counter(), False: Counter()}
+    for operation in compiled.get_runtime_model().get_ordered_ops():
+        info = operation.get_rt_info()
+        kind = info["layerType"].value
+        if kind not in ("Const", "Input", "Output"):
+            used["Convolution" in kind][info["runtimePrecision"].value] += 1
+    counts = used[True] or used[False]
+    name = counts.most_common(1)[0][0] if counts else "f32"
+    if name not in _PRECISIONS:
+        raise ModelFileError(f"OpenVINO computes the model in {name}, which is none of {', '.join(_PRECISIONS)}")
+    return _PRECISIONS[name]
+
+
+def _possible(core: Any) -> list[Precision]:
+    names = {"FP32": "f32", "BF16": "bf16", "FP16": "f16"}
+    capabilities = core.get_property(DEVICE, "OPTIMIZATION_CAPABILITIES")
+    found: list[Any] = [precision for name, precision in names.items() if name in capabilities]
+    return found

@@ -1,0 +1,58 @@
+"""One process at a time: a lock that the operating system gives up with the process, however it ends.
+
+On POSIX a record lock is used: unlike `flock` it is not inherited by forked children, so data loaders that outlive a
+killed run do not keep the next one out.
+"""
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from lpsnet.errors import RunError
+
+_HELD: set[Path] = set()  # record locks do not keep a process from itself
+
+
+@contextlib.contextmanager
+def exclusive(path: Path) -> Iterator[None]:
+    """Hold the lock file `path`, which is made if need be and left in place; it holds the process id.
+
+    Raises:
+        RunError: another process, or this one, holds it.
+    """
+    path = path.resolve()
+    if path in _HELD:
+        raise RunError(f"{path.parent} is already being written by this process")
+    with path.open("a+b") as file:
+        try:
+            _lock(file.fileno())
+        except OSError:
+            owner = path.read_text(errors="replace").strip()[:20] or "unknown"
+            raise RunError(
+                f"{path.parent} is being written by another process (id {owner}); wait for it or end it, "
+                "or give another folder"
+            ) from None
+        _HELD.add(path)
+        try:
+            file.truncate(0)
+            file.write(f"{os.getpid()}\n".encode())
+            file.flush()
+            yield
+        finally:
+            _HELD.discard(path)
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _lock(descriptor: int) -> None:
+        os.lseek(descriptor, 2**30, os.SEEK_SET)  # far behind the process id, which others must be able to read
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+
+else:
+    import fcntl
+
+    def _lock(descriptor: int) -> None:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,0 +1,159 @@
+"""What the search is told about a network, Lat(·) and Perf(·) of Section 3.4, and the functions that tell it.
+
+The search itself measures and trains nothing. It is given functions of these types, so that tests give it tables and
+runs give it an engine and a trainer.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Protocol, Self
+
+from lpsnet.errors import RunError
+from lpsnet.expansion.operations import Design
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """Lat(N) in milliseconds: the median and the interval it lies in.
+
+    Attributes:
+        median_ms: the estimate; every equation uses it.
+        low_ms, high_ms: the confidence interval, around the estimate; equal to it if nothing is uncertain. Decisions
+            look at it, so within one call of a latency function it is that of the comparison (see `estimate.py`).
+
+    Raises:
+        RunError: the numbers are not finite, not positive or not in order.
+    """
+
+    median_ms: float
+    low_ms: float
+    high_ms: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.low_ms <= self.median_ms <= self.high_ms < math.inf:
+            raise RunError(
+                f"a latency is finite, above 0 ms and inside its interval; got {self.median_ms} ms "
+                f"in [{self.low_ms}, {self.high_ms}]; measure it again"
+            )
+
+    @classmethod
+    def exactly(cls, milliseconds: float) -> Self:
+        """A latency without uncertainty."""
+        return cls(milliseconds, milliseconds, milliseconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Perf(N).
+
+    Attributes:
+        miou: of the trained network, percent.
+        spread: half the width of the interval that `miou` lies in, in points; 0 if it is not known.
+        at_start: mIoU before training, with the weights taken over from the parent, percent; None if not evaluated.
+
+    Raises:
+        RunError: a number is not finite or not a percentage.
+    """
+
+    miou: float
+    spread: float = 0.0
+    at_start: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in (("miou", self.miou), ("spread", self.spread), ("at_start", self.at_start)):
+            if value is not None and not 0 <= value <= 100:
+                raise RunError(f"{name} of a score is a finite number of percent from 0 to 100; got {value}")
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A training that ended without a score, such as one that diverged. Its network cannot be chosen."""
+
+    reason: str
+
+
+Outcome = Score | Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a design takes besides time.
+
+    Attributes:
+        parameters: number of parameters of the deployed network.
+        memory_mib: memory at inference, MiB.
+    """
+
+    parameters: int
+    memory_mib: float
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The largest network the search may choose; None for no limit.
+
+    Attributes:
+        latency_ms: median latency. The largest of the budgets asked for, to stop there.
+        parameters: number of parameters.
+        memory_mib: memory at inference, MiB.
+    """
+
+    latency_ms: float | None = None
+    parameters: int | None = None
+    memory_mib: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("latency_ms", "parameters", "memory_mib"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise RunError(f"the limit {name} is a finite number above 0; got {value}")
+
+    @property
+    def needs_cost(self) -> bool:
+        """True if there is a limit on something other than latency."""
+        return self.parameters is not None or self.memory_mib is not None
+
+    def broken_by(self, cost: Cost) -> str:
+        """What `cost` exceeds, in words; empty if nothing."""
+        if self.parameters is not None and cost.parameters > self.parameters:
+            return f"{cost.parameters:,} parameters, limit {self.parameters:,}"
+        if self.memory_mib is not None and cost.memory_mib > self.memory_mib:
+            return f"{cost.memory_mib:.1f} MiB, limit {self.memory_mib:.1f} MiB"
+        return ""
+
+
+class LatencyFunction(Protocol):
+    """Measures designs against each other."""
+
+    def __call__(self, designs: Sequence[Design], *, effort: int) -> Mapping[Design, Latency]:
+        """The latency of every design, measured in turn: A B C, A B C, …
+
+        Args:
+            designs: all different; the first is the one the others are compared with.
+            effort: 0 for a first look, enough to find step sizes; each higher number asks for narrower intervals, and
+                on the same designs adds to what was measured before.
+        """
+        ...
+
+
+class PerformanceFunction(Protocol):
+    """Trains and evaluates designs."""
+
+    def __call__(self, designs: Sequence[Design], *, parent: Design | None) -> Mapping[Design, Outcome]:
+        """The outcome for every design, in any order and as many at a time as there is room for.
+
+        Args:
+            designs: all different.
+            parent: the trained network that weights may be taken over from; None for the first network of a search.
+        """
+        ...
+
+
+CostFunction = Callable[[Design], Cost]
+
+
+def exact(number: float) -> Fraction:
+    """The number as it is written, 0.1 as 1/10: so that differences and ratios that tie on paper tie here too."""
+    return Fraction(str(number))

@@ -1,0 +1,168 @@
+"""Lat(·) and Perf(·) that ask the journal first: resuming a search is running it again with these.
+
+What is in the journal is not measured or trained again; what is not is done and written before the search sees it.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from pydantic import JsonValue
+
+from lpsnet.errors import RunError
+from lpsnet.expansion.estimate import absolute, compared
+from lpsnet.expansion.events import (
+    Event,
+    LatencyPass,
+    Row,
+    StartKnown,
+    StepDecided,
+    Stopped,
+    TrainingFinished,
+    TrainingStarted,
+)
+from lpsnet.expansion.family import Member, Step
+from lpsnet.expansion.journal import Journal
+from lpsnet.expansion.measurements import Latency, Outcome
+from lpsnet.expansion.operations import Design
+
+# Passes over a list of designs by effort, from a first look to the most a step is given.
+PASSES = (3, 9, 21, 45)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingResult:
+    """What a trainer hands back for a design.
+
+    Attributes:
+        design: the design trained.
+        outcome: its score, or why there is none.
+        details: JSON values to keep in the journal, such as seconds, seeds, or where the weights are.
+    """
+
+    design: Design
+    outcome: Outcome
+    details: dict[str, JsonValue] = field(default_factory=dict)
+
+
+MeasurePass = Callable[[Sequence[Design]], Sequence[float]]
+Trainer = Callable[[Sequence[Design], Design | None], Iterable[TrainingResult]]
+
+
+class JournalledLatency:
+    """Lat(·): passes over designs in turn, each a line of the journal. A `LatencyFunction`.
+
+    Args:
+        journal: where passes are looked up and written.
+        measure_pass: times every design once, in the order given, and returns the times in ms. What one time is (say,
+            the median of a few runs) is its own affair.
+        passes: how many passes each effort asks for in all; more effort than there are entries gets the last.
+        progress: told of every pass, a line at a time.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        measure_pass: MeasurePass,
+        *,
+        passes: Sequence[int] = PASSES,
+        progress: Callable[[str], None] | None = None,
+    ) -> None:
+        self._journal, self._measure_pass, self._num_passes = journal, measure_pass, tuple(passes)
+        self._progress = progress or (lambda line: None)
+
+    def __call__(self, designs: Sequence[Design], *, effort: int) -> Mapping[Design, Latency]:
+        """Latencies for decisions: compared, pass by pass, with the first design."""
+        return dict(zip(designs, compared(self._passes(designs, effort)), strict=True))
+
+    def absolute(self, designs: Sequence[Design], *, effort: int) -> Mapping[Design, Latency]:
+        """Latencies for tables: each with the interval of its own median. The same passes serve both."""
+        return dict(zip(designs, absolute(self._passes(designs, effort)), strict=True))
+
+    def _passes(self, designs: Sequence[Design], effort: int) -> list[tuple[float, ...]]:
+        names = tuple(map(str, designs))
+        wanted = self._num_passes[min(effort, len(self._num_passes) - 1)]
+        for number in range(len(self._journal.passes(names)) + 1, wanted + 1):
+            times = tuple(float(time) for time in self._measure_pass(designs))
+            self._journal.append(_latency_pass(names, times))
+            self._progress(f"  measured {len(names)} networks in turn, pass {number} of {wanted}")
+        return self._journal.passes(names)[:wanted]
+
+
+class JournalledPerformance:
+    """Perf(·): trainings, each a line of the journal as soon as it ends. A `PerformanceFunction`.
+
+    Args:
+        journal: where trainings are looked up and written.
+        train: trains designs from a parent and yields each result when it is there, in any order.
+        progress: told of every result, a line at a time.
+    """
+
+    def __init__(self, journal: Journal, train: Trainer, *, progress: Callable[[str], None] | None = None) -> None:
+        self._journal, self._train = journal, train
+        self._progress = progress or (lambda line: None)
+
+    def __call__(self, designs: Sequence[Design], *, parent: Design | None) -> Mapping[Design, Outcome]:
+        """The outcome of every design; only those not in the journal are trained."""
+        name = None if parent is None else str(parent)
+        missing = [design for design in designs if self._journal.training(str(design), name) is None]
+        if missing:
+            self._train_missing(missing, parent, len(designs))
+        found = {design: self._journal.training(str(design), name) for design in designs}
+        if lost := [str(design) for design, line in found.items() if line is None]:
+            raise RunError(f"training ended without a result for {', '.join(lost)}; start the command again")
+        return {design: line.outcome for design, line in found.items() if line is not None}
+
+    def _train_missing(self, missing: Sequence[Design], parent: Design | None, num_all: int) -> None:
+        names = tuple(map(str, missing))
+        self._journal.append(TrainingStarted(designs=names, parent=None if parent is None else str(parent)))
+        done = num_all - len(missing)
+        for result in self._train(missing, parent):
+            line = TrainingFinished.of(result.design, parent, result.outcome, dict(result.details))
+            self._journal.append(line)
+            done += 1
+            said = line.failure or f"{line.miou:.2f} mIoU"
+            self._progress(f"  trained {done} of {num_all}: {result.design}: {said}")
+
+
+def record_start(journal: Journal, member: Member) -> None:
+    """Write the start of a search, once. For `expand(on_start=…)`."""
+    if not any(isinstance(event, StartKnown) for event in journal.events):
+        journal.append(StartKnown(row=Row.of(member)))
+
+
+def record_step(journal: Journal, step: Step) -> None:
+    """Write a step, once; on a resumed search, check it against what was decided before. For `expand(on_step=…)`.
+
+    Raises:
+        RunError: the journal holds another decision for this step.
+    """
+    if step.chosen is None:
+        _record_stop(journal, step)
+        return
+    before, now = journal.step(step.number), StepDecided.of(step)
+    if before is None:
+        journal.append(now)
+    elif before.row.member.network != now.row.member.network:
+        raise RunError(
+            f"step {step.number} took {before.row.operation} x{before.row.step_size} before, and now takes "
+            f"{now.row.operation} x{now.row.step_size}: {journal.path} was made with other options or another version; "
+            "use those again, or another folder"
+        )
+
+
+def family_of(events: Iterable[Event]) -> list[Member]:
+    """The networks of a journal's search, from its start: the rows of its Table 4. For reports."""
+    return [event.row.member for event in events if isinstance(event, StartKnown | StepDecided)]
+
+
+def _record_stop(journal: Journal, step: Step) -> None:
+    known = [(event.number, event.reason) for event in journal.events if isinstance(event, Stopped)]
+    if (step.number, step.stop) not in known:
+        journal.append(Stopped(number=step.number, reason=step.stop))
+
+
+def _latency_pass(names: tuple[str, ...], times: tuple[float, ...]) -> LatencyPass:
+    if len(times) != len(names) or not all(0 < time < math.inf for time in times):
+        raise RunError(f"a pass over {len(names)} networks gives as many finite times above 0 ms; got {times}")
+    return LatencyPass(designs=names, ms=times)

@@ -1,0 +1,54 @@
+"""The family as a table like Table 4, in Markdown."""
+
+from collections.abc import Mapping, Sequence
+
+from lpsnet.expansion.family import Member
+from lpsnet.expansion.measurements import Latency
+from lpsnet.expansion.operations import DEFAULT_BLOCK, Design, braces
+
+_COLUMNS = ("Step", "B", "C", "R", "Latency (ms)", "Interval (ms)", "mIoU (%)", "At start (%)", "Dimension", "k")
+
+
+def family_table(members: Sequence[Member], *, parameters: Mapping[Design, int] | None = None) -> str:
+    """A Markdown table with a row a member, columns as in Table 4 and, beside them, the measurements' intervals and k.
+
+    Args:
+        members: in the order of the rows.
+        parameters: number of parameters by design, for one more column; designs not in it get a dash.
+    """
+    blocks = any(member.network.block != DEFAULT_BLOCK for member in members)
+    header = [*_COLUMNS, *(["Block"] if blocks else []), *(["Parameters"] if parameters is not None else [])]
+    rows = [header, ["---"] * len(header)]
+    for member in members:
+        cells = _cells(member) + ([member.network.block] if blocks else [])
+        rows.append(cells + ([_count(parameters.get(member.design))] if parameters is not None else []))
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
+
+
+def _cells(member: Member) -> list[str]:
+    network, score, operation = member.network, member.score, member.operation
+    return [
+        str(member.step),
+        braces(network.blocks),
+        braces(network.widths),
+        braces(network.ratio_slots),
+        _ms(member.latency.median_ms),
+        _interval(member.latency),
+        f"{score.miou:.1f} ± {score.spread:.1f}" if score.spread else f"{score.miou:.1f}",
+        "-" if score.at_start is None else f"{score.at_start:.1f}",
+        operation.dimension.capitalize() if operation else "-",
+        str(member.step_size) if operation else "-",
+    ]
+
+
+def _interval(latency: Latency) -> str:
+    exact = latency.low_ms == latency.high_ms
+    return "-" if exact else f"{_ms(latency.low_ms)} to {_ms(latency.high_ms)}"
+
+
+def _ms(value: float) -> str:
+    return f"{value:.2f}" if value < 100 else f"{value:.0f}"
+
+
+def _count(number: int | None) -> str:
+    return "-" if number is None else f"{number:,}"

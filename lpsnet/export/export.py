@@ -1,0 +1,41 @@
+"""One door to all formats: a table of exporters, each of which proves what it wrote against the network."""
+
+import importlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from lpsnet.deployment.preparation import Picture
+from lpsnet.deployment.runtimes.session import Precision
+from lpsnet.errors import ModelFileError, unknown_name
+from lpsnet.export.report import ExportReport
+from lpsnet.model.network import Network
+from lpsnet.record import ModelRecord
+
+# format -> "module:function", called like `export_onnx`; imported when asked for, with its optional packages
+EXPORTERS: dict[str, str] = {
+    "onnx": "lpsnet.export.onnx:export_onnx",
+}
+
+
+def export(
+    net: Network,
+    path: str | Path,
+    *,
+    to: str,
+    record: ModelRecord,
+    size: tuple[int, int] | None = None,
+    precision: Precision = "f32",
+    pictures: Sequence[Picture] = (),
+) -> ExportReport:
+    """Write a network for an engine; see the exporter of the format `to` for arguments and errors.
+
+    Raises:
+        ModelFileError: there is no such format, or the written file is not the network; then nothing is left behind.
+        MissingDependencyError: the format needs a package that is not installed.
+    """
+    if to not in EXPORTERS:
+        raise ModelFileError(unknown_name("export format", to, EXPORTERS))
+    module, _, function = EXPORTERS[to].partition(":")
+    exporter = getattr(importlib.import_module(module), function)
+    report: ExportReport = exporter(net, path, record=record, size=size, precision=precision, pictures=pictures)
+    return report

@@ -1,0 +1,206 @@
+"""Checkpoints: a safetensors file with a network's weights, and its record in the header.
+
+The record says how the network is built, the tensors bear the names of its state dict. Nothing in such a file is code.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from lpsnet import __version__
+from lpsnet.architecture import Architecture
+from lpsnet.data.labels import LabelSpace
+from lpsnet.deployment.model_file import read_record
+from lpsnet.errors import LpsnetError, ModelFileError
+from lpsnet.files import atomic_path
+from lpsnet.model.building import empty_network, fill, fitting, not_finite, some
+from lpsnet.model.network import Network
+from lpsnet.record import RECORD_KEY, ModelRecord
+
+SUFFIX = ".safetensors"
+
+
+def default_record(net: Network, *, label_space: LabelSpace | None = None) -> ModelRecord:
+    """A record with what the network itself says; without `label_space` its classes are numbered."""
+    return ModelRecord(
+        architecture=net.architecture,
+        block=net.block,
+        interaction=net.interaction,
+        form=net.form,
+        label_space=label_space or LabelSpace.numbered(net.num_classes),
+        align_corners=net.align_corners,
+        lpsnet_version=__version__,
+    )
+
+
+def save_checkpoint(
+    net: Network, path: str | Path, *, record: ModelRecord | None = None, dtype: torch.dtype | None = None
+) -> None:
+    """Write the network's weights and its record to `path` (….safetensors), in one step: whole or not at all.
+
+    Args:
+        net: a network in any form.
+        record: `default_record(net)` unless given.
+        dtype: floating-point type of the weights in the file, e.g. `torch.float16` for half the size; unchanged unless
+            given. They are float32 again when loaded.
+
+    Raises:
+        ModelFileError: the record is not this network's, the suffix is another, or a weight is infinite or NaN, in
+            `dtype` too.
+        RunError: the file cannot be written.
+    """
+    path = _with_suffix(path)
+    record = record or default_record(net)
+    _check_record(record, net)
+    tensors = {name: _stored(tensor, dtype) for name, tensor in net.state_dict().items()}
+    if broken := not_finite(tensors):
+        as_type = f" as {str(dtype).removeprefix('torch.')}" if dtype else ""
+        raise ModelFileError(f"not saved to {path}: weights{as_type} hold infinities or NaNs: {some(broken)}")
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary, metadata={RECORD_KEY: record.to_json(), "format": "pt"})
+
+
+def load_checkpoint(path: str | Path, *, num_classes: int | None = None) -> Network:
+    """The network in a checkpoint, in the form it was saved in, in evaluation mode, with float32 weights on the CPU.
+
+    Its record: `lpsnet.deployment.model_file.read_record(path)`.
+
+    Args:
+        path: a file that `save_checkpoint` wrote.
+        num_classes: the number of classes it must have, if that matters.
+
+    Raises:
+        ModelFileError: there is no such file, it is not a checkpoint, its weights are not those of the network that its
+            record describes (a few are named), hold infinities or NaNs, or it has another number of classes.
+    """
+    record, net, tensors = _read(path)
+    if num_classes not in (None, net.num_classes):
+        raise ModelFileError(
+            f"{path} scores {net.num_classes} classes ({record.label_space.name}), not {num_classes}; "
+            "to train it for others use it as initial weights"
+        )
+    return fill(net, tensors)
+
+
+@dataclass(frozen=True, slots=True)
+class Initialisation:
+    """What `initialise_from` did.
+
+    Attributes:
+        taken: names of the network's tensors that have the checkpoint's values now.
+        skipped: the other tensors' names, which kept their values, each with the reason.
+    """
+
+    taken: tuple[str, ...]
+    skipped: dict[str, str]
+
+
+def initialise_from(net: Network, path: str | Path) -> Initialisation:
+    """Give `net` those weights of a checkpoint that fit it by name and shape; the rest of `net` keeps its own.
+
+    The checkpoint may have other ratios, blocks, widths, interaction, classes or number of paths: the head is skipped
+    with another number of classes or of paths. Where it has fewer paths than `net`, its last path serves for all those
+    it has not.
+
+    Raises:
+        ModelFileError: the file is not a usable checkpoint, or has another block or form than `net`, so that its
+            weights mean something else.
+    """
+    _, source_net, tensors = _read(path)
+    _check_kinship(net, source_net, path)
+    taken, skipped = [], {}
+    for name, own in net.state_dict().items():
+        source = tensors.get(_name_in(source_net.architecture, name))
+        if source is None:
+            skipped[name] = "not in the checkpoint"
+        elif source.shape != own.shape:
+            skipped[name] = f"{_shape(source)} in the checkpoint, {_shape(own)} here"
+        else:
+            own.copy_(source)  # tensors of a state dict share the network's memory
+            taken.append(name)
+    return Initialisation(tuple(taken), skipped)
+
+
+def _with_suffix(path: str | Path) -> Path:
+    path = Path(path)
+    if path.suffix.lower() != SUFFIX:
+        raise ModelFileError(f"a checkpoint's name ends in {SUFFIX}; got {path}")
+    return path
+
+
+def _stored(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
+    stored = tensor.detach().cpu()
+    if dtype is not None and stored.is_floating_point():
+        stored = stored.to(dtype)
+    return stored.contiguous()  # a channels-last network's weights are not
+
+
+def _check_record(record: ModelRecord, net: Network) -> None:
+    own = default_record(net)
+    for field in ("architecture", "block", "interaction", "form", "align_corners"):
+        said, true = getattr(record, field), getattr(own, field)
+        if said != true:
+            raise ModelFileError(f"the record says {field} {said}, the network has {true}; give the network's record")
+    if record.label_space.num_classes != net.num_classes:
+        raise ModelFileError(
+            f"the record's label space {record.label_space.name!r} has {record.label_space.num_classes} classes, "
+            f"the network {net.num_classes}; give the label space it was trained for"
+        )
+
+
+def _read(path: str | Path) -> tuple[ModelRecord, Network, dict[str, Tensor]]:
+    """Record, empty network and weights of a checkpoint, all fitting together."""
+    path = _with_suffix(path)
+    record = read_record(path)
+    if record.architecture is None:
+        raise ModelFileError(f"{path} is a model of another kind: its record names no architecture")
+    net = _described_by(record, record.architecture, path)
+    try:
+        tensors = load_file(path)
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
+        raise ModelFileError(f"{path} is not a whole safetensors file: {error}; copy or save it again") from None
+    return record, net, fitting(tensors, net.state_dict(), source=path)
+
+
+def _described_by(record: ModelRecord, architecture: Architecture, path: Path) -> Network:
+    try:
+        return empty_network(
+            architecture,
+            num_classes=record.label_space.num_classes,
+            block=record.block,
+            interaction=record.interaction,
+            form=record.form,
+            align_corners=record.align_corners,
+        )
+    except LpsnetError as error:
+        raise ModelFileError(f"the record in {path} describes no network: {error}") from None
+
+
+def _check_kinship(net: Network, source: Network, path: str | Path) -> None:
+    if source.block != net.block:
+        raise ModelFileError(
+            f"{path} is made of {source.block} blocks, the network of {net.block}: they share no weights"
+        )
+    trained_alike = "deployed" not in (source.form, net.form) and net.block != "conv3x3"
+    if source.form == net.form or trained_alike:
+        return
+    hint = f"build the network with form={source.form!r}"
+    if source.form == "deployed":
+        hint = "a deployed checkpoint has no batch norms to train on; use the checkpoint it was fused from"
+    raise ModelFileError(f"{path} has the form {source.form!r}, the network the form {net.form!r}: {hint}")
+
+
+def _name_in(architecture: Architecture, name: str) -> str:
+    """The tensor of a checkpoint of `architecture` that serves for the network's tensor `name`."""
+    first, path, *rest = name.split(".")
+    if first != "paths":
+        return name
+    return ".".join((first, str(min(int(path), architecture.num_paths - 1)), *rest))
+
+
+def _shape(tensor: Tensor) -> str:
+    return "x".join(map(str, tensor.shape))

@@ -1,0 +1,146 @@
+"""Parameters and multiply-accumulates of a network in its deployed form (the 'FLOPs' of Tables 2 and 4).
+
+Counted, not derived: the deployed network runs once on torch's meta device, which computes shapes and no numbers, and
+every convolution reports what it did. So a new block or interaction is counted without a formula of its own. Counted
+are convolutions only, as in NOTES' table: one multiply-accumulate for each weight at each output position; biases are
+among the parameters and not among the operations; resizing, sums and activations are left out.
+"""
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lpsnet.architecture import Architecture, get_architecture
+from lpsnet.errors import LpsnetError
+from lpsnet.model.building import empty_network
+from lpsnet.model.network import INTERACTING_STAGES, MIN_INPUT, Network
+
+
+@dataclass(frozen=True, slots=True)
+class ComplexityRow:
+    """One part of a network.
+
+    Attributes:
+        part: "stage_1" to "stage_5", "interaction_3" and "interaction_4" (after that stage), or "head".
+        path: the number of the path, counted from 1, for a stage; else None.
+        parameters: weights and biases of its convolutions.
+        macs: multiply-accumulates for one picture.
+    """
+
+    part: str
+    path: int | None
+    parameters: int
+    macs: int
+
+
+@dataclass(frozen=True, slots=True)
+class Complexity:
+    """What a network costs for one picture of `size` (height, width) in pixels, in total and by part (`rows`)."""
+
+    architecture: Architecture
+    num_classes: int
+    block: str
+    interaction: str
+    size: tuple[int, int]
+    parameters: int
+    macs: int
+    rows: tuple[ComplexityRow, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values; the architecture as text, the size as [height, width]."""
+        return {
+            "architecture": str(self.architecture),
+            "num_classes": self.num_classes,
+            "block": self.block,
+            "interaction": self.interaction,
+            "size": list(self.size),
+            "parameters": self.parameters,
+            "macs": self.macs,
+            "rows": [asdict(row) for row in self.rows],
+        }
+
+
+def complexity(
+    arch_or_network: str | Architecture | Network,
+    *,
+    size: tuple[int, int] = (1024, 2048),
+    num_classes: int = 19,
+    block: str = "conv3x3",
+    interaction: str = "bilateral_b",
+) -> Complexity:
+    """Count the deployed form of a network for one picture of `size` (height, width); takes well under a second.
+
+    Args:
+        arch_or_network: a name, the triple written out, an `Architecture`, or a network in any form. A network's own
+            classes, block and interaction are used, and the arguments of that name are not.
+        size: height and width in pixels, each at least 32.
+        num_classes, block, interaction: as in `create_model`.
+
+    Raises:
+        LpsnetError: `create_model` would not take the arguments, or the size is too small.
+    """
+    if min(size) < MIN_INPUT:
+        raise LpsnetError(f"a network takes pictures from {MIN_INPUT}x{MIN_INPUT} pixels up; got {size[0]}x{size[1]}")
+    net = _deployed(arch_or_network, num_classes, block, interaction)
+    rows = tuple(_sum_parts(_count(net, size)))
+    return Complexity(
+        architecture=net.architecture,
+        num_classes=net.num_classes,
+        block=net.block,
+        interaction=net.interaction,
+        size=(size[0], size[1]),
+        parameters=sum(row.parameters for row in rows),
+        macs=sum(row.macs for row in rows),
+        rows=rows,
+    )
+
+
+def _deployed(source: str | Architecture | Network, num_classes: int, block: str, interaction: str) -> Network:
+    if isinstance(source, Network):
+        architecture = source.architecture
+        num_classes, block, interaction = source.num_classes, source.block, source.interaction
+    else:
+        architecture = get_architecture(source)
+    return empty_network(architecture, num_classes=num_classes, block=block, interaction=interaction)
+
+
+def _count(net: Network, size: tuple[int, int]) -> dict[str, tuple[int, int]]:
+    """Parameters and multiply-accumulates of every convolution, by its name."""
+    counts: dict[str, tuple[int, int]] = {}
+
+    def hook(name: str) -> Callable[[nn.Conv2d, Any, Tensor], None]:
+        def count(conv: nn.Conv2d, _: Any, output: Tensor) -> None:
+            parameters = sum(parameter.numel() for parameter in conv.parameters())
+            counts[name] = parameters, output.numel() * conv.weight[0].numel()
+
+        return count
+
+    for name, module in net.named_modules():
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_hook(hook(name))
+    with torch.no_grad():
+        net(torch.empty(1, 3, *size, device="meta"))
+    return counts
+
+
+def _sum_parts(counts: dict[str, tuple[int, int]]) -> Iterable[ComplexityRow]:
+    totals: dict[tuple[str, int | None], tuple[int, int]] = {}
+    for name, (parameters, macs) in counts.items():
+        part = _part(name)
+        so_far = totals.get(part, (0, 0))
+        totals[part] = so_far[0] + parameters, so_far[1] + macs
+    for (part_name, path), (parameters, macs) in totals.items():
+        yield ComplexityRow(part_name, path, parameters, macs)
+
+
+def _part(name: str) -> tuple[str, int | None]:
+    """The part of the network that a convolution of this name belongs to."""
+    if match := re.match(r"paths\.(\d+)\.stages\.(\d+)\.", name):
+        return f"stage_{int(match[2]) + 1}", int(match[1]) + 1
+    if match := re.match(r"interactions\.(\d+)\.", name):
+        return f"interaction_{INTERACTING_STAGES[int(match[1])] + 1}", None
+    return "head", None

@@ -1,0 +1,192 @@
+"""The network of Section 3.1: one class for any number of paths, blocks and interactions.
+
+The picture is resized to every path's ratio; a path is five stages of blocks, the first block of Stages 1 to 4 with
+stride 2; paths interact after Stage 3 and Stage 4. After Stage 5 all are resized to the largest path's size,
+concatenated along channels and scored by a 1x1 convolution with bias (NOTES, 'Settled facts').
+
+Names in the state dict: `paths.{path}.stages.{stage}.{block}.…`, `interactions.{0 after Stage 3, 1 after Stage 4}.…`,
+`head.weight`, `head.bias`; all counted from 0.
+"""
+
+from typing import get_args
+
+import torch
+from torch import Tensor, nn
+
+from lpsnet.architecture import NUM_STAGES, Architecture, get_architecture
+from lpsnet.data.labels import MAX_CLASSES
+from lpsnet.errors import LpsnetError, unknown_name
+from lpsnet.model.blocks import BLOCKS
+from lpsnet.model.interactions import INTERACTIONS, Interaction
+from lpsnet.model.resizing import resize_like, resize_to_ratio
+from lpsnet.record import Form
+
+MIN_INPUT = 32  # pixels; the smallest height and width of an input
+FORMS: tuple[Form, ...] = get_args(Form)
+INTERACTING_STAGES = (2, 3)  # Stages 3 and 4, counted from 0
+_STRIDES = (2, 2, 2, 2, 1)
+
+
+class Path(nn.Module):
+    """The five stages of one path: from N x 3 x H x W to N x C5 x H/16 x W/16, every halving rounded up."""
+
+    def __init__(self, architecture: Architecture, block: str, form: Form) -> None:
+        super().__init__()
+        widths = (3, *architecture.widths)
+        self.stages = nn.ModuleList(
+            _stage(block, form, architecture.blocks[stage], widths[stage], widths[stage + 1], _STRIDES[stage])
+            for stage in range(NUM_STAGES)
+        )
+
+    def forward(self, maps: Tensor, stage: int) -> Tensor:
+        """The output of `stage` (counted from 0) for the output of the stage before it, or the path's input."""
+        return self.stages[stage](maps)  # type: ignore[no-any-return]
+
+
+def _stage(block: str, form: Form, num_blocks: int, in_channels: int, width: int, stride: int) -> nn.Sequential:
+    build = BLOCKS[block].build
+    first = build(in_channels, width, stride, form)
+    return nn.Sequential(first, *(build(width, width, 1, form) for _ in range(num_blocks - 1)))
+
+
+class Network(nn.Module):
+    """An LPS-Net. `create_model` makes one; its state dict alone does not say what it is, its attributes do.
+
+    Attributes:
+        architecture: the triple {B, C, R}.
+        num_classes: K, the number of score maps, 1 to 255.
+        block, interaction: names in `BLOCKS` and `INTERACTIONS`.
+        form: "reparameterised" (conv3x3 with parallel branches in training; other blocks as "plain"), "plain" (each
+            convolution with its batch norm) or "deployed" (convolutions with bias; made by `fusion.fuse`).
+        align_corners: the convention of every bilinear resize.
+    """
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        *,
+        num_classes: int,
+        block: str,
+        interaction: str,
+        form: Form,
+        align_corners: bool,
+    ) -> None:
+        super().__init__()
+        _check_choices(num_classes, block, interaction, form)
+        self.architecture = architecture
+        self.num_classes = num_classes
+        self.block = block
+        self.interaction = interaction
+        self.form: Form = form
+        self.align_corners = align_corners
+        self.paths = nn.ModuleList(Path(architecture, block, form) for _ in architecture.ratios)
+        self.interactions = nn.ModuleList(self._interaction(stage) for stage in INTERACTING_STAGES)
+        self.head = nn.Conv2d(architecture.num_paths * architecture.widths[-1], num_classes, 1)
+        _initialise(self)
+        nn.init.normal_(self.head.weight, std=0.01)
+
+    def _interaction(self, stage: int) -> Interaction:
+        return Interaction(
+            INTERACTIONS[self.interaction],
+            self.architecture.num_paths,
+            self.architecture.widths[stage],
+            deployed=self.form == "deployed",
+            align_corners=self.align_corners,
+        )
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Class scores (logits, before any softmax).
+
+        Args:
+            image: N x 3 x H x W floating point, RGB, normalised as the model's record says, H and W at least 32.
+
+        Returns:
+            N x K x h x w with (h, w) = `architecture.score_size((H, W), architecture)`.
+
+        Raises:
+            LpsnetError: the input has another shape. Not checked while tracing or compiling.
+        """
+        return self.head(self.features(image))  # type: ignore[no-any-return]
+
+    def features(self, image: Tensor) -> Tensor:
+        """What the head scores: the paths' last features at the largest path's size, N x (paths x C5) x h x w.
+
+        `image` and errors as in `forward`.
+        """
+        _check_input(image)
+        maps = [resize_to_ratio(image, ratio, align_corners=self.align_corners) for ratio in self.architecture.ratios]
+        for stage in range(NUM_STAGES):
+            maps = [path(x, stage) for path, x in zip(self.paths, maps, strict=True)]
+            if stage in INTERACTING_STAGES:
+                maps = self.interactions[stage - INTERACTING_STAGES[0]](maps)
+        largest, *others = maps
+        resized = [resize_like(x, largest, align_corners=self.align_corners) for x in others]
+        return torch.cat((largest, *resized), dim=1)
+
+
+def create_model(
+    arch: str | Architecture,
+    *,
+    num_classes: int = 19,
+    block: str = "conv3x3",
+    interaction: str = "bilateral_b",
+    form: Form = "reparameterised",
+    align_corners: bool = True,
+) -> Network:
+    """A network with fresh weights, in training mode.
+
+    Weights: He's normal initialisation by fan-out for convolutions, ones and zeros for batch norm, and for the head a
+    normal distribution with deviation 0.01, so that training starts from even scores.
+
+    Args:
+        arch: a name (`list_architectures`), the triple written out (`B=…;C=…;R=…`) or an `Architecture`.
+        num_classes: 1 to 255.
+        block: convolutional block of Table 2, see `BLOCKS`.
+        interaction: path interaction of Table 3, see `INTERACTIONS`.
+        form: see `Network`.
+        align_corners: convention of every bilinear resize in the network.
+
+    Raises:
+        ArchitectureError: `arch` names or describes no network.
+        LpsnetError: no block, interaction or form has that name, or the number of classes is out of range.
+    """
+    return Network(
+        get_architecture(arch),
+        num_classes=num_classes,
+        block=block,
+        interaction=interaction,
+        form=form,
+        align_corners=align_corners,
+    )
+
+
+def _check_choices(num_classes: object, block: object, interaction: object, form: object) -> None:
+    if isinstance(num_classes, bool) or not isinstance(num_classes, int) or not 1 <= num_classes <= MAX_CLASSES:
+        raise LpsnetError(f"num_classes is a whole number from 1 to {MAX_CLASSES}; got {num_classes!r}")
+    for kind, name, allowed in (
+        ("block", block, BLOCKS),
+        ("interaction", interaction, INTERACTIONS),
+        ("form", form, FORMS),
+    ):
+        if name not in allowed:
+            raise LpsnetError(unknown_name(kind, name, allowed))
+
+
+def _check_input(image: Tensor) -> None:
+    if torch.jit.is_tracing() or torch.compiler.is_compiling():  # type: ignore[attr-defined, no-untyped-call]
+        return
+    if image.dim() != 4 or image.shape[1] != 3:
+        raise LpsnetError(f"a network takes N x 3 x H x W; got a tensor of shape {tuple(image.shape)}")
+    if not image.is_floating_point():
+        raise LpsnetError(f"a network takes normalised floating-point pictures; got {image.dtype}")
+    if min(image.shape[-2:]) < MIN_INPUT:
+        height, width = image.shape[-2:]
+        raise LpsnetError(f"a network takes pictures from {MIN_INPUT}x{MIN_INPUT} pixels up; got {height}x{width}")
+
+
+def _initialise(net: nn.Module) -> None:
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)

@@ -1,0 +1,33 @@
+"""The parts of one optimiser step that others check or reuse: normalising, the global mean of the loss, frozen statistics."""
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from lpsnet.record import Normalisation
+
+
+def normalise(images: Tensor, normalisation: Normalisation) -> Tensor:
+    """N, H, W, 3 uint8 to N, 3, H, W float32 as the network takes it; its memory is channels-last without a copy."""
+    mean = torch.tensor(normalisation.mean, device=images.device) * 255
+    std = torch.tensor(normalisation.std, device=images.device) * 255
+    return images.float().sub_(mean).div_(std).permute(0, 3, 1, 2)
+
+
+def global_mean(total: Tensor, weight: Tensor, accelerator: Accelerator) -> Tensor:
+    """The loss whose gradient, averaged over the processes, is that of the mean over the pixels of all of them.
+
+    `weight` of all processes together divides the sum, so the result does not depend on how the pixels are spread; 0 if
+    there is no labelled pixel at all.
+    """
+    everyone: Tensor = accelerator.reduce(weight.detach(), "sum")
+    return total * accelerator.num_processes / everyone.clamp(min=torch.finfo(torch.float32).tiny)
+
+
+def set_training_mode(model: nn.Module, *, freeze_batch_norm: bool) -> None:
+    """Training mode; with frozen batch norm its layers keep to the statistics they have."""
+    model.train()
+    if freeze_batch_norm:
+        for module in model.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()

@@ -1,0 +1,340 @@
+"""Opening data sets by text or description, and the splits they give."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from picture_files import write_picture
+
+from lpsnet.data.datasets import Sample, open_dataset
+from lpsnet.errors import DataError
+
+IMAGE = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
+
+
+def ids(*values: int) -> np.ndarray:
+    """A label file of 4 x 6 pixels whose columns hold these ids, the last one to the right."""
+    columns = [*values, *[values[-1]] * (6 - len(values))]
+    return np.tile(np.array(columns, np.uint8), (4, 1))
+
+
+def write_pairs(
+    root: Path, *, images: str = "images", masks: str = "masks", splits: tuple[str, ...] = ("train", "val")
+) -> None:
+    """Two pairs a split, named after it."""
+    for split in splits:
+        for number in (1, 2):
+            write_picture(root / images / split / f"{split}{number}.png", IMAGE + number)
+            write_picture(root / masks / split / f"{split}{number}.png", ids(0, 1, 255))
+
+
+def describe(root: Path, text: str) -> Path:
+    path = root / "data.yaml"
+    path.write_text(text)
+    return path
+
+
+def refusal(text: object) -> str:
+    with pytest.raises(DataError) as caught:
+        open_dataset(str(text))
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_the_shortest_description(tmp_path: Path) -> None:
+    write_pairs(tmp_path)
+    dataset = open_dataset(describe(tmp_path, "names: [road, car]"))
+    assert dataset.splits == ["train", "val"]
+    assert dataset.label_space.names == ("road", "car")
+    sample = dataset.split("val")[1]
+    assert isinstance(sample, Sample)
+    assert sample.name == "val2"
+    np.testing.assert_array_equal(sample.image, IMAGE + 2)
+    assert sample.labels[0].tolist() == [0, 1, 255, 255, 255, 255]
+
+
+def test_joined_splits(tmp_path: Path) -> None:
+    write_pairs(tmp_path)
+    joined = open_dataset(describe(tmp_path, "names: [road, car]")).split("val+train")
+    assert joined.name == "val+train"
+    assert list(joined.names) == ["val1", "val2", "train1", "train2"]
+    assert [joined[index].name for index in range(len(joined))] == list(joined.names)
+    np.testing.assert_array_equal(joined.image(2), IMAGE + 1)
+    assert joined[-1].name == "train2"
+    assert joined.labels(0).shape == (4, 6)
+    with pytest.raises(IndexError):
+        joined[4]
+
+
+def test_joined_splits_with_the_same_names(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        write_picture(tmp_path / "images" / split / "1.png", IMAGE)
+        write_picture(tmp_path / "masks" / split / "1.png", ids(0))
+    joined = open_dataset(describe(tmp_path, "names: [road]")).split("train+val")
+    assert list(joined.names) == ["train/1", "val/1"]
+    assert joined[1].name == "val/1"
+
+
+def test_unknown_splits_are_refused(tmp_path: Path) -> None:
+    write_pairs(tmp_path)
+    dataset = open_dataset(describe(tmp_path, "names: [road, car]"))
+    with pytest.raises(DataError, match=r"unknown split 'vall'; did you mean 'val'\? Allowed: train, val, in data set"):
+        dataset.split("train+vall")
+    with pytest.raises(DataError, match="names a part twice"):
+        dataset.split("train+train")
+
+
+def test_names_as_a_map_from_id(tmp_path: Path) -> None:
+    write_picture(tmp_path / "images" / "train" / "a.png", IMAGE)
+    write_picture(tmp_path / "masks" / "train" / "a.png", ids(7, 26, 255, 7))
+    dataset = open_dataset(describe(tmp_path, "names: {26: car, 7: road}"))
+    assert dataset.label_space.names == ("road", "car")
+    assert dataset.split("train")[0].labels[0].tolist() == [0, 1, 255, 0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ids: [7, 26]\nignore: [0]",
+        "ids: {7: road, 26: car}\nignore: [0]",
+        "ids: {7: 0, 26: 1}\nignore: others",
+        "ids: {26: car, 7: road, 0: car}",
+    ],
+)
+def test_ids(tmp_path: Path, text: str) -> None:
+    write_picture(tmp_path / "images" / "train" / "a.png", IMAGE)
+    write_picture(tmp_path / "masks" / "train" / "a.png", ids(7, 26, 0))
+    row = open_dataset(describe(tmp_path, f"names: [road, car]\n{text}")).split("train")[0].labels[0].tolist()
+    last = 255 if "ignore" in text else 1
+    assert row == [0, 1, last, last, last, last]
+
+
+def test_255_can_be_a_class(tmp_path: Path) -> None:
+    write_picture(tmp_path / "images" / "train" / "a.png", IMAGE)
+    write_picture(tmp_path / "masks" / "train" / "a.png", ids(0, 255))
+    dataset = open_dataset(describe(tmp_path, "names: {0: background, 255: crack}"))
+    assert dataset.split("train")[0].labels[0].tolist() == [0, 1, 1, 1, 1, 1]
+
+
+def test_colour_map(tmp_path: Path) -> None:
+    row = [(128, 64, 128), (0, 0, 142), (0, 0, 143), (0, 0, 0), (0, 0, 0), (0, 0, 0)]
+    write_picture(tmp_path / "images" / "train" / "a.png", IMAGE)
+    write_picture(tmp_path / "masks" / "train" / "a.png", np.array([row] * 4, np.uint8))
+    text = "colour_map:\n  road: [128, 64, 128]\n  car: [[0, 0, 142], [0, 0, 143]]\nignore: [[0, 0, 0]]"
+    dataset = open_dataset(describe(tmp_path, text))
+    assert dataset.label_space.names == ("road", "car")
+    assert dataset.label_space.colours == ((128, 64, 128), (0, 0, 142))
+    assert dataset.split("train")[0].labels[0].tolist() == [0, 1, 1, 255, 255, 255]
+
+
+def test_colours_to_draw_with(tmp_path: Path) -> None:
+    write_pairs(tmp_path)
+    by_name = "names: [road, car]\nname: yard\ncolours: {car: [0, 0, 9], road: [1, 2, 3]}"
+    space = open_dataset(describe(tmp_path, by_name)).label_space
+    assert (space.name, space.colours) == ("yard", ((1, 2, 3), (0, 0, 9)))
+    in_order = "names: [road, car]\ncolours: [[1, 2, 3], [0, 0, 9]]"
+    assert open_dataset(describe(tmp_path, in_order)).label_space.colours == space.colours
+
+
+def test_folders_of_mmsegmentation_with_suffixes(tmp_path: Path) -> None:
+    write_picture(tmp_path / "img_dir" / "train" / "x" / "a_img.jpg", IMAGE)
+    write_picture(tmp_path / "ann_dir" / "train" / "x" / "a_labelTrainIds.png", ids(0))
+    text = "names: [road]\nimages: img_dir/{split}\nmasks: ann_dir/{split}\nimage_suffix: _img\nmask_suffix: _labelTrainIds.png"
+    assert open_dataset(describe(tmp_path, text)).split("train").names == ("x/a",)
+
+
+@pytest.mark.parametrize(
+    ("images", "masks", "names"),
+    [
+        ("photo.jpg", "photo_mask.png", "mask_suffix: _mask"),
+        ("photo.png", "photo_mask.png", "mask_suffix: _mask"),
+        ("photo.jpg", "photo.png", ""),
+    ],
+)
+def test_pictures_and_masks_in_one_folder(tmp_path: Path, images: str, masks: str, names: str) -> None:
+    write_picture(tmp_path / "train" / images, IMAGE)
+    write_picture(tmp_path / "train" / masks, ids(0))
+    text = f"names: [road]\nimages: '{{split}}'\nmasks: '{{split}}'\n{names}"
+    dataset = open_dataset(describe(tmp_path, text))
+    assert dataset.split("train").names == ("photo",)
+    assert dataset.split("train")[0].labels.max() == 0
+
+
+def test_patterns_and_several_places(tmp_path: Path) -> None:
+    for day in ("mon", "tue"):
+        write_picture(tmp_path / day / "cam" / f"{day}.jpg", IMAGE)
+        write_picture(tmp_path / day / "seg" / f"{day}.png", ids(0))
+    text = "names: [road]\nimages: {train: [mon/cam, 'tue/c*/*.jpg']}\nmasks: {train: [mon/seg, tue/seg]}"
+    dataset = open_dataset(describe(tmp_path, text))
+    assert dataset.split("train").names == ("mon", "cam/tue") or dataset.split("train").names == ("mon", "tue")
+
+
+def test_lists_that_choose_from_shared_folders(tmp_path: Path) -> None:
+    """The layout of Pascal VOC."""
+    for stem in ("a", "b", "c", "d"):
+        write_picture(tmp_path / "JPEGImages" / f"{stem}.jpg", IMAGE)
+        write_picture(tmp_path / "SegmentationClass" / f"{stem}.png", ids(0))
+    (tmp_path / "sets").mkdir()
+    (tmp_path / "sets" / "train.txt").write_text("a\nc\n")
+    (tmp_path / "sets" / "val.txt").write_text("JPEGImages/d.jpg\n")
+    text = "names: [road]\nimages: JPEGImages\nmasks: SegmentationClass\nlists: sets/{split}.txt"
+    dataset = open_dataset(describe(tmp_path, text))
+    assert [list(dataset.split(name).names) for name in dataset.splits] == [["a", "c"], ["d"]]
+    (tmp_path / "sets" / "val.txt").write_text("e\n")
+    assert "names 'e', which is not among the 4 pictures" in refusal(tmp_path / "data.yaml")
+
+
+def test_list_files_as_places(tmp_path: Path) -> None:
+    write_pairs(tmp_path)
+    (tmp_path / "t.txt").write_text("images/train/train1.png masks/train/train1.png\n")
+    (tmp_path / "v.txt").write_text("images/val/val1.png\nimages/val/val2.png\n")
+    text = "names: [road, car]\nimages: {train: t.txt, val: v.txt}\nmasks: {val: masks/val}"
+    dataset = open_dataset(describe(tmp_path, text))
+    assert [list(dataset.split(name).names) for name in dataset.splits] == [["train1"], ["val1", "val2"]]
+    assert dataset.split("train+val")[2].labels.shape == (4, 6)
+
+
+def test_a_fraction_for_validation_is_the_last_part(tmp_path: Path) -> None:
+    for number in range(10):
+        write_picture(tmp_path / "pictures" / f"{number}.png", IMAGE)
+        write_picture(tmp_path / "labels" / f"{number}.png", ids(0))
+    text = "names: [road]\nimages: pictures\nmasks: labels\n"
+    assert open_dataset(describe(tmp_path, text)).splits == ["all"]
+    dataset = open_dataset(describe(tmp_path, f"{text}val_fraction: 0.2"))
+    assert list(dataset.split("val").names) == ["8", "9"]
+    assert len(dataset.split("train")) == 8
+
+
+def test_excluded_pictures(tmp_path: Path) -> None:
+    write_pairs(tmp_path)
+    dataset = open_dataset(describe(tmp_path, "names: [road, car]\nexclude: [train1]"))
+    assert dataset.split("train").names == ("train2",)
+    assert "'exclude' lists 'train9'" in refusal(describe(tmp_path, "names: [road, car]\nexclude: [train9]"))
+
+
+def test_the_path_is_relative_to_the_description_or_has_a_tilde(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_pairs(tmp_path / "deep" / "set")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    for path in ("deep/set", "~/deep/set", str(tmp_path / "deep" / "set")):
+        assert len(open_dataset(describe(tmp_path, f"names: [road, car]\npath: {path}")).split("train")) == 2
+    describe(tmp_path, "names: [road, car]\npath: deep/set")
+    assert open_dataset("~/data.yaml").splits == ["train", "val"]
+
+
+def test_missing_and_different_files(tmp_path: Path) -> None:
+    write_pairs(tmp_path)
+    (tmp_path / "masks" / "train" / "train1.png").unlink()
+    write_picture(tmp_path / "masks" / "train" / "train2.png", np.zeros((4, 7), np.uint8))
+    train = open_dataset(describe(tmp_path, "names: [road, car]")).split("train")
+    with pytest.raises(
+        DataError, match=r"images/train/train1\.png has no label file: .*masks/train/train1\.png does not exist"
+    ):
+        train[0]
+    with pytest.raises(DataError, match=r"train2\.png is 4x6 but its label file .*train2\.png 4x7"):
+        train[1]
+
+
+def test_two_pictures_of_one_name(tmp_path: Path) -> None:
+    write_pairs(tmp_path)
+    write_picture(tmp_path / "images" / "train" / "train1.jpg", IMAGE)
+    dataset = open_dataset(describe(tmp_path, "names: [road, car]"))
+    with pytest.raises(DataError, match="split 'train' has 2 pictures named 'train1'"):
+        dataset.split("train")
+
+
+def test_opening_reads_no_pixels(tmp_path: Path) -> None:
+    for folder in ("images", "masks"):
+        (tmp_path / folder / "train").mkdir(parents=True)
+        (tmp_path / folder / "train" / "a.png").write_text("not a picture")
+    split = open_dataset(describe(tmp_path, "names: [road]")).split("train")
+    with pytest.raises(DataError, match="is not a picture"):
+        split.image(0)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("nmaes: [a]", "unknown key 'nmaes'; did you mean 'names'?"),
+        ("names: [a]\ncolors: [[1, 2, 3]]", "unknown key 'colors'; did you mean 'colours'?"),
+        ("names: 3", "'names' is not usable"),
+        ("names: [yes, no]", "quote yes, no, 1"),
+        ("names: []", "'names' is missing"),
+        ("images: images", "'names' is missing"),
+        ("names: [a, a]", "uses a class name twice"),
+        ("names: [a]\npath: nowhere", "nowhere does not exist"),
+        ("names: [a]\nimages: pictures/{split}", "nothing like"),
+        ("names: [a]\nimages: {train: pictures}", "pictures does not exist"),
+        ("names: [a]\nmasks: {trian: masks/train}", "'masks' has split 'trian'"),
+        ("names: [a]\nmask_suffix: _L", "look at 'mask_suffix'"),
+        ("names: [a]\nimage_suffix: _L", "has no pictures; look at 'images' and 'image_suffix'"),
+        ("names: [a]\nids: [1, 2]", "'ids' has 2 entries for 1 classes"),
+        ("names: [a, b]\nids: [1, 1]", "id 1 is given two meanings"),
+        ("names: [a]\nids: {1: b}", "unknown class 'b'"),
+        ("names: [a]\nids: {1: 1}", "'ids' names class 1; 0 to 0 are possible"),
+        ("names: [a]\nids: {70000: a}", "id 70000 cannot stand in a label file"),
+        ("names: [a]\nignore: [0]", "id 0 is in 'ignore' and also has a class"),
+        ("names: [a]\nignore: [[0, 0, 0]]", "'ignore' lists colours"),
+        ("names: [a]\ncolour_map: {b: [0, 0, 0]}", "'colour_map': unknown class 'b'"),
+        ("names: [a, b]\ncolour_map: {b: [0, 0, 0]}", "'colour_map' has no colour for class 'a'"),
+        ("colour_map: {a: [0, 0, 0], b: [0, 0, 0]}", "colour (0, 0, 0) is given two meanings"),
+        ("colour_map: {a: [0, 0, 256]}", "'colour_map' is not usable"),
+        ("colour_map: {a: [0, 0, 1]}\nids: [1]", "exclude each other"),
+        ("names: [a]\ncolours: [[1, 2, 3], [4, 5, 6]]", "1 names but 2 colours"),
+        ("names: [a]\nval_fraction: 0.5", "'images' has splits already"),
+        ("names: [a]\nval_fraction: 1.5", "'val_fraction' is not usable"),
+        ("names: [a]\nlists: '{split}.txt'", "'images' is a folder that all splits share"),
+        ("- a\n- b", "is no description of a data set"),
+        ("", "is no description of a data set"),
+        ("names: [a", "this is not YAML"),
+        ("names: !!python/object/apply:os.getcwd []", "this is not YAML"),
+    ],
+)
+def test_descriptions_that_are_refused(tmp_path: Path, text: str, expected: str) -> None:
+    write_pairs(tmp_path)
+    path = describe(tmp_path, text)
+    message = refusal(path)
+    assert expected in message
+    assert str(path) in message
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00names", b"names: [a]\x00"])
+def test_what_is_no_text_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "data.yaml").write_bytes(content)
+    assert "is not a YAML text file" in refusal(tmp_path / "data.yaml")
+
+
+def test_texts_that_name_no_data_set(tmp_path: Path) -> None:
+    assert "unknown data set 'camvd'; did you mean 'camvid'?" in refusal("camvd:/data")
+    assert "needs the folder it is in: camvid:PATH" in refusal("camvid")
+    assert "none does not exist" in refusal(f"cityscapes:{tmp_path}/none")
+    assert f"'lpsnet data check {tmp_path}'" in refusal(tmp_path)
+    assert "cannot read the description" in refusal(tmp_path / "none.yaml")
+    assert "a .yaml file" in refusal("C:\\data\\set")
+    assert "cannot read the description C:\\data\\set.yaml" in refusal("C:\\data\\set.yaml")
+
+
+def test_scenes() -> None:
+    dataset = open_dataset("scenes:size=32x64,num_train=3,num_val=2,seed=5")
+    assert dataset.splits == ["train", "val"]
+    assert [len(dataset.split(name)) for name in dataset.splits] == [3, 2]
+    sample = dataset.split("train+val")[4]
+    assert sample.image.shape == (32, 64, 3)
+    assert sample.labels.shape == (32, 64)
+    assert len(open_dataset("scenes").split("train")) == 200
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("scenes:sise=1x2", "did you mean 'size'?"),
+        ("scenes:size=128", "HEIGHTxWIDTH"),
+        ("scenes:num_val=0", "a whole number from 1"),
+        ("scenes:seed=-1", "a whole number from 0"),
+    ],
+)
+def test_scenes_settings_that_are_refused(text: str, expected: str) -> None:
+    assert expected in refusal(text)

@@ -1,0 +1,256 @@
+"""Reading and writing pictures: every kind of file has one right answer, or one line that refuses it."""
+
+import os
+import stat
+import struct
+import threading
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from picture_files import (
+    cmyk_jpeg,
+    png_bytes,
+    with_exif_orientation,
+    write_palette_png,
+    write_picture,
+)
+
+from lpsnet.data.images import inspect_image, read_image, read_mask, write_png
+from lpsnet.errors import DataError
+
+COLOURS = [(10, 20, 30), (200, 100, 50), (0, 255, 0), (1, 2, 3)]
+
+
+@pytest.fixture
+def rgb() -> np.ndarray:
+    """A small picture in which no two channels and no two sides are alike."""
+    return np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
+
+
+def refusal(path: Path, **options: object) -> str:
+    """The message, which is one line that names the file."""
+    with pytest.raises(DataError) as caught:
+        read_image(path, **options)
+    message = str(caught.value)
+    assert str(path) in message
+    assert "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize("suffix", [".png", ".bmp", ".tiff"])
+def test_lossless_formats_give_the_bytes_that_were_written(tmp_path: Path, rgb: np.ndarray, suffix: str) -> None:
+    image = read_image(write_picture(tmp_path / f"a{suffix}", rgb))
+    assert image.dtype == np.uint8
+    np.testing.assert_array_equal(image, rgb)
+
+
+def test_webp_without_loss(tmp_path: Path, rgb: np.ndarray) -> None:
+    path = tmp_path / "a.webp"
+    cv2.imwrite(str(path), cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_WEBP_QUALITY, 101])
+    np.testing.assert_array_equal(read_image(path), rgb)
+    assert inspect_image(path)[:3] == ("WebP", 9, 6)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".webp"])
+def test_lossy_formats_keep_colour_order_and_size(tmp_path: Path, suffix: str) -> None:
+    flat = np.full((32, 48, 3), (200, 60, 20), np.uint8)
+    path = write_picture(tmp_path / f"a{suffix}", flat)
+    np.testing.assert_allclose(read_image(path), flat, atol=4)
+    assert inspect_image(path)[1:3] == (48, 32)
+
+
+def test_the_content_decides_not_the_suffix(tmp_path: Path, rgb: np.ndarray) -> None:
+    path = write_picture(tmp_path / "a.png", rgb).rename(tmp_path / "a.jpg")
+    np.testing.assert_array_equal(read_image(path), rgb)
+
+
+def test_grey_becomes_three_equal_channels(tmp_path: Path, rgb: np.ndarray) -> None:
+    grey = rgb[..., 0]
+    np.testing.assert_array_equal(read_image(write_picture(tmp_path / "a.png", grey)), np.stack([grey] * 3, axis=2))
+
+
+def test_alpha_is_dropped_and_colours_under_it_are_kept(tmp_path: Path, rgb: np.ndarray) -> None:
+    rgba = np.dstack([rgb, np.zeros(rgb.shape[:2], np.uint8)])
+    np.testing.assert_array_equal(read_image(write_picture(tmp_path / "a.png", rgba)), rgb)
+
+
+def test_16_bits_are_divided_by_257_and_rounded(tmp_path: Path) -> None:
+    values = np.array([[0, 128, 129, 257, 385, 386, 32767, 65406, 65407, 65535]], np.uint16)
+    expected = [0, 0, 1, 1, 1, 2, 127, 254, 255, 255]  # 128 / 257 = 0.498, 129 / 257 = 0.502, 32767 / 257 = 127.498 ...
+    image = read_image(write_picture(tmp_path / "a.png", values))
+    assert image[0, :, 0].tolist() == expected
+    colour = np.dstack([values, values[:, ::-1], values])
+    assert read_image(write_picture(tmp_path / "b.png", colour))[0, :, 1].tolist() == expected[::-1]
+
+
+def test_16_bit_rounding_is_right_for_every_value(tmp_path: Path) -> None:
+    values = np.arange(65536, dtype=np.uint16).reshape(256, 256)
+    image = read_image(write_picture(tmp_path / "a.png", values))
+    np.testing.assert_array_equal(image[..., 2], np.rint(values / 257.0).astype(np.uint8))
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4, 8])
+def test_a_palette_is_expanded_in_pictures(tmp_path: Path, depth: int) -> None:
+    indices = np.arange(15).reshape(3, 5) % min(2**depth, 4)
+    path = write_palette_png(tmp_path / "a.png", indices, COLOURS[: 2**depth], depth=depth)
+    np.testing.assert_array_equal(read_image(path), np.array(COLOURS, np.uint8)[indices])
+    assert inspect_image(path).content == "palette"
+
+
+@pytest.mark.parametrize(("orientation", "turn"), [(1, 0), (3, 2), (6, -1), (8, 1)])
+def test_exif_rotation_is_carried_out(tmp_path: Path, orientation: int, turn: int) -> None:
+    picture = np.zeros((16, 32, 3), np.uint8)
+    picture[:8, :8] = 255  # only the upper left corner is white
+    plain = write_picture(tmp_path / "plain.jpg", picture)
+    turned = tmp_path / "turned.jpg"
+    turned.write_bytes(with_exif_orientation(plain.read_bytes(), orientation))
+    np.testing.assert_array_equal(read_image(turned), np.rot90(read_image(plain), turn))
+
+
+def test_cmyk_jpeg_becomes_rgb(tmp_path: Path) -> None:
+    # Stored inverted: a level is 255 - ink, so red = cyan's level * black's level / 255.
+    path = tmp_path / "a.jpg"
+    path.write_bytes(cmyk_jpeg((248, 128, 0, 248)))
+    assert inspect_image(path)[:3] == ("JPEG", 8, 8)
+    assert inspect_image(path).content == "CMYK"
+    image = read_image(path)
+    np.testing.assert_allclose(image, np.broadcast_to((241, 124, 0), image.shape), atol=2)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a picture\n", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM", b"RIFF"])
+def test_what_is_no_picture_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(content)
+    assert "allowed: PNG, JPEG, BMP, TIFF and WebP" in refusal(path)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".tiff", ".webp"])
+@pytest.mark.parametrize("part", [0.05, 0.3, 0.6, 0.9, 0.99])
+def test_a_file_that_was_cut_off_is_refused(tmp_path: Path, suffix: str, part: float) -> None:
+    noise = np.random.default_rng(1).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    whole = write_picture(tmp_path / f"whole{suffix}", noise).read_bytes()
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes(whole[: int(len(whole) * part)])
+    refusal(path)
+
+
+def test_a_jpeg_whose_thumbnail_is_whole_but_not_itself(tmp_path: Path) -> None:
+    whole = write_picture(tmp_path / "a.jpg", np.zeros((64, 64, 3), np.uint8)).read_bytes()
+    with_thumbnail = whole[:2] + b"\xff\xe1" + struct.pack(">H", len(whole) + 2) + whole + whole[2:]
+    path = tmp_path / "b.jpg"
+    path.write_bytes(with_thumbnail)
+    assert read_image(path).shape == (64, 64, 3)
+    path.write_bytes(with_thumbnail[:-2])
+    assert "cut off" in refusal(path)
+
+
+def test_bytes_after_the_end_do_no_harm(tmp_path: Path, rgb: np.ndarray) -> None:
+    for suffix in (".png", ".jpg"):
+        path = write_picture(tmp_path / f"a{suffix}", rgb)
+        path.write_bytes(path.read_bytes() + b"\0" * 100)
+        assert read_image(path).shape == rgb.shape
+
+
+def test_damage_inside_a_png_is_refused(tmp_path: Path, rgb: np.ndarray, capfd: pytest.CaptureFixture[str]) -> None:
+    path = write_picture(tmp_path / "a.png", rgb)
+    data = bytearray(path.read_bytes())
+    middle = data.index(b"IDAT") + 20
+    data[middle] ^= 0xFF
+    path.write_bytes(data)
+    assert "damaged" in refusal(path)
+    assert "OpenCV" not in capfd.readouterr().err
+
+
+def test_missing_file_folder_pipe_and_odd_names(tmp_path: Path) -> None:
+    assert "does not exist" in refusal(tmp_path / "none.png")
+    assert "is a folder" in refusal(tmp_path)
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(tmp_path / "pipe.png")
+        assert "not an ordinary file" in refusal(tmp_path / "pipe.png")
+    with pytest.raises(DataError, match="null"):
+        read_image("a\0.png")
+
+
+def test_a_claim_of_too_many_pixels_is_refused_unread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "bomb.png"
+    path.write_bytes(png_bytes(b"\0", size=(100_000, 100_000), depth=8, colour_type=0))
+    assert "100000 x 100000 pixels" in refusal(path)
+    small = write_picture(tmp_path / "a.png", np.zeros((10, 10), np.uint8))
+    assert read_image(small, max_pixels=100).shape == (10, 10, 3)
+    assert "limit of 99" in refusal(small, max_pixels=99)
+    monkeypatch.setenv("LPSNET_MAX_PIXELS", "99")
+    assert "limit of 99" in refusal(small)
+    monkeypatch.setenv("LPSNET_MAX_PIXELS", "many")
+    with pytest.raises(DataError, match="LPSNET_MAX_PIXELS is 'many'"):
+        read_image(small)
+
+
+def test_no_pixels_and_floating_point_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(png_bytes(b"", size=(0, 4), depth=8, colour_type=0))
+    assert "4 x 0 pixels" in refusal(path)
+    cv2.imwrite(str(tmp_path / "a.tiff"), np.ones((4, 5, 3), np.float32))
+    assert "float32" in refusal(tmp_path / "a.tiff")
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.random.default_rng(0).integers(0, 256, (5, 7), dtype=np.uint8),
+        np.random.default_rng(0).integers(0, 65536, (5, 7), dtype=np.uint16),
+        np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8),
+    ],
+)
+def test_what_is_written_is_read_back(tmp_path: Path, array: np.ndarray) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(b"something else")
+    write_png(path, array)
+    np.testing.assert_array_equal(read_mask(path), array)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_a_written_file_has_the_usual_permissions(tmp_path: Path) -> None:
+    write_png(tmp_path / "a.png", np.zeros((2, 2), np.uint8))
+    (tmp_path / "b").touch()
+    assert stat.S_IMODE((tmp_path / "a.png").stat().st_mode) == stat.S_IMODE((tmp_path / "b").stat().st_mode)
+
+
+def test_writing_refuses_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="float64 of shape"):
+        write_png(tmp_path / "a.png", np.zeros((2, 2)))
+    with pytest.raises(DataError, match=r"shape \(0, 4\)"):
+        write_png(tmp_path / "a.png", np.zeros((0, 4), np.uint8))
+    with pytest.raises(DataError, match="No such file"):
+        write_png(tmp_path / "none" / "a.png", np.zeros((2, 2), np.uint8))
+    (tmp_path / "folder.png").mkdir()
+    with pytest.raises(DataError, match=r"folder\.png"):
+        write_png(tmp_path / "folder.png", np.zeros((2, 2), np.uint8))
+    assert [entry.name for entry in tmp_path.iterdir()] == ["folder.png"]  # no temporary file is left
+
+
+def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    path = tmp_path / "a.png"
+    write_png(path, np.zeros((2, 2), np.uint8))
+    before = path.read_bytes()
+    monkeypatch.setattr("os.replace", full)
+    with pytest.raises(DataError, match="No space left on device"):
+        write_png(path, np.ones((2, 2), np.uint8))
+    assert path.read_bytes() == before
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_reading_in_threads_leaves_the_log_level_as_it_was(tmp_path: Path, rgb: np.ndarray) -> None:
+    path = write_picture(tmp_path / "a.png", rgb)
+    log = getattr(cv2.utils, "logging", cv2)
+    level = log.getLogLevel()
+    threads = [threading.Thread(target=lambda: [read_image(path) for _ in range(50)]) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert log.getLogLevel() == level

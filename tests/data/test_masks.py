@@ -1,0 +1,76 @@
+"""Label files are read as the numbers they hold, whatever the format does to numbers."""
+
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+from picture_files import packed_rows, png_bytes, write_palette_png, write_picture
+
+from lpsnet.data.images import read_image, read_mask
+from lpsnet.errors import DataError
+
+COLOURS = [(10, 20, 30), (200, 100, 50), (0, 255, 0), (1, 2, 3)]
+
+
+@pytest.fixture
+def rgb() -> np.ndarray:
+    """A small picture in which no two channels are alike."""
+    return np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
+
+
+def test_a_mask_gives_the_numbers_in_the_file(tmp_path: Path) -> None:
+    ids = np.array([[0, 7, 255], [1, 2, 3]], np.uint8)
+    wide = ids.astype(np.uint16) * 200
+    np.testing.assert_array_equal(read_mask(write_picture(tmp_path / "a.png", ids)), ids)
+    np.testing.assert_array_equal(read_mask(write_picture(tmp_path / "a.tiff", ids)), ids)
+    read = read_mask(write_picture(tmp_path / "b.png", wide))
+    assert read.dtype == np.uint16
+    np.testing.assert_array_equal(read, wide)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4, 8])
+@pytest.mark.parametrize("palette", [True, False])
+def test_masks_of_few_bits_give_indices(tmp_path: Path, depth: int, palette: bool) -> None:
+    indices = np.random.default_rng(depth).integers(0, 2**depth, (7, 13), dtype=np.uint8)
+    path = tmp_path / "a.png"
+    if palette:
+        colours = np.random.default_rng(0).integers(0, 256, (2**depth, 3)).tolist()
+        write_palette_png(path, indices, colours, depth=depth)
+        np.testing.assert_array_equal(read_mask(path, expand_palette=True), np.array(colours, np.uint8)[indices])
+    else:
+        path.write_bytes(png_bytes(packed_rows(indices, depth), size=(7, 13), depth=depth, colour_type=0))
+    mask = read_mask(path)
+    assert mask.dtype == np.uint8
+    np.testing.assert_array_equal(mask, indices)
+
+
+def test_a_colour_mask_is_rgb_and_loses_alpha(tmp_path: Path, rgb: np.ndarray) -> None:
+    np.testing.assert_array_equal(read_mask(write_picture(tmp_path / "a.png", rgb)), rgb)
+    rgba = np.dstack([rgb, rgb[..., :1]])
+    np.testing.assert_array_equal(read_mask(write_picture(tmp_path / "b.png", rgba)), rgb)
+
+
+def bmp_bytes(indices: np.ndarray, colours: list[tuple[int, int, int]]) -> bytes:
+    """An 8 bit BMP file: rows from the bottom up, each filled to a multiple of four bytes."""
+    height, width = indices.shape
+    palette = b"".join(bytes((blue, green, red, 0)) for red, green, blue in colours)
+    rows = b"".join(bytes(row) + b"\0" * (-width % 4) for row in indices[::-1].tolist())
+    start = 14 + 40 + len(palette)
+    header = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 8, 0, len(rows), 0, 0, len(colours), 0)
+    return b"BM" + struct.pack("<IHHI", start + len(rows), 0, 0, start) + header + palette + rows
+
+
+def test_a_bmp_mask_gives_indices(tmp_path: Path) -> None:
+    indices = np.array([[0, 1, 2], [3, 2, 1]], np.uint8)
+    path = tmp_path / "a.bmp"
+    path.write_bytes(bmp_bytes(indices, COLOURS))
+    np.testing.assert_array_equal(read_mask(path), indices)
+    np.testing.assert_array_equal(read_image(path), np.array(COLOURS, np.uint8)[indices])
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".webp"])
+def test_masks_in_lossy_formats_are_refused(tmp_path: Path, rgb: np.ndarray, suffix: str) -> None:
+    path = write_picture(tmp_path / f"a{suffix}", rgb)
+    with pytest.raises(DataError, match="changes ids; save labels as PNG"):
+        read_mask(path)

@@ -1,0 +1,75 @@
+"""The proof of an export, with sessions whose distance from the network is known."""
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from lpsnet.data.labels import LabelSpace  # noqa: E402
+from lpsnet.deployment.runtimes.fake import FakeSession  # noqa: E402
+from lpsnet.errors import ModelFileError  # noqa: E402
+from lpsnet.export.verification import Bounds, verify  # noqa: E402
+from lpsnet.model.network import create_model  # noqa: E402
+from lpsnet.record import ModelRecord  # noqa: E402
+
+torch.manual_seed(0)
+NET = create_model("tiny", num_classes=3).eval()
+RECORD = ModelRecord(architecture="tiny", label_space=LabelSpace.numbered(3))
+
+
+@torch.inference_mode()
+def _network_scores(image: np.ndarray) -> np.ndarray:
+    scores: np.ndarray = NET(torch.from_numpy(image)).numpy().copy()
+    return scores
+
+
+def _off(image: np.ndarray) -> np.ndarray:
+    """One score is off by a thousandth of the range."""
+    scores = _network_scores(image)
+    scores[0, 1, 0, 0] += 0.001 * np.ptp(scores)
+    return scores
+
+
+def test_the_network_itself_passes() -> None:
+    checks = verify(NET, FakeSession(_network_scores), record=RECORD, sizes=[(40, 50)])
+    assert [(check.picture, check.size) for check in checks] == [("noise", (40, 50)), ("smooth", (40, 50))]
+    assert {(check.score_difference, check.label_agreement) for check in checks} == {(0, 100)}
+
+
+def test_every_picture_is_compared_at_every_size() -> None:
+    session = FakeSession(_network_scores)
+    picture = np.zeros((10, 20, 3), np.uint8)
+    verify(NET, session, record=RECORD, sizes=[(40, 50), (33, 47)], pictures=[picture])
+    assert session.shapes == 3 * [((1, 3, 40, 50),)] + 3 * [((1, 3, 33, 47),)]
+
+
+def test_the_difference_is_a_share_of_the_range() -> None:
+    checks = verify(NET, FakeSession(_off), record=RECORD, sizes=[(64, 64)], bounds=Bounds(0.0011, 50))
+    assert [check.score_difference for check in checks] == pytest.approx([0.001, 0.001], rel=1e-2)
+    with pytest.raises(ModelFileError, match=r"differs by 0.001 of the range .* \(at most 0.0009 is allowed\)"):
+        verify(NET, FakeSession(_off), record=RECORD, sizes=[(64, 64)], bounds=Bounds(0.0009, 50))
+
+
+def test_labels_alone_can_fail_a_file() -> None:
+    def swapped(image: np.ndarray) -> np.ndarray:
+        return np.ascontiguousarray(_network_scores(image)[:, ::-1])
+
+    with pytest.raises(ModelFileError, match="% of the pixels the same label"):
+        verify(NET, FakeSession(swapped), record=RECORD, sizes=[(64, 64)], bounds=Bounds(1e9, 99.9))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_scores_that_are_not_finite_fail(value: float) -> None:
+    def broken(image: np.ndarray) -> np.ndarray:
+        scores = _network_scores(image)
+        scores[0, 0, 0, 0] = value
+        return scores
+
+    with pytest.raises(ModelFileError, match="not the network"):
+        verify(NET, FakeSession(broken), record=RECORD, sizes=[(64, 64)], bounds=Bounds(1e30, 0))
+
+
+def test_scores_of_another_shape_fail() -> None:
+    session = FakeSession(lambda image: _network_scores(image)[..., 1:])
+    with pytest.raises(ModelFileError, match="scores of shape"):
+        verify(NET, session, record=RECORD, sizes=[(64, 64)])

@@ -1,0 +1,91 @@
+"""Recipes: the paper's numbers, overriding, reading from YAML, and refusing what cannot be."""
+
+from pathlib import Path
+
+import pytest
+
+from lpsnet.errors import RunError
+from lpsnet.training.recipe import RECIPES, get_recipe, parse_overrides
+
+# Section 4.2: iterations, batch size, learning rate, crop, loss, needs pre-training
+PAPER = {
+    "paper_cityscapes": (90_000, 16, 0.01, (768, 768), "cross_entropy", False),
+    "paper_cityscapes_strong": (180_000, 16, 0.01, (768, 1536), "ohem", True),
+    "paper_bdd100k": (180_000, 16, 0.01, (720, 1280), "ohem", True),
+    "paper_camvid": (40_000, 12, 0.03, (720, 960), "ohem", True),
+}
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_the_papers_numbers(name: str) -> None:
+    r = get_recipe(name)
+    assert (r.iterations, r.batch_size, r.learning_rate, r.crop_size, r.loss, r.init_required) == PAPER[name]
+    assert (r.momentum, r.weight_decay, r.poly_power, r.scale) == (0.9, 5e-4, 0.9, (0.5, 2.0))
+    assert (r.form, r.class_weights, r.loss_stride) == ("reparameterised", "none", 1)
+    assert "Section 4.2" in r.source
+
+
+def test_poly_learning_rate_by_hand() -> None:
+    recipe = get_recipe("paper_cityscapes")
+    assert recipe.learning_rate_at(0, 90_000) == 0.01
+    assert recipe.learning_rate_at(45_000, 90_000) == pytest.approx(0.01 * 0.5**0.9)
+    warm = recipe.with_overrides({"warmup_iterations": 9})
+    assert warm.learning_rate_at(4, 10**9) == pytest.approx(0.005)
+    assert warm.learning_rate_at(9, 10**9) == pytest.approx(0.01)
+
+
+def test_epochs_and_iterations_replace_each_other() -> None:
+    recipe = get_recipe("paper_cityscapes").with_overrides({"epochs": 2, "batch_size": 10})
+    assert recipe.iterations is None
+    assert recipe.num_iterations(365) == 73
+    assert recipe.with_overrides({"iterations": 7}).num_iterations(365) == 7
+
+
+def test_overrides_are_read_as_people_write_them() -> None:
+    texts = ["learning_rate=0.1", "crop_size=360x480", "scale=0.5,2", "loss=ohem", "init_required=false", "seed=3"]
+    values = parse_overrides(texts)
+    assert values["crop_size"] == [360, 480]
+    recipe = get_recipe("paper_camvid").with_overrides(values)
+    assert (recipe.crop_size, recipe.scale, recipe.seed, recipe.init_required) == ((360, 480), (0.5, 2.0), 3, False)
+
+
+@pytest.mark.parametrize(
+    ("settings", "part"),
+    [
+        (["learning_rat=1"], "did you mean 'learning_rate'"),
+        (["learning_rate"], "key=value"),
+        (["learning_rate=fast"], "learning_rate"),
+        (["learning_rate=-1"], "learning_rate"),
+        (["crop_size=0x10"], "crop_size"),
+        (["scale=2,1"], "scale"),
+        (["iterations=null"], "exactly one of iterations and epochs"),
+        (["loss=focal"], "loss"),
+    ],
+)
+def test_bad_overrides_get_one_line(settings: list[str], part: str) -> None:
+    with pytest.raises(RunError, match=part) as caught:
+        get_recipe("paper_cityscapes").with_overrides(parse_overrides(settings))
+    assert "\n" not in str(caught.value)
+
+
+def test_yaml_recipe(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("base: camvid_small\nepochs: 3\nflip: 0\n", encoding="utf-8")
+    assert get_recipe(str(path)) == RECIPES["camvid_small"].with_overrides({"name": "mine", "epochs": 3, "flip": 0})
+
+
+@pytest.mark.parametrize(
+    "text", ["- a\n", "base: nothing\n", "!!python/object:os.system {}\n", "epochs: [\n", "1: 2\n", "\x00", "epochs: 1\nx: 2\n"]
+)
+def test_bad_yaml_gets_one_line(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(RunError) as caught:
+        get_recipe(str(path))
+    assert "\n" not in str(caught.value)
+    assert "bad.yaml" in str(caught.value)
+
+
+def test_unknown_recipe_suggests_the_nearest() -> None:
+    with pytest.raises(RunError, match="did you mean 'camvid_small'"):
+        get_recipe("camvid_smal")

@@ -1,0 +1,149 @@
+"""A run as a whole: it learns, it can be killed at any moment and go on, and its folder is not shared or overwritten."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from lpsnet.errors import RunError
+from lpsnet.files import locked_folder
+from lpsnet.model.checkpoint import load_checkpoint
+from lpsnet.model.network import create_model
+from lpsnet.training.run import Status
+from lpsnet.training.state import MovingAverage
+from lpsnet.training.trainer import train
+
+sys.path.insert(0, str(Path(__file__).parent))
+from training_run import RUN
+
+SCRIPT = Path(__file__).parent / "training_run.py"
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("undisturbed") / "run"
+    train(RUN, out)
+    return out
+
+
+def losses(out: Path) -> dict[int, float]:
+    with (out / "log.csv").open(newline="", encoding="utf-8") as file:
+        return {int(row["iteration"]): float(row["loss"]) for row in csv.DictReader(file)}
+
+
+def assert_same_run(out: Path, other: Path) -> None:
+    assert losses(out) == losses(other)
+    ours, theirs = load_file(out / "model.safetensors"), load_file(other / "model.safetensors")
+    assert ours.keys() == theirs.keys()
+    for name, value in ours.items():
+        assert torch.equal(value, theirs[name]), name
+
+
+def start(out: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen([sys.executable, SCRIPT, out, "--resume"], stdout=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize("kill_at", [(2, 11), (5, 6, 19)])
+def test_killed_at_any_moment_it_goes_on_as_if_nothing_had_happened(
+    undisturbed: Path, tmp_path: Path, kill_at: tuple[int, ...]
+) -> None:
+    for iteration in kill_at:
+        process = start(tmp_path)
+        assert process.stdout is not None
+        for line in process.stdout:
+            if int(line) >= iteration:
+                os.kill(process.pid, signal.SIGKILL)
+                break
+        process.wait()
+    process = start(tmp_path)
+    assert process.wait() == 0
+    assert sorted(losses(tmp_path)) == list(range(1, 25))
+    assert_same_run(tmp_path, undisturbed)
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_does_not(undisturbed: Path, tmp_path: Path) -> None:
+    train(RUN, tmp_path / "same")
+    assert_same_run(tmp_path / "same", undisturbed)
+    train(replace(RUN, recipe=RUN.recipe.with_overrides({"seed": 1})), tmp_path / "other")
+    assert losses(tmp_path / "other") != losses(undisturbed)
+
+
+def test_loss_falls_and_the_record_tells_the_run(undisturbed: Path) -> None:
+    curve = losses(undisturbed)
+    assert sum(curve[i] for i in range(20, 25)) < 0.8 * sum(curve[i] for i in range(1, 6))
+    network = load_checkpoint(undisturbed / "model.safetensors")
+    assert network.architecture == RUN.architecture
+    from lpsnet.deployment.model_file import read_record
+
+    record = read_record(undisturbed / "model.safetensors")
+    assert record.input_size == (48, 64)
+    assert record.training["recipe"] == RUN.recipe.model_dump(mode="json")
+    assert record.training["iterations"] == 24
+    assert 0 <= record.scores["val"]["miou"] <= 100
+
+
+def test_a_folder_with_a_run_is_refused_without_resume(undisturbed: Path) -> None:
+    with pytest.raises(RunError, match="already holds a run; go on with --resume"):
+        train(RUN, undisturbed)
+
+
+def test_resuming_with_other_settings_says_which(undisturbed: Path) -> None:
+    other = replace(RUN, recipe=RUN.recipe.with_overrides({"learning_rate": 0.5}))
+    with pytest.raises(RunError, match=r"recipe.learning_rate = 0.05, not 0.5"):
+        train(other, undisturbed, resume=True)
+
+
+def test_a_finished_run_resumes_to_the_same_model(undisturbed: Path) -> None:
+    before = load_file(undisturbed / "model.safetensors")
+    seen: list[Status] = []
+    train(RUN, undisturbed, resume=True, on_status=seen.append)
+    assert seen == []
+    assert all(torch.equal(value, before[name]) for name, value in load_file(undisturbed / "model.safetensors").items())
+
+
+def test_two_runs_cannot_share_a_folder(tmp_path: Path) -> None:
+    with locked_folder(tmp_path), pytest.raises(RunError, match="in use by process"):
+        train(RUN, tmp_path)
+
+
+def test_a_recipe_that_presumes_pretraining_says_so(tmp_path: Path) -> None:
+    run = replace(RUN, recipe=RUN.recipe.with_overrides({"init_required": True}))
+    with pytest.raises(RunError, match="--init"):
+        train(run, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_starting_from_a_checkpoint_of_another_class_count(undisturbed: Path, tmp_path: Path) -> None:
+    run = replace(RUN, init=undisturbed / "model.safetensors", data="scenes:size=48x64,num_train=2,num_val=1,seed=9")
+    result = train(replace(run, recipe=RUN.recipe.with_overrides({"iterations": 1, "learning_rate": 1e-9})), tmp_path)
+    before, after = load_file(undisturbed / "model.safetensors"), load_file(result.model)
+    for name, value in before.items():
+        if name.endswith("weight"):
+            assert torch.allclose(value, after[name], atol=1e-6), name
+
+
+def test_moving_average_by_hand() -> None:
+    network = create_model("tiny", num_classes=2)
+    average = MovingAverage.of(network, decay=0.9)
+    name = "head.weight"
+    expected = network.state_dict()[name].clone()
+    for iteration in range(100):
+        with torch.no_grad():
+            network.head.weight.add_(1)
+        average.update(network, iteration)
+        decay = min(0.9, (1 + iteration) / (10 + iteration))
+        expected = decay * expected + (1 - decay) * network.head.weight.detach()
+    assert torch.allclose(average.values[name], expected, atol=1e-4)
+
+
+def test_a_loss_that_explodes_stops_the_run_with_advice(tmp_path: Path) -> None:
+    run = replace(RUN, recipe=RUN.recipe.with_overrides({"learning_rate": 1e30, "warmup_iterations": 0}))
+    with pytest.raises(RunError, match="lower learning rate"):
+        train(run, tmp_path)
