@@ -11,7 +11,11 @@ import click
 import typer
 
 import lpsnet
-from lpsnet.cli import data, demo, models, running, training
+import lpsnet.cli.data as data
+import lpsnet.cli.demo as demo
+import lpsnet.cli.models as models
+import lpsnet.cli.running as running
+import lpsnet.cli.training as training
 from lpsnet.errors import LpsnetError
 
 app = typer.Typer(

@@ -42,9 +42,7 @@ def segment(
     segmenter = Segmenter(model, runtime=runtime, precision=precision, threads=threads, input_size=parse_size(size))
     outcomes = []
     with _progress("segmenting", len(pictures), json_to) as (progress, task):
-        for outcome in segment_pictures(
-            segmenter, pictures, out, label_space=segmenter.label_space, opacity=opacity
-        ):
+        for outcome in segment_pictures(segmenter, pictures, out, label_space=segmenter.label_space, opacity=opacity):
             outcomes.append(outcome)
             progress.advance(task)
     failed = [outcome for outcome in outcomes if outcome.problem]
@@ -108,7 +106,7 @@ def evaluate(
     next_command("lpsnet", "segment", "PICTURE", "--model", model, "--out", "segmented", json_to=json_to)
 
 
-class _progress:  # noqa: N801 — used like a function
+class _progress:
     """A bar while pictures are worked on, on standard error."""
 
     def __init__(self, what: str, total: int, json_to: str | None) -> None:

@@ -59,7 +59,9 @@ class Machine:
     @property
     def identity(self) -> str:
         """One line by which latencies are told apart: board, processor and cores, GPUs and power mode."""
-        cores = f"{self.num_cores} cores, {self.num_threads} threads" if self.num_cores else f"{self.num_threads} threads"
+        cores = (
+            f"{self.num_cores} cores, {self.num_threads} threads" if self.num_cores else f"{self.num_threads} threads"
+        )
         parts = [self.board, f"{self.cpu} ({cores})", *self.gpus, self.power_mode and f"power mode {self.power_mode}"]
         return "; ".join(part for part in parts if part)
 

@@ -105,7 +105,7 @@ def _expand(text: str) -> Iterator[Source]:
     elif path.exists():
         yield Source(path, Path(path.stem))
     else:
-        for name in sorted(glob.glob(str(path), recursive=True)):
+        for name in sorted(glob.glob(str(path), recursive=True)):  # noqa: PTH207 — Path.glob takes no absolute pattern
             if _is_picture(Path(name)):
                 yield Source(Path(name), Path(Path(name).stem))
 

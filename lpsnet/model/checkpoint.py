@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from lpsnet import __version__
@@ -22,6 +22,7 @@ from lpsnet.model.network import Network
 from lpsnet.record import RECORD_KEY, ModelRecord
 
 SUFFIX = ".safetensors"
+_NUM_BLOCKS_UNCHECKED = 1_000  # a record naming more is held against the tensors before such a network is built
 
 
 def default_record(net: Network, *, label_space: LabelSpace | None = None) -> ModelRecord:
@@ -61,7 +62,7 @@ def save_checkpoint(
         as_type = f" as {str(dtype).removeprefix('torch.')}" if dtype else ""
         raise ModelFileError(f"not saved to {path}: weights{as_type} hold infinities or NaNs: {some(broken)}")
     with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata={RECORD_KEY: record.to_json(), "format": "pt"})
+        temporary.write_bytes(save(tensors, metadata={RECORD_KEY: record.to_json(), "format": "pt"}))
 
 
 def load_checkpoint(path: str | Path, *, num_classes: int | None = None) -> Network:
@@ -158,11 +159,14 @@ def _read(path: str | Path) -> tuple[ModelRecord, Network, dict[str, Tensor]]:
     record = read_record(path)
     if record.architecture is None:
         raise ModelFileError(f"{path} is a model of another kind: its record names no architecture")
-    net = _described_by(record, record.architecture, path)
     try:
         tensors = load_file(path)
     except (SafetensorError, OSError, ValueError, KeyError) as error:
         raise ModelFileError(f"{path} is not a whole safetensors file: {error}; copy or save it again") from None
+    num_blocks = record.architecture.num_paths * sum(record.architecture.blocks)
+    if num_blocks > max(len(tensors), _NUM_BLOCKS_UNCHECKED):
+        raise ModelFileError(f"{path} has {len(tensors)} tensors, too few for the {num_blocks} blocks its record names")
+    net = _described_by(record, record.architecture, path)
     return record, net, fitting(tensors, net.state_dict(), source=path)
 
 

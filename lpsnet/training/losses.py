@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812 — the field's name for it
+from torch.nn import functional as F
 
 from lpsnet.data.labels import IGNORE_INDEX
 

@@ -1,34 +1,37 @@
-"""A network in training, as a segmenter: picture in, label map out, the way a deployed model does it."""
+"""A network in training as a segmenter, so that it is scored exactly as its model file will be."""
 
-from typing import Any
+from typing import Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lpsnet.deployment.label_map import label_map
+from lpsnet.deployment.runtimes.session import Precision
+from lpsnet.deployment.segmenter import Segmenter
 from lpsnet.model.network import Network
 from lpsnet.record import ModelRecord
-from lpsnet.training.step import normalise
 
 
-class NetworkSegmenter:
-    """Segments pictures with a torch network in f32, at the pictures' own size."""
+def network_segmenter(network: Network, record: ModelRecord, *, device: torch.device) -> Segmenter:
+    """A segmenter that runs `network` as it is, in f32 and in eval mode, on `device`."""
+    return Segmenter.from_session(_NetworkSession(network, device), record)
 
-    def __init__(self, network: Network, record: ModelRecord, *, device: torch.device) -> None:
-        self._network = network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._record = record
+
+class _NetworkSession:
+    """See `Session`."""
+
+    runtime: Final = "pytorch"
+    precision: Final[Precision] = "f32"
+
+    def __init__(self, network: Network, device: torch.device) -> None:
+        self._network = network.eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._device = device
-
-    @property
-    def protocol(self) -> dict[str, Any]:
-        """How scores measured with this segmenter were got."""
-        return {"runtime": "pytorch", "precision": "f32", "input_size": None}
+        self.engine = f"torch {torch.__version__} on {device.type}"
+        self.num_threads = torch.get_num_threads()
 
     @torch.inference_mode()
-    def __call__(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """H x W x 3 uint8 RGB to H x W uint8 class ids."""
-        batch = torch.from_numpy(image)[None].to(self._device)
-        logits = self._network(normalise(batch, self._record.normalisation))[0].float().cpu().numpy()
-        height, width = image.shape[:2]
-        return label_map(logits, (height, width), align_corners=self._record.align_corners)
+    def run(self, *inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+        (image,) = inputs
+        batch = torch.from_numpy(image).to(self._device, memory_format=torch.channels_last)
+        scores: NDArray[np.float32] = self._network(batch).float().cpu().numpy()
+        return scores

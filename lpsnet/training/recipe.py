@@ -117,7 +117,7 @@ class Recipe(BaseModel):
 
     def learning_rate_at(self, iteration: int, num_iterations: int) -> float:
         """The learning rate of step `iteration` (from 0): linear warm-up, then the 'poly' rule of Section 4.2."""
-        poly = self.learning_rate * (1 - iteration / num_iterations) ** self.poly_power
+        poly: float = self.learning_rate * (1 - iteration / num_iterations) ** self.poly_power
         return poly * min(1.0, (iteration + 1) / (self.warmup_iterations + 1))
 
     def with_overrides(self, overrides: Mapping[str, Any]) -> Self:

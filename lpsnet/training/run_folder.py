@@ -10,6 +10,8 @@ from typing import Any
 from lpsnet.errors import RunError
 from lpsnet.files import atomic_path, write_text
 
+LOG_COLUMNS = ("iteration", "loss", "learning_rate", "pictures_per_second")
+
 # Settings of a recipe that change how fast a run goes and not what comes out of it; a resumed run may change them.
 _FREE_SETTINGS = ("num_workers", "cache_mib", "evaluate_every")
 
@@ -77,7 +79,7 @@ class RunFolder:
         if self.log.exists():
             rows = [row for row in self.read_log() if int(row["iteration"]) <= iteration]
             with atomic_path(self.log) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-                writer = csv.DictWriter(file, _LOG_COLUMNS)
+                writer = csv.DictWriter(file, LOG_COLUMNS)
                 writer.writeheader()
                 writer.writerows(rows)
         if self.evaluations.exists():
@@ -88,7 +90,7 @@ class RunFolder:
         """Add lines to `log.csv`."""
         new = not self.log.exists()
         with self.log.open("a", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, _LOG_COLUMNS)
+            writer = csv.DictWriter(file, LOG_COLUMNS)
             if new:
                 writer.writeheader()
             writer.writerows(rows)
@@ -101,7 +103,7 @@ class RunFolder:
     def read_log(self) -> list[dict[str, str]]:
         """The whole lines of `log.csv`; a last one cut off by a crash is left out."""
         with self.log.open(newline="", encoding="utf-8") as file:
-            return [row for row in csv.DictReader(file) if all(row.get(column) for column in _LOG_COLUMNS)]
+            return [row for row in csv.DictReader(file) if all(row.get(column) for column in LOG_COLUMNS)]
 
     def read_evaluations(self) -> list[dict[str, Any]]:
         """The whole lines of `evaluations.jsonl`; a last one cut off by a crash is left out."""
@@ -109,9 +111,6 @@ class RunFolder:
             return []
         lines = self.evaluations.read_text(encoding="utf-8").split("\n")[:-1]
         return [json.loads(line) for line in lines]
-
-
-_LOG_COLUMNS = ("iteration", "loss", "learning_rate", "pictures_per_second")
 
 
 def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:

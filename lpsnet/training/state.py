@@ -39,7 +39,7 @@ class MovingAverage:
 
     @torch.no_grad()
     def update(self, network: nn.Module, iteration: int) -> None:
-        """Take in the network after step `iteration` (from 0); early steps weigh more, so that no start-up bias stays."""
+        """Take in the network after step `iteration` (from 0); early steps weigh more, against a start-up bias."""
         decay = min(self.decay, (1 + iteration) / (10 + iteration))
         for name, value in network.state_dict().items():
             if value.is_floating_point():

@@ -1,4 +1,4 @@
-"""The parts of one optimiser step that others check or reuse: normalising, the global mean of the loss, frozen statistics."""
+"""Parts of an optimiser step: normalising, the loss averaged over all processes, frozen batch norm."""
 
 import torch
 from accelerate import Accelerator
@@ -21,7 +21,8 @@ def global_mean(total: Tensor, weight: Tensor, accelerator: Accelerator) -> Tens
     there is no labelled pixel at all.
     """
     everyone: Tensor = accelerator.reduce(weight.detach(), "sum")
-    return total * accelerator.num_processes / everyone.clamp(min=torch.finfo(torch.float32).tiny)
+    mean: Tensor = total * accelerator.num_processes / everyone.clamp(min=torch.finfo(torch.float32).tiny)
+    return mean
 
 
 def set_training_mode(model: nn.Module, *, freeze_batch_norm: bool) -> None:

@@ -30,10 +30,10 @@ from lpsnet.model.network import Network, create_model
 from lpsnet.record import ModelRecord, Normalisation
 from lpsnet.training.batches import Batches
 from lpsnet.training.losses import Criterion, log_class_weights
-from lpsnet.training.network_segmenter import NetworkSegmenter
+from lpsnet.training.network_segmenter import network_segmenter
 from lpsnet.training.recipe import Recipe
 from lpsnet.training.run import Status, TrainingResult, TrainingRun
-from lpsnet.training.run_folder import RunFolder
+from lpsnet.training.run_folder import LOG_COLUMNS, RunFolder
 from lpsnet.training.state import MovingAverage, TrainingState
 from lpsnet.training.step import global_mean, normalise, set_training_mode
 
@@ -207,7 +207,7 @@ class _Training:
         if self.accelerator.num_processes == 1:
             return network
         if self.accelerator.device.type == "cuda" and not self.recipe.freeze_batch_norm:
-            nn.SyncBatchNorm.convert_sync_batchnorm(network)
+            nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
         wrapped: nn.Module = self.accelerator.prepare_model(network)
         return wrapped
 
@@ -222,7 +222,7 @@ class _Training:
         total, weight = self.criterion(logits, labels.to(device))
         loss = global_mean(total, weight, self.accelerator)
         optimiser.zero_grad(set_to_none=True)
-        scaler.scale(loss).backward()
+        scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         scaler.step(optimiser)
         scaler.update()
         if self.state.average is not None:
@@ -268,8 +268,9 @@ class _Training:
         """The scores on the validation split, written to the logs; None if it is trained on, or there is none."""
         if "val" not in self.dataset.splits or "val" in self.run.split.split("+"):
             return None
-        segmenter = NetworkSegmenter(network, self._record(None), device=self.accelerator.device)
-        evaluation = evaluate(segmenter, self.dataset.split("val"), protocol=segmenter.protocol)
+        segmenter = network_segmenter(network, self._record(None), device=self.accelerator.device)
+        protocol = {"data": self.run.data, **segmenter.protocol}
+        evaluation = evaluate(segmenter, self.dataset.split("val"), protocol=protocol)
         self.folder.append_evaluation({"iteration": self.state.iteration, **evaluation.summary()})
         if self.writer is not None:
             self.writer.add_scalar("val/miou", evaluation.scores.miou, self.state.iteration)
@@ -278,8 +279,8 @@ class _Training:
     def _write_log(self, rows: list[tuple[int, Tensor, float, float]]) -> None:
         assert self.writer is not None
         self.folder.append_log(
-            {"iteration": i, "loss": f"{loss.item():.8g}", "learning_rate": f"{lr:.8g}", "pictures_per_second": f"{r:.2f}"}
-            for i, loss, lr, r in rows
+            dict(zip(LOG_COLUMNS, (i, f"{loss.item():.8g}", f"{lr:.8g}", f"{rate:.2f}"), strict=True))
+            for i, loss, lr, rate in rows
         )
         for iteration, loss, learning_rate, rate in rows:
             self.writer.add_scalar("train/loss", loss.item(), iteration)
@@ -367,11 +368,11 @@ def _computes_bf16(device: torch.device) -> bool:
     """Whether bf16 is faster than f32 here, not merely possible: it needs instructions of its own."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device.type == "cpu" and bool(torch.cpu._is_avx512_bf16_supported())
+    return device.type == "cpu" and bool(torch.cpu._is_avx512_bf16_supported())  # type: ignore[no-untyped-call]
 
 
 def _has_mps() -> bool:
-    return torch.backends.mps.is_available() and os.environ.get("ACCELERATE_USE_CPU") != "true"
+    return bool(torch.backends.mps.is_available()) and os.environ.get("ACCELERATE_USE_CPU") != "true"
 
 
 def _picture_size(split: Split) -> tuple[int, int]:

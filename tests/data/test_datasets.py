@@ -140,7 +140,8 @@ def test_colours_to_draw_with(tmp_path: Path) -> None:
 def test_folders_of_mmsegmentation_with_suffixes(tmp_path: Path) -> None:
     write_picture(tmp_path / "img_dir" / "train" / "x" / "a_img.jpg", IMAGE)
     write_picture(tmp_path / "ann_dir" / "train" / "x" / "a_labelTrainIds.png", ids(0))
-    text = "names: [road]\nimages: img_dir/{split}\nmasks: ann_dir/{split}\nimage_suffix: _img\nmask_suffix: _labelTrainIds.png"
+    places = "images: img_dir/{split}\nmasks: ann_dir/{split}"
+    text = f"names: [road]\n{places}\nimage_suffix: _img\nmask_suffix: _labelTrainIds.png"
     assert open_dataset(describe(tmp_path, text)).split("train").names == ("x/a",)
 
 
@@ -163,11 +164,17 @@ def test_pictures_and_masks_in_one_folder(tmp_path: Path, images: str, masks: st
 
 def test_patterns_and_several_places(tmp_path: Path) -> None:
     for day in ("mon", "tue"):
-        write_picture(tmp_path / day / "cam" / f"{day}.jpg", IMAGE)
-        write_picture(tmp_path / day / "seg" / f"{day}.png", ids(0))
-    text = "names: [road]\nimages: {train: [mon/cam, 'tue/c*/*.jpg']}\nmasks: {train: [mon/seg, tue/seg]}"
-    dataset = open_dataset(describe(tmp_path, text))
-    assert dataset.split("train").names == ("mon", "cam/tue") or dataset.split("train").names == ("mon", "tue")
+        write_picture(tmp_path / day / "cam" / "1.jpg", IMAGE)
+        write_picture(tmp_path / day / "seg" / "1.png", ids(0))
+    patterns = "names: [road]\nimages: {train: '*/cam/*.jpg'}\nmasks: {train: '*/seg/*.png'}"
+    dataset = open_dataset(describe(tmp_path, patterns))
+    assert dataset.split("train").names == ("mon/1", "tue/1")
+    assert dataset.split("train")[1].labels.max() == 0
+    deep = "names: [road]\nimages: {train: 'mon/cam/**/*.jpg'}\nmasks: {train: mon/seg}"
+    assert open_dataset(describe(tmp_path, deep)).split("train").names == ("1",)
+    places = "names: [road]\nimages: {train: [mon/cam, tue/cam/1.jpg]}\nmasks: {train: [mon/seg, tue/seg]}"
+    with pytest.raises(DataError, match="split 'train' has 2 pictures named '1'"):
+        open_dataset(describe(tmp_path, places)).split("train")
 
 
 def test_lists_that_choose_from_shared_folders(tmp_path: Path) -> None:
@@ -253,58 +260,6 @@ def test_opening_reads_no_pixels(tmp_path: Path) -> None:
     split = open_dataset(describe(tmp_path, "names: [road]")).split("train")
     with pytest.raises(DataError, match="is not a picture"):
         split.image(0)
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("nmaes: [a]", "unknown key 'nmaes'; did you mean 'names'?"),
-        ("names: [a]\ncolors: [[1, 2, 3]]", "unknown key 'colors'; did you mean 'colours'?"),
-        ("names: 3", "'names' is not usable"),
-        ("names: [yes, no]", "quote yes, no, 1"),
-        ("names: []", "'names' is missing"),
-        ("images: images", "'names' is missing"),
-        ("names: [a, a]", "uses a class name twice"),
-        ("names: [a]\npath: nowhere", "nowhere does not exist"),
-        ("names: [a]\nimages: pictures/{split}", "nothing like"),
-        ("names: [a]\nimages: {train: pictures}", "pictures does not exist"),
-        ("names: [a]\nmasks: {trian: masks/train}", "'masks' has split 'trian'"),
-        ("names: [a]\nmask_suffix: _L", "look at 'mask_suffix'"),
-        ("names: [a]\nimage_suffix: _L", "has no pictures; look at 'images' and 'image_suffix'"),
-        ("names: [a]\nids: [1, 2]", "'ids' has 2 entries for 1 classes"),
-        ("names: [a, b]\nids: [1, 1]", "id 1 is given two meanings"),
-        ("names: [a]\nids: {1: b}", "unknown class 'b'"),
-        ("names: [a]\nids: {1: 1}", "'ids' names class 1; 0 to 0 are possible"),
-        ("names: [a]\nids: {70000: a}", "id 70000 cannot stand in a label file"),
-        ("names: [a]\nignore: [0]", "id 0 is in 'ignore' and also has a class"),
-        ("names: [a]\nignore: [[0, 0, 0]]", "'ignore' lists colours"),
-        ("names: [a]\ncolour_map: {b: [0, 0, 0]}", "'colour_map': unknown class 'b'"),
-        ("names: [a, b]\ncolour_map: {b: [0, 0, 0]}", "'colour_map' has no colour for class 'a'"),
-        ("colour_map: {a: [0, 0, 0], b: [0, 0, 0]}", "colour (0, 0, 0) is given two meanings"),
-        ("colour_map: {a: [0, 0, 256]}", "'colour_map' is not usable"),
-        ("colour_map: {a: [0, 0, 1]}\nids: [1]", "exclude each other"),
-        ("names: [a]\ncolours: [[1, 2, 3], [4, 5, 6]]", "1 names but 2 colours"),
-        ("names: [a]\nval_fraction: 0.5", "'images' has splits already"),
-        ("names: [a]\nval_fraction: 1.5", "'val_fraction' is not usable"),
-        ("names: [a]\nlists: '{split}.txt'", "'images' is a folder that all splits share"),
-        ("- a\n- b", "is no description of a data set"),
-        ("", "is no description of a data set"),
-        ("names: [a", "this is not YAML"),
-        ("names: !!python/object/apply:os.getcwd []", "this is not YAML"),
-    ],
-)
-def test_descriptions_that_are_refused(tmp_path: Path, text: str, expected: str) -> None:
-    write_pairs(tmp_path)
-    path = describe(tmp_path, text)
-    message = refusal(path)
-    assert expected in message
-    assert str(path) in message
-
-
-@pytest.mark.parametrize("content", [b"\xff\xfe\x00names", b"names: [a]\x00"])
-def test_what_is_no_text_is_refused(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "data.yaml").write_bytes(content)
-    assert "is not a YAML text file" in refusal(tmp_path / "data.yaml")
 
 
 def test_texts_that_name_no_data_set(tmp_path: Path) -> None:

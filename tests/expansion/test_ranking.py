@@ -2,6 +2,7 @@
 
 import random
 from dataclasses import dataclass
+from fractions import Fraction
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -41,21 +42,21 @@ def inside(point: Point, dice: random.Random) -> Point:
     return at(round(score.miou + shift * score.spread, 6), ms)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(points(8, 10), st.lists(points(8, 10), min_size=1, max_size=4), st.integers())
 def test_no_number_inside_the_intervals_makes_a_rival_that_is_not_named(
     parent: Point, candidates: list[Point], seed: int
 ) -> None:
     decision = decide(parent, candidates)
     dice = random.Random(seed)
-    for _ in range(60):
+    for _ in range(40):
         other = decide(inside(parent, dice), [inside(candidate, dice) for candidate in candidates])
         if decision.settled:
             assert other.chosen == decision.chosen
         elif other.chosen is None:
             assert decision.chosen is None or decision.gain_in_doubt
         elif other.chosen != decision.chosen:
-            assert other.chosen in decision.rivals or (decision.gain_in_doubt and len(decision.rivals) > 0)
+            assert other.chosen in decision.rivals
 
 
 @settings(max_examples=100, deadline=None)
@@ -128,6 +129,8 @@ def test_a_stop_is_open_if_a_candidate_may_gain() -> None:
 
 
 def test_the_quotient_in_points_a_millisecond() -> None:
-    assert miou_per_ms(at(24.1, 0.38), at(41.4, 0.49)) == 173 / 1.1  # Table 4, step 1: 17.3 points in 0.11 ms
+    assert miou_per_ms(at(24.1, 0.38), at(41.4, 0.49)) == float(
+        Fraction(1730, 11)
+    )  # Table 4, step 1: 17.3 points in 0.11 ms
     assert miou_per_ms(at(50.0, 1.0), at(49.0, 2.0)) == -1.0
     assert miou_per_ms(at(50.0, 1.0), at(51.0, 1.0)) is None

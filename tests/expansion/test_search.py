@@ -70,7 +70,7 @@ def _table_4_walk() -> tuple[Landscape, Expansion]:
 
 
 def test_the_search_walks_table_4() -> None:
-    landscape, found = _table_4_walk()
+    _, found = _table_4_walk()
     assert [member.design.architecture for member in found.members] == [
         get_architecture(f"step_{i}") for i in range(15)
     ]
@@ -81,7 +81,7 @@ def test_the_search_walks_table_4() -> None:
 
 
 def test_every_equation_of_the_walk() -> None:
-    landscape, found = _table_4_walk()
+    _, found = _table_4_walk()
     for i, step in enumerate(found.steps, start=1):
         (before_ms, before), (after_ms, after) = TABLE_4[i - 1], TABLE_4[i]
         assert step.target_ms == after_ms  # Equation 3: what the operations other than the chosen take with k = 1

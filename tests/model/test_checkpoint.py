@@ -137,7 +137,7 @@ def test_saving_replaces_in_one_step_and_leaves_nothing_else(path: Path, monkeyp
     def fail(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("lpsnet.model.checkpoint.save_file", fail)
+    monkeypatch.setattr(Path, "write_bytes", fail)
     with pytest.raises(LpsnetError, match="No space left"):
         save_checkpoint(small(), path)
     assert path.read_bytes() == old
@@ -188,6 +188,7 @@ def test_no_record(path: Path) -> None:
         ({"block": "conv4x4"}, "conv4x4"),
         ({"interaction": "telepathy"}, "telepathy"),
         ({"architecture": None}, "no architecture"),
+        ({"architecture": "B=1000,1000,1000,1000,1000;C=3,4,5,6,7;R=1,1/4"}, "too few for the 10000 blocks"),
         ({"form": "deployed"}, "missing: paths.0.stages.0.0.unit.conv.weight"),
         ({"architecture": "B=1,2,1,1,2;C=3,4,5,6,8;R=1,1/4"}, "misshapen: paths.0.stages.4.0.unit"),
     ],

@@ -28,7 +28,7 @@ def test_every_step_of_table_4(step: int, randomised) -> None:
 @pytest.mark.parametrize("interaction", INTERACTIONS)
 @pytest.mark.parametrize("ratios", ["3/4", "1,1/2", "1,1/2,1/4"])
 def test_every_block_interaction_and_number_of_paths(block: str, interaction: str, ratios: str, randomised) -> None:
-    arch = f"B=1,2,1,1,2;C=3,4,5,6,7;R={ratios}"
+    arch = f"B=1,1,1,1,2;C=3,4,5,6,7;R={ratios}"
     net = randomised(create_model(arch, num_classes=2, block=block, interaction=interaction))
     fused = fuse(net)
     assert not any(isinstance(module, nn.BatchNorm2d) for module in fused.modules())

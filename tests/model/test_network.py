@@ -21,7 +21,7 @@ SIZES = [(33, 47), (32, 32), (333, 517), (64, 96), (100, 35)]
 
 def tiny(num_paths: int = 2, **options):
     options = {"num_classes": 3, **options}
-    return create_model(f"B=1,2,1,1,2;C=3,4,5,6,7;R={RATIOS[num_paths]}", **options)
+    return create_model(f"B=1,1,1,1,2;C=3,4,5,6,7;R={RATIOS[num_paths]}", **options)
 
 
 @pytest.mark.parametrize("num_paths", RATIOS)
@@ -61,7 +61,7 @@ def test_attributes_and_defaults() -> None:
 def test_names_in_the_state_dict() -> None:
     names = set(tiny(form="deployed").state_dict())
     assert {"paths.0.stages.0.0.unit.conv.weight", "paths.1.stages.4.1.unit.conv.bias", "head.weight"} <= names
-    assert len(names) == 2 * 2 * 7 + 2
+    assert len(names) == 2 * 2 * 6 + 2
 
 
 def test_weights_are_initialised_as_documented() -> None:

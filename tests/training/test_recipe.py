@@ -75,7 +75,16 @@ def test_yaml_recipe(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["- a\n", "base: nothing\n", "!!python/object:os.system {}\n", "epochs: [\n", "1: 2\n", "\x00", "epochs: 1\nx: 2\n"]
+    "text",
+    [
+        "- a\n",
+        "base: nothing\n",
+        "!!python/object:os.system {}\n",
+        "epochs: [\n",
+        "1: 2\n",
+        "\x00",
+        "epochs: 1\nx: 2\n",
+    ],
 )
 def test_bad_yaml_gets_one_line(tmp_path: Path, text: str) -> None:
     path = tmp_path / "bad.yaml"

@@ -1,4 +1,4 @@
-"""A run as a whole: it learns, it can be killed at any moment and go on, and its folder is not shared or overwritten."""
+"""A run as a whole: it learns, it goes on after being killed at any moment, and its folder is its own."""
 
 import csv
 import os

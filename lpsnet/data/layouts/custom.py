@@ -26,8 +26,7 @@ def build_parts(description: Description, folder: Path, space: LabelSpace) -> li
         found, known = _listed(description, root)
     else:
         found, known = _placed(description, root), set()
-    for name, files in found.items():
-        _check_found(name, files, description)
+    _check_found(found, description)
     found = _exclude(found, description.exclude)
     return build_splits(space, description.decoder(), found, unlisted={*known, *description.exclude})
 
@@ -43,6 +42,8 @@ def _placed(description: Description, root: Path) -> dict[str, Found]:
         found[name] = files._replace(images=[(key, path) for key, path in files.images if path not in taken])
     if isinstance(description.images, str):
         found = {name: files for name, files in found.items() if files.images or name == WHOLE}
+    if not found:
+        raise DataError("there are no pictures; look at 'images' and 'image_suffix'")
     return _divide(description, found)
 
 
@@ -159,11 +160,17 @@ def _exclude(found: dict[str, Found], names: list[str]) -> dict[str, Found]:
     }
 
 
-def _check_found(name: str, files: Found, description: Description) -> None:
-    if not files.images:
-        raise DataError(f"split {name!r} has no pictures; look at 'images' and 'image_suffix'")
-    masks = dict(files.masks)
-    if masks and not any(key in masks for key, _ in files.images):
-        key, path = files.images[0]
-        wanted = f"picture {path} would need {files.expected / key}{files.ending}.png"
-        raise DataError(f"no label file of split {name!r} has the name of a picture: {wanted}; look at 'mask_suffix'")
+def _check_found(found: dict[str, Found], description: Description) -> None:
+    """A description whose files are not found would otherwise be a data set without pictures or without labels."""
+    if description.masks != {} and not any(files.masks for files in found.values()):
+        raise DataError("there are no label files (PNG, BMP or TIFF); look at 'masks' and 'mask_suffix'")
+    for name, files in found.items():
+        if not files.images:
+            raise DataError(f"split {name!r} has no pictures; look at 'images' and 'image_suffix'")
+        masks = dict(files.masks)
+        if masks and not any(key in masks for key, _ in files.images):
+            key, path = files.images[0]
+            wanted = f"picture {path} would need {files.expected / key}{files.ending}.png"
+            raise DataError(
+                f"no label file of split {name!r} has the name of a picture: {wanted}; look at 'mask_suffix'"
+            )

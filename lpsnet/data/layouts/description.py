@@ -32,8 +32,8 @@ class Description(BaseModel):
 
     `images` and `masks` are a place with `{split}` in it, or a map from split to a place or several. A place is a
     folder (with the folders in it), a pattern with `*`, or a list file `.txt` with a path a line (and the label file
-    after it, if wanted). A picture and its label file belong together when their paths from their folder agree, but
-    for the suffix, `image_suffix` and `mask_suffix`.
+    after it, if wanted). A picture and its label file belong together when their paths from their folder agree (for a
+    pattern: the parts of the path that it leaves open), but for the suffix, `image_suffix` and `mask_suffix`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
@@ -86,7 +86,10 @@ class Description(BaseModel):
         names = self.class_names()
         if not names:
             raise DataError("'names' is missing; give a list of class names")
-        return LabelSpace.from_names(self.name or default_name, names, self._drawn_colours(names))
+        try:
+            return LabelSpace.from_names(self.name or default_name, names, self._drawn_colours(names))
+        except ValidationError as error:
+            raise DataError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
 
     def decoder(self) -> LabelDecoder:
         """What the values in the label files mean."""
@@ -95,7 +98,8 @@ class Description(BaseModel):
     def _drawn_colours(self, names: list[str]) -> list[Colour] | None:
         table = self.colours
         if table is None and self.colour_map:
-            table = {name: _colours_of(value)[0] for name, value in self.colour_map.items()}
+            _check_covers("colour_map", self.colour_map, names)
+            return [_colours_of(self.colour_map[name])[0] for name in names]
         if isinstance(table, dict):
             _check_covers("colours", table, names)
             return [table[name] for name in names]

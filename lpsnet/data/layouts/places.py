@@ -42,7 +42,7 @@ def collect(root: Path, place: str, *, suffixes: Sequence[str], ending: str) -> 
     if glob.has_magic(place):
         paths = (Path(text) for text in glob.glob(str(target), recursive=True))  # noqa: PTH207 - may be absolute
         chosen = sorted(path for path in paths if path.suffix.lower() in suffixes and path.stem.endswith(ending))
-        return [(key_of(path, _plain_part(target), ending=ending), path) for path in chosen]
+        return [(_pattern_key(path, target, ending), path) for path in chosen]
     if target.is_file() and target.suffix.lower() in suffixes:
         return [(key_of(target, target.parent, ending=ending), target)]
     if not target.is_dir():
@@ -69,7 +69,10 @@ def resolve(root: Path, list_file: Path, text: str) -> Path:
     return Path(os.path.abspath(chosen))  # noqa: PTH100 - takes out ".." without following links
 
 
-def _plain_part(pattern: Path) -> Path:
-    parts = pattern.parts
-    magic = next(index for index, part in enumerate(parts) if glob.has_magic(part))
-    return Path(*parts[:magic])
+def _pattern_key(path: Path, pattern: Path, ending: str) -> str:
+    """The parts of the path that the pattern leaves open: `*/image/*.png` and `*/mask/*.png` give equal keys."""
+    magic = [glob.has_magic(part) for part in pattern.parts]
+    if "**" in pattern.parts:
+        return key_of(path, Path(*pattern.parts[: magic.index(True)]), ending=ending)
+    parts = (*path.parent.parts, path.stem.removesuffix(ending))
+    return "/".join(part for part, is_open in zip(parts, magic, strict=True) if is_open)

@@ -1,0 +1,33 @@
+"""`lpsnet demo`: everything once, on generated scenes."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lpsnet.cli.models import print_export
+from lpsnet.cli.output import next_command, say
+from lpsnet.cli.training import print_scores, progress_reporter
+
+
+def register(app: typer.Typer) -> None:
+    """Add this group's commands."""
+    app.command()(demo)
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("lpsnet-demo"),
+) -> None:
+    """Train, export, verify and segment on generated street scenes: no data, no downloads, a few minutes.
+
+    Example: `lpsnet demo`
+    """
+    from lpsnet.demo import run_demo
+
+    with progress_reporter() as report:
+        result = run_demo(out, on_status=report, say=say)
+    print_scores(result.evaluation)
+    print_export(result.export)
+    say(f"Model:   {result.model}")
+    say(f"Picture: {result.picture} — scenes it has not seen, their labels, and what the network says")
+    next_command("lpsnet", "segment", result.picture, "--model", result.model, "--out", out / "segmented")

@@ -1,0 +1,229 @@
+"""Timing networks so that the figures may be compared.
+
+The paper's latency is the mean over 20 s after 1 s of warm-up, one picture at a time, the network alone (NOTES, 'What
+is timed'); `PROTOCOLS["paper"]` is that. But a machine that does other things too is slower at times, by more than most
+networks differ. So several networks are measured in turn (A B A B …), every sample is kept, and two are compared by the
+ratio within each round, which such times leave alone (`latency.compare`).
+
+A round is one turn of each network; a turn is one call, or for quick networks as many as fill the time of the slowest.
+"""
+
+import contextlib
+import gc
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from statistics import median
+
+from lpsnet.deployment.latency import Latency, median_interval
+from lpsnet.errors import RunError
+
+MAX_CALLS_PER_TURN = 10_000
+CLOCK_TOLERANCE_NS = 50_000_000  # two clocks may part by this in a round, or by 1 % of it, before it counts as a sleep
+MAX_DISCARDED = 10  # rounds thrown away before measuring is given up, or as many as were kept
+
+
+def _clock_that_never_stops() -> int:
+    """Nanoseconds, the time a machine sleeps included, which `perf_counter` leaves out on Linux and macOS."""
+    for name in ("CLOCK_BOOTTIME", "CLOCK_MONOTONIC"):  # Linux; macOS, where the latter goes on
+        if hasattr(time, name):
+            return time.clock_gettime_ns(getattr(time, name))
+    return time.time_ns()  # Windows: there perf_counter goes on as well, and a sleep is not noticed
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """Where time comes from: latencies are differences of `now_ns`; `always_ns` goes on while the machine sleeps."""
+
+    now_ns: Callable[[], int] = time.perf_counter_ns
+    always_ns: Callable[[], int] = _clock_that_never_stops
+
+
+@dataclass(frozen=True, slots=True)
+class TimingProtocol:
+    """How long is measured.
+
+    Attributes:
+        warm_up_s: each callable is first called, untimed, for this long and at least once.
+        duration_s: each callable is timed for at least this long.
+        turn_s: least length of a turn.
+        target_percent: if set, rounds go on until the interval of every median lies within this much of it.
+        max_duration_s: and until then at most, timed seconds a callable.
+        confidence: of intervals.
+    """
+
+    warm_up_s: float = 1.0
+    duration_s: float = 20.0
+    turn_s: float = 0.02
+    target_percent: float | None = None
+    max_duration_s: float = 120.0
+    confidence: float = 0.95
+
+    def __post_init__(self) -> None:
+        if self.warm_up_s < 0 or min(self.duration_s, self.turn_s) <= 0 or not 0 < self.confidence < 1:
+            raise RunError(f"a timing protocol has positive times and a confidence between 0 and 1; got {self}")
+        if self.target_percent is not None and not (self.target_percent > 0 and self.duration_s <= self.max_duration_s):
+            raise RunError(f"an adaptive protocol has a positive target and max_duration_s >= duration_s; got {self}")
+
+
+PROTOCOLS: dict[str, TimingProtocol] = {
+    "paper": TimingProtocol(),
+    "quick": TimingProtocol(warm_up_s=0.3, duration_s=2.0),
+    "adaptive": TimingProtocol(duration_s=2.0, target_percent=1.0),
+}
+
+
+def measure(
+    callables: Mapping[str, Callable[[], object]],
+    *,
+    protocol: TimingProtocol = PROTOCOLS["paper"],
+    clock: Clock = Clock(),
+    progress: Callable[[float], None] | None = None,
+) -> dict[str, Latency]:
+    """Time callables in turn: every round calls each, and the order changes from round to round.
+
+    Args:
+        callables: by name; each call is one inference, and returns when it is done.
+        protocol: how long; `dataclasses.replace(PROTOCOLS["paper"], duration_s=5)` makes another.
+        clock: where time comes from.
+        progress: told the part of the time that has passed, 0 to 1, after every round.
+
+    Returns:
+        By name, all with as many rounds.
+
+    Raises:
+        RunError: there is nothing to measure, the clock stands still, or the machine keeps falling asleep.
+            What a callable raises comes through as it is.
+    """
+    if not callables:
+        raise RunError("nothing to measure: no callable was given")
+    with _collector_at_rest():
+        run = _Run(callables, protocol, clock)
+        while not run.is_done():
+            run.do_round()
+            if progress is not None:
+                progress(run.part_done())
+    return run.latencies()
+
+
+class _Run:
+    """One call of `measure`: the samples so far."""
+
+    def __init__(self, callables: Mapping[str, Callable[[], object]], protocol: TimingProtocol, clock: Clock) -> None:
+        self._callables, self._protocol, self._clock = callables, protocol, clock
+        call_ns = {name: self._warm_up(call) for name, call in callables.items()}
+        turn_ns = max(protocol.turn_s * 1e9, *call_ns.values())
+        self._num_calls = {
+            name: max(1, min(MAX_CALLS_PER_TURN, round(turn_ns / single_ns))) for name, single_ns in call_ns.items()
+        }
+        self._turns_ns: dict[str, list[list[int]]] = {name: [] for name in callables}
+        self._medians_ns: dict[str, list[float]] = {name: [] for name in callables}
+        self._timed_ns = dict.fromkeys(callables, 0)
+        self._num_started = 0
+        self._num_discarded = 0
+
+    def _warm_up(self, call: Callable[[], object]) -> float:
+        """Call until the time is up; the median time of a call, in nanoseconds, at least 1."""
+        samples: list[int] = []
+        start = self._clock.now_ns()
+        while not samples or self._clock.now_ns() - start < self._protocol.warm_up_s * 1e9:
+            samples += self._turn(call, 1)
+        return max(1.0, median(samples))
+
+    def _turn(self, call: Callable[[], object], num_calls: int) -> list[int]:
+        now_ns, samples = self._clock.now_ns, []
+        for _ in range(num_calls):
+            start = now_ns()
+            call()
+            samples.append(now_ns() - start)
+        if min(samples) < 0 or sum(samples) == 0:
+            raise RunError("the clock stands still or goes backwards; nothing can be measured with it")
+        return samples
+
+    def do_round(self) -> None:
+        """A turn of every callable; forgotten if the machine slept meanwhile."""
+        now, always = self._clock.now_ns(), self._clock.always_ns()
+        names = _order(list(self._callables), self._num_started)
+        turns = {name: self._turn(self._callables[name], self._num_calls[name]) for name in names}
+        passed, always_passed = self._clock.now_ns() - now, self._clock.always_ns() - always
+        gc.collect()  # of what the calls left behind: all that was there before is frozen
+        self._num_started += 1
+        if abs(always_passed - passed) > max(CLOCK_TOLERANCE_NS, passed // 100):
+            self._discard()
+            return
+        for name, samples in turns.items():
+            self._turns_ns[name].append(samples)
+            self._medians_ns[name].append(median(samples))
+            self._timed_ns[name] += sum(samples)
+
+    def _discard(self) -> None:
+        self._num_discarded += 1
+        if self._num_discarded > max(MAX_DISCARDED, self._num_started - self._num_discarded):
+            raise RunError(
+                f"the machine slept, or its clock was set, in {self._num_discarded} of {self._num_started} rounds; "
+                "keep it awake and measure again"
+            )
+
+    def _timed_s(self) -> float:
+        return min(self._timed_ns.values()) / 1e9
+
+    def part_done(self) -> float:
+        if self.is_done():
+            return 1.0
+        adaptive = self._protocol.target_percent is not None
+        return min(1.0, self._timed_s() / (self._protocol.max_duration_s if adaptive else self._protocol.duration_s))
+
+    def is_done(self) -> bool:
+        if self._timed_s() < self._protocol.duration_s:
+            return False
+        if self._protocol.target_percent is None:
+            return True
+        return self._timed_s() >= self._protocol.max_duration_s or all(map(self._is_precise, self._callables))
+
+    def _is_precise(self, name: str) -> bool:
+        target_percent = self._protocol.target_percent
+        assert target_percent is not None
+        values = self._medians_ns[name]
+        low, high, reached = median_interval(values, self._protocol.confidence)
+        centre = median(values)
+        width = max(high - centre, centre - low)
+        return reached >= self._protocol.confidence and width <= centre * target_percent / 100
+
+    def latencies(self) -> dict[str, Latency]:
+        run_id = uuid.uuid4().hex[:12]
+        adaptive = self._protocol.target_percent is not None
+        return {
+            name: Latency(
+                tuple(tuple(sample / 1e6 for sample in turn) for turn in turns),
+                confidence=self._protocol.confidence,
+                target_reached=self._is_precise(name) if adaptive else None,
+                num_discarded_rounds=self._num_discarded,
+                run_id=run_id,
+            )
+            for name, turns in self._turns_ns.items()
+        }
+
+
+def _order(names: list[str], index: int) -> list[str]:
+    """The order of round `index`: each comes first equally often, and every second cycle goes backwards, so that none
+    always follows the same other."""
+    start = index % len(names)
+    rotated = names[start:] + names[:start]
+    return rotated[::-1] if index // len(names) % 2 else rotated
+
+
+@contextlib.contextmanager
+def _collector_at_rest() -> Iterator[None]:
+    """Python's garbage collector collects now, and then only when told to, of what is made from now on."""
+    was_enabled, was_frozen = gc.isenabled(), gc.get_freeze_count() > 0
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if not was_frozen:
+            gc.unfreeze()
+        if was_enabled:
+            gc.enable()

@@ -1,0 +1,125 @@
+"""ncnn, through Tencent's converter pnnx: for phones and single-board computers, one `.ncnn` file.
+
+pnnx reads a traced network. Three things stand between ours and what ncnn can do, and each is undone on a copy:
+
+- A 1x1 convolution with stride 2 is written as one over every second row and column (`model.convolution`), for the sake
+  of training. ncnn has no layer for such a slice; it gets the strided convolution back, the same function.
+- The size of a path, max(1, floor(r H)), is traced as a clamp, which pnnx does not take for arithmetic on sizes. It is
+  rewritten as a maximum, which it does: ncnn then computes the size of every resize when it runs.
+- A block that reshapes by the picture's size (`shufflenet`) can be expressed for a fixed size only.
+"""
+
+import subprocess
+import tempfile
+import warnings
+from collections.abc import Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lpsnet.deployment.preparation import Picture
+from lpsnet.deployment.runtimes.session import Precision
+from lpsnet.errors import MissingDependencyError, ModelFileError
+from lpsnet.export.packing import export_container
+from lpsnet.export.report import ExportReport
+from lpsnet.export.verification import Size
+from lpsnet.model.convolution import ConvNorm
+from lpsnet.model.network import Network
+from lpsnet.record import ModelRecord
+
+_TRACED_SIZES = ((64, 96), (96, 160))  # of a network for any size: pnnx finds out what changes between the two
+
+_CLAMP = """
+graph(%length, %low, %none):
+  %clamped = aten::clamp(%length, %low, %none)
+  return (%clamped)"""
+_MAXIMUM = """
+graph(%length, %low, %none):
+  %bound = prim::NumToTensor(%low)
+  %clamped = aten::maximum(%length, %bound)
+  return (%clamped)"""
+
+
+def export_ncnn(
+    net: Network,
+    path: str | Path,
+    *,
+    record: ModelRecord,
+    size: Size | None = None,
+    pictures: Sequence[Picture] = (),
+    precision: Precision = "f32",
+) -> ExportReport:
+    """Write a network as one `.ncnn` file and prove it against the network with ncnn.
+
+    Args:
+        net: of any form, on any device; it is fused where it is not, and not touched.
+        path: the file to write, ending in `.ncnn`; there is no file if anything fails.
+        record: of the network; what the network itself knows (architecture, form, size) is taken from there.
+        size: (height, width) in pixels that the file is for; None for a file that takes any.
+        pictures: real pictures to compare on, H x W x 3 uint8 RGB each, besides random ones.
+        precision: "f32", or "f16" for weights kept in f16; what is computed in is chosen when the file is run.
+
+    Raises:
+        ModelFileError: the record does not fit the network, ncnn cannot express the network for that size, or the
+            written file's scores or labels are not those of the network.
+        MissingDependencyError: ncnn or pnnx is not installed.
+        RunError: the file cannot be written.
+    """
+    return export_container(
+        net, path, to="ncnn", convert=_convert, record=record, size=size, pictures=pictures, precision=precision
+    )
+
+
+def _convert(deployed: Network, size: Size | None, half: bool) -> tuple[bytes, bytes]:
+    try:
+        import pnnx
+    except ImportError:
+        raise MissingDependencyError.for_extra("pnnx", "ncnn") from None
+    sizes = _TRACED_SIZES if size is None else (size,)
+    traced = _trace(_with_strides(deployed), sizes[0])
+    shapes = [f"inputshape{i or ''}=[1,3,{h},{w}]f32" for i, (h, w) in zip((0, 2), sizes, strict=False)]
+    with tempfile.TemporaryDirectory(prefix="lpsnet-") as folder:
+        traced.save(f"{folder}/model.pt")
+        command = [pnnx.EXEC_PATH, "model.pt", *shapes, f"fp16={int(half)}"]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace")
+        description, weights = Path(folder) / "model.ncnn.param", Path(folder) / "model.ncnn.bin"
+        if done.returncode != 0 or not description.exists() or not weights.exists():
+            raise ModelFileError(f"pnnx could not convert the network: it ended with {done.returncode}")
+        lines = description.read_text(encoding="utf-8").splitlines()
+        _check_layers(lines, size)
+        return "\n".join([*map(_line_with_shape(size), lines), ""]).encode(), weights.read_bytes()
+
+
+def _with_strides(deployed: Network) -> Network:
+    """A copy whose 1x1 convolutions step by themselves, instead of being given every second row and column."""
+    net = deepcopy(deployed)
+    for module in net.modules():
+        if isinstance(module, ConvNorm) and module.subsampling > 1:
+            module.conv.stride = (module.subsampling, module.subsampling)
+            module.subsampling = 1
+    return net
+
+
+def _trace(net: Network, size: Size) -> Any:
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # tracing is deprecated, and pnnx reads nothing else
+        traced: Any = torch.jit.trace(net, torch.zeros(1, 3, *size))  # type: ignore[no-untyped-call]
+    torch._C._jit_pass_inline(traced.graph)
+    torch._C._jit_pass_custom_pattern_based_rewrite_graph(_CLAMP, _MAXIMUM, traced.graph)
+    return traced
+
+
+def _check_layers(lines: list[str], size: Size | None) -> None:
+    """What ncnn has no layer for, pnnx writes under a name with a dot; ncnn would refuse it with no reason."""
+    foreign = sorted({kind for kind in (line.split(" ", 1)[0] for line in lines[2:]) if "." in kind})
+    if foreign:
+        hint = "; export it for a fixed size" if size is None else ""
+        raise ModelFileError(f"ncnn has no layer for {', '.join(foreign)} in this network{hint}")
+
+
+def _line_with_shape(size: Size | None) -> Any:
+    """Puts the input's shape, which pnnx leaves out, into its line: 0 width, 1 height, 2 channels."""
+    shape = "" if size is None else f" 0={size[1]} 1={size[0]}"
+    return lambda line: f"{line.rstrip()}{shape} 2=3" if line.split(" ", 1)[0] == "Input" else line

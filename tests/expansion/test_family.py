@@ -1,0 +1,121 @@
+"""The model under a budget, the Pareto front and the table, against brute force and Table 4."""
+
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+
+from expansion_landscapes import Landscape
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lpsnet.expansion.family import Member, best_under, pareto_front, remeasured
+from lpsnet.expansion.measurements import Latency, Score
+from lpsnet.expansion.operations import Design, Operation, SearchNetwork
+from lpsnet.expansion.search import SearchOptions, expand
+from lpsnet.expansion.table import family_table
+
+START = SearchNetwork.start("tiny")
+DEEPER = Operation("depth", (0, 0, 0, 1, 1))
+
+
+def _member(k: int, ms: float, miou: float) -> Member:
+    network = DEEPER.apply(START, k) if k else START
+    return Member(k, network, Latency.exactly(ms), Score(miou), DEEPER if k else None, k)
+
+
+members = st.lists(st.tuples(st.integers(1, 12), st.integers(0, 12)), max_size=12).map(
+    lambda rows: [_member(k, float(ms), float(miou)) for k, (ms, miou) in enumerate(rows)]
+)
+
+
+@given(members, st.integers(0, 13))
+def test_best_under_a_budget(found: list[Member], budget_ms: int) -> None:
+    best = best_under(found, budget_ms)
+    fitting = [it for it in found if it.latency.median_ms <= budget_ms]
+    if best is None:
+        assert not fitting
+        return
+    assert best in fitting
+    assert best.score.miou == max(it.score.miou for it in fitting)
+    equal = [it for it in fitting if it.score.miou == best.score.miou]
+    fastest = min(it.latency.median_ms for it in equal)
+    assert best is next(it for it in equal if it.latency.median_ms == fastest)
+
+
+@given(members)
+def test_the_front_is_what_nothing_beats(found: list[Member]) -> None:
+    def beats(one: Member, other: Member) -> bool:
+        as_fast, as_good = one.latency.median_ms <= other.latency.median_ms, one.score.miou >= other.score.miou
+        return as_fast and as_good and (one.latency, one.score) != (other.latency, other.score)
+
+    front = pareto_front(found)
+    unbeaten = [it for it in found if not any(beats(other, it) for other in found)]
+    assert {(it.latency, it.score) for it in front} == {(it.latency, it.score) for it in unbeaten}
+    assert len(front) == len({(it.latency, it.score) for it in front})
+    assert [it.latency.median_ms for it in front] == sorted(it.latency.median_ms for it in front)
+
+
+@given(members, st.integers(1, 13))
+def test_the_best_under_a_budget_is_on_the_front(found: list[Member], budget_ms: int) -> None:
+    best = best_under(found, budget_ms)
+    front = [(it.latency, it.score) for it in pareto_front(found)]
+    assert best is None or (best.latency, best.score) in front
+
+
+def test_trained_networks_that_were_not_chosen_count_too() -> None:
+    """Wide networks score high and are slow; depth gains more a millisecond and is chosen, but 5 ms buys width."""
+    wider = Operation("width", (0, 0, 0, 32, 32))
+    times = {START.design: 1.0, DEEPER.apply(START).design: 2.0, wider.apply(START).design: 5.0}
+    mious = {START.design: 50.0, DEEPER.apply(START).design: 52.0, wider.apply(START).design: 55.0}
+    landscape = Landscape(times.__getitem__, mious.__getitem__)
+    found = expand(
+        START,
+        latency=landscape.latency,
+        performance=landscape.performance,
+        operations=[DEEPER, wider],
+        options=SearchOptions(num_steps=1, max_step_size=1),
+    )
+    assert [str(it.operation) for it in found.trained] == ["None", "depth=0,0,0,1,1", "width=0,0,0,32,32"]
+    assert best_under(found.members, 5.0) == found.steps[0].chosen
+    assert best_under(found.trained, 5.0).operation == wider
+    assert best_under(found.trained, 4.9).operation == DEEPER
+    assert best_under(found.trained, 0.9) is None
+
+
+def test_a_family_measured_anew_in_one_turn() -> None:
+    asked = []
+
+    def latency(designs: Sequence[Design], *, effort: int) -> Mapping[Design, Latency]:
+        asked.append((list(designs), effort))
+        return {design: Latency.exactly(10.0 + i) for i, design in enumerate(designs)}
+
+    found = [_member(0, 1.0, 50.0), _member(3, 2.0, 51.0)]
+    again = remeasured(found, latency, effort=2)
+    assert [it.latency.median_ms for it in again] == [10.0, 11.0]
+    assert [(it.network, it.score) for it in again] == [(it.network, it.score) for it in found]
+    assert asked == [([it.design for it in found], 2)]
+    assert remeasured([], latency, effort=2) == []
+
+
+def test_the_table_is_table_4s() -> None:
+    start = Member(0, START, Latency.exactly(0.38), Score(24.1))
+    deep = DEEPER.apply(START, 7)
+    first = Member(1, deep, Latency(0.49, 0.48, 0.51), Score(41.4, 0.3, 20.2), DEEPER, 7)
+    lines = family_table([start, first], parameters={START.design: 16_091}).splitlines()
+    assert lines[0].split(" | ")[:5] == ["| Step", "B", "C", "R", "Latency (ms)"]
+    assert lines[2] == (
+        "| 0 | {1, 1, 1, 1, 1} | {4, 8, 16, 32, 32} | {1/2, 0, 0} | 0.38 | - | 24.1 | - | - | - | 16,091 |"
+    )
+    assert lines[3] == (
+        "| 1 | {1, 1, 1, 8, 8} | {4, 8, 16, 32, 32} | {1/2, 0, 0} | 0.49 | 0.48 to 0.51 | 41.4 ± 0.3 | 20.2 | Depth | 7 | - |"
+    )
+    assert len({line.count("|") for line in lines}) == 1
+    ghost = Operation("block", block="ghost").apply(START)
+    with_block = family_table([start, Member(1, ghost, Latency.exactly(123.4), Score(30.0), DEEPER, 1)]).splitlines()
+    assert with_block[0].endswith("| Block |")
+    assert with_block[3].endswith("| ghost |")
+    assert "| 123 |" in with_block[3]
+
+
+def test_slots_without_a_path_are_printed() -> None:
+    network = Operation("resolution", (0, 0, Fraction(1, 8))).apply(START, 2)
+    assert "{1/2, 0, 1/4}" in family_table([Member(1, network, Latency.exactly(1.0), Score(1.0))])
