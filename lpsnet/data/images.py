@@ -72,8 +72,8 @@ def read_mask(path: str | Path, *, expand_palette: bool = False, max_pixels: int
     data, header = _read_checked(path, max_pixels)
     if header.format not in ("PNG", "BMP", "TIFF"):
         raise DataError(f"label file {path} is a {header.format} file, which changes ids; save labels as PNG")
-    if header.palette and not expand_palette:
-        data = _without_palette(path, data, header)
+    if not expand_palette and (header.palette or header.content == "grey"):
+        data = _without_colours(path, data, header)
     mask = _decode(path, data, cv2.IMREAD_UNCHANGED)
     if mask.ndim == 2 and mask.dtype in (np.uint8, np.uint16):
         return _true_values(mask, header)
@@ -214,8 +214,8 @@ def _true_values(mask: NDArray[Any], header: Header) -> Mask:
     return ids
 
 
-def _without_palette(path: Path, data: bytes, header: Header) -> bytes:
-    """The same file without its colours, so that OpenCV, which would expand them, decodes the indices as grey."""
+def _without_colours(path: Path, data: bytes, header: Header) -> bytes:
+    """The same file without palette and transparency, so that OpenCV, which would expand them, decodes bare numbers."""
     if header.format == "PNG":
         return _grey_png(data)
     if header.format == "BMP":

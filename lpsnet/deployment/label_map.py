@@ -192,6 +192,25 @@ def _between(first: Scores, last: Scores, fraction: Fractions) -> Scores:
     return last
 
 
+class _Lines(NamedTuple):
+    """n straight lines of K classes each, and what is known of the label along them.
+
+    Attributes:
+        number: which line of those given at first; it comes again for every piece that is looked at.
+        first, last: K x n scores at the two ends of the whole line.
+        before, after: the labels at the two ends of the piece.
+        low, high: the ends of the piece, 0 to 1 from end to end of the line.
+    """
+
+    number: Indices
+    first: Scores
+    last: Scores
+    before: Labels
+    after: Labels
+    low: Fractions
+    high: Fractions
+
+
 def _crossings(
     first: Scores, last: Scores, before: Labels, after: Labels
 ) -> Iterator[tuple[Indices, Fractions, Labels]]:
@@ -200,31 +219,47 @@ def _crossings(
     `before` and `after` (n) are the labels at the two ends. Yields the line, the place on it (0 to 1), and the labels
     on both sides of the place, combined by exclusive or; a line may come several times, in any order.
     """
-    line = np.arange(before.size)
+    low, high = np.zeros(before.size, np.float32), np.ones(before.size, np.float32)
+    lines = _Lines(np.arange(before.size), first, last, before, after, low, high)
     for splits_left in reversed(range(len(first))):
-        place, values, height = _crossing(first, last, before, after)
+        place, values, height = _crossing(lines)
         split = values.max(axis=0) > height + _SLACK
         if not splits_left or not split.any():
-            yield line, place, before ^ after
+            yield lines.number, place, lines.before ^ lines.after
             return
-        done = ~split
-        yield line[done], place[done], before[done] ^ after[done]
-        again = np.flatnonzero(split)
-        between = values[:, again].argmax(axis=0).astype(np.uint8)
-        twice = np.concatenate((again, again))
-        before, after = np.concatenate((before[again], between)), np.concatenate((between, after[again]))
-        first, last, line = first.take(twice, axis=1), last.take(twice, axis=1), line[twice]
+        done, again = ~split, np.flatnonzero(split)
+        yield lines.number[done], place[done], lines.before[done] ^ lines.after[done]
+        lines = _split(lines, again, place[again], values[:, again].argmax(axis=0).astype(np.uint8))
 
 
-def _crossing(first: Scores, last: Scores, before: Labels, after: Labels) -> tuple[Fractions, Scores, Scores]:
-    """Where the lines of two classes cross, the scores of all classes there (K x n), and of the first of the two."""
-    of_before = before.astype(np.intp) * before.size + np.arange(before.size)
-    of_after = after.astype(np.intp) * after.size + np.arange(after.size)
-    gap_first = first.take(of_before) - first.take(of_after)
-    gap_last = last.take(of_after) - last.take(of_before)
-    place: Fractions = np.clip(gap_first / np.maximum(gap_first + gap_last, _TINY), 0, 1)
-    values = _between(first, last.copy(), place)
+def _crossing(lines: _Lines) -> tuple[Fractions, Scores, Scores]:
+    """Where the lines of the two labels cross, the scores of all classes there (K x n), and of the first of the two.
+
+    The place is kept inside the piece, so that changes along a line stay in order, whatever rounding makes of three
+    lines that meet in a point; out of order, the exclusive or would give labels that none of them has.
+    """
+    all_lines = np.arange(lines.before.size)
+    of_before = lines.before.astype(np.intp) * all_lines.size + all_lines
+    of_after = lines.after.astype(np.intp) * all_lines.size + all_lines
+    gap_first = lines.first.take(of_before) - lines.first.take(of_after)
+    gap_last = lines.last.take(of_after) - lines.last.take(of_before)
+    place: Fractions = np.clip(gap_first / np.maximum(gap_first + gap_last, _TINY), lines.low, lines.high)
+    values = _between(lines.first, lines.last.copy(), place)
     return place, values, values.take(of_before)
+
+
+def _split(lines: _Lines, chosen: Indices, place: Fractions, between: Labels) -> _Lines:
+    """Two pieces for each of the chosen: up to the place, and from it on, with the label `between` there."""
+    twice = np.concatenate((chosen, chosen))
+    return _Lines(
+        number=lines.number[twice],
+        first=lines.first.take(twice, axis=1),
+        last=lines.last.take(twice, axis=1),
+        before=np.concatenate((lines.before[chosen], between)),
+        after=np.concatenate((between, lines.after[chosen])),
+        low=np.concatenate((lines.low[chosen], place)),
+        high=np.concatenate((place, lines.high[chosen])),
+    )
 
 
 def _accumulate_down(changes: Labels) -> Labels:

@@ -2,7 +2,7 @@
 
 The whole chain uses one bilinear convention, that of the model's record. With align_corners, as in the paper's network
 (NOTES, resizing), the corners of picture, network input and scores coincide, so that scores can be brought straight to
-the picture's size, whatever size the network ran at. `cv2.resize` knows the other convention only (half-pixel centres).
+the picture's size, whatever size the network ran at. `cv2.resize` knows only the other convention.
 
 A picture that is shrunk by two or more is first averaged over squares as wide as the sampling distance: bilinear
 sampling alone would skip pixels, and with them the thin things in the picture.
@@ -17,10 +17,26 @@ from lpsnet.record import ModelRecord, Normalisation
 
 Picture = NDArray[np.uint8]  # H x W x 3 RGB
 
+MIN_INPUT = 32  # pixels; the smallest height and width that a network takes (model/network.py)
 
-def prepare(image: Picture, record: ModelRecord, *, size: tuple[int, int]) -> NDArray[np.float32]:
-    """H x W x 3 uint8 RGB to 1 x 3 x h x w float32, normalised, C order, for `size` (h, w); DataError if no picture."""
+
+def prepare(image: Picture, record: ModelRecord, *, size: tuple[int, int] | None) -> NDArray[np.float32]:
+    """What a network is given for a picture.
+
+    Args:
+        image: H x W x 3 uint8 RGB, at least 1 x 1.
+        record: of the model; says how pictures are normalised and resized.
+        size: (h, w) that the network runs at; None for the picture's own, but no less than `MIN_INPUT` each.
+
+    Returns:
+        1 x 3 x h x w float32, C order.
+
+    Raises:
+        DataError: `image` is no picture; the message says what to do.
+    """
     check_picture(image)
+    height, width = image.shape[:2]
+    size = size or (max(height, MIN_INPUT), max(width, MIN_INPUT))
     return normalise(resize(image, size, align_corners=record.align_corners), record.normalisation)
 
 
@@ -59,16 +75,20 @@ def resize(image: Picture, size: tuple[int, int], *, align_corners: bool) -> Pic
     if (height, width) == size:
         return image
     image = cv2.blur(image, (_window(width, size[1]), _window(height, size[0])), borderType=cv2.BORDER_REFLECT_101)
-    if not align_corners:
-        return cv2.resize(image, size[::-1], interpolation=cv2.INTER_LINEAR)  # type: ignore[no-any-return]
-    to_source = np.diag([_step(width, size[1]), _step(height, size[0]), 1.0])[:2]
+    (x_step, x_first), (y_step, y_first) = (
+        _placement(source, target, align_corners) for source, target in ((width, size[1]), (height, size[0]))
+    )
+    to_source = np.array([[x_step, 0, x_first], [0, y_step, y_first]])
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     return cv2.warpAffine(image, to_source, size[::-1], flags=flags, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[no-any-return]
 
 
-def _step(source: int, target: int) -> float:
-    """Distance in source pixels of neighbouring target pixels when first and last coincide."""
-    return (source - 1) / (target - 1) if target > 1 else 0.0
+def _placement(source: int, target: int, align_corners: bool) -> tuple[float, float]:
+    """Distance of neighbouring target pixels along an axis, and the place of the first, both in source pixels."""
+    if align_corners:  # the first and last pixels coincide
+        return ((source - 1) / (target - 1) if target > 1 else 0.0), 0.0
+    step = source / target
+    return step, step / 2 - 0.5
 
 
 def _window(source: int, target: int) -> int:

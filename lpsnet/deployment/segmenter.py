@@ -14,14 +14,12 @@ from lpsnet.data.labels import LabelSpace
 from lpsnet.deployment.label_map import label_map
 from lpsnet.deployment.model_file import read_record
 from lpsnet.deployment.models import find_model
-from lpsnet.deployment.preparation import check_picture, prepare
+from lpsnet.deployment.preparation import MIN_INPUT, prepare
 from lpsnet.deployment.runtimes.session import Precision, Session, SessionOptions, open_session
 from lpsnet.errors import LpsnetError, ModelFileError
 from lpsnet.record import ModelRecord
 
 Size = tuple[int, int]  # height, width
-
-MIN_INPUT = 32  # pixels; the smallest height and width that a network takes (model/network.py)
 
 # suffix -> the engine that runs such files unless another is asked for
 DEFAULT_RUNTIMES: dict[str, str] = {
@@ -154,9 +152,7 @@ class Segmenter:
 
     def prepare(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
         """What the engine is given for `image`: 1 x 3 x h x w float32, resized and normalised."""
-        check_picture(image)
-        height, width = image.shape[:2]
-        return prepare(image, self._record, size=self._input_size or (max(height, MIN_INPUT), max(width, MIN_INPUT)))
+        return prepare(image, self._record, size=self._input_size)
 
 
 def _one_of(num_threads: int | None, threads: int | None) -> int | None:

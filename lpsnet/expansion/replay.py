@@ -137,23 +137,28 @@ def record_step(journal: Journal, step: Step) -> None:
     Raises:
         RunError: the journal holds another decision for this step.
     """
-    if step.chosen is None:
+    before = journal.step(step.number)
+    if before is not None:
+        _check_decision(before, step, journal)
+    elif step.chosen is not None:
+        journal.append(StepDecided.of(step))
+    else:
         _record_stop(journal, step)
-        return
-    before, now = journal.step(step.number), StepDecided.of(step)
-    if before is None:
-        journal.append(now)
-    elif before.row.member.network != now.row.member.network:
-        raise RunError(
-            f"step {step.number} took {before.row.operation} x{before.row.step_size} before, and now takes "
-            f"{now.row.operation} x{now.row.step_size}: {journal.path} was made with other options or another version; "
-            "use those again, or another folder"
-        )
 
 
 def family_of(events: Iterable[Event]) -> list[Member]:
     """The networks of a journal's search, from its start: the rows of its Table 4. For reports."""
     return [event.row.member for event in events if isinstance(event, StartKnown | StepDecided)]
+
+
+def _check_decision(before: StepDecided, step: Step, journal: Journal) -> None:
+    if step.chosen is not None and step.chosen.network == before.row.member.network:
+        return
+    now = f"takes {step.chosen.operation} x{step.chosen.step_size}" if step.chosen else f"stops, because {step.stop}"
+    raise RunError(
+        f"step {step.number} took {before.row.operation} x{before.row.step_size} before, and now {now}: {journal.path} "
+        "was made with other options or another version; use those again, or another folder"
+    )
 
 
 def _record_stop(journal: Journal, step: Step) -> None:

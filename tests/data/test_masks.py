@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from picture_files import packed_rows, png_bytes, write_palette_png, write_picture
 
+from lpsnet.data.decoding import LabelDecoder
 from lpsnet.data.images import read_image, read_mask
 from lpsnet.errors import DataError
 
@@ -45,6 +46,15 @@ def test_masks_of_few_bits_give_indices(tmp_path: Path, depth: int, palette: boo
     np.testing.assert_array_equal(mask, indices)
 
 
+def test_transparency_does_not_change_ids(tmp_path: Path) -> None:
+    ids = np.array([[0, 1, 2, 3]], np.uint8)
+    for depth in (2, 8):
+        rows = packed_rows(ids, depth)
+        path = tmp_path / f"{depth}.png"
+        path.write_bytes(png_bytes(rows, size=(1, 4), depth=depth, colour_type=0, transparency=b"\0\2"))
+        np.testing.assert_array_equal(LabelDecoder.index({0: 0, 1: 1, 2: 2, 3: 3}).read(path), ids)
+
+
 def test_a_colour_mask_is_rgb_and_loses_alpha(tmp_path: Path, rgb: np.ndarray) -> None:
     np.testing.assert_array_equal(read_mask(write_picture(tmp_path / "a.png", rgb)), rgb)
     rgba = np.dstack([rgb, rgb[..., :1]])
@@ -74,3 +84,23 @@ def test_masks_in_lossy_formats_are_refused(tmp_path: Path, rgb: np.ndarray, suf
     path = write_picture(tmp_path / f"a{suffix}", rgb)
     with pytest.raises(DataError, match="changes ids; save labels as PNG"):
         read_mask(path)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".tiff", ".webp", "palette"])
+def test_damaged_bytes_give_a_picture_or_one_line(tmp_path: Path, rgb: np.ndarray, suffix: str) -> None:
+    path = tmp_path / "a.png"
+    if suffix == "palette":
+        whole = write_palette_png(path, np.zeros((3, 5), int), COLOURS, depth=2).read_bytes()
+    else:
+        whole = write_picture(tmp_path / f"whole{suffix}", rgb).read_bytes()
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        data = np.frombuffer(whole, np.uint8).copy()
+        places = rng.integers(0, min(len(data), 60), 3)  # the headers are where damage misleads most
+        data[places] = rng.integers(0, 256, 3)
+        path.write_bytes(data.tobytes())
+        for read in (read_image, read_mask):
+            try:
+                assert read(path, max_pixels=10_000).size
+            except DataError as error:
+                assert "\n" not in str(error)

@@ -93,6 +93,40 @@ def test_labels_of_any_scores(scores: np.ndarray, size: tuple[int, int], align_c
     _assert_largest(scores, size, align_corners)
 
 
+def _levels(shape: tuple[int, int, int], highest: int, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(-highest, highest + 1, shape).astype(np.float32)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.tuples(st.integers(5, 24), st.integers(2, 7), st.integers(2, 7)),
+    st.integers(2, 8),
+    st.integers(1, 5),
+    st.booleans(),
+    st.integers(0, 2**32 - 1),
+)
+def test_many_ties_at_pixels(
+    shape: tuple[int, int, int], factor: int, highest: int, align_corners: bool, seed: int
+) -> None:
+    """Whole factors and few levels: many lines meet in the same point, and many pixels lie on such points."""
+    size = tuple((length - 1) * factor + 1 if align_corners else length * factor for length in shape[1:])
+    _assert_largest(_levels(shape, highest, seed), size, align_corners)
+
+
+@pytest.mark.parametrize(
+    ("shape", "size", "highest", "seed"),
+    [
+        ((17, 4, 5), (19, 25), 3, 365325217),
+        ((20, 5, 6), (25, 31), 2, 3435843932),
+    ],
+)
+def test_changes_that_rounding_would_put_out_of_order(
+    shape: tuple[int, int, int], size: tuple[int, int], highest: int, seed: int
+) -> None:
+    """Found by search: three crossings in one point, whose places come out in another order in float32."""
+    _assert_largest(_levels(shape, highest, seed), size, align_corners=True)
+
+
 @pytest.mark.parametrize("align_corners", [True, False])
 @pytest.mark.parametrize(
     ("shape", "size"),

@@ -141,5 +141,5 @@ def test_what_is_no_model_file_at_all(tmp_path: Path) -> None:
         read_record(tmp_path / "missing.onnx")
     with pytest.raises(ModelFileError, match="is a folder"):
         read_record(tmp_path)
-    with pytest.raises(ModelFileError, match=r"unknown model file suffix '.txt'.*\\.onnx, .*\.safetensors"):
+    with pytest.raises(ModelFileError, match=r"unknown model file suffix '.txt'.*\.onnx, .*\.safetensors"):
         read_record(tmp_path / "notes.txt")

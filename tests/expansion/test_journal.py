@@ -59,8 +59,9 @@ def test_a_line_is_on_disk_before_append_returns(tmp_path: Path, monkeypatch: py
         assert synced[-1] == (tmp_path / "journal.jsonl").stat().st_size
 
 
-def test_cut_at_every_byte(tmp_path: Path) -> None:
+def test_cut_at_every_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed at any point of writing: all finished lines are there, the unfinished one is gone, and it goes on."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # a second is enough for a thousand journals
     path = tmp_path / "journal.jsonl"
     content = _write(path, num_passes=1)
     whole = read_journal(path)
@@ -73,8 +74,8 @@ def test_cut_at_every_byte(tmp_path: Path) -> None:
             assert list(journal.events)[:finished] == whole[:finished]
             assert len(journal.events) == max(finished, 1)  # the header is written anew if need be
             journal.append(LatencyPass(designs=("z",), ms=(9.0,)))
-        assert [event.kind for event in read_journal(path)][-1] == "latency"
         assert path.read_bytes()[:end] == content[:end]
+        assert path.read_bytes().endswith(b'"designs":["z"],"ms":[9.0]}\n')
 
 
 @pytest.mark.parametrize(

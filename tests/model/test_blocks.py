@@ -156,7 +156,7 @@ for block in BLOCKS:
     net = create_model("B=1,2,1,1,1;C=8,24,16,24,24;R=1,1/4", block=block, interaction="attention_b", num_classes=4)
     net = net.to(memory_format=torch.channels_last)
     for bf16 in (False, True):
-        image = torch.randn(2, 3, 96, 131).contiguous(memory_format=torch.channels_last)
+        image = torch.randn(2, 3, 96, 128).contiguous(memory_format=torch.channels_last)
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
             scores = net(image)
         scores.float().square().mean().backward()

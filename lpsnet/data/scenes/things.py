@@ -5,6 +5,7 @@ Each function takes a place in metres (right, ahead) and draws its looks from th
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -74,48 +75,65 @@ def tree(rng: np.random.Generator, place: Place, size: float) -> list[Stroke]:
     return strokes
 
 
+@dataclass(frozen=True, slots=True)
+class _Body:
+    """A car's measures in metres: half its width at the waist and at the roof, its length, and the heights of both."""
+
+    van: bool
+    half: float
+    half_roof: float
+    length: float
+    waist: float
+    roof: float
+    paint: Colour
+
+
 def car(rng: np.random.Generator, place: Place) -> list[Stroke]:
     """A car or van along the street; `place` is the middle of the end that the camera sees."""
-    van = bool(rng.random() < 0.2)
-    half, length = rng.uniform(0.85, 0.95), rng.uniform(3.8, 4.8)
-    waist, roof = (1.15, rng.uniform(1.9, 2.3)) if van else (0.95, rng.uniform(1.4, 1.6))
-    paint, lamp = pick(rng, _PAINTS), ((255, 245, 210), (200, 20, 24))[int(rng.integers(2))]
-    strokes = []
-    if abs(place[0]) > half:  # the camera sees the flank that is turned towards it
-        side = place[0] - math.copysign(half, place[0])
-        strokes = _flank(side, (place[1], place[1] + length), (waist, roof), shade(paint, 0.75), van)
-    top = half * (0.95 if van else 0.78)
-    low, high = waist + 0.05, roof - 0.12
+    van, half, length = bool(rng.random() < 0.2), rng.uniform(0.85, 0.95), rng.uniform(3.8, 4.8)
+    roof = rng.uniform(1.9, 2.3) if van else rng.uniform(1.4, 1.6)
+    body = _Body(van, half, half * (0.95 if van else 0.78), length, 1.15 if van else 0.95, roof, pick(rng, _PAINTS))
+    lamps: Colour = (255, 245, 210) if rng.random() < 0.5 else (200, 20, 24)
+    # The camera sees a flank only of a car beside its way.
+    return [*(_flank(body, place) if abs(place[0]) > half else []), *_tail(body, place, lamps)]
+
+
+def _tail(body: _Body, place: Place, lamps: Colour) -> list[Stroke]:
+    half, top, waist = body.half, body.half_roof, body.waist
+    low, high = waist + 0.05, body.roof - 0.12
     parts: list[tuple[Outline, Colour]] = [
         (_box(-half, 0.25 - half, 0, 0.4), _TYRE),
         (_box(half - 0.25, half, 0, 0.4), _TYRE),
-        (_box(-half, half, 0.25, waist), paint),
-        ([(-half, waist), (half, waist), (top, roof), (-top, roof)], paint),
+        (_box(-half, half, 0.25, waist), body.paint),
+        ([(-half, waist), (half, waist), (top, body.roof), (-top, body.roof)], body.paint),
         ([(-0.86 * half, low), (0.86 * half, low), (0.85 * top, high), (-0.85 * top, high)], _GLASS),
-        (_box(-half, half, 0.25, 0.42), shade(paint, 0.5)),
+        (_box(-half, half, 0.25, 0.42), shade(body.paint, 0.5)),
         (_box(-0.26, 0.26, 0.48, 0.6), (225, 225, 215)),
-        (_box(-half, 0.3 - half, 0.65, 0.85), lamp),
-        (_box(half - 0.3, half, 0.65, 0.85), lamp),
+        (_box(-half, 0.3 - half, 0.65, 0.85), lamps),
+        (_box(half - 0.3, half, 0.65, 0.85), lamps),
     ]
-    return strokes + [board(place, outline, colour, CAR) for outline, colour in parts]
+    return [board(place, outline, colour, CAR) for outline, colour in parts]
 
 
-def _flank(
-    side: float, ends: tuple[float, float], heights: tuple[float, float], paint: Colour, van: bool
-) -> list[Stroke]:
-    """The side of a car, a plane `side` metres right; outlines are metres ahead and up."""
-    (near, far), (waist, roof) = ends, heights
-    slant, low, high = 0.15 if van else 0.45, waist + 0.05, roof - 0.12
+def _flank(body: _Body, place: Place) -> list[Stroke]:
+    """The side that is turned to the camera, leaning inwards above the waist; outlines are metres ahead and up."""
+    near, far, waist, roof = place[1], place[1] + body.length, body.waist, body.roof
+    slant, low, high = 0.2 if body.van else 0.5, waist + 0.05, roof - 0.12
     cabin = [(near, 0.8 * waist), (far - 2 * slant, 0.8 * waist), (far - 2 * slant, waist)]
-    cabin += [(far - 4 * slant, roof), (near + slant, roof), (near, waist)]
-    glass = [(near + slant, low), (far - 3 * slant, low), (far - 4.2 * slant, high), (near + 1.4 * slant, high)]
+    glass = [(near + 0.4, low), (far - 3 * slant, low), (far - 4.2 * slant, high), (near + 0.4, high)]
+    paint = shade(body.paint, 0.75)
     parts: list[tuple[Outline, Colour]] = [
         ([(near, 0.25), (far, 0.25), (far, 0.9 * waist), (near, waist)], paint),
-        (cabin, paint),
+        ([*cabin, (far - 4 * slant, roof), (near, roof), (near, waist)], paint),
         (glass, _GLASS),
         *(([(centre + ahead, up) for ahead, up in _WHEEL], _TYRE) for centre in (near + 0.8, far - 0.8)),
     ]
-    return [Stroke([(side, up, ahead) for ahead, up in outline], colour, CAR) for outline, colour in parts]
+
+    def right(up: float) -> float:
+        lean = max(0.0, (up - waist) / (roof - waist)) * (body.half - body.half_roof)
+        return place[0] - math.copysign(body.half - lean, place[0])
+
+    return [Stroke([(right(up), up, ahead) for ahead, up in outline], colour, CAR) for outline, colour in parts]
 
 
 def person(rng: np.random.Generator, place: Place) -> list[Stroke]:

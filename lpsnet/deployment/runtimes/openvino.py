@@ -1,8 +1,8 @@
 """Intel's OpenVINO: runs ONNX files as they are, its own `.xml` with the `.bin` beside it, and `.openvino` containers.
 
-OpenVINO chooses the arithmetic itself unless told: on a CPU with bf16 it computes a float32 network in bf16. So the
-precision is always asked for by name, and what is then really used is read from the compiled network's own account of
-its convolutions.
+OpenVINO chooses the arithmetic itself unless told: on a CPU with bf16 it computes a float32 network in bf16, also where
+f16 is asked for. So the precision is always asked for by name, and what is then really used is read from the names of
+the kernels that the compiled network says it has.
 """
 
 from collections import Counter, deque
@@ -28,7 +28,7 @@ from lpsnet.errors import MissingDependencyError, ModelFileError
 DEVICE = "CPU"
 SUFFIXES = (".onnx", ".openvino", ".xml")
 
-# what OpenVINO calls an operation's arithmetic -> what it is called here; a quantised convolution reads i8 or u8
+# what OpenVINO calls a kernel's arithmetic -> what it is called here
 _PRECISIONS: dict[str, Precision] = {"f32": "f32", "bf16": "bf16", "f16": "f16", "i8": "int8", "u8": "int8"}
 
 
@@ -121,13 +121,17 @@ def _dimension(length: int | None) -> int:
 
 
 def _precision_used(compiled: Any) -> Precision:
-    """The arithmetic of most convolutions, by OpenVINO's own account; of most operations where there are none."""
+    """The arithmetic of most convolutions, by OpenVINO's own account; of most operations where there are none.
+
+    It is the end of the name of the kernel that was chosen, e.g. `brgconv_avx512_bf16`. The property `runtimePrecision`
+    will not do: with weights kept in f16 it says f16 of a kernel that computes in f32.
+    """
     used: dict[bool, Counter[str]] = {True: Counter(), False: Counter()}
     for operation in compiled.get_runtime_model().get_ordered_ops():
         info = operation.get_rt_info()
-        kind = info["layerType"].value
+        kind, kernel = info["layerType"].value, info["primitiveType"].value
         if kind not in ("Const", "Input", "Output"):
-            used["Convolution" in kind][info["runtimePrecision"].value] += 1
+            used["Convolution" in kind][kernel.rpartition("_")[2].lower()] += 1
     counts = used[True] or used[False]
     name = counts.most_common(1)[0][0] if counts else "f32"
     if name not in _PRECISIONS:

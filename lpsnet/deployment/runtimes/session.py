@@ -142,7 +142,7 @@ def check_inputs(inputs: Sequence[NDArray[np.float32]], shapes: Sequence[Shape])
         DataError: their number, type or shape is not what the model takes, or the lengths of the batch differ.
     """
     if len(inputs) != len(shapes):
-        raise DataError(f"the model takes {len(shapes)} inputs; got {len(inputs)}")
+        raise DataError(f"wrong number of inputs: the model takes {len(shapes)}; got {len(inputs)}")
     for array, shape in zip(inputs, shapes, strict=True):
         _check_input(array, shape)
     if len({len(array) for array in inputs}) > 1:

@@ -1,0 +1,163 @@
+"""The doctor: looks at every file of a data set before anyone trains on it, and says everything it finds.
+
+A data set fails late and quietly: a mask in the wrong numbers, a validation picture that is in the training set too,
+a class that never occurs. `check_dataset` finds these in one pass, with a count of the labels and a description that
+leaves out or repairs what it can.
+"""
+
+import os
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from lpsnet.data.datasets import PRESETS, Dataset, described_dataset, open_dataset
+from lpsnet.data.findings import Diagnosis, Finding, SplitCounts, by_severity, class_counts
+from lpsnet.data.guess import guess_description
+from lpsnet.data.inspection import CONVERSIONS, Report, inspect_pair, inspect_sample
+from lpsnet.data.labels import LabelSpace
+from lpsnet.data.splits import FileSplit, Split
+from lpsnet.data.suggest import suggest_yaml
+from lpsnet.errors import DataError
+
+Progress = Callable[[int, int], None]  # called with the number of pictures done and their total
+Reports = Mapping[str, list[Report]]  # by split
+
+
+def check_dataset(text: str | Path, *, progress: Progress | None = None) -> Diagnosis:
+    """Examine a data set. Nothing is raised for what is wrong with it: that is what the findings are for.
+
+    Args:
+        text: what `--data` takes, or a folder, whose pictures and label files are then found by their names.
+        progress: called after every picture with the number done and the total.
+    """
+    text = str(text)
+    try:
+        dataset = _open(text)
+    except DataError as error:
+        return Diagnosis(text, [Finding("cannot_open", text, str(error))], suggested_yaml=_suggest_anyway(text))
+    reports = _examine(dataset, progress)
+    findings = [item for members in reports.values() for report in members for item in report.findings]
+    findings += [*_names(dataset), *_spare_masks(dataset), *_unlabelled(dataset)]
+    findings += [*_same_pictures(reports), *_conversions(reports)]
+    counts = {name: _count(dataset.label_space, members) for name, members in reports.items()}
+    findings += _absent_classes(dataset.label_space, counts)
+    return Diagnosis(text, by_severity(findings), counts, suggest_yaml(dataset, reports))
+
+
+def _open(text: str) -> Dataset:
+    root = Path(text).expanduser()
+    if root.is_dir():
+        return described_dataset(text, guess_description(root), root)
+    return open_dataset(text)
+
+
+def _suggest_anyway(text: str) -> str:
+    """A description of the folder that a preset was about, where it is not laid out as the preset says."""
+    kind, _, rest = text.partition(":")
+    root = Path(rest).expanduser()
+    if kind not in PRESETS or not rest or not root.is_dir():
+        return ""
+    try:
+        dataset = described_dataset(text, guess_description(root), root)
+    except DataError:
+        return ""
+    return suggest_yaml(dataset, _examine(dataset, None))
+
+
+def _examine(dataset: Dataset, progress: Progress | None) -> dict[str, list[Report]]:
+    """Look at all samples; decoding runs outside Python's lock, so threads help."""
+    total, done = sum(map(len, dataset.parts.values())), 0
+    reports: dict[str, list[Report]] = {}
+    with ThreadPoolExecutor(os.cpu_count()) as executor:
+        for name, split in dataset.parts.items():
+            reports[name] = []
+            for report in executor.map(_inspector(split), range(len(split))):
+                reports[name].append(report)
+                done += 1
+                if progress is not None:
+                    progress(done, total)
+    return reports
+
+
+def _inspector(split: Split) -> Callable[[int], Report]:
+    if isinstance(split, FileSplit):
+        return lambda index: inspect_pair(split.pairs[index], split.decoder)
+    return lambda index: inspect_sample(split, index)
+
+
+def _count(space: LabelSpace, reports: list[Report]) -> SplitCounts:
+    pixels: Counter[int] = Counter()
+    for report in reports:
+        pixels.update(report.labels or {})
+    sizes = Counter(f"{report.size[0]}x{report.size[1]}" for report in reports if report.size)
+    by_class, ignored = class_counts(space, pixels)
+    labelled = sum(report.labels is not None for report in reports)
+    return SplitCounts(len(reports), labelled, dict(sizes.most_common()), by_class, ignored)
+
+
+def _file_splits(dataset: Dataset) -> Iterator[FileSplit]:
+    return (split for split in dataset.parts.values() if isinstance(split, FileSplit))
+
+
+def _names(dataset: Dataset) -> Iterator[Finding]:
+    for split in _file_splits(dataset):
+        files = defaultdict(list)
+        for pair in split.pairs:
+            files[pair.name].append(pair.image)
+        for name, paths in files.items():
+            if len(paths) > 1:
+                listed = ", ".join(map(str, paths))
+                message = f"split {split.name!r} has {len(paths)} pictures named {name!r}: {listed}; keep one of them"
+                yield Finding("duplicate_name", str(paths[0]), message)
+
+
+def _spare_masks(dataset: Dataset) -> Iterator[Finding]:
+    for split in _file_splits(dataset):
+        for path in split.spare_masks:
+            yield Finding("missing_image", str(path), f"label file {path} of split {split.name!r} has no picture")
+
+
+def _unlabelled(dataset: Dataset) -> Iterator[Finding]:
+    for split in _file_splits(dataset):
+        if all(pair.mask is None for pair in split.pairs):
+            message = f"split {split.name!r} has no label files; it can be segmented, not trained on or scored"
+            yield Finding("unlabelled_split", split.name, message)
+
+
+def _same_pictures(reports: Reports) -> Iterator[Finding]:
+    """Files with the same bytes; each is reported once, with the first one it repeats."""
+    first: dict[bytes, tuple[str, Path]] = {}
+    for split, members in reports.items():
+        for report in members:
+            path = report.pair.image
+            if report.digest is None:
+                continue
+            other_split, other = first.setdefault(report.digest, (split, path))
+            if other_split != split:
+                message = f"{path} of split {split!r} is the same picture as {other} of split {other_split!r}"
+                yield Finding("shared_picture", str(path), message)
+            elif other != path:
+                yield Finding("repeated_picture", str(path), f"{path} is the same picture as {other}, in one split")
+
+
+def _conversions(reports: Reports) -> Iterator[Finding]:
+    for split, members in reports.items():
+        groups = defaultdict(list)
+        for report in members:
+            groups[report.content].append(report.pair.image)
+        for content, paths in groups.items():
+            if content:
+                message = f"{len(paths)} of {len(members)} pictures of split {split!r} are {CONVERSIONS[content]}"
+                yield Finding("converted_pictures", str(paths[0]), f"{message} (first: {paths[0]})")
+
+
+def _absent_classes(space: LabelSpace, counts: Mapping[str, SplitCounts]) -> Iterator[Finding]:
+    labelled = {name: item.class_pixels for name, item in counts.items() if item.num_labelled}
+    for label in space.names:
+        without = [name for name, pixels in labelled.items() if not pixels[label]]
+        if without and len(without) == len(labelled):
+            yield Finding("absent_class", "all", f"class {label!r} never occurs")
+        else:
+            for name in without:
+                yield Finding("absent_class", name, f"class {label!r} never occurs in split {name!r}")

@@ -1,0 +1,148 @@
+"""Looking at one picture and its label file for the doctor (`doctor.py`): all that is wrong, not the first thing."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lpsnet.data.decoding import LabelDecoder, list_counts
+from lpsnet.data.findings import Finding
+from lpsnet.data.headers import Header
+from lpsnet.data.images import Mask, inspect_image, read_image, read_mask
+from lpsnet.data.labels import IGNORE_INDEX
+from lpsnet.data.splits import Pair, Split
+from lpsnet.errors import DataError
+
+# What is done with pictures that are not plain RGB (`images.read_image`), by what their header says.
+CONVERSIONS = {
+    "grey": "grey; they are read as three equal channels",
+    "grey+alpha": "grey with transparency; they are read as three equal channels, transparency is dropped",
+    "colour+alpha": "RGB with transparency; transparency is dropped, the colours under it are kept",
+    "palette": "palette pictures; they are read as RGB",
+    "CMYK": "CMYK; they are converted to RGB without a colour profile",
+    "16 bit": "of 16 bits a channel; they are divided by 257 to 8 bits",
+    "rotated": "to be turned by a quarter, their EXIF data says; they are read turned",
+}
+
+
+@dataclass
+class Report:
+    """What was seen of one picture and its label file.
+
+    Attributes:
+        pair: the files.
+        findings: what is wrong with them.
+        digest: of the picture file's bytes; None if it cannot be read.
+        content: a key of `CONVERSIONS`, or "" for a plain RGB picture.
+        size: (height, width) of the picture as it is read.
+        labels: pixels by class id; None if there is no usable label file.
+        unknown: pixels by id or (r, g, b) that no class has.
+        other_values: pixels by (r, g, b) or id in a file of the wrong kind.
+    """
+
+    pair: Pair
+    findings: list[Finding] = field(default_factory=list)
+    digest: bytes | None = None
+    content: str = ""
+    size: tuple[int, int] | None = None
+    labels: Mapping[int, int] | None = None
+    unknown: Mapping[Any, int] = field(default_factory=dict)
+    other_values: Mapping[Any, int] = field(default_factory=dict)
+
+    def find(self, kind: str, file: Path, message: str) -> None:
+        """Add a finding."""
+        self.findings.append(Finding(kind, str(file), message))
+
+
+def inspect_pair(pair: Pair, decoder: LabelDecoder) -> Report:
+    """Look at a picture and its label file."""
+    report = Report(pair)
+    _inspect_image(report)
+    if pair.mask is not None and not pair.mask.exists():
+        report.find("missing_mask", pair.image, f"picture {pair.image} has no label file {pair.mask}")
+    elif pair.mask is not None:
+        _inspect_mask(report, pair.mask, decoder)
+    return report
+
+
+def inspect_sample(split: Split, index: int) -> Report:
+    """Count the labels of a sample that comes from no files."""
+    image, labels = split.image(index), split.labels(index)
+    pixels = np.bincount(labels.ravel(), minlength=IGNORE_INDEX + 1).tolist()
+    name = split.names[index]
+    found = {label: count for label, count in enumerate(pixels) if count}
+    return Report(Pair(name, Path(name), None), size=_size(image), labels=found)
+
+
+def mask_values(mask: Mask) -> tuple[bool, Counter[Any]]:
+    """Whether a label file holds colours, and its pixels by (r, g, b) or id."""
+    if mask.ndim == 3 and (mask == mask[..., :1]).all():
+        mask = mask[..., 0]
+    if mask.ndim == 2:
+        values, counts = np.unique(mask, return_counts=True)
+        return False, Counter(dict(zip(values.tolist(), counts.tolist(), strict=True)))
+    packed = mask.astype(np.uint32) @ np.array([65_536, 256, 1], np.uint32)
+    codes, counts = np.unique(packed, return_counts=True)
+    colours = [(code >> 16, code >> 8 & 255, code & 255) for code in codes.tolist()]
+    return True, Counter(dict(zip(colours, counts.tolist(), strict=True)))
+
+
+def _inspect_image(report: Report) -> None:
+    path = report.pair.image
+    try:
+        header = inspect_image(path)
+        image = read_image(path)
+        report.digest = hashlib.blake2b(path.read_bytes(), digest_size=16).digest()
+    except (DataError, OSError) as error:
+        report.find("unreadable", path, str(error))
+        return
+    report.size = _size(image)
+    report.content = _content(header, report.size)
+
+
+def _content(header: Header, size: tuple[int, int]) -> str:
+    if header.bit_depth == 16:
+        return "16 bit"
+    if size != (header.height, header.width):
+        return "rotated"
+    return header.content if header.content in CONVERSIONS else ""
+
+
+def _inspect_mask(report: Report, path: Path, decoder: LabelDecoder) -> None:
+    try:
+        mask = read_mask(path, expand_palette=bool(decoder.rgb))
+    except DataError as error:
+        report.find("unreadable", path, str(error))
+        return
+    _compare_sizes(report, path, mask.shape[0], mask.shape[1])
+    try:
+        report.labels, report.unknown = decoder.census(mask, source=path)
+    except DataError as error:
+        report.find("ids_for_colours" if decoder.rgb else "colours_for_ids", path, str(error))
+        report.other_values = mask_values(mask)[1]
+        return
+    if report.unknown:
+        what = "colours" if decoder.rgb else "ids"
+        message = f"label file {path} holds {what} that no class has: {list_counts(report.unknown)}"
+        report.find("unknown_values", path, message)
+    elif set(report.labels) <= {IGNORE_INDEX}:
+        report.find("unlabelled_picture", report.pair.image, f"no pixel of {report.pair.image} has a label in {path}")
+
+
+def _compare_sizes(report: Report, path: Path, height: int, width: int) -> None:
+    if report.size is None or report.size == (height, width):
+        return
+    image = f"picture {report.pair.image} is {report.size[0]}x{report.size[1]}"
+    message = f"{image}, its label file {path} {height}x{width} (height x width)"
+    if report.content == "rotated" and report.size == (width, height):
+        message += "; the picture's EXIF data turns it: turn the label file too, or remove the EXIF data"
+    report.find("size_differs", path, message)
+
+
+def _size(image: NDArray[Any]) -> tuple[int, int]:
+    return image.shape[0], image.shape[1]

@@ -1,0 +1,57 @@
+"""Names of models and the files they mean."""
+
+from pathlib import Path
+
+import pytest
+
+from lpsnet.deployment import models
+from lpsnet.deployment.model_file import METADATA_READERS
+from lpsnet.deployment.models import find_model, list_models
+from lpsnet.deployment.runtimes.session import RUNTIMES
+from lpsnet.deployment.segmenter import DEFAULT_RUNTIMES
+from lpsnet.errors import ModelFileError
+
+
+@pytest.fixture
+def bundled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
+    found = {name: tmp_path / f"{name}.onnx" for name in ("camvid_s", "cityscapes_s")}
+    monkeypatch.setattr(models, "list_models", lambda: found)
+    return found
+
+
+def test_a_file_is_itself(tmp_path: Path, bundled: dict[str, Path]) -> None:
+    path = tmp_path / "camvid_s"
+    path.write_bytes(b"x")
+    assert find_model(path) == path
+    assert find_model(str(path)) == path
+
+
+def test_a_name_is_the_file_that_comes_with_the_package(bundled: dict[str, Path]) -> None:
+    assert find_model("camvid_s") == bundled["camvid_s"]
+
+
+def test_what_there_is_not_is_one_line(bundled: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(ModelFileError, match=r"unknown model 'camvid-s'; did you mean 'camvid_s'\? Allowed: camvid_s"):
+        find_model("camvid-s")
+    for path in ("runs/camvid_s", "camvid_s.onnx", tmp_path / "camvid_s"):
+        with pytest.raises(ModelFileError, match="no model file at"):
+            find_model(path)
+    with pytest.raises(ModelFileError, match="is a folder"):
+        find_model(tmp_path)
+
+
+def test_without_bundled_models_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models, "list_models", dict)
+    with pytest.raises(ModelFileError, match="no models come with this installation"):
+        find_model("camvid_s")
+
+
+def test_bundled_models_are_onnx_files_by_name() -> None:
+    for name, path in list_models().items():
+        assert path.name == f"{name}.onnx"
+        assert path.is_file()
+
+
+def test_every_format_with_a_record_has_an_engine() -> None:
+    assert set(DEFAULT_RUNTIMES) == set(METADATA_READERS)
+    assert set(DEFAULT_RUNTIMES.values()) <= set(RUNTIMES)
