@@ -1,6 +1,17 @@
 """`lpsnet data …`: looking at data sets before anyone trains on them."""
 
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
 import typer
+
+from lpsnet.cli.output import JsonOption, console, next_command, picture_progress, say, table, write_json
+from lpsnet.files import write_text
+
+if TYPE_CHECKING:
+    from lpsnet.data.findings import Diagnosis
+
+MAX_SHOWN = 20  # findings of one kind; --json has all of them
 
 app = typer.Typer(help="Data sets.", no_args_is_help=True)
 
@@ -8,3 +19,63 @@ app = typer.Typer(help="Data sets.", no_args_is_help=True)
 @app.callback()
 def _group() -> None:
     """Data sets."""
+
+
+@app.command()
+def check(
+    data: Annotated[str, typer.Argument(metavar="D", help="A data set as for train, or a bare folder.")],
+    out: Annotated[Path | None, typer.Option(help="Write the suggested description here.")] = None,
+    json_to: JsonOption = None,
+) -> None:
+    """Look at every picture and label of a data set and say what is wrong; exits with 2 if something is.
+
+    Ends with a description (YAML) of the data set that leaves out or repairs what can be.
+
+    Example: `lpsnet data check photos/ --out photos.yaml`
+    """
+    from lpsnet.data.doctor import check_dataset
+
+    with picture_progress("checking") as update:
+        diagnosis = check_dataset(data, progress=update)
+    write_json(diagnosis.to_dict(), json_to)
+    _print_counts(diagnosis, json_to)
+    _print_findings(diagnosis, json_to)
+    if diagnosis.suggested_yaml:
+        if out is not None:
+            write_text(out, diagnosis.suggested_yaml)
+            say(f"Wrote a description of this data set to {out}", json_to=json_to)
+        else:
+            say(
+                f"A description of this data set (--out FILE.yaml writes it):\n\n{diagnosis.suggested_yaml}",
+                json_to=json_to,
+            )
+        next_command("lpsnet", "train", "--data", out or data, "--out", "runs/first", json_to=json_to)
+    if not diagnosis.ok:
+        raise typer.Exit(2)
+
+
+def _print_counts(diagnosis: "Diagnosis", json_to: str | None) -> None:
+    if not diagnosis.counts:
+        return
+    rows = table(diagnosis.spec, "class, % of labelled pixels", *diagnosis.counts)
+    for name in next(iter(diagnosis.counts.values())).class_percent:
+        rows.add_row(name, *(f"{counts.class_percent[name]:.2f}" for counts in diagnosis.counts.values()))
+    rows.add_section()
+    rows.add_row("without label, % of all", *(f"{counts.ignored_percent:.2f}" for counts in diagnosis.counts.values()))
+    rows.add_row("pictures", *(str(counts.num_pictures) for counts in diagnosis.counts.values()))
+    sizes = (", ".join(list(counts.sizes)[:3]) for counts in diagnosis.counts.values())
+    rows.add_row("sizes", *sizes)
+    console(json_to).print(rows)
+
+
+def _print_findings(diagnosis: "Diagnosis", json_to: str | None) -> None:
+    shown: dict[str, int] = {}
+    for finding in diagnosis.findings:
+        shown[finding.kind] = shown.get(finding.kind, 0) + 1
+        if shown[finding.kind] <= MAX_SHOWN:
+            say(f"{finding.severity}: {finding.file}: {finding.message}", json_to=json_to)
+    for kind, count in shown.items():
+        if count > MAX_SHOWN:
+            say(f"… and {count - MAX_SHOWN} more of kind {kind}; --json FILE has all", json_to=json_to)
+    if not diagnosis.findings:
+        say("Nothing wrong was found.", json_to=json_to)

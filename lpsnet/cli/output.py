@@ -4,12 +4,14 @@ import json
 import re
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from lpsnet.errors import LpsnetError
@@ -56,6 +58,15 @@ def table(title: str, *columns: str) -> Table:
     for number, column in enumerate(columns):
         result.add_column(column, justify="left" if number == 0 else "right", no_wrap=number > 0)
     return result
+
+
+@contextmanager
+def picture_progress(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on standard error while pictures are worked on; call the value with how many are done, and of how many."""
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=_error_console, transient=True) as progress:
+        task = progress.add_task("", total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
 def parse_size(text: str | None) -> tuple[int, int] | None:

@@ -4,9 +4,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from lpsnet.cli.output import JsonOption, SizeOption, console, next_command, parse_size, say, write_json
+from lpsnet.cli.output import JsonOption, SizeOption, next_command, parse_size, picture_progress, say, write_json
 from lpsnet.cli.training import print_scores
 
 RuntimeOption = Annotated[str | None, typer.Option(help="Engine: onnxruntime, openvino, ncnn, tensorrt, pytorch.")]
@@ -41,10 +40,11 @@ def segment(
     pictures = find_pictures(sources)
     segmenter = Segmenter(model, runtime=runtime, precision=precision, threads=threads, input_size=parse_size(size))
     outcomes = []
-    with _progress("segmenting", len(pictures), json_to) as (progress, task):
-        for outcome in segment_pictures(segmenter, pictures, out, label_space=segmenter.label_space, opacity=opacity):
+    with picture_progress("segmenting") as update:
+        results = segment_pictures(segmenter, pictures, out, label_space=segmenter.label_space, opacity=opacity)
+        for outcome in results:
             outcomes.append(outcome)
-            progress.advance(task)
+            update(len(outcomes), len(pictures))
     failed = [outcome for outcome in outcomes if outcome.problem]
     for outcome in failed:
         say(f"left out: {outcome.problem}", json_to="-")
@@ -90,34 +90,17 @@ def evaluate(
 
     pictures = open_dataset(data).split(split)
     segmenter = Segmenter(model, runtime=runtime, precision=precision, threads=threads, input_size=parse_size(size))
-    with _progress("evaluating", len(pictures), json_to) as (progress, task):
+    with picture_progress("evaluating") as update:
         evaluation = run_evaluation(
             segmenter,
             pictures,
             label_space=segmenter.label_space,
-            protocol={"model": model, "data": data, **segmenter.protocol},
+            protocol={"data": data, **segmenter.protocol},
             boundary=boundary,
-            progress=lambda done, _: progress.update(task, completed=done),
+            progress=update,
         )
     write_json(evaluation.to_dict(), json_to)
     print_scores(evaluation, json_to=json_to)
     for name, miou in evaluation.worst(3):
         say(f"lowest: {name} ({miou:.1f} mIoU)", json_to=json_to)
     next_command("lpsnet", "segment", "PICTURE", "--model", model, "--out", "segmented", json_to=json_to)
-
-
-class _progress:
-    """A bar while pictures are worked on, on standard error."""
-
-    def __init__(self, what: str, total: int, json_to: str | None) -> None:
-        self._progress = Progress(
-            TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console("-")
-        )
-        self._total = total
-
-    def __enter__(self) -> tuple[Progress, Any]:
-        self._progress.__enter__()
-        return self._progress, self._progress.add_task("", total=self._total)
-
-    def __exit__(self, *details: Any) -> None:
-        self._progress.__exit__(*details)

@@ -5,8 +5,8 @@
     camvid:PATH         CamVid, as distributed with SegNet or in the original release
     cityscapes:PATH     Cityscapes in the official layout, or a folder of pairs
     bdd100k:PATH        BDD100K, the 10,000 pictures with semantic labels
-    FILE.yaml           a data set of one's own, described in a few lines (`layouts/custom.py`)
-    scenes[:KEY=VALUE,…]  generated street scenes (`scenes.py`): size=128x256, num_train=, num_val=, seed=
+    FILE.yaml           a data set of one's own, described in a few lines (`layouts/description.py`)
+    scenes, scenes:…    generated street scenes (`scenes`): size=128x256,num_train=200,num_val=50,seed=0
 """
 
 import re
@@ -30,7 +30,7 @@ PRESETS: dict[str, Callable[[Path], Description]] = {
     "cityscapes": cityscapes.describe,
 }
 _YAML_SUFFIXES = (".yaml", ".yml")
-_ALLOWED = "camvid:PATH, cityscapes:PATH, bdd100k:PATH, a .yaml file, or scenes"
+_ALLOWED = (*(f"{name}:PATH" for name in PRESETS), "FILE.yaml", "scenes")
 _SCENE_DEFAULTS = {"size": "128x256", "num_train": "200", "num_val": "50", "seed": "0"}
 
 
@@ -117,9 +117,10 @@ def _usual_order(split: FileSplit) -> tuple[int, str]:
 
 def _refusal(text: str, kind: str) -> DataError:
     if Path(text).expanduser().is_dir():
-        advice = f"name its layout ({_ALLOWED}), or let 'lpsnet data check {text}' suggest a description"
+        advice = f"name its layout ({', '.join(_ALLOWED)}), or let 'lpsnet data check {text}' suggest a description"
         return DataError(f"data set {text!r} is a folder; {advice}")
-    return DataError(f"{unknown_name('data set', kind, [*PRESETS, 'scenes'])}. Give {_ALLOWED}; got {text!r}")
+    is_drive = len(kind) == 1  # a path on Windows
+    return DataError(unknown_name("data set", text if is_drive else kind, _ALLOWED))
 
 
 def _root(kind: str, text: str) -> Path:

@@ -1,5 +1,6 @@
 """Opening data sets by text or description, and the splits they give."""
 
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -213,6 +214,23 @@ def test_a_fraction_for_validation_is_the_last_part(tmp_path: Path) -> None:
     assert len(dataset.split("train")) == 8
 
 
+def test_a_folder_of_masks_that_splits_share(tmp_path: Path) -> None:
+    for split in ("train", "val", "test"):
+        write_picture(tmp_path / "images" / split / f"{split}.png", IMAGE)
+        if split != "test":
+            write_picture(tmp_path / "masks" / f"{split}.png", ids(0))
+    dataset = open_dataset(describe(tmp_path, "names: [road]\nmasks: masks"))
+    assert dataset.split("train+val")[1].labels.max() == 0
+    with pytest.raises(DataError, match="split 'test' has no labels"):
+        dataset.split("test").labels(0)
+
+
+def test_a_split_goes_to_other_processes(tmp_path: Path) -> None:
+    write_pairs(tmp_path)
+    split = open_dataset(describe(tmp_path, "names: [road, car]")).split("train+val")
+    assert pickle.loads(pickle.dumps(split))[3].name == split.names[3]
+
+
 def test_excluded_pictures(tmp_path: Path) -> None:
     write_pairs(tmp_path)
     dataset = open_dataset(describe(tmp_path, "names: [road, car]\nexclude: [train1]"))
@@ -260,36 +278,3 @@ def test_opening_reads_no_pixels(tmp_path: Path) -> None:
     split = open_dataset(describe(tmp_path, "names: [road]")).split("train")
     with pytest.raises(DataError, match="is not a picture"):
         split.image(0)
-
-
-def test_texts_that_name_no_data_set(tmp_path: Path) -> None:
-    assert "unknown data set 'camvd'; did you mean 'camvid'?" in refusal("camvd:/data")
-    assert "needs the folder it is in: camvid:PATH" in refusal("camvid")
-    assert "none does not exist" in refusal(f"cityscapes:{tmp_path}/none")
-    assert f"'lpsnet data check {tmp_path}'" in refusal(tmp_path)
-    assert "cannot read the description" in refusal(tmp_path / "none.yaml")
-    assert "a .yaml file" in refusal("C:\\data\\set")
-    assert "cannot read the description C:\\data\\set.yaml" in refusal("C:\\data\\set.yaml")
-
-
-def test_scenes() -> None:
-    dataset = open_dataset("scenes:size=32x64,num_train=3,num_val=2,seed=5")
-    assert dataset.splits == ["train", "val"]
-    assert [len(dataset.split(name)) for name in dataset.splits] == [3, 2]
-    sample = dataset.split("train+val")[4]
-    assert sample.image.shape == (32, 64, 3)
-    assert sample.labels.shape == (32, 64)
-    assert len(open_dataset("scenes").split("train")) == 200
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("scenes:sise=1x2", "did you mean 'size'?"),
-        ("scenes:size=128", "HEIGHTxWIDTH"),
-        ("scenes:num_val=0", "a whole number from 1"),
-        ("scenes:seed=-1", "a whole number from 0"),
-    ],
-)
-def test_scenes_settings_that_are_refused(text: str, expected: str) -> None:
-    assert expected in refusal(text)

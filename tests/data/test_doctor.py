@@ -280,23 +280,3 @@ def test_scenes_are_counted() -> None:
     assert diagnosis.ok
     assert diagnosis.counts["train"].num_labelled == 2
     assert diagnosis.suggested_yaml == ""
-
-
-def test_a_preset_can_be_written_as_a_description(tmp_path: Path) -> None:
-    for stem in ("0006R0_f00930", "Seq05VD_f00000"):
-        write_picture(tmp_path / "701_StillsRaw_full" / f"{stem}.png", picture(len(stem)))
-        write_picture(
-            tmp_path / "LabeledApproved_full" / f"{stem}_L.png", np.full((12, 16, 3), (64, 128, 192), np.uint8)
-        )
-    diagnosis = check_dataset(f"camvid:{tmp_path}")
-    dataset = reopened(diagnosis, tmp_path)
-    assert dataset.splits == ["train", "test"]
-    assert set(dataset.split("test")[0].labels.ravel().tolist()) == {8}
-
-
-@pytest.mark.real_data
-def test_real_cityscapes_sample(real_data: Path, tmp_path: Path) -> None:
-    diagnosis = check_dataset(f"cityscapes:{real_data / 'cityscapes-sample'}")
-    assert diagnosis.ok
-    assert diagnosis.counts["val"].sizes == {"1024x2048": 2}
-    assert reopened(diagnosis, tmp_path).label_space.num_classes == 19

@@ -8,6 +8,7 @@ import pytest
 from picture_files import write_picture
 
 from lpsnet.data.datasets import Dataset, open_dataset
+from lpsnet.data.doctor import check_dataset
 from lpsnet.data.labels import BDD100K, CAMVID, CITYSCAPES, Colour
 from lpsnet.data.layouts.camvid import ORIGINAL_COLOURS, usual_split
 from lpsnet.data.layouts.cityscapes import OFFICIAL_IDS
@@ -190,3 +191,26 @@ def test_real_cityscapes_official_ids(real_data: Path) -> None:
     assert share["road"] > 0.1
     assert share["train"] < 0.01
     assert (sample.labels[-1] == 255).mean() > 0.9
+
+
+@pytest.mark.parametrize("layout", ["camvid", "camvid_original", "bdd100k", "cityscapes"])
+def test_a_preset_can_be_written_as_a_description(tmp_path: Path, layout: str) -> None:
+    """The doctor's description of a preset gives the same classes, names and labels."""
+    if layout == "camvid_original":
+        write_original(tmp_path, "0006R0_f00930", [(64, 128, 192), (0, 0, 0)])
+    elif layout == "camvid":
+        write_picture(tmp_path / "train" / "1.png", IMAGE)
+        write_picture(tmp_path / "trainannot" / "1.png", mask(0, 10, 11))
+        (tmp_path / "train.txt").write_text("/SegNet/CamVid/train/1.png /SegNet/CamVid/trainannot/1.png\n")
+    elif layout == "bdd100k":
+        write_picture(tmp_path / "seg" / "images" / "train" / "1.jpg", IMAGE)
+        write_picture(tmp_path / "seg" / "labels" / "train" / "1_train_id.png", mask(0, 255))
+    else:
+        write_cityscapes(tmp_path, "train", "ulm", kinds=["labelIds"])
+    text = f"{layout.removesuffix('_original')}:{tmp_path}"
+    preset = open_dataset(text)
+    (tmp_path / "described.yaml").write_text(check_dataset(text).suggested_yaml)
+    described = open_dataset(tmp_path / "described.yaml")
+    assert described.label_space == preset.label_space
+    assert described.split("train").names == preset.split("train").names
+    np.testing.assert_array_equal(described.split("train").labels(0), preset.split("train").labels(0))

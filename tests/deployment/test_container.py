@@ -83,13 +83,13 @@ def test_damage_is_noticed(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[content.index(WEIGHTS) + 5000] ^= 1
     path.write_bytes(content)
-    with pytest.raises(ModelFileError, match="is not a whole .* file"):
+    with pytest.raises(ModelFileError, match=r"is not a whole .* file"):
         read_container(path)
 
 
 def test_half_a_file_is_refused(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-200])
-    with pytest.raises(ModelFileError, match="is not a whole .* file"):
+    with pytest.raises(ModelFileError, match=r"is not a whole .* file"):
         read_record(path)
 
 
@@ -105,11 +105,11 @@ def test_a_size_that_is_a_lie_asks_for_no_memory(path: Path) -> None:
     entry = content.rindex(b"PK\x01\x02")
     content[entry + 20 : entry + 28] = b"\xfe\xff\xff\xff" * 2
     path.write_bytes(content)
-    with pytest.raises(ModelFileError, match="too large|whole"):
+    with pytest.raises(ModelFileError, match=r"too large|whole"):
         read_container(path)
 
 
 def test_an_unknown_suffix_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ModelFileError, match="unknown container suffix '.zip'"):
+    with pytest.raises(ModelFileError, match=r"unknown container suffix '.zip'"):
         write_container(tmp_path / "model.zip", description=b"", weights=b"", record=RECORD)
     assert not list(tmp_path.iterdir())

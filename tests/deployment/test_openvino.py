@@ -5,11 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-openvino = pytest.importorskip("openvino")
-torch = pytest.importorskip("torch")
+pytest.importorskip("openvino")
+pytest.importorskip("torch")
 pytest.importorskip("onnx")
 pytest.importorskip("onnxslim")
 
+import openvino
 from engine_models import difference, pictures, scores, small_network, write_model
 
 from lpsnet.deployment.runtimes.openvino import compile_properties

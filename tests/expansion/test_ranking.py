@@ -122,6 +122,13 @@ def test_turning_points_inside_the_parents_interval() -> None:
     assert decide(parent, [first, second]).rivals == (1,)
 
 
+def test_turning_points_inside_the_parents_score() -> None:
+    """At 48 the first has by far the larger quotient, at 52 neither gains; at 51.2 only the second gains."""
+    parent, first, second = Point(Score(50.0, 2.0), Latency.exactly(1.0)), at(51.0, 1.1), at(51.5, 5.0)
+    assert [decide(at(miou, 1.0), [first, second]).chosen for miou in (48.0, 51.2, 52.0)] == [0, 1, None]
+    assert decide(parent, [first, second]).rivals == (1,)
+
+
 def test_a_stop_is_open_if_a_candidate_may_gain() -> None:
     parent, candidate = Point(Score(50.0, 0.5), Latency.exactly(1.0)), Point(Score(49.8, 0.1), Latency.exactly(2.0))
     decision = decide(parent, [candidate])

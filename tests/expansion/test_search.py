@@ -383,6 +383,51 @@ def test_candidates_and_parent_are_measured_in_turn() -> None:
         assert set(second[1]) == {step.parent.design, *(it.design for it in step.candidates)}
 
 
+def _changing(times: Sequence[tuple[float, float, float]]) -> Callable[..., Mapping[Design, Latency]]:
+    """Latencies of the start, depth and width, another row for every call."""
+    rows = iter(times)
+
+    def latency(designs: Sequence[Design], *, effort: int) -> dict[Design, Latency]:
+        row = dict(zip((START.design, DEPTH.apply(START).design, WIDTH.apply(START).design), next(rows), strict=True))
+        return {design: Latency(row[design], row[design] - 0.04, row[design] + 0.04) for design in designs}
+
+    return latency
+
+
+def test_candidates_are_compared_with_the_parent_of_their_own_turn() -> None:
+    """The machine is half as fast when the candidates are decided on: 2/2 points a ms for depth, 3.5/4 for width.
+
+    Against the 1.0 ms of the parent's first turn it would be 2/3 and 3.5/5, and width would be taken.
+    """
+    landscape, operations, _ = _hand_made((1.0, 50.0), depth={1: (2.0, 52.0)}, width={1: (3.0, 53.5)})
+    latency = _changing([(1.0, 2.0, 3.0), (1.0, 2.0, 3.0), (2.0, 4.0, 6.0)])
+    options = SearchOptions(num_steps=1, max_step_size=1)
+    found = expand(START, latency=latency, performance=landscape.performance, operations=operations, options=options)
+    assert found.start.latency.median_ms == 1.0
+    assert found.steps[0].parent.latency.median_ms == 2.0
+    assert found.steps[0].chosen.operation == DEPTH
+
+
+def test_a_candidate_that_turns_out_too_slow_is_not_taken() -> None:
+    """Width is under the limit of 2.2 ms at first, above it in the second turn (not trained) or the third (trained)."""
+    landscape, operations, _ = _hand_made((1.0, 50.0), depth={1: (2.0, 52.0)}, width={1: (2.1, 52.2)})
+    options = SearchOptions(num_steps=1, max_step_size=1, limits=Limits(latency_ms=2.2))
+    first = (1.0, 2.0, 2.1)
+    for times, trained in (([first, first, (1.0, 2.0, 2.3)], False), ([*[first] * 3, (1.0, 2.0, 2.3)], True)):
+        landscape.trained.clear()
+        found = expand(
+            START,
+            latency=_changing(times),
+            performance=landscape.performance,
+            operations=operations,
+            options=options,
+        )
+        (step,) = found.steps
+        assert (step.chosen.operation, len(step.candidates)) == (DEPTH, 1)
+        assert [(it.operation, it.reason) for it in step.excluded] == [(WIDTH, "2.3 ms, limit 2.2 ms")]
+        assert (WIDTH.apply(START).design in [design for design, _ in landscape.trained]) == trained
+
+
 def test_options_that_make_no_sense() -> None:
     for options in ({"num_steps": -1}, {"max_step_size": 0}, {"patience": 0}, {"max_effort": 0}):
         with pytest.raises(RunError, match="at least"):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lpsnet.expansion.measurements import Latency, Limits
+from lpsnet.expansion.measurements import Cost, Latency, Limits
 from lpsnet.expansion.operations import Design, Operation, SearchNetwork
 from lpsnet.expansion.step_size import choose_step_sizes, ladders
 
@@ -73,6 +73,18 @@ def test_drift_between_turns_drops_out() -> None:
     assert _step_sizes(steady, 4, patience=4) == _step_sizes(drifting, 4, patience=4) == expected
     assert len(drifting.calls) == 4
     assert all(call[0] == START.design for call in drifting.calls)
+
+
+def test_an_operation_needs_its_first_step_size() -> None:
+    """Equation 3 asks for N + delta: an operation that breaks a limit there is out, even if a larger k would not."""
+
+    def cost(design: Design) -> Cost:
+        return Cost(parameters=10 if design == DEPTH.apply(START, 1).design else 1, memory_mib=1.0)
+
+    limits = Limits(parameters=5)
+    found, excluded = ladders(START, [DEPTH, WIDTH], max_step_size=3, limits=limits, cost=cost)
+    assert [ladder.operation for ladder in found] == [WIDTH]
+    assert [(it.operation, it.reason) for it in excluded] == [(DEPTH, "10 parameters, limit 5")]
 
 
 rising = st.lists(st.integers(0, 30), min_size=6, max_size=6).map(

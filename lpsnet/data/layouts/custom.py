@@ -151,11 +151,12 @@ def _choose(list_file: Path, images: dict[str, Path]) -> Keyed:
 
 
 def _exclude(found: dict[str, Found], names: list[str]) -> dict[str, Found]:
-    for name in names:
-        if not any(name == key for files in found.values() for key, _ in files.images):
-            raise DataError(f"'exclude' lists {name!r}, which is the name of no picture")
+    excluded = set(names)
+    unknown = excluded - {key for files in found.values() for key, _ in files.images}
+    if unknown:
+        raise DataError(f"'exclude' lists {min(unknown)!r}, which is the name of no picture")
     return {
-        name: files._replace(images=[(key, path) for key, path in files.images if key not in names])
+        name: files._replace(images=[(key, path) for key, path in files.images if key not in excluded])
         for name, files in found.items()
     }
 
@@ -164,13 +165,22 @@ def _check_found(found: dict[str, Found], description: Description) -> None:
     """A description whose files are not found would otherwise be a data set without pictures or without labels."""
     if description.masks != {} and not any(files.masks for files in found.values()):
         raise DataError("there are no label files (PNG, BMP or TIFF); look at 'masks' and 'mask_suffix'")
+    paired = {name: _paired(files) for name, files in found.items()}
+    used = set().union(*paired.values())
     for name, files in found.items():
         if not files.images:
             raise DataError(f"split {name!r} has no pictures; look at 'images' and 'image_suffix'")
-        masks = dict(files.masks)
-        if masks and not any(key in masks for key, _ in files.images):
-            key, path = files.images[0]
-            wanted = f"picture {path} would need {files.expected / key}{files.ending}.png"
-            raise DataError(
-                f"no label file of split {name!r} has the name of a picture: {wanted}; look at 'mask_suffix'"
-            )
+        # Label files that serve another split are a folder that splits share, in which this one has none.
+        if files.masks and not any(path in used for _, path in files.masks):
+            raise DataError(_mismatch(name, files))
+
+
+def _paired(files: Found) -> set[Path]:
+    masks = dict(files.masks)
+    return {masks[key] for key, _ in files.images if key in masks}
+
+
+def _mismatch(name: str, files: Found) -> str:
+    key, path = files.images[0]
+    wanted = f"picture {path} would need {files.expected / key}{files.ending}.png"
+    return f"no label file of split {name!r} has the name of a picture: {wanted}; look at 'mask_suffix'"

@@ -65,8 +65,8 @@ def tree(rng: np.random.Generator, place: Place, size: float) -> list[Stroke]:
         board(place, _box(-thick, thick, 0, middle), bark, VEGETATION),
         disc(place, middle, 0.75 * crown, shade(leaf, 0.7), VEGETATION),
     ]
-    turns, reaches, radii = rng.random((3, 12)).tolist()
-    for turn, reach, radius in zip(turns, reaches, radii, strict=True):
+    leaves = rng.random((12, 3)).tolist()
+    for turn, reach, radius in leaves[:: 1 if place[1] < 30 else 2]:
         away = crown * (0.35 + 0.55 * reach)
         right, up = away * math.cos(2 * math.pi * turn), away * math.sin(2 * math.pi * turn)
         light = 0.9 + 0.3 * up / crown + 0.3 * (radius - 0.5)
