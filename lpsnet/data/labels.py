@@ -6,9 +6,8 @@ label. What a data set's files hold instead (other ids, colours) is translated w
 
 import colorsys
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Self
-
-from pydantic import BaseModel, ConfigDict, model_validator
 
 from lpsnet.errors import DataError
 
@@ -18,23 +17,24 @@ MAX_CLASSES = 255  # ids 0 to 254, so that a label map stays one byte a pixel
 Colour = tuple[int, int, int]
 
 
-class LabelSpace(BaseModel):
+@dataclass(frozen=True)
+class LabelSpace:
     """The classes of a data set or a network, in the order of their ids.
 
     Attributes:
         name: what the space is called, e.g. "cityscapes".
         names: one name a class, all different.
         colours: one RGB triple (0 to 255) a class, for overlays and legends.
-    """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    Raises:
+        DataError: there are too few or too many classes, a name twice, or a colour missing or out of range.
+    """
 
     name: str
     names: tuple[str, ...]
     colours: tuple[Colour, ...]
 
-    @model_validator(mode="after")
-    def _check(self) -> Self:
+    def __post_init__(self) -> None:
         if not 1 <= len(self.names) <= MAX_CLASSES:
             raise DataError(f"label space {self.name!r} has {len(self.names)} classes; 1 to {MAX_CLASSES} are possible")
         if len(self.colours) != len(self.names):
@@ -43,7 +43,6 @@ class LabelSpace(BaseModel):
             raise DataError(f"label space {self.name!r} uses a class name twice")
         if any(not 0 <= channel <= 255 for colour in self.colours for channel in colour):
             raise DataError(f"label space {self.name!r} has a colour outside 0 to 255")
-        return self
 
     @property
     def num_classes(self) -> int:
@@ -122,6 +121,6 @@ CAMVID = _table(
 )
 
 # BDD100K (Yu et al. 2018) is labelled with the train ids of Cityscapes.
-BDD100K = CITYSCAPES.model_copy(update={"name": "bdd100k"})
+BDD100K = replace(CITYSCAPES, name="bdd100k")
 
 LABEL_SPACES: dict[str, LabelSpace] = {space.name: space for space in (CITYSCAPES, CAMVID, BDD100K)}

@@ -5,10 +5,12 @@ killed run do not keep the next one out.
 """
 
 import contextlib
+import errno
 import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from lpsnet.errors import RunError
 
@@ -20,20 +22,12 @@ def exclusive(path: Path) -> Iterator[None]:
     """Hold the lock file `path`, which is made if need be and left in place; it holds the process id.
 
     Raises:
-        RunError: another process, or this one, holds it.
+        RunError: another process, or this one, holds it, or the place cannot be locked.
     """
     path = path.resolve()
     if path in _HELD:
         raise RunError(f"{path.parent} is already being written by this process")
-    with path.open("a+b") as file:
-        try:
-            _lock(file.fileno())
-        except OSError:
-            owner = path.read_text(errors="replace").strip()[:20] or "unknown"
-            raise RunError(
-                f"{path.parent} is being written by another process (id {owner}); wait for it or end it, "
-                "or give another folder"
-            ) from None
+    with _opened(path) as file:
         _HELD.add(path)
         try:
             file.truncate(0)
@@ -42,6 +36,29 @@ def exclusive(path: Path) -> Iterator[None]:
             yield
         finally:
             _HELD.discard(path)
+
+
+def _opened(path: Path) -> BinaryIO:
+    """The file, open and locked."""
+    try:
+        file = path.open("a+b")
+    except OSError as error:
+        raise RunError(f"{path} cannot be opened: {error.strerror}; give another folder") from None
+    try:
+        _lock(file.fileno())
+    except OSError as error:
+        file.close()
+        raise RunError(_refusal(path, error)) from None
+    return file
+
+
+def _refusal(path: Path, error: OSError) -> str:
+    if error.errno not in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
+        return f"{path} cannot be locked: {error.strerror}; give a folder on a local disk"
+    owner = path.read_text(errors="replace").strip()[:20] or "unknown"
+    return (
+        f"{path.parent} is being written by another process (id {owner}); wait for it, end it, or give another folder"
+    )
 
 
 if sys.platform == "win32":

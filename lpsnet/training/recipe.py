@@ -204,7 +204,7 @@ _ROWS: tuple[dict[str, Any], ...] = (
     {
         "name": "demo",
         "source": "for generated scenes: about a minute on two cores",
-        "epochs": 12,
+        "epochs": 16,
         "batch_size": 8,
         "learning_rate": 0.05,
         "warmup_iterations": 20,

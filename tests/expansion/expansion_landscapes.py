@@ -3,7 +3,11 @@
 from collections.abc import Callable, Mapping, Sequence
 
 from lpsnet.expansion.measurements import Latency, Outcome, Score
-from lpsnet.expansion.operations import Design
+from lpsnet.expansion.operations import Design, Operation, SearchNetwork
+
+START = SearchNetwork.start("tiny")
+DEPTH, WIDTH, PATH = (Operation.parse(it) for it in ("depth=0,0,0,1,1", "width=0,0,0,32,32", "resolution=0,1/8,0"))
+OPERATIONS = {"depth": DEPTH, "width": WIDTH, "path": PATH}
 
 
 class Landscape:
@@ -21,3 +25,14 @@ class Landscape:
     def performance(self, designs: Sequence[Design], *, parent: Design | None) -> Mapping[Design, Outcome]:
         self.trained.extend((design, parent) for design in designs)
         return {design: Score(self._miou(design)) for design in designs}
+
+
+def hand_made(
+    start: tuple[float, float], **rows: Mapping[int, tuple[float, float]]
+) -> tuple[Landscape, list[Operation], int]:
+    """A landscape around START: for each operation, {k: (latency in ms, mIoU)}."""
+    points = {START.design: start}
+    for name, row in rows.items():
+        points |= {OPERATIONS[name].apply(START, k).design: point for k, point in row.items()}
+    landscape = Landscape(lambda design: points[design][0], lambda design: points[design][1])
+    return landscape, [OPERATIONS[name] for name in rows], max(max(row) for row in rows.values())

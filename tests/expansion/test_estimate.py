@@ -4,7 +4,7 @@ import random
 from statistics import NormalDist, median
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lpsnet.expansion.estimate import absolute, compared, median_interval
@@ -42,6 +42,7 @@ passes = st.integers(1, 4).flatmap(
 )
 
 
+@settings(deadline=None)
 @given(passes, st.data())
 def test_what_slows_a_whole_pass_down_drops_out(rows: list[list[float]], data: st.DataObject) -> None:
     factors = data.draw(st.lists(st.floats(0.5, 4), min_size=len(rows), max_size=len(rows)))
@@ -67,6 +68,7 @@ def test_a_small_difference_under_a_large_drift_is_seen() -> None:
     assert alone_second.low_ms < alone_first.high_ms
 
 
+@settings(deadline=None)
 @given(passes)
 def test_against_plain_python(rows: list[list[float]]) -> None:
     columns = list(zip(*rows, strict=True))

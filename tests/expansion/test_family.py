@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
 from expansion_landscapes import Landscape
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lpsnet.expansion.family import Member, best_under, pareto_front, remeasured
@@ -27,6 +27,7 @@ members = st.lists(st.tuples(st.integers(1, 12), st.integers(0, 12)), max_size=1
 )
 
 
+@settings(deadline=None)
 @given(members, st.integers(0, 13))
 def test_best_under_a_budget(found: list[Member], budget_ms: int) -> None:
     best = best_under(found, budget_ms)
@@ -41,6 +42,7 @@ def test_best_under_a_budget(found: list[Member], budget_ms: int) -> None:
     assert best is next(it for it in equal if it.latency.median_ms == fastest)
 
 
+@settings(deadline=None)
 @given(members)
 def test_the_front_is_what_nothing_beats(found: list[Member]) -> None:
     def beats(one: Member, other: Member) -> bool:
@@ -54,6 +56,7 @@ def test_the_front_is_what_nothing_beats(found: list[Member]) -> None:
     assert [it.latency.median_ms for it in front] == sorted(it.latency.median_ms for it in front)
 
 
+@settings(deadline=None)
 @given(members, st.integers(1, 13))
 def test_the_best_under_a_budget_is_on_the_front(found: list[Member], budget_ms: int) -> None:
     best = best_under(found, budget_ms)

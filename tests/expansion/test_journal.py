@@ -157,6 +157,9 @@ def test_places_that_cannot_be_written(tmp_path: Path) -> None:
     for path in (tmp_path / "file" / "journal.jsonl", tmp_path / "folder"):
         with pytest.raises(RunError, match="cannot be used"), _open(path):
             pass
+    (tmp_path / "locked.jsonl.lock").mkdir()
+    with pytest.raises(RunError, match="cannot be opened"), _open(tmp_path / "locked.jsonl"):
+        pass
     with pytest.raises(RunError, match="cannot be used"):
         read_journal(tmp_path / "absent.jsonl")
     (tmp_path / "empty.jsonl").touch()

@@ -3,7 +3,7 @@
 from fractions import Fraction
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lpsnet.architecture import Architecture, get_architecture
@@ -105,6 +105,7 @@ def test_another_block_is_an_operation_with_one_step_size() -> None:
         ghost.apply(start, 2)
 
 
+@settings(deadline=None)
 @given(st.sampled_from(table_1()), st.integers(1, 50), st.integers(1, 50))
 def test_two_applications_are_one_with_the_sum(operation: Operation, first: int, second: int) -> None:
     start = SearchNetwork.start("tiny")

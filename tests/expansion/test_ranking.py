@@ -85,11 +85,13 @@ def test_a_named_rival_can_win(parent: Point, first: Point, second: Point, seed:
     assert any(decide(it, [worst, best]).chosen == 1 for it in [*grid, *ends])
 
 
+@settings(deadline=None)
 @given(points(0, 0), st.lists(points(0, 0), max_size=5))
 def test_exact_numbers_decide(parent: Point, candidates: list[Point]) -> None:
     assert decide(parent, candidates).settled
 
 
+@settings(deadline=None)
 @given(points(0, 0), st.lists(points(0, 0), min_size=1, max_size=5))
 def test_nothing_chosen_is_beaten_in_both(parent: Point, candidates: list[Point]) -> None:
     decision = decide(parent, candidates)

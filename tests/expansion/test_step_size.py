@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lpsnet.expansion.measurements import Cost, Latency, Limits
@@ -92,6 +92,7 @@ rising = st.lists(st.integers(0, 30), min_size=6, max_size=6).map(
 )
 
 
+@settings(deadline=None)
 @given(rising, rising, st.integers(1, 3))
 def test_patience_changes_nothing_where_latency_grows(depth: list[float], width: list[float], patience: int) -> None:
     assert _step_sizes(Engine(depth, width), 6, patience=patience) == _step_sizes(Engine(depth, width), 6)

@@ -216,7 +216,13 @@ def run_trtexec(command: list[str], *, timeout_s: float = 3600.0) -> TrtexecRepo
         )
     try:
         done = subprocess.run(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", timeout=timeout_s
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            timeout=timeout_s,
         )
     except subprocess.TimeoutExpired:
         raise ModelFileError(f"{command[0]} did not end within {timeout_s:g} s") from None
