@@ -5,7 +5,6 @@ chosen when the network is built (`lpsnet.create_model`).
 """
 
 import json
-import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -24,6 +23,8 @@ MAX_WIDTH = 65_536
 MAX_RATIO = 64
 
 Ratio = Fraction | int | float | str
+# 3/4, 2 or 0.75; without exponents, since Fraction("1e999999999") would compute that number
+_RATIO = re.compile(r"-?[0-9]{1,9}(?:/0*[1-9][0-9]{0,8}|\.[0-9]{0,9})?|-?\.[0-9]{1,9}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +67,14 @@ class Architecture:
         for part in re.sub(r"[\s{}]", "", str(text)).strip(";").split(";"):
             key, sign, values = part.partition("=")
             if not sign or key.upper() not in ("B", "C", "R"):
-                raise ArchitectureError(f"{part!r} in architecture {_short(text)!r} is not one of B=…, C=…, R=…")
+                raise ArchitectureError(f"{_short(part)!r} in architecture {_short(text)!r} is not one of B=…, C=…, R=…")
             if key.upper() in fields:
                 raise ArchitectureError(f"architecture {_short(text)!r} gives {key.upper()} twice")
             fields[key.upper()] = values.split(",")
         if missing := [key for key in "BCR" if key not in fields]:
-            raise ArchitectureError(f"architecture {_short(text)!r} lacks {', '.join(missing)}; write it as B=…;C=…;R=…")
+            raise ArchitectureError(
+                f"architecture {_short(text)!r} lacks {', '.join(missing)}; write it as B=…;C=…;R=…"
+            )
         return cls(_integers("B", fields["B"]), _integers("C", fields["C"]), fields["R"])
 
     def to_dict(self) -> dict[str, Any]:
@@ -134,12 +137,9 @@ def _path_ratios(values: Iterable[Ratio]) -> tuple[Fraction, ...]:
 def _ratio(value: Ratio) -> Fraction:
     if isinstance(value, bool) or not isinstance(value, Fraction | int | float | str):
         raise ArchitectureError(f"a ratio is a fraction such as 3/4; got {_short(value)}")
-    if isinstance(value, float) and not math.isfinite(value) or isinstance(value, str) and len(value) > 32:
+    if not _RATIO.fullmatch(text := str(value)):
         raise ArchitectureError(f"a ratio is a fraction such as 3/4; got {_short(value)}")
-    try:
-        ratio = Fraction(str(value))  # str(0.1) is 1/10; Fraction(0.1) would be the float's binary expansion
-    except (ValueError, ZeroDivisionError):
-        raise ArchitectureError(f"a ratio is a fraction such as 3/4; got {_short(value)}") from None
+    ratio = Fraction(text)  # of the text: str(0.1) is 1/10, where Fraction(0.1) is the float's binary expansion
     if not 0 <= ratio <= MAX_RATIO or ratio.denominator > 10**6:
         raise ArchitectureError(f"a ratio lies between 0 (no path) and {MAX_RATIO}; got {_short(value)}")
     return ratio

@@ -40,6 +40,7 @@ class MissingDependencyError(LpsnetError, ImportError):
 def unknown_name(kind: str, name: object, allowed: Iterable[str]) -> str:
     """One line saying that `name` is no `kind`, the nearest allowed name if there is one, and all that are allowed."""
     names = sorted(allowed)
-    near = difflib.get_close_matches(str(name), names, n=1)
+    text = str(name) if len(str(name)) <= 80 else f"{str(name)[:77]}..."
+    near = difflib.get_close_matches(text, names, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else "."
-    return f"unknown {kind} {str(name)!r}{hint} Allowed: {', '.join(names)}"
+    return f"unknown {kind} {text!r}{hint} Allowed: {', '.join(names)}"

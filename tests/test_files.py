@@ -1,0 +1,65 @@
+"""Atomic writing and locked folders."""
+
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lpsnet.errors import RunError
+from lpsnet.files import atomic_path, locked_folder, write_text
+
+
+def test_a_finished_block_replaces_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "file.txt"
+    write_text(path, "old")
+    write_text(path, "new")
+    assert path.read_text() == "new"
+    assert [p.name for p in path.parent.iterdir()] == ["file.txt"]
+    umask = os.umask(0)
+    os.umask(umask)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~umask
+
+
+def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "file.txt"
+    write_text(path, "old")
+
+    def interrupted() -> None:
+        with atomic_path(path) as temporary:
+            temporary.write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["file.txt"]
+
+
+def test_a_folder_that_cannot_be_written_to_gets_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(RunError, match="cannot write") as caught:
+        write_text(tmp_path / "file" / "below.txt", "x")
+    assert "\n" not in str(caught.value)
+    with pytest.raises(RunError, match="cannot use the folder"), locked_folder(tmp_path / "file"):
+        pass
+
+
+def test_a_locked_folder_is_refused_to_another_process_until_the_first_ends(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from lpsnet.files import locked_folder\n"
+        "with locked_folder(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, tmp_path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(RunError, match=f"in use by process {other.pid}"), locked_folder(tmp_path):
+            pass
+        other.kill()
+        other.wait()
+        with locked_folder(tmp_path):
+            pass
