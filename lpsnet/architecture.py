@@ -67,7 +67,7 @@ class Architecture:
         for part in re.sub(r"[\s{}]", "", str(text)).strip(";").split(";"):
             key, sign, values = part.partition("=")
             if not sign or key.upper() not in ("B", "C", "R"):
-                raise ArchitectureError(f"{_short(part)!r} in architecture {_short(text)!r} is not one of B=…, C=…, R=…")
+                raise ArchitectureError(f"{_short(part)!r} in an architecture is not one of B=…, C=…, R=…")
             if key.upper() in fields:
                 raise ArchitectureError(f"architecture {_short(text)!r} gives {key.upper()} twice")
             fields[key.upper()] = values.split(",")

@@ -48,7 +48,7 @@ class ModelRecord(BaseModel):
         form: "reparameterised" (training form with parallel branches), "plain" (training form without) or "deployed".
         label_space: the classes, in the order of the scores.
         normalisation: applied to RGB bytes before the network.
-        input_size: (height, width) in pixels the model was trained for and runs at unless asked otherwise; None if unset.
+        input_size: (height, width) in pixels that the model runs at unless asked otherwise; None if unset.
         align_corners: the bilinear convention of every resize, in the network and after it.
         training: the recipe, the data, seeds, versions, machine and time of the run, as JSON values.
         scores: figures by protocol, as JSON values; IoUs in percent.
