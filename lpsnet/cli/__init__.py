@@ -7,7 +7,6 @@ Each command lives in the module of its group and is registered by importing it 
 import os
 import sys
 
-import click
 import typer
 
 import lpsnet
@@ -49,13 +48,8 @@ app.add_typer(data.app, name="data")
 def main() -> None:
     """Entry point of the `lpsnet` command: exits with 0 when done, 2 for the user's mistakes, 1 for ours."""
     try:
-        code = app(standalone_mode=False)
-    except click.ClickException as error:
-        error.show()
-        code = 2
-    except (click.Abort, KeyboardInterrupt):
-        typer.echo("stopped", err=True)
-        code = 130
+        app()  # reports wrong arguments itself, with exit code 2, and ends in SystemExit
+        code = 0
     except LpsnetError as error:
         code = _fail(str(error), code=2)
     except BrokenPipeError:  # the reader of our output is gone, e.g. `lpsnet info … | head`
@@ -67,7 +61,7 @@ def main() -> None:
         if os.environ.get("LPSNET_DEBUG"):
             raise
         code = _fail(f"{type(error).__name__}: {error} — a bug in lpsnet; LPSNET_DEBUG=1 shows where", code=1)
-    sys.exit(code or 0)
+    sys.exit(code)
 
 
 def _fail(message: str, *, code: int) -> int:

@@ -1,0 +1,259 @@
+"""The command line from end to end, in this process: what it writes, what it says, and how it refuses."""
+
+import json
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import pytest
+
+import lpsnet
+from lpsnet.cli import main
+from lpsnet.data.images import read_image
+from lpsnet.data.labels import LabelSpace
+from lpsnet.model.checkpoint import default_record, save_checkpoint
+
+SCENES = "scenes:size=48x64,num_train=6,num_val=2"
+ARCH = "B=1,1,1,1,1;C=4,4,8,8,8;R=1,1/2"
+
+
+class Result(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    def run(*words: object) -> Result:
+        monkeypatch.setattr(sys, "argv", ["lpsnet", *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return Result(int(ended.value.code or 0), *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `run/model.safetensors` and `model.onnx`, made by the commands themselves."""
+    folder = tmp_path_factory.mktemp("cli")
+    arguments = ["--data", SCENES, "--arch", ARCH, "--recipe", "demo", "--out", folder / "run"]
+    settings = ["iterations=4", "batch_size=2", "crop_size=48x64", "num_workers=1", "precision=f32"]
+    call("train", *arguments, *[word for setting in settings for word in ("--set", setting)])
+    call("export", "--model", folder / "run/model.safetensors", "--out", folder / "model.onnx")
+    return folder
+
+
+def call(*words: object) -> None:
+    arguments, sys.argv = sys.argv, ["lpsnet", *map(str, words)]
+    try:
+        with pytest.raises(SystemExit) as ended:
+            main()
+    finally:
+        sys.argv = arguments
+    assert not ended.value.code
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    path = tmp_path / "street.png"
+    cv2.imwrite(str(path), cv2.resize(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8), (81, 61)))
+    return path
+
+
+def test_train_leaves_a_run(trained: Path) -> None:
+    names = {path.name for path in (trained / "run").iterdir()}
+    assert {"run.json", "log.csv", "state.safetensors", "model.safetensors"} <= names
+
+
+def test_evaluate_gives_the_same_figures_for_checkpoint_and_export(run, trained: Path, tmp_path: Path) -> None:
+    figures = []
+    for model in (trained / "run/model.safetensors", trained / "model.onnx"):
+        out = tmp_path / f"{model.suffix}.json"
+        result = run("evaluate", "--model", model, "--data", SCENES, "--split", "val", "--json", out)
+        assert result.code == 0
+        assert "mIoU" in result.out
+        figures.append(json.loads(out.read_text()))
+    ours, theirs = figures
+    assert ours["num_images"] == theirs["num_images"] == 2
+    assert ours["miou"] == pytest.approx(theirs["miou"], abs=0.1)
+    assert theirs["protocol"]["runtime"] == "onnxruntime"
+    assert set(ours["ious"]) == {"sky", "building", "road", "pavement", "vegetation", "car", "person", "pole"}
+
+
+def test_json_on_standard_output_is_alone_there(run, trained: Path) -> None:
+    result = run("evaluate", "--model", trained / "model.onnx", "--data", SCENES, "--json", "-")
+    assert json.loads(result.out)["protocol"]["split"] == "val"
+    assert "Next:" in result.err
+
+
+def test_segment_writes_labels_and_overlay_of_the_pictures_size(
+    run, trained: Path, picture: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    result = run("segment", picture, "--model", trained / "model.onnx", "--out", out)
+    assert result.code == 0, result.err
+    labels = cv2.imread(str(out / "street.labels.png"), cv2.IMREAD_UNCHANGED)
+    assert (labels.shape, labels.dtype) == ((61, 81), np.uint8)
+    expected = lpsnet.Segmenter(trained / "model.onnx")(read_image(picture))
+    assert np.array_equal(labels, expected)
+    assert cv2.imread(str(out / "street.overlay.png")).shape == (61, 81, 3)
+    assert str(out) in result.out
+    assert "Next: lpsnet" in result.out
+
+
+def test_segment_keeps_the_folders_of_pictures_apart(run, trained: Path, picture: Path, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / "in" / name).mkdir(parents=True)
+        (tmp_path / "in" / name / "x.png").write_bytes(picture.read_bytes())
+    assert run("segment", tmp_path / "in", "--model", trained / "model.onnx", "--out", tmp_path / "out").code == 0
+    found = sorted(path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.png"))
+    assert found == ["a/x.labels.png", "a/x.overlay.png", "b/x.labels.png", "b/x.overlay.png"]
+    clash = run("segment", tmp_path / "in/a/x.png", tmp_path / "in/b/x.png", "--model", trained / "model.onnx")
+    assert clash.code == 2
+    assert "would both write" in clash.err
+
+
+def test_one_bad_picture_does_not_stop_the_others(run, trained: Path, picture: Path, tmp_path: Path) -> None:
+    (tmp_path / "text.png").write_text("no picture")
+    result = run("segment", tmp_path / "*.png", "--model", trained / "model.onnx", "--out", tmp_path / "out")
+    assert result.code == 2
+    assert "text.png" in result.err
+    assert (tmp_path / "out" / "street.labels.png").exists()
+
+
+def variants(image: np.ndarray) -> dict[str, np.ndarray]:
+    grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+    return {
+        "16 bit": image.astype(np.uint16) * 257,
+        "transparent": np.dstack([image, np.full(image.shape[:2], 128, np.uint8)]),
+        "grey": grey,
+        "grey 16 bit": grey.astype(np.uint16) * 257,
+    }
+
+
+@pytest.mark.parametrize("kind", ["16 bit", "transparent", "grey", "grey 16 bit"])
+def test_unusual_pictures_give_the_labels_of_the_plain_one(
+    run, trained: Path, picture: Path, tmp_path: Path, kind: str
+) -> None:
+    plain = cv2.imread(str(picture))
+    if kind.startswith("grey"):
+        plain = cv2.cvtColor(cv2.cvtColor(plain, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
+    cv2.imwrite(str(tmp_path / "plain.png"), plain)
+    cv2.imwrite(str(tmp_path / "unusual.png"), variants(plain)[kind])
+    pictures = (tmp_path / "plain.png", tmp_path / "unusual.png")
+    assert run("segment", *pictures, "--model", trained / "model.onnx", "--out", tmp_path / "out").code == 0
+    one, other = (cv2.imread(str(tmp_path / f"out/{p.stem}.labels.png"), cv2.IMREAD_UNCHANGED) for p in pictures)
+    assert np.array_equal(one, other)
+
+
+def test_info_counts_and_tells_the_record(run, trained: Path, tmp_path: Path) -> None:
+    out = tmp_path / "info.json"
+    assert run("info", "lpsnet_s", "--json", out).code == 0
+    figures = json.loads(out.read_text())
+    assert (figures["parameters"], figures["macs"]) == (3_371_075, pytest.approx(10.421e9, rel=1e-4))
+    small = run("info", "lpsnet_s", "--size", "360x480", "--classes", "19")
+    assert "0.888" in small.out
+    result = run("info", trained / "model.onnx", "--json", "-")
+    assert json.loads(result.out)["record"]["architecture"] == str(lpsnet.get_architecture(ARCH))
+    assert "vegetation" in result.err
+
+
+def test_data_check_passes_scenes_and_finds_what_is_wrong(run, tmp_path: Path) -> None:
+    assert run("data", "check", SCENES).code == 0
+    for split in ("train", "val"):
+        for kind, value in (("images", np.zeros((40, 40, 3), np.uint8)), ("masks", np.full((40, 40), 7, np.uint8))):
+            (tmp_path / kind / split).mkdir(parents=True)
+            cv2.imwrite(str(tmp_path / kind / split / "a.png"), value)
+    (tmp_path / "data.yaml").write_text("names: [road, car]\n")
+    result = run("data", "check", tmp_path / "data.yaml", "--json", tmp_path / "found.json")
+    assert result.code == 2
+    kinds = {finding["kind"] for finding in json.loads((tmp_path / "found.json").read_text())["findings"]}
+    assert "unknown_values" in kinds
+    assert "a.png" in result.out
+
+
+def other_classes(tmp_path: Path) -> Path:
+    net = lpsnet.create_model(ARCH, num_classes=3)
+    path = tmp_path / "three.safetensors"
+    save_checkpoint(net, path, record=default_record(net, label_space=LabelSpace.numbered(3)))
+    return path
+
+
+def bad_labels(tmp_path: Path) -> Path:
+    for split in ("train", "val"):
+        for kind, value in (("images", np.zeros((64, 64, 3), np.uint8)), ("masks", np.full((64, 64), 9, np.uint8))):
+            (tmp_path / kind / split).mkdir(parents=True)
+            cv2.imwrite(str(tmp_path / kind / split / "a.png"), value)
+    path = tmp_path / "data.yaml"
+    path.write_text("names: [road, car]\n")
+    return path
+
+
+MISTAKES = {
+    "missing picture": lambda t, m: ["segment", t / "none.png", "--model", m],
+    "missing model": lambda t, m: ["segment", t, "--model", t / "none.onnx"],
+    "unknown bundled model": lambda t, m: ["segment", t, "--model", "lpsnet_q"],
+    "text as a model": lambda t, m: ["evaluate", "--model", text(t, "a.onnx"), "--data", SCENES],
+    "text as a checkpoint": lambda t, m: ["export", "--model", text(t, "a.safetensors"), "--out", t / "a.onnx"],
+    "unknown architecture": lambda t, m: ["info", "lpsnet_q"],
+    "no network": lambda t, m: ["train", "--data", SCENES, "--arch", "B=1;C=2;R=3", "--out", t / "o"],
+    "unknown recipe": lambda t, m: ["train", "--data", SCENES, "--recipe", "x", "--out", t / "o"],
+    "bad setting": lambda t, m: ["train", "--data", SCENES, "--set", "seed=-1", "--out", t / "o"],
+    "unknown data set": lambda t, m: ["train", "--data", "kitti:/x", "--out", t / "o"],
+    "missing data": lambda t, m: ["train", "--data", "camvid:/none", "--out", t / "o"],
+    "unknown split": lambda t, m: ["evaluate", "--model", m, "--data", SCENES, "--split", "test"],
+    "labels outside the space": lambda t, m: ["train", "--data", bad_labels(t), "--recipe", "demo", "--out", t / "o"],
+    "model of other classes": lambda t, m: ["evaluate", "--model", other_classes(t), "--data", SCENES],
+    "folder below a file": lambda t, m: ["train", "--data", SCENES, "--recipe", "demo", "--out", text(t, "f") / "o"],
+    "results below a file": lambda t, m: ["segment", png(t), "--model", m, "--out", text(t, "f") / "o"],
+    "bad size": lambda t, m: ["info", "lpsnet_s", "--size", "big"],
+    "tiny size": lambda t, m: ["info", "lpsnet_s", "--size", "8x8"],
+    "unknown runtime": lambda t, m: ["segment", png(t), "--model", m, "--runtime", "caffe"],
+    "unknown precision": lambda t, m: ["segment", png(t), "--model", m, "--precision", "f8"],
+    "unknown format": lambda t, m: ["export", "--model", other_classes(t), "--to", "coreml", "--out", t / "a.onnx"],
+    "unknown option": lambda t, m: ["segment", "--modell", m],
+    "unknown command": lambda t, m: ["segmnt"],
+}  # fmt: skip
+
+
+def text(folder: Path, name: str) -> Path:
+    (folder / name).write_text("not what the name says")
+    return folder / name
+
+
+def png(folder: Path) -> Path:
+    cv2.imwrite(str(folder / "p.png"), np.zeros((40, 40, 3), np.uint8))
+    return folder / "p.png"
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_gets_a_clear_line_and_exit_code_2(run, trained: Path, tmp_path: Path, mistake: str) -> None:
+    result = run(*MISTAKES[mistake](tmp_path, trained / "model.onnx"))
+    assert result.code == 2, result
+    assert "Traceback" not in result.err
+    if mistake not in ("unknown option", "unknown command"):  # the parser of arguments draws a box
+        lines = [line for line in result.err.splitlines() if line.startswith("lpsnet: ")]
+        assert len(lines) == 1
+        assert len(lines[0]) > 20
+
+
+def test_what_goes_wrong_inside_is_said_to_be_ours(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*arguments: object, **settings: object) -> None:
+        raise RuntimeError("boom")
+
+    monkeypatch.setattr("lpsnet.model.complexity.complexity", broken)
+    result = run("info", "lpsnet_s")
+    assert result.code == 1
+    assert "a bug in lpsnet" in result.err
+    assert "Traceback" not in result.err
+
+
+def test_version_and_help(run) -> None:
+    assert run("--version").out == f"lpsnet {lpsnet.__version__}\n"
+    for command in ("train", "segment", "evaluate", "export", "info", "demo"):
+        assert "Example" in run(command, "--help").out
