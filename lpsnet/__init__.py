@@ -61,11 +61,9 @@ def __getattr__(name: str) -> object:
     try:
         return getattr(importlib.import_module(_HOME[name]), name)
     except ModuleNotFoundError as error:
-        if error.name == "torch":
-            from lpsnet.errors import MissingDependencyError
+        from lpsnet.errors import MissingDependencyError
 
-            raise MissingDependencyError.for_extra("torch", "train") from error
-        raise
+        raise (MissingDependencyError.from_import(error) or error) from None
 
 
 def __dir__() -> list[str]:

@@ -28,8 +28,35 @@ class RunError(LpsnetError):
     """A run (training, expansion, study) cannot start or go on in the folder or with the settings given."""
 
 
+# optional package -> the extra of lpsnet that brings it
+EXTRAS = {
+    "torch": "train",
+    "accelerate": "train",
+    "safetensors": "train",
+    "tensorboard": "train",
+    "onnx": "export",
+    "onnxscript": "export",
+    "onnxslim": "export",
+    "openvino": "openvino",
+    "nncf": "openvino",
+    "ncnn": "ncnn",
+    "pnnx": "ncnn",
+    "av": "video",
+    "jinja2": "report",
+    "matplotlib": "report",
+    "ray": "ray",
+    "huggingface_hub": "hub",
+}
+
+
 class MissingDependencyError(LpsnetError, ImportError):
     """An optional package is not installed; the message holds the command that installs it."""
+
+    @classmethod
+    def from_import(cls, error: ImportError) -> "MissingDependencyError | None":
+        """The error for a failed import of an optional package; None if it was another import that failed."""
+        package = (error.name or "").partition(".")[0]
+        return cls.for_extra(package, EXTRAS[package]) if package in EXTRAS else None
 
     @classmethod
     def for_extra(cls, package: str, extra: str) -> "MissingDependencyError":

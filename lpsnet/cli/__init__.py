@@ -15,7 +15,7 @@ import lpsnet.cli.demo as demo
 import lpsnet.cli.models as models
 import lpsnet.cli.running as running
 import lpsnet.cli.training as training
-from lpsnet.errors import LpsnetError
+from lpsnet.errors import LpsnetError, MissingDependencyError
 
 app = typer.Typer(
     name="lpsnet",
@@ -52,16 +52,23 @@ def main() -> None:
         code = 0
     except LpsnetError as error:
         code = _fail(str(error), code=2)
+    except ModuleNotFoundError as error:
+        missing = MissingDependencyError.from_import(error)
+        code = _fail(str(missing), code=2) if missing else _fail_inside(error)
     except BrokenPipeError:  # the reader of our output is gone, e.g. `lpsnet info … | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     except OSError as error:
         code = _fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", code=2)
     except Exception as error:
-        if os.environ.get("LPSNET_DEBUG"):
-            raise
-        code = _fail(f"{type(error).__name__}: {error} — a bug in lpsnet; LPSNET_DEBUG=1 shows where", code=1)
+        code = _fail_inside(error)
     sys.exit(code)
+
+
+def _fail_inside(error: Exception) -> int:
+    if os.environ.get("LPSNET_DEBUG"):
+        raise error
+    return _fail(f"{type(error).__name__}: {error} — a bug in lpsnet; LPSNET_DEBUG=1 shows where", code=1)
 
 
 def _fail(message: str, *, code: int) -> int:

@@ -7,7 +7,7 @@ import typer
 
 from lpsnet.architecture import get_architecture, list_architectures, path_size, score_size
 from lpsnet.cli.output import JsonOption, SizeOption, console, next_command, parse_size, say, table, write_json
-from lpsnet.errors import LpsnetError
+from lpsnet.errors import LpsnetError, MissingDependencyError
 
 if TYPE_CHECKING:
     from lpsnet.deployment.runtimes.session import Precision
@@ -38,28 +38,44 @@ def info(
     Example: `lpsnet info lpsnet_s --size 360x480 --classes 11`
     """
     record = _find_record(what)
-    if record is not None and record.architecture is None:
-        raise LpsnetError(f"{what} is not an LPS-Net, so there is no architecture to count")
-    architecture = get_architecture(what) if record is None else record.architecture
-    assert architecture is not None
-    counted_size = parse_size(size) or (record.input_size if record else None) or PAPER_SIZE
-    num_classes = classes or (record.label_space.num_classes if record else 19)
-    from lpsnet.model.complexity import complexity
-
-    counts = complexity(
-        architecture,
-        size=counted_size,
-        num_classes=num_classes,
-        block=block or (record.block if record else "conv3x3"),
-        interaction=interaction or (record.interaction if record else "bilateral_b"),
-    )
-    write_json({**counts.to_dict(), **({"record": record.model_dump(mode="json")} if record else {})}, json_to)
-    _print_complexity(counts, json_to)
+    counts = _count(what, record, parse_size(size), classes, block, interaction)
+    described = {} if record is None else {"record": record.model_dump(mode="json")}
+    write_json({**(counts.to_dict() if counts else {}), **described}, json_to)
+    if counts is not None:
+        _print_complexity(counts, json_to)
     if record is not None:
         _print_record(record, json_to)
         next_command("lpsnet", "segment", "PICTURE", "--model", what, json_to=json_to)
     else:
         next_command("lpsnet", "train", "--data", "scenes", "--arch", what, "--out", "runs/first", json_to=json_to)
+
+
+def _count(
+    what: str,
+    record: "ModelRecord | None",
+    size: tuple[int, int] | None,
+    classes: int | None,
+    block: str | None,
+    interaction: str | None,
+) -> "Complexity | None":
+    """What the network costs; None for a model file where it cannot be counted: a foreign one, or without torch."""
+    architecture = get_architecture(what) if record is None else record.architecture
+    if architecture is None:
+        return None
+    try:
+        from lpsnet.model.complexity import complexity
+    except ModuleNotFoundError as error:
+        if record is None:
+            raise
+        say(f"Parameters and operations are not counted: {MissingDependencyError.from_import(error)}", json_to="-")
+        return None
+    return complexity(
+        architecture,
+        size=size or (record.input_size if record else None) or PAPER_SIZE,
+        num_classes=classes or (record.label_space.num_classes if record else 19),
+        block=block or (record.block if record else "conv3x3"),
+        interaction=interaction or (record.interaction if record else "bilateral_b"),
+    )
 
 
 def _find_record(what: str) -> "ModelRecord | None":

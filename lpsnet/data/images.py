@@ -6,7 +6,6 @@ cannot be read gives one line with its name, never a picture that is partly grey
 
 import contextlib
 import os
-import secrets
 import struct
 import threading
 import zlib
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 
 from lpsnet.data.headers import ALLOWED_FORMATS, PNG_SIGNATURE, BrokenPictureError, Header, png_chunks, read_header
 from lpsnet.errors import DataError
+from lpsnet.files import atomic_path
 
 Mask = NDArray[np.unsignedinteger[Any]]  # H x W uint8 or uint16 ids, or H x W x 3 uint8 RGB
 
@@ -91,14 +91,15 @@ def inspect_image(path: str | Path) -> Header:
 
 
 def write_png(path: str | Path, array: Mask) -> None:
-    """Write a PNG file that is either whole or not there: a temporary file beside it is renamed when it is complete.
+    """Write a PNG file that is either whole or not there.
 
     Args:
-        path: the file; its folder must exist.
+        path: the file; its folder is made if need be.
         array: H x W uint8 or uint16 (grey), or H x W x 3 uint8 RGB.
 
     Raises:
-        DataError: the array is of another kind, or the folder cannot be written to.
+        DataError: the array is of another kind.
+        RunError: the file cannot be written; see `atomic_path`.
     """
     path, array = Path(path), np.asarray(array)
     grey = array.ndim == 2 and array.dtype in (np.uint8, np.uint16)
@@ -107,19 +108,8 @@ def write_png(path: str | Path, array: Mask) -> None:
         allowed = "H x W uint8 or uint16, or H x W x 3 uint8, none empty"
         raise DataError(f"cannot write {path}: got {array.dtype} of shape {array.shape}; allowed: {allowed}")
     _, encoded = cv2.imencode(".png", cv2.cvtColor(array, cv2.COLOR_RGB2BGR) if colour else array)
-    _replace_file(path, encoded.tobytes())
-
-
-def _replace_file(path: Path, content: bytes) -> None:
-    temporary = path.parent / f".{secrets.token_hex(8)}.tmp"  # in the same folder: renaming is atomic within a disk
-    try:
-        with temporary.open("xb") as file:
-            file.write(content)
-        os.replace(temporary, path)  # noqa: PTH105 - Path.replace would hide that the target is overwritten
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise DataError(f"cannot write {path}: {error.strerror or error}") from None
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(encoded.tobytes())
 
 
 def _read_checked(path: Path, max_pixels: int | None) -> tuple[bytes, Header]:

@@ -90,7 +90,6 @@ def segment_pictures(
             yield Outcome(source.path, problem=str(error))
             continue
         labels_path, overlay_path = (out / f"{source.stem}{suffix}" for suffix in _OWN_OUTPUT)
-        labels_path.parent.mkdir(parents=True, exist_ok=True)
         write_png(labels_path, labels)
         write_png(overlay_path, overlay(image, labels, label_space, opacity=opacity))
         yield Outcome(source.path, labels_path, overlay_path)

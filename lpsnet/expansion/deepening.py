@@ -6,61 +6,69 @@ start with a scale of zero; elsewhere the convolution is the unit matrix. Exact 
 batch norm normalises what it passes on, so its scale and shift are those of the features it is given (`Growth.pass_on`).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
-import torch
 from torch import nn
 
 from lpsnet.expansion.growth import Growth
+from lpsnet.expansion.widening import norm_of
 from lpsnet.model.convolution import ConvNorm, RepConvNorm
 
 
 def pass_through(growth: Growth, kind: str, block: nn.Module, previous: nn.Module) -> None:
-    """Turn `block`, a fresh one of the child of equal input and output, into one that passes on its input.
+    """Make `block`, fresh and at the end of a stage of the child, pass on its input.
 
     Args:
         growth: the child.
-        kind: the block's name in `BLOCKS`; not "shufflenet", which moves channels.
+        kind: the blocks' name in `BLOCKS`; not "shufflenet", which gives no block that leaves channels in their places.
         block: in training form.
         previous: the block before it, filled.
     """
-    passing, silent = _BRANCHES[kind](block)
-    for unit in passing:
-        _open(growth, unit)
-    for norm in silent:
-        growth.zero(norm.weight)
-    if kind == "ghost" and block.cheap is not None:
-        _repeat_cheap(block, previous)
-    for module in block.modules():
-        if isinstance(module, nn.BatchNorm2d) and not any(module in set(unit.modules()) for unit in passing):
-            growth.measure(module)
+    for name, unit in block.named_children():
+        if isinstance(unit, ConvNorm | RepConvNorm):
+            _ROLES[kind].get(name, _measure)(growth, unit, previous.get_submodule(name))
 
 
-Branches = tuple[list[nn.Module], list[nn.BatchNorm2d]]  # units or norms that pass everything on; norms that are silent
+def _open(growth: Growth, unit: nn.Module, previous: nn.Module) -> None:
+    """Pass on the input; with fewer rows than columns the first channels of it."""
+    if isinstance(unit, RepConvNorm):
+        assert unit.identity is not None, "a block at the end of a stage keeps the shape"
+        growth.pass_on(unit.identity)
+        _silence(growth, unit.conv3x3, previous)
+        _silence(growth, unit.conv1x1, previous)
+        return
+    assert isinstance(unit, ConvNorm)
+    nn.init.dirac_(unit.conv.weight, groups=unit.conv.groups)
+    growth.pass_on(norm_of(unit))
 
 
-def _conv3x3(block: nn.Module) -> Branches:
-    unit = block.unit
-    if not isinstance(unit, RepConvNorm):
-        return [unit], []
-    assert unit.identity is not None
-    return [unit.identity], [unit.conv3x3.norm, unit.conv1x1.norm]
+def _silence(growth: Growth, unit: nn.Module, previous: nn.Module) -> None:
+    """Give nothing, at first: the scale is zero and is what learns first."""
+    assert isinstance(unit, ConvNorm)
+    growth.zero(norm_of(unit).weight)
+    growth.measure(norm_of(unit))
 
 
-_BRANCHES: dict[str, Callable[[nn.Module], Branches]] = {
-    "conv3x3": _conv3x3,
-    "sepconv3x3": lambda block: ([block.depthwise, block.pointwise], []),
-    "bottleneck": lambda block: ([], [block.expand.norm]),
-    "residual": lambda block: ([], [block.second.norm]),
-    "inverted_residual": lambda block: ([], [block.project.norm]),
-    "ghost": lambda block: ([block.primary], []),
+def _repeat(growth: Growth, unit: nn.Module, previous: nn.Module) -> None:
+    """Compute again, from the same channels, what the block before computed."""
+    assert isinstance(unit, ConvNorm)
+    unit.load_state_dict(previous.state_dict())
+    growth.measure(norm_of(unit), keeps_function=True)
+
+
+def _measure(growth: Growth, unit: nn.Module, previous: nn.Module) -> None:
+    """Stay fresh: another unit after it is silent."""
+    assert isinstance(unit, ConvNorm)
+    growth.measure(norm_of(unit))
+
+
+# What each unit of a block has to do so that the block passes on its input; those not named stay fresh.
+_ROLES: Mapping[str, Mapping[str, Callable[[Growth, nn.Module, nn.Module], None]]] = {
+    "conv3x3": {"unit": _open},
+    "sepconv3x3": {"depthwise": _open, "pointwise": _open},
+    "bottleneck": {"expand": _silence},
+    "residual": {"second": _silence},
+    "inverted_residual": {"project": _silence},
+    # GhostNet's second part of the channels is computed from the first, which it passes on.
+    "ghost": {"primary": _open, "cheap": _repeat},
 }
-
-
-def _open(growth: Growth, unit: nn.Module) -> None:
-    """Make a unit, or a batch norm alone, pass on its input; a unit of fewer rows than columns the first of them."""
-    if isinstance(unit, ConvNorm):
-        nn.init.dirac_(unit.conv.weight, groups=unit.conv.groups)
-        unit = unit.norm
-    assert isinstance(unit, nn.BatchNorm2d)
-    growth.pass_on(unit)

@@ -84,9 +84,14 @@ class Growth:
             statistic[places] = given.to(statistic)
         self.measure(norm, others(places, norm.num_features))
 
-    def measure(self, norm: nn.BatchNorm2d, channels: Tensor | None = None) -> None:
-        """Have the statistics of `channels` (unless given, all) measured; scale and shift stay."""
-        self._add(norm, channels, keeps_function=False)
+    def measure(self, norm: nn.BatchNorm2d, channels: Tensor | None = None, *, keeps_function: bool = False) -> None:
+        """Have the statistics of `channels` (unless given, all) measured.
+
+        Scale and shift stay, or with `keeps_function` follow, so that the function in evaluation mode stays.
+        """
+        channels = torch.arange(norm.num_features) if channels is None else channels
+        if len(channels):
+            self._unmeasured.append(_Unmeasured(norm, channels, keeps_function))
 
     def pass_on(self, norm: nn.BatchNorm2d, channels: Tensor | None = None, *, shift: Tensor | None = None) -> None:
         """Make `channels` (unless given, all) of `norm` add `shift` to their input and do nothing else.
@@ -98,12 +103,7 @@ class Growth:
         mean[index], variance[index] = 0, 1
         norm.weight[index] = (1 + norm.eps) ** 0.5
         norm.bias[index] = 0 if shift is None else shift.to(norm.bias)
-        self._add(norm, channels, keeps_function=True)
-
-    def _add(self, norm: nn.BatchNorm2d, channels: Tensor | None, *, keeps_function: bool) -> None:
-        channels = torch.arange(norm.num_features) if channels is None else channels
-        if len(channels):
-            self._unmeasured.append(_Unmeasured(norm, channels, keeps_function))
+        self.measure(norm, channels, keeps_function=True)
 
     def settle(self, images: Tensor) -> None:
         """Measure what is to be measured, on N x 3 x H x W normalised pictures."""

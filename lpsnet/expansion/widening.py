@@ -54,7 +54,13 @@ def copy_unit(growth: Growth, unit: ConvNorm, source: ConvNorm, reads: Places, w
     else:
         growth.zero(weight, writes)
         growth.copy(weight, (writes[:, None], reads[None]), source.conv.weight)
-    growth.copy_norm(_norm(unit), _norm(source), writes)
+    growth.copy_norm(norm_of(unit), norm_of(source), writes)
+
+
+def norm_of(unit: ConvNorm) -> nn.BatchNorm2d:
+    """The batch norm of a unit in training form."""
+    assert isinstance(unit.norm, nn.BatchNorm2d), "networks in training form"
+    return unit.norm
 
 
 def _copy_identity(growth: Growth, unit: nn.Module, source: nn.Module, reads: Places, writes: Places) -> None:
@@ -74,12 +80,12 @@ def _copy_identity(growth: Growth, unit: nn.Module, source: nn.Module, reads: Pl
 def _fold_identity(growth: Growth, unit: ConvNorm, source: RepConvNorm, reads: Places, writes: Places) -> None:
     """Let the child's 1x1 branch do what the parent's 1x1 and identity branches do together."""
     assert source.identity is not None
-    scale, shift = affine(_norm(source.conv1x1))
+    scale, shift = affine(norm_of(source.conv1x1))
     identity_scale, identity_shift = affine(source.identity)
     weight = source.conv1x1.conv.weight.double() * scale[:, None, None, None]
     weight += torch.diag(identity_scale)[:, :, None, None]
     growth.copy(unit.conv.weight, (writes[:, None], reads[None]), weight)
-    growth.pass_on(_norm(unit), writes, shift=shift + identity_shift)
+    growth.pass_on(norm_of(unit), writes, shift=shift + identity_shift)
 
 
 def _copy_shortcut(growth: Growth, shortcut: nn.Module, source: nn.Module, reads: Places, writes: Places) -> None:
@@ -89,8 +95,8 @@ def _copy_shortcut(growth: Growth, shortcut: nn.Module, source: nn.Module, reads
     elif isinstance(shortcut, ConvNorm):
         growth.zero(shortcut.conv.weight, writes)
         shortcut.conv.weight[writes, reads] = 1
-        growth.pass_on(_norm(shortcut), writes)
-        growth.measure(_norm(shortcut), others(writes, shortcut.conv.out_channels))
+        growth.pass_on(norm_of(shortcut), writes)
+        growth.measure(norm_of(shortcut), others(writes, shortcut.conv.out_channels))
     else:
         _check_shortcut(growth, isinstance(shortcut, nn.Identity), isinstance(source, nn.Identity))
 
@@ -154,11 +160,6 @@ def _unit(block: nn.Module, name: str) -> ConvNorm:
     unit = block.get_submodule(name)
     assert isinstance(unit, ConvNorm)
     return unit
-
-
-def _norm(unit: ConvNorm) -> nn.BatchNorm2d:
-    assert isinstance(unit.norm, nn.BatchNorm2d), "networks in training form"
-    return unit.norm
 
 
 def _all_units(block: nn.Module) -> Iterator[tuple[str, ConvNorm]]:

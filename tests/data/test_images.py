@@ -18,7 +18,7 @@ from picture_files import (
 )
 
 from lpsnet.data.images import inspect_image, read_image, read_mask, write_png
-from lpsnet.errors import DataError
+from lpsnet.errors import DataError, RunError
 
 COLOURS = [(10, 20, 30), (200, 100, 50), (0, 255, 0), (1, 2, 3)]
 
@@ -222,10 +222,8 @@ def test_writing_refuses_in_one_line(tmp_path: Path) -> None:
         write_png(tmp_path / "a.png", np.zeros((2, 2)))
     with pytest.raises(DataError, match=r"shape \(0, 4\)"):
         write_png(tmp_path / "a.png", np.zeros((0, 4), np.uint8))
-    with pytest.raises(DataError, match="No such file"):
-        write_png(tmp_path / "none" / "a.png", np.zeros((2, 2), np.uint8))
     (tmp_path / "folder.png").mkdir()
-    with pytest.raises(DataError, match=r"folder\.png"):
+    with pytest.raises(RunError, match=r"folder\.png"):
         write_png(tmp_path / "folder.png", np.zeros((2, 2), np.uint8))
     assert [entry.name for entry in tmp_path.iterdir()] == ["folder.png"]  # no temporary file is left
 
@@ -238,7 +236,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Mon
     write_png(path, np.zeros((2, 2), np.uint8))
     before = path.read_bytes()
     monkeypatch.setattr("os.replace", full)
-    with pytest.raises(DataError, match="No space left on device"):
+    with pytest.raises(RunError, match="No space left on device"):
         write_png(path, np.ones((2, 2), np.uint8))
     assert path.read_bytes() == before
     assert len(list(tmp_path.iterdir())) == 1

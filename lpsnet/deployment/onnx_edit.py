@@ -1,0 +1,230 @@
+"""Cutting an ONNX model at tensors inside of it, without the `onnx` package.
+
+An ONNX graph is a list of nodes that name the tensors they take and give. The part of it that leads from some tensors to
+others is a shorter list, with other inputs and outputs declared; what is kept is copied byte for byte, so whatever this
+file does not know of goes along. Field numbers are those of onnx.proto.
+"""
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, Self
+
+from lpsnet.deployment.onnx_outline import (
+    BYTES,
+    GRAPH_INITIALIZER,
+    GRAPH_NODE,
+    MODEL_GRAPH,
+    NODE_OPERATOR,
+    VARINT,
+    DamagedError,
+    Field,
+    fields,
+    read_text,
+)
+
+Shape = tuple[int | str, ...]  # a number, or the name of a length that may change from call to call
+
+# Field numbers: GraphProto, NodeProto, AttributeProto, TensorProto, ValueInfoProto, TypeProto and its parts
+_GRAPH_INPUT, _GRAPH_OUTPUT, _GRAPH_VALUE_INFO = 11, 12, 13
+_NODE_INPUT, _NODE_OUTPUT, _NODE_ATTRIBUTE = 1, 2, 5
+_ATTRIBUTE_GRAPH, _ATTRIBUTE_GRAPHS = 6, 11
+_TENSOR_NAME, _TENSOR_EXTERNAL = 8, 13
+_VALUE_NAME, _VALUE_TYPE = 1, 2
+_TYPE_TENSOR, _TENSOR_ELEMENT, _TENSOR_SHAPE = 1, 1, 2
+_SHAPE_DIMENSION, _DIMENSION_NUMBER, _DIMENSION_NAME = 1, 1, 2
+
+_FLOAT = 1  # TensorProto.DataType
+
+
+class EditError(Exception):
+    """The model is in order, but of a kind that is not cut here."""
+
+
+class Node(NamedTuple):
+    """One operation: its operator, e.g. "Resize", the names of the tensors it takes and gives, and its bytes."""
+
+    operator: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    source: bytes
+
+
+class Port(NamedTuple):
+    """An input or output of a model: its name, the type of its numbers (TensorProto.DataType), shape and bytes."""
+
+    name: str
+    element: int
+    shape: Shape
+    source: bytes
+
+
+@dataclass(frozen=True)
+class OnnxModel:
+    """An ONNX model taken apart: a graph of nodes and weights, and what is copied as it is.
+
+    Attributes:
+        inputs, outputs: of the whole model, in order; weights are none of its inputs.
+        nodes: in an order in which they can be computed.
+    """
+
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    nodes: tuple[Node, ...]
+    _weights: Mapping[str, bytes] = field(repr=False)
+    _around: bytes = field(repr=False)  # the model's fields but the graph
+    _within: bytes = field(repr=False)  # the graph's other fields
+
+    @classmethod
+    def read(cls, model: bytes) -> Self:
+        """Take apart the content of an ONNX file.
+
+        Raises:
+            DamagedError: it is not the whole of one ONNX model.
+            EditError: its graph holds other graphs, or weights are kept outside of the file.
+        """
+        file = io.BytesIO(model)
+        parts = list(fields(file, 0, len(model)))
+        graphs = [part for part in parts if part.number == MODEL_GRAPH]
+        if len(graphs) != 1:
+            raise DamagedError(f"it has {len(graphs)} graphs")
+        around = b"".join(model[part.begin : part.end] for part in parts if part.number != MODEL_GRAPH)
+        return cls._read_graph(model, list(fields(file, graphs[0].start, graphs[0].length)), around)
+
+    @classmethod
+    def _read_graph(cls, model: bytes, parts: list[Field], around: bytes) -> Self:
+        file = io.BytesIO(model)
+        known: dict[int, list[Field]] = {
+            number: [part for part in parts if part.number == number]
+            for number in (GRAPH_NODE, GRAPH_INITIALIZER, _GRAPH_INPUT, _GRAPH_OUTPUT, _GRAPH_VALUE_INFO)
+        }
+        weights = {_weight_name(file, part): model[part.begin : part.end] for part in known[GRAPH_INITIALIZER]}
+        ports = [[_port(file, part) for part in known[number]] for number in (_GRAPH_INPUT, _GRAPH_OUTPUT)]
+        return cls(
+            inputs=tuple(port for port in ports[0] if port.name not in weights),
+            outputs=tuple(ports[1]),
+            nodes=tuple(_node(file, part) for part in known[GRAPH_NODE]),
+            _weights=weights,
+            _around=around,
+            _within=b"".join(model[part.begin : part.end] for part in parts if part.number not in known),
+        )
+
+    def cut(self, inputs: Mapping[str, Shape], outputs: Sequence[str]) -> bytes:
+        """The model that computes the tensors `outputs` from the tensors `inputs`, which hold the kind of numbers that
+        the whole model's first input does.
+
+        Raises:
+            EditError: the outputs depend on other inputs too, or not on all of these.
+        """
+        nodes, sources = self._leading_to(outputs, inputs)
+        if sources != set(inputs):
+            raise EditError(f"the outputs are made from {sorted(sources)}, not from {sorted(inputs)}")
+        used = {name for node in nodes for name in node.inputs}
+        element = self.inputs[0].element if self.inputs else _FLOAT
+        own = {port.name: port.source for port in self.outputs}
+        graph = [
+            self._within,
+            *(node.source for node in nodes),
+            *(source for name, source in self._weights.items() if name in used),
+            *(_message(_GRAPH_INPUT, _value_info(name, element, shape)) for name, shape in inputs.items()),
+            *(own.get(name) or _message(_GRAPH_OUTPUT, _value_info(name, element)) for name in outputs),
+        ]
+        return self._around + _message(MODEL_GRAPH, b"".join(graph))
+
+    def _leading_to(self, outputs: Sequence[str], inputs: Mapping[str, Shape]) -> tuple[list[Node], set[str]]:
+        """The nodes between `inputs` and `outputs`, and the inputs, of these or of the whole model, that they need."""
+        makers = {name: index for index, node in enumerate(self.nodes) for name in node.outputs}
+        ends = {*inputs, *(port.name for port in self.inputs)}
+        needed, seen, waiting = set(), set[str](), list(outputs)
+        while waiting:
+            name = waiting.pop()
+            if name in seen or not name:  # an empty name is an argument left out
+                continue
+            seen.add(name)
+            if name not in ends and name in makers:
+                needed.add(makers[name])
+                waiting += self.nodes[makers[name]].inputs
+        return [self.nodes[index] for index in sorted(needed)], seen & ends
+
+
+def _node(file: io.BytesIO, part: Field) -> Node:
+    operator, inputs, outputs = "", list[str](), list[str]()
+    for item in fields(file, part.start, part.length):
+        if item.number == NODE_OPERATOR:
+            operator = read_text(file, item)
+        elif item.number == _NODE_INPUT:
+            inputs.append(read_text(file, item))
+        elif item.number == _NODE_OUTPUT:
+            outputs.append(read_text(file, item))
+        elif item.number == _NODE_ATTRIBUTE and _holds(file, item, (_ATTRIBUTE_GRAPH, _ATTRIBUTE_GRAPHS)):
+            raise EditError("a node holds a graph, which may use any tensor")
+    return Node(operator, tuple(inputs), tuple(outputs), _source(file, part))
+
+
+def _weight_name(file: io.BytesIO, part: Field) -> str:
+    if _holds(file, part, (_TENSOR_EXTERNAL,)):
+        raise EditError("weights are kept outside of the file")
+    return next((read_text(file, item) for item in _items(file, part, _TENSOR_NAME)), "")
+
+
+def _port(file: io.BytesIO, part: Field) -> Port:
+    name, element, shape = "", 0, list[int | str]()
+    for item in fields(file, part.start, part.length):
+        if item.number == _VALUE_NAME:
+            name = read_text(file, item)
+        elif item.number == _VALUE_TYPE:
+            for tensor in _items(file, item, _TYPE_TENSOR):
+                element = next((kind.value for kind in _items(file, tensor, _TENSOR_ELEMENT)), 0)
+                for dimensions in _items(file, tensor, _TENSOR_SHAPE):
+                    shape += (_length(file, item) for item in _items(file, dimensions, _SHAPE_DIMENSION))
+    return Port(name, element, tuple(shape), _source(file, part))
+
+
+def _length(file: io.BytesIO, dimension: Field) -> int | str:
+    """A number, or a name, which is empty where the file says nothing."""
+    for item in fields(file, dimension.start, dimension.length):
+        return item.value if item.number == _DIMENSION_NUMBER else read_text(file, item)
+    return ""
+
+
+def _items(file: io.BytesIO, part: Field, number: int) -> Iterator[Field]:
+    return (item for item in fields(file, part.start, part.length) if item.number == number)
+
+
+def _holds(file: io.BytesIO, part: Field, numbers: tuple[int, ...]) -> bool:
+    return any(item.number in numbers for item in fields(file, part.start, part.length))
+
+
+def _source(file: io.BytesIO, part: Field) -> bytes:
+    return file.getbuffer()[part.begin : part.end].tobytes()
+
+
+def _value_info(name: str, element: int, shape: Shape | None = None) -> bytes:
+    """A ValueInfoProto; without a shape it may be any."""
+    tensor = _number(_TENSOR_ELEMENT, element)
+    if shape is not None:
+        tensor += _message(_TENSOR_SHAPE, b"".join(_message(_SHAPE_DIMENSION, _dimension(size)) for size in shape))
+    return _message(_VALUE_NAME, name.encode()) + _message(_VALUE_TYPE, _message(_TYPE_TENSOR, tensor))
+
+
+def _dimension(length: int | str) -> bytes:
+    if isinstance(length, str):
+        return _message(_DIMENSION_NAME, length.encode())
+    return _number(_DIMENSION_NUMBER, length)
+
+
+def _message(number: int, content: bytes) -> bytes:
+    """A field that holds `content`."""
+    return _varint(number << 3 | BYTES) + _varint(len(content)) + content
+
+
+def _number(number: int, value: int) -> bytes:
+    return _varint(number << 3 | VARINT) + _varint(value)
+
+
+def _varint(value: int) -> bytes:
+    digits = bytearray()
+    while value > 0x7F:
+        digits.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*digits, value])

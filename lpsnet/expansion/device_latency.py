@@ -1,0 +1,226 @@
+"""Lat(·) of Section 3.4 measured on this machine: the network alone, one picture at a time (NOTES, 'What is timed').
+
+How fast a network is does not depend on what its weights are, so a design is measured with random ones, before anybody
+trains it. It is written in the format its engine reads and opened as it will be when it is used.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from pydantic import JsonValue
+
+from lpsnet import __version__
+from lpsnet.deployment.machine import describe_machine
+from lpsnet.deployment.runtimes.session import RUNTIMES, Precision, Session, SessionOptions, open_session
+from lpsnet.deployment.timing import TimingProtocol, measure
+from lpsnet.errors import RunError, unknown_name
+from lpsnet.expansion.operations import Design
+from lpsnet.export.ncnn import export_ncnn
+from lpsnet.export.onnx import to_onnx
+from lpsnet.files import atomic_path
+from lpsnet.model.checkpoint import default_record, save_checkpoint
+from lpsnet.model.fusion import fuse
+from lpsnet.model.network import MIN_INPUT, Network, create_model
+
+# One turn of every network: what is repeated, and for how long, is the search's affair (see `replay.PASSES`).
+TURN = TimingProtocol(warm_up_s=0.02, duration_s=1e-6, turn_s=0.04)
+MAX_OPEN = 16  # sessions; each holds its network's weights and maps
+MAX_FILES = 128  # model files on the disk; writing one takes a second
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """How the networks will run.
+
+    Attributes:
+        size: (height, width) in pixels of their input.
+        runtime: the engine, see `RUNTIMES`.
+        precision: the arithmetic: "f32", "bf16" or "f16". An int8 network is made from a trained one.
+        num_threads: threads of the engine; None leaves the choice to it.
+
+    Raises:
+        RunError: no engine has that name, or the size or the precision is none that can be searched with.
+    """
+
+    size: tuple[int, int]
+    runtime: str = "onnxruntime"
+    precision: Precision = "f32"
+    num_threads: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.runtime not in _WRITERS:
+            raise RunError(unknown_name("runtime of an expansion", self.runtime, _WRITERS))
+        if self.precision == "int8":
+            raise RunError("an expansion measures in f32, bf16 or f16: int8 networks are made from trained ones")
+        if min(self.size) < MIN_INPUT:
+            raise RunError(f"a network takes pictures from {MIN_INPUT}x{MIN_INPUT} up; got {self.size}")
+
+
+class Device(Protocol):
+    """What latencies are measured on."""
+
+    def describe(self, design: Design) -> dict[str, JsonValue]:
+        """All that latencies depend on besides the design, as JSON values; `design` is one to try it with."""
+        ...
+
+    def measure_pass(self, designs: Sequence[Design]) -> Sequence[float]:
+        """The time of every design in ms, in the order given, each measured once, one after the other."""
+        ...
+
+    def release(self) -> None:
+        """Give up memory and processor until the next pass."""
+        ...
+
+
+class ThisMachine:
+    """A `Device`: this machine, with an engine.
+
+    Args:
+        target: how networks run.
+        folder: where model files are kept while they are needed; made if need be.
+        num_classes, interaction: of the networks.
+        max_open: sessions open at a time. More designs than these in a pass are measured in groups, one after another.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        folder: Path,
+        *,
+        num_classes: int,
+        interaction: str = "bilateral_b",
+        max_open: int = MAX_OPEN,
+    ) -> None:
+        self._target, self._folder = target, folder
+        self._num_classes, self._interaction = num_classes, interaction
+        self._max_open = max_open
+        self._sessions: dict[Design, Session] = {}  # the one used last is last
+        self._num_passes = 0
+
+    def describe(self, design: Design) -> dict[str, JsonValue]:
+        """Engine with version, precision and threads as the engine reports them, input size, and the machine.
+
+        Raises:
+            LpsnetError: the engine is not installed, or cannot run `design` like that here.
+        """
+        session = self._session(design)
+        return {
+            "runtime": self._target.runtime,
+            "engine": session.engine,
+            "precision": session.precision,
+            "num_threads": session.num_threads,
+            "size": list(self._target.size),
+            "machine": describe_machine().identity,
+        }
+
+    def measure_pass(self, designs: Sequence[Design]) -> list[float]:
+        """The median time of a turn of every design, in ms; every second pass goes backwards."""
+        order = list(designs) if self._num_passes % 2 == 0 else list(reversed(designs))
+        self._num_passes += 1
+        times: dict[str, float] = {}
+        threads = torch.get_num_threads()
+        for begin in range(0, len(order), self._max_open):
+            times |= self._measure_group(order[begin : begin + self._max_open])
+        if torch.get_num_threads() != threads:  # PyTorch as an engine sets its own
+            torch.set_num_threads(threads)
+        return [times[str(design)] for design in designs]
+
+    def release(self) -> None:
+        """Close all sessions."""
+        self._sessions.clear()
+
+    def clear(self) -> None:
+        """Close all sessions and delete all model files."""
+        self.release()
+        for path in self._files():
+            path.unlink(missing_ok=True)
+        if self._folder.is_dir() and not any(self._folder.iterdir()):
+            self._folder.rmdir()
+
+    def _measure_group(self, designs: Sequence[Design]) -> dict[str, float]:
+        height, width = self._target.size
+        image = np.random.default_rng(0).standard_normal((1, 3, height, width), np.float32)
+        calls = {str(design): partial(self._session(design).run, image) for design in designs}
+        return {name: latency.median_ms for name, latency in measure(calls, protocol=TURN).items()}
+
+    def _session(self, design: Design) -> Session:
+        session = self._sessions.pop(design, None) or self._open(design)
+        self._sessions[design] = session
+        while len(self._sessions) > self._max_open:
+            del self._sessions[next(iter(self._sessions))]
+        return session
+
+    def _open(self, design: Design) -> Session:
+        target = self._target
+        options = SessionOptions(self._model_file(design), target.precision, target.num_threads, target.size)
+        session = open_session(target.runtime, options)
+        session.run(np.zeros((1, 3, *target.size), np.float32))  # engines get their memory in the first call
+        return session
+
+    def _model_file(self, design: Design) -> Path:
+        path = self._folder / f"{self._key(design)}{_WRITERS[self._target.runtime].suffix}"
+        if path.exists():
+            path.touch()  # the files used last are kept
+            return path
+        torch_state = torch.get_rng_state()
+        net = create_model(
+            design.architecture, num_classes=self._num_classes, block=design.block, interaction=self._interaction
+        )
+        torch.set_rng_state(torch_state)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        _WRITERS[self._target.runtime].write(fuse(net), path, self._target.size)
+        for old in self._files()[:-MAX_FILES]:
+            old.unlink(missing_ok=True)
+        return path
+
+    def _key(self, design: Design) -> str:
+        """Names everything that the file depends on."""
+        parts = [str(design), self._num_classes, self._interaction, *self._target.size, __version__]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+    def _files(self) -> list[Path]:
+        """Our model files, the one used longest ago first."""
+        suffixes = {writer.suffix for writer in _WRITERS.values()}
+        found = [path for path in self._folder.glob("*") if path.suffix in suffixes]
+        return sorted(found, key=lambda path: path.stat().st_mtime)
+
+
+def _write_onnx(deployed: Network, path: Path, size: tuple[int, int]) -> None:
+    model = to_onnx(deployed, size=size)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(model.SerializeToString())
+
+
+def _write_ncnn(deployed: Network, path: Path, size: tuple[int, int]) -> None:
+    export_ncnn(deployed, path, record=default_record(deployed), size=size)
+
+
+def _write_checkpoint(deployed: Network, path: Path, size: tuple[int, int]) -> None:
+    save_checkpoint(deployed, path)
+
+
+@dataclass(frozen=True, slots=True)
+class _Writer:
+    suffix: str
+    write: Callable[[Network, Path, tuple[int, int]], None]
+
+
+_ONNX = _Writer(".onnx", _write_onnx)
+_CHECKPOINT = _Writer(".safetensors", _write_checkpoint)
+# engine -> how a network is written for it; what is measured is what `lpsnet export` would hand over
+_WRITERS: dict[str, _Writer] = {
+    "onnxruntime": _ONNX,
+    "openvino": _ONNX,
+    "ncnn": _Writer(".ncnn", _write_ncnn),
+    "tensorrt": _ONNX,
+    "pytorch": _CHECKPOINT,
+    "pytorch_compiled": _CHECKPOINT,
+}
+assert _WRITERS.keys() == RUNTIMES.keys()

@@ -1,0 +1,225 @@
+"""Weights from parent to child: an expanded network (Section 3.4) starts from what its parent has learnt.
+
+Any of these, together or alone:
+
+- deeper: a new block passes on what it is given (`deepening.py`). The function stays, exactly.
+- wider: new channels are random and nothing old reads them (`widening.py`). The function stays, exactly.
+- another ratio: the same weights on a picture of another size. The function does not stay.
+- a new path: a copy of the path of the nearest ratio. The head does not read it, and what it adds to the other paths
+  after Stage 3 and Stage 4 (Equation 2) is small. It is not nothing: a ReLU of nothing would never learn. The function
+  nearly stays; without interaction between the paths it stays exactly.
+- another number of classes: a fresh head over the same features.
+
+What stays, stays in evaluation mode, where batch norm is a scale and a shift. In training mode it nearly stays if
+pictures are given, because only they tell the statistics of the features that a new block has to pass on. Momentum is
+not taken over: an optimiser starts afresh. The algebra is that of `BLOCKS` other than "shufflenet", whose units leave
+no channel in its place; such networks can take ratios, paths and classes, but not blocks and channels.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from lpsnet.expansion.deepening import pass_through
+from lpsnet.expansion.growth import Growth, Origin, evaluating
+from lpsnet.expansion.kinship import PathMap, check_kinship, continued_paths, nearest_path
+from lpsnet.expansion.new_paths import fill_interaction, quieten
+from lpsnet.expansion.widening import Places, channel_places, copy_block
+from lpsnet.model.interactions import INTERACTIONS
+from lpsnet.model.network import INTERACTING_STAGES, Network, Path, create_model
+
+Change = Literal["depth", "width", "resolution", "paths", "classes"]
+Preserving = Literal["exact", "nearly", "no"]
+
+
+@dataclass(frozen=True, slots=True)
+class Inheritance:
+    """What `inherit` did.
+
+    Attributes:
+        changes: in what the child differs from its parent.
+        paths: for each of the child's paths, the number of the parent's path it continues; None for a new path.
+        preserving: whether child and parent have the same scores, in evaluation mode.
+        reasons: why not, if not exactly; one line each.
+        origins: for each of the child's parameters, how many of its numbers come from where.
+        measured: whether there were pictures to measure statistics on.
+        relative_difference: of the scores of those pictures, |child - parent| / |parent| (Euclidean norms, evaluation
+            mode); None without pictures, or if the scores differ in shape.
+    """
+
+    changes: tuple[Change, ...]
+    paths: tuple[int | None, ...]
+    preserving: Preserving
+    reasons: tuple[str, ...]
+    origins: Mapping[str, Origin]
+    measured: bool
+    relative_difference: float | None
+
+    @property
+    def copied(self) -> tuple[str, ...]:
+        """Names of the parameters with numbers from the parent."""
+        return tuple(name for name, origin in self.origins.items() if origin.copied)
+
+    @property
+    def zeroed(self) -> tuple[str, ...]:
+        """Names of the parameters with numbers that are zero so that something new is not read, or not heard."""
+        return tuple(name for name, origin in self.origins.items() if origin.zeroed)
+
+    @property
+    def new(self) -> tuple[str, ...]:
+        """Names of the parameters with other numbers. A parameter that grew may be in all three."""
+        return tuple(name for name, origin in self.origins.items() if origin.new)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as JSON values, with counts instead of names."""
+        kinds = ("copied", "zeroed", "new")
+        return {
+            "changes": list(self.changes),
+            "paths": list(self.paths),
+            "preserving": self.preserving,
+            "reasons": list(self.reasons),
+            "parameters": {kind: sum(getattr(it, kind) for it in self.origins.values()) for kind in kinds},
+            "measured": self.measured,
+            "relative_difference": self.relative_difference,
+        }
+
+
+def inherit(
+    child: Network,
+    parent: Network,
+    *,
+    images: Tensor | None = None,
+    seed: int = 0,
+    path_map: PathMap | None = None,
+) -> Inheritance:
+    """Fill `child` from `parent`; whatever `child` held before is gone.
+
+    Args:
+        child: of the same block, interaction, form ("reparameterised" or "plain") and `align_corners` as the parent,
+            in no stage shallower or narrower, and with at least as many paths. Its training mode stays.
+        parent: not touched.
+        images: N x 3 x H x W training pictures, normalised, as the training will give them to the network; a handful.
+            They pass the child in one batch without gradients. Without them the statistics of new batch norms are 0
+            and 1: scores in evaluation mode start the same, but training has to find those statistics first.
+        seed: of the random weights; torch's random state is not touched.
+        path_map: for each of the child's paths, largest ratio first, the number of the parent's path that it continues,
+            or None for a new one; every path of the parent once. Unless given, paths of equal ratio belong together,
+            then the rest in order. That is right for every operation of Table 1, whichever slot it is for.
+
+    Raises:
+        LpsnetError: the networks are not such, or `images` or `path_map` do not fit.
+    """
+    check_kinship(child, parent)
+    paths = continued_paths(child, parent, path_map)
+    with torch.no_grad():
+        _reset(child, seed)
+        growth = Growth(child)
+        _fill(growth, parent, paths)
+        if images is not None:
+            growth.settle(images)
+        difference = None if images is None else _relative_difference(child, parent, images)
+    grade, reasons = _grade(growth, parent, paths)
+    changes = _changes(child, parent, paths)
+    return Inheritance(changes, paths, grade, reasons, growth.origins(), images is not None, difference)
+
+
+def _reset(child: Network, seed: int) -> None:
+    """Fresh weights, as `create_model` makes them."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        fresh = create_model(
+            child.architecture,
+            num_classes=child.num_classes,
+            block=child.block,
+            interaction=child.interaction,
+            form=child.form,
+        )
+    child.load_state_dict(fresh.state_dict())
+
+
+def _fill(growth: Growth, parent: Network, paths: PathMap) -> None:
+    child = growth.child
+    widths = zip(parent.architecture.widths, child.architecture.widths, strict=True)
+    places = [channel_places(child.block, *pair) for pair in widths]
+    ratios = child.architecture.ratios
+    for path, ratio, number in zip(child.paths, ratios, paths, strict=True):
+        source = nearest_path(ratio, parent.architecture.ratios) if number is None else number
+        _fill_path(growth, path, parent.paths[source], places)
+        if number is None:
+            quieten(path, child.block)
+    for stage, own, given in zip(INTERACTING_STAGES, child.interactions, parent.interactions, strict=True):
+        fill_interaction(growth, own, given, places[stage], paths)
+    if child.num_classes == parent.num_classes:
+        _fill_head(growth, parent, places[-1], paths)
+
+
+def _fill_path(growth: Growth, path: nn.Module, source: nn.Module, places: Sequence[Places]) -> None:
+    assert isinstance(path, Path)
+    assert isinstance(source, Path)
+    reads = torch.arange(3)  # the picture's channels
+    for stage, given, writes in zip(path.stages, source.stages, places, strict=True):
+        blocks, old_blocks = list(stage.children()), list(given.children())
+        for block, old_block in zip(blocks, old_blocks, strict=False):
+            copy_block(growth, block, old_block, reads, writes)
+            reads = writes
+        for previous, block in zip(blocks[len(old_blocks) - 1 :], blocks[len(old_blocks) :], strict=False):
+            pass_through(growth, growth.child.block, block, previous)
+
+
+def _fill_head(growth: Growth, parent: Network, places: Places, paths: PathMap) -> None:
+    """The head reads what it read before, and nothing of new channels and new paths."""
+    head, width, old_width = growth.child.head, growth.child.architecture.widths[-1], len(places)
+    growth.zero(head.weight)
+    for number, source in enumerate(paths):
+        if source is not None:
+            columns = parent.head.weight[:, source * old_width : (source + 1) * old_width]
+            growth.copy(head.weight, (torch.arange(growth.child.num_classes)[:, None], number * width + places), columns)
+    assert head.bias is not None
+    assert parent.head.bias is not None
+    growth.copy(head.bias, ..., parent.head.bias)
+
+
+def _relative_difference(child: Network, parent: Network, images: Tensor) -> float | None:
+    with evaluating(child), evaluating(parent):
+        scores, expected = child(images), parent(images)
+    if scores.shape != expected.shape:
+        return None
+    return float((scores - expected).norm() / expected.norm().clamp(min=torch.finfo(expected.dtype).tiny))
+
+
+def _changes(child: Network, parent: Network, paths: PathMap) -> tuple[Change, ...]:
+    own, given = child.architecture, parent.architecture
+    changed: dict[Change, bool] = {
+        "depth": own.blocks != given.blocks,
+        "width": own.widths != given.widths,
+        "resolution": bool(_moved(child, parent, paths)),
+        "paths": own.num_paths != given.num_paths,
+        "classes": child.num_classes != parent.num_classes,
+    }
+    return tuple(change for change, is_so in changed.items() if is_so)
+
+
+def _moved(child: Network, parent: Network, paths: PathMap) -> list[tuple[Fraction, Fraction]]:
+    """The old and the new ratio of every path that has another one now."""
+    pairs = zip(paths, child.architecture.ratios, strict=True)
+    both = [(parent.architecture.ratios[path], ratio) for path, ratio in pairs if path is not None]
+    return [(old, new) for old, new in both if old != new]
+
+
+def _grade(growth: Growth, parent: Network, paths: PathMap) -> tuple[Preserving, tuple[str, ...]]:
+    child = growth.child
+    broken = [f"a path sees the picture at {new} instead of {old}" for old, new in _moved(child, parent, paths)]
+    if None in paths and child.architecture.ratios[0] > parent.architecture.ratios[0]:
+        broken.append(f"the scores have the size of the largest path's features, now {child.architecture.ratios[0]}")
+    if child.num_classes != parent.num_classes:
+        broken.append(f"the head is new: {child.num_classes} classes instead of {parent.num_classes}")
+    broken += growth.losses
+    meets = None in paths and INTERACTIONS[child.interaction].pair is not None
+    if meets and not INTERACTIONS[child.interaction].adds:
+        broken.append(f"with {child.interaction} a new path replaces features of the others")
+    small = ["a new path adds a little to the features of the others"] if meets else []
+    return ("no" if broken else "nearly" if small else "exact"), (*broken, *small)

@@ -1,0 +1,104 @@
+"""A new path, and how it meets the others: Bilateral-B and the other interactions of Section 3.3.
+
+A new path is a copy of one that is there already, so what it computes is of use from the start. After Stage 3 and Stage
+4 the paths add their features to each other (Equation 2). The new path's are made small there and so disturb the others
+little; they are not made zero, because a ReLU of zero gives no gradient. What it gets from the others is not small: its
+Stages 4 and 5 start on the very features that the copied weights were trained for, at its own resolution.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import nn
+
+from lpsnet.expansion.growth import Growth
+from lpsnet.expansion.widening import Places, copy_unit
+from lpsnet.model.convolution import ConvNorm
+from lpsnet.model.interactions import Attention, Interaction
+from lpsnet.model.network import INTERACTING_STAGES, Path
+
+QUIET = 0.01  # what a new path adds to others, relative to its features in full strength
+
+# The units of a block whose batch norms give its output the scale.
+_OUTPUTS: Mapping[str, Sequence[str]] = {
+    "conv3x3": ("unit",),
+    "sepconv3x3": ("pointwise",),
+    "bottleneck": ("expand", "shortcut"),
+    "residual": ("second", "shortcut"),
+    "shufflenet": ("second", "other_branch"),
+    "inverted_residual": ("project",),
+    "ghost": ("primary", "cheap"),
+}
+# In these a shortcut carries the input to the output: a stage is quiet only if all its blocks are.
+_CARRYING = ("bottleneck", "residual", "shufflenet", "inverted_residual")
+
+
+def quieten(path: nn.Module, kind: str) -> None:
+    """Scale what `path` gives after Stage 3 and Stage 4 by `QUIET`; `kind` is the blocks' name in `BLOCKS`.
+
+    What stands before the outputs is left as it is. Inside a block or stage of shortcuts it may then be normalised with
+    statistics that no longer fit, until training has found others; all that comes of it is quiet.
+    """
+    assert isinstance(path, Path)
+    for stage in INTERACTING_STAGES:
+        blocks = list(path.stages[stage].children())
+        for block in blocks if kind in _CARRYING else blocks[-1:]:
+            for name, unit in block.named_children():
+                if name in _OUTPUTS[kind]:
+                    _scale(unit)
+
+
+def fill_interaction(
+    growth: Growth, own: nn.Module, given: nn.Module, places: Places, paths: Sequence[int | None]
+) -> None:
+    """Fill the interaction `own` of the child from `given` of the parent: every pair of two continued paths.
+
+    Pairs with a new path keep fresh weights; where an interaction adds what they give, that is made small as well.
+
+    Args:
+        growth: the child.
+        own, given: the interactions after the same stage.
+        places: of that stage's channels.
+        paths: the parent's path for each of the child's, None for a new one.
+    """
+    assert isinstance(own, Interaction)
+    assert isinstance(given, Interaction)
+    for name, pair in own.pairs.items():
+        high, low = (paths[int(number)] for number in name.split("_"))
+        if high is not None and low is not None:
+            if high > low and list(pair.children()):
+                growth.losses.append("two paths change places in an interaction that tells the larger from the smaller")
+            _fill_pair(growth, pair, given.pairs[f"{min(high, low)}_{max(high, low)}"], places)
+        elif own.adds:
+            _scale(pair)
+
+
+def _fill_pair(growth: Growth, pair: nn.Module, source: nn.Module, places: Places) -> None:
+    for name, unit in pair.named_children():
+        given = source.get_submodule(name)
+        if isinstance(unit, ConvNorm) and isinstance(given, ConvNorm):
+            copy_unit(growth, unit, given, _read_places(unit, given, places), places)
+        if isinstance(unit, Attention) and isinstance(given, Attention):
+            _copy_attention(growth, unit.conv, given.conv, places)
+
+
+def _read_places(unit: ConvNorm, given: ConvNorm, places: Places) -> Places:
+    """`places`, and again for the second half of the input where both paths are concatenated (Direct-B)."""
+    if given.conv.in_channels == len(places):
+        return places
+    return torch.cat((places, unit.conv.in_channels // 2 + places))
+
+
+def _copy_attention(growth: Growth, conv: nn.Conv2d, given: nn.Conv2d, places: Places) -> None:
+    growth.zero(conv.weight)
+    growth.copy(conv.weight, (torch.zeros(1, 1, dtype=torch.int64), places), given.weight)
+    assert conv.bias is not None
+    assert given.bias is not None
+    growth.copy(conv.bias, ..., given.bias)
+
+
+def _scale(module: nn.Module) -> None:
+    for norm in module.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            norm.weight.mul_(QUIET)
+            norm.bias.mul_(QUIET)
