@@ -29,6 +29,13 @@ PRESETS: dict[str, Callable[[Path], Description]] = {
     "camvid": camvid.describe,
     "cityscapes": cityscapes.describe,
 }
+# What may be done with weights learnt from a preset's pictures: the terms that its publishers ask users to accept
+TERMS: dict[str, str] = {
+    "bdd100k": "trained on BDD100K: its licence allows education, research and not-for-profit use",
+    "camvid": "trained on CamVid: for research, not for commercial use",
+    "cityscapes": "trained on Cityscapes: for research, not for commercial use",
+    "scenes": "trained on generated scenes: no terms of others",
+}
 _YAML_SUFFIXES = (".yaml", ".yml")
 _ALLOWED = (*(f"{name}:PATH" for name in PRESETS), "FILE.yaml", "scenes")
 _SCENE_DEFAULTS = {"size": "128x256", "num_train": "200", "num_val": "50", "seed": "0"}
@@ -51,6 +58,11 @@ class Dataset:
     parts: Mapping[str, Split] = field(repr=False)
     description: Description | None = field(default=None, repr=False)
     root: Path = Path()
+
+    @property
+    def terms(self) -> str:
+        """Terms of weights learnt from it, in a sentence; "" where nothing is known of them."""
+        return TERMS.get(self.spec.partition(":")[0], "")
 
     @property
     def splits(self) -> list[str]:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from picture_files import write_picture
 
-from lpsnet.data.datasets import Sample, open_dataset
+from lpsnet.data.datasets import PRESETS, TERMS, Sample, open_dataset
 from lpsnet.errors import DataError
 
 IMAGE = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
@@ -278,3 +278,8 @@ def test_opening_reads_no_pixels(tmp_path: Path) -> None:
     split = open_dataset(describe(tmp_path, "names: [road]")).split("train")
     with pytest.raises(DataError, match="is not a picture"):
         split.image(0)
+
+
+def test_terms_of_weights_follow_the_preset() -> None:
+    assert "no terms of others" in open_dataset("scenes").terms
+    assert set(TERMS) == {*PRESETS, "scenes"}
