@@ -1,23 +1,31 @@
 """The demonstration: everything in one go on generated street scenes, without data or downloads.
 
-Train a small network, export it, verify the export against the network, score it on scenes it has not seen, and draw
-what it sees.
+Grow a network in two steps by what it gains and costs here, train the one grown, export it, verify the export against
+the network, score it on scenes it has not seen, and draw what it sees.
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lpsnet.architecture import Architecture
 from lpsnet.data.datasets import Split, open_dataset
 from lpsnet.data.images import write_png
 from lpsnet.deployment.model_file import read_record
 from lpsnet.deployment.overlay import colourise, legend, overlay, side_by_side
 from lpsnet.deployment.segmenter import Segmenter
 from lpsnet.evaluation.evaluate import Evaluation, evaluate
+from lpsnet.expansion.candidates import CandidateTask, train_candidate
+from lpsnet.expansion.delivery import Delivery
+from lpsnet.expansion.device_latency import Target
+from lpsnet.expansion.operations import Operation, SearchNetwork
+from lpsnet.expansion.proxies import PROXIES
+from lpsnet.expansion.replay import TrainingResult
+from lpsnet.expansion.run import ExpansionRun, run_expansion
+from lpsnet.expansion.search import SearchOptions
 from lpsnet.export.onnx import export_onnx
 from lpsnet.export.report import ExportReport
 from lpsnet.model.checkpoint import load_checkpoint
@@ -25,9 +33,16 @@ from lpsnet.training.recipe import get_recipe
 from lpsnet.training.run import Status, TrainingRun
 from lpsnet.training.trainer import train
 
+SIZE = (128, 256)
 DATA = "scenes:size=128x256,num_train=400,num_val=40"
-# Small, and with its path larger than the picture: at 128x256 the paper's ratios would leave too few scores to see by.
-ARCHITECTURE = Architecture((1, 1, 1, 4, 4), (8, 16, 32, 64, 64), ("3/2",))
+# Wider than the paper's, and with its path larger than the picture: at 128x256 a ratio of 1/2 leaves too few scores to
+# see by.
+START = SearchNetwork((1, 1, 1, 1, 1), (8, 16, 32, 64, 64), ("3/2", 0, 0))
+OPERATIONS = tuple(map(Operation.parse, ("depth=0,0,0,1,1", "width=0,0,0,32,32", "resolution=1/4,0,0")))
+NUM_STEPS = 2
+MAX_STEP_SIZE = 3
+NUM_EPOCHS = 12  # of the final training, which starts from what was learnt before
+PASSES = (3, 5, 9)  # fewer than a real search measures (`replay.PASSES`)
 NUM_SHOWN = 4  # scenes in the picture
 
 
@@ -36,29 +51,35 @@ class Demonstration:
     """What a demonstration leaves.
 
     Attributes:
-        model: the exported ONNX file.
+        expansion: the networks grown, each briefly trained.
+        model: the exported ONNX file of the largest, trained for longer.
         export: how it compares with the network.
         evaluation: of the exported file on unseen scenes.
         picture: scenes, truth and prediction side by side.
     """
 
+    expansion: Delivery
     model: Path
     export: ExportReport
     evaluation: Evaluation
     picture: Path
 
 
-def run_demo(out: Path, *, on_status: Callable[[Status], None], say: Callable[[str], None]) -> Demonstration:
-    """Train, export, verify, score and draw; everything is left in `out`. Goes on where it was stopped.
+Reporter = Callable[[], AbstractContextManager[Callable[[Status], None]]]
+
+
+def run_demo(out: Path, *, reporter: Reporter, say: Callable[[str], None]) -> Demonstration:
+    """Grow, train, export, verify, score and draw; everything is left in `out`. Goes on where it was stopped.
 
     Args:
         out: folder of the results.
-        on_status: called after every iteration of the training.
+        reporter: opened for every training; what it gives is called after every iteration.
         say: called with a line at every stage.
     """
-    run = TrainingRun(data=DATA, architecture=ARCHITECTURE, recipe=get_recipe("demo"))
-    say(f"Training {run.architecture} on generated street scenes …")
-    checkpoint = train(run, out / "training", resume=True, on_status=on_status).model
+    out = out.resolve()
+    say(f"Growing a network in {NUM_STEPS} steps, by what each candidate gains and how long it takes on this machine …")
+    grown = _grow(out / "expansion", reporter, say)
+    checkpoint = _train(grown, out / "training", reporter, say)
     say("Exporting to ONNX and comparing the file with the network …")
     scenes = open_dataset(DATA).split("val")
     pictures = [scenes.image(index) for index in range(NUM_SHOWN)]
@@ -70,7 +91,35 @@ def run_demo(out: Path, *, on_status: Callable[[Status], None], say: Callable[[s
     evaluation = evaluate(segmenter, scenes, label_space=segmenter.label_space, protocol=protocol)
     picture = out / "demo.png"
     write_png(picture, contact_sheet(segmenter, scenes, count=NUM_SHOWN))
-    return Demonstration(model, report, evaluation, picture)
+    return Demonstration(grown, model, report, evaluation, picture)
+
+
+def _grow(out: Path, reporter: Reporter, say: Callable[[str], None]) -> Delivery:
+    def train_and_report(task: CandidateTask) -> TrainingResult:
+        with reporter() as report:
+            return train_candidate(task, on_status=report)
+
+    run = ExpansionRun(
+        data=DATA,
+        recipe=PROXIES["demo_proxy"],
+        target=Target(SIZE, num_threads=1),  # other programs on the machine then disturb least
+        start=START,
+        operations=OPERATIONS,
+        options=SearchOptions(num_steps=NUM_STEPS, max_step_size=MAX_STEP_SIZE, max_effort=2),
+    )
+    return run_expansion(run, out, train=train_and_report, passes=PASSES, say=say)
+
+
+def _train(grown: Delivery, out: Path, reporter: Reporter, say: Callable[[str], None]) -> Path:
+    """The checkpoint of the largest network, trained in full from what it has learnt while it grew."""
+    largest = grown.members[-1]
+    weights = grown.model(largest).with_suffix(".safetensors")
+    architecture = largest.design.architecture
+    recipe = get_recipe("demo").with_overrides({"epochs": NUM_EPOCHS})
+    run = TrainingRun(data=DATA, architecture=architecture, recipe=recipe, init=weights, input_size=SIZE)
+    say(f"Training {architecture} on generated street scenes …")
+    with reporter() as report:
+        return train(run, out, resume=True, on_status=report).model
 
 
 def contact_sheet(segmenter: Segmenter, split: Split, *, count: int) -> NDArray[np.uint8]:

@@ -10,10 +10,14 @@ import sys
 import typer
 
 import lpsnet
+import lpsnet.cli.benchmark as benchmark
 import lpsnet.cli.data as data
 import lpsnet.cli.demo as demo
+import lpsnet.cli.expansion as expansion
+import lpsnet.cli.exporting as exporting
 import lpsnet.cli.models as models
 import lpsnet.cli.running as running
+import lpsnet.cli.study as study
 import lpsnet.cli.training as training
 from lpsnet.errors import LpsnetError, MissingDependencyError
 
@@ -40,7 +44,7 @@ def _options(
     pass
 
 
-for group in (demo, running, training, models):
+for group in (demo, running, training, models, exporting, expansion, benchmark, study):
     group.register(app)
 app.add_typer(data.app, name="data")
 

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from lpsnet.cli.models import print_export
+from lpsnet.cli.expansion import print_delivery
+from lpsnet.cli.exporting import print_export
 from lpsnet.cli.output import next_command, say
 from lpsnet.cli.training import print_scores, progress_reporter
 
@@ -18,14 +19,14 @@ def register(app: typer.Typer) -> None:
 def demo(
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("lpsnet-demo"),
 ) -> None:
-    """Train, export, verify and segment on generated street scenes: no data, no downloads, a few minutes.
+    """Grow, train, export, verify and segment on generated street scenes: no data, no downloads, a few minutes.
 
     Example: `lpsnet demo`
     """
     from lpsnet.demo import run_demo
 
-    with progress_reporter() as report:
-        result = run_demo(out, on_status=report, say=say)
+    result = run_demo(out, reporter=progress_reporter, say=say)
+    print_delivery(result.expansion)
     print_scores(result.evaluation)
     print_export(result.export)
     say(f"Model:   {result.model}")

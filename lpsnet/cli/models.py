@@ -1,7 +1,7 @@
-"""`lpsnet info`, `lpsnet models` and `lpsnet export`: looking at networks and model files, and handing them over."""
+"""`lpsnet info` and `lpsnet models`: looking at networks and model files."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -10,19 +10,15 @@ from lpsnet.cli.output import JsonOption, SizeOption, console, next_command, par
 from lpsnet.errors import LpsnetError, MissingDependencyError
 
 if TYPE_CHECKING:
-    from lpsnet.deployment.runtimes.session import Precision
-    from lpsnet.export.report import ExportReport
     from lpsnet.model.complexity import Complexity
     from lpsnet.record import ModelRecord
 
-NUM_COMPARED = 8  # real pictures that an export is compared on
 PAPER_SIZE = (1024, 2048)  # Cityscapes; the size of the paper's figures
 
 
 def register(app: typer.Typer) -> None:
     """Add this group's commands."""
     app.command()(info)
-    app.command()(export)
 
 
 def info(
@@ -124,58 +120,3 @@ def _print_record(record: "ModelRecord", json_to: str | None) -> None:
             lines[f"mIoU on {split}"] = f"{figures['miou']:.2f} %"
     for key, value in lines.items():
         say(f"{key}: {value}", json_to=json_to)
-
-
-def export(
-    model: Annotated[Path, typer.Option(help="A checkpoint (.safetensors).")],
-    out: Annotated[Path, typer.Option(help="The file to write.")],
-    to: Annotated[str, typer.Option(help="onnx, openvino, ncnn or tensorrt.")] = "onnx",
-    size: SizeOption = None,
-    precision: Annotated[str, typer.Option(help="f32, f16 or int8.")] = "f32",
-    data: Annotated[str | None, typer.Option(help="Compare on these pictures too: a data set, as for train.")] = None,
-    split: Annotated[str, typer.Option(help="Which of them.")] = "val",
-    json_to: JsonOption = None,
-) -> None:
-    """Write a model for an engine, and prove that it gives the network's own labels before reporting it done.
-
-    Without --size the file takes pictures of any size. Compared are noise, smooth random pictures and, with --data,
-    real ones, at the model's size and at odd sizes; past a bound nothing is written.
-
-    Example: `lpsnet export --model runs/s/model.safetensors --to onnx --out s.onnx`
-    """
-    from lpsnet.deployment.model_file import read_record
-    from lpsnet.export.export import export as run_export
-    from lpsnet.model.checkpoint import load_checkpoint
-
-    pictures = _some_pictures(data, split) if data else []
-    report = run_export(
-        load_checkpoint(model),
-        out,
-        to=to,
-        record=read_record(model),
-        size=parse_size(size),
-        precision=cast("Precision", precision),
-        pictures=pictures,
-    )
-    write_json(report.to_dict(), json_to)
-    print_export(report, json_to=json_to)
-    next_command("lpsnet", "segment", "PICTURE", "--model", report.path, json_to=json_to)
-
-
-def _some_pictures(data: str, split: str) -> list[Any]:
-    from lpsnet.data.datasets import open_dataset
-
-    pictures = open_dataset(data).split(split)
-    step = max(1, len(pictures) // NUM_COMPARED)
-    return [pictures.image(index) for index in range(0, len(pictures), step)][:NUM_COMPARED]
-
-
-def print_export(report: "ExportReport", *, json_to: str | None = None) -> None:
-    """What was written and how it compares with the network."""
-    title = f"{report.format}, {report.precision}, checked with {report.engine}"
-    rows = table(title, "picture", "size", "scores differ by", "same label")
-    for check in report.checks:
-        size = "x".join(map(str, check.size))
-        rows.add_row(check.picture, size, f"{check.score_difference:.1e}", f"{check.label_agreement:.3f} %")
-    console(json_to).print(rows)
-    say(f"Wrote {report.path} ({report.num_bytes / 2**20:.1f} MiB)", json_to=json_to)

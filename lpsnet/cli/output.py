@@ -64,7 +64,8 @@ def table(title: str, *columns: str) -> Table:
 def picture_progress(what: str) -> Iterator[Callable[[int, int], None]]:
     """A bar on standard error while pictures are worked on; call the value with how many are done, and of how many."""
     columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=_error_console, transient=True) as progress:
+    quiet = not _error_console.is_terminal
+    with Progress(*columns, console=_error_console, transient=True, disable=quiet) as progress:
         task = progress.add_task("", total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)
 

@@ -1,4 +1,4 @@
-"""`lpsnet train`: a data set and a recipe in, a model file out."""
+"""`lpsnet train` and `lpsnet pretrain`: pictures and a recipe in, a model file out."""
 
 import sys
 import time
@@ -22,6 +22,7 @@ PLAIN_SECONDS = 30  # between lines of progress where there is no terminal to dr
 def register(app: typer.Typer) -> None:
     """Add this group's commands."""
     app.command()(train)
+    app.command()(pretrain)
 
 
 def train(
@@ -57,22 +58,65 @@ def train(
         input_size=parse_size(size),
     )
     with progress_reporter() as report:
-        result = run_training(run, out, resume=resume, on_status=report)
+        result = run_training(run, out, resume=resume, on_status=report, on_message=_tell)
     if result.evaluation is not None:
         print_scores(result.evaluation)
     say(f"Model: {result.model}")
     next_command("lpsnet", "export", "--model", result.model, "--to", "onnx", "--out", out / "model.onnx")
 
 
+def pretrain(
+    data: Annotated[str, typer.Option(help="Folder of pictures: ROOT/train/CLASS/*.jpg and ROOT/val, or ROOT/CLASS.")],
+    out: Annotated[Path, typer.Option(help="The run's folder.")],
+    arch: Annotated[str, typer.Option(help="A name such as lpsnet_s, or B=…;C=…;R=… written out.")] = "lpsnet_s",
+    recipe: Annotated[str, typer.Option(help="imagenet, pictures_small, or a YAML file.")] = "imagenet",
+    set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe.")] = None,
+    block: Annotated[str, typer.Option(help="Convolutional block (Table 2).")] = "conv3x3",
+    interaction: Annotated[str, typer.Option(help="Path interaction (Figure 6).")] = "bilateral_b",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+) -> None:
+    """Train a network to classify pictures, for `lpsnet train --init` to start from.
+
+    Example: `lpsnet pretrain --data ImageNet --arch lpsnet_s --out runs/imagenet_s`
+    """
+    from lpsnet.architecture import get_architecture
+    from lpsnet.training.pretraining import PretrainingRun
+    from lpsnet.training.pretraining import pretrain as run_pretraining
+    from lpsnet.training.pretraining_recipe import get_pretraining_recipe
+    from lpsnet.training.recipe import parse_overrides
+
+    run = PretrainingRun(
+        data=data,
+        architecture=get_architecture(arch),
+        recipe=get_pretraining_recipe(recipe).with_overrides(parse_overrides(set_ or [])),
+        block=block,
+        interaction=interaction,
+    )
+    with progress_reporter() as report:
+        result = run_pretraining(run, out, resume=resume, on_status=report, on_message=_tell)
+    if result.accuracy is not None:
+        say(f"{result.accuracy.num_images} pictures of val: {result.accuracy}")
+    say(f"Weights to start from: {result.model}")
+    next_command("lpsnet", "train", "--data", "DATA", "--arch", arch, "--init", result.model, "--out", "runs/first")
+
+
 def print_scores(evaluation: "Evaluation", *, json_to: str | None = None) -> None:
-    """IoU by class and the means, as a table."""
-    result = table(f"{evaluation.num_images} pictures", "class", "IoU %")
-    for name, iou in zip(evaluation.label_space.names, evaluation.scores.ious, strict=True):
-        result.add_row(name, "–" if iou != iou else f"{iou:.1f}")
+    """IoU by class and the means, as a table; boundary IoU beside it where it was counted."""
+    scores, boundary = evaluation.scores, evaluation.boundary_ious
+    columns = ("class", "IoU %", "boundary IoU %") if boundary else ("class", "IoU %")
+    result = table(f"{evaluation.num_images} pictures", *columns)
+    for name, *ious in zip(evaluation.label_space.names, scores.ious, *([boundary] if boundary else []), strict=True):
+        result.add_row(name, *("–" if iou != iou else f"{iou:.1f}" for iou in ious))
     result.add_section()
-    result.add_row("mIoU", f"{evaluation.scores.miou:.2f}", style="bold")
-    result.add_row("pixel accuracy", f"{evaluation.scores.pixel_accuracy:.2f}")
+    means = [scores.miou] if evaluation.boundary_miou is None else [scores.miou, evaluation.boundary_miou]
+    result.add_row("mIoU", *(f"{mean:.2f}" for mean in means), style="bold")
+    result.add_row("frequency-weighted IoU", f"{scores.frequency_weighted_iou:.2f}")
+    result.add_row("pixel accuracy", f"{scores.pixel_accuracy:.2f}")
     console(json_to).print(result)
+
+
+def _tell(message: str) -> None:
+    say(message, json_to="-")
 
 
 class ShowStatus(Protocol):
@@ -128,15 +172,26 @@ class _Lines:
     def __call__(self, status: "Status") -> None:
         now = time.monotonic()
         self._start = self._start or (now, status.iteration)
-        due = now - self._last >= PLAIN_SECONDS or status.iteration == status.num_iterations
         if status.message:
-            say(status.message, json_to="-")
-        if due:
+            _tell(status.message)
+        if now - self._last >= PLAIN_SECONDS or status.iteration == status.num_iterations:
             self._last = now
-            done = status.iteration - self._start[1]
-            left = (now - self._start[0]) / done * (status.num_iterations - status.iteration) if done else float("nan")
-            say(
-                f"{status.iteration}/{status.num_iterations}  loss {status.loss:.3f}  lr {status.learning_rate:.4f}  "
-                f"{status.pictures_per_second:.1f} pictures/s  {left / 60:.0f} min left",
-                json_to="-",
+            parts = (
+                f"{status.iteration}/{status.num_iterations}",
+                f"loss {status.loss:.3f}",
+                f"lr {status.learning_rate:.4f}",
+                f"{status.pictures_per_second:.1f} pictures/s",
+                self._time_left(status, now),
             )
+            _tell("  ".join(filter(None, parts)))
+
+    def _time_left(self, status: "Status", now: float) -> str:
+        """From the pace since the first status; empty where there is nothing to go by, or nothing left."""
+        assert self._start is not None
+        left, done = status.num_iterations - status.iteration, status.iteration - self._start[1]
+        if not done or not left:
+            return ""
+        minutes = round((now - self._start[0]) / done * left / 60)
+        if minutes < 1:
+            return "less than a minute left"
+        return f"{minutes // 60} h {minutes % 60} min left" if minutes >= 60 else f"{minutes} min left"

@@ -1,8 +1,8 @@
 """Cutting an ONNX model at tensors inside of it, without the `onnx` package.
 
-An ONNX graph is a list of nodes that name the tensors they take and give. The part of it that leads from some tensors to
-others is a shorter list, with other inputs and outputs declared; what is kept is copied byte for byte, so whatever this
-file does not know of goes along. Field numbers are those of onnx.proto.
+An ONNX graph is a list of nodes that name the tensors they take and give. The part of it that leads from some tensors
+to others is a shorter list, with other inputs and outputs declared. What is kept is copied byte for byte, so whatever
+is not known here goes along. Field numbers are those of onnx.proto.
 """
 
 import io
@@ -34,8 +34,6 @@ _VALUE_NAME, _VALUE_TYPE = 1, 2
 _TYPE_TENSOR, _TENSOR_ELEMENT, _TENSOR_SHAPE = 1, 1, 2
 _SHAPE_DIMENSION, _DIMENSION_NUMBER, _DIMENSION_NAME = 1, 1, 2
 
-_FLOAT = 1  # TensorProto.DataType
-
 
 class EditError(Exception):
     """The model is in order, but of a kind that is not cut here."""
@@ -51,12 +49,11 @@ class Node(NamedTuple):
 
 
 class Port(NamedTuple):
-    """An input or output of a model: its name, the type of its numbers (TensorProto.DataType), shape and bytes."""
+    """An input or output of a model: its name, the type of its numbers (TensorProto.DataType) and its shape."""
 
     name: str
     element: int
     shape: Shape
-    source: bytes
 
 
 @dataclass(frozen=True)
@@ -72,6 +69,7 @@ class OnnxModel:
     outputs: tuple[Port, ...]
     nodes: tuple[Node, ...]
     _weights: Mapping[str, bytes] = field(repr=False)
+    _outputs: Mapping[str, bytes] = field(repr=False)
     _around: bytes = field(repr=False)  # the model's fields but the graph
     _within: bytes = field(repr=False)  # the graph's other fields
 
@@ -98,40 +96,40 @@ class OnnxModel:
             number: [part for part in parts if part.number == number]
             for number in (GRAPH_NODE, GRAPH_INITIALIZER, _GRAPH_INPUT, _GRAPH_OUTPUT, _GRAPH_VALUE_INFO)
         }
+        outputs = known[_GRAPH_OUTPUT]
         weights = {_weight_name(file, part): model[part.begin : part.end] for part in known[GRAPH_INITIALIZER]}
-        ports = [[_port(file, part) for part in known[number]] for number in (_GRAPH_INPUT, _GRAPH_OUTPUT)]
+        inputs = (_port(file, part) for part in known[_GRAPH_INPUT])
         return cls(
-            inputs=tuple(port for port in ports[0] if port.name not in weights),
-            outputs=tuple(ports[1]),
+            inputs=tuple(port for port in inputs if port.name not in weights),
+            outputs=tuple(_port(file, part) for part in outputs),
             nodes=tuple(_node(file, part) for part in known[GRAPH_NODE]),
             _weights=weights,
+            _outputs={_port(file, part).name: _source(file, part) for part in outputs},
             _around=around,
             _within=b"".join(model[part.begin : part.end] for part in parts if part.number not in known),
         )
 
-    def cut(self, inputs: Mapping[str, Shape], outputs: Sequence[str]) -> bytes:
-        """The model that computes the tensors `outputs` from the tensors `inputs`, which hold the kind of numbers that
-        the whole model's first input does.
+    def cut(self, inputs: Sequence[Port], outputs: Sequence[str]) -> bytes:
+        """The model that computes the tensors `outputs` from the tensors `inputs`.
 
         Raises:
             EditError: the outputs depend on other inputs too, or not on all of these.
         """
-        nodes, sources = self._leading_to(outputs, inputs)
-        if sources != set(inputs):
-            raise EditError(f"the outputs are made from {sorted(sources)}, not from {sorted(inputs)}")
+        names = [port.name for port in inputs]
+        nodes, sources = self._leading_to(outputs, names)
+        if sources != set(names):
+            raise EditError(f"the outputs are made from {sorted(sources)}, not from {sorted(names)}")
         used = {name for node in nodes for name in node.inputs}
-        element = self.inputs[0].element if self.inputs else _FLOAT
-        own = {port.name: port.source for port in self.outputs}
         graph = [
             self._within,
             *(node.source for node in nodes),
             *(source for name, source in self._weights.items() if name in used),
-            *(_message(_GRAPH_INPUT, _value_info(name, element, shape)) for name, shape in inputs.items()),
-            *(own.get(name) or _message(_GRAPH_OUTPUT, _value_info(name, element)) for name in outputs),
+            *(_message(_GRAPH_INPUT, _value_info(port)) for port in inputs),
+            *(self._outputs.get(name) or _message(_GRAPH_OUTPUT, _name(name)) for name in outputs),
         ]
         return self._around + _message(MODEL_GRAPH, b"".join(graph))
 
-    def _leading_to(self, outputs: Sequence[str], inputs: Mapping[str, Shape]) -> tuple[list[Node], set[str]]:
+    def _leading_to(self, outputs: Sequence[str], inputs: Sequence[str]) -> tuple[list[Node], set[str]]:
         """The nodes between `inputs` and `outputs`, and the inputs, of these or of the whole model, that they need."""
         makers = {name: index for index, node in enumerate(self.nodes) for name in node.outputs}
         ends = {*inputs, *(port.name for port in self.inputs)}
@@ -177,7 +175,7 @@ def _port(file: io.BytesIO, part: Field) -> Port:
                 element = next((kind.value for kind in _items(file, tensor, _TENSOR_ELEMENT)), 0)
                 for dimensions in _items(file, tensor, _TENSOR_SHAPE):
                     shape += (_length(file, item) for item in _items(file, dimensions, _SHAPE_DIMENSION))
-    return Port(name, element, tuple(shape), _source(file, part))
+    return Port(name, element, tuple(shape))
 
 
 def _length(file: io.BytesIO, dimension: Field) -> int | str:
@@ -199,12 +197,16 @@ def _source(file: io.BytesIO, part: Field) -> bytes:
     return file.getbuffer()[part.begin : part.end].tobytes()
 
 
-def _value_info(name: str, element: int, shape: Shape | None = None) -> bytes:
-    """A ValueInfoProto; without a shape it may be any."""
-    tensor = _number(_TENSOR_ELEMENT, element)
-    if shape is not None:
-        tensor += _message(_TENSOR_SHAPE, b"".join(_message(_SHAPE_DIMENSION, _dimension(size)) for size in shape))
-    return _message(_VALUE_NAME, name.encode()) + _message(_VALUE_TYPE, _message(_TYPE_TENSOR, tensor))
+def _value_info(port: Port) -> bytes:
+    """A ValueInfoProto."""
+    shape = b"".join(_message(_SHAPE_DIMENSION, _dimension(length)) for length in port.shape)
+    tensor = _number(_TENSOR_ELEMENT, port.element) + _message(_TENSOR_SHAPE, shape)
+    return _name(port.name) + _message(_VALUE_TYPE, _message(_TYPE_TENSOR, tensor))
+
+
+def _name(name: str) -> bytes:
+    """A ValueInfoProto that says no more: engines find the type and the shape."""
+    return _message(_VALUE_NAME, name.encode())
 
 
 def _dimension(length: int | str) -> bytes:

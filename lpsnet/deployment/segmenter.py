@@ -1,9 +1,16 @@
 """The segmenter: a model file in, then pictures in and label maps out. No torch.
 
-A picture is brought to the network's input size, normalised, scored by an engine, and the scores are brought to the
+A picture is normalised, brought to the network's input size, scored by an engine, and the scores are brought to the
 picture's own size before the best class of every pixel is taken (paper 3.1; NOTES, evaluation).
+
+That is the same function whichever way it is computed. The fast way: where engine and file allow it, the picture is
+brought to the size of each path here, and the engine never sees the whole of it (`onnx_paths.py`); and scores
+become labels without ever being as large as the picture (`label_map.py`).
 """
 
+from collections.abc import Sequence
+from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -12,9 +19,10 @@ from numpy.typing import NDArray
 
 from lpsnet.data.labels import LabelSpace
 from lpsnet.deployment.label_map import label_map
-from lpsnet.deployment.model_file import read_record
+from lpsnet.deployment.model_file import find_record, read_record
 from lpsnet.deployment.models import find_model
-from lpsnet.deployment.preparation import MIN_INPUT, prepare
+from lpsnet.deployment.opencv_threads import opencv_threads
+from lpsnet.deployment.preparation import MIN_INPUT, prepare, prepare_paths
 from lpsnet.deployment.runtimes.session import Precision, Session, SessionOptions, open_session
 from lpsnet.errors import LpsnetError, ModelFileError
 from lpsnet.record import ModelRecord
@@ -37,9 +45,14 @@ class Segmenter:
         model: path of a model file, or the name of a model that comes with the package.
         runtime: engine, see `RUNTIMES`; None takes the usual one for the file's format.
         precision: arithmetic to ask for: "f32", "bf16", "f16" or "int8"; `engine` and `precision` say what is used.
-        num_threads, threads: threads the engine may use (two names for the same); None leaves the choice to the engine.
+        num_threads, threads: threads that the engine, and OpenCV for pictures, may use (two names for the same); None
+            leaves the choice to them. OpenCV has one number for the process: it is set for the time of a call.
         input_size: (height, width) in pixels that the network runs at. None takes the record's, and where the record
             has none every picture's own size. Label maps have the picture's size in any case.
+        path_inputs: whether pictures may be resized for the network's paths before the engine gets them, where engine
+            and file allow it; that is quicker and gives the same labels. False leaves it to the engine.
+        record: what the model file would say about itself, for a file that holds no record: one from another program,
+            with one input N x 3 x H x W float and one output N x K x h x w. Not for files that hold one.
 
     Raises:
         ModelFileError: the model, engine or precision does not exist, or the file is not usable.
@@ -55,15 +68,20 @@ class Segmenter:
         num_threads: int | None = None,
         threads: int | None = None,
         input_size: Size | None = None,
+        path_inputs: bool = True,
+        record: ModelRecord | None = None,
     ) -> None:
         path = find_model(model)
-        record = read_record(path)
+        record = _find_record(path, record)
         size = _check_size(input_size) or record.input_size
-        options = SessionOptions(
-            path, cast(Precision, precision), _one_of(num_threads, threads), size
-        )  # `open_session` checks the precision
-        session = open_session(runtime or DEFAULT_RUNTIMES[path.suffix.lower()], options)
-        self._set(session, record, input_size=size, model=str(model))
+        asked = _one_of(num_threads, threads)
+        options = SessionOptions(path, cast(Precision, precision), asked, size)  # `open_session` checks the precision
+        runtime = runtime or DEFAULT_RUNTIMES[path.suffix.lower()]
+        ratios = record.architecture.ratios if path_inputs and record.architecture is not None else None
+        session = None if ratios is None else _open_with_path_inputs(runtime, options, ratios)
+        if session is None:
+            session, ratios = open_session(runtime, options), None
+        self._set(session, record, input_size=size, model=str(model), ratios=ratios, num_threads=asked)
 
     @classmethod
     def from_session(
@@ -74,16 +92,32 @@ class Segmenter:
         segmenter._set(session, record, input_size=_check_size(input_size) or record.input_size, model=model)
         return segmenter
 
-    def _set(self, session: Session, record: ModelRecord, *, input_size: Size | None, model: str) -> None:
+    def _set(
+        self,
+        session: Session,
+        record: ModelRecord,
+        *,
+        input_size: Size | None,
+        model: str,
+        ratios: Sequence[Fraction] | None = None,
+        num_threads: int | None = None,
+    ) -> None:
         self._session = session
         self._record = record
         self._input_size = input_size
         self._model = model
+        self._ratios = ratios  # of the session's inputs; None where it has one input, the picture
+        self._num_threads = num_threads
 
     @property
     def record(self) -> ModelRecord:
         """What the model file says about itself."""
         return self._record
+
+    @property
+    def session(self) -> Session:
+        """What computes the scores; it takes what `inputs` gives."""
+        return self._session
 
     @property
     def label_space(self) -> LabelSpace:
@@ -106,6 +140,11 @@ class Segmenter:
         return self._input_size
 
     @property
+    def path_inputs(self) -> bool:
+        """Whether pictures are resized for the network's paths before the engine gets them."""
+        return self._ratios is not None
+
+    @property
     def protocol(self) -> dict[str, Any]:
         """How label maps are made, as JSON values; part of every figure measured with this segmenter."""
         return {
@@ -115,6 +154,7 @@ class Segmenter:
             "precision": self.precision,
             "num_threads": self._session.num_threads,
             "input_size": None if self._input_size is None else list(self._input_size),
+            "path_inputs": self.path_inputs,
             "align_corners": self._record.align_corners,
         }
 
@@ -140,7 +180,7 @@ class Segmenter:
 
         `image` and errors as for a call.
         """
-        scores = self._session.run(self.prepare(image))
+        scores = self._session.run(*self.inputs(image))
         expected = (1, self.label_space.num_classes)
         if scores.ndim != 4 or scores.shape[:2] != expected:
             raise ModelFileError(
@@ -150,9 +190,33 @@ class Segmenter:
         first: NDArray[np.float32] = scores[0]
         return first
 
+    def inputs(self, image: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+        """What the engine is given for `image`: 1 x 3 x h x w float32, for each path where `path_inputs`, else one."""
+        if self._ratios is None:
+            return [self.prepare(image)]
+        with opencv_threads(self._num_threads):
+            return prepare_paths(image, self._record, size=self._input_size, ratios=self._ratios)
+
     def prepare(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """What the engine is given for `image`: 1 x 3 x h x w float32, resized and normalised."""
-        return prepare(image, self._record, size=self._input_size)
+        """What the whole network takes for `image`: 1 x 3 x h x w float32, normalised and resized."""
+        with opencv_threads(self._num_threads):
+            return prepare(image, self._record, size=self._input_size)
+
+
+def _open_with_path_inputs(runtime: str, options: SessionOptions, ratios: tuple[Fraction, ...]) -> Session | None:
+    """None where that cannot be done; where the file cannot be opened at all, opening it without says why."""
+    try:
+        return open_session(runtime, replace(options, path_ratios=ratios))
+    except ModelFileError:
+        return None
+
+
+def _find_record(path: Path, given: ModelRecord | None) -> ModelRecord:
+    if given is None:
+        return read_record(path)
+    if find_record(path) is not None:
+        raise ModelFileError(f"{path} holds a record of its own; leave out the argument record")
+    return given
 
 
 def _one_of(num_threads: int | None, threads: int | None) -> int | None:

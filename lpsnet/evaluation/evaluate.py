@@ -2,7 +2,8 @@
 
 The protocol is that of Section 4.2: labels at the size of the label map, void pixels left out, one confusion matrix
 over all pictures, no flip, no sliding window, no multi-scale. What a segmenter adds to it (input size, engine,
-precision) is handed in, so that a figure never travels without the way it was measured.
+precision, how its network was trained, the views it averages) is handed in, so that a figure never travels without the
+way it was measured.
 """
 
 import math
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 Picture = NDArray[np.uint8]
 Segment = Callable[[Picture], Labels]  # H x W x 3 uint8 RGB to H x W uint8 class ids
 
-# What every evaluation here does not do; published figures often do
+# What is not done unless a segmenter says so (`views.py`); published figures often do
 _PLAIN = {"flip": False, "multi_scale": False, "sliding_window": False}
 _NO_PROTOCOL: Mapping[str, Any] = MappingProxyType({})
 
@@ -124,9 +125,10 @@ def evaluate(
         check_same_classes(label_space, split.label_space)
     counts = ConfusionMatrix(split.label_space.num_classes)
     outlines = BoundaryIoU(counts.num_classes) if boundary else None
-    per_image = []
+    per_image, sizes = [], set()
     for done, (sample, prediction) in enumerate(_predictions(segment, split), start=1):
         per_image.append((sample.name, _add(sample, prediction, counts, outlines)))
+        sizes.add(sample.labels.shape)
         if on_prediction is not None:
             on_prediction(sample, prediction)
         if progress is not None:
@@ -136,10 +138,21 @@ def evaluate(
         matrix=counts.matrix,
         scores=scores(counts.matrix),
         per_image=tuple(per_image),
-        protocol={"split": split.name, "num_classes": counts.num_classes, **_PLAIN, **protocol},
+        protocol={**_known_protocol(split, sizes), **protocol},
         boundary_ious=outlines.ious if outlines else None,
         boundary_miou=outlines.miou if outlines else None,
     )
+
+
+def _known_protocol(split: "Split", sizes: set[tuple[int, ...]]) -> dict[str, Any]:
+    return {
+        "split": split.name,
+        "num_images": len(split),
+        "picture_sizes": sorted(map(list, sizes)),
+        "num_classes": split.label_space.num_classes,
+        "label_space": split.label_space.name,
+        **_PLAIN,
+    }
 
 
 def check_same_classes(model: LabelSpace, data: LabelSpace) -> None:

@@ -4,6 +4,7 @@ How fast a network is does not depend on what its weights are, so a design is me
 trains it. It is written in the format its engine reads and opened as it will be when it is used.
 """
 
+import gc
 import hashlib
 import json
 from collections.abc import Callable, Sequence
@@ -22,7 +23,6 @@ from lpsnet.deployment.runtimes.session import RUNTIMES, Precision, Session, Ses
 from lpsnet.deployment.timing import TimingProtocol, measure
 from lpsnet.errors import RunError, unknown_name
 from lpsnet.expansion.operations import Design
-from lpsnet.export.ncnn import export_ncnn
 from lpsnet.export.onnx import to_onnx
 from lpsnet.files import atomic_path
 from lpsnet.model.checkpoint import default_record, save_checkpoint
@@ -61,6 +61,11 @@ class Target:
             raise RunError("an expansion measures in f32, bf16 or f16: int8 networks are made from trained ones")
         if min(self.size) < MIN_INPUT:
             raise RunError(f"a network takes pictures from {MIN_INPUT}x{MIN_INPUT} up; got {self.size}")
+
+    def __str__(self) -> str:
+        """In a line: `onnxruntime, f32, 2 threads, 360x480`."""
+        threads = "" if self.num_threads is None else f"{self.num_threads} thread{'s' * (self.num_threads > 1)}, "
+        return f"{self.runtime}, {self.precision}, {threads}{self.size[0]}x{self.size[1]}"
 
 
 class Device(Protocol):
@@ -122,6 +127,8 @@ class ThisMachine:
 
     def measure_pass(self, designs: Sequence[Design]) -> list[float]:
         """The median time of a turn of every design, in ms; every second pass goes backwards."""
+        if not gc.get_freeze_count():
+            gc.freeze()  # `measure` collects garbage before it begins, and would look through all of torch every time
         order = list(designs) if self._num_passes % 2 == 0 else list(reversed(designs))
         self._num_passes += 1
         times: dict[str, float] = {}
@@ -135,6 +142,7 @@ class ThisMachine:
     def release(self) -> None:
         """Close all sessions."""
         self._sessions.clear()
+        gc.unfreeze()
 
     def clear(self) -> None:
         """Close all sessions and delete all model files."""
@@ -199,6 +207,8 @@ def _write_onnx(deployed: Network, path: Path, size: tuple[int, int]) -> None:
 
 
 def _write_ncnn(deployed: Network, path: Path, size: tuple[int, int]) -> None:
+    from lpsnet.export.ncnn import export_ncnn
+
     export_ncnn(deployed, path, record=default_record(deployed), size=size)
 
 

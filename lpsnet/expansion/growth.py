@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import EllipsisType
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -62,7 +62,7 @@ class Growth:
     def __init__(self, child: Network) -> None:
         self.child = child
         self.losses: list[str] = []
-        self._names = {parameter: name for name, parameter in child.named_parameters()}
+        self._names: dict[Tensor, str] = {parameter: name for name, parameter in child.named_parameters()}
         self._sources = {name: torch.zeros(p.shape, dtype=torch.uint8) for name, p in child.named_parameters()}
         self._unmeasured: list[_Unmeasured] = []
 
@@ -112,7 +112,7 @@ class Growth:
         hooks = [task.norm.register_forward_pre_hook(_measuring(task)) for task in self._unmeasured]
         try:
             with evaluating(self.child):
-                self.child.features(images)
+                self.child.features(images.to(self.child.head.weight.device))
         finally:
             for hook in hooks:
                 hook.remove()
@@ -175,7 +175,5 @@ def _measuring(task: _Unmeasured) -> Any:
 
 
 def _counted(source: Tensor) -> Origin:
-    def count(kind: Literal[0, 1, 2]) -> int:
-        return int((source == kind).sum())
-
-    return Origin(copied=count(_COPIED), zeroed=count(_ZEROED), new=count(_NEW))
+    counts = torch.bincount(source.flatten(), minlength=3).tolist()
+    return Origin(copied=counts[_COPIED], zeroed=counts[_ZEROED], new=counts[_NEW])

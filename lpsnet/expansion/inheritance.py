@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from lpsnet.expansion.deepening import pass_through
 from lpsnet.expansion.growth import Growth, Origin, evaluating
 from lpsnet.expansion.kinship import PathMap, check_kinship, continued_paths, nearest_path
-from lpsnet.expansion.new_paths import fill_interaction, quieten
+from lpsnet.expansion.new_paths import fill_interaction, meets_directly, quieten
 from lpsnet.expansion.widening import Places, channel_places, copy_block
 from lpsnet.model.interactions import INTERACTIONS
 from lpsnet.model.network import INTERACTING_STAGES, Network, Path, create_model
@@ -116,12 +116,14 @@ def inherit(
     check_kinship(child, parent)
     paths = continued_paths(child, parent, path_map)
     with torch.no_grad():
+        expected = None if images is None else _scores(parent, images)  # first: it may refuse the pictures
         _reset(child, seed)
         growth = Growth(child)
         _fill(growth, parent, paths)
-        if images is not None:
+        difference = None
+        if images is not None and expected is not None:
             growth.settle(images)
-        difference = None if images is None else _relative_difference(child, parent, images)
+            difference = _relative_difference(_scores(child, images), expected)
     grade, reasons = _grade(growth, parent, paths)
     changes = _changes(child, parent, paths)
     return Inheritance(changes, paths, grade, reasons, growth.origins(), images is not None, difference)
@@ -149,7 +151,7 @@ def _fill(growth: Growth, parent: Network, paths: PathMap) -> None:
     for path, ratio, number in zip(child.paths, ratios, paths, strict=True):
         source = nearest_path(ratio, parent.architecture.ratios) if number is None else number
         _fill_path(growth, path, parent.paths[source], places)
-        if number is None:
+        if number is None and meets_directly(child):
             quieten(path, child.block)
     for stage, own, given in zip(INTERACTING_STAGES, child.interactions, parent.interactions, strict=True):
         fill_interaction(growth, own, given, places[stage], paths)
@@ -167,28 +169,34 @@ def _fill_path(growth: Growth, path: nn.Module, source: nn.Module, places: Seque
             copy_block(growth, block, old_block, reads, writes)
             reads = writes
         for previous, block in zip(blocks[len(old_blocks) - 1 :], blocks[len(old_blocks) :], strict=False):
-            pass_through(growth, growth.child.block, block, previous)
+            pass_through(growth, growth.child.block, block, previous, writes)
 
 
 def _fill_head(growth: Growth, parent: Network, places: Places, paths: PathMap) -> None:
     """The head reads what it read before, and nothing of new channels and new paths."""
     head, width, old_width = growth.child.head, growth.child.architecture.widths[-1], len(places)
+    rows = torch.arange(growth.child.num_classes)[:, None]
     growth.zero(head.weight)
     for number, source in enumerate(paths):
         if source is not None:
             columns = parent.head.weight[:, source * old_width : (source + 1) * old_width]
-            growth.copy(head.weight, (torch.arange(growth.child.num_classes)[:, None], number * width + places), columns)
+            growth.copy(head.weight, (rows, number * width + places), columns)
     assert head.bias is not None
     assert parent.head.bias is not None
     growth.copy(head.bias, ..., parent.head.bias)
 
 
-def _relative_difference(child: Network, parent: Network, images: Tensor) -> float | None:
-    with evaluating(child), evaluating(parent):
-        scores, expected = child(images), parent(images)
+def _scores(net: Network, images: Tensor) -> Tensor:
+    with evaluating(net):
+        scores: Tensor = net(images.to(net.head.weight.device))
+    return scores
+
+
+def _relative_difference(scores: Tensor, expected: Tensor) -> float | None:
     if scores.shape != expected.shape:
         return None
-    return float((scores - expected).norm() / expected.norm().clamp(min=torch.finfo(expected.dtype).tiny))
+    tiny = torch.finfo(expected.dtype).tiny
+    return float((scores.to(expected) - expected).norm() / expected.norm().clamp(min=tiny))
 
 
 def _changes(child: Network, parent: Network, paths: PathMap) -> tuple[Change, ...]:
@@ -217,9 +225,10 @@ def _grade(growth: Growth, parent: Network, paths: PathMap) -> tuple[Preserving,
         broken.append(f"the scores have the size of the largest path's features, now {child.architecture.ratios[0]}")
     if child.num_classes != parent.num_classes:
         broken.append(f"the head is new: {child.num_classes} classes instead of {parent.num_classes}")
-    broken += growth.losses
-    meets = None in paths and INTERACTIONS[child.interaction].pair is not None
-    if meets and not INTERACTIONS[child.interaction].adds:
-        broken.append(f"with {child.interaction} a new path replaces features of the others")
-    small = ["a new path adds a little to the features of the others"] if meets else []
+    broken += dict.fromkeys(growth.losses)
+    interaction = INTERACTIONS[child.interaction]
+    meets = None in paths and interaction.pair is not None
+    if meets and not interaction.adds:
+        broken.append(f"what a new path gives the others in {child.interaction} takes the place of their own features")
+    small = ["a new path adds a little to the features of the others"] if meets and interaction.adds else []
     return ("no" if broken else "nearly" if small else "exact"), (*broken, *small)

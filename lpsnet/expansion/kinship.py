@@ -17,17 +17,19 @@ def check_kinship(child: Network, parent: Network) -> None:
     """
     if child is parent:
         raise LpsnetError("a network cannot inherit from itself; make the child with create_model")
+    if "deployed" in (child.form, parent.form):
+        raise LpsnetError(
+            "deployed networks have no batch norms to train on; make the child in training form, and let it inherit "
+            "from the network that the deployed one was fused from"
+        )
     for trait in ("block", "interaction", "form", "align_corners"):
         own, given = getattr(child, trait), getattr(parent, trait)
-        if own != given:
+        alike = trait == "form" and child.block != "conv3x3"  # the forms of `Network` that differ for conv3x3 alone
+        if own != given and not alike:
             raise LpsnetError(
                 f"a child has its parent's {trait}: the parent has {given}, the child {own}; "
                 f"make it with {trait}={given!r} or train it from scratch"
             )
-    if child.form == "deployed":
-        raise LpsnetError(
-            "deployed networks have no batch norms to train on; inherit from the network this one was fused from"
-        )
     _check_growth(child, parent)
 
 

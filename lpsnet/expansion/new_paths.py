@@ -3,7 +3,8 @@
 A new path is a copy of one that is there already, so what it computes is of use from the start. After Stage 3 and Stage
 4 the paths add their features to each other (Equation 2). The new path's are made small there and so disturb the others
 little; they are not made zero, because a ReLU of zero gives no gradient. What it gets from the others is not small: its
-Stages 4 and 5 start on the very features that the copied weights were trained for, at its own resolution.
+Stages 4 and 5 start on the very features that the copied weights were trained for, at its own resolution. Where an
+interaction transforms what it adds, the transformation is made small instead, and the path is left as it is.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,7 @@ from lpsnet.expansion.growth import Growth
 from lpsnet.expansion.widening import Places, copy_unit
 from lpsnet.model.convolution import ConvNorm
 from lpsnet.model.interactions import Attention, Interaction
-from lpsnet.model.network import INTERACTING_STAGES, Path
+from lpsnet.model.network import INTERACTING_STAGES, Network, Path
 
 QUIET = 0.01  # what a new path adds to others, relative to its features in full strength
 
@@ -31,6 +32,11 @@ _OUTPUTS: Mapping[str, Sequence[str]] = {
 }
 # In these a shortcut carries the input to the output: a stage is quiet only if all its blocks are.
 _CARRYING = ("bottleneck", "residual", "shufflenet", "inverted_residual")
+
+
+def meets_directly(net: Network) -> bool:
+    """Whether the paths of `net` meet without weights between them (Bilateral-B), so that they have to be quiet."""
+    return bool(net.interactions[0].pairs) and not any(True for _ in net.interactions.parameters())
 
 
 def quieten(path: nn.Module, kind: str) -> None:
@@ -53,7 +59,7 @@ def fill_interaction(
 ) -> None:
     """Fill the interaction `own` of the child from `given` of the parent: every pair of two continued paths.
 
-    Pairs with a new path keep fresh weights; where an interaction adds what they give, that is made small as well.
+    Pairs with a new path keep fresh weights; where an interaction adds what they give, that is made small.
 
     Args:
         growth: the child.
@@ -69,8 +75,16 @@ def fill_interaction(
             if high > low and list(pair.children()):
                 growth.losses.append("two paths change places in an interaction that tells the larger from the smaller")
             _fill_pair(growth, pair, given.pairs[f"{min(high, low)}_{max(high, low)}"], places)
-        elif own.adds:
-            _scale(pair)
+        else:
+            _settle_pair(growth, pair, quiet=own.adds)
+
+
+def _settle_pair(growth: Growth, pair: nn.Module, *, quiet: bool) -> None:
+    if quiet:
+        _scale(pair)
+    for norm in pair.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            growth.measure(norm)
 
 
 def _fill_pair(growth: Growth, pair: nn.Module, source: nn.Module, places: Places) -> None:

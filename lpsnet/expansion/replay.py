@@ -27,7 +27,7 @@ from lpsnet.expansion.measurements import Latency, Outcome
 from lpsnet.expansion.operations import Design
 
 # Passes over a list of designs by effort, from a first look to the most a step is given.
-PASSES = (3, 9, 21, 45)
+PASSES = (5, 9, 21, 45)
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,6 +47,8 @@ def _interval(latency: Latency) -> str:
 
 
 def _ms(value: float) -> str:
+    if value < 0.1:
+        return f"{value:.2g}"
     return f"{value:.2f}" if value < 100 else f"{value:.0f}"
 
 

@@ -16,7 +16,7 @@ from lpsnet.model.blocks import Bottleneck, Conv3x3, GhostModule, InvertedResidu
 from lpsnet.model.convolution import ConvNorm, RepConvNorm
 
 Places = Tensor  # 1-D int64: for each of the parent's channels its number among the child's
-Wires = Mapping[str, tuple[Places, Places]]  # unit of a block -> places of the channels it reads, and of those it writes
+Wires = Mapping[str, tuple[Places, Places]]  # unit of a block -> places of what it reads, and of what it writes
 
 
 def channel_places(block: str, old_width: int, new_width: int) -> Places:

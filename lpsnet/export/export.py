@@ -1,12 +1,13 @@
 """One door to all formats: a table of exporters, each of which proves what it wrote against the network."""
 
 import importlib
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Unpack
 
-from lpsnet.deployment.preparation import Picture
 from lpsnet.deployment.runtimes.session import Precision
 from lpsnet.errors import ModelFileError, unknown_name
+from lpsnet.export.proving import Proof
+from lpsnet.export.quantisation import Quantisation
 from lpsnet.export.report import ExportReport
 from lpsnet.model.network import Network
 from lpsnet.record import ModelRecord
@@ -14,6 +15,9 @@ from lpsnet.record import ModelRecord
 # format -> "module:function", called like `export_onnx`; imported when asked for, with its optional packages
 EXPORTERS: dict[str, str] = {
     "onnx": "lpsnet.export.onnx:export_onnx",
+    "openvino": "lpsnet.export.openvino:export_openvino",
+    "ncnn": "lpsnet.export.ncnn:export_ncnn",
+    "tensorrt": "lpsnet.export.tensorrt:export_tensorrt",
 }
 
 
@@ -25,7 +29,8 @@ def export(
     record: ModelRecord,
     size: tuple[int, int] | None = None,
     precision: Precision = "f32",
-    pictures: Sequence[Picture] = (),
+    quantisation: Quantisation | None = None,
+    **proof: Unpack[Proof],
 ) -> ExportReport:
     """Write a network for an engine; see the exporter of the format `to` for arguments and errors.
 
@@ -37,5 +42,7 @@ def export(
         raise ModelFileError(unknown_name("export format", to, EXPORTERS))
     module, _, function = EXPORTERS[to].partition(":")
     exporter = getattr(importlib.import_module(module), function)
-    report: ExportReport = exporter(net, path, record=record, size=size, precision=precision, pictures=pictures)
+    report: ExportReport = exporter(
+        net, path, record=record, size=size, precision=precision, quantisation=quantisation, **proof
+    )
     return report

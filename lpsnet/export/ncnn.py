@@ -15,19 +15,22 @@ import warnings
 from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 
-from lpsnet.deployment.preparation import Picture
+from lpsnet.deployment.container import write_container
 from lpsnet.deployment.runtimes.session import Precision
 from lpsnet.errors import MissingDependencyError, ModelFileError
-from lpsnet.export.packing import export_container
+from lpsnet.export.proving import Format, Proof, write_proved
+from lpsnet.export.quantisation import Quantisation
 from lpsnet.export.report import ExportReport
 from lpsnet.export.verification import Size
 from lpsnet.model.convolution import ConvNorm
 from lpsnet.model.network import Network
 from lpsnet.record import ModelRecord
+
+FORMAT = Format("ncnn", ".ncnn", runtime="ncnn", precisions=("f32", "f16"))
 
 _TRACED_SIZES = ((64, 96), (96, 160))  # of a network for any size: pnnx finds out what changes between the two
 
@@ -48,48 +51,64 @@ def export_ncnn(
     *,
     record: ModelRecord,
     size: Size | None = None,
-    pictures: Sequence[Picture] = (),
     precision: Precision = "f32",
+    quantisation: Quantisation | None = None,
+    **proof: Unpack[Proof],
 ) -> ExportReport:
     """Write a network as one `.ncnn` file and prove it against the network with ncnn.
 
     Args:
-        net: of any form, on any device; it is fused where it is not, and not touched.
-        path: the file to write, ending in `.ncnn`; there is no file if anything fails.
-        record: of the network; what the network itself knows (architecture, form, size) is taken from there.
-        size: (height, width) in pixels that the file is for; None for a file that takes any.
-        pictures: real pictures to compare on, H x W x 3 uint8 RGB each, besides random ones.
+        net, path, record, size, proof: as in `proving.write_proved`; the path ends in `.ncnn`.
         precision: "f32", or "f16" for weights kept in f16; what is computed in is chosen when the file is run.
+        quantisation: not used: ncnn's own quantiser does not come as a package.
 
     Raises:
         ModelFileError: the record does not fit the network, ncnn cannot express the network for that size, or the
-            written file's scores or labels are not those of the network.
+            written file's scores, labels or mIoU are not those of the network.
         MissingDependencyError: ncnn or pnnx is not installed.
         RunError: the file cannot be written.
     """
-    return export_container(
-        net, path, to="ncnn", convert=_convert, record=record, size=size, pictures=pictures, precision=precision
-    )
+
+    def write(deployed: Network, record: ModelRecord, path: Path) -> None:
+        description, weights = _convert(deployed, size, precision == "f16")
+        write_container(path, description=description, weights=weights, record=record)
+
+    return write_proved(net, path, format=FORMAT, write=write, record=record, size=size, precision=precision, **proof)
 
 
 def _convert(deployed: Network, size: Size | None, half: bool) -> tuple[bytes, bytes]:
+    sizes = _TRACED_SIZES if size is None else (size,)
+    traced = _trace(_with_strides(deployed), sizes[0])
+    lines, weights = run_pnnx(traced, [(3, *traced_size) for traced_size in sizes], half=half)
+    _check_layers(lines, size)
+    return "\n".join([*map(_line_with_shape(size), lines), ""]).encode(), weights
+
+
+def run_pnnx(traced: Any, shapes: Sequence[tuple[int, int, int]], *, half: bool) -> tuple[list[str], bytes]:
+    """The lines of ncnn's description, and the weights, of a network traced by torch.
+
+    Args:
+        traced: takes one float32 tensor 1 x C x H x W.
+        shapes: (C, H, W) of that; with two, what differs between them may change from call to call.
+        half: whether weights are kept in f16.
+
+    Raises:
+        ModelFileError: the converter failed.
+        MissingDependencyError: pnnx is not installed.
+    """
     try:
         import pnnx
     except ImportError:
         raise MissingDependencyError.for_extra("pnnx", "ncnn") from None
-    sizes = _TRACED_SIZES if size is None else (size,)
-    traced = _trace(_with_strides(deployed), sizes[0])
-    shapes = [f"inputshape{i or ''}=[1,3,{h},{w}]f32" for i, (h, w) in zip((0, 2), sizes, strict=False)]
+    inputs = [f"inputshape{i or ''}=[1,{c},{h},{w}]f32" for i, (c, h, w) in zip((0, 2), shapes, strict=False)]
     with tempfile.TemporaryDirectory(prefix="lpsnet-") as folder:
         traced.save(f"{folder}/model.pt")
-        command = [pnnx.EXEC_PATH, "model.pt", *shapes, f"fp16={int(half)}"]
+        command = [pnnx.EXEC_PATH, "model.pt", *inputs, f"fp16={int(half)}"]
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace")
         description, weights = Path(folder) / "model.ncnn.param", Path(folder) / "model.ncnn.bin"
         if done.returncode != 0 or not description.exists() or not weights.exists():
             raise ModelFileError(f"pnnx could not convert the network: it ended with {done.returncode}")
-        lines = description.read_text(encoding="utf-8").splitlines()
-        _check_layers(lines, size)
-        return "\n".join([*map(_line_with_shape(size), lines), ""]).encode(), weights.read_bytes()
+        return description.read_text(encoding="utf-8").splitlines(), weights.read_bytes()
 
 
 def _with_strides(deployed: Network) -> Network:

@@ -23,6 +23,32 @@ class Check:
 
 
 @dataclass(frozen=True, slots=True)
+class MiouCheck:
+    """mIoU in percent on labelled pictures: of the network in torch (float32), and of the exported file.
+
+    Attributes:
+        split: name of the split.
+        num_pictures: pictures scored.
+        before: of the network.
+        after: of the file.
+    """
+
+    split: str
+    num_pictures: int
+    before: float
+    after: float
+
+    @property
+    def lost(self) -> float:
+        """Points of mIoU lost; below 0 where the file scores higher."""
+        return self.before - self.after
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        return {**asdict(self), "lost": self.lost}
+
+
+@dataclass(frozen=True, slots=True)
 class ExportReport:
     """A file written and proved.
 
@@ -36,6 +62,9 @@ class ExportReport:
         checks: every comparison made.
         export_s: seconds for writing the file.
         verify_s: seconds for the comparisons.
+        miou: before and after; None where no labelled pictures were given.
+        num_calibration_pictures: pictures that an int8 file was calibrated on.
+        engine_command: the command of the engine's own that takes the file further; empty where there is none.
     """
 
     path: Path
@@ -47,6 +76,9 @@ class ExportReport:
     checks: tuple[Check, ...]
     export_s: float
     verify_s: float
+    miou: MiouCheck | None = None
+    num_calibration_pictures: int = 0
+    engine_command: tuple[str, ...] = ()
 
     @property
     def score_difference(self) -> float:
@@ -61,4 +93,6 @@ class ExportReport:
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
         summary = {"score_difference": self.score_difference, "label_agreement": self.label_agreement}
-        return {**asdict(self), "path": str(self.path), **summary}
+        miou = None if self.miou is None else self.miou.to_dict()
+        lists = {"engine_command": list(self.engine_command)}
+        return {**asdict(self), "path": str(self.path), "miou": miou, **lists, **summary}

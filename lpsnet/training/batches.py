@@ -12,17 +12,17 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lpsnet.data.datasets import Split
-from lpsnet.data.transforms import Augmentation
+from lpsnet.deployment.opencv_threads import opencv_threads
+from lpsnet.training.task import Augment, Pictures
 
-Pair = tuple[NDArray[np.uint8], NDArray[np.uint8]]
+Pair = tuple[NDArray[np.uint8], NDArray[Any]]  # a picture and its target
 
 _ORDER, _AUGMENTATION = 0, 1  # the two uses of the seed, so that they never share random numbers
 
@@ -46,17 +46,17 @@ class SampleOrder:
 
 
 class PictureCache:
-    """Decoded pictures and label maps of a split, kept up to a number of bytes and decoded again past it."""
+    """Decoded pictures and their targets, kept up to a number of bytes and decoded again past it."""
 
-    def __init__(self, split: Split, *, max_bytes: int) -> None:
-        self._split = split
+    def __init__(self, pictures: Pictures, *, max_bytes: int) -> None:
+        self._pictures = pictures
         self._free_bytes = max_bytes
         self._pairs: dict[int, Pair] = {}
 
     def __getitem__(self, index: int) -> Pair:
         if (pair := self._pairs.get(index)) is not None:
             return pair
-        sample = self._split[index]
+        sample = self._pictures[index]
         pair = (sample.image, sample.labels)
         num_bytes = sample.image.nbytes + sample.labels.nbytes
         if num_bytes <= self._free_bytes:
@@ -70,7 +70,7 @@ class Batches:
     """The batches of one process, from any iteration on.
 
     Attributes:
-        split: the training pictures.
+        pictures: to learn from.
         augmentation: applied to every sample.
         batch_size: samples in a batch over all processes together.
         seed: of order and augmentation.
@@ -79,8 +79,8 @@ class Batches:
         process_index, num_processes: this process takes every `num_processes`-th sample of a batch.
     """
 
-    split: Split
-    augmentation: Augmentation
+    pictures: Pictures
+    augmentation: Augment
     batch_size: int
     seed: int
     num_workers: int
@@ -89,12 +89,13 @@ class Batches:
     num_processes: int = 1
 
     def starting_at(self, iteration: int, end: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches of the iterations from `iteration` up to `end`: pictures N, H, W, 3 uint8 and labels N, H, W uint8.
+        """Batches of the iterations from `iteration` up to `end`: pictures N, H, W, 3 uint8 and their targets.
 
+        The targets are N, H, W uint8 of label maps, N of class ids, as the augmentation leaves them.
         A picture that cannot be read raises where its batch is due.
         """
-        order = SampleOrder(len(self.split), seed=self.seed)
-        cache = PictureCache(self.split, max_bytes=self.cache_bytes)
+        order = SampleOrder(len(self.pictures), seed=self.seed)
+        cache = PictureCache(self.pictures, max_bytes=self.cache_bytes)
         positions = (
             position
             for step in range(iteration, end)
@@ -103,7 +104,8 @@ class Batches:
             ]
         )
         per_process = len(range(self.process_index, self.batch_size, self.num_processes))
-        with ThreadPoolExecutor(self.num_workers) as pool:
+        # The workers are the parallelism; OpenCV's own threads would fight the network's.
+        with opencv_threads(1), ThreadPoolExecutor(self.num_workers) as pool:
             pending: deque[Future[Pair]] = deque()
             try:
                 yield from self._collect(pool, pending, positions, order, cache, per_process)
@@ -135,6 +137,5 @@ class Batches:
             yield torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(labels))
 
     def _sample(self, position: int, index: int, cache: PictureCache) -> Pair:
-        cv2.setNumThreads(1)  # the workers are the parallelism; OpenCV's own threads would fight the network's
         image, labels = cache[index]
         return self.augmentation(image, labels, np.random.default_rng((self.seed, _AUGMENTATION, position)))

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lpsnet.data.labels import IGNORE_INDEX
+from lpsnet.training.upsampling import Upsampling, grid_points, pixel_losses, weighted_loss
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,9 +24,10 @@ class Criterion:
     Attributes:
         kind: "cross_entropy" or "ohem".
         class_weights: one weight a class, float32, or None for equal weights.
-        stride: scores are compared at the label's size divided by this.
+        stride: scores are compared at every pixel (1), or at every so many along rows and columns.
         align_corners: of the upsampling of the scores; the network's convention.
-        label_smoothing: share of the target spread evenly over the classes.
+        label_smoothing: share of the target spread evenly over the classes. With it the upsampled scores are built,
+            which takes several times as long.
         ohem_threshold: pixels whose true class got less probability than this are hard.
         ohem_min_kept: at least this share of the labelled pixels is kept, the hardest.
     """
@@ -48,50 +50,62 @@ class Criterion:
         Returns:
             Two scalars, float32. Without a labelled pixel both are 0 (and the gradient is 0).
         """
-        labels = subsample(labels, self.stride).long()
-        size = (labels.shape[1], labels.shape[2])
-        scores = F.interpolate(logits.float(), size=size, mode="bilinear", align_corners=self.align_corners)
-        if self.kind == "cross_entropy":
-            total = self._cross_entropy(scores, labels, reduction="sum")
-            return total, self._pixel_weights(labels).sum()
-        losses = self._cross_entropy(scores, labels, reduction="none")
-        hard = self._hard_pixels(losses.detach(), labels != IGNORE_INDEX)
-        return losses[hard].sum(), self._pixel_weights(labels)[hard].sum()
+        upsampling = Upsampling.between(
+            (logits.shape[2], logits.shape[3]),
+            (labels.shape[1], labels.shape[2]),
+            stride=self.stride,
+            align_corners=self.align_corners,
+            like=logits if logits.dtype == torch.float64 else logits.float(),
+        )
+        labels = subsample(labels, self.stride)
+        weights = self._pixel_weights(labels, logits.shape[1]).to(upsampling.rows.dtype)
+        if self.label_smoothing:
+            return self._smoothed(upsampling(logits.to(weights.dtype)), labels, weights)
+        classes = labels.masked_fill(labels >= logits.shape[1], 0)
+        if self.kind == "ohem":
+            losses = pixel_losses(logits, classes, upsampling)
+            weights = weights * self._hard_pixels(losses * weights, labels != IGNORE_INDEX)
+        return weighted_loss(logits, classes, weights, upsampling), weights.sum()
 
-    def _cross_entropy(self, scores: Tensor, labels: Tensor, *, reduction: str) -> Tensor:
-        return F.cross_entropy(
+    def _smoothed(self, scores: Tensor, labels: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """The same of scores N, K, H, W with label smoothing, by torch."""
+        losses = F.cross_entropy(
             scores,
-            labels,
-            weight=self.class_weights,
+            labels.long(),
+            weight=None if self.class_weights is None else self.class_weights.to(scores.dtype),
             ignore_index=IGNORE_INDEX,
             label_smoothing=self.label_smoothing,
-            reduction=reduction,
+            reduction="none",
         )
+        if self.kind == "ohem":
+            hard = self._hard_pixels(losses.detach(), labels != IGNORE_INDEX)
+            losses, weights = losses * hard, weights * hard
+        return losses.sum(), weights.sum()
 
-    def _pixel_weights(self, labels: Tensor) -> Tensor:
-        labelled = labels != IGNORE_INDEX
-        if self.class_weights is None:
-            return labelled.float()
-        return self.class_weights[labels.where(labelled, 0)] * labelled
+    def _pixel_weights(self, labels: Tensor, num_classes: int) -> Tensor:
+        """The weight of each pixel's class; 0 without a label, and NaN for what is no class, to be noticed."""
+        table = torch.full((IGNORE_INDEX + 1,), torch.nan, device=labels.device)
+        table[:num_classes] = 1 if self.class_weights is None else self.class_weights
+        table[IGNORE_INDEX] = 0
+        return table.index_select(0, labels.reshape(-1).int()).view(labels.shape)
 
     def _hard_pixels(self, losses: Tensor, labelled: Tensor) -> Tensor:
         """Labelled pixels whose loss exceeds -log(threshold), and the hardest ones up to the share to be kept."""
+        hard = labelled & (losses > -math.log(self.ohem_threshold))
+        num_kept = max(1, math.ceil(self.ohem_min_kept * int(labelled.sum())))
         candidates = losses[labelled]
-        if candidates.numel() == 0:
-            return labelled
-        num_kept = max(1, math.ceil(self.ohem_min_kept * candidates.numel()))
+        if candidates.numel() == 0 or int(hard.sum()) >= num_kept:
+            return hard
         least_kept = candidates.kthvalue(candidates.numel() - num_kept + 1).values
-        return labelled & (losses >= least_kept.clamp(max=-math.log(self.ohem_threshold)))
+        return labelled & (losses >= least_kept)
 
 
 def subsample(labels: Tensor, stride: int) -> Tensor:
-    """Label maps N, H, W at a `stride`-th of their size: the pixel nearest to each corner-aligned grid point."""
+    """Label maps N, H, W at a `stride`-th of their size: some of their pixels, see `grid_points`."""
     if stride == 1:
         return labels
     for dim in (1, 2):
-        length = labels.shape[dim]
-        points = torch.linspace(0, length - 1, max(1, length // stride), device=labels.device)
-        labels = labels.index_select(dim, points.round().long())
+        labels = labels.index_select(dim, grid_points(labels.shape[dim], stride).to(labels.device))
     return labels
 
 

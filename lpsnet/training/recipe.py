@@ -1,4 +1,4 @@
-"""Recipes: every number of a training run as one value.
+"""Recipes: every number of a segmentation training as one value.
 
 The paper's recipes (Section 4.2) and those for small machines are rows of `RECIPES`; a run may change any number with
 `with_overrides`, and its record holds the recipe it really used.
@@ -7,30 +7,23 @@ The paper's recipes (Section 4.2) and those for small machines are rows of `RECI
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from lpsnet.data.transforms import Augmentation
 from lpsnet.errors import LpsnetError, RunError, unknown_name
+from lpsnet.training.settings import LoopSettings
 
 Size = tuple[int, int]
+R = TypeVar("R", bound=LoopSettings)
 
 
-class Recipe(BaseModel):
-    """How a network is trained. Sizes are (height, width) in pixels.
+class Recipe(LoopSettings):
+    """How a network is trained to segment. Sizes are (height, width) in pixels.
 
     Attributes:
-        name: the recipe this one is, or was made from.
-        source: where its numbers come from.
-        iterations: optimiser steps of the run; exactly one of `iterations` and `epochs` is given.
-        epochs: passes over the training pictures, in place of `iterations`.
-        batch_size: pictures in one optimiser step, over all processes together.
-        learning_rate: at the start; it falls by the 'poly' rule lr * (1 - t / T) ** poly_power.
-        warmup_iterations: steps over which the learning rate rises linearly from 0 first.
-        momentum, weight_decay, poly_power: of stochastic gradient descent, Section 4.2.
-        decay_norm: whether weight decay also applies to batch norm and biases.
         crop_size: of every training sample.
         scale: bounds of the random scale of a picture before it is cropped.
         flip: probability of a horizontal flip.
@@ -39,33 +32,13 @@ class Recipe(BaseModel):
         ohem_threshold: OHEM keeps pixels whose true class got a probability below this …
         ohem_min_kept: … and at least this share of the labelled pixels.
         class_weights: "none", or "log": 1 / ln(1.02 + frequency in this data set's training split) (ENet, 2016).
-        loss_stride: 1 compares scores upsampled to the label's full size, the paper's way; 4 compares at a quarter of
-            it, cheaper.
-        label_smoothing: share of the target spread evenly over the classes.
-        form: "reparameterised" (RepVGG branches, Section 4.2) or "plain".
-        freeze_batch_norm: use and keep the statistics the network starts with.
-        ema_decay: of the moving average of the weights that is evaluated and delivered; 0 means none.
+        loss_stride: 1 compares scores upsampled to the label's full size, the paper's way; 4 compares every fourth
+            pixel along rows and columns, a little cheaper.
+        label_smoothing: share of the target spread evenly over the classes; makes the loss several times as costly.
         init_required: the recipe presumes weights to start from (ImageNet or another data set): `--init`.
-        precision: arithmetic of the forward pass: "auto" is bf16 where the hardware computes in it, else f32.
-        num_workers: threads that decode and augment pictures.
-        cache_mib: memory for decoded pictures; 0 decodes every time.
-        evaluate_every: epochs between evaluations on the validation split; 0 evaluates at the end only.
-        seed: of weights, order and augmentation.
+        (others): see `LoopSettings`.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
-
-    name: str
-    source: str = ""
-    iterations: int | None = Field(default=None, ge=1)
-    epochs: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-    batch_size: int = Field(default=16, ge=1)
-    learning_rate: float = Field(default=0.01, gt=0, allow_inf_nan=False)
-    warmup_iterations: int = Field(default=0, ge=0)
-    momentum: float = Field(default=0.9, ge=0, lt=1)
-    weight_decay: float = Field(default=5e-4, ge=0, allow_inf_nan=False)
-    poly_power: float = Field(default=0.9, ge=0, allow_inf_nan=False)
-    decay_norm: bool = True
     crop_size: Size = (768, 768)
     scale: tuple[float, float] = (0.5, 2.0)
     flip: float = Field(default=0.5, ge=0, le=1)
@@ -79,20 +52,10 @@ class Recipe(BaseModel):
     class_weights: Literal["none", "log"] = "none"
     loss_stride: int = Field(default=1, ge=1, le=16)
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
-    form: Literal["reparameterised", "plain"] = "reparameterised"
-    freeze_batch_norm: bool = False
-    ema_decay: float = Field(default=0.0, ge=0, lt=1)
     init_required: bool = False
-    precision: Literal["auto", "f32", "bf16", "f16"] = "auto"
-    num_workers: int = Field(default=2, ge=1, le=256)
-    cache_mib: int = Field(default=4096, ge=0)
-    evaluate_every: int = Field(default=10, ge=0)
-    seed: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
-    def _check(self) -> Self:
-        if (self.iterations is None) == (self.epochs is None):
-            raise RunError(f"recipe {self.name!r} needs exactly one of iterations and epochs")
+    def _check_augmentation(self) -> Self:
         self.augmentation  # noqa: B018 — refuses crop sizes and scales that cannot be
         return self
 
@@ -107,43 +70,6 @@ class Recipe(BaseModel):
             contrast=self.contrast,
             saturation=self.saturation,
         )
-
-    def num_iterations(self, num_pictures: int) -> int:
-        """Optimiser steps of the run on a training split of `num_pictures`."""
-        if self.iterations is not None:
-            return self.iterations
-        assert self.epochs is not None
-        return max(1, round(self.epochs * num_pictures / self.batch_size))
-
-    def learning_rate_at(self, iteration: int, num_iterations: int) -> float:
-        """The learning rate of step `iteration` (from 0): linear warm-up, then the 'poly' rule of Section 4.2."""
-        poly: float = self.learning_rate * (1 - iteration / num_iterations) ** self.poly_power
-        return poly * min(1.0, (iteration + 1) / (self.warmup_iterations + 1))
-
-    def with_overrides(self, overrides: Mapping[str, Any]) -> Self:
-        """A copy with some numbers changed; giving `epochs` takes `iterations` away and the other way round.
-
-        Raises:
-            RunError: a key is not part of a recipe, or its value is not possible.
-        """
-        if unknown := [key for key in overrides if key not in type(self).model_fields]:
-            raise RunError(unknown_name("recipe setting", unknown[0], type(self).model_fields))
-        values = {**self.model_dump(), **overrides}
-        for key, other in (("epochs", "iterations"), ("iterations", "epochs")):
-            if overrides.get(key) is not None and other not in overrides:
-                values[other] = None
-        return self.from_values(values)
-
-    @classmethod
-    def from_values(cls, values: Mapping[str, Any]) -> Self:
-        """The recipe with these values, e.g. from a run's record; errors as for `with_overrides`."""
-        try:
-            return cls.model_validate(dict(values))
-        except ValidationError as error:
-            first = error.errors()[0]
-            key = ".".join(map(str, first["loc"]))
-            message = first["msg"].removeprefix("Value error, ")
-            raise RunError(f"recipe setting {key}: {message}" if key else message) from None
 
 
 _STRONG = {"loss": "ohem", "init_required": True}
@@ -224,14 +150,32 @@ def get_recipe(name: str) -> Recipe:
     Raises:
         RunError: there is no such recipe or file, or the file does not hold a recipe.
     """
-    if name in RECIPES:
-        return RECIPES[name]
+    return find_recipe(name, RECIPES, Recipe)
+
+
+def find_recipe(name: str, rows: Mapping[str, R], kind: type[R]) -> R:
+    """`get_recipe` for recipes of any kind: one of `rows`, or a YAML file."""
+    if name in rows:
+        return rows[name]
     if name.endswith((".yaml", ".yml")):
-        return _read_recipe(Path(name))
-    raise RunError(f"{unknown_name('recipe', name, RECIPES)}, or a YAML file")
+        return _read_recipe(Path(name), rows, kind)
+    raise RunError(f"{unknown_name('recipe', name, rows)}, or a YAML file")
 
 
-def _read_recipe(path: Path) -> Recipe:
+def _read_recipe(path: Path, rows: Mapping[str, R], kind: type[R]) -> R:
+    values = _read_yaml(path)
+    base = values.pop("base", None)
+    try:
+        if base is None:
+            return kind.from_values({"name": path.stem, **values})
+        if not isinstance(base, str) or base not in rows:
+            raise RunError(unknown_name("recipe to start from (base)", base, rows))
+        return rows[base].with_overrides({"name": path.stem, **values})
+    except LpsnetError as error:
+        raise RunError(f"{path}: {error}") from None
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -240,15 +184,7 @@ def _read_recipe(path: Path) -> Recipe:
         raise RunError(f"the recipe {path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise RunError(f"the recipe {path} must hold settings, one `name: value` a line")
-    base = values.pop("base", None)
-    try:
-        if base is None:
-            return Recipe.from_values({"name": path.stem, **values})
-        if base not in RECIPES:
-            raise RunError(unknown_name("recipe to start from (base)", base, RECIPES))
-        return RECIPES[base].with_overrides({"name": path.stem, **values})
-    except LpsnetError as error:
-        raise RunError(f"{path}: {error}") from None
+    return values
 
 
 def parse_overrides(settings: Sequence[str]) -> dict[str, Any]:

@@ -46,24 +46,34 @@ class RunFolder:
     def model(self) -> Path:
         return self.path / "model.safetensors"
 
-    def begin(self, settings: Mapping[str, Any], *, resume: bool) -> None:
-        """Make this the folder of a run with `settings`, or check that it already is.
+    def check(self, settings: Mapping[str, Any], *, defaults: Mapping[str, Any], resume: bool) -> None:
+        """Raise unless a run with `settings` may begin here or go on.
+
+        Args:
+            settings: of the run, as JSON values; the recipe's are under `recipe`.
+            defaults: what the recipe's settings are where nothing is said; a run that was started before there was
+                such a setting goes on with it.
+            resume: whether it may go on.
 
         Raises:
-            RunError: it holds a run and `resume` was not asked for, or the run in it has other settings.
+            RunError: the folder holds a run and `resume` was not asked for, or the run in it has other settings.
         """
         if not self.run.exists():
-            write_text(self.run, json.dumps(settings, indent=2) + "\n")
             return
         if not resume:
             raise RunError(f"{self.path} already holds a run; go on with --resume, or choose another folder")
-        held = self._read_settings()
-        if differing := [key for key in _flat(settings) if _flat(held).get(key) != _flat(settings)[key]]:
+        held, wanted = ({**_flat({"recipe": defaults}), **_flat(it)} for it in (self._read_settings(), settings))
+        if differing := [key for key in {**wanted, **held} if held.get(key) != wanted.get(key)]:
             key = differing[0]
             raise RunError(
-                f"the run in {self.path} has {key} = {_flat(held).get(key)}, not {_flat(settings)[key]}; "
+                f"the run in {self.path} has {key} = {held.get(key)}, not {wanted.get(key)}; "
                 "resume it with the settings it was started with, or choose another folder"
             )
+
+    def begin(self, settings: Mapping[str, Any]) -> None:
+        """Make this the folder of a run with `settings`, unless it already is one's."""
+        if not self.run.exists():
+            write_text(self.run, json.dumps(settings, indent=2) + "\n")
 
     def _read_settings(self) -> dict[str, Any]:
         try:
@@ -74,8 +84,11 @@ class RunFolder:
             raise RunError(f"{self.run} does not describe a run")
         return held
 
-    def rewind_logs(self, iteration: int) -> None:
-        """Drop what the logs say of iterations after the checkpoint: it will happen again, and be written again."""
+    def rewind_logs(self, iteration: int, *, num_iterations: int) -> None:
+        """Drop what the logs say of what follows the checkpoint: it will happen again, and be written again.
+
+        The evaluation after the last of `num_iterations` steps always does.
+        """
         if self.log.exists():
             rows = [row for row in self.read_log() if int(row["iteration"]) <= iteration]
             with atomic_path(self.log) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
@@ -83,7 +96,7 @@ class RunFolder:
                 writer.writeheader()
                 writer.writerows(rows)
         if self.evaluations.exists():
-            kept = [line for line in self.read_evaluations() if line["iteration"] <= iteration]
+            kept = [line for line in self.read_evaluations() if line["iteration"] <= min(iteration, num_iterations - 1)]
             write_text(self.evaluations, "".join(json.dumps(line) + "\n" for line in kept))
 
     def append_log(self, rows: Iterable[Mapping[str, Any]]) -> None:

@@ -1,87 +1,139 @@
-"""Pictures brought to a network's input, against torch and NumPy in float64."""
+"""Pictures brought to what a network and its paths take, against torch and NumPy in float64."""
 
+from fractions import Fraction
+
+import cv2
 import numpy as np
 import pytest
 
+from lpsnet.architecture import path_size
 from lpsnet.data.labels import CAMVID
-from lpsnet.deployment.preparation import check_picture, normalise, prepare, resize
+from lpsnet.deployment.preparation import check_picture, prepare, prepare_paths
 from lpsnet.errors import DataError
 from lpsnet.record import ModelRecord, Normalisation
 
-SIZES = [((37, 53), (60, 80)), ((37, 53), (20, 30)), ((1, 9), (4, 3)), ((5, 7), (1, 1)), ((9, 2), (9, 5))]
+Size = tuple[int, int]
+
+NORMALISATION = Normalisation(mean=(0.1, 0.5, 0.6), std=(0.2, 0.3, 1.5))
+PLAIN = Normalisation(mean=(0, 0, 0), std=(1 / 255,) * 3)  # leaves bytes as they are
+RATIOS = [Fraction(9, 8), Fraction(1), Fraction(3, 4), Fraction(1, 4)]
+
+# OpenCV before 5 samples at multiples of 1/32 pixel; on noise that is up to 8 of 255
+TOLERANCE = 0.1 if int(cv2.__version__.split(".")[0]) >= 5 else 9
+
+
+def _record(normalisation: Normalisation = PLAIN, *, align_corners: bool = True) -> ModelRecord:
+    return ModelRecord(
+        architecture="tiny", label_space=CAMVID, normalisation=normalisation, align_corners=align_corners
+    )
 
 
 def _picture(*size: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
 
 
-@pytest.mark.parametrize("align_corners", [True, False])
-@pytest.mark.parametrize(("source", "target"), SIZES[:2] + SIZES[4:])
-def test_resizing_by_less_than_half_is_bilinear(
-    source: tuple[int, int], target: tuple[int, int], align_corners: bool
-) -> None:
+def _resized(planes: np.ndarray, size: Size, align_corners: bool) -> np.ndarray:
+    """1 x 3 x H x W by torch in float64, without averaging."""
     torch = pytest.importorskip("torch")
+    resize = torch.nn.functional.interpolate
+    result: np.ndarray = resize(torch.from_numpy(planes), size, mode="bilinear", align_corners=align_corners).numpy()
+    return result
+
+
+def _planes(image: np.ndarray) -> np.ndarray:
+    return image.transpose(2, 0, 1)[None].astype(np.float64)
+
+
+@pytest.mark.parametrize("align_corners", [True, False])
+@pytest.mark.parametrize(
+    ("source", "target"), [((37, 53), (60, 80)), ((67, 93), (40, 50)), ((40, 41), (40, 63)), ((48, 64), (48, 64))]
+)
+def test_resizing_by_less_than_half_is_bilinear(source: Size, target: Size, align_corners: bool) -> None:
     image = _picture(*source)
-    planes = torch.from_numpy(image).permute(2, 0, 1)[None].double()
-    expected = torch.nn.functional.interpolate(planes, target, mode="bilinear", align_corners=align_corners)
-    result = resize(image, target, align_corners=align_corners)
-    assert result.dtype == np.uint8
-    # rounding to bytes, and before OpenCV 5 places rounded to 1/32 of a pixel
-    assert np.abs(result - expected[0].permute(1, 2, 0).numpy()).max() < 9
-    assert np.abs(result - expected[0].permute(1, 2, 0).numpy()).mean() < 1
+    result = prepare(image, _record(align_corners=align_corners), size=target)
+    assert result.dtype == np.float32
+    assert result.flags.c_contiguous
+    np.testing.assert_allclose(result, _resized(_planes(image), target, align_corners), atol=TOLERANCE)
 
 
-@pytest.mark.parametrize(("source", "target"), SIZES)
-def test_any_size_becomes_any_size(source: tuple[int, int], target: tuple[int, int]) -> None:
+@pytest.mark.parametrize("align_corners", [True, False])
+@pytest.mark.parametrize(("source", "target"), [((64, 96), None), ((65, 99), (65, 99)), ((50, 70), (64, 80))])
+def test_paths_are_given_what_the_network_would_make_of_the_whole(
+    source: Size, target: Size | None, align_corners: bool
+) -> None:
+    """Without averaging, however small the ratio."""
+    image, record = _picture(*source), _record(align_corners=align_corners)
+    whole = _resized(_planes(image), target or source, align_corners)
+    results = prepare_paths(image, record, size=target, ratios=RATIOS)
+    for ratio, result in zip(RATIOS, results, strict=True):
+        size = path_size(target or source, ratio)
+        assert result.shape == (1, 3, *size)
+        assert result.dtype == np.float32
+        assert result.flags.c_contiguous
+        np.testing.assert_allclose(result, _resized(whole, size, align_corners), atol=TOLERANCE)
+
+
+def test_the_path_of_ratio_one_is_given_the_whole() -> None:
+    image, record = _picture(50, 70), _record(NORMALISATION)
+    for size in (None, (64, 80)):
+        quarter, whole = prepare_paths(image, record, size=size, ratios=[Fraction(1, 4), Fraction(1)])
+        np.testing.assert_array_equal(whole, prepare(image, record, size=size))
+        (alone,) = prepare_paths(image, record, size=size, ratios=[Fraction(1, 4)])
+        np.testing.assert_array_equal(quarter, alone)
+
+
+@pytest.mark.parametrize("source", [(1, 1), (1, 90), (70, 1), (33, 2), (300, 310)])
+def test_any_size_becomes_any_size(source: Size) -> None:
+    image = _picture(*source)
     for align_corners in (True, False):
-        assert resize(_picture(*source), target, align_corners=align_corners).shape == (*target, 3)
+        for size in (None, (32, 32), (40, 77)):
+            whole, small = prepare_paths(
+                image, _record(align_corners=align_corners), size=size, ratios=[Fraction(1), Fraction(1, 40)]
+            )
+            expected = size or (max(32, source[0]), max(32, source[1]))
+            assert whole.shape == (1, 3, *expected)
+            assert small.shape == (1, 3, max(1, expected[0] // 40), max(1, expected[1] // 40))
+            assert whole.min() >= image.min() - 1e-3  # an average of what is there
+            assert whole.max() <= image.max() + 1e-3
 
 
 def test_corners_stay_corners() -> None:
     image = _picture(37, 53)
-    corners = np.ix_([0, -1], [0, -1])
-    np.testing.assert_array_equal(resize(image, (60, 80), align_corners=True)[corners], image[corners])
-
-
-def test_a_picture_of_that_size_is_not_copied() -> None:
-    image = _picture(8, 9)
-    assert resize(image, (8, 9), align_corners=True) is image
+    result = prepare(image, _record(), size=(60, 80))[0]
+    for y in (0, -1):
+        for x in (0, -1):
+            np.testing.assert_allclose(result[:, y, x], image[y, x], atol=1e-3)
 
 
 def test_shrinking_does_not_skip_thin_things() -> None:
     """A line one pixel wide leaves the same trace wherever it lies; bilinear sampling alone loses two of three."""
     traces = []
     for place in range(20, 40):
-        image = np.zeros((61, 61, 3), np.uint8)
+        image = np.zeros((103, 103, 3), np.uint8)
         image[:, place] = 255
-        traces.append(resize(image, (21, 21), align_corners=True)[10].astype(int).sum())
-    np.testing.assert_allclose(traces, 3 * 255 / 3, atol=3)
+        traces.append(prepare(image, _record(), size=(35, 35))[0, :, 10].sum())
+    np.testing.assert_allclose(traces, 3 * 255 / 3, rtol=0.01)
 
 
 def test_shrinking_shifts_nothing() -> None:
-    image = np.repeat(np.arange(0, 240, 2, dtype=np.uint8)[None, :, None], 3, axis=2).repeat(61, axis=0)
-    result = resize(image, (31, 24), align_corners=True).astype(float)
-    expected = np.linspace(0, 238, 24)
-    assert np.abs(result[:, 2:-2, 0] - expected[2:-2]).max() <= 1
+    image = np.repeat(np.arange(0, 240, 2, dtype=np.uint8)[None, :, None], 3, axis=2).repeat(81, axis=0)
+    result = prepare(image, _record(), size=(41, 34))[0, 0]
+    np.testing.assert_allclose(result[:, 2:-2], np.linspace(0, 238, 34)[None, 2:-2].repeat(41, axis=0), atol=0.2)
 
 
-@pytest.mark.parametrize("size", [(1, 1), (1, 7), (7, 1), (13, 17)])
-def test_normalising_is_the_formula(size: tuple[int, int]) -> None:
-    normalisation = Normalisation(mean=(0.1, 0.5, 0.6), std=(0.2, 0.3, 1.5))
+@pytest.mark.parametrize("size", [(32, 32), (32, 57), (45, 77)])
+def test_normalising_is_the_formula(size: Size) -> None:
     image = _picture(*size)
     for view in (image, image[::-1, :, ::-1], np.asfortranarray(image)):
-        result = normalise(view, normalisation)
-        expected = (view / 255 - np.array(normalisation.mean)) / np.array(normalisation.std)
-        assert result.shape == (1, 3, *size)
-        assert result.dtype == np.float32
-        assert result.flags.c_contiguous
+        result = prepare(view, _record(NORMALISATION), size=None)
+        expected = (view / 255 - np.array(NORMALISATION.mean)) / np.array(NORMALISATION.std)
         np.testing.assert_allclose(result[0], expected.transpose(2, 0, 1), rtol=1e-6, atol=1e-6)
 
 
-def test_preparing_is_both() -> None:
-    record = ModelRecord(architecture="tiny", label_space=CAMVID, align_corners=False)
-    expected = normalise(resize(_picture(20, 30), (32, 40), align_corners=False), record.normalisation)
-    np.testing.assert_array_equal(prepare(_picture(20, 30), record, size=(32, 40)), expected)
+def test_a_picture_is_not_changed() -> None:
+    image = _picture(40, 50)
+    image.flags.writeable = False
+    prepare_paths(image, _record(), size=(64, 64), ratios=RATIOS)
 
 
 @pytest.mark.parametrize(

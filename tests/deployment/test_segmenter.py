@@ -3,9 +3,11 @@
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
+from lpsnet.architecture import get_architecture
 from lpsnet.data.labels import LabelSpace
 from lpsnet.deployment.runtimes.fake import FakeSession
 from lpsnet.deployment.segmenter import Segmenter
@@ -58,7 +60,7 @@ def _reference(net: Network, image: np.ndarray, input_size: tuple[int, int]) -> 
     resize = torch.nn.functional.interpolate
     choices = {"mode": "bilinear", "align_corners": net.align_corners}
     planes = torch.from_numpy(image).permute(2, 0, 1)[None].double()
-    planes = resize(planes, input_size, **choices).round()  # to whole bytes, the one thing the two have in common
+    planes = resize(planes, input_size, **choices)
     mean, std = (torch.tensor(values)[None, :, None, None] for values in (NORMALISATION.mean, NORMALISATION.std))
     scores = net(((planes / 255 - mean) / std).float())
     labels: np.ndarray = resize(scores.double(), image.shape[:2], **choices).argmax(1)[0].numpy()
@@ -130,6 +132,7 @@ def test_what_a_segmenter_says_of_itself(exported: Exported) -> None:
         "precision": "f32",
         "num_threads": 1,
         "input_size": [64, 96],
+        "path_inputs": True,
         "align_corners": True,
     }
 
@@ -219,3 +222,72 @@ def test_a_checkpoint_is_run_by_pytorch(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert Segmenter(path).label_space == SPACE
     Segmenter(path, runtime="onnxruntime")
     assert asked == ["pytorch", "onnxruntime"]
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize(("picture_size", "input_size"), [((96, 128), None), ((77, 131), (100, 90))])
+def test_both_ways_give_the_same_labels(
+    exported: Exported, runtime: str, picture_size: tuple[int, int], input_size: tuple[int, int] | None
+) -> None:
+    pytest.importorskip(runtime)
+    path = exported[True][1]
+    fast, plain = (
+        Segmenter(path, runtime=runtime, input_size=input_size, num_threads=1, path_inputs=chosen)
+        for chosen in (True, False)
+    )
+    assert (fast.path_inputs, plain.path_inputs) == (True, False)
+    assert fast.protocol == plain.protocol | {"path_inputs": True}
+    image = _smooth(6, picture_size)
+    assert [array.shape for array in plain.inputs(image)] == [fast.prepare(image).shape]
+    whole, quarter = fast.inputs(image)
+    assert whole.shape == (1, 3, *(input_size or picture_size))
+    assert quarter.shape[2:] == tuple(length // 4 for length in whole.shape[2:])
+    np.testing.assert_allclose(fast.scores(image), plain.scores(image), atol=1e-4 * np.ptp(plain.scores(image)))
+    assert (fast(image) == plain(image)).mean() >= 0.999
+
+
+def test_what_has_no_paths_to_feed_is_run_as_it_is(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    record = _record().model_copy(update={"architecture": get_architecture("B=1,1,1,1,1;C=4,6,8,8,8;R=1")})
+    export_onnx(create_model("B=1,1,1,1,1;C=4,6,8,8,8;R=1", num_classes=5), tmp_path / "m.onnx", record=record)
+    segment = Segmenter(tmp_path / "m.onnx")
+    assert not segment.path_inputs
+    assert segment(_smooth(0, (50, 60))).shape == (50, 60)
+
+
+def test_opencv_keeps_its_threads(exported: Exported) -> None:
+    before = cv2.getNumThreads()
+    segment = Segmenter(exported[True][1], num_threads=before + 1)
+    segment(_smooth(0, (50, 60)))
+    segment.prepare(_smooth(0, (50, 60)))
+    assert cv2.getNumThreads() == before
+
+
+def _foreign(path: Path, size: tuple[int, int]) -> Path:
+    """A file of another program, with no record: its scores are the colours, averaged over squares of four by four."""
+    import onnx
+
+    scores = onnx.helper.make_tensor_value_info("y", 1, None)
+    image = onnx.helper.make_tensor_value_info("x", 1, [1, 3, *size])
+    pool = onnx.helper.make_node("AveragePool", ["x"], ["y"], kernel_shape=[4, 4], strides=[4, 4])
+    graph = onnx.helper.make_graph([pool], "graph", [image], [scores])
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8), path)
+    return path
+
+
+def test_a_file_of_another_program_is_segmented_with_a_record_given(tmp_path: Path, exported: Exported) -> None:
+    path = _foreign(tmp_path / "foreign.onnx", (40, 48))
+    colours = LabelSpace.from_names("colours", ["red", "green", "blue"])
+    record = ModelRecord(architecture=None, label_space=colours, input_size=(40, 48), align_corners=False)
+    segment = Segmenter(path, record=record)
+    assert not segment.path_inputs
+    image = np.zeros((80, 96, 3), np.uint8)
+    image[:, :48, 2] = 255
+    image[:, 48:, 0] = 255
+    labels = segment(image)
+    assert labels.shape == (80, 96)
+    np.testing.assert_array_equal(labels, np.where(np.arange(96) < 48, 2, 0)[None].repeat(80, axis=0))
+    with pytest.raises(ModelFileError, match="holds no lpsnet record"):
+        Segmenter(path)
+    with pytest.raises(ModelFileError, match="holds a record of its own"):
+        Segmenter(exported[True][1], record=record)

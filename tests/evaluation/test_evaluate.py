@@ -94,7 +94,10 @@ def test_to_dict_is_json_with_null_for_what_has_no_value() -> None:
     assert set(read["boundary_ious"]) == {"a", "b", "c"}
     assert read["protocol"] == {
         "split": "val",
+        "num_images": 2,
+        "picture_sizes": [[12, 17]],
         "num_classes": 3,
+        "label_space": "three",
         "engine": "none",
         "flip": True,  # what the caller says of its segmenter wins
         "multi_scale": False,

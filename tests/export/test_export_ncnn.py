@@ -19,8 +19,9 @@ from lpsnet.deployment.container import read_container
 from lpsnet.deployment.model_file import read_record
 from lpsnet.deployment.runtimes.session import SessionOptions, open_session
 from lpsnet.errors import MissingDependencyError, ModelFileError
-from lpsnet.export import packing
+from lpsnet.export import ncnn as exporter
 from lpsnet.export.ncnn import export_ncnn
+from lpsnet.export.report import ExportReport
 from lpsnet.model.blocks import BLOCKS
 from lpsnet.model.checkpoint import default_record
 from lpsnet.model.fusion import fuse
@@ -42,7 +43,7 @@ def network(ratios: str = "3/4,1/4", **options: object) -> Network:
     return net
 
 
-def exported(net: Network, path: Path, **options: object) -> packing.ExportReport:
+def exported(net: Network, path: Path, **options: object) -> ExportReport:
     record = default_record(net, label_space=LabelSpace.numbered(4))
     return export_ncnn(net, path, record=record, **options)  # type: ignore[arg-type]
 
@@ -113,12 +114,12 @@ def test_weights_in_f16_take_half_the_space(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_not_the_network_is_not_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    own = packing.write_container
+    own = exporter.write_container
 
     def wrong(path: Path, *, weights: bytes, **others: object) -> None:
         own(path, weights=weights[:400] + bytes(400) + weights[800:], **others)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(packing, "write_container", wrong)
+    monkeypatch.setattr(exporter, "write_container", wrong)
     with pytest.raises(ModelFileError, match="the exported file is not the network"):
         exported(network(), tmp_path / "m.ncnn", size=SIZE)
     assert not list(tmp_path.iterdir())

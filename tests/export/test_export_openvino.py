@@ -17,8 +17,9 @@ from lpsnet.data.labels import LabelSpace
 from lpsnet.deployment.container import read_container
 from lpsnet.deployment.model_file import read_record
 from lpsnet.errors import MissingDependencyError, ModelFileError
-from lpsnet.export import packing
+from lpsnet.export import openvino as exporter
 from lpsnet.export.openvino import export_openvino
+from lpsnet.export.report import ExportReport
 from lpsnet.model.blocks import BLOCKS
 from lpsnet.model.checkpoint import default_record
 from lpsnet.model.network import Network, create_model
@@ -36,7 +37,7 @@ def network(**options: object) -> Network:
     return net
 
 
-def exported(net: Network, path: Path, **options: object) -> packing.ExportReport:
+def exported(net: Network, path: Path, **options: object) -> ExportReport:
     record = default_record(net, label_space=LabelSpace.numbered(4))
     return export_openvino(net, path, record=record, **options)  # type: ignore[arg-type]
 
@@ -83,12 +84,12 @@ def test_what_is_inside_is_openvinos_own_format(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_not_the_network_is_not_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    own = packing.write_container
+    own = exporter.write_container
 
     def wrong(path: Path, *, weights: bytes, **others: object) -> None:
         own(path, weights=bytes(len(weights)), **others)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(packing, "write_container", wrong)
+    monkeypatch.setattr(exporter, "write_container", wrong)
     with pytest.raises(ModelFileError, match=r"the exported file is not the network|OpenVINO cannot"):
         exported(network(), tmp_path / "m.openvino", size=SIZE)
     assert not list(tmp_path.iterdir())

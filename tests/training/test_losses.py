@@ -68,6 +68,39 @@ def test_ohem_keeps_what_sorting_by_loss_keeps(
     assert total.item() == pytest.approx(sum(kept), rel=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["cross_entropy", "ohem"])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("align_corners", [True, False])
+def test_gradients_are_those_of_the_loss_written_out(
+    pair: tuple[torch.Tensor, torch.Tensor], kind: str, smoothing: float, align_corners: bool
+) -> None:
+    logits, labels = pair[0].requires_grad_(), pair[1]
+    weights = torch.tensor([1.0, 2.0, 0.5, 0.3, 3.0])
+    scores = F.interpolate(logits, size=labels.shape[1:], mode="bilinear", align_corners=align_corners)
+    losses = F.cross_entropy(
+        scores, labels.long(), weight=weights, ignore_index=255, label_smoothing=smoothing, reduction="none"
+    )
+    if kind == "ohem":
+        losses = losses[losses > -math.log(0.4)]
+    total, _ = Criterion(
+        kind=kind,
+        class_weights=weights,
+        align_corners=align_corners,
+        label_smoothing=smoothing,
+        ohem_threshold=0.4,
+        ohem_min_kept=0.01,
+    )(logits, labels)
+    assert total.item() == pytest.approx(losses.sum().item(), rel=1e-5)
+    (ours,), (theirs,) = torch.autograd.grad(total, logits), torch.autograd.grad(losses.sum(), logits)
+    assert (ours - theirs).norm() < 1e-5 * theirs.norm()
+
+
+def test_what_is_no_class_does_not_pass_unseen() -> None:
+    labels = torch.tensor([[[0, 1], [7, 255]]], dtype=torch.uint8)
+    total, _ = Criterion()(torch.zeros(1, 3, 2, 2), labels)
+    assert total.isnan()
+
+
 def test_log_weights_by_hand() -> None:
     weights = log_class_weights(np.array([900, 100, 0]))
     raw = [1 / math.log(1.02 + 0.9), 1 / math.log(1.02 + 0.1)]

@@ -34,6 +34,23 @@ def test_poly_learning_rate_by_hand() -> None:
     assert warm.learning_rate_at(9, 10**9) == pytest.approx(0.01)
 
 
+def test_cosine_learning_rate_by_hand() -> None:
+    recipe = get_recipe("paper_cityscapes").with_overrides({"schedule": "cosine"})
+    assert recipe.learning_rate_at(0, 90) == 0.01
+    assert recipe.learning_rate_at(30, 90) == pytest.approx(0.0075)
+    assert recipe.learning_rate_at(45, 90) == pytest.approx(0.005)
+
+
+def test_defaults_are_json_and_make_the_recipe_again() -> None:
+    recipe = get_recipe("camvid_small")
+    values = recipe.model_dump(mode="json")
+    defaults = type(recipe).defaults()
+    assert defaults["scale"] == [0.5, 2.0]
+    assert {key for key in values if key not in defaults} == {"name"}
+    given = {key: value for key, value in values.items() if key == "name" or defaults[key] != value}
+    assert type(recipe).from_values(given) == recipe
+
+
 def test_epochs_and_iterations_replace_each_other() -> None:
     recipe = get_recipe("paper_cityscapes").with_overrides({"epochs": 2, "batch_size": 10})
     assert recipe.iterations is None
@@ -82,6 +99,7 @@ def test_yaml_recipe(tmp_path: Path) -> None:
         "!!python/object:os.system {}\n",
         "epochs: [\n",
         "1: 2\n",
+        "base: [demo]\n",
         "\x00",
         "epochs: 1\nx: 2\n",
     ],

@@ -1,6 +1,7 @@
 """A run as a whole: it learns, it goes on after being killed at any moment, and its folder is its own."""
 
 import csv
+import json
 import os
 import signal
 import subprocess
@@ -10,13 +11,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 
-from lpsnet.errors import RunError
+from lpsnet.errors import LpsnetError, RunError
 from lpsnet.files import locked_folder
 from lpsnet.model.checkpoint import load_checkpoint
 from lpsnet.model.network import create_model
 from lpsnet.training.run import Status
+from lpsnet.training.run_folder import RunFolder
 from lpsnet.training.state import MovingAverage
 from lpsnet.training.trainer import train
 
@@ -29,7 +32,7 @@ SCRIPT = Path(__file__).parent / "training_run.py"
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("undisturbed") / "run"
-    train(RUN, out)
+    train(RUN, out, tensorboard=False)
     return out
 
 
@@ -50,7 +53,7 @@ def start(out: Path) -> subprocess.Popen[str]:
     return subprocess.Popen([sys.executable, SCRIPT, out, "--resume"], stdout=subprocess.PIPE, text=True)
 
 
-@pytest.mark.parametrize("kill_at", [(2, 11), (5, 6, 19)])
+@pytest.mark.parametrize("kill_at", [(2, 11), pytest.param((5, 6, 19), marks=pytest.mark.slow)])
 def test_killed_at_any_moment_it_goes_on_as_if_nothing_had_happened(
     undisturbed: Path, tmp_path: Path, kill_at: tuple[int, ...]
 ) -> None:
@@ -62,16 +65,15 @@ def test_killed_at_any_moment_it_goes_on_as_if_nothing_had_happened(
                 os.kill(process.pid, signal.SIGKILL)
                 break
         process.wait()
-    process = start(tmp_path)
-    assert process.wait() == 0
+    train(RUN, tmp_path, resume=True, tensorboard=False)  # in another process than that which was killed
     assert sorted(losses(tmp_path)) == list(range(1, 25))
     assert_same_run(tmp_path, undisturbed)
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_does_not(undisturbed: Path, tmp_path: Path) -> None:
-    train(RUN, tmp_path / "same")
+    train(RUN, tmp_path / "same", tensorboard=False)
     assert_same_run(tmp_path / "same", undisturbed)
-    train(replace(RUN, recipe=RUN.recipe.with_overrides({"seed": 1})), tmp_path / "other")
+    train(replace(RUN, recipe=RUN.recipe.with_overrides({"seed": 1})), tmp_path / "other", tensorboard=False)
     assert losses(tmp_path / "other") != losses(undisturbed)
 
 
@@ -94,6 +96,45 @@ def test_a_folder_with_a_run_is_refused_without_resume(undisturbed: Path) -> Non
         train(RUN, undisturbed)
 
 
+def test_every_step_is_told_in_order_and_evaluations_with_them(tmp_path: Path) -> None:
+    seen: list[Status] = []
+    run = replace(RUN, recipe=RUN.recipe.with_overrides({"evaluate_every": 2, "iterations": 8}))
+    result = train(run, tmp_path, on_status=seen.append, tensorboard=False)
+    assert [status.iteration for status in seen] == list(range(1, 9))
+    assert {status.iteration: status.message[:9] for status in seen if status.message} == {6: "epoch 2: "}
+    folder = RunFolder(tmp_path)
+    assert [line["iteration"] for line in folder.read_evaluations()] == [6, 8]
+    assert result.evaluation is not None
+    assert folder.read_evaluations()[-1]["miou"] == result.evaluation.miou
+    assert [float(row["loss"]) for row in folder.read_log()] == pytest.approx([s.loss for s in seen], rel=1e-6)
+
+
+def test_a_run_of_an_older_version_goes_on(undisturbed: Path, tmp_path: Path) -> None:
+    """Its settings lack what has come since; its state has the tensors that it always had."""
+
+    def stop(status: Status) -> None:
+        if status.iteration == 9:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(RUN, tmp_path, on_status=stop, tensorboard=False)
+    settings = json.loads((tmp_path / "run.json").read_text())
+    del settings["recipe"]["schedule"]
+    (tmp_path / "run.json").write_text(json.dumps(settings), encoding="utf-8")
+    with safe_open(tmp_path / "state.safetensors", framework="pt") as file:
+        assert set(file.metadata()) == {"lpsnet_training_state"}
+        kinds = {name.partition(".")[0] for name in file.keys()}  # noqa: SIM118 — not a dictionary
+    assert kinds == {"network", "average", "momentum"}
+    train(RUN, tmp_path, resume=True, tensorboard=False)
+    assert_same_run(tmp_path, undisturbed)
+
+
+def test_data_that_is_not_there_leaves_no_run(tmp_path: Path) -> None:
+    with pytest.raises(LpsnetError, match="unknown data set"):
+        train(replace(RUN, data="nowhere:/x"), tmp_path, tensorboard=False)
+    assert not (tmp_path / "run.json").exists()
+
+
 def test_resuming_with_other_settings_says_which(undisturbed: Path) -> None:
     other = replace(RUN, recipe=RUN.recipe.with_overrides({"learning_rate": 0.5}))
     with pytest.raises(RunError, match=r"recipe.learning_rate = 0.05, not 0.5"):
@@ -103,8 +144,10 @@ def test_resuming_with_other_settings_says_which(undisturbed: Path) -> None:
 def test_a_finished_run_resumes_to_the_same_model(undisturbed: Path) -> None:
     before = load_file(undisturbed / "model.safetensors")
     seen: list[Status] = []
-    train(RUN, undisturbed, resume=True, on_status=seen.append)
+    evaluations = (undisturbed / "evaluations.jsonl").read_text()
+    train(RUN, undisturbed, resume=True, on_status=seen.append, tensorboard=False)
     assert seen == []
+    assert (undisturbed / "evaluations.jsonl").read_text() == evaluations
     assert all(torch.equal(value, before[name]) for name, value in load_file(undisturbed / "model.safetensors").items())
 
 
@@ -120,9 +163,12 @@ def test_a_recipe_that_presumes_pretraining_says_so(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_starting_from_a_checkpoint_of_another_class_count(undisturbed: Path, tmp_path: Path) -> None:
+def test_starting_from_a_checkpoint(undisturbed: Path, tmp_path: Path) -> None:
     run = replace(RUN, init=undisturbed / "model.safetensors", data="scenes:size=48x64,num_train=2,num_val=1,seed=9")
-    result = train(replace(run, recipe=RUN.recipe.with_overrides({"iterations": 1, "learning_rate": 1e-9})), tmp_path)
+    said: list[str] = []
+    recipe = RUN.recipe.with_overrides({"iterations": 1, "learning_rate": 1e-9})
+    result = train(replace(run, recipe=recipe), tmp_path, on_message=said.append, tensorboard=False)
+    assert said == [f"{len(load_file(run.init))} tensors taken from {run.init}, skipped: none"]
     before, after = load_file(undisturbed / "model.safetensors"), load_file(result.model)
     for name, value in before.items():
         if name.endswith("weight"):

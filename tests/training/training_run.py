@@ -26,4 +26,5 @@ if __name__ == "__main__":
         Path(sys.argv[1]),
         resume="--resume" in sys.argv,
         on_status=lambda status: print(status.iteration, flush=True),
+        tensorboard=False,
     )

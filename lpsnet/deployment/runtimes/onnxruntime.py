@@ -5,12 +5,15 @@ folder; files exported by lpsnet keep everything inside.
 """
 
 import platform
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lpsnet.deployment.onnx_edit import EditError, OnnxModel
 from lpsnet.deployment.onnx_outline import DamagedError, read_onnx_precision
+from lpsnet.deployment.onnx_paths import split_at_paths
 from lpsnet.deployment.runtimes.session import (
     Precision,
     SessionOptions,
@@ -46,10 +49,11 @@ def open_session(options: SessionOptions) -> "OnnxRuntimeSession":
     try:
         with options.path.open("rb") as file:
             written = read_onnx_precision(file)
-        providers = _providers(onnxruntime)
         session = onnxruntime.InferenceSession(
-            options.path, sess_options=_settings(onnxruntime, options), providers=providers
+            _model(options), sess_options=_settings(onnxruntime, options), providers=_providers(onnxruntime)
         )
+    except EditError as error:
+        raise ModelFileError(f"{options.path} cannot take its paths' inputs: {error}") from None
     except DamagedError as error:
         raise ModelFileError(f"{options.path} is not a whole onnx file: {error}; copy or export it again") from None
     except Exception as error:  # the engine's errors have no common base
@@ -57,14 +61,24 @@ def open_session(options: SessionOptions) -> "OnnxRuntimeSession":
     return OnnxRuntimeSession(session, options, written=written, version=onnxruntime.__version__)
 
 
+def _model(options: SessionOptions) -> Path | bytes:
+    if options.path_ratios is None:
+        return options.path
+    model = OnnxModel.read(options.path.read_bytes())
+    return split_at_paths(model, options.path_ratios, size=options.input_size)
+
+
 def _settings(onnxruntime: Any, options: SessionOptions) -> Any:
     settings = onnxruntime.SessionOptions()
     settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     settings.inter_op_num_threads = 1
     settings.log_severity_level = _FATAL
+    # else its threads go on waiting for work at full speed for a tenth of a second after every run, and take the
+    # processor from whatever comes next; within a run they still do
+    settings.add_session_config_entry("session.force_spinning_stop", "1")
     if options.num_threads is not None:
         settings.intra_op_num_threads = options.num_threads
-    if options.input_size is not None:
+    if options.input_size is not None and options.path_ratios is None:
         for name, length in zip(SIZE_NAMES, options.input_size, strict=True):
             settings.add_free_dimension_override_by_name(name, length)
     return settings
@@ -93,7 +107,9 @@ class OnnxRuntimeSession:
         self._names = [port.name for port in session.get_inputs()]
         self._types = [_input_type(port, options) for port in session.get_inputs()]
         self._output = session.get_outputs()[0].name
-        shapes = fix_size([_shape(port) for port in session.get_inputs()], options)
+        shapes = tuple(_shape(port) for port in session.get_inputs())
+        if options.path_ratios is None:
+            shapes = fix_size(shapes, options)
         self._single = any(shape[:1] == (1,) for shape in shapes)
         self._shapes = [(None, *shape[1:]) for shape in shapes] if self._single else shapes
 

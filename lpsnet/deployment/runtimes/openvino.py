@@ -6,12 +6,17 @@ the kernels that the compiled network says it has.
 """
 
 from collections import Counter, deque
+from collections.abc import Sequence
+from fractions import Fraction
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lpsnet.architecture import path_size
 from lpsnet.deployment.container import read_container
+from lpsnet.deployment.onnx_edit import EditError
+from lpsnet.deployment.onnx_paths import choose, size_to_try, wanted_sizes
 from lpsnet.deployment.runtimes.session import (
     Precision,
     SessionOptions,
@@ -47,10 +52,14 @@ def open_session(options: SessionOptions) -> "OpenVinoSession":
     core = openvino.Core()
     try:
         model = _read_model(core, options, suffix)
-        shapes = fix_size([_shape(port.partial_shape) for port in model.inputs], options)
-        if options.input_size is not None:
+        if options.path_ratios is not None:
+            model = _split_at_paths(openvino, model, options.path_ratios, size=options.input_size)
+        elif options.input_size is not None:
+            shapes = fix_size([_shape(port.partial_shape) for port in model.inputs], options)
             model.reshape([1, *map(_dimension, shapes[0][1:])])
         compiled = core.compile_model(model, DEVICE, compile_properties(options))
+    except EditError as error:
+        raise ModelFileError(f"{options.path} cannot take its paths' inputs: {error}") from None
     except RuntimeError as error:
         raise ModelFileError(f"OpenVINO cannot load {options.path}: {one_line(error)}") from None
     version = openvino.__version__.split("-")[0]  # without the build's number
@@ -110,6 +119,37 @@ def _read_model(core: Any, options: SessionOptions, suffix: str) -> Any:
     if suffix == ".openvino":
         return core.read_model(*read_container(options.path))
     return core.read_model(options.path)
+
+
+def _split_at_paths(openvino: Any, model: Any, ratios: Sequence[Fraction], *, size: tuple[int, int] | None) -> Any:
+    """The model with an input for every path in place of the picture; as `onnx_paths.split_at_paths` does."""
+    own = _shape(model.inputs[0].partial_shape)
+    tried = size_to_try(own[2:], size)
+    probe = model.clone()
+    probe.reshape([1, 3, *tried])
+    found = {name: tuple(port.shape[2:]) for name, port in _resized_pictures(probe).items()}
+    names = choose(found, wanted_sizes(ratios, tried))
+    ports, parameters = _resized_pictures(model), []
+    for name, ratio in zip(names, ratios, strict=True):
+        is_fixed = size is not None or None not in own[2:]
+        shape = [1, 3, *path_size(tried, ratio)] if is_fixed else [-1, 3, -1, -1]
+        parameter = openvino.opset1.parameter(shape, openvino.Type.f32)
+        replaced = model.inputs[0] if name is None else ports[name]
+        for target in replaced.get_target_inputs():
+            target.replace_source_output(parameter.output(0))
+        parameters.append(parameter)
+    split = openvino.Model(model.get_results(), parameters)
+    left = {operation.friendly_name for operation in split.get_ordered_ops()}
+    for ratio, parameter in zip(ratios, parameters, strict=True):
+        if not any(target.get_node().friendly_name in left for target in parameter.output(0).get_target_inputs()):
+            raise EditError(f"it has no path of ratio {ratio}")
+    return split
+
+
+def _resized_pictures(model: Any) -> dict[str, Any]:
+    """The results of the operations that resize the model's input, by the operations' names."""
+    users = (target.get_node() for target in model.inputs[0].get_target_inputs())
+    return {user.friendly_name: user.output(0) for user in users if user.get_type_name() == "Interpolate"}
 
 
 def _shape(partial_shape: Any) -> Shape:

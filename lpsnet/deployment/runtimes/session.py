@@ -8,6 +8,7 @@ import importlib
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Literal, Protocol, get_args
 
@@ -31,12 +32,15 @@ class SessionOptions:
         precision: the arithmetic asked for; the session says what was really used.
         num_threads: threads the engine may use; None leaves the choice to the engine.
         input_size: (height, width) the engine may compile for; None means that sizes may change from call to call.
+        path_ratios: the ratios of the network's paths, largest first, if each of them is to have an input of its own in
+            place of the picture (`PATH_RUNTIMES`); see `Session.run`.
     """
 
     path: Path
     precision: Precision = "f32"
     num_threads: int | None = None
     input_size: tuple[int, int] | None = None
+    path_ratios: tuple[Fraction, ...] | None = None
 
 
 class Session(Protocol):
@@ -60,7 +64,8 @@ class Session(Protocol):
 
     def run(self, *inputs: NDArray[np.float32]) -> NDArray[np.float32]:
         """Scores of normalised pictures: N x 3 x H x W float32 in (one array for every input of the model, in its
-        order; an exported network has one), N x K x h x w float32 out."""
+        order; an exported network has one), N x K x h x w float32 out. With `SessionOptions.path_ratios` the inputs are
+        N x 3 x `architecture.path_size((H, W), ratio)`, one for each ratio."""
         ...
 
 
@@ -74,18 +79,26 @@ RUNTIMES: dict[str, str] = {
     "pytorch_compiled": "lpsnet.deployment.runtimes.pytorch_compiled",
 }
 
+# engines that can take the paths' inputs in place of the picture
+PATH_RUNTIMES = ("onnxruntime", "openvino")
+
 
 def open_session(runtime: str, options: SessionOptions) -> Session:
     """Load a model file with an engine.
 
     Raises:
-        ModelFileError: no engine has that name, no precision has that name, or the file is missing or not usable by it.
+        ModelFileError: no engine has that name, no precision has that name, or the file is missing or not usable by it;
+            with `path_ratios` also if the engine cannot do that, or the file's paths are not such.
         MissingDependencyError: the engine's package is not installed; the message holds the install command.
     """
     if runtime not in RUNTIMES:
         raise ModelFileError(unknown_name("runtime", runtime, RUNTIMES))
     if options.precision not in PRECISIONS:
         raise ModelFileError(unknown_name("precision", options.precision, PRECISIONS))
+    if options.path_ratios is not None and runtime not in PATH_RUNTIMES:
+        raise ModelFileError(
+            f"the runtime {runtime} takes whole pictures; {', '.join(PATH_RUNTIMES)} take paths' inputs"
+        )
     _check_numbers(options)
     if not options.path.is_file():
         raise ModelFileError(f"no model file at {options.path}")

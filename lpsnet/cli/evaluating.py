@@ -1,0 +1,156 @@
+"""`lpsnet evaluate`: a model scored on labelled pictures, by the paper's protocol unless told otherwise."""
+
+import functools
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lpsnet.cli.output import JsonOption, SizeOption, next_command, parse_size, picture_progress, say, write_json
+from lpsnet.cli.training import print_scores
+from lpsnet.errors import DataError, LpsnetError
+
+if TYPE_CHECKING:
+    from lpsnet.data.datasets import Split
+    from lpsnet.deployment.segmenter import Segmenter
+    from lpsnet.evaluation.evaluate import Evaluation, Segment
+    from lpsnet.evaluation.predictions import PredictionFolder
+    from lpsnet.evaluation.views import Views
+
+RuntimeOption = Annotated[str | None, typer.Option(help="Engine: onnxruntime, openvino, ncnn, tensorrt, pytorch.")]
+PrecisionOption = Annotated[str, typer.Option(help="Arithmetic: f32, bf16, f16, int8.")]
+ThreadsOption = Annotated[int | None, typer.Option("--threads", min=1, help="Threads of the engine.")]
+
+
+def evaluate(
+    model: Annotated[str, typer.Option(help="A checkpoint, an exported file, or a bundled model's name.")],
+    data: Annotated[str, typer.Option(help="camvid:PATH, cityscapes:PATH, bdd100k:PATH, a YAML file, or scenes.")],
+    split: Annotated[str, typer.Option(help="Which pictures.")] = "val",
+    runtime: RuntimeOption = None,
+    precision: PrecisionOption = "f32",
+    threads: ThreadsOption = None,
+    size: SizeOption = None,
+    boundary: Annotated[bool, typer.Option("--boundary", help="Boundary IoU too.")] = False,
+    flip: Annotated[bool, typer.Option("--flip", help="Average with the mirrored picture.")] = False,
+    scales: Annotated[
+        str | None, typer.Option(metavar="S,S,...", help="Average over scales, e.g. 0.75,1,1.25.")
+    ] = None,
+    window: Annotated[str | None, typer.Option(metavar="HxW", help="Average over windows of this size.")] = None,
+    stride: Annotated[
+        str | None, typer.Option(metavar="HxW", help="Between windows; default two thirds of one.")
+    ] = None,
+    save_predictions: Annotated[Path | None, typer.Option(help="Folder for the label maps, as PNG.")] = None,
+    label_ids: Annotated[
+        bool, typer.Option("--label-ids", help="Save official Cityscapes ids, for its server.")
+    ] = False,
+    json_to: JsonOption = None,
+) -> None:
+    """Score a model on labelled pictures: IoU by class and mIoU from one confusion matrix.
+
+    As in the paper, the picture is looked at once, as it is: --flip, --scales and --window are off unless given, and
+    the result says so.
+
+    Example: `lpsnet evaluate --model runs/s/model.safetensors --data camvid:CamVid --split val --json scores.json`
+    """
+    from lpsnet.data.datasets import open_dataset
+    from lpsnet.deployment.segmenter import Segmenter
+    from lpsnet.evaluation.evaluate import evaluate as run_evaluation
+    from lpsnet.evaluation.views import Views
+
+    views = Views(flip, _parse_scales(scales), _parse_pixels("window", window), _parse_pixels("stride", stride))
+    pictures = open_dataset(data).split(split)
+    open_at = functools.partial(Segmenter, model, runtime=runtime, precision=precision, threads=threads)
+    segmenter = open_at(input_size=parse_size(size))
+    segment: Segment = segmenter if views.is_plain else _averaging(segmenter, open_at, views)
+    folder = _prediction_folder(save_predictions, segmenter, label_ids=label_ids)
+    if folder is not None and (reason := _why_not_scored(pictures)):
+        _save_only(segment, pictures, folder, reason, json_to)
+        return
+    with picture_progress("evaluating") as update:
+        evaluation = run_evaluation(
+            segment,
+            pictures,
+            label_space=segmenter.label_space,
+            protocol=_protocol(data, segmenter, views),
+            boundary=boundary,
+            progress=update,
+            on_prediction=None if folder is None else lambda sample, labels: folder.write(sample.name, labels),
+        )
+    write_json(evaluation.to_dict(), json_to)
+    _report(evaluation, folder, json_to)
+    next_command("lpsnet", "segment", "PICTURE", "--model", model, "--out", "segmented", json_to=json_to)
+
+
+def _protocol(data: str, segmenter: "Segmenter", views: "Views") -> dict[str, Any]:
+    from lpsnet.evaluation.protocol import training_protocol
+
+    training = training_protocol(segmenter.record)
+    return {"data": data, **segmenter.protocol, **views.protocol, "training": training}
+
+
+def _report(evaluation: "Evaluation", folder: "PredictionFolder | None", json_to: str | None) -> None:
+    print_scores(evaluation, json_to=json_to)
+    for name, miou in evaluation.worst(3):
+        say(f"lowest: {name} ({miou:.1f} mIoU)", json_to=json_to)
+    if folder is not None:
+        say(f"Wrote {folder.num_written} label maps to {folder.folder}/", json_to=json_to)
+
+
+def _prediction_folder(path: Path | None, segmenter: "Segmenter", *, label_ids: bool) -> "PredictionFolder | None":
+    from lpsnet.evaluation.predictions import PredictionFolder
+
+    if path is not None:
+        return PredictionFolder(path, label_space=segmenter.label_space, official_ids=label_ids)
+    if label_ids:
+        raise LpsnetError("--label-ids says how to save label maps; say where with --save-predictions FOLDER")
+    return None
+
+
+def _averaging(segmenter: "Segmenter", open_at: "functools.partial[Segmenter]", views: "Views") -> "Segment":
+    from lpsnet.evaluation.views import AveragingSegmenter
+
+    return AveragingSegmenter(
+        functools.cache(lambda size: open_at(input_size=size)),
+        views,
+        input_size=segmenter.input_size,
+        align_corners=segmenter.record.align_corners,
+    )
+
+
+def _why_not_scored(pictures: "Split") -> str:
+    """Why a split cannot be scored; empty if it can."""
+    try:
+        if len(pictures):
+            pictures.labels(0)
+    except DataError as error:
+        return str(error)
+    return ""
+
+
+def _save_only(
+    segment: "Segment", pictures: "Split", folder: "PredictionFolder", reason: str, json_to: str | None
+) -> None:
+    """Label maps of pictures without labels, e.g. a test split for a server that scores."""
+    with picture_progress("segmenting") as update:
+        for number, name in enumerate(pictures.names):
+            folder.write(name, segment(pictures.image(number)))
+            update(number + 1, len(pictures))
+    say(f"Not scored: {reason}", json_to=json_to)
+    write_json({"predictions": str(folder.folder), "num_images": len(pictures), "not_scored": reason}, json_to)
+    say(f"Wrote {folder.num_written} label maps to {folder.folder}/", json_to=json_to)
+
+
+def _parse_scales(text: str | None) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(",")) if text is not None else (1.0,)
+    except ValueError:
+        raise LpsnetError(f"--scales takes numbers with commas between them, e.g. 0.75,1,1.25; got {text!r}") from None
+
+
+def _parse_pixels(option: str, text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    parts = text.lower().split("x")
+    if len(parts) != 2 or not all(part.strip().isdecimal() and len(part) < 6 for part in parts):
+        raise LpsnetError(f"--{option} takes HEIGHTxWIDTH in pixels, e.g. 768x768; got {text!r}")
+    return int(parts[0]), int(parts[1])

@@ -1,0 +1,172 @@
+"""`lpsnet expand`: data, a device and latency budgets in; a family of networks out, and the one to use under each."""
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+
+from lpsnet.cli.output import JsonOption, SizeOption, next_command, parse_size, say, write_json
+from lpsnet.cli.training import progress_reporter
+from lpsnet.errors import LpsnetError
+
+if TYPE_CHECKING:
+    from lpsnet.deployment.runtimes.session import Precision
+    from lpsnet.expansion.candidates import CandidateTask
+    from lpsnet.expansion.delivery import Delivery
+    from lpsnet.expansion.replay import TrainingResult
+    from lpsnet.expansion.run import ExpansionRun
+    from lpsnet.training.recipe import Recipe
+
+
+def register(app: typer.Typer) -> None:
+    """Add this group's commands."""
+    app.command()(expand)
+
+
+def expand(
+    data: Annotated[str, typer.Option(help="camvid:PATH, cityscapes:PATH, bdd100k:PATH, a YAML file, or scenes.")],
+    out: Annotated[Path, typer.Option(help="The expansion's folder; give it again to go on.")],
+    recipe: Annotated[str, typer.Option(help="Of the candidates: a proxy, a recipe, or a YAML file.")] = "camvid_proxy",
+    runtime: Annotated[str, typer.Option(help="Engine that latencies are measured with.")] = "onnxruntime",
+    precision: Annotated[str, typer.Option(help="Its arithmetic: f32, bf16, f16.")] = "f32",
+    threads: Annotated[int | None, typer.Option(min=1, help="Its threads; default: its own choice.")] = None,
+    size: SizeOption = None,
+    steps: Annotated[int, typer.Option(min=0, help="Steps in all; more can be asked for later.")] = 8,
+    budget_ms: Annotated[
+        list[float] | None,
+        typer.Option(metavar="X", help="Name the network to use under X ms; nothing slower than the largest is grown."),
+    ] = None,
+    start: Annotated[str, typer.Option(metavar="ARCH", help="The network to grow.")] = "tiny",
+    block: Annotated[str, typer.Option(help="Convolutional block (Table 2).")] = "conv3x3",
+    interaction: Annotated[str, typer.Option(help="Path interaction (Figure 6).")] = "bilateral_b",
+    operations: Annotated[
+        list[str] | None,
+        typer.Option(metavar="OPERATION", help="Such as depth=0,0,0,1,1 or block=ghost; default: those of Table 1."),
+    ] = None,
+    max_step_size: Annotated[int, typer.Option(min=1, help="The largest step size k.")] = 16,
+    patience: Annotated[int, typer.Option(min=0, help="Step sizes too slow in a row before giving up; 0: never.")] = 2,
+    limit_parameters: Annotated[int | None, typer.Option(min=1, help="Parameters of a network at most.")] = None,
+    split: Annotated[str, typer.Option(help="Pictures that candidates are trained on.")] = "train",
+    val: Annotated[str, typer.Option(help="Pictures that they are scored on.")] = "val",
+    inherit: Annotated[bool, typer.Option(help="Start candidates from their parent's weights.")] = True,
+    init: Annotated[Path | None, typer.Option(help="A checkpoint for networks that inherit nothing.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe.")] = None,
+    executor: Annotated[str, typer.Option(metavar="local|ray[:ADDRESS]", help="Where candidates train.")] = "local",
+    workers: Annotated[int | None, typer.Option(min=1, help="Candidates at a time; default 1, Ray: all.")] = None,
+    cores: Annotated[int | None, typer.Option(min=1, help="Processor cores of a worker; default: its share.")] = None,
+    json_to: JsonOption = None,
+) -> None:
+    """Grow a family of networks step by step, by what each expansion gains in mIoU and costs in latency here.
+
+    Every measurement and training is kept as soon as it is done: if this is stopped, the same command goes on.
+
+    Example: `lpsnet expand --data camvid:CamVid --recipe camvid_proxy --size 360x480 --steps 8 --budget-ms 20 --out x`
+    """
+    from lpsnet.expansion.candidates import train_candidate
+    from lpsnet.expansion.device_latency import Target
+    from lpsnet.expansion.executors import InProcess, make_executor
+    from lpsnet.expansion.measurements import Limits
+    from lpsnet.expansion.operations import Operation, SearchNetwork
+    from lpsnet.expansion.run import ExpansionRun, run_expansion
+    from lpsnet.expansion.search import SearchOptions
+
+    used_recipe, num_threads = _recipe(recipe, set_), _threads(executor, workers, cores)
+    run = ExpansionRun(
+        data=data,
+        recipe=used_recipe,
+        target=Target(_size(size, data, split), runtime, cast("Precision", precision), threads),
+        split=split,
+        val=val,
+        start=SearchNetwork.start(start, block=_block(block)),
+        operations=tuple(map(Operation.parse, operations or [])),
+        options=SearchOptions(
+            num_steps=steps,
+            max_step_size=max_step_size,
+            patience=patience or None,
+            limits=Limits(parameters=limit_parameters),
+        ),
+        interaction=interaction,
+        inherit=inherit,
+        init=init,
+        budgets_ms=tuple(budget_ms or ()),
+        num_threads=num_threads,
+    )
+    place = make_executor(executor, num_workers=workers, num_threads=cores)
+    train = _train_and_report if isinstance(place, InProcess) else train_candidate
+    delivery = run_expansion(run, out, executor=place, train=train, say=partial(say, json_to="-"))
+    write_json(delivery.to_dict(), json_to)
+    print_delivery(delivery, json_to=json_to)
+    _print_next(delivery, run, recipe, json_to)
+
+
+def _train_and_report(task: "CandidateTask") -> "TrainingResult":
+    from lpsnet.expansion.candidates import train_candidate
+
+    with progress_reporter() as report:
+        return train_candidate(task, on_status=report)
+
+
+def _recipe(name: str, settings: list[str] | None) -> "Recipe":
+    from lpsnet.expansion.proxies import get_candidate_recipe
+    from lpsnet.training.recipe import parse_overrides
+
+    return get_candidate_recipe(name).with_overrides(parse_overrides(settings or []))
+
+
+def _threads(executor: str, workers: int | None, cores: int | None) -> int | None:
+    """Processor cores of a training: those asked for, or else a worker's share of this machine."""
+    if cores is not None or executor != "local" or workers in (None, 1):
+        return cores
+    from lpsnet.deployment.machine import describe_machine
+
+    assert workers is not None
+    return max(1, describe_machine().num_threads // workers)
+
+
+def _size(size: str | None, data: str, split: str) -> tuple[int, int]:
+    """The size asked for, or else that of the first training picture."""
+    if (parsed := parse_size(size)) is not None:
+        return parsed
+    from lpsnet.data.datasets import open_dataset
+
+    height, width = open_dataset(data).split(split).image(0).shape[:2]
+    return height, width
+
+
+def _block(name: str) -> str:
+    from lpsnet.errors import unknown_name
+    from lpsnet.model.blocks import BLOCKS
+
+    if name not in BLOCKS:
+        raise LpsnetError(unknown_name("block", name, BLOCKS))
+    return name
+
+
+def print_delivery(delivery: "Delivery", *, json_to: str | None = None) -> None:
+    """The family, how sure its steps are, and the network to use under each budget."""
+    from lpsnet.expansion.page import progress_table, verdict
+
+    for line in progress_table(delivery.members):
+        say(line, json_to=json_to)
+    for step in delivery.found.steps:
+        if not step.decided or step.stop:
+            say(f"step {step.number} {verdict(step)}", json_to=json_to)
+    for choice in delivery.choices:
+        say(f"Under {choice}", json_to=json_to)
+    say(f"Networks, table and figure: {delivery.folder}", json_to=json_to)
+
+
+def _print_next(delivery: "Delivery", run: "ExpansionRun", recipe: str, json_to: str | None) -> None:
+    """Training the best network in full, if a proxy stood in; else running it."""
+    from lpsnet.expansion.proxies import PROXIES, full_recipe
+
+    best = delivery.best
+    model = delivery.model(best)
+    words: list[Any] = ["lpsnet", "segment", "PICTURE", "--model", model]
+    if recipe in PROXIES:
+        words = ["lpsnet", "train", "--data", run.data, "--arch", best.design.architecture]
+        words += ["--recipe", full_recipe(recipe), "--init", model.with_suffix(".safetensors")]
+        words += ["--block", best.design.block] if best.design.block != "conv3x3" else []
+        words += ["--out", model.with_name(f"{model.stem}_trained")]
+    next_command(*words, json_to=json_to)

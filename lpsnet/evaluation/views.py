@@ -1,0 +1,201 @@
+"""Several views of a picture averaged: mirrored, at other scales, in windows. Off unless asked for, and slow.
+
+The paper evaluates without any of it (Section 4.2); published figures of others often do not, and a fair comparison may
+need it. The scores (logits) of every view are brought to the size of the part of the picture that it shows, as they are
+for one view; there they become probabilities (softmax), and what is averaged at a pixel are the probabilities of all
+views that show it.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lpsnet.errors import LpsnetError
+
+Size = tuple[int, int]  # height, width
+Picture = NDArray[np.uint8]
+Scores = NDArray[np.float32]
+
+MIN_SCALE, MAX_SCALE = 0.1, 8.0
+MIN_WINDOW = 32  # pixels; networks take no less
+STRIDE_SHARE = 2 / 3  # of a window, how far apart windows are unless that is given
+
+
+class Scorer(Protocol):
+    """Scores pictures at one size, whatever their own: a `Segmenter` with an input size."""
+
+    def scores(self, image: Picture) -> Scores:
+        """Class scores, K x h x w float32, of a picture, H x W x 3 uint8 RGB."""
+
+
+@dataclass(frozen=True)
+class Views:
+    """Which views of a picture are averaged.
+
+    Attributes:
+        flip: every view mirrored left to right, too.
+        scales: factors on the size that the network runs at.
+        window: (height, width) of the windows that a scaled picture is cut into, in its pixels; None shows it whole.
+        stride: how far apart windows are, down and across, at most their size; None: two thirds of it.
+
+    Raises:
+        LpsnetError: a number is out of range.
+    """
+
+    flip: bool = False
+    scales: tuple[float, ...] = (1.0,)
+    window: Size | None = None
+    stride: Size | None = None
+
+    def __post_init__(self) -> None:
+        if not self.scales or not all(MIN_SCALE <= scale <= MAX_SCALE for scale in self.scales):
+            raise LpsnetError(f"scales lie between {MIN_SCALE} and {MAX_SCALE:g}; got {self.scales}")
+        if self.window is None:
+            if self.stride is not None:
+                raise LpsnetError("a stride is that of windows; give their size too")
+            return
+        if min(self.window) < MIN_WINDOW:
+            raise LpsnetError(f"a window is height and width from {MIN_WINDOW} pixels up; got {self.window}")
+        if not all(1 <= step <= length for step, length in zip(self.steps, self.window, strict=True)):
+            raise LpsnetError(f"a stride lies between 1 and the window's size, {self.window}; got {self.stride}")
+
+    @property
+    def steps(self) -> Size:
+        """The stride in use; (0, 0) without windows."""
+        if self.window is None:
+            return 0, 0
+        return self.stride or (math.ceil(STRIDE_SHARE * self.window[0]), math.ceil(STRIDE_SHARE * self.window[1]))
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether there is one view, the picture as it is: the paper's evaluation."""
+        return self == Views()
+
+    @property
+    def protocol(self) -> dict[str, Any]:
+        """What was done, as JSON values."""
+        window = None if self.window is None else {"size": list(self.window), "stride": list(self.steps)}
+        return {
+            "flip": self.flip,
+            "multi_scale": list(self.scales) if self.scales != (1.0,) else False,
+            "sliding_window": window or False,
+            **({} if self.is_plain else {"averaged": "probabilities at the picture's size"}),
+        }
+
+
+class _Part(NamedTuple):
+    """Rows and columns of a picture."""
+
+    rows: slice
+    columns: slice
+
+
+@final
+class AveragingSegmenter:
+    """Segments a picture by the mean of several views of it. Call it as a segmenter.
+
+    Args:
+        scorer_at: the network at an input size (height, width); asked again for the same size again and again.
+        views: what is averaged.
+        input_size: that the network runs at for scale 1; None for every picture's own.
+        align_corners: the bilinear convention of bringing scores to the picture's size; the model's record says.
+    """
+
+    def __init__(
+        self, scorer_at: Callable[[Size], Scorer], views: Views, *, input_size: Size | None, align_corners: bool
+    ) -> None:
+        self._scorer_at = scorer_at
+        self._views = views
+        self._input_size = input_size
+        self._align_corners = align_corners
+
+    def __call__(self, image: Picture) -> NDArray[np.uint8]:
+        """The class of every pixel, H x W uint8, of a picture, H x W x 3 uint8 RGB.
+
+        Where two classes are equally probable, the lower one.
+        """
+        labels: NDArray[np.uint8] = self.probabilities(image).argmax(axis=0).astype(np.uint8)
+        return labels
+
+    def probabilities(self, image: Picture) -> Scores:
+        """The mean probability of every class at every pixel, K x H x W float32."""
+        total: Scores | None = None
+        count = np.zeros(image.shape[:2], np.float32)
+        for part, scores in self._scored(image):
+            size = _size_of(part)
+            probabilities = softmax(upsample(scores, size, align_corners=self._align_corners))
+            if total is None:
+                total = np.zeros((len(scores), *image.shape[:2]), np.float32)
+            total[:, part.rows, part.columns] += probabilities
+            count[part] += 1
+        assert total is not None, "there is at least one scale and one window"
+        total /= count
+        return total
+
+    def _scored(self, image: Picture) -> Iterator[tuple[_Part, Scores]]:
+        """Every view's part of the picture and its scores."""
+        for scale in self._views.scales:
+            base = self._input_size or (image.shape[0], image.shape[1])
+            size = max(MIN_WINDOW, round(scale * base[0])), max(MIN_WINDOW, round(scale * base[1]))
+            for part, input_size in self._parts(size, (image.shape[0], image.shape[1])):
+                shown = image[part]
+                scorer = self._scorer_at(input_size)
+                yield part, scorer.scores(np.ascontiguousarray(shown))
+                if self._views.flip:
+                    yield part, scorer.scores(np.ascontiguousarray(shown[:, ::-1]))[:, :, ::-1]
+
+    def _parts(self, size: Size, picture: Size) -> Iterator[tuple[_Part, Size]]:
+        """Parts of a picture that is run at `size`, each with the size that the network runs at for it."""
+        if self._views.window is None:
+            yield _Part(slice(0, picture[0]), slice(0, picture[1])), size
+            return
+        window = min(self._views.window[0], size[0]), min(self._views.window[1], size[1])
+        steps = self._views.steps
+        for top in window_starts(size[0], window[0], steps[0]):
+            for left in window_starts(size[1], window[1], steps[1]):
+                rows = _scaled(top, window[0], picture[0] / size[0])
+                yield _Part(rows, _scaled(left, window[1], picture[1] / size[1])), window
+
+
+def window_starts(length: int, window: int, step: int) -> list[int]:
+    """Where windows begin that cover `length` pixels: `step` apart, but the last at the very end."""
+    return [*range(0, length - window, step), length - window]
+
+
+def _scaled(start: int, length: int, factor: float) -> slice:
+    first = round(start * factor)
+    return slice(first, max(first + 1, round((start + length) * factor)))
+
+
+def _size_of(part: _Part) -> Size:
+    return part.rows.stop - part.rows.start, part.columns.stop - part.columns.start
+
+
+def upsample(scores: Scores, size: Size, *, align_corners: bool) -> Scores:
+    """Scores K x h x w float32 at another size, bilinearly: K x H x W float32."""
+    rows, columns = (_weights(*lengths, align_corners) for lengths in zip(scores.shape[1:], size, strict=True))
+    return np.asarray(rows @ scores @ columns.T, np.float32)
+
+
+def _weights(source: int, target: int, align_corners: bool) -> Scores:
+    """The matrix of bilinear interpolation along one axis, target x source."""
+    pixels = np.arange(target, dtype=np.float64)
+    if align_corners:
+        places = pixels * ((source - 1) / (target - 1) if target > 1 else 0.0)
+    else:
+        places = (pixels + 0.5) * (source / target) - 0.5
+    distances = np.abs(np.clip(places, 0, source - 1)[:, None] - np.arange(source))
+    weights: Scores = np.maximum(1 - distances, 0).astype(np.float32)
+    return weights
+
+
+def softmax(scores: Scores) -> Scores:
+    """Probabilities of K x H x W scores, in their place."""
+    scores -= scores.max(axis=0)
+    np.exp(scores, out=scores)
+    scores /= scores.sum(axis=0)
+    return scores

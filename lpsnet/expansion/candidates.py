@@ -1,0 +1,173 @@
+"""Perf(·) of Section 3.4: one candidate trained and scored, from its parent's weights or from its own random ones.
+
+Everything about a candidate is in a folder of its own, so that one that was cut off goes on where it was:
+`start.safetensors` holds what it was given at the start and its score then, the rest is a training's
+(`training.run_folder`).
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import JsonValue
+from torch import Tensor
+
+from lpsnet.data.datasets import Dataset, open_dataset
+from lpsnet.deployment.model_file import read_record
+from lpsnet.errors import LpsnetError, RunError
+from lpsnet.evaluation.evaluate import Evaluation, evaluate
+from lpsnet.expansion.inheritance import inherit
+from lpsnet.expansion.measurements import Failure, Outcome, Score
+from lpsnet.expansion.operations import Design
+from lpsnet.expansion.replay import TrainingResult
+from lpsnet.model.checkpoint import default_record, load_checkpoint, save_checkpoint
+from lpsnet.model.network import Network, create_model
+from lpsnet.record import ModelRecord, Normalisation
+from lpsnet.training.batches import Batches
+from lpsnet.training.network_segmenter import network_segmenter
+from lpsnet.training.run import Status, TrainingRun
+from lpsnet.training.run_folder import RunFolder
+from lpsnet.training.step import normalise
+from lpsnet.training.trainer import train
+
+START = "start.safetensors"
+MAX_PICTURES = 8  # for the statistics of new features; a batch of a recipe has about as many
+DIVERGED = "the loss is no longer finite"  # how the trainer's message begins
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateTask:
+    """A candidate to train.
+
+    Attributes:
+        design: what is trained.
+        run: how, on what; its architecture and block are the design's.
+        val: the split it is scored on.
+        folder: the candidate's own.
+        parent: checkpoint of the trained parent to take weights over from; None to take none.
+        num_threads: of the processor; None leaves the choice to PyTorch.
+    """
+
+    design: Design
+    run: TrainingRun
+    val: str
+    folder: Path
+    parent: Path | None = None
+    num_threads: int | None = None
+
+    def __str__(self) -> str:
+        return str(self.design)
+
+
+def train_candidate(
+    task: CandidateTask, *, on_status: Callable[[Status], None] = lambda status: None
+) -> TrainingResult:
+    """Train and score a candidate, or go on with it.
+
+    Returns:
+        Its score; a `Failure` if the training diverged or the network does not fit into memory. Details for the
+        journal: `model` (the checkpoint, as seen from the folder that all candidates' folder is in), `seconds` of this
+        call, `seed`, and what was taken over from the parent (`inherited`).
+
+    Raises:
+        LpsnetError: anything else that keeps it from being trained, such as missing data or a full disk.
+    """
+    begun = time.monotonic()
+    if task.num_threads is not None:
+        torch.set_num_threads(task.num_threads)
+    outcome, inherited = _outcome(task, on_status)
+    details: dict[str, JsonValue] = {
+        "model": "/".join(RunFolder(task.folder).model.parts[-3:]),
+        "seconds": round(time.monotonic() - begun, 1),
+        "seed": task.run.recipe.seed,
+        "inherited": inherited,
+    }
+    return TrainingResult(task.design, outcome, details)
+
+
+def _outcome(task: CandidateTask, on_status: Callable[[Status], None]) -> tuple[Outcome, JsonValue]:
+    run, at_start, inherited = task.run, None, None
+    try:
+        if task.parent is not None:
+            start = _start(task, task.parent)
+            at_start, inherited = start.scores.get(task.val, {}).get("miou"), start.training
+            run = replace(run, init=task.folder / START) if inherited["taken_over"] else run
+        trained = train(run, task.folder, resume=True, on_status=on_status)
+        return Score(_final(task, trained.model, trained.evaluation).miou, at_start=at_start), inherited
+    except torch.OutOfMemoryError as error:
+        return Failure(f"out of memory: {str(error).splitlines()[0]}"), inherited
+    except RunError as error:
+        if not str(error).startswith(DIVERGED):
+            raise
+        return Failure(str(error)), inherited
+
+
+def _final(task: CandidateTask, model: Path, evaluation: Evaluation | None) -> Evaluation:
+    """The trainer scores on the split that is called val; another is scored here."""
+    if evaluation is not None and task.val == "val":
+        return evaluation
+    return _evaluate(load_checkpoint(model), read_record(model), task)
+
+
+def _start(task: CandidateTask, parent: Path) -> ModelRecord:
+    """The record of the weights the candidate starts from, which are made if need be."""
+    path = task.folder / START
+    if not path.exists():
+        _write_start(task, parent, path)
+    return read_record(path)
+
+
+def _write_start(task: CandidateTask, parent: Path, path: Path) -> None:
+    """The parent's weights in the candidate's network, with their score in the record: one file, all or nothing."""
+    if not parent.is_file():
+        raise RunError(f"{parent}, whose weights candidates start from, is gone; put it back, or use another folder")
+    dataset = open_dataset(task.run.data)
+    source = load_checkpoint(parent)
+    net = _fresh(task, dataset)
+    images = _pictures(task.run, dataset)
+    torch.manual_seed(task.run.recipe.seed)
+    try:
+        report = inherit(net, source, images=images, seed=task.run.recipe.seed)
+    except LpsnetError as error:  # an operation such as another block leaves nothing in its place
+        record = _record(task, net, dataset).model_copy(update={"training": {"taken_over": False, "why": str(error)}})
+        save_checkpoint(net, path, record=record)
+        return
+    training: dict[str, Any] = {"taken_over": True, **report.to_dict()}
+    record = _record(task, net, dataset).model_copy(update={"training": training})
+    scores = {task.val: {"miou": _evaluate(net, record, task).miou}}
+    save_checkpoint(net, path, record=record.model_copy(update={"scores": scores}))
+
+
+def _fresh(task: CandidateTask, dataset: Dataset) -> Network:
+    torch.manual_seed(task.run.recipe.seed)
+    return create_model(
+        task.run.architecture,
+        num_classes=dataset.label_space.num_classes,
+        block=task.run.block,
+        interaction=task.run.interaction,
+        form=task.run.recipe.form,
+    )
+
+
+def _record(task: CandidateTask, net: Network, dataset: Dataset) -> ModelRecord:
+    record = default_record(net, label_space=dataset.label_space)
+    return record.model_copy(update={"input_size": task.run.input_size})
+
+
+def _pictures(run: TrainingRun, dataset: Dataset) -> Tensor:
+    """The first pictures of the training, N x 3 x H x W normalised, as the network will be given them."""
+    recipe = run.recipe
+    count = min(MAX_PICTURES, recipe.batch_size)
+    split = dataset.split(run.split)
+    batches = Batches(split, recipe.augmentation, count, recipe.seed, num_workers=1, cache_bytes=0)
+    images, _ = next(iter(batches.starting_at(0, 1)))
+    return normalise(images, Normalisation()).contiguous()
+
+
+def _evaluate(net: Network, record: ModelRecord, task: CandidateTask) -> Evaluation:
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    segmenter = network_segmenter(net, record, device=device)
+    return evaluate(segmenter, open_dataset(task.run.data).split(task.val))

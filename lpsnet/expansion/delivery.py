@@ -1,0 +1,166 @@
+"""What an expansion hands over: the family's networks, what it measured of them, and the one to use under each budget.
+
+In the folder: `step_N.safetensors` and `step_N.onnx` for each step's network, `candidate_SLUG` alike for a network that
+was not chosen in its step but is the best under a budget, `family.json` for machines, `table.md` and `figure.png` for
+people.
+"""
+
+import filecmp
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from lpsnet.deployment.model_file import read_record
+from lpsnet.deployment.preparation import Picture
+from lpsnet.expansion.events import Row
+from lpsnet.expansion.family import Expansion, Member, Step, best_under, pareto_front
+from lpsnet.expansion.operations import Design
+from lpsnet.export.onnx import export_onnx
+from lpsnet.files import atomic_path
+from lpsnet.model.checkpoint import load_checkpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The network to use under a latency budget.
+
+    Attributes:
+        budget_ms: the budget.
+        member: the network; None if all trained ones are slower.
+        model: its ONNX file.
+    """
+
+    budget_ms: float
+    member: Member | None
+    model: Path | None
+
+    @property
+    def close(self) -> bool:
+        """Whether the interval of the network's latency reaches above the budget."""
+        return self.member is not None and self.member.latency.high_ms > self.budget_ms
+
+    def __str__(self) -> str:
+        """What to use under the budget, in a sentence."""
+        if self.member is None or self.model is None:
+            return f"{self.budget_ms:g} ms: no trained network is this fast"
+        latency = self.member.latency
+        close = f", whose interval reaches to {latency.high_ms:.3g} ms" if self.close else ""
+        score = f"{self.member.score.miou:.1f} mIoU at {latency.median_ms:.3g} ms"
+        return f"{self.budget_ms:g} ms: {self.model.name}, {score}{close}"
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """What an expansion hands over.
+
+    Attributes:
+        folder: where its files are.
+        found: the search, with latencies as they were measured in each step.
+        members: the family, the start first, its latencies measured in turn at the end.
+        front: the trained networks that no other beats in both latency and mIoU, by rising latency; measured with the
+            family.
+        choices: one for every budget asked for, the smallest first.
+    """
+
+    folder: Path
+    found: Expansion
+    members: tuple[Member, ...]
+    front: tuple[Member, ...]
+    choices: tuple[Choice, ...]
+
+    @classmethod
+    def of(cls, found: Expansion, measured: Sequence[Member], *, budgets_ms: Sequence[float], folder: Path) -> Self:
+        """The delivery of a search.
+
+        Args:
+            found: the search.
+            measured: the family and whatever else may be on the front, each with the latency that counts.
+            budgets_ms: for which networks are named.
+            folder: for the files.
+        """
+        now = {it.design: it for it in measured}
+        bare = cls(folder, found, tuple(now[it.design] for it in found.members), tuple(pareto_front(measured)), ())
+        best = {budget_ms: best_under(measured, budget_ms) for budget_ms in sorted(set(budgets_ms))}
+        choices = (Choice(budget_ms, it, None if it is None else bare.model(it)) for budget_ms, it in best.items())
+        return cls(folder, found, bare.members, bare.front, tuple(choices))
+
+    @property
+    def others(self) -> list[Member]:
+        """The trained networks that are not in the family, with the latencies of their steps."""
+        family = {it.design for it in self.members}
+        return [it for it in self.found.trained if it.design not in family]
+
+    @property
+    def best(self) -> Member:
+        """The network for the largest budget that can be met, or else the family's last."""
+        return next((it.member for it in reversed(self.choices) if it.member is not None), self.members[-1])
+
+    @property
+    def handed_over(self) -> list[Member]:
+        """The networks whose files are in the folder."""
+        return list(dict.fromkeys([*self.members, *(it.member for it in self.choices if it.member is not None)]))
+
+    def model(self, member: Member) -> Path:
+        """The ONNX file of a network that is handed over; its weights are beside it."""
+        steps = {it.design: it.step for it in self.members}
+        step = steps.get(member.design)
+        return self.folder / f"{f'candidate_{member.design.slug}' if step is None else f'step_{step}'}.onnx"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            "family": [{**_row(it), "model": self.model(it).name} for it in self.members],
+            "front": [_row(it) for it in self.front],
+            "choices": [
+                {
+                    "budget_ms": choice.budget_ms,
+                    "network": None if choice.member is None else _row(choice.member),
+                    "model": None if choice.model is None else choice.model.name,
+                    "interval_reaches_above": choice.close,
+                }
+                for choice in self.choices
+            ],
+            "steps": [_step(step) for step in self.found.steps],
+            "stop": self.found.stop,
+        }
+
+
+def write_models(
+    delivery: Delivery, checkpoints: Mapping[Design, Path], *, size: tuple[int, int], pictures: Sequence[Picture]
+) -> None:
+    """Write weights and ONNX file of every network that is handed over; those that are there already stay.
+
+    Args:
+        delivery: what is handed over.
+        checkpoints: of its designs, as trained.
+        size: (height, width) in pixels that the ONNX files are for.
+        pictures: H x W x 3 uint8 RGB each, that the ONNX files are compared with the networks on.
+    """
+    for member in delivery.handed_over:
+        path = delivery.model(member)
+        weights, trained = path.with_suffix(".safetensors"), checkpoints[member.design]
+        if not weights.exists() or not filecmp.cmp(weights, trained, shallow=False):
+            with atomic_path(weights) as temporary:
+                shutil.copyfile(trained, temporary)
+        if not path.exists() or path.stat().st_mtime < weights.stat().st_mtime:
+            export_onnx(load_checkpoint(weights), path, record=read_record(weights), size=size, pictures=pictures)
+
+
+def _row(member: Member) -> dict[str, Any]:
+    return Row.of(member).model_dump(mode="json")
+
+
+def _step(step: Step) -> dict[str, Any]:
+    return {
+        "number": step.number,
+        "target_ms": step.target_ms,
+        "parent": _row(step.parent),
+        "chosen": None if step.chosen is None else _row(step.chosen),
+        "candidates": [_row(it) for it in step.candidates],
+        "excluded": {str(it.operation): it.reason for it in step.excluded},
+        "rivals": [str(it.operation) for it in step.rivals],
+        "doubt": step.doubt,
+        "stop": step.stop,
+    }

@@ -1,0 +1,85 @@
+"""An expansion for people to read: the table so far, and a page of Markdown with what each step tried and why."""
+
+from collections.abc import Sequence
+
+from lpsnet.expansion.delivery import Delivery
+from lpsnet.expansion.family import Member, Step
+from lpsnet.expansion.ranking import miou_per_ms
+from lpsnet.expansion.table import family_table
+from lpsnet.model.complexity import complexity
+
+_CANDIDATE_COLUMNS = ("Operation", "k", "Latency (ms)", "Interval (ms)", "At start (%)", "mIoU (%)", "Points a ms", "")
+
+
+def progress_table(members: Sequence[Member]) -> list[str]:
+    """The family so far, a line a network, for a terminal."""
+    lines = [f"{'step':>6} {'ms':>8} {'mIoU':>6} {'start':>6}  {'dimension':<11}network"]
+    for member in members:
+        score = member.score
+        at_start = "-" if score.at_start is None else f"{score.at_start:.1f}"
+        dimension = member.operation.dimension if member.operation else "-"
+        figures = f"{member.step:>6} {member.latency.median_ms:>8.3g} {score.miou:>6.1f} {at_start:>6}"
+        lines.append(f"{figures}  {dimension:<11}{member.network}")
+    return lines
+
+
+def page(delivery: Delivery, *, title: str, num_classes: int) -> str:
+    """Markdown: the family's table, the choices, the Pareto front and the steps.
+
+    Args:
+        delivery: what is reported.
+        title: the first line.
+        num_classes: of the networks, for their number of parameters.
+    """
+    parameters = {
+        it.design: complexity(it.design.architecture, num_classes=num_classes, block=it.design.block).parameters
+        for it in delivery.members
+    }
+    parts = [f"# {title}", family_table(delivery.members, parameters=parameters)]
+    if delivery.choices:
+        parts += ["## Under a budget", "\n".join(f"- {choice}" for choice in delivery.choices)]
+    parts += ["## Pareto front of all trained networks", family_table(delivery.front)]
+    parts += [_section(step) for step in delivery.found.steps]
+    return "\n\n".join(parts) + "\n"
+
+
+def verdict(step: Step) -> str:
+    """What a step decided, and whether it is sure, in words."""
+    chosen = step.chosen
+    taken = f"takes {chosen.operation} x{chosen.step_size}" if chosen else f"ends the search: {step.stop}"
+    if step.decided:
+        return taken
+    rivals = ", ".join(str(it.operation) for it in step.rivals)
+    why = f"could be {rivals} as well" if rivals else "may gain nothing"
+    return f"{taken}; undecided, within the noise of the {step.doubt} it {why}"
+
+
+def _section(step: Step) -> str:
+    parent = step.parent
+    target = "" if step.target_ms is None else f"Target {step.target_ms:.3g} ms. "
+    before = f"Parent: {parent.latency.median_ms:.3g} ms, {parent.score.miou:.1f} mIoU. "
+    rows = [
+        _cells(_CANDIDATE_COLUMNS),
+        _cells(["---"] * len(_CANDIDATE_COLUMNS)),
+        *(_cells(_candidate(step, it)) for it in step.candidates),
+        *(_cells([str(it.operation), *["-"] * 6, it.reason]) for it in step.excluded),
+    ]
+    return "\n\n".join([f"## Step {step.number} {verdict(step)}", target + before.rstrip(), "\n".join(rows)])
+
+
+def _candidate(step: Step, member: Member) -> list[str]:
+    slope, at_start, latency = miou_per_ms(step.parent, member), member.score.at_start, member.latency
+    return [
+        str(member.operation),
+        str(member.step_size),
+        f"{latency.median_ms:.3g}",
+        f"{latency.low_ms:.3g} to {latency.high_ms:.3g}",
+        "-" if at_start is None else f"{at_start:.1f}",
+        f"{member.score.miou:.1f}",
+        "-" if slope is None else f"{slope:.3g}",
+        "chosen" if member == step.chosen else "may be as good" if member in step.rivals else "",
+    ]
+
+
+def _cells(values: Sequence[str]) -> str:
+    return f"| {' | '.join(values)} |"

@@ -1,0 +1,235 @@
+"""How long single convolutional blocks take in an engine (Section 3.2): stacks of a block, measured in turn.
+
+A call of an engine costs something by itself, and engines bring maps into a layout of their own at the network's
+borders. Neither belongs to a block. So a stack of `NUM_STACKED` equal blocks is timed and divided by their number.
+"""
+
+import tempfile
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from lpsnet.data.labels import LabelSpace
+from lpsnet.deployment.container import write_container
+from lpsnet.deployment.latency import Latency
+from lpsnet.deployment.runtimes.session import Precision, Session, SessionOptions, open_session
+from lpsnet.deployment.timing import TimingProtocol, measure
+from lpsnet.errors import RunError, unknown_name
+from lpsnet.export.ncnn import run_pnnx
+from lpsnet.export.onnx import OPSET
+from lpsnet.model.blocks import BLOCKS
+from lpsnet.record import ModelRecord
+from lpsnet.studies.study import Json, Progress
+
+NUM_STACKED = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A block with `width` channels in and out, stride 1, deployed, on maps of `size` (height, width) in pixels."""
+
+    block: str
+    width: int
+    size: tuple[int, int] = (128, 128)
+
+    @property
+    def name(self) -> str:
+        """Short, and different for different cases of one study."""
+        return f"{self.block} {self.width}"
+
+
+@dataclass(frozen=True, slots=True)
+class BlockTime:
+    """What was measured of a case.
+
+    Attributes:
+        macs: multiply-accumulates of one block.
+        latency: of the whole stack; a turn is one sample, its median. `latency.median_ms` is therefore that of turns.
+        mean_ms: of all calls, one block.
+    """
+
+    case: Case
+    macs: int
+    latency: Latency
+    mean_ms: float
+
+    @property
+    def median_ms(self) -> float:
+        """Time of one block."""
+        return self.latency.median_ms / NUM_STACKED
+
+    @property
+    def interval_ms(self) -> tuple[float, float]:
+        """Interval of that median."""
+        low, high = self.latency.interval_ms
+        return low / NUM_STACKED, high / NUM_STACKED
+
+    @property
+    def mmacs_per_ms(self) -> float:
+        """FLOPs-efficiency (Section 3.2), in 10^6 multiply-accumulates a millisecond."""
+        return self.macs / 1e6 / self.median_ms
+
+
+def time_blocks(
+    cases: Sequence[Case],
+    *,
+    runtime: str,
+    precision: Precision,
+    num_threads: int | None,
+    protocol: TimingProtocol,
+    progress: Progress,
+) -> dict[str, Json]:
+    """Time cases in turn; the values from which `block_times` makes them.
+
+    Raises:
+        RunError: the study cannot bring blocks into the form that the engine reads.
+        ModelFileError, MissingDependencyError: the engine cannot run them here, or not in that precision.
+    """
+    if runtime not in _OPENERS:
+        raise RunError(unknown_name("runtime of a study of blocks", runtime, _OPENERS))
+    with tempfile.TemporaryDirectory(prefix="lpsnet-") as folder:
+        opened = {}
+        for number, case in enumerate(cases):
+            progress(f"{runtime}: writing {case.name}", number / len(cases))
+            options = SessionOptions(Path(folder) / f"block_{number}", precision, num_threads)
+            opened[case.name] = _OPENERS[runtime](runtime, _stack(case), case, options)
+        calls = {name: stack.call for name, stack in opened.items()}
+        found = measure(calls, protocol=protocol, progress=lambda part: progress(f"{runtime}: measuring", part))
+    first = next(iter(opened.values()))
+    return {
+        "engine": first.engine,
+        "precision": first.precision,
+        "num_threads": first.num_threads,
+        "num_stacked": NUM_STACKED,
+        "cases": [_written(case, found[case.name]) for case in cases],
+    }
+
+
+def block_times(result: Mapping[str, Json]) -> list[BlockTime]:
+    """What `time_blocks` measured."""
+    return [
+        BlockTime(
+            case=Case(row["block"], row["width"], tuple(row["size"])),
+            macs=row["macs"],
+            latency=Latency(tuple((turn,) for turn in row["turn_medians_ms"]), run_id=row["run_id"]),
+            mean_ms=row["mean_ms"],
+        )
+        for row in result["cases"]
+    ]
+
+
+def count_macs(case: Case) -> int:
+    """Multiply-accumulates of one block, counted on shapes alone."""
+    total = 0
+
+    def count(conv: nn.Module, _: Any, output: torch.Tensor) -> None:
+        nonlocal total
+        assert isinstance(conv, nn.Conv2d)
+        total += output.numel() * conv.weight[0].numel()
+
+    with torch.device("meta"):
+        block = BLOCKS[case.block].build(case.width, case.width, 1, "deployed")
+    for module in block.modules():
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_hook(count)
+    block(torch.empty(1, case.width, *case.size, device="meta"))
+    return total
+
+
+def _written(case: Case, latency: Latency) -> dict[str, Json]:
+    return {
+        "block": case.block,
+        "width": case.width,
+        "size": list(case.size),
+        "macs": count_macs(case),
+        "mean_ms": latency.mean_ms / NUM_STACKED,
+        "turn_medians_ms": [float(np.median(turn)) for turn in latency.turns_ms],
+        "run_id": latency.run_id,
+    }
+
+
+def _stack(case: Case) -> nn.Module:
+    """Equal blocks in a row, with weights that keep the values in range."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        build = BLOCKS[case.block].build
+        stack = nn.Sequential(*(build(case.width, case.width, 1, "deployed") for _ in range(NUM_STACKED)))
+        for module in stack.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+    return stack.eval().requires_grad_(False)
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    call: Callable[[], object]
+    engine: str
+    precision: str
+    num_threads: int | None
+
+
+def _open_onnx(runtime: str, stack: nn.Module, case: Case, options: SessionOptions) -> _Opened:
+    path = options.path.with_suffix(".onnx")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the exporter's deprecation
+        torch.onnx.export(stack, (_input(case),), path, dynamo=False, opset_version=OPSET)
+    return _in_session(runtime, case, path, options)
+
+
+def _open_ncnn(runtime: str, stack: nn.Module, case: Case, options: SessionOptions) -> _Opened:
+    path = options.path.with_suffix(".ncnn")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        traced = torch.jit.trace(stack, _input(case))  # type: ignore[no-untyped-call]
+    lines, weights = run_pnnx(traced, [(case.width, *case.size)], half=False)
+    record = ModelRecord(architecture=None, label_space=LabelSpace.numbered(1))
+    write_container(path, description="\n".join([*lines, ""]).encode(), weights=weights, record=record)
+    return _in_session(runtime, case, path, options)
+
+
+def _in_session(runtime: str, case: Case, path: Path, options: SessionOptions) -> _Opened:
+    session: Session = open_session(runtime, SessionOptions(path, options.precision, options.num_threads))
+    image = _input(case).numpy()
+    return _Opened(lambda: session.run(image), session.engine, session.precision, session.num_threads)
+
+
+def _open_pytorch(runtime: str, stack: Any, case: Case, options: SessionOptions) -> _Opened:
+    """PyTorch itself, channels-last, on CUDA where there is a GPU; calls end when the GPU has done its work."""
+    kinds: dict[str, torch.dtype] = {"f32": torch.float32, "bf16": torch.bfloat16}
+    if options.precision not in kinds:
+        raise RunError(f"blocks are measured with {runtime} in {' or '.join(kinds)}; got {options.precision}")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if options.num_threads is not None:
+        torch.set_num_threads(options.num_threads)
+    placed = stack.to(device, kinds[options.precision], memory_format=torch.channels_last)
+    forward = torch.compile(placed) if runtime == "pytorch_compiled" else placed
+    image = _input(case).to(device, kinds[options.precision], memory_format=torch.channels_last)
+
+    @torch.inference_mode()
+    def call() -> None:
+        forward(image)
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    return _Opened(call, f"torch {torch.__version__} on {device}", options.precision, torch.get_num_threads())
+
+
+def _input(case: Case) -> torch.Tensor:
+    return torch.from_numpy(np.random.default_rng(0).standard_normal((1, case.width, *case.size), np.float32))
+
+
+# engine -> (runtime, stack, case, options) to something that can be called
+_OPENERS: dict[str, Callable[[str, nn.Module, Case, SessionOptions], _Opened]] = {
+    "onnxruntime": _open_onnx,
+    "openvino": _open_onnx,
+    "tensorrt": _open_onnx,
+    "ncnn": _open_ncnn,
+    "pytorch": _open_pytorch,
+    "pytorch_compiled": _open_pytorch,
+}

@@ -1,0 +1,227 @@
+"""The time a user waits, from a decoded picture to its label map, beside that of the network alone.
+
+The paper times the network up to its scores (NOTES, 'What is timed'). Before them a picture is normalised and resized,
+after them scores are brought to its size and the best class is taken. Here all is measured in turn, in one run, for
+every engine asked for:
+
+- `network`: the engine alone, from the normalised picture to the scores; the picture is resized for the paths inside;
+- `network_by_path`: the same from the paths' inputs, resized before; None where engine or file does not allow it;
+- `fast`: a `Segmenter`, from the picture's bytes to its label map;
+- `naive`: what is usually done: NumPy normalises, the engine scores, torch upsamples the scores and takes the argmax.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn.functional import avg_pool2d, interpolate, pad
+
+from lpsnet.deployment.latency import Comparison, Latency, compare
+from lpsnet.deployment.preparation import Picture
+from lpsnet.deployment.runtimes.session import Precision
+from lpsnet.deployment.segmenter import Segmenter
+from lpsnet.deployment.timing import PROTOCOLS, TimingProtocol, measure
+from lpsnet.model.network import Network
+from lpsnet.record import ModelRecord
+
+Labels = NDArray[np.uint8]
+Segment = Callable[[Picture], Labels]
+
+
+class Engine(NamedTuple):
+    """What computes the network: a name in `RUNTIMES`, and the arithmetic to ask for."""
+
+    runtime: str
+    precision: Precision = "f32"
+
+    def __str__(self) -> str:
+        return f"{self.runtime} {self.precision}"
+
+
+@dataclass(frozen=True, slots=True)
+class EndToEnd:
+    """What was measured with one engine; all latencies were taken in turn and may be compared.
+
+    Attributes:
+        engine: what was asked for.
+        protocol: how the segmenter makes label maps, see `Segmenter.protocol`.
+        network, network_by_path, fast, naive: see above.
+        agreement: pixels that have the same label in the fast and the naive way, in percent.
+    """
+
+    engine: Engine
+    protocol: dict[str, Any]
+    network: Latency
+    network_by_path: Latency | None
+    fast: Latency
+    naive: Latency
+    agreement: float
+
+    @property
+    def bare(self) -> Latency:
+        """The network alone, the faster of the two ways to feed it."""
+        both = [self.network, *([self.network_by_path] if self.network_by_path else [])]
+        return min(both, key=lambda latency: latency.median_ms)
+
+    @property
+    def overhead(self) -> Comparison:
+        """The fast way through, as a multiple of the bare network."""
+        return compare(self.fast, self.bare)
+
+    @property
+    def naive_overhead(self) -> Comparison:
+        """The naive way, as a multiple of the bare network."""
+        return compare(self.naive, self.bare)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values, without the samples."""
+        latencies = {
+            "network": self.network,
+            "network_by_path": self.network_by_path,
+            "fast": self.fast,
+            "naive": self.naive,
+        }
+        return {
+            **{
+                name: None if latency is None else latency.to_dict(samples=False) for name, latency in latencies.items()
+            },
+            "runtime": self.engine.runtime,
+            "precision": self.engine.precision,
+            "segmenter": self.protocol,
+            "bare_is": "network" if self.bare is self.network else "network_by_path",
+            "overhead": self.overhead.to_dict(),
+            "naive_overhead": self.naive_overhead.to_dict(),
+            "agreement_percent": self.agreement,
+        }
+
+
+def measure_end_to_end(
+    model: str | Path,
+    image: Picture,
+    *,
+    engines: Sequence[Engine] = (Engine("onnxruntime"),),
+    num_threads: int | None = None,
+    input_size: tuple[int, int] | None = None,
+    protocol: TimingProtocol = PROTOCOLS["quick"],
+    progress: Callable[[float], None] | None = None,
+) -> list[EndToEnd]:
+    """Time all ways with all engines in turn, in one run.
+
+    Args:
+        model: a model file or a bundled model's name.
+        image: H x W x 3 uint8 RGB.
+        engines: what to compute the network with.
+        num_threads: threads of every engine, of OpenCV and of torch; None leaves the choice to them.
+        input_size: (height, width) the network runs at; None for the record's, or else the picture's.
+        protocol: how long.
+        progress: told the part of the time that has passed, 0 to 1.
+
+    Returns:
+        What was measured, an item for each engine.
+
+    Raises:
+        ModelFileError: the file is not usable with an engine.
+    """
+    before = torch.get_num_threads()
+    if num_threads is not None:
+        torch.set_num_threads(num_threads)
+    try:
+        ways = [_Ways(str(model), image, engine, num_threads, input_size) for engine in engines]
+        calls = {f"{way.engine} {name}": call for way in ways for name, call in way.calls.items()}
+        latencies = measure(calls, protocol=protocol, progress=progress)
+        return [way.result(latencies) for way in ways]
+    finally:
+        torch.set_num_threads(before)
+
+
+class _Ways:
+    """The calls to time with one engine."""
+
+    def __init__(
+        self, model: str, image: Picture, engine: Engine, num_threads: int | None, size: tuple[int, int] | None
+    ) -> None:
+        asked: dict[str, Any] = {"runtime": engine.runtime, "precision": engine.precision, "num_threads": num_threads}
+        self.engine = engine
+        self._image = image
+        self._fast = Segmenter(model, input_size=size, **asked)
+        plain = Segmenter(model, input_size=size, path_inputs=False, **asked)
+        self._naive = naive_segmenter(plain.session.run, plain.record, input_size=plain.input_size)
+        whole = plain.prepare(image)
+        self.calls: dict[str, Callable[[], object]] = {
+            "network": lambda: plain.session.run(whole),
+            "fast": lambda: self._fast(image),
+            "naive": lambda: self._naive(image),
+        }
+        if self._fast.path_inputs:
+            inputs = self._fast.inputs(image)
+            self.calls["network_by_path"] = lambda: self._fast.session.run(*inputs)
+
+    def result(self, latencies: dict[str, Latency]) -> EndToEnd:
+        own = {name: latencies[f"{self.engine} {name}"] for name in self.calls}
+        return EndToEnd(
+            engine=self.engine,
+            protocol=self._fast.protocol,
+            network=own["network"],
+            network_by_path=own.get("network_by_path"),
+            fast=own["fast"],
+            naive=own["naive"],
+            agreement=100 * float((self._fast(self._image) == self._naive(self._image)).mean()),
+        )
+
+
+def reference_segmenter(network: Network, record: ModelRecord, *, input_size: tuple[int, int] | None = None) -> Segment:
+    """What every label map is measured by: the network in torch, fed and read in the naive way, all in float32.
+
+    Args:
+        network: in evaluation mode, on the CPU.
+        record, input_size: as for `naive_segmenter`.
+    """
+
+    def score(image: NDArray[np.float32]) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            scores: NDArray[np.float32] = network(torch.from_numpy(image)).numpy()
+        return scores
+
+    return naive_segmenter(score, record, input_size=input_size)
+
+
+def naive_segmenter(
+    score: Callable[[NDArray[np.float32]], NDArray[np.float32]],
+    record: ModelRecord,
+    *,
+    input_size: tuple[int, int] | None = None,
+) -> Segment:
+    """The usual way from H x W x 3 uint8 RGB to H x W labels: NumPy normalises, torch resizes picture and scores.
+
+    Args:
+        score: 1 x 3 x h x w float32, normalised, to 1 x K x h' x w' scores.
+        record: of the network; says how pictures are normalised and resized.
+        input_size: (h, w); None for the record's, or else the picture's own.
+    """
+    size = input_size or record.input_size
+    mean, std = (np.array(values, np.float32) for values in (record.normalisation.mean, record.normalisation.std))
+
+    def segment(image: Picture) -> Labels:
+        normalised = (image.astype(np.float32) / 255 - mean) / std
+        planes = torch.from_numpy(np.ascontiguousarray(normalised.transpose(2, 0, 1)))[None]
+        planes = _shrink_or_enlarge(planes, size or planes.shape[2:], align_corners=record.align_corners)
+        scores = torch.from_numpy(score(planes.numpy()))
+        upsampled = interpolate(scores, image.shape[:2], mode="bilinear", align_corners=record.align_corners)
+        labels: Labels = upsampled.argmax(1)[0].to(torch.uint8).numpy()
+        return labels
+
+    return segment
+
+
+def _shrink_or_enlarge(planes: torch.Tensor, size: Sequence[int], *, align_corners: bool) -> torch.Tensor:
+    """1 x 3 x H x W at another size, averaged before where it is halved or more, as `preparation` explains."""
+    if tuple(planes.shape[2:]) == tuple(size):
+        return planes
+    height, width = (source // target // 2 * 2 + 1 for source, target in zip(planes.shape[2:], size, strict=True))
+    around = (width // 2, width // 2, height // 2, height // 2)
+    averaged = avg_pool2d(pad(planes, around, mode="reflect"), (height, width), stride=1)
+    return interpolate(averaged, tuple(size), mode="bilinear", align_corners=align_corners)

@@ -1,0 +1,250 @@
+"""What inheritance costs and saves: children trained from their parent's weights, and the same ones from scratch.
+
+The paper trains every candidate of Algorithm 1 (line 21) from its beginning; nothing in it is inherited. Here a parent
+is trained once, and children that an operation of Table 1 makes of it are trained from random weights and from the
+parent's, each for several numbers of iterations. Every number is a run of its own, with a learning rate that falls to
+zero at its end, so that a short run is as good as that many iterations can be and not a long one cut off.
+
+A run that is finished leaves a file in OUT/results; started again, the study goes on with the runs that are missing.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import fmean
+from typing import Any, Literal
+
+from lpsnet.errors import RunError
+from lpsnet.expansion.candidates import CandidateTask, train_candidate
+from lpsnet.expansion.measurements import Failure
+from lpsnet.expansion.operations import Operation, SearchNetwork
+from lpsnet.files import write_text
+from lpsnet.training.recipe import Recipe
+from lpsnet.training.run import Status, TrainingRun
+from lpsnet.training.run_folder import RunFolder
+
+Start = Literal["scratch", "inherited"]
+Change = tuple[Operation, int]  # an operation and its step size k
+FLAT_POINTS = 0.5  # mIoU that a longer training must add, or the curve counts as flat
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One finished training.
+
+    Attributes:
+        start: what its weights were at first.
+        iterations: of the run.
+        seed: of its recipe.
+        miou: after it, percent.
+        at_start: before it, with the weights taken over, percent; None from scratch.
+        curve: (iteration, mIoU) at the evaluations within it, the last included.
+        seconds: it took, if it was not interrupted.
+        inherited: the report of what was taken over; None from scratch.
+        name: of its folder in OUT/runs.
+        settings: the training run, as JSON values.
+    """
+
+    start: Start
+    iterations: int
+    seed: int
+    miou: float
+    at_start: float | None
+    curve: tuple[tuple[int, float], ...]
+    seconds: float
+    inherited: dict[str, Any] | None
+    name: str
+    settings: dict[str, Any] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """All trainings of one child.
+
+    Attributes:
+        operation: as text, with its step size: `depth=0,0,0,1,1 x 3`.
+        child: the child's architecture.
+        parent_miou: of the trained parent, percent, mean over seeds.
+        runs: of this child.
+    """
+
+    operation: str
+    child: str
+    parent_miou: float
+    runs: tuple[Run, ...]
+
+    def curve(self, start: Start) -> list[tuple[int, float]]:
+        """(iterations of the run, mIoU after it, mean over seeds) with that start, shortest first."""
+        lengths = sorted({run.iterations for run in self.runs if run.start == start})
+        return [(length, fmean(self._mious(start, length))) for length in lengths]
+
+    def _mious(self, start: Start, iterations: int) -> list[float]:
+        return [run.miou for run in self.runs if (run.start, run.iterations) == (start, iterations)]
+
+    @property
+    def at_start(self) -> float | None:
+        """mIoU of the child with its parent's weights before any training, mean over seeds."""
+        found = {run.seed: run.at_start for run in self.runs if run.at_start is not None}
+        return fmean(found.values()) if found else None
+
+    @property
+    def flat(self) -> tuple[int, float]:
+        """Where the curve from scratch becomes flat: no longer run is better by more than `FLAT_POINTS`.
+
+        The longest run if the curve still rises there (`is_flat`).
+        """
+        curve = self.curve("scratch")
+        return next(point for point in curve if max(miou for _, miou in curve) - point[1] <= FLAT_POINTS)
+
+    @property
+    def is_flat(self) -> bool:
+        """Whether a longer run than `flat` is there to show that the curve rises no more."""
+        return self.flat[0] < self.curve("scratch")[-1][0]
+
+    @property
+    def reached(self) -> tuple[int, float] | None:
+        """The shortest inherited run that is as good as `flat`; None if no run is."""
+        return next((point for point in self.curve("inherited") if point[1] >= self.flat[1]), None)
+
+    @property
+    def share(self) -> float | None:
+        """The iterations of `reached` over those of `flat`."""
+        return None if self.reached is None else self.reached[0] / self.flat[0]
+
+
+def compare_inheritance(
+    parent: SearchNetwork,
+    changes: Sequence[Change],
+    *,
+    data: str,
+    recipe: Recipe,
+    parent_iterations: int,
+    scratch_iterations: Sequence[int],
+    inherited_iterations: Sequence[int],
+    out: Path,
+    seeds: Sequence[int] = (0,),
+    on_status: Callable[[str, Status], None] = lambda name, status: None,
+) -> list[Comparison]:
+    """Train a parent, and of every child both ways; see the top of this file.
+
+    Args:
+        parent: the network to start from.
+        changes: what is done to it, each on its own.
+        data: the data set, as `open_dataset` takes it; trained on "train", scored on "val".
+        recipe: of all runs, but for the number of iterations and the seed.
+        parent_iterations: of the parent's training.
+        scratch_iterations, inherited_iterations: of the children's, a run each.
+        out: folder for results and trainings.
+        seeds: every run is repeated with these; a child inherits from the parent of its own seed.
+        on_status: called with the name of the run after each of its iterations.
+
+    Raises:
+        RunError: `out` holds results of other settings, or a training diverged.
+        LpsnetError: the data or an operation cannot be used.
+    """
+    study = _Study(data, recipe, out, on_status)
+    parents = {seed: study.run(parent, "scratch", parent_iterations, seed) for seed in seeds}
+    parent_miou = fmean(run.miou for run in parents.values())
+    comparisons = []
+    for operation, step_size in changes:
+        child = operation.apply(parent, step_size)
+        runs = [study.run(child, "scratch", length, seed) for length in scratch_iterations for seed in seeds]
+        for length in inherited_iterations:
+            for seed in seeds:
+                runs.append(study.run(child, "inherited", length, seed, parent=parents[seed]))
+        architecture = str(child.design.architecture)
+        comparisons.append(Comparison(f"{operation} x {step_size}", architecture, parent_miou, tuple(runs)))
+    return comparisons
+
+
+@dataclass(frozen=True)
+class _Study:
+    data: str
+    recipe: Recipe
+    out: Path
+    on_status: Callable[[str, Status], None]
+
+    def run(
+        self, network: SearchNetwork, start: Start, iterations: int, seed: int, *, parent: Run | None = None
+    ) -> Run:
+        """The result of a run, from its file or by doing it; `parent` is the one it inherits from."""
+        name = f"{network.design.slug}-{start}-{iterations}-{seed}"
+        source = None
+        if parent is not None:
+            name += f"-from-{parent.name}"
+            source = RunFolder(self.out / "runs" / parent.name).model
+        path = self.out / "results" / f"{name}.json"
+        task = self._task(network, iterations, seed, self.out / "runs" / name, source)
+        if path.exists():
+            return _read(path, task.run.settings())
+        done = self._do(name, start, task)
+        write_text(path, json.dumps(asdict(done), indent=2) + "\n")
+        return done
+
+    def _do(self, name: str, start: Start, task: CandidateTask) -> Run:
+        trained = train_candidate(task, on_status=lambda status: self.on_status(name, status))
+        if isinstance(trained.outcome, Failure):
+            raise RunError(f"the run {name} has no score: {trained.outcome.reason}")
+        assert task.run.recipe.iterations is not None
+        inherited, seconds = trained.details["inherited"], trained.details["seconds"]
+        assert inherited is None or isinstance(inherited, dict)
+        assert isinstance(seconds, float)
+        return Run(
+            start=start,
+            iterations=task.run.recipe.iterations,
+            seed=task.run.recipe.seed,
+            miou=trained.outcome.miou,
+            at_start=trained.outcome.at_start,
+            curve=tuple(_curve(RunFolder(task.folder))),
+            seconds=seconds,
+            inherited=inherited,
+            name=name,
+            settings=task.run.settings(),
+        )
+
+    def _task(
+        self, network: SearchNetwork, iterations: int, seed: int, folder: Path, source: Path | None
+    ) -> CandidateTask:
+        recipe = self.recipe.with_overrides({"iterations": iterations, "seed": seed})
+        run = TrainingRun(self.data, network.design.architecture, recipe, block=network.block)
+        return CandidateTask(network.design, run, "val", folder, source)
+
+
+def comparison_table(comparisons: Sequence[Comparison]) -> str:
+    """The comparisons in Markdown, a row each; a score with * is still rising at the longest training from scratch."""
+    header = ["Operation", "Parent", "At start", "From scratch", "Inherited", "Share of iterations"]
+    rows = [header, ["---"] * len(header)]
+    for each in comparisons:
+        at_start = "-" if each.at_start is None else f"{each.at_start:.1f}"
+        flat = _point(each.flat) + ("" if each.is_flat else "*")
+        reached = f"best {_point(max(each.curve('inherited'), key=lambda point: point[1]))}"
+        if each.reached is not None:
+            reached = _point(each.reached)
+        share = "-" if each.share is None else f"{each.share:.2f}"
+        rows.append([each.operation, f"{each.parent_miou:.1f}", at_start, flat, reached, share])
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
+
+
+def _point(point: tuple[int, float]) -> str:
+    return f"{point[1]:.1f} at {point[0]}"
+
+
+def _curve(folder: RunFolder) -> Iterator[tuple[int, float]]:
+    return ((int(line["iteration"]), float(line["miou"])) for line in folder.read_evaluations())
+
+
+def _read(path: Path, settings: dict[str, Any]) -> Run:
+    """The result in `path`, which is of a run with `settings`.
+
+    Raises:
+        RunError: it is none.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        found = Run(**{**values, "curve": tuple((int(step), float(miou)) for step, miou in values["curve"])})
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{path} is no result of this study: {error}; remove it to run it again") from None
+    if found.settings != json.loads(json.dumps(settings)):
+        raise RunError(f"{path} is the result of other settings; choose another folder, or remove {path.parent.parent}")
+    return found

@@ -1,0 +1,248 @@
+"""The training loop (Section 4.2): stochastic gradient descent, checkpoints, logs, evaluations, going on after a crash.
+
+One loop for every task, and for one CPU, one GPU or many machines (Accelerate distributes it). A run that is killed
+goes on from its last checkpoint as if nothing had happened: same samples, same learning rate, same momentum.
+"""
+
+import contextlib
+import platform
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Generic
+
+import accelerate
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+import lpsnet
+from lpsnet.deployment.machine import describe_machine
+from lpsnet.files import locked_folder
+from lpsnet.training.batches import Batches
+from lpsnet.training.precision import forward_type, make_accelerator
+from lpsnet.training.run import Status
+from lpsnet.training.run_folder import RunFolder
+from lpsnet.training.run_log import RunLog, Steps
+from lpsnet.training.state import MovingAverage, TrainingState
+from lpsnet.training.step import global_mean, normalise, set_training_mode
+from lpsnet.training.task import Details, Score, Task, Weights
+
+CHECKPOINT_SECONDS = 300  # besides the checkpoint after every epoch, for epochs that take long
+
+
+def run_task(
+    build: Callable[[torch.device], Task[Details]],
+    settings: Mapping[str, Any],
+    out: Path,
+    *,
+    defaults: Mapping[str, Any],
+    resume: bool,
+    on_status: Callable[[Status], None],
+    on_message: Callable[[str], None],
+    tensorboard: bool,
+) -> Score[Details] | None:
+    """Run a task in `out`, or what is left of it, and leave its model there.
+
+    Args:
+        build: makes the task for a device.
+        settings, defaults: see `RunFolder.check`.
+        out, resume, on_status, on_message, tensorboard: see `trainer.train`.
+
+    Returns:
+        The model's score; None if there is none, and in all processes but the main one.
+    """
+    accelerator = make_accelerator()
+    folder = RunFolder(out)
+    with contextlib.ExitStack() as stack:
+        if accelerator.is_main_process:
+            stack.enter_context(locked_folder(out))
+            folder.check(settings, defaults=defaults, resume=resume)
+        task = build(accelerator.device)
+        if accelerator.is_main_process:
+            folder.begin(settings)
+        log = RunLog(folder, tensorboard=tensorboard) if accelerator.is_main_process else None
+        loop = Loop(task, accelerator, folder=folder, log=log, on_status=on_status)
+        if resume and folder.state.exists():
+            loop.go_on()
+        elif accelerator.is_main_process and task.opening:
+            on_message(task.opening)
+        return loop.finish()
+
+
+class Loop(Generic[Details]):
+    """One process's share of a run.
+
+    Args:
+        task: what is trained; its model is brought to the accelerator's device.
+        accelerator: this process among all.
+        folder: of the run.
+        log: None in all processes but the main one.
+        on_status: see `trainer.train`.
+    """
+
+    def __init__(
+        self,
+        task: Task[Details],
+        accelerator: Accelerator,
+        *,
+        folder: RunFolder,
+        log: RunLog | None = None,
+        on_status: Callable[[Status], None] = lambda status: None,
+    ) -> None:
+        self.task, self.folder, self.accelerator, self.log, self.on_status = task, folder, accelerator, log, on_status
+        self.recipe = task.recipe
+        self.num_iterations = self.recipe.num_iterations(len(task.pictures))
+        self.type = forward_type(self.recipe, accelerator.device)
+        task.model.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.state = self._build_state()
+        self.pace = Steps(batch_size=self.recipe.batch_size, allow_infinite=self.state.scaler.is_enabled())
+
+    def _build_state(self) -> TrainingState:
+        recipe, model = self.recipe, self.task.model
+        learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        decayed = [p for p in learning if recipe.decay_norm or p.ndim > 1]
+        others = [p for p in learning if not (recipe.decay_norm or p.ndim > 1)]
+        optimiser = torch.optim.SGD(
+            [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}],
+            lr=recipe.learning_rate,
+            momentum=recipe.momentum,
+        )
+        average = MovingAverage.of(model, recipe.ema_decay) if recipe.ema_decay else None
+        scaler = torch.amp.GradScaler(self.accelerator.device.type, enabled=self.type == torch.float16)
+        return TrainingState(model, optimiser, average, scaler)
+
+    def go_on(self) -> None:
+        """Take over the folder's checkpoint."""
+        self.state.restore(self.folder.state)
+        if self.accelerator.is_main_process:
+            self.folder.rewind_logs(self.state.iteration, num_iterations=self.num_iterations)
+
+    def finish(self) -> Score[Details] | None:
+        """Run the iterations that are left, then evaluate and write the model."""
+        self.pace.restart()
+        with contextlib.closing(self.steps()) as steps:
+            for loss, learning_rate in steps:
+                self.pace.add(self.state.iteration, loss, learning_rate)
+                self._after_step(self.state.iteration)
+        self.accelerator.wait_for_everyone()
+        score = None
+        if self.log is not None:
+            score = self._evaluate(self.log)
+            self.task.deliver(self._weights(), self.folder.model, self._facts(), score)
+            self.log.close()
+        self.accelerator.wait_for_everyone()
+        return score
+
+    def steps(self) -> Generator[tuple[Tensor, float], None, None]:
+        """The steps that are left, each done when it is asked for: its loss, a scalar, and its learning rate."""
+        model = self._distributed(self.task.model)
+        set_training_mode(model, freeze_batch_norm=self.recipe.freeze_batch_norm)
+        for images, targets in self._batches():
+            learning_rate = self.recipe.learning_rate_at(self.state.iteration, self.num_iterations)
+            loss = self._step(model, images, targets, learning_rate)
+            self.state.iteration += 1
+            yield loss, learning_rate
+
+    def _after_step(self, done: int) -> None:
+        """Tell how it goes; at a checkpoint make sure of it first."""
+        last = done == self.num_iterations
+        checkpoint = last or self._is_epoch_end(done) or self.pace.seconds > CHECKPOINT_SECONDS
+        steps = self.pace.read(everything=checkpoint)
+        message = "" if last or not self._evaluation_is_due(done) else self._evaluation_message()
+        if self.log is not None:
+            self.log.add(steps, flush=checkpoint)
+            if checkpoint:
+                self.state.save(self.folder.state)
+            for step in steps:
+                self.on_status(Status(step[0], self.num_iterations, *step[1:], message if step is steps[-1] else ""))
+        if checkpoint:
+            self.pace.restart()
+
+    def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        recipe, accelerator = self.recipe, self.accelerator
+        batches = Batches(
+            self.task.pictures,
+            self.task.augmentation,
+            recipe.batch_size,
+            recipe.seed,
+            recipe.num_workers,
+            recipe.cache_mib * 2**20,
+            accelerator.process_index,
+            accelerator.num_processes,
+        )
+        return batches.starting_at(self.state.iteration, self.num_iterations)
+
+    def _distributed(self, model: nn.Module) -> nn.Module:
+        if self.accelerator.num_processes == 1:
+            return model
+        if self.accelerator.device.type == "cuda" and not self.recipe.freeze_batch_norm:
+            nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+        wrapped: nn.Module = self.accelerator.prepare_model(model)
+        return wrapped
+
+    def _step(self, model: nn.Module, images: Tensor, targets: Tensor, learning_rate: float) -> Tensor:
+        """One optimiser step; the loss, averaged over what is labelled in all processes."""
+        optimiser, scaler, device = self.state.optimiser, self.state.scaler, self.accelerator.device
+        for group in optimiser.param_groups:
+            group["lr"] = learning_rate
+        with torch.autocast(device.type, self.type, enabled=self.type != torch.float32):
+            outputs = model(normalise(images.to(device), self.task.normalisation))
+        loss = global_mean(*self.task.loss(outputs, targets.to(device)), self.accelerator)
+        optimiser.zero_grad(set_to_none=True)
+        scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        scaler.step(optimiser)
+        scaler.update()
+        if self.state.average is not None:
+            self.state.average.update(self.task.model, self.state.iteration)
+        mean: Tensor = self.accelerator.reduce(loss.detach(), "mean")
+        return mean
+
+    def _epoch(self, iteration: int) -> int:
+        return iteration * self.recipe.batch_size // len(self.task.pictures)
+
+    def _is_epoch_end(self, iteration: int) -> bool:
+        return self._epoch(iteration) > self._epoch(iteration - 1)
+
+    def _evaluation_is_due(self, iteration: int) -> bool:
+        every = self.recipe.evaluate_every
+        return bool(every) and self._is_epoch_end(iteration) and self._epoch(iteration) % every == 0
+
+    def _evaluation_message(self) -> str:
+        """Evaluate, and say how it went."""
+        score = None if self.log is None else self._evaluate(self.log)
+        self.accelerator.wait_for_everyone()
+        return "" if score is None else f"epoch {self._epoch(self.state.iteration)}: {score.headline}"
+
+    def _evaluate(self, log: RunLog) -> Score[Details] | None:
+        score = self.task.evaluate(self._weights())
+        if score is not None:
+            log.add_score(score, self.state.iteration)
+        return score
+
+    def _weights(self) -> Weights:
+        """What is evaluated and delivered: the average, if there is one."""
+        return self.state.average.values if self.state.average is not None else self.task.model.state_dict()
+
+    def _facts(self) -> dict[str, Any]:
+        return {
+            "num_pictures": len(self.task.pictures),
+            "iterations": self.state.iteration,
+            "num_processes": self.accelerator.num_processes,
+            "precision": str(self.type).removeprefix("torch."),
+            "machine": describe_machine().identity,
+            "versions": versions(),
+            "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        }
+
+
+def versions() -> Mapping[str, str]:
+    """Of what takes part in a training."""
+    return {
+        "lpsnet": lpsnet.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "accelerate": accelerate.__version__,
+        "numpy": np.__version__,
+    }

@@ -1,0 +1,186 @@
+"""The task of `lpsnet train`: a network learns to segment (Section 4.2)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+import lpsnet
+from lpsnet.data.datasets import Dataset, Split, open_dataset
+from lpsnet.data.labels import IGNORE_INDEX
+from lpsnet.data.transforms import Augmentation
+from lpsnet.deployment.model_file import read_record
+from lpsnet.errors import RunError
+from lpsnet.evaluation.evaluate import Evaluation, evaluate
+from lpsnet.model.building import empty_network, fill
+from lpsnet.model.checkpoint import Initialisation, initialise_from, save_checkpoint
+from lpsnet.model.network import Network, create_model
+from lpsnet.record import ModelRecord, Normalisation
+from lpsnet.training.initialisation import describe_initialisation
+from lpsnet.training.losses import Criterion, log_class_weights
+from lpsnet.training.network_segmenter import network_segmenter
+from lpsnet.training.recipe import Recipe
+from lpsnet.training.run import TrainingRun
+from lpsnet.training.task import Score, Weights
+
+
+@dataclass(frozen=True, eq=False)
+class Segmentation:
+    """See `Task`.
+
+    Attributes:
+        run: what is trained on what.
+        dataset: opened.
+        pictures: the split that is learnt from.
+        model: the network in training form.
+        initialisation: what it took from a checkpoint; None without one.
+        criterion: the loss.
+        device: that it all happens on.
+    """
+
+    run: TrainingRun
+    dataset: Dataset
+    pictures: Split
+    model: Network
+    initialisation: Initialisation | None
+    criterion: Criterion
+    device: torch.device
+
+    @classmethod
+    def of(cls, run: TrainingRun, device: torch.device) -> "Segmentation":
+        """Open the data and build the network and the loss.
+
+        Raises:
+            LpsnetError: the data or the checkpoint to start from cannot be used.
+        """
+        dataset = open_dataset(run.data)
+        pictures = dataset.split(run.split)
+        network, initialisation = _build_network(run, dataset.label_space.num_classes)
+        criterion = _build_criterion(run.recipe, pictures, network, device)
+        return cls(run, dataset, pictures, network, initialisation, criterion, device)
+
+    @property
+    def recipe(self) -> Recipe:
+        return self.run.recipe
+
+    @property
+    def augmentation(self) -> Augmentation:
+        return self.run.recipe.augmentation
+
+    @property
+    def normalisation(self) -> Normalisation:
+        return Normalisation()
+
+    @property
+    def opening(self) -> str:
+        if self.initialisation is None or self.run.init is None:
+            return ""
+        return describe_initialisation(self.initialisation, self.run.init)
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        return self.criterion(outputs, targets)
+
+    def evaluate(self, weights: Weights) -> Score[Evaluation] | None:
+        """On the validation split; None if it is trained on, or there is none."""
+        if "val" not in self.dataset.splits or "val" in self.run.split.split("+"):
+            return None
+        segmenter = network_segmenter(self._delivered(weights), self._record(), device=self.device)
+        protocol = {"data": self.run.data, **segmenter.protocol}
+        evaluation = evaluate(segmenter, self.dataset.split("val"), protocol=protocol)
+        curves = {"miou": evaluation.miou}
+        return Score(f"{evaluation.miou:.2f} mIoU on val", evaluation.summary(), curves, evaluation)
+
+    def deliver(self, weights: Weights, path: Path, facts: Mapping[str, Any], score: Score[Evaluation] | None) -> None:
+        training = {**self.run.settings(), **self._initialisation_record(), **facts}
+        scores = {} if score is None else {"val": dict(score.figures)}
+        record = self._record().model_copy(update={"training": training, "scores": scores})
+        save_checkpoint(self._delivered(weights), path, record=record)
+
+    def _delivered(self, weights: Weights) -> Network:
+        """A network with these weights, which it shares, in eval mode."""
+        network = empty_network(
+            self.run.architecture,
+            num_classes=self.model.num_classes,
+            block=self.run.block,
+            interaction=self.run.interaction,
+            form=self.recipe.form,
+            align_corners=self.model.align_corners,
+        )
+        return fill(network, weights)
+
+    def _record(self) -> ModelRecord:
+        return ModelRecord(
+            architecture=self.run.architecture,
+            block=self.run.block,
+            interaction=self.run.interaction,
+            form=self.recipe.form,
+            label_space=self.dataset.label_space,
+            normalisation=self.normalisation,
+            input_size=self.run.input_size or _picture_size(self.pictures),
+            align_corners=self.model.align_corners,
+            licence=self._licence(),
+            lpsnet_version=lpsnet.__version__,
+        )
+
+    def _licence(self) -> str:
+        """The terms of the data and of the weights the network started from, each once."""
+        inherited = read_record(self.run.init).licence if self.run.init else ""
+        return "; ".join(dict.fromkeys(filter(None, (*inherited.split("; "), self.dataset.terms))))
+
+    def _initialisation_record(self) -> dict[str, Any]:
+        if self.initialisation is None:
+            return {}
+        return {
+            "init_tensors_taken": len(self.initialisation.taken),
+            "init_tensors_skipped": dict(self.initialisation.skipped),
+        }
+
+
+def _build_network(run: TrainingRun, num_classes: int) -> tuple[Network, Initialisation | None]:
+    torch.manual_seed(run.recipe.seed)
+    network = create_model(
+        run.architecture,
+        num_classes=num_classes,
+        block=run.block,
+        interaction=run.interaction,
+        form=run.recipe.form,
+    )
+    initialisation = initialise_from(network, run.init) if run.init else None
+    if initialisation is not None and not initialisation.taken:
+        raise RunError(f"{run.init} has no tensor that fits this network, {run.architecture}")
+    return network, initialisation
+
+
+def _build_criterion(recipe: Recipe, pictures: Split, network: Network, device: torch.device) -> Criterion:
+    weights = None
+    if recipe.class_weights == "log":
+        counts = count_pixels(pictures, network.num_classes)
+        weights = torch.from_numpy(log_class_weights(counts)).to(device)
+    return Criterion(
+        kind=recipe.loss,
+        class_weights=weights,
+        stride=recipe.loss_stride,
+        align_corners=network.align_corners,
+        label_smoothing=recipe.label_smoothing,
+        ohem_threshold=recipe.ohem_threshold,
+        ohem_min_kept=recipe.ohem_min_kept,
+    )
+
+
+def count_pixels(split: Split, num_classes: int) -> NDArray[np.int64]:
+    """Labelled pixels of each class in a split, K int64."""
+    counts = np.zeros(IGNORE_INDEX + 1, np.int64)
+    for index in range(len(split)):
+        counts += np.bincount(split.labels(index).ravel(), minlength=IGNORE_INDEX + 1)
+    assert counts[num_classes:IGNORE_INDEX].sum() == 0, "label maps hold class ids or IGNORE_INDEX alone"
+    return counts[:num_classes]
+
+
+def _picture_size(pictures: Split) -> tuple[int, int]:
+    height, width = pictures.image(0).shape[:2]
+    return height, width

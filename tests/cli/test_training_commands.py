@@ -1,0 +1,161 @@
+"""`pretrain`, what `train --init` says, the options of `evaluate`, and the lines of progress."""
+
+import json
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import pytest
+
+import lpsnet.cli.training as commands
+from lpsnet.cli import main
+from lpsnet.data.datasets import open_dataset
+from lpsnet.deployment.segmenter import Segmenter
+from lpsnet.training.run import Status
+
+SCENES = "scenes:size=48x64,num_train=4,num_val=2"
+ARCH = "B=1,1,1,1,1;C=4,4,8,8,8;R=1,1/2"
+SETTINGS = ("batch_size=2", "crop_size=48x64", "num_workers=1", "precision=f32", "warmup_iterations=0")
+
+
+class Result(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    def run(*words: object) -> Result:
+        monkeypatch.setattr(sys, "argv", ["lpsnet", *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return Result(int(ended.value.code or 0), *capsys.readouterr())
+
+    return run
+
+
+def settings(*more: str) -> list[str]:
+    return [word for setting in (*SETTINGS, *more) for word in ("--set", setting)]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    for name in ("cat", "dog"):
+        (tmp_path / "pictures" / name).mkdir(parents=True)
+        for number in range(4):
+            path = tmp_path / "pictures" / name / f"{number}.png"
+            cv2.imwrite(str(path), rng.integers(0, 256, (50, 60, 3), dtype=np.uint8))
+    return tmp_path / "pictures"
+
+
+def test_pretraining_is_where_a_training_starts(run, folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "pre"
+    first = run(
+        *("pretrain", "--data", folder, "--arch", ARCH, "--recipe", "pictures_small", "--out", out),
+        *settings("epochs=1", "val_share=0.25"),
+    )
+    assert first.code == 0, first.err
+    assert "2 classes, 6 pictures to train on, 2 to score" in first.err
+    assert "% top-1" in first.out
+    assert f"--init {out / 'model.safetensors'}" in first.out
+    second = run(
+        *("train", "--data", SCENES, "--arch", ARCH, "--recipe", "demo", "--init", out / "model.safetensors"),
+        *("--out", tmp_path / "run", *settings("iterations=1")),
+    )
+    assert second.code == 0, second.err
+    assert f"tensors taken from {out / 'model.safetensors'}, skipped: head (another class count)\n" in second.err
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from lpsnet.data.scenes import SCENES as SPACE
+    from lpsnet.model.checkpoint import default_record, save_checkpoint
+    from lpsnet.model.network import create_model
+
+    network = create_model(ARCH, num_classes=SPACE.num_classes).eval()
+    record = default_record(network, label_space=SPACE).model_copy(
+        update={"training": {"data": "scenes", "split": "train", "init": None, "recipe": {"name": "demo", "seed": 7}}}
+    )
+    path = tmp_path_factory.mktemp("model") / "model.safetensors"
+    save_checkpoint(network, path, record=record)
+    return path
+
+
+def test_evaluation_by_several_views_is_named_in_the_result(run, model: Path, tmp_path: Path) -> None:
+    words = ("evaluate", "--model", model, "--data", SCENES, "--json")
+    plain, averaged = tmp_path / "plain.json", tmp_path / "averaged.json"
+    assert run(*words, plain).code == 0
+    assert run(*words, averaged, "--flip", "--scales", "1,1.5", "--window", "48x48", "--stride", "24x24").code == 0
+    protocol = json.loads(plain.read_text())["protocol"]
+    assert (protocol["flip"], protocol["multi_scale"], protocol["sliding_window"]) == (False, False, False)
+    assert protocol["picture_sizes"] == [[48, 64]]
+    assert protocol["training"]["pretrained_from"] is None
+    assert protocol["training"]["seed"] == 7
+    protocol = json.loads(averaged.read_text())["protocol"]
+    assert (protocol["flip"], protocol["multi_scale"]) == (True, [1.0, 1.5])
+    assert protocol["sliding_window"] == {"size": [48, 48], "stride": [24, 24]}
+
+
+def test_predictions_are_saved_beside_the_scores(run, model: Path, tmp_path: Path) -> None:
+    result = run("evaluate", "--model", model, "--data", SCENES, "--save-predictions", tmp_path / "out", "--boundary")
+    assert result.code == 0
+    assert "Wrote 2 label maps" in result.out
+    assert "boundary IoU %" in result.out
+    val = open_dataset(SCENES).split("val")
+    for number, name in enumerate(val.names):
+        saved = cv2.imread(str(tmp_path / f"out/{name}.png"), cv2.IMREAD_UNCHANGED)
+        np.testing.assert_array_equal(saved, Segmenter(model)(val.image(number)))
+
+
+def test_pictures_without_labels_are_predicted_alone(run, model: Path, tmp_path: Path) -> None:
+    names = open_dataset(SCENES).label_space.names
+    (tmp_path / "images/test").mkdir(parents=True)
+    cv2.imwrite(str(tmp_path / "images/test/a.png"), np.zeros((48, 64, 3), np.uint8))
+    classes = "".join(f"  {i}: {name}\n" for i, name in enumerate(names))
+    description = f"names:\n{classes}images:\n  test: images/test\nmasks: {{}}\n"
+    (tmp_path / "data.yaml").write_text(description, encoding="utf-8")
+    words = ("evaluate", "--model", model, "--data", tmp_path / "data.yaml", "--split", "test")
+    result = run(*words, "--save-predictions", tmp_path / "out")
+    assert result.code == 0, result.err
+    assert "Not scored" in result.out
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.png"]
+    assert run(*words).code == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--label-ids"], "--save-predictions"),
+        (["--label-ids", "--save-predictions", "x"], "Cityscapes classes"),
+        (["--scales", "a"], "0.75,1,1.25"),
+        (["--scales", "0"], "scales lie between"),
+        (["--window", "48"], "HEIGHTxWIDTH"),
+        (["--stride", "48x48"], "give their size too"),
+    ],
+)
+def test_options_that_cannot_be(run, model: Path, options: list[str], message: str) -> None:
+    result = run("evaluate", "--model", model, "--data", SCENES, *options)
+    assert result.code == 2
+    assert message in result.err
+    assert result.err.count("\n") == 1
+
+
+def test_lines_of_progress_tell_the_time_that_is_left(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = iter([0.0, 60.0, 3600.0, 7000.0])
+    monkeypatch.setattr(commands.time, "monotonic", lambda: next(clock))
+    lines = commands._Lines()
+    for iteration in (1, 11, 101, 201):
+        lines(Status(iteration, 201, 0.5, 0.01, 2.0, "epoch 1: good" if iteration == 11 else ""))
+    assert capsys.readouterr().err.splitlines() == [
+        "1/201  loss 0.500  lr 0.0100  2.0 pictures/s",
+        "epoch 1: good",
+        "11/201  loss 0.500  lr 0.0100  2.0 pictures/s  19 min left",
+        "101/201  loss 0.500  lr 0.0100  2.0 pictures/s  1 h 0 min left",
+        "201/201  loss 0.500  lr 0.0100  2.0 pictures/s",
+    ]

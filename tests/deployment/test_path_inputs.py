@@ -1,0 +1,199 @@
+"""Sessions that take the paths' inputs in place of the picture, against the network in torch, which resizes itself."""
+
+import functools
+import platform
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxslim")
+
+from lpsnet.architecture import path_size  # noqa: E402
+from lpsnet.deployment.onnx_edit import EditError, OnnxModel  # noqa: E402
+from lpsnet.deployment.onnx_paths import split_at_paths  # noqa: E402
+from lpsnet.deployment.runtimes.session import PATH_RUNTIMES, Session, SessionOptions, open_session  # noqa: E402
+from lpsnet.errors import DataError, ModelFileError  # noqa: E402
+from lpsnet.export.onnx import in_half_precision, to_onnx  # noqa: E402
+from lpsnet.model.fusion import fuse  # noqa: E402
+from lpsnet.model.network import Network, create_model  # noqa: E402
+
+Size = tuple[int, int]
+
+FIXED = (75, 98)
+RATIOS = [("3/4", "1/4"), ("1", "1/4"), ("9/8", "1/2", "1/3"), ("1/2",)]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network, and a file of it for any size or for `FIXED`."""
+
+    net: Network
+    path: Path
+    size: Size | None
+
+    @property
+    def ratios(self) -> tuple[Fraction, ...]:
+        return self.net.architecture.ratios
+
+    def open(self, runtime: str, **options: Any) -> Session:
+        return open_session(runtime, SessionOptions(self.path, num_threads=1, path_ratios=self.ratios, **options))
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Case]:
+    """Exports every case once, for all engines."""
+    return functools.cache(lambda ratios, size: _export(tmp_path_factory.mktemp("case"), ratios, size))
+
+
+def _export(folder: Path, ratios: tuple[str, ...], size: Size | None, **choices: Any) -> Case:
+    torch.manual_seed(1)
+    arch = f"B=1,1,1,1,1;C=4,6,8,8,8;R={','.join(ratios)}"
+    net = create_model(arch, num_classes=5, **choices).eval()
+    onnx.save(to_onnx(fuse(net), size=size), folder / "m.onnx")
+    return Case(net, folder / "m.onnx", size)
+
+
+@pytest.fixture(scope="module", params=[None, FIXED], ids=["any size", "one size"])
+def case(request: pytest.FixtureRequest, exported: Callable[..., Case]) -> Case:
+    return exported(RATIOS[0], request.param)
+
+
+def _picture(size: Size, *, number: int = 1, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal((number, 3, *size), np.float32)
+
+
+def _inputs(net: Network, picture: np.ndarray) -> list[np.ndarray]:
+    """The picture at every path's size, by torch in float64."""
+    resize, planes = torch.nn.functional.interpolate, torch.from_numpy(picture).double()
+    sizes = [path_size(picture.shape[2:], ratio) for ratio in net.architecture.ratios]
+    resized = (resize(planes, size, mode="bilinear", align_corners=net.align_corners) for size in sizes)
+    return [each.float().numpy() for each in resized]
+
+
+@torch.inference_mode()
+def _difference(net: Network, session: Session, picture: np.ndarray) -> float:
+    expected = deepcopy(net).double()(torch.from_numpy(picture).double()).numpy()
+    scores = session.run(*_inputs(net, picture))
+    assert scores.shape == expected.shape
+    return float(np.abs(scores - expected).max() / np.ptp(expected))
+
+
+@pytest.mark.parametrize("runtime", PATH_RUNTIMES)
+@pytest.mark.parametrize("size", [None, FIXED], ids=["any size", "one size"])
+@pytest.mark.parametrize("ratios", RATIOS, ids=",".join)
+def test_scores_are_those_of_the_network(
+    exported: Callable[..., Case], ratios: tuple[str, ...], size: Size | None, runtime: str
+) -> None:
+    pytest.importorskip(runtime)
+    case = exported(ratios, size)
+    session = case.open(runtime)
+    for picture_size in [size] if size else [(64, 96), (61, 131)]:
+        assert _difference(case.net, session, _picture(picture_size)) < 1e-5
+
+
+@pytest.mark.parametrize("runtime", PATH_RUNTIMES)
+def test_interactions_and_the_other_convention_make_no_difference(tmp_path: Path, runtime: str) -> None:
+    pytest.importorskip(runtime)
+    case = _export(tmp_path, ("1", "1/3"), None, interaction="attention_b", align_corners=False)
+    assert _difference(case.net, case.open(runtime), _picture((65, 99))) < 1e-5
+
+
+@pytest.mark.parametrize("runtime", PATH_RUNTIMES)
+def test_a_size_is_compiled_for_and_then_kept_to(case: Case, runtime: str) -> None:
+    pytest.importorskip(runtime)
+    session = case.open(runtime, input_size=FIXED)
+    assert _difference(case.net, session, _picture(FIXED)) < 1e-5
+    assert _difference(case.net, session, _picture(FIXED, number=3)) < 1e-5
+    with pytest.raises(DataError, match="takes float32"):
+        session.run(*_inputs(case.net, _picture((64, 98))))
+    if case.size is not None:
+        with pytest.raises(ModelFileError, match=r"cannot take its paths' inputs: it is for .*75.*, not for \(64"):
+            case.open(runtime, input_size=(64, 98))
+
+
+@pytest.mark.parametrize("runtime", PATH_RUNTIMES)
+def test_threads_may_share_a_session(case: Case, runtime: str) -> None:
+    pytest.importorskip(runtime)
+    session = case.open(runtime)
+    batches = [_inputs(case.net, _picture(case.size or (40 + seed, 60), seed=seed)) for seed in range(8)]
+    alone = [session.run(*batch) for batch in batches]
+    with ThreadPoolExecutor(4) as pool:
+        for scores, expected in zip(pool.map(lambda batch: session.run(*batch), batches), alone, strict=True):
+            np.testing.assert_array_equal(scores, expected)
+
+
+@pytest.mark.parametrize("runtime", PATH_RUNTIMES)
+@pytest.mark.parametrize("ratios", [("1",), ("3/4",), ("3/4", "1/2"), ("1", "3/4", "1/4")], ids=",".join)
+def test_other_paths_than_the_files_are_refused(case: Case, runtime: str, ratios: tuple[str, ...]) -> None:
+    pytest.importorskip(runtime)
+    options = SessionOptions(case.path, path_ratios=tuple(map(Fraction, ratios)))
+    with pytest.raises(ModelFileError, match="cannot take its paths' inputs") as caught:
+        open_session(runtime, options)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_network_whose_one_path_takes_the_picture_has_nothing_to_split(tmp_path: Path) -> None:
+    case = _export(tmp_path, ("1",), None)
+    for runtime in PATH_RUNTIMES:
+        pytest.importorskip(runtime)
+        with pytest.raises(ModelFileError, match="cannot take its paths' inputs"):
+            case.open(runtime)
+
+
+def test_engines_that_take_whole_pictures_say_so(case: Case) -> None:
+    with pytest.raises(ModelFileError, match="takes whole pictures; onnxruntime, openvino take paths' inputs"):
+        case.open("ncnn")
+
+
+def test_an_openvino_model_is_split_like_its_onnx_file(case: Case, tmp_path: Path) -> None:
+    openvino = pytest.importorskip("openvino")
+    model = openvino.convert_model(case.path)
+    openvino.save_model(model, tmp_path / "m.xml", compress_to_fp16=False)
+    session = Case(case.net, tmp_path / "m.xml", case.size).open("openvino")
+    assert _difference(case.net, session, _picture(FIXED)) < 1e-5
+
+
+def test_a_quantised_file_may_quantise_the_picture_first() -> None:
+    """image -> int8 -> Resize -> result, and the path of ratio 1, which is added."""
+    make = onnx.helper.make_node
+    sizes = {"sizes": np.array([1, 3, 8, 16]), "scale": np.float32(0.5), "back": np.array([1, 3, 16, 32])}
+    resize = {"mode": "linear", "coordinate_transformation_mode": "align_corners"}
+    nodes = [
+        make("QuantizeLinear", ["image", "scale"], ["bytes"]),
+        make("DequantizeLinear", ["bytes", "scale"], ["again"]),
+        make("Resize", ["again", "", "", "sizes"], ["small"], **resize),
+        make("Resize", ["small", "", "", "back"], ["large"], **resize),
+        make("Add", ["large", "again"], ["logits"]),
+    ]
+    values = [onnx.helper.make_tensor_value_info(name, 1, [1, 3, 16, 32]) for name in ("image", "logits")]
+    weights = [onnx.numpy_helper.from_array(value, name) for name, value in sizes.items()]
+    graph = onnx.helper.make_graph(nodes, "graph", values[:1], values[1:], weights)
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    split = split_at_paths(OnnxModel.read(model.SerializeToString()), [Fraction(1), Fraction(1, 2)], size=(16, 32))
+    assert [value.name for value in onnx.load_from_string(split).graph.input] == ["image", "small"]
+    with pytest.raises(EditError, match=r"resized to \[\(8, 16\)\]"):
+        split_at_paths(OnnxModel.read(model.SerializeToString()), [Fraction(1), Fraction(1, 4)], size=(16, 32))
+
+
+def test_a_file_in_f16_takes_what_it_would_have_made(tmp_path: Path) -> None:
+    """The path of ratio 1 takes float32 as before; the other f16, behind the cast that was in between."""
+    case = _export(tmp_path, ("1", "1/2"), None)
+    onnx.save(in_half_precision(onnx.load(case.path)), case.path)
+    split = split_at_paths(OnnxModel.read(case.path.read_bytes()), case.ratios, size=None)
+    elements = [value.type.tensor_type.elem_type for value in onnx.load_from_string(split).graph.input]
+    assert elements == [onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16]
+    session = case.open("onnxruntime", precision=_precision_of(case))
+    assert _difference(case.net, session, _picture((64, 96))) < 1e-2
+
+
+def _precision_of(case: Case) -> Any:
+    return "f16" if platform.machine() in ("aarch64", "arm64") else "f32"

@@ -1,0 +1,125 @@
+"""A candidate: what it starts from, what it scores, and that nothing of it is done twice."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from expansion_tiny import DATA, RECIPE, SIZE, START
+
+from lpsnet.data.datasets import open_dataset
+from lpsnet.deployment.model_file import read_record
+from lpsnet.deployment.segmenter import Segmenter
+from lpsnet.errors import RunError
+from lpsnet.evaluation.evaluate import evaluate
+from lpsnet.expansion import candidates
+from lpsnet.expansion.candidates import CandidateTask, train_candidate
+from lpsnet.expansion.measurements import Failure, Score
+from lpsnet.expansion.operations import Design, Operation
+from lpsnet.training.run import TrainingRun
+
+
+def task(design: Design, folder: Path, parent: Path | None = None, **changes: object) -> CandidateTask:
+    recipe = RECIPE.with_overrides({"iterations": 8, **changes})
+    run = TrainingRun(DATA, design.architecture, recipe, block=design.block, interaction="bilateral_b", input_size=SIZE)
+    return CandidateTask(design, run, "val", folder, parent, num_threads=1)
+
+
+def score(model: Path, split: str = "val") -> float:
+    """The mIoU of a checkpoint, by way of the file alone."""
+    segment = Segmenter(model)
+    return evaluate(segment, open_dataset(DATA).split(split)).miou
+
+
+@pytest.fixture(scope="module")
+def parent(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Score]:
+    folder = tmp_path_factory.mktemp("candidates") / "parent"
+    result = train_candidate(task(START.design, folder, iterations=40))
+    assert isinstance(result.outcome, Score)
+    return folder / "model.safetensors", result.outcome
+
+
+def test_the_first_has_no_start_and_the_score_of_its_file(parent: tuple[Path, Score]) -> None:
+    path, outcome = parent
+    assert outcome.at_start is None
+    assert outcome.miou == pytest.approx(score(path))
+    assert outcome.miou > 5, "it learns something"
+    assert read_record(path).input_size == SIZE
+
+
+@pytest.mark.parametrize("change", ["depth=0,0,0,1,1", "width=0,0,8,8,8"])
+def test_a_deeper_or_wider_child_starts_where_its_parent_is(
+    tmp_path: Path, parent: tuple[Path, Score], change: str
+) -> None:
+    design = Operation.parse(change).apply(START).design
+    result = train_candidate(task(design, tmp_path / "candidates" / "child", parent[0]))
+    assert isinstance(result.outcome, Score)
+    assert result.outcome.at_start == pytest.approx(parent[1].miou, abs=0.05), "the function is kept"
+    assert result.outcome.miou != result.outcome.at_start
+    assert result.details["model"] == "candidates/child/model.safetensors"
+    assert result.details["inherited"]["changes"] == [change.partition("=")[0]]
+    model = tmp_path / "candidates" / "child" / "model.safetensors"
+    assert result.outcome.miou == pytest.approx(score(model))
+    assert read_record(model).training["init_tensors_skipped"] == {}
+
+
+def test_a_child_of_another_block_starts_afresh_and_says_why(tmp_path: Path, parent: tuple[Path, Score]) -> None:
+    design = Operation.parse("block=ghost").apply(START).design
+    result = train_candidate(task(design, tmp_path, parent[0]))
+    assert isinstance(result.outcome, Score)
+    assert result.outcome.at_start is None
+    assert result.details["inherited"]["taken_over"] is False
+    assert "block" in result.details["inherited"]["why"]
+    assert read_record(tmp_path / "model.safetensors").block == "ghost"
+
+
+def test_asked_again_it_neither_starts_nor_trains_again(
+    tmp_path: Path, parent: tuple[Path, Score], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    design = Operation.parse("depth=0,0,0,1,1").apply(START).design
+    child = task(design, tmp_path, parent[0])
+    first = train_candidate(child)
+    start, log = ((tmp_path / name).read_bytes() for name in ("start.safetensors", "log.csv"))
+    monkeypatch.setattr(candidates, "inherit", None)
+    again = train_candidate(child, on_status=lambda status: pytest.fail("it trains again"))
+    assert again.outcome == first.outcome
+    assert (tmp_path / "start.safetensors").read_bytes() == start
+    assert (tmp_path / "log.csv").read_bytes() == log
+
+
+def test_the_same_task_gives_the_same_score(tmp_path: Path, parent: tuple[Path, Score]) -> None:
+    design = Operation.parse("resolution=0,1/4,0").apply(START).design
+    torch.manual_seed(1)
+    first = train_candidate(task(design, tmp_path / "a", parent[0])).outcome
+    torch.manual_seed(2)
+    assert train_candidate(task(design, tmp_path / "b", parent[0])).outcome == first
+
+
+def test_a_split_of_another_name(tmp_path: Path) -> None:
+    on_train = replace(task(START.design, tmp_path), val="train")
+    on_train = replace(on_train, run=replace(on_train.run, split="val"))
+    outcome = train_candidate(on_train).outcome
+    assert isinstance(outcome, Score)
+    assert outcome.miou == pytest.approx(score(tmp_path / "model.safetensors", "train"))
+
+
+def test_a_training_that_diverges_is_a_failure(tmp_path: Path) -> None:
+    outcome = train_candidate(task(START.design, tmp_path, learning_rate=1e9)).outcome
+    assert isinstance(outcome, Failure)
+    assert "no longer finite" in outcome.reason
+
+
+def test_too_little_memory_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def train(*args: object, **options: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB\nand more")
+
+    monkeypatch.setattr(candidates, "train", train)
+    outcome = train_candidate(task(START.design, tmp_path)).outcome
+    assert outcome == Failure("out of memory: CUDA out of memory. Tried to allocate 2 GiB")
+
+
+def test_what_the_user_can_mend_is_not_a_failure(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="is gone"):
+        train_candidate(task(START.design, tmp_path / "a", tmp_path / "no.safetensors"))
+    with pytest.raises(RunError, match="pre-trained"):
+        train_candidate(task(START.design, tmp_path / "b", init_required=True))

@@ -1,0 +1,163 @@
+"""Latency on this machine: what is measured is the design, in the order given, with the engine asked for."""
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from expansion_tiny import QUICK_TURN, SIZE
+
+from lpsnet.deployment.machine import describe_machine
+from lpsnet.deployment.runtimes.fake import Array, FakeSession
+from lpsnet.errors import ModelFileError, RunError
+from lpsnet.expansion import device_latency
+from lpsnet.expansion.device_latency import Target, ThisMachine
+from lpsnet.expansion.operations import Design, SearchNetwork
+
+TARGET = Target(SIZE, num_threads=1)
+SMALL = SearchNetwork((1, 1, 1, 1, 1), (4, 4, 4, 4, 4), ("1/2",)).design
+LARGE = SearchNetwork((1, 1, 1, 6, 6), (4, 8, 16, 64, 64), ("2",)).design
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device_latency, "TURN", QUICK_TURN)
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino", "pytorch"])
+def test_a_network_with_much_to_do_takes_longer(tmp_path: Path, runtime: str) -> None:
+    if runtime == "openvino":
+        pytest.importorskip("openvino")
+    machine = ThisMachine(replace(TARGET, runtime=runtime), tmp_path, num_classes=3)
+    passes = [machine.measure_pass([LARGE, SMALL]) for _ in range(3)]
+    slow, fast = map(min, zip(*passes, strict=True))  # whatever else the machine does only adds to the times
+    assert 0 < fast < slow
+
+
+def test_it_leaves_torch_as_it_was(tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    state = torch.get_rng_state()
+    ThisMachine(Target(SIZE, "pytorch", num_threads=2), tmp_path, num_classes=3).measure_pass([SMALL])
+    assert torch.get_num_threads() == 1
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+class Engine:
+    """Counts what is opened and run, in place of an engine."""
+
+    def __init__(self) -> None:
+        self.opened: list[str] = []
+        self.open: set[int] = set()
+        self.most_open = 0
+        self.seconds: dict[str, float] = {}
+
+    def open_session(self, runtime: str, options: object) -> FakeSession:
+        self.opened.append(options.path.name)
+        engine, name = self, options.path.read_text()
+
+        class Counted(FakeSession):
+            def __init__(self) -> None:
+                super().__init__(lambda image: engine.compute(name, image), runtime=runtime, num_threads=1)
+                engine.open.add(id(self))
+                engine.most_open = max(engine.most_open, len(engine.open))
+
+            def __del__(self) -> None:
+                engine.open.discard(id(self))
+
+        return Counted()
+
+    def compute(self, name: str, image: Array) -> Array:
+        time.sleep(self.seconds.get(name, 0))
+        return image
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch) -> Engine:
+    engine = Engine()
+    monkeypatch.setattr(device_latency, "open_session", engine.open_session)
+    monkeypatch.setitem(
+        device_latency._WRITERS,
+        "onnxruntime",
+        device_latency._Writer(".onnx", lambda net, path, size: path.write_text(str(net.architecture))),
+    )
+    return engine
+
+
+def _designs(count: int) -> list[Design]:
+    return [SearchNetwork((1, 1, 1, 1, 1 + i), (4, 4, 4, 4, 4), ("1/2",)).design for i in range(count)]
+
+
+def test_times_stand_in_the_order_asked_for(tmp_path: Path, engine: Engine) -> None:
+    designs = _designs(4)
+    engine.seconds = {str(design.architecture): 0.004 * number for number, design in enumerate(designs, start=1)}
+    machine = ThisMachine(TARGET, tmp_path, num_classes=3, max_open=2)
+    for order in (designs, designs[::-1], designs):  # every second pass goes backwards
+        times = dict(zip(order, machine.measure_pass(order), strict=True))
+        assert [times[design] for design in designs] == sorted(times.values())
+        for number, design in enumerate(designs, start=1):
+            assert times[design] >= 4 * number
+
+
+def test_sessions_stay_open_between_passes_up_to_a_bound(tmp_path: Path, engine: Engine) -> None:
+    machine = ThisMachine(TARGET, tmp_path, num_classes=3, max_open=3)
+    few, many = _designs(3), _designs(5)
+    for _ in range(3):
+        assert len(machine.measure_pass(few)) == 3
+    assert len(engine.opened) == 3
+    assert len(machine.measure_pass(many)) == 5
+    assert len(engine.opened) <= 3 + 5
+    assert engine.most_open <= 4, "the one that is opened, and three"
+    machine.release()
+    assert not engine.open
+
+
+def test_model_files_are_kept_up_to_a_bound_and_deleted_in_the_end(
+    tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device_latency, "MAX_FILES", 4)
+    folder = tmp_path / "latency"
+    ThisMachine(TARGET, folder, num_classes=3).measure_pass(_designs(6))
+    kept = sorted(folder.iterdir())
+    assert len(kept) == 4
+    other = ThisMachine(TARGET, folder, num_classes=3)
+    other.measure_pass(_designs(6)[-1:])
+    assert sorted(folder.iterdir()) == kept, "the file is there already"
+    other.clear()
+    assert not folder.exists()
+    other.clear()
+
+
+def test_a_file_is_for_one_design_size_and_number_of_classes(tmp_path: Path, engine: Engine) -> None:
+    for target, num_classes in ((TARGET, 3), (TARGET, 4), (replace(TARGET, size=(64, 64)), 3)):
+        ThisMachine(target, tmp_path, num_classes=num_classes).measure_pass([SMALL])
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_it_says_what_latencies_depend_on(tmp_path: Path) -> None:
+    import onnxruntime
+
+    assert ThisMachine(TARGET, tmp_path, num_classes=3).describe(SMALL) == {
+        "runtime": "onnxruntime",
+        "engine": f"onnxruntime {onnxruntime.__version__}",
+        "precision": "f32",
+        "num_threads": 1,
+        "size": [48, 64],
+        "machine": describe_machine().identity,
+    }
+
+
+def test_targets_that_cannot_be(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="'onnxruntimes'; did you mean 'onnxruntime'"):
+        Target(SIZE, "onnxruntimes")
+    with pytest.raises(RunError, match="int8 networks are made from trained ones"):
+        Target(SIZE, precision="int8")
+    with pytest.raises(RunError, match="from 32x32 up"):
+        Target((16, 64))
+    with pytest.raises(ModelFileError, match="unknown precision 'f64'"):
+        ThisMachine(replace(TARGET, precision="f64"), tmp_path, num_classes=3).describe(SMALL)
+
+
+def test_targets_in_a_line() -> None:
+    assert str(TARGET) == "onnxruntime, f32, 1 thread, 48x64"
+    assert str(Target((360, 480), "openvino", "bf16")) == "openvino, bf16, 360x480"

@@ -1,0 +1,110 @@
+"""`lpsnet expand` from the command line: everything is real, and tiny."""
+
+import json
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from expansion_tiny import DATA, QUICK_TURN
+
+from lpsnet.cli import main
+from lpsnet.expansion.events import LatencyPass, TrainingFinished
+from lpsnet.expansion.journal import read_journal
+from lpsnet.expansion.proxies import PROXIES, full_recipe, get_candidate_recipe
+from lpsnet.training.recipe import RECIPES
+
+OPTIONS = ("--data", DATA, "--recipe", "demo_proxy", "--start", "B=1,1,1,1,1;C=4,4,8,8,8;R=1", "--threads", 1)
+SETTINGS = ("iterations=4", "batch_size=2", "crop_size=48x64", "num_workers=1", "precision=f32")
+SMALL = ("--operations", "depth=0,0,0,1,1", "--operations", "resolution=0,1/4,0", "--max-step-size", 1)
+
+
+class Result(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    monkeypatch.setattr("lpsnet.expansion.device_latency.TURN", QUICK_TURN)
+
+    def run(*words: object) -> Result:
+        settings = [word for setting in SETTINGS for word in ("--set", setting)]
+        monkeypatch.setattr(sys, "argv", list(map(str, ["lpsnet", "expand", *OPTIONS, *settings, *words])))
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return Result(int(ended.value.code or 0), *capsys.readouterr())
+
+    return run
+
+
+def test_from_end_to_end_and_again(run, tmp_path: Path) -> None:
+    out = tmp_path / "x"
+    words = (*SMALL, "--steps", 1, "--budget-ms", 60_000, "--budget-ms", 0.000_1, "--out", out)
+    code, text, progress = run(*words, "--json", tmp_path / "x.json")
+    assert code == 0, progress
+    kept = json.loads((tmp_path / "x.json").read_text())
+    assert kept == json.loads((out / "family" / "family.json").read_text())
+    assert kept["choices"][0]["model"] is None
+    best = kept["choices"][1]
+    assert (out / "family" / best["model"]).exists()
+    assert f"Under 60000 ms: {best['model']}, {best['network']['miou']:.1f} mIoU at" in text
+    assert "Under 0.0001 ms: no trained network is this fast" in text
+    assert "Next: lpsnet train --data" in text
+    assert "--recipe demo --init" in text
+    assert "step 1 of 1: step sizes for 2 operations" in progress
+    events = read_journal(out / "journal.jsonl")
+    assert sum(isinstance(it, TrainingFinished) for it in events) == 3
+    assert {it.at_start is None for it in events if isinstance(it, TrainingFinished) and it.parent} == {False}
+    assert any(isinstance(it, LatencyPass) for it in events)
+
+    code, _, progress = run(*words)
+    assert code == 0, progress
+    assert "going on with" in progress
+    assert read_journal(out / "journal.jsonl") == events, "nothing is measured or trained again"
+
+    code, _, progress = run(*words[:-2], "--no-inherit", "--out", out)
+    assert code == 2
+    assert "inherit: true in the journal, false now" in progress
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--recipe", "camvid_prox"), "unknown recipe 'camvid_prox'; did you mean 'camvid_proxy'?"),
+        (("--runtime", "onnx"), "unknown runtime of an expansion 'onnx'"),
+        (("--precision", "int8"), "int8 networks are made from trained ones"),
+        (("--operations", "depth=1"), "an operation on the depth adds 5 whole numbers; got depth=1"),
+        (("--block", "conv"), "unknown block 'conv'"),
+        (("--start", "tinny"), "unknown architecture 'tinny'; did you mean 'tiny'?"),
+        (("--val", "train"), "so they are not trained on 'train' too"),
+        (("--budget-ms", "0"), "above 0; got 0"),
+        (("--executor", "slurm"), "unknown executor 'slurm'"),
+        (("--set", "epocs=3"), "unknown recipe setting 'epocs'; did you mean 'epochs'?"),
+        (("--size", "48"), "a size is HEIGHTxWIDTH"),
+    ],
+)
+def test_mistakes_get_one_line(run, tmp_path: Path, words: tuple[str, ...], says: str) -> None:
+    code, text, said = run(*words, "--out", tmp_path / "x")
+    assert (code, text) == (2, "")
+    assert says in said
+    assert said.count("\n") == 1
+    assert not (tmp_path / "x").exists()
+
+
+def test_proxies_are_recipes_made_cheaper() -> None:
+    for name, proxy in PROXIES.items():
+        assert name not in RECIPES
+        assert get_candidate_recipe(name) == proxy
+        full = RECIPES[full_recipe(name)]
+        assert _cost(proxy) < _cost(full) / 9
+        assert (proxy.learning_rate, proxy.loss, proxy.form) == (full.learning_rate, full.loss, full.form)
+        assert not proxy.init_required
+    assert full_recipe("demo") == "demo"
+    assert get_candidate_recipe("demo") == RECIPES["demo"]
+
+
+def _cost(recipe) -> float:
+    height, width = recipe.crop_size
+    return recipe.num_iterations(100 * recipe.batch_size) * recipe.batch_size * height * width

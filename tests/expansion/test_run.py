@@ -1,0 +1,430 @@
+"""A whole expansion: what it leaves, that it goes on where it was, and what it refuses."""
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import expansion_tiny
+import pytest
+from expansion_tiny import (
+    DATA,
+    NUM_CLASSES,
+    OPERATIONS,
+    PASSES,
+    QUICK_TURN,
+    RUN,
+    SIZE,
+    START,
+    TableDevice,
+    run_with_real_trainings,
+    train_in_no_time,
+    work,
+)
+
+from lpsnet.data.datasets import open_dataset
+from lpsnet.deployment.model_file import read_record
+from lpsnet.deployment.segmenter import Segmenter
+from lpsnet.errors import MissingDependencyError, RunError
+from lpsnet.evaluation.evaluate import evaluate
+from lpsnet.expansion.candidates import CandidateTask, train_candidate
+from lpsnet.expansion.delivery import Delivery
+from lpsnet.expansion.device_latency import Target
+from lpsnet.expansion.events import Event, Header, LatencyPass, StepDecided, TrainingFinished, TrainingStarted
+from lpsnet.expansion.executors import FakeExecutor, LocalPool
+from lpsnet.expansion.journal import open_journal, read_journal
+from lpsnet.expansion.measurements import Limits
+from lpsnet.expansion.operations import Design
+from lpsnet.expansion.run import JOURNAL, ExpansionRun, run_expansion
+from lpsnet.expansion.search import SearchOptions
+from lpsnet.model.complexity import complexity
+from lpsnet.training.recipe import get_recipe
+
+
+def quickly(run: ExpansionRun, out: Path, **options) -> Delivery:
+    """Everything but the training and the measuring is real."""
+    options = {"device": TableDevice(out), "train": train_in_no_time, "passes": PASSES, **options}
+    return run_expansion(run, out, **options)
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Delivery]:
+    out = tmp_path_factory.mktemp("quick")
+    return out, quickly(replace(RUN, budgets_ms=(30.0, 12.0, 0.5)), out)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of one step with real trainings."""
+    out = tmp_path_factory.mktemp("undisturbed")
+    run_with_real_trainings(out, num_steps=1)
+    return out
+
+
+@pytest.fixture
+def bare(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is exported or drawn, which takes longer than all the rest."""
+    monkeypatch.setattr("lpsnet.expansion.delivery.export_onnx", lambda net, path, **options: path.touch())
+    monkeypatch.setattr("lpsnet.expansion.run.draw_family", lambda path, delivery, **options: path.touch())
+
+
+def what_counts(out: Path) -> list[dict[str, object]]:
+    """All lines in order, but for times, and for trainings begun, which killed runs begin again."""
+    lines = [it.model_dump(exclude={"at"}) for it in _events(out) if not isinstance(it, TrainingStarted)]
+    for line in lines:
+        line.get("details", {}).pop("seconds", None)
+    return lines
+
+
+def _events(out: Path) -> list[Event]:
+    return read_journal(out / JOURNAL)
+
+
+def test_every_step_leaves_its_network(quick: tuple[Path, Delivery]) -> None:
+    out, delivery = quick
+    members = delivery.members
+    assert [member.step for member in members] == [0, 1, 2]
+    assert members[0].network == START
+    for number, member in enumerate(members):
+        for suffix in (".safetensors", ".onnx"):
+            record = read_record(out / "family" / f"step_{number}{suffix}")
+            assert record.architecture == member.design.architecture
+        assert record.input_size == SIZE
+        labels = Segmenter(delivery.model(member))(open_dataset(DATA).split("val").image(0))
+        assert labels.shape == SIZE
+    assert not list(out.glob("candidates/*/state.safetensors")), "what a finished training needed to go on is deleted"
+
+
+def test_networks_under_budgets(quick: tuple[Path, Delivery]) -> None:
+    delivery = quick[1]
+    steps = {step.number: step for step in delivery.found.steps}
+    trained = {delivery.members[0].design} | {it.design for step in steps.values() for it in step.candidates}
+    assert [choice.budget_ms for choice in delivery.choices] == [0.5, 12.0, 30.0]
+    none, *others = delivery.choices
+    assert (none.member, none.model) == (None, None)
+    assert str(none) == "0.5 ms: no trained network is this fast"
+    for choice in others:
+        assert choice.member.latency.median_ms <= choice.budget_ms
+        assert choice.member.design in trained
+        assert read_record(choice.model).architecture == choice.member.design.architecture
+        assert str(choice).startswith(
+            f"{choice.budget_ms:g} ms: {choice.model.name}, {choice.member.score.miou:.1f} mI"
+        )
+    assert delivery.best == others[-1].member
+
+
+@pytest.mark.usefixtures("bare")
+def test_nothing_above_the_largest_budget_is_grown(tmp_path: Path) -> None:
+    delivery = quickly(replace(RUN, budgets_ms=(2.0, 7.0)), tmp_path)
+    assert delivery.members[-1].latency.median_ms <= 7.0
+    assert any("limit 7 ms" in it.reason for step in delivery.found.steps for it in step.excluded)
+
+
+def test_the_tables_and_the_figure(quick: tuple[Path, Delivery]) -> None:
+    out, delivery = quick
+    page = (out / "family" / "table.md").read_text()
+    for member in delivery.members:
+        assert f"| {member.step} | {{{', '.join(map(str, member.network.blocks))}}}" in page
+    for text in (
+        "## Under a budget",
+        "- 0.5 ms: no",
+        "## Pareto front",
+        "## Step 1 takes ",
+        "## Step 2 ",
+        "| chosen |",
+    ):
+        assert text in page
+    kept = json.loads((out / "family" / "family.json").read_text())
+    assert kept == json.loads(json.dumps(delivery.to_dict()))
+    assert [row["step"] for row in kept["family"]] == [0, 1, 2]
+    assert [row["at_start"] for row in kept["family"]] == [None, 10.0, 10.0]
+    assert kept["choices"][0] == {"budget_ms": 0.5, "network": None, "model": None, "interval_reaches_above": False}
+    assert {row["operation"] for row in kept["steps"][0]["candidates"]} == set(map(str, OPERATIONS))
+    assert (out / "family" / "figure.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_front_is_of_all_trained_networks(quick: tuple[Path, Delivery]) -> None:
+    _, delivery = quick
+    front = [(it.latency.median_ms, it.score.miou) for it in delivery.front]
+    assert front == sorted(front)
+    assert [miou for _, miou in front] == sorted({miou for _, miou in front})
+    for member in delivery.members:
+        latency, miou = member.latency.median_ms, member.score.miou
+        assert (latency, miou) in front or any(x <= latency and y >= miou for x, y in front)
+
+
+def test_without_matplotlib_there_is_all_but_the_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def draw(*args: object, **options: object) -> None:
+        raise MissingDependencyError.for_extra("matplotlib", "report")
+
+    monkeypatch.setattr("lpsnet.expansion.run.draw_family", draw)
+    lines: list[str] = []
+    quickly(replace(RUN, options=SearchOptions(num_steps=0)), tmp_path, say=lines.append)
+    assert {path.name for path in (tmp_path / "family").iterdir()} == {
+        *("step_0.safetensors", "step_0.onnx", "family.json", "table.md")
+    }
+    assert any("pip install 'lpsnet[report]'" in line for line in lines)
+
+
+@pytest.mark.usefixtures("bare")
+def test_what_a_person_reads_meanwhile(tmp_path: Path) -> None:
+    lines: list[str] = []
+    quickly(replace(RUN, options=replace(RUN.options, num_steps=1)), tmp_path, say=lines.append)
+    text = "\n".join(lines)
+    for expected in (
+        "step 0: measuring and training the start, B={1, 1, 1, 1, 1}",
+        "step 1 of 1: step sizes for 3 operations",
+        "  measuring 4 networks in turn",
+        "  training 2 of 3: conv3x3;B=",
+        "  trained 2 of 3: conv3x3;B=",
+        "  1 left in this step, about 0 min",
+        "step 1 takes ",
+    ):
+        assert expected in text
+    again: list[str] = []
+    quickly(replace(RUN, options=replace(RUN.options, num_steps=2)), tmp_path, say=again.append)
+    assert again[0].startswith("going on with ")
+    assert "4 trainings, 1 steps done before" in again[0]
+    assert any("step 1 takes" in line and "1 more to go" in line for line in again)
+
+
+def test_a_finished_run_that_is_started_again_does_nothing(quick: tuple[Path, Delivery]) -> None:
+    out, delivery = quick
+    before = (out / JOURNAL).read_bytes()
+    files = {path: path.stat().st_mtime_ns for path in (out / "family").glob("step_*")}
+    device = TableDevice(out)
+    again = quickly(replace(RUN, budgets_ms=(30.0, 12.0, 0.5)), out, device=device, train=_never)
+    assert (out / JOURNAL).read_bytes() == before
+    assert {path: path.stat().st_mtime_ns for path in (out / "family").glob("step_*")} == files
+    assert device.calls == []
+    assert again == delivery
+
+
+def _never(task: CandidateTask):
+    pytest.fail("it trains again")
+
+
+@pytest.mark.usefixtures("bare")
+def test_more_steps_and_other_budgets_may_be_asked_for(tmp_path: Path) -> None:
+    one = quickly(replace(RUN, options=replace(RUN.options, num_steps=1)), tmp_path)
+    more = quickly(replace(RUN, budgets_ms=(1000.0,)), tmp_path)
+    assert [it.design for it in more.members[:2]] == [it.design for it in one.members]
+    assert len(more.members) == 3
+    trained = [it.design for it in _events(tmp_path) if isinstance(it, TrainingFinished)]
+    assert len(trained) == len(set(trained))
+
+
+@pytest.mark.usefixtures("bare")
+def test_the_executor_is_given_a_step_at_a_time_and_the_device_rests(tmp_path: Path) -> None:
+    fake, device = FakeExecutor(), TableDevice(tmp_path)
+    delivery = quickly(RUN, tmp_path, executor=fake, device=device)
+    assert [len(batch) for batch in fake.batches] == [1, 3, 3]
+    start, first, second = fake.batches
+    assert start[0].parent is None
+    for batch, parent in ((first, delivery.members[0]), (second, delivery.members[1])):
+        for task in batch:
+            assert read_record(task.parent).architecture == parent.design.architecture
+            assert task.run.architecture == task.design.architecture
+            assert task.run.input_size == SIZE
+    assert device.calls.count("release") == 3
+    assert all(device.calls[i - 1] == "measure" for i, call in enumerate(device.calls) if call == "release")
+
+
+@pytest.mark.usefixtures("bare")
+def test_without_inheritance_nothing_is_taken_over(tmp_path: Path) -> None:
+    fake = FakeExecutor()
+    run = replace(RUN, inherit=False, init=Path("weights.safetensors"), options=SearchOptions(num_steps=1))
+    quickly(run, tmp_path, executor=fake)
+    for task in (task for batch in fake.batches for task in batch):
+        assert (task.parent, task.run.init) == (None, Path("weights.safetensors"))
+
+
+@pytest.mark.usefixtures("bare")
+def test_a_limit_on_parameters(tmp_path: Path) -> None:
+    deeper = complexity(OPERATIONS[0].apply(START).design.architecture, num_classes=NUM_CLASSES).parameters
+    limited = replace(RUN.options, num_steps=1, limits=Limits(parameters=deeper))
+    step = quickly(replace(RUN, options=limited), tmp_path).found.steps[0]
+    assert {(it.operation, it.step_size) for it in step.candidates} >= {(OPERATIONS[0], 1)}
+    for it in step.candidates:
+        assert complexity(it.design.architecture, num_classes=NUM_CLASSES).parameters <= deeper
+    assert any(f"parameters, limit {deeper:,}" in it.reason for it in step.excluded)
+
+
+def test_the_journal_says_all_that_figures_depend_on(quick: tuple[Path, Delivery]) -> None:
+    header = _events(quick[0])[0]
+    assert isinstance(header, Header)
+    assert header.settings["device"] == {"engine": "a table", "machine": "a table", "size": list(SIZE)}
+    assert header.settings["data"] == DATA
+    assert header.settings["recipe"]["iterations"] == 24
+    for key in ("num_workers", "cache_mib", "evaluate_every"):
+        assert key not in header.settings["recipe"]
+    for key in ("split", "val", "start", "operations", "interaction", "inherit", "init"):
+        assert key in header.settings
+    assert not {"steps", "num_steps", "budgets_ms", "num_threads"} & set(header.settings)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"data": DATA + ",seed=1"}, "data: "),
+        (
+            {"recipe": RUN.recipe.with_overrides({"learning_rate": 0.5})},
+            "recipe.learning_rate: 0.05 in the journal, 0.5",
+        ),
+        ({"inherit": False}, "inherit: true in the journal, false now"),
+        ({"start": OPERATIONS[0].apply(START)}, "start: "),
+        ({"operations": OPERATIONS[:1]}, "operations: "),
+    ],
+)
+def test_a_journal_made_with_other_settings_is_refused(
+    quick: tuple[Path, Delivery], change: dict[str, object], says: str
+) -> None:
+    with pytest.raises(RunError, match="made with other settings") as refused:
+        quickly(replace(RUN, **change), quick[0])
+    assert says in str(refused.value)
+
+
+def test_a_journal_from_another_machine_is_not_mixed_in(quick: tuple[Path, Delivery]) -> None:
+    with pytest.raises(RunError, match=r'device.machine: "a table" in the journal, "another" now'):
+        quickly(RUN, quick[0], device=TableDevice(quick[0], machine="another"))
+
+
+def test_what_only_changes_the_pace_may_change(quick: tuple[Path, Delivery]) -> None:
+    out, delivery = quick
+    faster = RUN.recipe.with_overrides({"num_workers": 3, "cache_mib": 1})
+    run = replace(RUN, recipe=faster, num_threads=1, budgets_ms=(30.0, 12.0, 0.5))
+    assert quickly(run, out, train=_never) == delivery
+
+
+def test_one_process_at_a_time(tmp_path: Path) -> None:
+    locked = open_journal(tmp_path / JOURNAL, settings={}, lpsnet_version="0")
+    with locked, pytest.raises(RunError, match="already being written"):
+        quickly(RUN, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"split": "train+val"}, "are not trained on 'val' too"),
+        ({"val": "test"}, "unknown split 'test'"),
+        ({"budgets_ms": (5.0, 0.0)}, "above 0; got 0"),
+        ({"options": SearchOptions(limits=Limits(memory_mib=5))}, "memory is not possible"),
+        ({"recipe": get_recipe("paper_camvid")}, "starts from pre-trained weights"),
+    ],
+)
+def test_runs_that_cannot_be(tmp_path: Path, change: dict[str, object], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        quickly(replace(RUN, **change), tmp_path)
+    assert not list(tmp_path.iterdir()), "nothing is begun"
+
+
+def test_scores_are_those_of_the_files(undisturbed: Path) -> None:
+    val = open_dataset(DATA).split("val")
+    for event in _events(undisturbed):
+        if isinstance(event, StepDecided):
+            model = undisturbed / "family" / f"step_{event.number}.onnx"
+            assert evaluate(Segmenter(model), val).miou == pytest.approx(event.row.miou, abs=0.2)
+            assert event.row.at_start is not None
+
+
+def _start(out: Path, *, num_steps: int) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, expansion_tiny.__file__, out, str(num_steps)])
+
+
+def _in_the_middle(out: Path, number: int) -> bool:
+    """Whether at least that many candidates were begun, and the last of them has a checkpoint."""
+    states = list(out.glob("candidates/*/state.safetensors"))
+    return bool(states) and len(list(out.glob("candidates/*/run.json"))) >= number
+
+
+@pytest.mark.usefixtures("bare")
+def test_killed_in_the_middle_of_a_training_it_goes_on(tmp_path: Path, undisturbed: Path) -> None:
+    process = _start(tmp_path, num_steps=1)
+    while process.poll() is None and not _in_the_middle(tmp_path, 3):
+        time.sleep(0.0005)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    run_with_real_trainings(tmp_path, num_steps=1)
+    assert what_counts(tmp_path) == what_counts(undisturbed)
+
+
+@pytest.mark.slow
+def test_killed_ten_times_at_random_moments(tmp_path: Path) -> None:
+    undisturbed, out = tmp_path / "undisturbed", tmp_path / "killed"
+    run_with_real_trainings(undisturbed, num_steps=2)
+    dice = random.Random(20240301)
+    num_lines = len(_events(undisturbed))
+    for kill in range(10):
+        done = _num_lines(out)
+        until = done + dice.randint(0, max(1, (num_lines - done) // (12 - kill)))
+        process = _start(out, num_steps=2)
+        while _num_lines(out) < until and process.poll() is None:
+            time.sleep(0.0005)
+        time.sleep(dice.uniform(0, 0.6))
+        process.kill()
+        assert process.wait() == -signal.SIGKILL, "it ended before it was killed"
+    assert _start(out, num_steps=2).wait() == 0
+    assert what_counts(out) == what_counts(undisturbed)
+
+
+def _num_lines(out: Path) -> int:
+    path = out / JOURNAL
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+@pytest.mark.slow
+def test_in_processes_the_scores_are_the_same(tmp_path: Path, undisturbed: Path) -> None:
+    run = replace(RUN, options=replace(RUN.options, num_steps=1), num_threads=1)
+    run_expansion(run, tmp_path, device=TableDevice(tmp_path), executor=LocalPool(2), passes=PASSES)
+    first = {(it["design"], it["miou"]) for it in what_counts(tmp_path) if it["kind"] == "training"}
+    assert first <= {(it["design"], it["miou"]) for it in what_counts(undisturbed) if it["kind"] == "training"}
+    assert len(first) == 4
+
+
+@pytest.mark.usefixtures("bare")
+def test_on_this_machine_nothing_is_measured_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run with an engine, stopped before some of its trainings."""
+    monkeypatch.setattr("lpsnet.expansion.device_latency.TURN", QUICK_TURN)
+    run = replace(
+        RUN,
+        recipe=RUN.recipe.with_overrides({"iterations": 3}),
+        operations=OPERATIONS[:2],
+        options=SearchOptions(num_steps=1, max_step_size=1, max_effort=1),
+        target=Target(SIZE, num_threads=1),
+    )
+    for kill in (2, None):
+        try:
+            run_expansion(run, tmp_path, train=_Dying(kill), passes=(1, 2))
+        except KeyboardInterrupt:
+            continue
+    events = _events(tmp_path)
+    passes = [it.designs for it in events if isinstance(it, LatencyPass)]
+    assert max(map(passes.count, passes)) == 2
+    trained = [it.design for it in events if isinstance(it, TrainingFinished)]
+    assert len(trained) == len(set(trained)) == 3
+    assert not (tmp_path / "latency").exists()
+
+
+class _Dying:
+    """Trains, and dies before the training of this number in a run."""
+
+    def __init__(self, number: int | None) -> None:
+        self._left = number
+
+    def __call__(self, task: CandidateTask):
+        if self._left is not None:
+            self._left -= 1
+            if self._left == 0:
+                raise KeyboardInterrupt
+        return train_candidate(task)
+
+
+def test_the_table_of_latencies_is_worth_deciding_on() -> None:
+    designs: Sequence[Design] = [START.design, *(it.apply(START).design for it in OPERATIONS)]
+    times = [work(design) for design in designs]
+    assert len(set(times)) == len(times)

@@ -1,0 +1,121 @@
+"""The study of inheritance: what it concludes from given curves, and a run of it on a few tiny scenes."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from lpsnet.data.datasets import open_dataset
+from lpsnet.errors import RunError
+from lpsnet.evaluation.metrics import ConfusionMatrix
+from lpsnet.expansion.operations import Operation, SearchNetwork
+from lpsnet.model.checkpoint import load_checkpoint
+from lpsnet.studies.inheritance import Comparison, Run, Start, compare_inheritance, comparison_table
+from lpsnet.training.recipe import get_recipe
+
+DATA = "scenes:size=48x64,num_train=4,num_val=2"
+PARENT = SearchNetwork((1, 1, 1, 1, 1), (4, 4, 8, 8, 8), ("1", 0, 0))
+CHANGES = [(Operation("depth", (0, 0, 0, 1, 1)), 1), (Operation("resolution", (0, "1/8", 0)), 4)]
+RECIPE = get_recipe("demo").with_overrides(
+    {"iterations": 1, "batch_size": 2, "crop_size": (48, 64), "precision": "f32", "num_workers": 1}
+)
+
+
+def run(start: Start, iterations: int, miou: float, *, seed: int = 0, at_start: float | None = None) -> Run:
+    return Run(start, iterations, seed, miou, at_start, ((iterations, miou),), 1.0, None, "run", {})
+
+
+def test_flat_reached_and_share() -> None:
+    runs = (
+        run("scratch", 800, 60.0),
+        run("scratch", 200, 50.0),
+        run("scratch", 400, 59.6),  # 800 adds less than half a point
+        run("inherited", 50, 58.0, at_start=55.0),
+        run("inherited", 100, 59.5, seed=0, at_start=55.0),
+        run("inherited", 100, 59.9, seed=1, at_start=57.0),
+    )
+    comparison = Comparison("depth=0,0,0,1,1 x 1", "B=…", 55.0, runs)
+    assert comparison.curve("scratch") == [(200, 50.0), (400, 59.6), (800, 60.0)]
+    assert comparison.curve("inherited") == [(50, 58.0), (100, pytest.approx(59.7))]
+    assert (comparison.flat, comparison.is_flat) == ((400, 59.6), True)
+    assert comparison.reached == (100, pytest.approx(59.7))
+    assert comparison.share == 0.25
+    assert comparison.at_start == 56.0  # the mean over seeds, not over runs
+    assert comparison_table([comparison]).splitlines()[2] == (
+        "| depth=0,0,0,1,1 x 1 | 55.0 | 56.0 | 59.6 at 400 | 59.7 at 100 | 0.25 |"
+    )
+
+
+def test_a_curve_that_still_rises_is_marked() -> None:
+    runs = (run("scratch", 200, 50.0), run("scratch", 400, 52.0), run("inherited", 100, 51.0, at_start=45.0))
+    comparison = Comparison("width=0,0,0,32,32 x 1", "B=…", 45.0, runs)
+    assert (comparison.flat, comparison.is_flat) == ((400, 52.0), False)
+    assert (comparison.reached, comparison.share) == (None, None)
+    assert comparison_table([comparison]).splitlines()[2] == (
+        "| width=0,0,0,32,32 x 1 | 45.0 | 45.0 | 52.0 at 400* | best 51.0 at 100 | - |"
+    )
+
+
+def compare(out: Path, *, names: list[str] | None = None, **options: object) -> list[Comparison]:
+    given = {
+        "parent_iterations": 3,
+        "scratch_iterations": [2],
+        "inherited_iterations": [1],
+        "recipe": RECIPE,
+        **options,
+    }
+    seen = [] if names is None else names
+    return compare_inheritance(
+        PARENT, CHANGES, data=DATA, out=out, on_status=lambda name, status: seen.append(name), **given
+    )
+
+
+def test_a_study_is_run_once(tmp_path: Path) -> None:
+    first: list[str] = []
+    comparisons = compare(tmp_path, names=first)
+    assert [each.operation for each in comparisons] == ["depth=0,0,0,1,1 x 1", "resolution=0,1/8,0 x 4"]
+    assert [each.child for each in comparisons] == [
+        "B=1,1,1,2,2;C=4,4,8,8,8;R=1",
+        "B=1,1,1,1,1;C=4,4,8,8,8;R=1,1/2",
+    ]
+    assert [(it.start, it.iterations) for it in comparisons[0].runs] == [("scratch", 2), ("inherited", 1)]
+    assert len(first) == 3 + 2 * (2 + 1)
+    expected = parent_miou(tmp_path)
+    assert [each.parent_miou for each in comparisons] == pytest.approx([expected, expected])
+    inherited = comparisons[0].runs[1]
+    assert inherited.inherited is not None
+    assert inherited.inherited["preserving"] == "exact"
+    assert inherited.at_start == pytest.approx(expected, abs=0.2)
+    assert inherited.curve == ((1, inherited.miou),)
+
+    results = sorted((tmp_path / "results").iterdir())
+    assert len(results) == 5
+    results[-1].unlink()
+    again: list[str] = []
+    assert [each.curve("scratch") for each in compare(tmp_path, names=again)] == [
+        each.curve("scratch") for each in comparisons
+    ]
+    assert len(set(again)) <= 1, "only the run whose result is missing"
+
+    with pytest.raises(RunError, match="is the result of other settings"):
+        compare(tmp_path, recipe=RECIPE.with_overrides({"learning_rate": 0.01}))
+    results[0].write_text(json.dumps({"start": "scratch"}))
+    with pytest.raises(RunError, match="is no result of this study"):
+        compare(tmp_path)
+
+
+def parent_miou(out: Path) -> float:
+    """Scored here: logits, upsampled, argmax, one confusion matrix."""
+    (folder,) = (path for path in (out / "runs").glob("*-scratch-3-0") if "from" not in path.name)
+    net, split = load_checkpoint(folder / "model.safetensors"), open_dataset(DATA).split("val")
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    matrix = ConfusionMatrix(split.label_space.num_classes)
+    for sample in (split[index] for index in range(len(split))):
+        picture = ((torch.from_numpy(sample.image) / 255 - mean) / std).permute(2, 0, 1)[None]
+        with torch.no_grad():
+            scores = torch.nn.functional.interpolate(net(picture), (48, 64), mode="bilinear", align_corners=True)
+        matrix.update(sample.labels, scores.argmax(1)[0].to(torch.uint8).numpy())
+    counts = torch.from_numpy(matrix.matrix).double()
+    union = counts.sum(0) + counts.sum(1) - counts.diagonal()
+    return float(100 * (counts.diagonal() / union)[union > 0].mean())
