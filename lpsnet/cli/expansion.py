@@ -167,6 +167,7 @@ def _print_next(delivery: "Delivery", run: "ExpansionRun", recipe: str, json_to:
     if recipe in PROXIES:
         words = ["lpsnet", "train", "--data", run.data, "--arch", best.design.architecture]
         words += ["--recipe", full_recipe(recipe), "--init", model.with_suffix(".safetensors")]
-        words += ["--block", best.design.block] if best.design.block != "conv3x3" else []
+        words += ["--block", best.design.block, "--interaction", run.interaction]
+        words += ["--size", "x".join(map(str, run.target.size))]
         words += ["--out", model.with_name(f"{model.stem}_trained")]
     next_command(*words, json_to=json_to)

@@ -35,6 +35,7 @@ def export(
     max_pictures: Annotated[
         int | None, typer.Option(min=1, help="Pictures to compare mIoU on; all by default.")
     ] = None,
+    min_agreement: Annotated[float | None, typer.Option(help="Percent of pixels that must keep their label.")] = None,
     max_miou_loss: Annotated[float | None, typer.Option(help="Points of mIoU that the file may lose.")] = None,
     calibrate_on: Annotated[str, typer.Option(metavar="SPLIT", help="int8: pictures to calibrate on.")] = "train",
     num_calibrated: Annotated[int, typer.Option(min=1, help="int8: how many of them.")] = NUM_CALIBRATED,
@@ -73,6 +74,7 @@ def export(
         quantisation=_quantisation(data, calibrate_on, num_calibrated, keep_float) if precision == "int8" else None,
         pictures=() if pictures is None else Pictures(select(pictures, NUM_COMPARED)),
         labelled=labelled,
+        min_label_agreement=min_agreement,
         max_miou_loss=max_miou_loss,
     )
     precisions = None

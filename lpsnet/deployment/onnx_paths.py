@@ -12,6 +12,7 @@ import numpy as np
 
 from lpsnet.architecture import path_size
 from lpsnet.deployment.onnx_edit import EditError, OnnxModel, Port, Shape
+from lpsnet.deployment.runtimes.session import one_line
 
 Size = tuple[int, int]  # height, width
 
@@ -115,4 +116,4 @@ def _compute(model: OnnxModel, names: Sequence[str], size: Size) -> list[Port]:
     except EditError:
         raise
     except Exception as error:  # the engine's errors have no common base
-        raise EditError(f"its front cannot be computed: {error}") from None
+        raise EditError(f"its front cannot be computed: {one_line(error)}") from None

@@ -8,7 +8,9 @@ brought to the size of each path here, and the engine never sees the whole of it
 become labels without ever being as large as the picture (`label_map.py`).
 """
 
-from collections.abc import Sequence
+import contextlib
+from collections import deque
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -22,7 +24,7 @@ from lpsnet.deployment.label_map import label_map
 from lpsnet.deployment.model_file import find_record, read_record
 from lpsnet.deployment.models import find_model
 from lpsnet.deployment.opencv_threads import opencv_threads
-from lpsnet.deployment.preparation import MIN_INPUT, prepare, prepare_paths
+from lpsnet.deployment.preparation import MIN_INPUT, Workspace, prepare, prepare_paths
 from lpsnet.deployment.runtimes.session import Precision, Session, SessionOptions, open_session
 from lpsnet.errors import LpsnetError, ModelFileError
 from lpsnet.record import ModelRecord
@@ -108,6 +110,7 @@ class Segmenter:
         self._model = model
         self._ratios = ratios  # of the session's inputs; None where it has one input, the picture
         self._num_threads = num_threads
+        self._workspaces: deque[Workspace] = deque()
 
     @property
     def record(self) -> ModelRecord:
@@ -180,7 +183,8 @@ class Segmenter:
 
         `image` and errors as for a call.
         """
-        scores = self._session.run(*self.inputs(image))
+        with self._workspace() as workspace:
+            scores = self._session.run(*self._prepare(image, workspace))
         expected = (1, self.label_space.num_classes)
         if scores.ndim != 4 or scores.shape[:2] != expected:
             raise ModelFileError(
@@ -192,10 +196,24 @@ class Segmenter:
 
     def inputs(self, image: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
         """What the engine is given for `image`: 1 x 3 x h x w float32, for each path where `path_inputs`, else one."""
-        if self._ratios is None:
-            return [self.prepare(image)]
+        return self._prepare(image, Workspace())
+
+    def _prepare(self, image: NDArray[np.uint8], workspace: Workspace) -> list[NDArray[np.float32]]:
+        ratios, size = self._ratios or (Fraction(1),), self._input_size
         with opencv_threads(self._num_threads):
-            return prepare_paths(image, self._record, size=self._input_size, ratios=self._ratios)
+            return prepare_paths(image, self._record, size=size, ratios=ratios, workspace=workspace)
+
+    @contextlib.contextmanager
+    def _workspace(self) -> Iterator[Workspace]:
+        """One that no other caller uses meanwhile; there come to be as many as there are callers at once."""
+        try:
+            workspace = self._workspaces.pop()
+        except IndexError:
+            workspace = Workspace()
+        try:
+            yield workspace
+        finally:
+            self._workspaces.append(workspace)
 
     def prepare(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
         """What the whole network takes for `image`: 1 x 3 x h x w float32, normalised and resized."""

@@ -115,7 +115,7 @@ def in_half_precision(model: Any) -> Any:
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
     largest = max((float(np.abs(onnx.numpy_helper.to_array(w)).max()) for w in _float_tensors(model)), default=0.0)
-    if largest > np.finfo(np.float16).max:
+    if largest > float(np.finfo(np.float16).max):
         raise ModelFileError(f"the network has a weight of {largest:.3g}, more than f16 can hold; export it in f32")
     half = convert_float_to_float16(model, keep_io_types=True, op_block_list=[])
     casts = [node for node in half.graph.node if node.op_type == "Cast" and node.input[0] == half.graph.input[0].name]

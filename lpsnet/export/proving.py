@@ -7,7 +7,7 @@ engine that is to run it has given the network's own scores and labels.
 import contextlib
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypedDict, Unpack
 
@@ -20,7 +20,7 @@ from lpsnet.deployment.runtimes.session import Precision, Session, SessionOption
 from lpsnet.errors import ModelFileError
 from lpsnet.export.quantisation import Quantisation, check_quantisation
 from lpsnet.export.report import ExportReport, MiouCheck
-from lpsnet.export.verification import BOUNDS, ODD_SIZES, Size, compare_miou, verify
+from lpsnet.export.verification import BOUNDS, ODD_SIZES, Bounds, Size, compare_miou, verify
 from lpsnet.files import atomic_path
 from lpsnet.model.fusion import fuse
 from lpsnet.model.network import MIN_INPUT, Network
@@ -56,11 +56,13 @@ class Proof(TypedDict, total=False):
     Keys:
         pictures: real ones, H x W x 3 uint8 RGB each, for scores and labels.
         labelled: pictures with labels, on which mIoU is compared before and after; None for none.
-        max_miou_loss: points of mIoU the file may lose; None for the bound of its precision (`BOUNDS`).
+        min_label_agreement: share of the pixels of a real picture, in percent, that must keep their label.
+        max_miou_loss: points of mIoU the file may lose. For both None is the bound of its precision (`BOUNDS`).
     """
 
     pictures: Sequence[Picture]
     labelled: Split | None
+    min_label_agreement: float | None
     max_miou_loss: float | None
 
 
@@ -96,6 +98,7 @@ def write_proved(
     """
     path = Path(path)
     _check(net, path, format, record, size, precision)
+    bounds = _bounds(precision, proof)
     num_calibrated = len(check_quantisation(quantisation).pictures) if precision == "int8" else 0
     started = time.perf_counter()
     deployed = fuse(net).to("cpu", torch.float32)
@@ -117,11 +120,11 @@ def write_proved(
                 record=record,
                 sizes=checked_sizes(record, size),
                 pictures=_pictures(proof, quantisation),
-                bounds=BOUNDS[precision],
+                bounds=bounds,
             ),
             export_s=written - started,
             verify_s=time.perf_counter() - written,
-            miou=_compare_miou(deployed, session, record, size, precision, proof),
+            miou=_compare_miou(deployed, session, record, size, bounds, proof),
             num_calibration_pictures=num_calibrated,
         )
 
@@ -161,14 +164,18 @@ def _open(path: Path, format: Format, precision: Precision) -> Session:
     return open_session(format.runtime, SessionOptions(path, asked[-1], torch.get_num_threads()))
 
 
+def _bounds(precision: Precision, proof: Proof) -> Bounds:
+    asked = {"label_agreement": proof.get("min_label_agreement"), "miou_lost": proof.get("max_miou_loss")}
+    return replace(BOUNDS[precision], **{name: value for name, value in asked.items() if value is not None})
+
+
 def _compare_miou(
-    deployed: Network, session: Session, record: ModelRecord, size: Size | None, precision: Precision, proof: Proof
+    deployed: Network, session: Session, record: ModelRecord, size: Size | None, bounds: Bounds, proof: Proof
 ) -> MiouCheck | None:
-    labelled, most_lost = proof.get("labelled"), proof.get("max_miou_loss")
+    labelled = proof.get("labelled")
     if labelled is None:
         return None
-    most_lost = BOUNDS[precision].miou_lost if most_lost is None else most_lost
-    return compare_miou(deployed, session, labelled, record=record, size=size, most_lost=most_lost)
+    return compare_miou(deployed, session, labelled, record=record, size=size, most_lost=bounds.miou_lost)
 
 
 def _check(

@@ -124,7 +124,7 @@ class Batches:
     ) -> Iterator[tuple[Tensor, Tensor]]:
         def submit() -> None:
             if (position := next(positions, None)) is not None:
-                pending.append(pool.submit(self._sample, position, order.index(position), cache))
+                pending.append(pool.submit(self.sample, position, order.index(position), cache))
 
         for _ in range(3 * per_process):  # one batch in hand, two on their way
             submit()
@@ -136,6 +136,9 @@ class Batches:
             images, labels = zip(*pairs, strict=True)
             yield torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(labels))
 
-    def _sample(self, position: int, index: int, cache: PictureCache) -> Pair:
+    def sample(self, position: int, index: int, cache: PictureCache | None = None) -> Pair:
+        """What stands at a position of the sequence of samples: picture `index`, read and augmented in this thread."""
+        if cache is None:
+            cache = PictureCache(self.pictures, max_bytes=0)
         image, labels = cache[index]
         return self.augmentation(image, labels, np.random.default_rng((self.seed, _AUGMENTATION, position)))

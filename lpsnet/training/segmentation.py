@@ -13,7 +13,6 @@ from torch import Tensor
 import lpsnet
 from lpsnet.data.datasets import Dataset, Split, open_dataset
 from lpsnet.data.labels import IGNORE_INDEX
-from lpsnet.data.transforms import Augmentation
 from lpsnet.deployment.model_file import read_record
 from lpsnet.errors import RunError
 from lpsnet.evaluation.evaluate import Evaluation, evaluate
@@ -26,7 +25,7 @@ from lpsnet.training.losses import Criterion, log_class_weights
 from lpsnet.training.network_segmenter import network_segmenter
 from lpsnet.training.recipe import Recipe
 from lpsnet.training.run import TrainingRun
-from lpsnet.training.task import Score, Weights
+from lpsnet.training.task import Augment, Score, Weights
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +36,7 @@ class Segmentation:
         run: what is trained on what.
         dataset: opened.
         pictures: the split that is learnt from.
+        augmentation: of its samples.
         model: the network in training form.
         initialisation: what it took from a checkpoint; None without one.
         criterion: the loss.
@@ -46,6 +46,7 @@ class Segmentation:
     run: TrainingRun
     dataset: Dataset
     pictures: Split
+    augmentation: Augment
     model: Network
     initialisation: Initialisation | None
     criterion: Criterion
@@ -62,15 +63,11 @@ class Segmentation:
         pictures = dataset.split(run.split)
         network, initialisation = _build_network(run, dataset.label_space.num_classes)
         criterion = _build_criterion(run.recipe, pictures, network, device)
-        return cls(run, dataset, pictures, network, initialisation, criterion, device)
+        return cls(run, dataset, pictures, run.recipe.augmentation, network, initialisation, criterion, device)
 
     @property
     def recipe(self) -> Recipe:
         return self.run.recipe
-
-    @property
-    def augmentation(self) -> Augmentation:
-        return self.run.recipe.augmentation
 
     @property
     def normalisation(self) -> Normalisation:

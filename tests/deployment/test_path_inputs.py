@@ -197,3 +197,25 @@ def test_a_file_in_f16_takes_what_it_would_have_made(tmp_path: Path) -> None:
 
 def _precision_of(case: Case) -> Any:
     return "f16" if platform.machine() in ("aarch64", "arm64") else "f32"
+
+
+@pytest.mark.parametrize("runtime", PATH_RUNTIMES)
+def test_a_quantised_network_gives_the_scores_it_gives_for_pictures(case: Case, tmp_path: Path, runtime: str) -> None:
+    pytest.importorskip(runtime)
+    quantization = pytest.importorskip("onnxruntime.quantization")
+
+    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.batches = iter([{"image": _picture(FIXED, seed=seed)} for seed in range(2)])
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            return next(self.batches, None)
+
+    quantization.quantize_static(case.path, tmp_path / "int8.onnx", Reader(), op_types_to_quantize=["Conv"])
+    quantised, picture = Case(case.net, tmp_path / "int8.onnx", case.size), _picture(FIXED)
+    options = SessionOptions(quantised.path, num_threads=1)
+    expected = open_session(runtime, options).run(picture)
+    session = quantised.open(runtime, precision="int8")
+    assert session.precision == "int8"
+    scores = session.run(*_inputs(case.net, picture))
+    assert np.abs(scores - expected).max() < 0.05 * np.ptp(expected)  # a few steps of 256

@@ -25,6 +25,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device_latency, "TURN", QUICK_TURN)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino", "pytorch"])
 def test_a_network_with_much_to_do_takes_longer(tmp_path: Path, runtime: str) -> None:
     if runtime == "openvino":
@@ -89,12 +90,12 @@ def _designs(count: int) -> list[Design]:
 
 
 def test_times_stand_in_the_order_asked_for(tmp_path: Path, engine: Engine) -> None:
+    # a sleep may last longer than asked, never shorter: the bound holds on any machine, and not for swapped times
     designs = _designs(4)
     engine.seconds = {str(design.architecture): 0.004 * number for number, design in enumerate(designs, start=1)}
     machine = ThisMachine(TARGET, tmp_path, num_classes=3, max_open=2)
     for order in (designs, designs[::-1], designs):  # every second pass goes backwards
         times = dict(zip(order, machine.measure_pass(order), strict=True))
-        assert [times[design] for design in designs] == sorted(times.values())
         for number, design in enumerate(designs, start=1):
             assert times[design] >= 4 * number
 

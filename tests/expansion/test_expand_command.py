@@ -1,7 +1,12 @@
 """`lpsnet expand` from the command line: everything is real, and tiny."""
 
 import json
+import random
+import signal
+import subprocess
 import sys
+import time
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,9 +14,10 @@ import pytest
 from expansion_tiny import DATA, QUICK_TURN
 
 from lpsnet.cli import main
-from lpsnet.expansion.events import LatencyPass, TrainingFinished
+from lpsnet.expansion.events import LatencyPass, StepDecided, Stopped, TrainingFinished, TrainingStarted
 from lpsnet.expansion.journal import read_journal
 from lpsnet.expansion.proxies import PROXIES, full_recipe, get_candidate_recipe
+from lpsnet.expansion.replay import PASSES
 from lpsnet.training.recipe import RECIPES
 
 OPTIONS = ("--data", DATA, "--recipe", "demo_proxy", "--start", "B=1,1,1,1,1;C=4,4,8,8,8;R=1", "--threads", 1)
@@ -67,6 +73,44 @@ def test_from_end_to_end_and_again(run, tmp_path: Path) -> None:
     code, _, progress = run(*words[:-2], "--no-inherit", "--out", out)
     assert code == 2
     assert "inherit: true in the journal, false now" in progress
+
+
+@pytest.mark.slow
+def test_killed_ten_times_with_measured_latencies_nothing_is_done_twice(tmp_path: Path) -> None:
+    dice, journal = random.Random(7), tmp_path / "journal.jsonl"
+    settings = [word for setting in SETTINGS for word in ("--set", setting)]
+    words = [*OPTIONS, *settings, *SMALL, "--set", "iterations=40", "--steps", 2, "--out", tmp_path]
+    command = [sys.executable, "-c", "from lpsnet.cli import main; main()", "expand", *map(str, words)]
+    content = b""
+    for _ in range(10):
+        lines = content.count(b"\n") + dice.randint(0, 4)
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        while process.poll() is None and (not journal.exists() or journal.read_bytes().count(b"\n") < lines):
+            time.sleep(0.001)
+        time.sleep(dice.uniform(0, 0.5))
+        process.kill()
+        assert process.wait() == -signal.SIGKILL, "it ended before it was killed"
+        now = journal.read_bytes() if journal.exists() else b""
+        assert now.startswith(content[: content.rfind(b"\n") + 1]), "lines once written stay"
+        content = now
+    assert subprocess.run(command).returncode == 0
+    assert journal.read_bytes().startswith(content[: content.rfind(b"\n") + 1])
+    _check_nothing_was_done_twice(journal)
+
+
+def _check_nothing_was_done_twice(journal: Path) -> None:
+    events = read_journal(journal)
+    passes = Counter(it.designs for it in events if isinstance(it, LatencyPass))
+    assert set(passes.values()) <= set(PASSES)
+    finished: set[str] = set()
+    for event in events:
+        if isinstance(event, TrainingStarted):
+            assert not finished & set(event.designs)
+        elif isinstance(event, TrainingFinished):
+            assert event.design not in finished
+            finished.add(event.design)
+    assert len(finished) >= 3
+    assert [it.number for it in events if isinstance(it, StepDecided | Stopped)] in ([1, 2], [1])
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """The table of exporters."""
 
+import importlib
+import inspect
 from pathlib import Path
 
 import pytest
@@ -9,9 +11,10 @@ pytest.importorskip("onnx")
 pytest.importorskip("onnxslim")
 
 from lpsnet.data.labels import LabelSpace
+from lpsnet.data.scenes import SceneSplit
 from lpsnet.deployment.model_file import read_record
 from lpsnet.errors import ModelFileError
-from lpsnet.export.export import export
+from lpsnet.export.export import EXPORTERS, export
 from lpsnet.model.network import create_model
 from lpsnet.record import ModelRecord
 
@@ -27,3 +30,28 @@ def test_the_format_says_who_exports(tmp_path: Path) -> None:
 def test_an_unknown_format_is_named(tmp_path: Path) -> None:
     with pytest.raises(ModelFileError, match="unknown export format 'onx'; did you mean 'onnx'"):
         export(create_model("tiny", num_classes=3), tmp_path / "m.onx", to="onx", record=RECORD)
+
+
+def test_every_format_has_an_exporter_that_takes_the_same(tmp_path: Path) -> None:
+    for name, place in EXPORTERS.items():
+        module, _, function = place.partition(":")
+        exporter = getattr(importlib.import_module(module), function)
+        assert list(inspect.signature(exporter).parameters)[:6] == [
+            "net", "path", "record", "size", "precision", "quantisation",
+        ]  # fmt: skip
+        assert importlib.import_module(module).FORMAT.name == name
+
+
+def test_what_is_compared_is_passed_on(tmp_path: Path) -> None:
+    net = create_model("tiny", num_classes=8)
+    scenes = SceneSplit(size=(48, 64), count=2, seed=0, name="val")
+    record = RECORD.model_copy(update={"label_space": scenes.label_space})
+    pictures = [scenes.image(0)]
+    report = export(net, tmp_path / "m.onnx", to="onnx", record=record, pictures=pictures, labelled=scenes)
+    assert {check.picture for check in report.checks} == {"noise", "smooth", "picture 1"}
+    assert report.miou is not None
+    assert (report.miou.split, report.miou.num_pictures) == ("val", 2)
+    assert report.miou.before == pytest.approx(report.miou.after, abs=0.05)
+    with pytest.raises(ModelFileError, match="points lost, at most -200 are allowed"):
+        export(net, tmp_path / "n.onnx", to="onnx", record=record, labelled=scenes, max_miou_loss=-200)
+    assert not (tmp_path / "n.onnx").exists()

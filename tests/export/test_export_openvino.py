@@ -98,7 +98,7 @@ def test_a_file_that_is_not_the_network_is_not_left_behind(tmp_path: Path, monke
 def test_senseless_wishes_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelFileError, match=r"ends in .openvino"):
         exported(network(), tmp_path / "m.xml")
-    with pytest.raises(ModelFileError, match="exported in f32 or f16; got bf16"):
+    with pytest.raises(ModelFileError, match="exported in f32, f16 or int8; got bf16"):
         exported(network(), tmp_path / "m.openvino", precision="bf16")
 
 

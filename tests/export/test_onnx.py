@@ -102,6 +102,33 @@ def test_every_block_is_exported(tmp_path: Path, block: str) -> None:
     _assert_same(net, tmp_path / "m.onnx", (1, 3, 50, 75))
 
 
+def test_a_file_in_f16_is_half_as_large_and_takes_float32(tmp_path: Path) -> None:
+    net = _network()
+    export_onnx(net, tmp_path / "full.onnx", record=_record(net), size=(40, 70))
+    report = export_onnx(net, tmp_path / "half.onnx", record=_record(net), size=(40, 70), precision="f16")
+    assert 1e-5 < report.score_difference < 1e-2
+    model, full = onnx.load(tmp_path / "half.onnx"), onnx.load(tmp_path / "full.onnx")
+    onnx.checker.check_model(model, full_check=True)
+    kinds = {tensor.data_type for tensor in model.graph.initializer if len(tensor.dims) == 4}
+    assert kinds == {onnx.TensorProto.FLOAT16}
+    assert [port.type.tensor_type.elem_type for port in (*model.graph.input, *model.graph.output)] == [1, 1]  # FLOAT
+    weights = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in full.graph.initializer}
+    for tensor in model.graph.initializer:
+        if tensor.name in weights and len(tensor.dims) == 4:
+            np.testing.assert_array_equal(
+                onnx.numpy_helper.to_array(tensor), weights[tensor.name].astype(np.float16), err_msg=tensor.name
+            )
+    export_onnx(net, tmp_path / "free.onnx", record=_record(net), precision="f16")
+
+
+def test_a_weight_that_f16_cannot_hold_is_refused(tmp_path: Path) -> None:
+    net = _network()
+    net.head.weight.data[0, 0] = 1e5
+    with pytest.raises(ModelFileError, match=r"a weight of 1e\+05, more than f16 can hold"):
+        export_onnx(net, tmp_path / "m.onnx", record=_record(net), precision="f16")
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("interaction", sorted(set(INTERACTIONS) - {"bilateral_b"}))
 def test_every_interaction_is_exported(tmp_path: Path, interaction: str) -> None:
     net = _network(interaction=interaction)
@@ -184,7 +211,7 @@ def test_a_network_with_broken_weights_is_not_exported(tmp_path: Path) -> None:
     [
         ({"path": "m.pt"}, "ends in .onnx"),
         ({"size": (31, 64)}, "from 32x32 up; got 31x64"),
-        ({"precision": "f16"}, "exported in f32; got f16"),
+        ({"precision": "bf16"}, "exported in f32, f16 or int8; got bf16"),
         ({"fields": {"label_space": LabelSpace.numbered(4)}}, "the record names 4 classes, the network 5"),
         ({"fields": {"align_corners": False}}, "align_corners=False, the network True"),
     ],

@@ -5,10 +5,12 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from lpsnet.data.labels import LabelSpace  # noqa: E402
+from lpsnet.data.labels import IGNORE_INDEX, LabelSpace  # noqa: E402
+from lpsnet.data.splits import Sample  # noqa: E402
 from lpsnet.deployment.runtimes.fake import FakeSession  # noqa: E402
-from lpsnet.errors import ModelFileError  # noqa: E402
-from lpsnet.export.verification import Bounds, verify  # noqa: E402
+from lpsnet.deployment.segmenter import Segmenter  # noqa: E402
+from lpsnet.errors import DataError, ModelFileError  # noqa: E402
+from lpsnet.export.verification import ODD_SIZES, Bounds, compare_miou, verify  # noqa: E402
 from lpsnet.model.network import create_model  # noqa: E402
 from lpsnet.record import ModelRecord  # noqa: E402
 
@@ -73,3 +75,65 @@ def test_scores_of_another_shape_fail() -> None:
     session = FakeSession(lambda image: _network_scores(image)[..., 1:])
     with pytest.raises(ModelFileError, match="scores of shape"):
         verify(NET, session, record=RECORD, sizes=[(64, 64)])
+
+
+def _shifted(image: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(np.roll(_network_scores(image), 1, axis=1))
+
+
+def test_elsewhere_another_bound_holds() -> None:
+    """A class taken for another at every pixel: random pictures and odd sizes may be so, the user's own may not."""
+
+    bounds = Bounds(1e9, 99.9, elsewhere=0)
+    picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    verify(NET, FakeSession(_shifted), record=RECORD, sizes=[(64, 64)], bounds=bounds)
+    verify(NET, FakeSession(_shifted), record=RECORD, sizes=ODD_SIZES[:1], pictures=[picture], bounds=bounds)
+    with pytest.raises(ModelFileError, match=r"on picture 1 at 64x64, .*\(at least 99.9 %\)"):
+        verify(NET, FakeSession(_shifted), record=RECORD, sizes=[(64, 64)], pictures=[picture], bounds=bounds)
+
+
+class _Labelled:
+    """One picture, whose labels are those of the network in its left half, and the next class in its right."""
+
+    name, names = "val", ("a",)
+    label_space = RECORD.label_space
+
+    def __init__(self) -> None:
+        self.picture = np.random.default_rng(1).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+        own = Segmenter.from_session(FakeSession(_network_scores), RECORD)(self.picture)
+        self.truth = np.where(np.arange(64) < 32, own, (own + 1) % 3).astype(np.uint8)
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> Sample:
+        return Sample("a", self.picture, self.truth)
+
+
+def _miou(truth: np.ndarray, labels: np.ndarray) -> float:
+    shares = [
+        ((truth == k) & (labels == k)).sum() / ((truth == k) | (labels == k)).sum()
+        for k in range(3)
+        if ((truth == k) | (labels == k)).any()
+    ]
+    return 100 * float(np.mean(shares))
+
+
+def test_miou_is_compared_before_and_after() -> None:
+    split = _Labelled()
+    labels = Segmenter.from_session(FakeSession(_network_scores), RECORD)(split.picture)
+    check = compare_miou(NET, FakeSession(_shifted), split, record=RECORD, size=None, most_lost=100)  # type: ignore[arg-type]
+    assert (check.split, check.num_pictures) == ("val", 1)
+    assert check.before == pytest.approx(_miou(split.truth, labels), abs=1e-4)
+    assert check.after == pytest.approx(_miou(split.truth, (labels + 1) % 3), abs=1e-4)
+    assert check.to_dict()["lost"] == check.before - check.after
+
+
+def test_miou_lost_past_the_bound_fails_a_file() -> None:
+    split = _Labelled()
+    split.truth = Segmenter.from_session(FakeSession(_network_scores), RECORD)(split.picture)
+    with pytest.raises(ModelFileError, match=r"0.00 mIoU on val where the network has 100.00: 100.00 points lost"):
+        compare_miou(NET, FakeSession(_shifted), split, record=RECORD, size=None, most_lost=1)  # type: ignore[arg-type]
+    split.truth = np.full_like(split.truth, IGNORE_INDEX)
+    with pytest.raises(DataError, match="no labelled pixel"):
+        compare_miou(NET, FakeSession(_shifted), split, record=RECORD, size=None, most_lost=1)  # type: ignore[arg-type]

@@ -132,7 +132,8 @@ def _split_at_paths(openvino: Any, model: Any, ratios: Sequence[Fraction], *, si
     ports, parameters = _resized_pictures(model), []
     for name, ratio in zip(names, ratios, strict=True):
         is_fixed = size is not None or None not in own[2:]
-        shape = [1, 3, *path_size(tried, ratio)] if is_fixed else [-1, 3, -1, -1]
+        # one picture at a time: OpenVINO 2026.4 computes nonsense of quantised inputs whose first length is free
+        shape = [1, 3, *path_size(tried, ratio)] if is_fixed else [1, 3, -1, -1]
         parameter = openvino.opset1.parameter(shape, openvino.Type.f32)
         replaced = model.inputs[0] if name is None else ports[name]
         for target in replaced.get_target_inputs():

@@ -1,0 +1,64 @@
+"""The load of made-up machines, and of this one while it works."""
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from lpsnet.deployment import load
+from lpsnet.deployment.load import LoadWatch
+
+TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
+
+
+def stat(root: Path, *seconds: float) -> None:
+    """user, nice, system, idle, iowait, irq, softirq, steal"""
+    (root / "proc").mkdir(exist_ok=True)
+    fields = " ".join(str(round(second * TICKS)) for second in seconds)
+    (root / "proc/stat").write_text(f"cpu  {fields} 0 0\ncpu0 1 2 3\n")
+
+
+def test_other_work_is_what_processors_did_less_our_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = {"clock": 100.0, "own": 10.0}
+    monkeypatch.setattr(load.time, "monotonic", lambda: now["clock"])
+    monkeypatch.setattr(load, "_own_s", lambda: now["own"])
+    stat(tmp_path, 50, 5, 20, 1000, 7, 1, 1, 3)
+    watch = LoadWatch(root=tmp_path)
+    now.update(clock=110.0, own=18.0)
+    # 20 s in all over 10 s: 8 of them ours, so 1.2 processors for others; idle and waiting do not count
+    stat(tmp_path, 60, 6, 24, 1500, 70, 2, 2, 6)
+    found = watch.load()
+    assert found.duration_s == 10
+    assert found.other_cores == pytest.approx(1.2)
+
+
+def test_a_system_that_does_not_count_says_nothing(tmp_path: Path) -> None:
+    assert LoadWatch(root=tmp_path).load().other_cores is None
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/stat").write_text("cpu what is this")
+    assert LoadWatch(root=tmp_path).load().other_cores is None
+
+
+def test_it_is_json() -> None:
+    found = load.Load(1.5, 0.5, None, 0.25)
+    assert found.to_dict() == {
+        "duration_s": 1.5,
+        "load_average_before": 0.5,
+        "load_average_after": None,
+        "other_cores_busy": 0.25,
+    }
+
+
+@pytest.mark.skipif(not Path("/proc/stat").exists(), reason="Linux only")
+def test_our_own_work_is_not_counted_as_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What we burn shows in the processor's time and in our own alike."""
+    watch = LoadWatch.start()
+    others = watch.load().other_cores
+    end = time.process_time() + 0.2
+    while time.process_time() < end:
+        pass
+    found = watch.load()
+    assert others is not None
+    assert found.other_cores is not None
+    assert found.other_cores * found.duration_s < (os.cpu_count() or 1) * found.duration_s - 0.15

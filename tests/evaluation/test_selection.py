@@ -1,0 +1,64 @@
+"""Parts of a split: which samples, in which order, and that nothing is read before it is asked for."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lpsnet.data.labels import LabelSpace
+from lpsnet.data.scenes import SceneSplit
+from lpsnet.data.splits import FileSplit, Pair
+from lpsnet.errors import DataError
+from lpsnet.evaluation.selection import Pictures, Selection, select, why_not_scorable
+
+SCENES = SceneSplit(size=(32, 48), count=10, seed=0, name="val")
+
+
+def test_samples_are_spread_evenly() -> None:
+    part = select(SCENES, 4)
+    assert isinstance(part, Selection)
+    assert part.names == ("scene_00000", "scene_00002", "scene_00005", "scene_00007")
+    assert (len(part), part.name, part.label_space) == (4, "val", SCENES.label_space)
+    np.testing.assert_array_equal(part[1].image, SCENES[2].image)
+    np.testing.assert_array_equal(part.labels(3), SCENES[7].labels)
+    assert [sample.name for sample in part] == list(part.names)
+
+
+@pytest.mark.parametrize("count", [None, 10, 11])
+def test_a_split_that_is_small_enough_stays_itself(count: int | None) -> None:
+    assert select(SCENES, count) is SCENES
+
+
+def test_none_at_all_is_refused() -> None:
+    with pytest.raises(DataError, match="at least 1 picture is needed of split 'val'; got 0"):
+        select(SCENES, 0)
+
+
+def test_pictures_are_read_when_asked_for() -> None:
+    read: list[int] = []
+
+    class Spy:
+        def __len__(self) -> int:
+            return 3
+
+        def image(self, index: int) -> Any:
+            read.append(index)
+            return np.full((1, 1, 3), index, np.uint8)
+
+    pictures = Pictures(Spy())  # type: ignore[arg-type]
+    assert (len(pictures), read) == (3, [])
+    assert pictures[-1][0, 0, 0] == 2
+    assert [picture[0, 0, 0] for picture in pictures[:2]] == [0, 1]
+    assert [picture[0, 0, 0] for picture in pictures] == [0, 1, 2]
+    assert read == [2, 0, 1, 0, 1, 2]
+    with pytest.raises(IndexError):
+        pictures[3]
+
+
+def test_what_cannot_be_scored_says_why(tmp_path: Any) -> None:
+    assert why_not_scorable(SCENES, SCENES.label_space) == ""
+    assert "classes" in why_not_scorable(SCENES, LabelSpace.numbered(3))
+    unlabelled = FileSplit("test", SCENES.label_space, None, (Pair("a", tmp_path / "a.png", None),))  # type: ignore[arg-type]
+    assert "has no labels" in why_not_scorable(unlabelled, SCENES.label_space)
+    empty = FileSplit("test", SCENES.label_space, None, ())  # type: ignore[arg-type]
+    assert "holds no pictures" in why_not_scorable(empty, SCENES.label_space)

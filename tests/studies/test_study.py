@@ -1,0 +1,154 @@
+"""The frame of studies, with a study whose runs are sums: what is kept, made again, written, and refused."""
+
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("matplotlib")
+
+from lpsnet.errors import MissingDependencyError, RunError
+from lpsnet.studies import study as module
+from lpsnet.studies.study import (
+    STUDIES,
+    Outcome,
+    Report,
+    Run,
+    Settings,
+    Study,
+    find_study,
+    markdown_table,
+    run_study,
+)
+
+
+class Sums:
+    """A study of 1 + 1 and 2 + 2, whose runs are counted."""
+
+    def __init__(self, *, fails_at: int | None = None) -> None:
+        self.made: list[int] = []
+        self.fails_at = fails_at
+        self.study = Study(
+            name="sums",
+            title="Sums",
+            reference="Table 0.",
+            differences=("None.",),
+            plan=self.plan,
+            report=self.report,
+        )
+
+    def plan(self, settings: Settings) -> Sequence[Run]:
+        def work(number: int) -> Any:
+            def do(progress: Any) -> dict[str, Any]:
+                if number == self.fails_at:
+                    raise RunError("no")
+                self.made.append(number)
+                progress("adding", 1.0)
+                return {"sum": number + number}
+
+            return do
+
+        return [Run({"number": n, "scale": settings.scale}, work(n)) for n in (1, 2)]
+
+    def report(self, outcomes: Sequence[Outcome]) -> Report:
+        rows = tuple(
+            {"number": o.key["number"], "sum": o.result["sum"], "half_ms": 1 / 3, "note": None} for o in outcomes
+        )
+        return Report(rows, ("Two and two are four.",), lambda figure: figure.subplots().plot([1, 2]))
+
+
+def test_what_was_found_is_written(tmp_path: Path) -> None:
+    told: list[tuple[str, float]] = []
+    result = run_study(Sums().study, Settings(), tmp_path / "out", progress=lambda *what: told.append(what))
+    assert [path.name for path in result.files] == ["sums.md", "sums.png", "sums.csv", "sums.json"]
+    page, figure, table, values = result.files
+    with table.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert rows[1] == {"number": "2", "sum": "4", "half_ms": str(1 / 3), "note": ""}
+    found = json.loads(values.read_text())
+    assert found["rows"][1] == {"number": 2, "sum": 4, "half_ms": 1 / 3, "note": None}
+    assert found["settings"]["runtimes"] == ["onnxruntime"]
+    assert [run["result"] for run in found["runs"]] == [{"sum": 2}, {"sum": 4}]
+    text = page.read_text()
+    for part in ("# Sums", "Table 0.", "- Two and two are four.", "- None.", "| 2 | 4 | 0.3333 | – |", "sums.png"):
+        assert part in text
+    assert "lpsnet study sums --scale small --runtime onnxruntime --out sums" in text
+    assert cv2.imread(str(figure)).shape == (675, 1350, 3)
+    assert told == [("adding", 1.0)] * 2
+
+
+def test_finished_runs_are_not_made_again(tmp_path: Path) -> None:
+    broken, whole = Sums(fails_at=2), Sums()
+    with pytest.raises(RunError, match="no"):
+        run_study(broken.study, Settings(), tmp_path)
+    assert broken.made == [1]
+    result = run_study(whole.study, Settings(), tmp_path)
+    assert (whole.made, result.num_kept) == ([2], 1)
+    assert run_study(whole.study, Settings(), tmp_path).num_kept == 2
+    assert whole.made == [2]
+
+
+def test_other_settings_and_other_machines_are_other_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sums = Sums()
+    run_study(sums.study, Settings(), tmp_path)
+    run_study(sums.study, Settings(scale="paper"), tmp_path)
+    assert sums.made == [1, 2, 1, 2]
+    other = module.describe_machine()
+    monkeypatch.setattr(type(other), "identity", property(lambda self: "another"))
+    assert run_study(sums.study, Settings(), tmp_path).num_kept == 0
+    assert "Here: another;" in (tmp_path / "sums.md").read_text()
+
+
+def test_a_line_that_was_cut_off_is_made_again(tmp_path: Path) -> None:
+    run_study(Sums().study, Settings(), tmp_path)
+    kept = tmp_path / "results.jsonl"
+    kept.write_bytes(kept.read_bytes()[:-20])
+    sums = Sums()
+    run_study(sums.study, Settings(), tmp_path)
+    assert sums.made == [2]
+    assert [json.loads(line)["result"]["sum"] for line in kept.read_text().splitlines()] == [2, 4]
+
+
+def test_damaged_results_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "results.jsonl").write_text('{"key": 1}\n')
+    with pytest.raises(RunError, match=r"results.jsonl is damaged: .*; remove it"):
+        run_study(Sums().study, Settings(), tmp_path)
+
+
+def test_settings_are_checked() -> None:
+    with pytest.raises(RunError, match="unknown scale 'papr'; did you mean 'paper'"):
+        Settings(scale="papr")  # type: ignore[arg-type]
+    for runtimes in ((), ("ncnn", "ncnn")):
+        with pytest.raises(RunError, match="one engine or several different ones"):
+            Settings(runtimes=runtimes)
+
+
+def test_studies_are_found_by_name() -> None:
+    for name in STUDIES:
+        assert find_study(name).name == name
+    with pytest.raises(RunError, match="unknown study 'width'; did you mean 'widths'"):
+        find_study("width")
+
+
+def test_without_matplotlib_nothing_is_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    sums = Sums()
+    with pytest.raises(MissingDependencyError, match=r"matplotlib is not installed.*lpsnet\[report\]"):
+        run_study(sums.study, Settings(), tmp_path)
+    assert sums.made == []
+
+
+def test_a_table_in_markdown() -> None:
+    assert markdown_table([{"name": "a", "time_ms": 0.123456}, {"name": "b", "time_ms": None}]).splitlines() == [
+        "| name | time ms |",
+        "| --- | ---: |",
+        "| a | 0.1235 |",
+        "| b | – |",
+    ]
