@@ -5,12 +5,17 @@ really used is asked of the loaded layers: an option that a layer does not suppo
 """
 
 import ctypes
+from collections.abc import Sequence
+from fractions import Fraction
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lpsnet.architecture import path_size
 from lpsnet.deployment.container import read_container
+from lpsnet.deployment.onnx_edit import EditError
+from lpsnet.deployment.onnx_paths import choose, size_to_try, wanted_sizes
 from lpsnet.deployment.runtimes.session import (
     Precision,
     SessionOptions,
@@ -75,13 +80,42 @@ class NcnnSession:
         self._net, self._mat, self._path = net, mat, options.path
         self._inputs: list[str] = net.input_names()
         shapes = [shape for layer in layers if (shape := layer.input_shape) is not None]
-        self._shapes = fix_size(shapes, options)
         self._output: str = net.output_names()[0]
+        if options.path_ratios is None:
+            self._shapes = fix_size(shapes, options)
+        else:
+            self._take_paths(options.path_ratios, shapes[0], options.input_size)
         self._reads_only = _reads_only(net)
 
     def run(self, *inputs: NDArray[np.float32]) -> NDArray[np.float32]:
         """Scores of normalised pictures; see `Session.run`."""
         return run_one_by_one(self._run_one, check_inputs(inputs, self._shapes))
+
+    def _take_paths(self, ratios: Sequence[Fraction], shape: Shape, size: tuple[int, int] | None) -> None:
+        """Take the resized pictures: ncnn may be given any blob, and computes nothing that leads to it."""
+        own = shape[2:]
+        try:
+            tried = size_to_try(own, size)
+            found, used_whole = self._resized_pictures(tried)
+            names = choose(found, wanted_sizes(ratios, tried))
+            if used_whole != (None in names):
+                raise EditError(f"a path of ratio 1 is {'missing' if used_whole else 'not there'}")
+        except EditError as error:
+            raise ModelFileError(f"{self._path} cannot take its paths' inputs: {error}") from None
+        self._inputs = [name or self._inputs[0] for name in names]
+        is_fixed = size is not None or None not in own
+        self._shapes = tuple((None, 3, *(path_size(tried, ratio) if is_fixed else (None, None))) for ratio in ratios)
+
+    def _resized_pictures(self, size: tuple[int, int]) -> tuple[dict[str, Shape], bool]:
+        """The blobs that the picture is resized to, by name, with what a picture of `size` comes to, found by trying;
+        and whether the picture is used otherwise."""
+        blobs, same = self._net.blobs(), set(self._net.input_indexes())
+        users = [layer for layer in self._net.layers() if _computes_with(layer, same)]
+        extractor = self._net.create_extractor()
+        extractor.input(self._inputs[0], self._mat(np.zeros((3, *size), np.float32)))
+        names = [blobs[layer.tops[0]].name for layer in users if layer.type == "Interp"]
+        mats = [extractor.extract(name)[1] for name in names]
+        return {name: (mat.h, mat.w) for name, mat in zip(names, mats, strict=True)}, len(users) > len(names)
 
     def _run_one(self, *arrays: NDArray[np.float32]) -> NDArray[np.float32]:
         extractor = self._net.create_extractor()
@@ -92,6 +126,15 @@ class NcnnSession:
         if status != 0:
             raise ModelFileError(f"ncnn cannot run {self._path}: it stopped with code {status}")
         return np.array(scores, np.float32)[None]
+
+
+def _computes_with(layer: Any, same: set[int]) -> bool:
+    """Whether a layer computes with one of these blobs; one that only gives them other names adds those to them."""
+    if same.isdisjoint(layer.bottoms):
+        return False
+    if layer.type == "Split":
+        same.update(layer.tops)
+    return bool(layer.type != "Split")
 
 
 class _Layer:

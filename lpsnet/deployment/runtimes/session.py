@@ -80,7 +80,7 @@ RUNTIMES: dict[str, str] = {
 }
 
 # engines that can take the paths' inputs in place of the picture
-PATH_RUNTIMES = ("onnxruntime", "openvino")
+PATH_RUNTIMES = ("onnxruntime", "openvino", "ncnn")
 
 
 def open_session(runtime: str, options: SessionOptions) -> Session:
