@@ -11,7 +11,7 @@ from fractions import Fraction
 import numpy as np
 
 from lpsnet.architecture import path_size
-from lpsnet.deployment.onnx_edit import EditError, OnnxModel, Port, Shape
+from lpsnet.deployment.onnx_edit import EditError, OnnxModel, Port
 from lpsnet.deployment.runtimes.session import one_line
 
 Size = tuple[int, int]  # height, width
@@ -67,7 +67,7 @@ def wanted_sizes(ratios: Sequence[Fraction], size: Size) -> list[Size | None]:
     return [path_size(size, ratio) if ratio != 1 else None for ratio in ratios]
 
 
-def choose(found: Mapping[str, Shape], wanted: Sequence[Size | None]) -> list[str | None]:
+def choose(found: Mapping[str, Sequence[object]], wanted: Sequence[Size | None]) -> list[str | None]:
     """The names of what has the sizes that are wanted, in that order; None where none is wanted.
 
     Raises:

@@ -16,7 +16,7 @@ _ROWS: dict[str, tuple[str, Mapping[str, Any]]] = {
     "camvid_proxy": ("camvid_small", {"epochs": 12, "crop_size": (240, 320), "evaluate_every": 0}),
     "cityscapes_proxy": ("cityscapes_small", {"epochs": 8, "crop_size": (176, 352), "evaluate_every": 0}),
     "paper_proxy": ("paper_cityscapes", {"iterations": 10_000, "crop_size": (384, 384), "evaluate_every": 0}),
-    "demo_proxy": ("demo", {"epochs": 2, "crop_size": (96, 192), "warmup_iterations": 10, "ema_decay": 0.9}),
+    "demo_proxy": ("demo", {"epochs": 1.5, "crop_size": (96, 192), "warmup_iterations": 10, "ema_decay": 0.9}),
 }
 PROXIES: dict[str, Recipe] = {
     name: RECIPES[base].with_overrides({"name": name, "source": f"{base}, made cheaper", **changes})

@@ -20,7 +20,7 @@ pytest.importorskip("onnxslim")
 from lpsnet.architecture import path_size  # noqa: E402
 from lpsnet.deployment.onnx_edit import EditError, OnnxModel  # noqa: E402
 from lpsnet.deployment.onnx_paths import split_at_paths  # noqa: E402
-from lpsnet.deployment.runtimes.session import PATH_RUNTIMES, Session, SessionOptions, open_session  # noqa: E402
+from lpsnet.deployment.runtimes.session import Session, SessionOptions, open_session  # noqa: E402
 from lpsnet.errors import DataError, ModelFileError  # noqa: E402
 from lpsnet.export.onnx import in_half_precision, to_onnx  # noqa: E402
 from lpsnet.model.fusion import fuse  # noqa: E402
@@ -28,6 +28,7 @@ from lpsnet.model.network import Network, create_model  # noqa: E402
 
 Size = tuple[int, int]
 
+ONNX_RUNTIMES = ("onnxruntime", "openvino")
 FIXED = (75, 98)
 RATIOS = [("3/4", "1/4"), ("1", "1/4"), ("9/8", "1/2", "1/3"), ("1/2",)]
 
@@ -87,7 +88,7 @@ def _difference(net: Network, session: Session, picture: np.ndarray) -> float:
     return float(np.abs(scores - expected).max() / np.ptp(expected))
 
 
-@pytest.mark.parametrize("runtime", PATH_RUNTIMES)
+@pytest.mark.parametrize("runtime", ONNX_RUNTIMES)
 @pytest.mark.parametrize("size", [None, FIXED], ids=["any size", "one size"])
 @pytest.mark.parametrize("ratios", RATIOS, ids=",".join)
 def test_scores_are_those_of_the_network(
@@ -100,14 +101,14 @@ def test_scores_are_those_of_the_network(
         assert _difference(case.net, session, _picture(picture_size)) < 1e-5
 
 
-@pytest.mark.parametrize("runtime", PATH_RUNTIMES)
+@pytest.mark.parametrize("runtime", ONNX_RUNTIMES)
 def test_interactions_and_the_other_convention_make_no_difference(tmp_path: Path, runtime: str) -> None:
     pytest.importorskip(runtime)
     case = _export(tmp_path, ("1", "1/3"), None, interaction="attention_b", align_corners=False)
     assert _difference(case.net, case.open(runtime), _picture((65, 99))) < 1e-5
 
 
-@pytest.mark.parametrize("runtime", PATH_RUNTIMES)
+@pytest.mark.parametrize("runtime", ONNX_RUNTIMES)
 def test_a_size_is_compiled_for_and_then_kept_to(case: Case, runtime: str) -> None:
     pytest.importorskip(runtime)
     session = case.open(runtime, input_size=FIXED)
@@ -120,7 +121,7 @@ def test_a_size_is_compiled_for_and_then_kept_to(case: Case, runtime: str) -> No
             case.open(runtime, input_size=(64, 98))
 
 
-@pytest.mark.parametrize("runtime", PATH_RUNTIMES)
+@pytest.mark.parametrize("runtime", ONNX_RUNTIMES)
 def test_threads_may_share_a_session(case: Case, runtime: str) -> None:
     pytest.importorskip(runtime)
     session = case.open(runtime)
@@ -131,7 +132,7 @@ def test_threads_may_share_a_session(case: Case, runtime: str) -> None:
             np.testing.assert_array_equal(scores, expected)
 
 
-@pytest.mark.parametrize("runtime", PATH_RUNTIMES)
+@pytest.mark.parametrize("runtime", ONNX_RUNTIMES)
 @pytest.mark.parametrize("ratios", [("1",), ("3/4",), ("3/4", "1/2"), ("1", "3/4", "1/4")], ids=",".join)
 def test_other_paths_than_the_files_are_refused(case: Case, runtime: str, ratios: tuple[str, ...]) -> None:
     pytest.importorskip(runtime)
@@ -143,7 +144,7 @@ def test_other_paths_than_the_files_are_refused(case: Case, runtime: str, ratios
 
 def test_a_network_whose_one_path_takes_the_picture_has_nothing_to_split(tmp_path: Path) -> None:
     case = _export(tmp_path, ("1",), None)
-    for runtime in PATH_RUNTIMES:
+    for runtime in ONNX_RUNTIMES:
         pytest.importorskip(runtime)
         with pytest.raises(ModelFileError, match="cannot take its paths' inputs"):
             case.open(runtime)
@@ -199,7 +200,7 @@ def _precision_of(case: Case) -> Any:
     return "f16" if platform.machine() in ("aarch64", "arm64") else "f32"
 
 
-@pytest.mark.parametrize("runtime", PATH_RUNTIMES)
+@pytest.mark.parametrize("runtime", ONNX_RUNTIMES)
 def test_a_quantised_network_gives_the_scores_it_gives_for_pictures(case: Case, tmp_path: Path, runtime: str) -> None:
     pytest.importorskip(runtime)
     quantization = pytest.importorskip("onnxruntime.quantization")
@@ -219,3 +220,45 @@ def test_a_quantised_network_gives_the_scores_it_gives_for_pictures(case: Case, 
     assert session.precision == "int8"
     scores = session.run(*_inputs(case.net, picture))
     assert np.abs(scores - expected).max() < 0.05 * np.ptp(expected)  # a few steps of 256
+
+
+@pytest.fixture(scope="module", params=[("3/4", "1/4"), ("1", "1/3")], ids=",".join)
+def ncnn_cases(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[Case]:
+    """A network in a file for any size, and in one for `FIXED`."""
+    pytest.importorskip("ncnn")
+    pytest.importorskip("pnnx")
+    from lpsnet.data.labels import LabelSpace
+    from lpsnet.export.ncnn import export_ncnn
+    from lpsnet.model.checkpoint import default_record
+
+    folder, cases = tmp_path_factory.mktemp("ncnn"), []
+    for size in (None, FIXED):
+        net = _export(folder, request.param, size).net
+        record = default_record(net, label_space=LabelSpace.numbered(5))
+        cases.append(Case(net, folder / f"{size}.ncnn", size))
+        export_ncnn(net, cases[-1].path, record=record, size=size)
+    return cases
+
+
+def test_ncnn_takes_the_paths_inputs_too(ncnn_cases: list[Case]) -> None:
+    free, fixed = ncnn_cases
+    for case, sizes in ((free, [(64, 96), (61, 131)]), (fixed, [FIXED])):
+        session = case.open("ncnn")
+        for size in sizes:
+            assert _difference(case.net, session, _picture(size, number=2)) < 1e-4  # Winograd's convolutions
+    session = free.open("ncnn", input_size=FIXED)
+    assert _difference(free.net, session, _picture(FIXED)) < 1e-4
+    with pytest.raises(DataError, match="takes float32"):
+        session.run(*_inputs(free.net, _picture((64, 98))))
+
+
+def test_other_paths_than_an_ncnn_files_are_refused(ncnn_cases: list[Case]) -> None:
+    own = ncnn_cases[0].ratios
+    for ratios in (("1",), ("1", "3/4", "1/4"), ("1", "1/2"), ("1/3",), ("3/4", "1/3")):
+        if tuple(map(Fraction, ratios)) == own:
+            continue
+        options = SessionOptions(ncnn_cases[0].path, path_ratios=tuple(map(Fraction, ratios)))
+        with pytest.raises(ModelFileError, match="cannot take its paths' inputs"):
+            open_session("ncnn", options)
+    with pytest.raises(ModelFileError, match="it is for"):
+        ncnn_cases[1].open("ncnn", input_size=(64, 98))

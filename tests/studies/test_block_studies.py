@@ -149,7 +149,7 @@ def test_a_run_is_named_by_all_it_depends_on() -> None:
     assert len(set(keys)) == 4
 
 
-@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino", "ncnn", "pytorch"])
+@pytest.mark.parametrize("runtime", ["openvino", pytest.param("ncnn", marks=pytest.mark.slow), "pytorch"])
 def test_every_engine_times_blocks(runtime: str) -> None:
     for package in {"openvino": ["openvino"], "ncnn": ["ncnn", "pnnx"]}.get(runtime, []):
         pytest.importorskip(package)
@@ -191,7 +191,7 @@ def test_a_study_from_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(block_study, "PROTOCOLS", {"quick": SHORT})
     monkeypatch.setattr(widths, "GROUPS", {"a": (1, 2, 3), "b": (8, 16)})
     monkeypatch.setattr(widths, "SIZE", (16, 16))
-    result = run_study(widths.STUDY, Settings(num_threads=1), tmp_path)
+    result = run_study(widths.STUDY, Settings(num_threads=1), tmp_path)  # ONNX Runtime
     assert [row["width"] for row in result.report.rows] == [1, 2, 3, 8, 16]
     assert all(path.stat().st_size > 100 for path in result.files)
     monkeypatch.setattr(conv_types, "SIZE", (16, 16))
