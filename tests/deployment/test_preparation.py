@@ -8,7 +8,7 @@ import pytest
 
 from lpsnet.architecture import path_size
 from lpsnet.data.labels import CAMVID
-from lpsnet.deployment.preparation import check_picture, prepare, prepare_paths
+from lpsnet.deployment.preparation import Workspace, check_picture, prepare, prepare_paths
 from lpsnet.errors import DataError
 from lpsnet.record import ModelRecord, Normalisation
 
@@ -71,6 +71,20 @@ def test_paths_are_given_what_the_network_would_make_of_the_whole(
         assert result.dtype == np.float32
         assert result.flags.c_contiguous
         np.testing.assert_allclose(result, _resized(whole, size, align_corners), atol=TOLERANCE)
+
+
+def test_a_workspace_is_used_again_and_leaves_nothing_behind() -> None:
+    workspace, record = Workspace(), _record()
+    for size in ((50, 70), (50, 70), (64, 40)):
+        for seed in (0, 1):
+            image = np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
+            shared = prepare_paths(image, record, size=(60, 80), ratios=RATIOS, workspace=workspace)
+            alone = prepare_paths(image, record, size=(60, 80), ratios=RATIOS)
+            for result, expected in zip(shared, alone, strict=True):
+                np.testing.assert_array_equal(result, expected)
+            assert not any(np.shares_memory(result, expected) for result, expected in zip(shared, alone, strict=True))
+    again = prepare_paths(image, record, size=(60, 80), ratios=RATIOS, workspace=workspace)
+    assert all(result is before for result, before in zip(again, shared, strict=True))
 
 
 def test_the_path_of_ratio_one_is_given_the_whole() -> None:
