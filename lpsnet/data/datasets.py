@@ -5,7 +5,8 @@
     camvid:PATH         CamVid, as distributed with SegNet or in the original release
     cityscapes:PATH     Cityscapes in the official layout, or a folder of pairs
     bdd100k:PATH        BDD100K, the 10,000 pictures with semantic labels
-    FILE.yaml           a data set of one's own, described in a few lines (`layouts/description.py`)
+    FILE.yaml           a data set of one's own, described in a few lines (`layouts/description.py`), or for ultralytics
+    FOLDER              one with a `data.yaml` in it, or laid out as for mmsegmentation or ultralytics (`guess.py`)
     scenes, scenes:…    generated street scenes (`scenes`): size=128x256,num_train=200,num_val=50,seed=0
 """
 
@@ -104,7 +105,7 @@ def open_dataset(text: str | Path) -> Dataset:
     if text.lower().endswith(_YAML_SUFFIXES):
         path = Path(text).expanduser()
         return described_dataset(text, load_description(path), path.parent, default_name=path.stem)
-    raise _refusal(text, kind)
+    return _open_folder(text, kind)
 
 
 def described_dataset(spec: str, description: Description, root: Path, *, default_name: str = "") -> Dataset:
@@ -125,6 +126,15 @@ def described_dataset(spec: str, description: Description, root: Path, *, defaul
 def _usual_order(split: FileSplit) -> tuple[int, str]:
     usual = ("train", "val", "test")
     return usual.index(split.name) if split.name in usual else len(usual), split.name
+
+
+def _open_folder(text: str, kind: str) -> Dataset:
+    from lpsnet.data.guess import describe_folder, is_known_folder  # which knows the presets here
+
+    root = Path(text).expanduser()
+    if root.is_dir() and is_known_folder(root):
+        return described_dataset(text, describe_folder(root), root)
+    raise _refusal(text, kind)
 
 
 def _refusal(text: str, kind: str) -> DataError:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from lpsnet.data.datasets import PRESETS, Dataset, described_dataset, open_dataset
 from lpsnet.data.findings import Diagnosis, Finding, SplitCounts, by_severity, class_counts
-from lpsnet.data.guess import guess_description
+from lpsnet.data.guess import describe_folder, guess_description
 from lpsnet.data.inspection import CONVERSIONS, Report, inspect_pair, inspect_sample
 from lpsnet.data.labels import LabelSpace
 from lpsnet.data.splits import FileSplit, Split
@@ -48,7 +48,7 @@ def check_dataset(text: str | Path, *, progress: Progress | None = None) -> Diag
 def _open(text: str) -> Dataset:
     root = Path(text).expanduser()
     if root.is_dir():
-        return described_dataset(text, guess_description(root), root)
+        return described_dataset(text, describe_folder(root), root)
     return open_dataset(text)
 
 

@@ -15,8 +15,9 @@ from lpsnet.data.datasets import PRESETS
 from lpsnet.data.images import MASK_SUFFIXES, read_mask
 from lpsnet.data.inspection import mask_values
 from lpsnet.data.layouts.custom import WHOLE
-from lpsnet.data.layouts.description import Description
+from lpsnet.data.layouts.description import Description, load_description
 from lpsnet.data.layouts.pairing import find_pictures
+from lpsnet.data.layouts.ultralytics import polygon_refusal, text_labels
 from lpsnet.data.suggest import class_map
 from lpsnet.errors import DataError
 
@@ -39,6 +40,30 @@ class _Match:
     pairs: tuple[tuple[Path, Path], ...]
 
 
+# The YAML file in which exporters of labels describe a folder, and the folders of mmsegmentation, ultralytics, ADE20K
+DESCRIPTIONS = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
+_KNOWN = (("img_dir", "ann_dir"), ("images", "masks"), ("images", "annotations"))
+_TRAIN = ("train", "training")
+
+
+def describe_folder(root: Path) -> Description:
+    """The description that lies in a folder, or else a guess at it.
+
+    Raises:
+        DataError: as `load_description` and `guess_description`.
+    """
+    described = next((root / name for name in DESCRIPTIONS if (root / name).is_file()), None)
+    return load_description(described) if described else guess_description(root)
+
+
+def is_known_folder(root: Path) -> bool:
+    """Whether a folder says itself how it is laid out, so that training on it is no guess."""
+    if any((root / name).is_file() for name in DESCRIPTIONS):
+        return True
+    pairs = [(root / images / train, root / masks / train) for images, masks in _KNOWN for train in _TRAIN]
+    return any(images.is_dir() and masks.is_dir() for images, masks in pairs)
+
+
 def guess_description(root: Path) -> Description:
     """A description of a folder that nobody described; classes are named after their values.
 
@@ -52,6 +77,8 @@ def guess_description(root: Path) -> Description:
     for path in find_pictures(root):
         folders[path.parent.relative_to(root)].append(path)
     matches = [match for match in (_best_match(name, folders) for name in folders) if match is not None]
+    if not matches and (label := text_labels(root)) is not None:
+        raise polygon_refusal(label)
     if not matches:
         raise DataError(f"no pictures with label files of the same names were found in {root}; write a description")
     suffixes = Counter((match.image_suffix, match.mask_suffix) for match in matches).most_common(1)[0][0]

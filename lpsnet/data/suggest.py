@@ -53,7 +53,7 @@ def _repair_kind(values: dict[str, Any], reports: list[Report], space: LabelSpac
     for report in wrong:
         found.update(report.other_values)
     promised_colours = "colour_map" in values
-    for key in ("ids", "ignore", "colour_map"):
+    for key in ("ids", "ignore", "colour_map", "reduce_zero_label"):
         values.pop(key, None)
     return (_describe_ids if promised_colours else _describe_colours)(values, found, space)
 

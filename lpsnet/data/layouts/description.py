@@ -7,7 +7,8 @@ The least that is needed, for `images/train`, `images/val`, `masks/train`, `mask
 
     names: [road, car, person]
 
-Everything that can be said is an attribute of `Description`.
+Everything that can be said is an attribute of `Description`. A file written for ultralytics is understood too
+(`ultralytics.py`).
 """
 
 from pathlib import Path
@@ -18,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lpsnet.data.decoding import LabelDecoder
 from lpsnet.data.labels import IGNORE_INDEX, Colour, LabelSpace
+from lpsnet.data.layouts.ultralytics import is_ultralytics, translate
 from lpsnet.errors import DataError, unknown_name
 
 MAX_BYTES = 2**20  # of a description; a longer file is something else
@@ -65,7 +67,10 @@ class Description(BaseModel):
     ignore: Literal["others"] | list[int | _Rgb] = Field(
         [], description="a list of ids or [red, green, blue] that mean no label, or 'others' for all not named"
     )
-
+    reduce_zero_label: bool = Field(
+        False,
+        description="true where 0 in the label files means no label and the first class is 1",
+    )
     exclude: list[str] = Field(
         [], description="a list of pictures to leave out, by their name in the data set: path without suffix, with /"
     )
@@ -106,8 +111,9 @@ class Description(BaseModel):
         return table
 
     def _colour_decoder(self, colour_map: dict[str, _Rgb | list[_Rgb]]) -> LabelDecoder:
-        if self.ids is not None:
-            raise DataError("'ids' and 'colour_map' exclude each other; label files hold either ids or colours")
+        if self.ids is not None or self.reduce_zero_label:
+            key = "reduce_zero_label" if self.ids is None else "ids"
+            raise DataError(f"{key!r} and 'colour_map' exclude each other; label files hold either ids or colours")
         names = self.class_names()
         _check_covers("colour_map", colour_map, names)
         rows = [(rgb, names.index(name)) for name, value in colour_map.items() for rgb in _colours_of(value)]
@@ -121,6 +127,7 @@ class Description(BaseModel):
         ignored = [number for number in self._ignored() if isinstance(number, int)]
         if len(ignored) < len(self._ignored()):
             raise DataError("'ignore' lists colours, but without 'colour_map' label files hold ids")
+        ignored += [0] if self.reduce_zero_label else []
         table = self._class_ids()
         both = [number for number in ignored if number in table]
         if both:
@@ -134,6 +141,10 @@ class Description(BaseModel):
     def _class_ids(self) -> dict[int, int]:
         """Id in the label files -> class id."""
         names = self.class_names()
+        if self.reduce_zero_label:
+            if self.ids is not None or isinstance(self.names, dict):
+                raise DataError("'reduce_zero_label' goes with a list of 'names', without ids")
+            return {number: index for index, number in enumerate(range(1, len(names) + 1))}
         if self.ids is None:
             numbers = sorted(self.names) if isinstance(self.names, dict) else range(len(names))
             return {number: index for index, number in enumerate(numbers)}
@@ -154,6 +165,8 @@ def load_description(path: Path) -> Description:
     values = _load_yaml(path)
     if not isinstance(values, dict):
         raise DataError(f"{path} is no description of a data set; allowed keys: {', '.join(Description.model_fields)}")
+    if is_ultralytics(values):
+        values = _translated(values, path)
     for key in values:
         if key not in Description.model_fields:
             raise DataError(f"{path}: {unknown_name('key', key, Description.model_fields)}")
@@ -164,6 +177,13 @@ def load_description(path: Path) -> Description:
         key = str(first["loc"][0])
         allowed = Description.model_fields[key].description
         raise DataError(f"{path}: {key!r} is not usable ({first['msg']}); allowed: {allowed}") from None
+
+
+def _translated(values: dict[str, Any], path: Path) -> dict[str, Any]:
+    try:
+        return translate(values, path.parent)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
 
 
 def _load_yaml(path: Path) -> Any:

@@ -1,0 +1,131 @@
+"""Data sets as ultralytics' semantic task has them: a YAML file with `train` and `val`, masks beside the pictures.
+
+    path: streets                            # from the YAML's folder, or from where the command is run
+    train: images/train                      # a folder, a list file, or several
+    val: images/val
+    masks_dir: masks                         # stands in the place of "images" in the path of a picture's mask
+    names: {0: road, 1: car}
+    label_mapping: {7: 0, 26: 1, 0: ignore_label}   # id in the masks -> class
+
+`translate` says the same in the words of `description.py`. What else such a file holds (`nc`, …) is passed over.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path, PurePath
+from typing import Any
+
+from lpsnet.data.images import IMAGE_SUFFIXES, MASK_SUFFIXES
+from lpsnet.data.labels import IGNORE_INDEX
+from lpsnet.data.layouts.pairing import find_pictures, read_list
+from lpsnet.data.layouts.places import LIST_SUFFIX, resolve
+from lpsnet.errors import DataError
+
+SPLITS = ("train", "val", "test")
+_IMAGES, _MASKS, _POLYGONS = "images", "masks", "labels"
+_IGNORED = "ignore_label"
+
+
+def is_ultralytics(values: dict[str, Any]) -> bool:
+    """Whether a YAML file is one of ultralytics': our own description has no such keys."""
+    return "train" in values or "val" in values
+
+
+def translate(values: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The values of a `Description` for what an ultralytics YAML in `folder` says.
+
+    Raises:
+        DataError: the labels are polygons, or a picture's path has no "images" that a mask's path could be made from.
+    """
+    listed = {name: _as_list(values[name], name) for name in SPLITS if values.get(name)}
+    root = _root(values, folder, [place for members in listed.values() for place in members])
+    masks_dir = str(values.get("masks_dir") or _default_masks(root, listed))
+    images = {name: list(_pictures(root, members)) for name, members in listed.items()}
+    wanted = {name: sorted({_mask_place(place, masks_dir) for place in members}) for name, members in images.items()}
+    masks = {name: [place for place in members if (root / place).is_dir()] for name, members in wanted.items()}
+    if not any(masks.values()):
+        first = next(iter(wanted.values()))[0]
+        raise DataError(f"folder {root / first} does not exist; 'masks_dir' names the folder that masks are in")
+    places = {"images": images, "masks": {name: found for name, found in masks.items() if found}}
+    return {"path": str(root)} | places | _classes(values)
+
+
+def text_labels(root: Path) -> Path | None:
+    """A text file under `root` that is named like a picture: a polygon or box label. None if there is none."""
+    stems = {path.stem for path in find_pictures(root)}
+    return next((path for path in sorted(root.rglob("*.txt")) if path.stem in stems), None)
+
+
+def polygon_refusal(path: Path) -> DataError:
+    """The one line for labels that are not pixels."""
+    return DataError(
+        f"the labels are text files ({path}), polygons or boxes, which have no class for every pixel; draw them into "
+        "PNG masks, one id a pixel, in a folder 'masks' beside 'images'"
+    )
+
+
+def _as_list(value: Any, key: str) -> list[str]:
+    places = value if isinstance(value, list) else [value]
+    if not all(isinstance(place, str) for place in places):
+        raise DataError(f"{key!r} is a folder, a list file .txt, or several of them; got {value!r}")
+    return [place.removeprefix("./") for place in places]
+
+
+def _root(values: dict[str, Any], folder: Path, places: list[str]) -> Path:
+    """Where the pictures are: `path` from the YAML's folder or from here; that folder itself if it holds them."""
+    path = Path(str(values.get("path") or ".")).expanduser()
+    tries = [folder / path, Path.cwd() / path, folder]
+    found = next((root for root in tries if places and (root / places[0]).exists()), None)
+    if found is None:
+        looked = " or ".join(dict.fromkeys(str(root / place) for root in tries[:2] for place in places[:1]))
+        raise DataError(f"the pictures of 'train' are not there: looked for {looked}; change 'path'")
+    return found
+
+
+def _default_masks(root: Path, places: dict[str, list[str]]) -> str:
+    """`masks` where there are such, though the file does not say so; else the labels must be polygons."""
+    folders = [place for members in places.values() for place in members if not place.endswith(LIST_SUFFIX)]
+    if any(find_pictures(root / _replaced(place, _MASKS), suffixes=MASK_SUFFIXES) for place in folders):
+        return _MASKS
+    texts = (next(iter(sorted((root / _replaced(place, _POLYGONS)).rglob("*.txt"))), None) for place in folders)
+    label = next((path for path in texts if path is not None), None) or text_labels(root)
+    if label is not None:
+        raise polygon_refusal(label)
+    return _MASKS
+
+
+def _pictures(root: Path, places: list[str]) -> Iterator[str]:
+    """The places as they are; a list file becomes the pictures in it."""
+    for place in places:
+        if place.endswith(LIST_SUFFIX):
+            yield from (str(resolve(root, root / place, words[0])) for words in read_list(root / place))
+        else:
+            yield place
+
+
+def _mask_place(place: str, masks_dir: str) -> str:
+    """The folder of the masks of a folder of pictures, or of one picture."""
+    replaced = _replaced(place, masks_dir)
+    return str(PurePath(replaced).parent) if PurePath(place).suffix.lower() in IMAGE_SUFFIXES else replaced
+
+
+def _replaced(place: str, folder: str) -> str:
+    """The path with the last "images" in it replaced."""
+    parts = list(PurePath(place).parts)
+    if _IMAGES not in parts:
+        raise DataError(f"{place!r} has no folder {_IMAGES!r} in it, in whose place 'masks_dir' would stand")
+    last = len(parts) - 1 - parts[::-1].index(_IMAGES)
+    return PurePath(*parts[:last], folder, *parts[last + 1 :]).as_posix()
+
+
+def _classes(values: dict[str, Any]) -> dict[str, Any]:
+    names = values.get("names") or []
+    names = [names[number] for number in sorted(names)] if isinstance(names, dict) else list(names)
+    if len(names) == 1:  # one class is told from what it is not: 1 and 0 in the masks
+        names = ["background", *names]
+    mapping = values.get("label_mapping")
+    if not mapping:
+        return {"names": names}
+    table = {number: number for number in range(len(names))} | dict(mapping)
+    ignored = {number for number, label in table.items() if label in (_IGNORED, IGNORE_INDEX, None)}
+    ids = {number: label for number, label in table.items() if number not in ignored}
+    return {"names": names, "ids": ids, "ignore": sorted(number for number in ignored if number >= 0)}
