@@ -36,6 +36,20 @@ class _Placement(NamedTuple):
     left: int
 
 
+class Sample(NamedTuple):
+    """Everything that is random about one sample of a picture.
+
+    Attributes:
+        matrix: 3 x 3, (x, y, 1) of the picture to (x, y, 1) of the crop, pixels counted from 0 at their centres.
+        inside: rows and columns of the crop whose colours change: those that show the picture.
+        colours: 3 x 4, see `colour_matrix`; None leaves the colours as they are.
+    """
+
+    matrix: Matrix
+    inside: tuple[slice, slice]
+    colours: Matrix | None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Augmentation:
     """What is done to a training picture and its labels; call it with a random generator for one random sample.
@@ -99,18 +113,38 @@ class Augmentation:
             DataError: the arrays are not a picture and its label map.
         """
         _check_pair(image, labels)
-        scale = rng.uniform(*self.scale)
-        turn = _rotation(self.crop_size, rng.uniform(-1, 1) * self.rotation_degrees)
-        mirror = _mirror(self.crop_size[1]) if rng.random() < self.flip_probability else np.eye(3)
+        scale, view = self._draw_view(rng)
         for _ in range(CROP_ATTEMPTS if self.max_class_share < 1 else 1):
             placement = self._place(image.shape[:2], scale, rng)
-            matrix = mirror @ turn @ _matrix(image.shape[:2], placement)
+            matrix = view @ _matrix(image.shape[:2], placement)
             crop_labels = _warp(labels, matrix, self.crop_size, cv2.INTER_NEAREST, IGNORE_INDEX)
             if self.max_class_share == 1 or _largest_share(crop_labels) <= self.max_class_share:
                 break
         crop = _warp(_prefiltered(image, scale), matrix, self.crop_size, cv2.INTER_LINEAR, MEAN_COLOUR)
-        self._jitter(crop, _inside(placement, self.crop_size, matrix), rng)
+        if (colours := self._draw_colours(rng)) is not None:
+            inside = _inside(placement, self.crop_size, matrix)
+            crop[inside] = cv2.transform(crop[inside], colours)
         return crop, crop_labels
+
+    @property
+    def is_affine(self) -> bool:
+        """Whether a sample is one warp and one colour matrix, drawn without looking at the picture (`draw`)."""
+        return self.max_class_share == 1 and _box(self.scale[0]) <= 1
+
+    def draw(self, size: tuple[int, int], rng: np.random.Generator) -> Sample:
+        """What a call would do to a picture of `size` (height, width), for a warp elsewhere; needs `is_affine`."""
+        assert self.is_affine, "a call does more than one warp"
+        scale, view = self._draw_view(rng)
+        placement = self._place(size, scale, rng)
+        matrix = view @ _matrix(size, placement)
+        return Sample(matrix, _inside(placement, self.crop_size, matrix), self._draw_colours(rng))
+
+    def _draw_view(self, rng: np.random.Generator) -> tuple[float, Matrix]:
+        """The scale, and what is done to the crop after it: 3 x 3."""
+        scale = rng.uniform(*self.scale)
+        turn = _rotation(self.crop_size, rng.uniform(-1, 1) * self.rotation_degrees)
+        mirror = _mirror(self.crop_size[1]) if rng.random() < self.flip_probability else np.eye(3)
+        return scale, mirror @ turn
 
     def _place(self, size: tuple[int, ...], scale: float, rng: np.random.Generator) -> _Placement:
         height, width = (max(1, round(length * scale)) for length in size)
@@ -118,12 +152,10 @@ class Augmentation:
         top, left = (int(rng.integers(min(0, room), max(0, room) + 1)) for room in slack)
         return _Placement(height, width, top, left)
 
-    def _jitter(self, crop: Image, inside: tuple[slice, slice], rng: np.random.Generator) -> None:
-        """Change the colours of the part of the crop that shows the picture, in place; the surround stays."""
+    def _draw_colours(self, rng: np.random.Generator) -> Matrix | None:
         factors = [max(0.0, rng.uniform(1 - x, 1 + x)) for x in (self.brightness, self.contrast, self.saturation)]
         angle = math.radians(rng.uniform(-1, 1) * self.hue_degrees)
-        if factors != [1, 1, 1] or angle:
-            crop[inside] = cv2.transform(crop[inside], colour_matrix(*factors, hue=angle))
+        return colour_matrix(*factors, hue=angle) if factors != [1, 1, 1] or angle else None
 
 
 _RANGES = {  # field -> largest value allowed; the smallest is 0
@@ -191,8 +223,13 @@ def _prefiltered(image: Image, scale: float) -> Image:
     Bilinear sampling reads 2 x 2 pixels: at 1/2 exactly the average, at less it jumps over pixels and aliases. An odd
     box keeps the pixels' centres where they are.
     """
-    box = 2 * round(0.5 / scale) - 1  # the odd number nearest to 1 / scale - 1, as bilinear sampling itself adds one
+    box = _box(scale)
     return image if box <= 1 else np.asarray(cv2.blur(image, (box, box)))
+
+
+def _box(scale: float) -> int:
+    """The odd number of pixels nearest to 1 / scale - 1, as bilinear sampling itself adds one."""
+    return 2 * round(0.5 / scale) - 1
 
 
 def _inside(placement: _Placement, crop_size: tuple[int, int], matrix: Matrix) -> tuple[slice, slice]:

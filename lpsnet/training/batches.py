@@ -45,6 +45,16 @@ class SampleOrder:
         return int(self._permutation[place])
 
 
+def batch_positions(iteration: int, batch_size: int, process_index: int = 0, num_processes: int = 1) -> range:
+    """The positions of an iteration's batch that fall to a process: every `num_processes`-th."""
+    return range(iteration * batch_size + process_index, (iteration + 1) * batch_size, num_processes)
+
+
+def augmentation_rng(seed: int, position: int) -> np.random.Generator:
+    """Where all that is random about the sample at `position` comes from, but its picture."""
+    return np.random.default_rng((seed, _AUGMENTATION, position))
+
+
 class PictureCache:
     """Decoded pictures and their targets, kept up to a number of bytes and decoded again past it."""
 
@@ -99,11 +109,9 @@ class Batches:
         positions = (
             position
             for step in range(iteration, end)
-            for position in range(step * self.batch_size + self.process_index, (step + 1) * self.batch_size)[
-                :: self.num_processes
-            ]
+            for position in batch_positions(step, self.batch_size, self.process_index, self.num_processes)
         )
-        per_process = len(range(self.process_index, self.batch_size, self.num_processes))
+        per_process = len(batch_positions(0, self.batch_size, self.process_index, self.num_processes))
         # The workers are the parallelism; OpenCV's own threads would fight the network's.
         with opencv_threads(1), ThreadPoolExecutor(self.num_workers) as pool:
             pending: deque[Future[Pair]] = deque()
@@ -141,4 +149,4 @@ class Batches:
         if cache is None:
             cache = PictureCache(self.pictures, max_bytes=0)
         image, labels = cache[index]
-        return self.augmentation(image, labels, np.random.default_rng((self.seed, _AUGMENTATION, position)))
+        return self.augmentation(image, labels, augmentation_rng(self.seed, position))

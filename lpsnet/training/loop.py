@@ -5,6 +5,7 @@ goes on from its last checkpoint as if nothing had happened: same samples, same 
 """
 
 import contextlib
+import functools
 import platform
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -18,9 +19,12 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 import lpsnet
+from lpsnet.data.transforms import Augmentation
 from lpsnet.deployment.machine import describe_machine
 from lpsnet.files import locked_folder
 from lpsnet.training.batches import Batches
+from lpsnet.training.device_batches import DeviceBatches, load_pictures
+from lpsnet.training.graphed import GraphedStep
 from lpsnet.training.precision import forward_type, make_accelerator
 from lpsnet.training.run import Status
 from lpsnet.training.run_folder import RunFolder
@@ -29,7 +33,8 @@ from lpsnet.training.state import MovingAverage, TrainingState
 from lpsnet.training.step import global_mean, normalise, set_training_mode
 from lpsnet.training.task import Details, Score, Task, Weights
 
-CHECKPOINT_SECONDS = 300  # besides the checkpoint after every epoch, for epochs that take long
+CHECKPOINT_SECONDS = 300  # besides the checkpoint after every epoch, for epochs that take long …
+EPOCH_CHECKPOINT_SECONDS = 5  # … and where epochs are shorter than this, several share one
 
 
 def run_task(
@@ -97,6 +102,7 @@ class Loop(Generic[Details]):
         self.type = forward_type(self.recipe, accelerator.device)
         task.model.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.state = self._build_state()
+        self._graphed: GraphedStep | None = None
         self.pace = Steps(batch_size=self.recipe.batch_size, allow_infinite=self.state.scaler.is_enabled())
 
     def _build_state(self) -> TrainingState:
@@ -108,6 +114,7 @@ class Loop(Generic[Details]):
             [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}],
             lr=recipe.learning_rate,
             momentum=recipe.momentum,
+            fused=self.accelerator.device.type == "cuda",
         )
         average = MovingAverage.of(model, recipe.ema_decay) if recipe.ema_decay else None
         scaler = torch.amp.GradScaler(self.accelerator.device.type, enabled=self.type == torch.float16)
@@ -148,9 +155,11 @@ class Loop(Generic[Details]):
     def _after_step(self, done: int) -> None:
         """Tell how it goes; at a checkpoint make sure of it first."""
         last = done == self.num_iterations
-        checkpoint = last or self._is_epoch_end(done) or self.pace.seconds > CHECKPOINT_SECONDS
+        evaluation = not last and self._evaluation_is_due(done)
+        due = EPOCH_CHECKPOINT_SECONDS if self._is_epoch_end(done) else CHECKPOINT_SECONDS
+        checkpoint = last or evaluation or self.pace.seconds > due
         steps = self.pace.read(everything=checkpoint)
-        message = "" if last or not self._evaluation_is_due(done) else self._evaluation_message()
+        message = self._evaluation_message() if evaluation else ""
         if self.log is not None:
             self.log.add(steps, flush=checkpoint)
             if checkpoint:
@@ -162,7 +171,7 @@ class Loop(Generic[Details]):
 
     def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         recipe, accelerator = self.recipe, self.accelerator
-        batches = Batches(
+        batches = self._device_batches() or Batches(
             self.task.pictures,
             self.task.augmentation,
             recipe.batch_size,
@@ -173,6 +182,27 @@ class Loop(Generic[Details]):
             accelerator.num_processes,
         )
         return batches.starting_at(self.state.iteration, self.num_iterations)
+
+    def _device_batches(self) -> DeviceBatches | None:
+        """Batches made on a GPU, where the recipe and the pictures allow it."""
+        recipe, accelerator, augmentation = self.recipe, self.accelerator, self.task.augmentation
+        if recipe.augment_on == "workers" or accelerator.device.type != "cuda":
+            return None
+        if not isinstance(augmentation, Augmentation) or not augmentation.is_affine:
+            return None
+        pictures = load_pictures(
+            self.task.pictures, accelerator.device, max_bytes=recipe.cache_mib * 2**20, num_workers=recipe.num_workers
+        )
+        if pictures is None:
+            return None
+        return DeviceBatches(
+            pictures,
+            augmentation,
+            recipe.batch_size,
+            recipe.seed,
+            accelerator.process_index,
+            accelerator.num_processes,
+        )
 
     def _distributed(self, model: nn.Module) -> nn.Module:
         if self.accelerator.num_processes == 1:
@@ -187,17 +217,34 @@ class Loop(Generic[Details]):
         optimiser, scaler, device = self.state.optimiser, self.state.scaler, self.accelerator.device
         for group in optimiser.param_groups:
             group["lr"] = learning_rate
-        with torch.autocast(device.type, self.type, enabled=self.type != torch.float32):
-            outputs = model(normalise(images.to(device), self.task.normalisation))
-        loss = global_mean(*self.task.loss(outputs, targets.to(device)), self.accelerator)
-        optimiser.zero_grad(set_to_none=True)
-        scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        loss = self._take_gradient(model, images.to(device), targets.to(device))
         scaler.step(optimiser)
         scaler.update()
         if self.state.average is not None:
             self.state.average.update(self.task.model, self.state.iteration)
         mean: Tensor = self.accelerator.reduce(loss.detach(), "mean")
         return mean
+
+    def _take_gradient(self, model: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
+        """The loss of a batch on the device; its gradient is left in the model."""
+        if self._is_graphed():
+            if self._graphed is None:
+                self._graphed = GraphedStep(functools.partial(self._loss, model), model, images, targets)
+            return self._graphed(images, targets)
+        loss = self._loss(model, images, targets)
+        self.state.optimiser.zero_grad(set_to_none=True)
+        self.state.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        return loss
+
+    def _loss(self, model: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
+        device_type, graphed = self.accelerator.device.type, self._is_graphed()
+        with torch.autocast(device_type, self.type, enabled=self.type != torch.float32, cache_enabled=not graphed):
+            outputs = model(normalise(images, self.task.normalisation))
+        return global_mean(*self.task.loss(outputs, targets), self.accelerator)
+
+    def _is_graphed(self) -> bool:
+        alone = self.accelerator.device.type == "cuda" and self.accelerator.num_processes == 1
+        return alone and self.recipe.cuda_graph and self.type != torch.float16 and not self.task.waits_for_device
 
     def _epoch(self, iteration: int) -> int:
         return iteration * self.recipe.batch_size // len(self.task.pictures)

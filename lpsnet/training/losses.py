@@ -1,9 +1,10 @@
-"""Losses over logits and label maps: cross-entropy and online hard example mining (Section 4.2).
+"""Losses over logits and label maps: cross-entropy and online hard example mining (Section 4.2), and Lovász-softmax.
 
 A loss comes as a sum and what it is to be divided by, so that several processes can divide by what all of them have
 together; a batch without a labelled pixel then gives 0, never NaN.
 """
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -14,7 +15,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lpsnet.data.labels import IGNORE_INDEX
+from lpsnet.training.lovasz import lovasz_softmax
 from lpsnet.training.upsampling import Upsampling, grid_points, pixel_losses, weighted_loss
+
+MAX_SCORES_AT_ONCE = 1 << 28  # floats: 1 GiB, and as much again for the gradient
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,7 +26,7 @@ class Criterion:
     """What a recipe asks of the loss.
 
     Attributes:
-        kind: "cross_entropy" or "ohem".
+        kind: "cross_entropy", "ohem", or "lovasz": cross-entropy plus the Lovász-softmax loss (`lovasz.py`).
         class_weights: one weight a class, float32, or None for equal weights.
         stride: scores are compared at every pixel (1), or at every so many along rows and columns.
         align_corners: of the upsampling of the scores; the network's convention.
@@ -55,20 +59,21 @@ class Criterion:
             (labels.shape[1], labels.shape[2]),
             stride=self.stride,
             align_corners=self.align_corners,
-            like=logits if logits.dtype == torch.float64 else logits.float(),
+            dtype=torch.float64 if logits.dtype == torch.float64 else torch.float32,
+            device=logits.device,
         )
         labels = subsample(labels, self.stride)
         weights = self._pixel_weights(labels, logits.shape[1]).to(upsampling.rows.dtype)
-        if self.label_smoothing:
-            return self._smoothed(upsampling(logits.to(weights.dtype)), labels, weights)
+        if self.label_smoothing or self.kind == "lovasz" or _is_for_all_at_once(logits, labels):
+            return self._of_scores(upsampling(logits.to(weights.dtype)), labels, weights)
         classes = labels.masked_fill(labels >= logits.shape[1], 0)
         if self.kind == "ohem":
             losses = pixel_losses(logits, classes, upsampling)
             weights = weights * self._hard_pixels(losses * weights, labels != IGNORE_INDEX)
         return weighted_loss(logits, classes, weights, upsampling), weights.sum()
 
-    def _smoothed(self, scores: Tensor, labels: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """The same of scores N, K, H, W with label smoothing, by torch."""
+    def _of_scores(self, scores: Tensor, labels: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """The same of scores at the labels' size, N, K, H, W, by torch."""
         losses = F.cross_entropy(
             scores,
             labels.long(),
@@ -80,7 +85,15 @@ class Criterion:
         if self.kind == "ohem":
             hard = self._hard_pixels(losses.detach(), labels != IGNORE_INDEX)
             losses, weights = losses * hard, weights * hard
-        return losses.sum(), weights.sum()
+        total, weight = losses.sum(), weights.sum()
+        if self.kind == "lovasz":
+            total = total + lovasz_softmax(scores, labels) * weight
+        return total, weight
+
+    @property
+    def waits_for_device(self) -> bool:
+        """Whether the loss reads results back from a GPU, which a CUDA graph cannot."""
+        return self.kind == "ohem"
 
     def _pixel_weights(self, labels: Tensor, num_classes: int) -> Tensor:
         """The weight of each pixel's class; 0 without a label, and NaN for what is no class, to be noticed."""
@@ -100,13 +113,23 @@ class Criterion:
         return labelled & (losses >= least_kept)
 
 
+def _is_for_all_at_once(logits: Tensor, labels: Tensor) -> bool:
+    """Whether a GPU has the memory for the scores of a batch at the labels' size: it then is quicker than in bands."""
+    return logits.device.type != "cpu" and logits.shape[1] * labels.numel() <= MAX_SCORES_AT_ONCE
+
+
 def subsample(labels: Tensor, stride: int) -> Tensor:
     """Label maps N, H, W at a `stride`-th of their size: some of their pixels, see `grid_points`."""
     if stride == 1:
         return labels
     for dim in (1, 2):
-        labels = labels.index_select(dim, grid_points(labels.shape[dim], stride).to(labels.device))
+        labels = labels.index_select(dim, _grid_points_on(labels.shape[dim], stride, labels.device))
     return labels
+
+
+@functools.lru_cache(maxsize=64)
+def _grid_points_on(length: int, stride: int, device: torch.device) -> Tensor:
+    return grid_points(length, stride).to(device)
 
 
 def log_class_weights(pixel_counts: NDArray[np.int64]) -> NDArray[np.float32]:

@@ -166,6 +166,10 @@ class Classification:
         folder = self.folder
         return f"{len(folder.classes)} classes, {len(folder.train)} pictures to train on, {len(folder.val)} to score"
 
+    @property
+    def waits_for_device(self) -> bool:
+        return False
+
     def loss(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         total = F.cross_entropy(outputs.float(), targets, label_smoothing=self.recipe.label_smoothing, reduction="sum")
         return total, torch.full_like(total, len(targets))

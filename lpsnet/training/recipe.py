@@ -28,7 +28,8 @@ class Recipe(LoopSettings):
         scale: bounds of the random scale of a picture before it is cropped.
         flip: probability of a horizontal flip.
         brightness, contrast, saturation: strength of colour jitter, each a factor within 1 ± this.
-        loss: "cross_entropy", or "ohem" for online hard example mining.
+        loss: "cross_entropy", "ohem" for online hard example mining, or "lovasz" for cross-entropy plus
+            Lovász-softmax, which follows mIoU more closely and takes a sort of all pixels.
         ohem_threshold: OHEM keeps pixels whose true class got a probability below this …
         ohem_min_kept: … and at least this share of the labelled pixels.
         class_weights: "none", or "log": 1 / ln(1.02 + frequency in this data set's training split) (ENet, 2016).
@@ -46,7 +47,7 @@ class Recipe(LoopSettings):
     brightness: float = Field(default=0.5, ge=0, lt=1)
     contrast: float = Field(default=0.5, ge=0, lt=1)
     saturation: float = Field(default=0.5, ge=0, lt=1)
-    loss: Literal["cross_entropy", "ohem"] = "cross_entropy"
+    loss: Literal["cross_entropy", "ohem", "lovasz"] = "cross_entropy"
     ohem_threshold: float = Field(default=0.7, gt=0, lt=1)
     ohem_min_kept: float = Field(default=1 / 16, gt=0, le=1)
     class_weights: Literal["none", "log"] = "none"

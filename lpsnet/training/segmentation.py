@@ -79,6 +79,10 @@ class Segmentation:
             return ""
         return describe_initialisation(self.initialisation, self.run.init)
 
+    @property
+    def waits_for_device(self) -> bool:
+        return self.criterion.waits_for_device
+
     def loss(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         return self.criterion(outputs, targets)
 

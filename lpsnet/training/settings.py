@@ -32,8 +32,10 @@ class LoopSettings(BaseModel):
         freeze_batch_norm: use and keep the statistics the network starts with.
         ema_decay: of the moving average of the weights that is evaluated and delivered; 0 means none.
         precision: arithmetic of the forward pass: "auto" is bf16 where the hardware computes in it, else f32.
+        cuda_graph: on one GPU, start a step's operations all at once (`graphed.py`); not in f16, nor with OHEM.
+        augment_on: "auto" augments on a GPU whose memory (`cache_mib`) holds pictures of one size; "workers" never.
         num_workers: threads that decode and augment pictures.
-        cache_mib: memory for decoded pictures; 0 decodes every time.
+        cache_mib: memory for decoded pictures, on the device where they are augmented there; 0 decodes every time.
         evaluate_every: epochs between evaluations on the validation split; 0 evaluates at the end only.
         seed: of weights, order and augmentation.
     """
@@ -56,6 +58,8 @@ class LoopSettings(BaseModel):
     freeze_batch_norm: bool = False
     ema_decay: float = Field(default=0.0, ge=0, lt=1)
     precision: Literal["auto", "f32", "bf16", "f16"] = "auto"
+    cuda_graph: bool = True
+    augment_on: Literal["auto", "workers"] = "auto"
     num_workers: int = Field(default=2, ge=1, le=256)
     cache_mib: int = Field(default=4096, ge=0)
     evaluate_every: int = Field(default=10, ge=0)

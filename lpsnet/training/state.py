@@ -5,7 +5,7 @@ Order and augmentation of the samples, and the learning rate, follow from the it
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from lpsnet.files import atomic_path
 
 _KEY = "lpsnet_training_state"
 
+_Lists = tuple[list[Tensor], list[Tensor]]  # an average's tensors, and a network's
+
 
 @dataclass
 class MovingAverage:
@@ -31,6 +33,7 @@ class MovingAverage:
 
     decay: float
     values: dict[str, Tensor]
+    _collected: tuple[_Lists, _Lists] | None = field(default=None, init=False, repr=False, compare=False)
 
     @classmethod
     def of(cls, network: nn.Module, decay: float) -> "MovingAverage":
@@ -41,11 +44,23 @@ class MovingAverage:
     def update(self, network: nn.Module, iteration: int) -> None:
         """Take in the network after step `iteration` (from 0); early steps weigh more, against a start-up bias."""
         decay = min(self.decay, (1 + iteration) / (10 + iteration))
-        for name, value in network.state_dict().items():
-            if value.is_floating_point():
-                self.values[name].lerp_(value, 1 - decay)
-            else:
-                self.values[name].copy_(value)
+        averaged, counted = self._lists(network)
+        torch._foreach_lerp_(*averaged, 1 - decay)
+        if counted[0]:
+            torch._foreach_copy_(*counted)
+
+    def _lists(self, network: nn.Module) -> tuple[_Lists, _Lists]:
+        """Tensors to average and tensors to copy, the average's and the network's; collected once: it takes long."""
+        if self._collected is None:
+            pairs = [(self.values[name], value) for name, value in network.state_dict().items()]
+            floats = [pair for pair in pairs if pair[1].is_floating_point()]
+            others = [pair for pair in pairs if not pair[1].is_floating_point()]
+            self._collected = _unzipped(floats), _unzipped(others)
+        return self._collected
+
+
+def _unzipped(pairs: list[tuple[Tensor, Tensor]]) -> _Lists:
+    return [mine for mine, _ in pairs], [value for _, value in pairs]
 
 
 @dataclass

@@ -66,6 +66,7 @@ class Task(Protocol[Details]):
         normalisation: of the pictures' bytes.
         model: in training form. It maps N, 3, H, W normalised pictures to what `loss` takes.
         opening: what is to be told people when the training begins; may be empty.
+        waits_for_device: whether model or loss read results back from a GPU in the middle of a step.
     """
 
     @property
@@ -80,6 +81,8 @@ class Task(Protocol[Details]):
     def model(self) -> nn.Module: ...
     @property
     def opening(self) -> str: ...
+    @property
+    def waits_for_device(self) -> bool: ...
 
     def loss(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """The sum of the loss over a batch and what it is to be divided by, both scalars on the model's device."""

@@ -10,6 +10,7 @@ The gradient is taken in the forward pass: a loss is a sum, so all that the back
 threads share the pictures out among themselves: sharing out every operation on a band would cost more than it takes.
 """
 
+import functools
 import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -39,13 +40,21 @@ class Upsampling:
     cells: list[int]
 
     @classmethod
+    @functools.lru_cache(maxsize=64)  # a training asks for the same one in every step
     def between(
-        cls, source: tuple[int, int], target: tuple[int, int], *, stride: int, align_corners: bool, like: Tensor
+        cls,
+        source: tuple[int, int],
+        target: tuple[int, int],
+        *,
+        stride: int,
+        align_corners: bool,
+        dtype: torch.dtype,
+        device: torch.device,
     ) -> "Upsampling":
-        """From `source` (h, w) to every `stride`-th pixel of `target` (H, W); type and device are those of `like`."""
+        """From `source` (h, w) to every `stride`-th pixel of `target` (H, W)."""
         rows, cells = _interpolation(source[0], target[0], stride, align_corners)
         columns, _ = _interpolation(source[1], target[1], stride, align_corners)
-        return cls(rows.to(like), columns.to(like), cells.tolist())
+        return cls(rows.to(device, dtype), columns.to(device, dtype), cells.tolist())
 
     def __call__(self, scores: Tensor) -> Tensor:
         """N, K, h, w to N, K and the chosen pixels, all at once and differentiable."""

@@ -41,7 +41,9 @@ def reference(logits: Tensor, labels: Tensor, *, align_corners: bool) -> Tensor:
 
 def full(logits: Tensor, labels: Tensor, *, align_corners: bool, stride: int = 1, like: Tensor) -> Upsampling:
     source, target = (logits.shape[2], logits.shape[3]), (labels.shape[1], labels.shape[2])
-    return Upsampling.between(source, target, stride=stride, align_corners=align_corners, like=like)
+    return Upsampling.between(
+        source, target, stride=stride, align_corners=align_corners, dtype=like.dtype, device=like.device
+    )
 
 
 @pytest.mark.parametrize("align_corners", [True, False])

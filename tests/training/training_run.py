@@ -6,9 +6,12 @@ from pathlib import Path
 import torch
 
 from lpsnet.architecture import Architecture
+from lpsnet.training import loop
 from lpsnet.training.recipe import get_recipe
 from lpsnet.training.run import TrainingRun
 from lpsnet.training.trainer import train
+
+loop.EPOCH_CHECKPOINT_SECONDS = 0  # a checkpoint after every epoch, however short
 
 RECIPE = get_recipe("demo").with_overrides(
     {"iterations": 24, "batch_size": 2, "crop_size": (48, 64), "precision": "f32", "num_workers": 1}

@@ -1,0 +1,91 @@
+"""Batches made on the device show what the workers' batches show."""
+
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+
+from lpsnet.data.datasets import open_dataset
+from lpsnet.data.scenes.split import SceneSplit
+from lpsnet.data.transforms import Augmentation
+from lpsnet.training.batches import Batches
+from lpsnet.training.device_batches import DeviceBatches, load_pictures
+
+CPU = torch.device("cpu")
+SEED = 11
+
+
+@pytest.fixture(scope="module")
+def split() -> SceneSplit:
+    return open_dataset("scenes").split("val")
+
+
+AUGMENTATIONS = {
+    "everything": Augmentation(crop_size=(96, 130), scale=(0.5, 2.0), hue_degrees=10),
+    "smaller than the crop": Augmentation(crop_size=(300, 400), scale=(0.5, 0.9)),
+    "turned": Augmentation(crop_size=(96, 130), rotation_degrees=20),
+    "as it is": Augmentation(
+        crop_size=(128, 256), scale=(1, 1), flip_probability=0, brightness=0, contrast=0, saturation=0
+    ),
+}
+
+
+class FirstPictures:
+    """The first few of a split."""
+
+    def __init__(self, split: SceneSplit, count: int) -> None:
+        self.split, self.count = split, count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int):
+        return self.split[index]
+
+
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+def test_same_samples_as_the_workers(split: SceneSplit, name: str) -> None:
+    pictures, augmentation = FirstPictures(split, 5), AUGMENTATIONS[name]
+    on_device = load_pictures(pictures, CPU, max_bytes=10**9, num_workers=2)
+    assert on_device is not None
+    ours = DeviceBatches(on_device, augmentation, 3, SEED).starting_at(2, 5)
+    theirs = Batches(pictures, augmentation, 3, SEED, 1, 10**9).starting_at(2, 5)
+    for (image, labels), (image_by_workers, labels_by_workers) in zip(ours, theirs, strict=True):
+        assert image.dtype == labels.dtype == torch.uint8
+        difference = (image.int() - image_by_workers.int()).abs().numpy()
+        # OpenCV's warp knows 32 places between two pixels, so edges of strong contrast may differ by a few bytes.
+        assert np.mean(difference) < 1.0
+        assert np.quantile(difference, 0.99) <= 16
+        assert (labels == labels_by_workers).float().mean() > 0.985
+
+
+def test_starting_later_and_sharing_change_nothing(split: SceneSplit) -> None:
+    on_device = load_pictures(FirstPictures(split, 5), CPU, max_bytes=10**9, num_workers=1)
+    assert on_device is not None
+    augmentation = AUGMENTATIONS["everything"]
+    whole = list(DeviceBatches(on_device, augmentation, 4, SEED).starting_at(0, 6))
+    later = list(DeviceBatches(on_device, augmentation, 4, SEED).starting_at(4, 6))
+    for (image, labels), (same, same_labels) in zip(whole[4:], later, strict=True):
+        assert torch.equal(image, same)
+        assert torch.equal(labels, same_labels)
+    shares = [DeviceBatches(on_device, augmentation, 4, SEED, rank, 2).starting_at(0, 1) for rank in (0, 1)]
+    (even, _), (odd, _) = (next(islice(share, 1)) for share in shares)
+    assert torch.equal(torch.stack((even, odd), 1).flatten(0, 1), whole[0][0])
+
+
+def test_what_does_not_fit_is_left_to_the_workers(split: SceneSplit) -> None:
+    assert load_pictures(FirstPictures(split, 5), CPU, max_bytes=10**5, num_workers=1) is None
+
+    class TwoSizes(FirstPictures):
+        def __getitem__(self, index: int):
+            sample = self.split[index]
+            return sample if index else type(sample)(sample.name, sample.image[:-1], sample.labels[:-1])
+
+    assert load_pictures(TwoSizes(split, 3), CPU, max_bytes=10**9, num_workers=1) is None
+
+
+def test_augmentations_that_look_at_the_picture_cannot_be_drawn_ahead() -> None:
+    assert Augmentation(crop_size=(8, 8)).is_affine
+    assert not Augmentation(crop_size=(8, 8), max_class_share=0.75).is_affine
+    assert not Augmentation(crop_size=(8, 8), scale=(0.2, 1)).is_affine
