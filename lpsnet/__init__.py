@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from lpsnet.architecture import Architecture, get_architecture, list_architectures
     from lpsnet.data.labels import LabelSpace
+    from lpsnet.deployment.segmentation import Segmentation
     from lpsnet.deployment.segmenter import Segmenter
     from lpsnet.errors import LpsnetError
     from lpsnet.model.checkpoint import load_checkpoint, save_checkpoint
@@ -26,6 +27,7 @@ _HOME = {
     "LabelSpace": "lpsnet.data.labels",
     "LpsnetError": "lpsnet.errors",
     "ModelRecord": "lpsnet.record",
+    "Segmentation": "lpsnet.deployment.segmentation",
     "Segmenter": "lpsnet.deployment.segmenter",
     "complexity": "lpsnet.model.complexity",
     "create_model": "lpsnet.model.network",
@@ -42,6 +44,7 @@ __all__ = [
     "LabelSpace",
     "LpsnetError",
     "ModelRecord",
+    "Segmentation",
     "Segmenter",
     "__version__",
     "complexity",

@@ -26,6 +26,7 @@ from lpsnet.deployment.models import find_model
 from lpsnet.deployment.opencv_threads import opencv_threads
 from lpsnet.deployment.preparation import MIN_INPUT, Workspace, prepare, prepare_paths
 from lpsnet.deployment.runtimes.session import Precision, Session, SessionOptions, open_session
+from lpsnet.deployment.segmentation import Segmentation
 from lpsnet.errors import LpsnetError, ModelFileError
 from lpsnet.record import ModelRecord
 
@@ -161,14 +162,14 @@ class Segmenter:
             "align_corners": self._record.align_corners,
         }
 
-    def __call__(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def __call__(self, image: NDArray[np.uint8]) -> Segmentation:
         """The class of every pixel.
 
         Args:
             image: H x W x 3 uint8 RGB, any size from 1 x 1 up.
 
         Returns:
-            H x W uint8 class ids, 0 to K - 1.
+            H x W uint8 class ids, 0 to K - 1: an array that also draws, saves and counts itself.
 
         Raises:
             DataError: `image` is no such array; the message says what to do.
@@ -176,7 +177,8 @@ class Segmenter:
         """
         scores = self.scores(image)
         height, width = image.shape[:2]
-        return label_map(scores, (height, width), align_corners=self._record.align_corners)
+        labels = label_map(scores, (height, width), align_corners=self._record.align_corners)
+        return Segmentation(labels, image, self.label_space)
 
     def scores(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
         """The network's class scores (logits), K x h x w float32, at the network's own output size.
