@@ -22,6 +22,7 @@ from lpsnet.data.layouts.custom import build_parts
 from lpsnet.data.layouts.description import Description, load_description
 from lpsnet.data.splits import FileSplit, JoinedSplit, Sample, Split
 from lpsnet.errors import DataError, unknown_name
+from lpsnet.files import expand_home
 
 __all__ = ["Dataset", "Sample", "Split", "open_dataset"]
 
@@ -103,7 +104,7 @@ def open_dataset(text: str | Path) -> Dataset:
         root = _root(kind, rest)
         return described_dataset(text, PRESETS[kind](root), root)
     if text.lower().endswith(_YAML_SUFFIXES):
-        path = Path(text).expanduser()
+        path = expand_home(text)
         return described_dataset(text, load_description(path), path.parent, default_name=path.stem)
     return _open_folder(text, kind)
 
@@ -138,7 +139,7 @@ def _open_folder(text: str, kind: str) -> Dataset:
 
 
 def _refusal(text: str, kind: str) -> DataError:
-    if Path(text).expanduser().is_dir():
+    if expand_home(text).is_dir():
         advice = f"name its layout ({', '.join(_ALLOWED)}), or let 'lpsnet data check {text}' suggest a description"
         return DataError(f"data set {text!r} is a folder; {advice}")
     is_drive = len(kind) == 1  # a path on Windows
@@ -148,7 +149,7 @@ def _refusal(text: str, kind: str) -> DataError:
 def _root(kind: str, text: str) -> Path:
     if not text:
         raise DataError(f"data set {kind!r} needs the folder it is in: {kind}:PATH")
-    root = Path(text).expanduser()
+    root = expand_home(text)
     if not root.is_dir():
         raise DataError(f"data set '{kind}:{text}': folder {root} does not exist; give the folder {kind} is in")
     return root

@@ -19,6 +19,7 @@ from lpsnet.data.labels import LabelSpace
 from lpsnet.data.splits import FileSplit, Split
 from lpsnet.data.suggest import suggest_yaml
 from lpsnet.errors import DataError
+from lpsnet.files import expand_home
 
 Progress = Callable[[int, int], None]  # called with the number of pictures done and their total
 Reports = Mapping[str, list[Report]]  # by split
@@ -46,7 +47,7 @@ def check_dataset(text: str | Path, *, progress: Progress | None = None) -> Diag
 
 
 def _open(text: str) -> Dataset:
-    root = Path(text).expanduser()
+    root = expand_home(text)
     if root.is_dir():
         return described_dataset(text, describe_folder(root), root)
     return open_dataset(text)
@@ -55,7 +56,7 @@ def _open(text: str) -> Dataset:
 def _suggest_anyway(text: str) -> str:
     """A description of the folder that a preset was about, where it is not laid out as the preset says."""
     kind, _, rest = text.partition(":")
-    root = Path(rest).expanduser()
+    root = expand_home(rest)
     if kind not in PRESETS or not rest or not root.is_dir():
         return ""
     try:

@@ -6,6 +6,7 @@ answer the same files with a half-grey picture, with `None`, or by taking all th
 """
 
 import struct
+import zlib
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ _JPEG_CONTENT = {1: "grey", 3: "colour", 4: "CMYK"}  # by number of components
 _JPEG_FRAMES = {0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}  # SOF0 .. SOF15
 _JPEG_SCAN = 0xDA
 _BMP_HEADERS = {struct.pack("<I", size) for size in (40, 52, 56, 64, 108, 124)}  # the header sizes of Windows
+_BMP_START = 54  # bytes of the file's header and the shortest of these
 _TIFF_WIDTH, _TIFF_HEIGHT, _TIFF_PHOTOMETRIC, _TIFF_PALETTE = 256, 257, 262, 3
 
 
@@ -68,8 +70,11 @@ def read_header(data: bytes) -> Header:
 def png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     """The chunks (type, content) of a PNG file up to and with IEND.
 
+    All checksums are compared: decoders pass over a damaged chunk that they can do without, and with it, say, over the
+    rotation in the EXIF data.
+
     Raises:
-        BrokenPictureError: the file ends before IEND.
+        BrokenPictureError: the file ends before IEND, or a chunk is damaged.
     """
     position, kind = len(PNG_SIGNATURE), b""
     while kind != b"IEND":
@@ -79,7 +84,11 @@ def png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
         kind = data[position + 4 : position + 8]
         if position + 12 + length > len(data):
             raise _truncated()
-        yield kind, data[position + 8 : position + 8 + length]
+        content = data[position + 8 : position + 8 + length]
+        (checksum,) = struct.unpack_from(">I", data, position + 8 + length)
+        if zlib.crc32(content, zlib.crc32(kind)) != checksum:
+            raise BrokenPictureError(f"is damaged: the checksum of a part of it is wrong, at byte {position}")
+        yield kind, content
         position += 12 + length
 
 
@@ -124,6 +133,8 @@ def _jpeg(data: bytes) -> Header:
 
 
 def _bmp(data: bytes) -> Header:
+    if len(data) < _BMP_START:
+        raise _truncated()
     width, height = struct.unpack_from("<ii", data, 18)
     (bits,) = struct.unpack_from("<H", data, 28)
     return Header("BMP", width, abs(height), bits, bits <= 8)  # a negative height means rows from the top

@@ -230,8 +230,9 @@ def _grey_png(data: bytes) -> bytes:
 
 def _grey_bmp(data: bytes) -> bytes:
     """A BMP of up to 8 bits always has a palette; with the palette index i -> grey i, colours are the indices."""
-    header_size, bits = struct.unpack_from("<I", data, 14)[0], struct.unpack_from("<H", data, 28)[0]
-    colours = struct.unpack_from("<I", data, 46)[0] or 2**bits
-    ramp = b"".join(bytes((level, level, level, 0)) for level in range(min(colours, 256)))
+    pixels, header_size = struct.unpack_from("<II", data, 10)
+    bits, colours = struct.unpack_from("<H", data, 28)[0], struct.unpack_from("<I", data, 46)[0]
     start = 14 + header_size
+    room = max(0, pixels - start) // 4  # a palette that claims to be longer would reach into the pixels
+    ramp = b"".join(bytes((level, level, level, 0)) for level in range(min(colours or 2**bits, 256, room)))
     return data[:start] + ramp + data[start + len(ramp) :]

@@ -17,6 +17,7 @@ from lpsnet.data.images import read_image, write_png
 from lpsnet.data.labels import LabelSpace
 from lpsnet.deployment.overlay import overlay
 from lpsnet.errors import DataError, LpsnetError
+from lpsnet.files import expand_home
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 _OWN_OUTPUT = (".labels.png", ".overlay.png")  # left out of folders, so that a second run does not segment the first's
@@ -96,7 +97,7 @@ def segment_pictures(
 
 
 def _expand(text: str) -> Iterator[Source]:
-    path = Path(text).expanduser()
+    path = expand_home(text)
     if path.is_dir():
         for file in sorted(path.rglob("*")):
             if _is_picture(file):

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from lpsnet.data.images import read_image
 from lpsnet.data.layouts.pairing import find_pictures
 from lpsnet.errors import DataError
+from lpsnet.files import expand_home
 
 Files = list[tuple[Path, int]]  # with the numbers of their classes
 
@@ -67,7 +68,7 @@ def open_image_folder(root: str | Path, *, val_share: float, seed: int = 0) -> I
     Raises:
         DataError: the folder is not laid out like that, has fewer than two classes, or a class is empty.
     """
-    root = Path(root).expanduser()
+    root = expand_home(root)
     if not root.is_dir():
         raise DataError(f"picture folder {root} does not exist; it is laid out as {_LAYOUT}")
     base = root / "train" if (root / "train").is_dir() else root

@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
-import yaml
 from pydantic import Field, model_validator
 
 from lpsnet.data.transforms import Augmentation
-from lpsnet.errors import LpsnetError, RunError, unknown_name
+from lpsnet.data.yaml_files import read_yaml
+from lpsnet.errors import DataError, LpsnetError, RunError, unknown_name
 from lpsnet.training.settings import LoopSettings
 
 Size = tuple[int, int]
@@ -164,7 +164,7 @@ def find_recipe(name: str, rows: Mapping[str, R], kind: type[R]) -> R:
 
 
 def _read_recipe(path: Path, rows: Mapping[str, R], kind: type[R]) -> R:
-    values = _read_yaml(path)
+    values = _read_settings(path)
     base = values.pop("base", None)
     try:
         if base is None:
@@ -176,13 +176,11 @@ def _read_recipe(path: Path, rows: Mapping[str, R], kind: type[R]) -> R:
         raise RunError(f"{path}: {error}") from None
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def _read_settings(path: Path) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise RunError(f"cannot read the recipe {path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
-        raise RunError(f"the recipe {path} is not YAML: {' '.join(str(error).split())}") from None
+        values = read_yaml(path, what="recipe")
+    except DataError as error:
+        raise RunError(str(error)) from None
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise RunError(f"the recipe {path} must hold settings, one `name: value` a line")
     return values

@@ -9,6 +9,7 @@ from lpsnet.data.layouts.pairing import Found, Keyed, build_splits, read_list
 from lpsnet.data.layouts.places import LIST_SUFFIX, SPLIT, collect, expand_splits, resolve
 from lpsnet.data.splits import FileSplit
 from lpsnet.errors import DataError
+from lpsnet.files import expand_home
 
 WHOLE = "all"  # the only split of a description whose places have no splits
 
@@ -19,7 +20,7 @@ def build_parts(description: Description, folder: Path, space: LabelSpace) -> li
     Raises:
         DataError: the places it names are not there, or do not fit together.
     """
-    root = folder / Path(description.path).expanduser()
+    root = folder / expand_home(description.path)
     if not root.is_dir():
         raise DataError(f"'path': folder {root} does not exist")
     if description.lists is not None:
@@ -96,7 +97,7 @@ def _stem_ending(suffix: str) -> str:
 
 def _second_column(root: Path, place: str, images: Keyed) -> Keyed:
     """The label files that a list file names after its pictures."""
-    list_file = root / Path(place).expanduser()
+    list_file = root / expand_home(place)
     if list_file.suffix != LIST_SUFFIX:
         return []
     rows = read_list(list_file)
@@ -133,7 +134,7 @@ def _listed(description: Description, root: Path) -> tuple[dict[str, Found], set
     files = _gather(description, root, [description.images], [description.masks])
     lists = description.lists if isinstance(description.lists, dict) else expand_splits(root, description.lists or "")
     if not lists:
-        raise DataError(f"'lists': nothing like {root / str(description.lists)} exists")
+        raise DataError(f"'lists': nothing like {root / str(description.lists)} exists, or it has no {SPLIT} in it")
     chosen = {name: files._replace(images=_choose(root / place, dict(files.images))) for name, place in lists.items()}
     return chosen, {key for key, _ in files.images}
 
@@ -142,7 +143,7 @@ def _choose(list_file: Path, images: dict[str, Path]) -> Keyed:
     chosen = []
     for words in read_list(list_file):
         entry = PurePosixPath(words[0])
-        spellings = (words[0], entry.with_suffix("").as_posix(), entry.name, entry.stem)
+        spellings = (words[0], words[0].removesuffix(entry.suffix), entry.name, entry.stem)
         key = next((spelling for spelling in spellings if spelling in images), None)
         if key is None:
             raise DataError(f"list {list_file} names {words[0]!r}, which is not among the {len(images)} pictures")

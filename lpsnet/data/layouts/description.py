@@ -14,15 +14,13 @@ Everything that can be said is an attribute of `Description`. A file written for
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lpsnet.data.decoding import LabelDecoder
 from lpsnet.data.labels import IGNORE_INDEX, Colour, LabelSpace
 from lpsnet.data.layouts.ultralytics import is_ultralytics, translate
+from lpsnet.data.yaml_files import read_yaml
 from lpsnet.errors import DataError, unknown_name
-
-MAX_BYTES = 2**20  # of a description; a longer file is something else
 
 _Level = Annotated[int, Field(ge=0, le=255)]
 _Rgb = tuple[_Level, _Level, _Level]
@@ -162,7 +160,7 @@ def load_description(path: Path) -> Description:
     Raises:
         DataError: the file cannot be read, is no YAML, or holds what no description has; the message names the key.
     """
-    values = _load_yaml(path)
+    values = read_yaml(path, what="description")
     if not isinstance(values, dict):
         raise DataError(f"{path} is no description of a data set; allowed keys: {', '.join(Description.model_fields)}")
     if is_ultralytics(values):
@@ -184,20 +182,6 @@ def _translated(values: dict[str, Any], path: Path) -> dict[str, Any]:
         return translate(values, path.parent)
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
-
-
-def _load_yaml(path: Path) -> Any:
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise DataError(f"{path} has more than {MAX_BYTES} bytes; it is no description of a data set")
-        return yaml.safe_load(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise DataError(f"cannot read the description {path}: {error.strerror or error}") from None
-    except yaml.MarkedYAMLError as error:
-        where = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise DataError(f"{path}{where}: this is not YAML ({error.problem})") from None
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError):
-        raise DataError(f"{path} is not a YAML text file") from None
 
 
 def _colours_of(value: _Rgb | list[_Rgb]) -> list[_Rgb]:

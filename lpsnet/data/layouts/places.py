@@ -8,6 +8,7 @@ from pathlib import Path
 
 from lpsnet.data.layouts.pairing import Keyed, find_keyed, key_of, read_list
 from lpsnet.errors import DataError
+from lpsnet.files import expand_home
 
 SPLIT = "{split}"
 LIST_SUFFIX = ".txt"
@@ -19,6 +20,8 @@ def expand_splits(root: Path, template: str) -> dict[str, str]:
     "images/{split}/*.png" gives {"train": "images/train/*.png", "val": "images/val/*.png"} if the two folders exist.
     """
     parts = Path(template).parts
+    if not any(SPLIT in part for part in parts):
+        return {}
     last = max(index for index, part in enumerate(parts) if SPLIT in part)
     start = os.path.abspath(root / Path(*parts[: last + 1]))  # noqa: PTH100 - resolve() would follow links
     pattern = glob.escape(start).replace(SPLIT, "*")
@@ -36,7 +39,7 @@ def collect(root: Path, place: str, *, suffixes: Sequence[str], ending: str) -> 
     Raises:
         DataError: the folder or the list file does not exist.
     """
-    target = root / Path(place).expanduser()
+    target = root / expand_home(place)
     if target.suffix == LIST_SUFFIX:
         return list_keys([resolve(root, target, words[0]) for words in read_list(target)], ending)
     if glob.has_magic(place):

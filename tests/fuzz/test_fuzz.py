@@ -1,0 +1,24 @@
+"""Fuzzing: nothing that is handed in gives a traceback, a hang, or a wrong result without a word.
+
+pytest tests/fuzz                        a few cases a target, the same every time: seconds
+pytest tests/fuzz -m slow                more than 10,000 cases, new ones every time: minutes
+pytest tests/fuzz -m slow -k picture     one target
+"""
+
+import picture_targets
+import pytest
+import text_targets
+from fuzzing import Target, fuzz
+
+TARGETS = (*picture_targets.TARGETS, *text_targets.TARGETS)
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=str)
+def test_a_few_cases(target: Target) -> None:
+    fuzz(target, target.few, repeatable=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", TARGETS, ids=str)
+def test_many_cases(target: Target) -> None:
+    fuzz(target, target.many, repeatable=False)
