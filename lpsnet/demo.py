@@ -22,9 +22,10 @@ from lpsnet.expansion.candidates import CandidateTask, train_candidate
 from lpsnet.expansion.delivery import Delivery
 from lpsnet.expansion.device_latency import Target
 from lpsnet.expansion.operations import Operation, SearchNetwork
+from lpsnet.expansion.plan import ExpansionRun
 from lpsnet.expansion.proxies import PROXIES
 from lpsnet.expansion.replay import TrainingResult
-from lpsnet.expansion.run import ExpansionRun, run_expansion
+from lpsnet.expansion.run import run_expansion
 from lpsnet.expansion.search import SearchOptions
 from lpsnet.export.onnx import export_onnx
 from lpsnet.export.report import ExportReport

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from lpsnet.deployment.runtimes.session import Precision
     from lpsnet.expansion.candidates import CandidateTask
     from lpsnet.expansion.delivery import Delivery
+    from lpsnet.expansion.plan import ExpansionRun
     from lpsnet.expansion.replay import TrainingResult
-    from lpsnet.expansion.run import ExpansionRun
     from lpsnet.training.recipe import Recipe
 
 
@@ -46,12 +46,21 @@ def expand(
     ] = None,
     max_step_size: Annotated[int, typer.Option(min=1, help="The largest step size k.")] = 16,
     patience: Annotated[int, typer.Option(min=0, help="Step sizes too slow in a row before giving up; 0: never.")] = 2,
+    seeds: Annotated[
+        int, typer.Option(min=1, help="Seeds of the start and of a step's two best, until their lead is clear.")
+    ] = 3,
     limit_parameters: Annotated[int | None, typer.Option(min=1, help="Parameters of a network at most.")] = None,
     split: Annotated[str, typer.Option(help="Pictures that candidates are trained on.")] = "train",
     val: Annotated[str, typer.Option(help="Pictures that they are scored on.")] = "val",
     inherit: Annotated[bool, typer.Option(help="Start candidates from their parent's weights.")] = True,
     init: Annotated[Path | None, typer.Option(help="A checkpoint for networks that inherit nothing.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe.")] = None,
+    check_step: Annotated[int, typer.Option(min=0, help="Train this step's candidates again, longer; 0: none.")] = 0,
+    check_length: Annotated[int, typer.Option(min=2, help="How many times as long.")] = 5,
+    trainings_from: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FOLDER", help="An expansion on another machine, to take trainings over from."),
+    ] = None,
     executor: Annotated[str, typer.Option(metavar="local|ray[:ADDRESS]", help="Where candidates train.")] = "local",
     workers: Annotated[int | None, typer.Option(min=1, help="Candidates at a time; default 1, Ray: all.")] = None,
     cores: Annotated[int | None, typer.Option(min=1, help="Processor cores of a worker; default: its share.")] = None,
@@ -68,7 +77,8 @@ def expand(
     from lpsnet.expansion.executors import InProcess, make_executor
     from lpsnet.expansion.measurements import Limits
     from lpsnet.expansion.operations import Operation, SearchNetwork
-    from lpsnet.expansion.run import ExpansionRun, run_expansion
+    from lpsnet.expansion.plan import ExpansionRun
+    from lpsnet.expansion.run import run_expansion
     from lpsnet.expansion.search import SearchOptions
 
     used_recipe, num_threads = _recipe(recipe, set_), _threads(executor, workers, cores)
@@ -84,6 +94,7 @@ def expand(
             num_steps=steps,
             max_step_size=max_step_size,
             patience=patience or None,
+            max_seeds=seeds,
             limits=Limits(parameters=limit_parameters),
         ),
         interaction=interaction,
@@ -91,10 +102,14 @@ def expand(
         init=init,
         budgets_ms=tuple(budget_ms or ()),
         num_threads=num_threads,
+        check_step=check_step,
+        check_length=check_length,
     )
     place = make_executor(executor, num_workers=workers, num_threads=cores)
     train = _train_and_report if isinstance(place, InProcess) else train_candidate
-    delivery = run_expansion(run, out, executor=place, train=train, say=partial(say, json_to="-"))
+    delivery = run_expansion(
+        run, out, executor=place, train=train, trainings_from=trainings_from or (), say=partial(say, json_to="-")
+    )
     write_json(delivery.to_dict(), json_to)
     print_delivery(delivery, json_to=json_to)
     _print_next(delivery, run, recipe, json_to)
@@ -152,6 +167,8 @@ def print_delivery(delivery: "Delivery", *, json_to: str | None = None) -> None:
     for step in delivery.found.steps:
         if not step.decided or step.stop:
             say(f"step {step.number} {verdict(step)}", json_to=json_to)
+    if delivery.check is not None:
+        say(f"The proxy's ranking in {delivery.check}", json_to=json_to)
     for choice in delivery.choices:
         say(f"Under {choice}", json_to=json_to)
     say(f"Networks, table and figure: {delivery.folder}", json_to=json_to)

@@ -16,6 +16,7 @@ from pydantic import JsonValue
 from torch import Tensor
 
 from lpsnet.data.datasets import Dataset, open_dataset
+from lpsnet.deployment.machine import describe_machine
 from lpsnet.deployment.model_file import read_record
 from lpsnet.errors import LpsnetError, RunError
 from lpsnet.evaluation.evaluate import Evaluation, evaluate
@@ -28,6 +29,7 @@ from lpsnet.model.network import Network, create_model
 from lpsnet.record import ModelRecord, Normalisation
 from lpsnet.training.batches import Batches
 from lpsnet.training.network_segmenter import network_segmenter
+from lpsnet.training.precision import forward_type, make_accelerator
 from lpsnet.training.run import Status, TrainingRun
 from lpsnet.training.run_folder import RunFolder
 from lpsnet.training.step import normalise
@@ -70,7 +72,7 @@ def train_candidate(
     Returns:
         Its score; a `Failure` if the training diverged or the network does not fit into memory. Details for the
         journal: `model` (the checkpoint, as seen from the folder that all candidates' folder is in), `seconds` of this
-        call, `seed`, and what was taken over from the parent (`inherited`).
+        call, `seed`, `machine` and `precision` of the training, and what was taken over from the parent (`inherited`).
 
     Raises:
         LpsnetError: anything else that keeps it from being trained, such as missing data or a full disk.
@@ -84,6 +86,8 @@ def train_candidate(
         "seconds": round(time.monotonic() - begun, 1),
         "seed": task.run.recipe.seed,
         "inherited": inherited,
+        "machine": describe_machine().identity,
+        "precision": str(forward_type(task.run.recipe, make_accelerator().device)).removeprefix("torch."),
     }
     return TrainingResult(task.design, outcome, details)
 

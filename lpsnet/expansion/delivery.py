@@ -17,6 +17,7 @@ from lpsnet.deployment.preparation import Picture
 from lpsnet.expansion.events import Row
 from lpsnet.expansion.family import Expansion, Member, Step, best_under, pareto_front
 from lpsnet.expansion.operations import Design
+from lpsnet.expansion.ranking_check import RankingCheck
 from lpsnet.export.onnx import export_onnx
 from lpsnet.files import atomic_path
 from lpsnet.model.checkpoint import load_checkpoint
@@ -62,6 +63,7 @@ class Delivery:
         front: the trained networks that no other beats in both latency and mIoU, by rising latency; measured with the
             family.
         choices: one for every budget asked for, the smallest first.
+        check: of a step's ranking by longer trainings, if it was asked for.
     """
 
     folder: Path
@@ -69,6 +71,7 @@ class Delivery:
     members: tuple[Member, ...]
     front: tuple[Member, ...]
     choices: tuple[Choice, ...]
+    check: RankingCheck | None = None
 
     @classmethod
     def of(cls, found: Expansion, measured: Sequence[Member], *, budgets_ms: Sequence[float], folder: Path) -> Self:
@@ -124,6 +127,7 @@ class Delivery:
             ],
             "steps": [_step(step) for step in self.found.steps],
             "stop": self.found.stop,
+            "ranking_check": None if self.check is None else self.check.to_dict(),
         }
 
 

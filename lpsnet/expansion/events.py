@@ -10,7 +10,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, model_validator
 
 from lpsnet.expansion.family import Doubt, Member, Step
-from lpsnet.expansion.measurements import Failure, Latency, Outcome, Score
+from lpsnet.expansion.measurements import Course, Failure, Latency, Outcome, Score
 from lpsnet.expansion.operations import Design, Operation, SearchNetwork
 
 JOURNAL_FORMAT = 1
@@ -65,13 +65,16 @@ class TrainingStarted(_Line):
     kind: Literal["training_started"] = "training_started"
     designs: tuple[str, ...]
     parent: str | None
+    seed: int = 0
+    length: int = 1
 
 
 class TrainingFinished(_Line):
     """A trained design.
 
     Attributes:
-        design, parent: what was trained, and from what.
+        design: what was trained.
+        parent, seed, length: how, see `Course`.
         miou, spread, at_start: the score, percent and points; `miou` is None if there is none.
         failure: why there is no score.
         details: whatever the trainer wants kept, such as seconds, seeds, or where the weights are.
@@ -80,6 +83,8 @@ class TrainingFinished(_Line):
     kind: Literal["training"] = "training"
     design: str
     parent: str | None
+    seed: int = 0
+    length: int = 1
     miou: Annotated[float, Field(ge=0, le=100)] | None
     spread: Annotated[float, Field(ge=0, le=100)] = 0.0
     at_start: Annotated[float, Field(ge=0, le=100)] | None = None
@@ -87,18 +92,29 @@ class TrainingFinished(_Line):
     details: dict[str, JsonValue] = Field(default_factory=dict)
 
     @classmethod
-    def of(cls, design: Design, parent: Design | None, outcome: Outcome, details: dict[str, JsonValue]) -> Self:
+    def of(cls, design: Design, course: Course, outcome: Outcome, details: dict[str, JsonValue]) -> Self:
         """The line for an outcome."""
-        names = {"design": str(design), "parent": None if parent is None else str(parent), "details": details}
+        names = {"design": str(design), "details": details, **course_fields(course)}
         if isinstance(outcome, Failure):
             return cls.model_validate({**names, "miou": None, "failure": outcome.reason})
         score = {"miou": outcome.miou, "spread": outcome.spread, "at_start": outcome.at_start}
         return cls.model_validate({**names, **score})
 
     @property
+    def is_first(self) -> bool:
+        """Whether its weights are those that children inherit and that are handed over."""
+        return self.seed == 0 and self.length == 1
+
+    @property
     def outcome(self) -> Outcome:
         """The outcome the line was written for."""
         return Failure(self.failure) if self.miou is None else Score(self.miou, self.spread, self.at_start)
+
+
+def course_fields(course: Course) -> dict[str, JsonValue]:
+    """A course as a line's fields."""
+    parent = None if course.parent is None else str(course.parent)
+    return {"parent": parent, "seed": course.seed, "length": course.length}
 
 
 class Row(BaseModel):
@@ -120,6 +136,7 @@ class Row(BaseModel):
     miou: float
     spread: float
     at_start: float | None
+    num_seeds: int = 1
 
     @classmethod
     def of(cls, member: Member) -> Self:
@@ -140,6 +157,7 @@ class Row(BaseModel):
             miou=member.score.miou,
             spread=member.score.spread,
             at_start=member.score.at_start,
+            num_seeds=member.score.num_seeds,
         )
 
     @property
@@ -152,7 +170,7 @@ class Row(BaseModel):
         network = SearchNetwork(self.blocks, self.widths, self.ratio_slots, self.block)
         latency = Latency(self.median_ms, self.low_ms, self.high_ms)
         operation = Operation.parse(self.operation) if self.operation else None
-        score = Score(self.miou, self.spread, self.at_start)
+        score = Score(self.miou, self.spread, self.at_start, self.num_seeds)
         return Member(self.step, network, latency, score, operation, self.step_size)
 
 

@@ -23,8 +23,11 @@ from lpsnet.expansion.events import (
     LatencyPass,
     StepDecided,
     TrainingFinished,
+    course_fields,
 )
 from lpsnet.expansion.lock import exclusive
+from lpsnet.expansion.measurements import Course
+from lpsnet.expansion.operations import Design
 
 _START = b'{"kind":"header"'  # how every journal begins
 
@@ -43,7 +46,7 @@ class Journal:
         self._descriptor = descriptor
         self._events: list[Event] = []
         self._passes: dict[tuple[str, ...], list[tuple[float, ...]]] = {}
-        self._trainings: dict[tuple[str, str | None], TrainingFinished] = {}
+        self._trainings: dict[tuple[JsonValue, ...], TrainingFinished] = {}
         self._steps: dict[int, StepDecided] = {}
         for event in events:
             self._remember(event)
@@ -57,9 +60,9 @@ class Journal:
         """The times in ms of every pass over exactly these designs in this order."""
         return list(self._passes.get(tuple(designs), ()))
 
-    def training(self, design: str, parent: str | None) -> TrainingFinished | None:
-        """The finished training of `design` from `parent`, or None."""
-        return self._trainings.get((design, parent))
+    def training(self, design: Design, course: Course) -> TrainingFinished | None:
+        """The finished training of `design` on that course, or None."""
+        return self._trainings.get((str(design), *course_fields(course).values()))
 
     def step(self, number: int) -> StepDecided | None:
         """The decision of a step, or None."""
@@ -89,7 +92,8 @@ class Journal:
         if isinstance(event, LatencyPass):
             self._passes.setdefault(event.designs, []).append(event.ms)
         elif isinstance(event, TrainingFinished):
-            self._trainings.setdefault((event.design, event.parent), event)
+            key = (event.design, event.parent, event.seed, event.length)
+            self._trainings.setdefault(key, event)
         elif isinstance(event, StepDecided):
             self._steps.setdefault(event.number, event)
 
@@ -173,15 +177,18 @@ def _event(line: bytes, number: int, path: Path) -> Event:
 
 def _check_settings(found: Event, asked: Header, path: Path) -> None:
     assert isinstance(found, Header)
-    old, new = dict(_flat(found.settings)), dict(_flat(asked.settings))
+    if changes := differences(found.settings, asked.settings):
+        raise RunError(
+            f"{path} was made with other settings, and its measurements do not count here: {changes}. "
+            "Start with the journal's settings to go on, or in another folder"
+        )
+
+
+def differences(journal: Mapping[str, JsonValue], now: Mapping[str, JsonValue]) -> str:
+    """In which settings a journal and a run differ, in words; empty if in none."""
+    old, new = dict(_flat(dict(journal))), dict(_flat(_plain(now)))
     keys = [key for key in {**old, **new} if old.get(key, _ABSENT) != new.get(key, _ABSENT)]
-    if not keys:
-        return
-    changes = "; ".join(f"{key}: {_shown(old, key)} in the journal, {_shown(new, key)} now" for key in keys)
-    raise RunError(
-        f"{path} was made with other settings, and its measurements do not count here: {changes}. "
-        "Start with the journal's settings to go on, or in another folder"
-    )
+    return "; ".join(f"{key}: {_shown(old, key)} in the journal, {_shown(new, key)} now" for key in keys)
 
 
 _ABSENT = object()

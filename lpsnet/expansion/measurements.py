@@ -52,6 +52,7 @@ class Score:
         miou: of the trained network, percent.
         spread: half the width of the interval that `miou` lies in, in points; 0 if it is not known.
         at_start: mIoU before training, with the weights taken over from the parent, percent; None if not evaluated.
+        num_seeds: trainings that `miou` is the mean of (`seeds.py`).
 
     Raises:
         RunError: a number is not finite or not a percentage.
@@ -60,6 +61,7 @@ class Score:
     miou: float
     spread: float = 0.0
     at_start: float | None = None
+    num_seeds: int = 1
 
     def __post_init__(self) -> None:
         for name, value in (("miou", self.miou), ("spread", self.spread), ("at_start", self.at_start)):
@@ -138,15 +140,30 @@ class LatencyFunction(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Course:
+    """How a design is trained.
+
+    Attributes:
+        parent: the trained network that weights may be taken over from; None for the first network of a search.
+        seed: 0 for the training that children inherit from; others repeat it with other random numbers.
+        length: how many times as long as usual.
+    """
+
+    parent: Design | None = None
+    seed: int = 0
+    length: int = 1
+
+
 class PerformanceFunction(Protocol):
     """Trains and evaluates designs."""
 
-    def __call__(self, designs: Sequence[Design], *, parent: Design | None) -> Mapping[Design, Outcome]:
+    def __call__(self, designs: Sequence[Design], course: Course) -> Mapping[Design, Outcome]:
         """The outcome for every design, in any order and as many at a time as there is room for.
 
         Args:
             designs: all different.
-            parent: the trained network that weights may be taken over from; None for the first network of a search.
+            course: how they are trained.
         """
         ...
 

@@ -5,10 +5,21 @@ from collections.abc import Sequence
 from lpsnet.expansion.delivery import Delivery
 from lpsnet.expansion.family import Member, Step
 from lpsnet.expansion.ranking import miou_per_ms
-from lpsnet.expansion.table import family_table
+from lpsnet.expansion.ranking_check import check_table
+from lpsnet.expansion.table import family_table, mean_and_spread
 from lpsnet.model.complexity import complexity
 
-_CANDIDATE_COLUMNS = ("Operation", "k", "Latency (ms)", "Interval (ms)", "At start (%)", "mIoU (%)", "Points a ms", "")
+_CANDIDATE_COLUMNS = (
+    "Operation",
+    "k",
+    "Latency (ms)",
+    "Interval (ms)",
+    "At start (%)",
+    "mIoU (%)",
+    "Seeds",
+    "Points a ms",
+    "",
+)
 
 
 def progress_table(members: Sequence[Member]) -> list[str]:
@@ -39,6 +50,8 @@ def page(delivery: Delivery, *, title: str, num_classes: int) -> str:
     if delivery.choices:
         parts += ["## Under a budget", "\n".join(f"- {choice}" for choice in delivery.choices)]
     parts += ["## Pareto front of all trained networks", family_table(delivery.front)]
+    if delivery.check is not None:
+        parts += ["## The proxy's ranking, checked", f"In {delivery.check}.", check_table(delivery.check)]
     parts += [_section(step) for step in delivery.found.steps]
     return "\n\n".join(parts) + "\n"
 
@@ -62,7 +75,7 @@ def _section(step: Step) -> str:
         _cells(_CANDIDATE_COLUMNS),
         _cells(["---"] * len(_CANDIDATE_COLUMNS)),
         *(_cells(_candidate(step, it)) for it in step.candidates),
-        *(_cells([str(it.operation), *["-"] * 6, it.reason]) for it in step.excluded),
+        *(_cells([str(it.operation), *["-"] * 7, it.reason]) for it in step.excluded),
     ]
     return "\n\n".join([f"## Step {step.number} {verdict(step)}", target + before.rstrip(), "\n".join(rows)])
 
@@ -75,7 +88,8 @@ def _candidate(step: Step, member: Member) -> list[str]:
         f"{latency.median_ms:.3g}",
         f"{latency.low_ms:.3g} to {latency.high_ms:.3g}",
         "-" if at_start is None else f"{at_start:.1f}",
-        f"{member.score.miou:.1f}",
+        mean_and_spread(member.score),
+        str(member.score.num_seeds),
         "-" if slope is None else f"{slope:.3g}",
         "chosen" if member == step.chosen else "may be as good" if member in step.rivals else "",
     ]

@@ -20,10 +20,11 @@ from lpsnet.expansion.events import (
     Stopped,
     TrainingFinished,
     TrainingStarted,
+    course_fields,
 )
 from lpsnet.expansion.family import Member, Step
 from lpsnet.expansion.journal import Journal
-from lpsnet.expansion.measurements import Latency, Outcome
+from lpsnet.expansion.measurements import Course, Latency, Outcome
 from lpsnet.expansion.operations import Design
 
 # Passes over a list of designs by effort, from a first look to the most a step is given.
@@ -46,7 +47,7 @@ class TrainingResult:
 
 
 MeasurePass = Callable[[Sequence[Design]], Sequence[float]]
-Trainer = Callable[[Sequence[Design], Design | None], Iterable[TrainingResult]]
+Trainer = Callable[[Sequence[Design], Course], Iterable[TrainingResult]]
 
 
 class JournalledLatency:
@@ -94,7 +95,7 @@ class JournalledPerformance:
 
     Args:
         journal: where trainings are looked up and written.
-        train: trains designs from a parent and yields each result when it is there, in any order.
+        train: trains designs and yields each result when it is there, in any order.
         progress: told of every result, a line at a time.
     """
 
@@ -102,23 +103,22 @@ class JournalledPerformance:
         self._journal, self._train = journal, train
         self._progress = progress or (lambda line: None)
 
-    def __call__(self, designs: Sequence[Design], *, parent: Design | None) -> Mapping[Design, Outcome]:
+    def __call__(self, designs: Sequence[Design], course: Course) -> Mapping[Design, Outcome]:
         """The outcome of every design; only those not in the journal are trained."""
-        name = None if parent is None else str(parent)
-        missing = [design for design in designs if self._journal.training(str(design), name) is None]
+        missing = [design for design in designs if self._journal.training(design, course) is None]
         if missing:
-            self._train_missing(missing, parent, len(designs))
-        found = {design: self._journal.training(str(design), name) for design in designs}
+            self._train_missing(missing, course, len(designs))
+        found = {design: self._journal.training(design, course) for design in designs}
         if lost := [str(design) for design, line in found.items() if line is None]:
             raise RunError(f"training ended without a result for {', '.join(lost)}; start the command again")
         return {design: line.outcome for design, line in found.items() if line is not None}
 
-    def _train_missing(self, missing: Sequence[Design], parent: Design | None, num_all: int) -> None:
+    def _train_missing(self, missing: Sequence[Design], course: Course, num_all: int) -> None:
         names = tuple(map(str, missing))
-        self._journal.append(TrainingStarted(designs=names, parent=None if parent is None else str(parent)))
+        self._journal.append(TrainingStarted.model_validate({"designs": names, **course_fields(course)}))
         done = num_all - len(missing)
-        for result in self._train(missing, parent):
-            line = TrainingFinished.of(result.design, parent, result.outcome, dict(result.details))
+        for result in self._train(missing, course):
+            line = TrainingFinished.of(result.design, course, result.outcome, dict(result.details))
             self._journal.append(line)
             done += 1
             said = line.failure or f"{line.miou:.2f} mIoU"

@@ -6,27 +6,28 @@ The run's folder: `journal.jsonl` is all that was ever measured and trained, `ca
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import JsonValue
-
 from lpsnet import __version__
 from lpsnet.data.datasets import open_dataset
-from lpsnet.errors import MissingDependencyError, RunError
+from lpsnet.errors import MissingDependencyError
+from lpsnet.expansion.borrowing import OtherRun, take_over
 from lpsnet.expansion.candidates import CandidateTask, train_candidate
 from lpsnet.expansion.delivery import Delivery, write_models
-from lpsnet.expansion.device_latency import Device, Target, ThisMachine
+from lpsnet.expansion.device_latency import Device, ThisMachine
 from lpsnet.expansion.events import LatencyPass, StepDecided, TrainingFinished
 from lpsnet.expansion.executors import Executor, InProcess
 from lpsnet.expansion.family import Expansion, Step, pareto_front, remeasured
 from lpsnet.expansion.figure import draw_family
 from lpsnet.expansion.journal import Journal, open_journal
-from lpsnet.expansion.measurements import Cost
-from lpsnet.expansion.operations import Design, Operation, SearchNetwork, table_1
+from lpsnet.expansion.measurements import Cost, Course
+from lpsnet.expansion.operations import Design
 from lpsnet.expansion.page import page, progress_table, verdict
+from lpsnet.expansion.plan import ExpansionRun, check_plan
+from lpsnet.expansion.ranking_check import RankingCheck
 from lpsnet.expansion.replay import (
     PASSES,
     JournalledLatency,
@@ -36,83 +37,17 @@ from lpsnet.expansion.replay import (
     record_start,
     record_step,
 )
-from lpsnet.expansion.search import SearchOptions, expand
+from lpsnet.expansion.search import expand
 from lpsnet.files import write_text
 from lpsnet.model.complexity import complexity
-from lpsnet.training.recipe import Recipe
-from lpsnet.training.run import TrainingRun
 from lpsnet.training.run_folder import RunFolder
 
 JOURNAL = "journal.jsonl"
 FINAL_EFFORT = 1  # of measuring the family in turn at the end
 NUM_PICTURES = 2  # of the validation pictures, that every exported file is compared on
-# Settings of a recipe that change how fast a training goes and not what comes out of it
-FREE_SETTINGS = ("num_workers", "cache_mib", "evaluate_every")
 
 Say = Callable[[str], None]
 TrainCandidate = Callable[[CandidateTask], TrainingResult]
-
-
-@dataclass(frozen=True)
-class ExpansionRun:
-    """What is expanded, on what, for what.
-
-    Attributes:
-        data: the data set, as `open_dataset` takes it.
-        recipe: how candidates are trained, for instance one of `PROXIES`.
-        target: what latencies are measured on.
-        split, val: the pictures candidates are trained and scored on.
-        start: N^0.
-        operations: Delta; Table 1 for the start's slots unless given.
-        options: number of steps, cap on k, limits.
-        interaction: of all networks.
-        inherit: whether candidates start from their parent's weights.
-        init: a checkpoint for networks that do not; None for random weights.
-        budgets_ms: latencies to name a network for. The largest is a limit of the search unless it has one.
-        num_threads: processor cores of a training; None leaves the choice to PyTorch.
-    """
-
-    data: str
-    recipe: Recipe
-    target: Target
-    split: str = "train"
-    val: str = "val"
-    start: SearchNetwork = field(default_factory=SearchNetwork.start)
-    operations: tuple[Operation, ...] = ()
-    options: SearchOptions = field(default_factory=SearchOptions)
-    interaction: str = "bilateral_b"
-    inherit: bool = True
-    init: Path | None = None
-    budgets_ms: tuple[float, ...] = ()
-    num_threads: int | None = None
-
-    @property
-    def table(self) -> tuple[Operation, ...]:
-        """The operations."""
-        return self.operations or table_1(num_slots=len(self.start.ratio_slots))
-
-    @property
-    def search_options(self) -> SearchOptions:
-        """The options, with the largest budget as the limit on latency where there is none."""
-        limits = self.options.limits
-        if limits.latency_ms is not None or not self.budgets_ms:
-            return self.options
-        return replace(self.options, limits=replace(limits, latency_ms=max(self.budgets_ms)))
-
-    def settings(self, device: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-        """All that measurements and trainings depend on; how far the search goes is not part of it."""
-        return {
-            "data": self.data,
-            "split": self.split,
-            "val": self.val,
-            "start": str(self.start),
-            "operations": [str(operation) for operation in self.table],
-            "interaction": self.interaction,
-            "inherit": self.inherit,
-            "init": None if self.init is None else str(self.init),
-            "recipe": self.recipe.model_dump(mode="json", exclude=set(FREE_SETTINGS)),
-            "device": dict(device),
-        }
 
 
 def run_expansion(
@@ -123,6 +58,7 @@ def run_expansion(
     device: Device | None = None,
     train: TrainCandidate = train_candidate,
     passes: Sequence[int] = PASSES,
+    trainings_from: Sequence[Path] = (),
     say: Say = lambda line: None,
 ) -> Delivery:
     """Expand, or go on, and leave the family in `out`/family.
@@ -134,6 +70,7 @@ def run_expansion(
         device: what latencies are measured on; this machine unless given.
         train: trains one candidate.
         passes: how often networks are measured in turn, by effort; see `replay.PASSES`.
+        trainings_from: folders of runs on other machines, whose trainings are taken over (`borrowing.py`).
         say: told what is being done, a line at a time.
 
     Raises:
@@ -141,34 +78,16 @@ def run_expansion(
             on another machine, or another process is writing it.
     """
     out = out.resolve()  # a candidate's record names the weights it started from
-    num_classes = _num_classes(run)
+    num_classes = check_plan(run)
+    others = [OtherRun(folder, settings=run.settings({})) for folder in trainings_from]
     machine = ThisMachine(run.target, out / "latency", num_classes=num_classes, interaction=run.interaction)
     measured_on = device or machine
     settings = run.settings(measured_on.describe(run.start.design))
     with open_journal(out / JOURNAL, settings=settings, lpsnet_version=__version__) as journal:
-        running = _Running(run, out, journal, measured_on, executor or InProcess(), train, passes, say)
+        running = _Running(run, out, journal, measured_on, executor or InProcess(), train, passes, others, say)
         delivery = running.deliver(running.search(num_classes), num_classes)
         machine.clear()
     return delivery
-
-
-def _num_classes(run: ExpansionRun) -> int:
-    """Of the data, once it is sure that the run can be begun."""
-    if not all(budget_ms > 0 for budget_ms in run.budgets_ms):
-        raise RunError(f"a latency budget is a number of milliseconds above 0; got {min(run.budgets_ms):g}")
-    if run.search_options.limits.memory_mib is not None:
-        raise RunError("a limit on memory is not possible here; give one on the number of parameters")
-    if run.recipe.init_required and run.init is None:
-        raise RunError(
-            f"recipe {run.recipe.name!r} starts from pre-trained weights: give them with --init, "
-            "or train from scratch with --set init_required=false"
-        )
-    dataset = open_dataset(run.data)
-    dataset.split(run.split)
-    dataset.split(run.val)
-    if shared := set(run.split.split("+")) & set(run.val.split("+")):
-        raise RunError(f"candidates are scored on {run.val!r}, so they are not trained on {sorted(shared)[0]!r} too")
-    return dataset.label_space.num_classes
 
 
 @dataclass(frozen=True)
@@ -182,7 +101,12 @@ class _Running:
     executor: Executor
     train: TrainCandidate
     passes: Sequence[int]
+    others: Sequence[OtherRun]
     say: Say
+
+    @property
+    def performance(self) -> JournalledPerformance:
+        return JournalledPerformance(self.journal, self._train, progress=self.say)
 
     @property
     def latency(self) -> JournalledLatency:
@@ -191,7 +115,6 @@ class _Running:
     def search(self, num_classes: int) -> Expansion:
         """Algorithm 1."""
         self._say_where_it_stands()
-        performance = JournalledPerformance(self.journal, self._train, progress=self.say)
 
         def cost(design: Design) -> Cost:
             counted = complexity(
@@ -202,7 +125,7 @@ class _Running:
         return expand(
             self.run.start,
             latency=self.latency,
-            performance=performance,
+            performance=self.performance,
             operations=self.run.table,
             options=self.run.search_options,
             cost=cost,
@@ -218,6 +141,8 @@ class _Running:
         self.say(f"measuring the {len(members)} best networks against each other")
         measured = remeasured(members, self.latency.absolute, effort=FINAL_EFFORT)
         delivery = Delivery.of(found, measured, budgets_ms=run.budgets_ms, folder=folder)
+        checks = (self._check_ranking(step) for step in found.steps if step.number == run.check_step)
+        delivery = replace(delivery, check=next(checks, None))
         self.say("exporting the family and comparing the files with the networks")
         write_models(delivery, self._checkpoints(), size=run.target.size, pictures=self._pictures())
         write_text(folder / "family.json", json.dumps(delivery.to_dict(), indent=2, allow_nan=False) + "\n")
@@ -247,12 +172,23 @@ class _Running:
         self.say(f"step {step.number} {verdict(step)}{ahead}")
         for line in progress_table(family_of(self.journal.events)[: step.number + 1]):
             self.say(line)
+        if step.number == self.run.check_step:
+            self.say(f"checking the ranking: {self._check_ranking(step)}")
 
-    def _train(self, designs: Sequence[Design], parent: Design | None) -> Iterator[TrainingResult]:
+    def _check_ranking(self, step: Step) -> RankingCheck:
+        designs = list(dict.fromkeys(it.design for it in step.candidates))
+        course = Course(step.parent.design, length=self.run.check_length)
+        return RankingCheck.of(step, self.performance(designs, course), length=course.length)
+
+    def _train(self, designs: Sequence[Design], course: Course) -> Iterator[TrainingResult]:
         """Trains designs; a result is in the journal when the next one is asked for."""
         self.device.release()
         begun = time.monotonic()
-        tasks = [self._task(design, parent) for design in designs]
+        taken = [take_over(self.others, it, course, own=self.journal, out=self.out) for it in designs]
+        yield from filter(None, taken)
+        weights = None if course.parent is None else self._checkpoints()[course.parent]
+        untrained = [design for design, known in zip(designs, taken, strict=True) if known is None]
+        tasks = [self.run.task(design, course, out=self.out, parent_weights=weights) for design in untrained]
         folders = {task.design: task.folder for task in tasks}
         results = self.executor.run(self.train, tasks, say=lambda line: self.say(f"  {line}"))
         for done, result in enumerate(results, start=1):
@@ -262,27 +198,11 @@ class _Running:
                 minutes = (time.monotonic() - begun) / done * left / 60
                 self.say(f"  {left} left in this step, about {minutes:.0f} min")
 
-    def _task(self, design: Design, parent: Design | None) -> CandidateTask:
-        run = self.run
-        name = design.slug if parent is None else f"{design.slug}-from-{parent.slug}"
-        training = TrainingRun(
-            data=run.data,
-            architecture=design.architecture,
-            recipe=run.recipe,
-            split=run.split,
-            block=design.block,
-            interaction=run.interaction,
-            init=run.init,
-            input_size=run.target.size,
-        )
-        inherited = self._checkpoints()[parent] if run.inherit and parent is not None else None
-        return CandidateTask(design, training, run.val, self.out / "candidates" / name, inherited, run.num_threads)
-
     def _checkpoints(self) -> dict[Design, Path]:
-        """The weights of every trained design."""
+        """The weights of every trained design, those of its first seed."""
         found = {}
         for event in self.journal.events:
-            if isinstance(event, TrainingFinished) and event.miou is not None:
+            if isinstance(event, TrainingFinished) and event.miou is not None and event.is_first:
                 found[Design.parse(event.design)] = self.out / str(event.details["model"])
         return found
 

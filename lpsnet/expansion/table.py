@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from lpsnet.expansion.family import Member
-from lpsnet.expansion.measurements import Latency
+from lpsnet.expansion.measurements import Latency, Score
 from lpsnet.expansion.operations import DEFAULT_BLOCK, Design, braces
 
 _COLUMNS = ("Step", "B", "C", "R", "Latency (ms)", "Interval (ms)", "mIoU (%)", "At start (%)", "Dimension", "k")
@@ -34,11 +34,16 @@ def _cells(member: Member) -> list[str]:
         braces(network.ratio_slots),
         _ms(member.latency.median_ms),
         _interval(member.latency),
-        f"{score.miou:.1f} ± {score.spread:.1f}" if score.spread else f"{score.miou:.1f}",
+        mean_and_spread(score),
         "-" if score.at_start is None else f"{score.at_start:.1f}",
         operation.dimension.capitalize() if operation else "-",
         str(member.step_size) if operation else "-",
     ]
+
+
+def mean_and_spread(score: Score) -> str:
+    """`54.2 ± 0.3`, in points; the spread only where one is known."""
+    return f"{score.miou:.1f} ± {score.spread:.1f}" if score.spread else f"{score.miou:.1f}"
 
 
 def _interval(latency: Latency) -> str:

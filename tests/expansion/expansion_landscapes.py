@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-from lpsnet.expansion.measurements import Latency, Outcome, Score
+from lpsnet.expansion.measurements import Course, Latency, Outcome, Score
 from lpsnet.expansion.operations import Design, Operation, SearchNetwork
 
 START = SearchNetwork.start("tiny")
@@ -22,8 +22,8 @@ class Landscape:
         self.measured.append((effort, list(designs)))
         return {design: Latency.exactly(self._milliseconds(design)) for design in designs}
 
-    def performance(self, designs: Sequence[Design], *, parent: Design | None) -> Mapping[Design, Outcome]:
-        self.trained.extend((design, parent) for design in designs)
+    def performance(self, designs: Sequence[Design], course: Course) -> Mapping[Design, Outcome]:
+        self.trained.extend((design, course.parent) for design in designs)
         return {design: Score(self._miou(design)) for design in designs}
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from lpsnet.expansion.journal import Journal, open_journal
-from lpsnet.expansion.measurements import Failure, Score
+from lpsnet.expansion.measurements import Course, Failure, Score
 from lpsnet.expansion.operations import Design, Operation, SearchNetwork, table_1
 from lpsnet.expansion.replay import (
     JournalledLatency,
@@ -34,7 +34,7 @@ def main(folder: Path) -> None:
             SearchNetwork.start("tiny"),
             operations=OPERATIONS,
             latency=JournalledLatency(journal, lambda designs: measured(designs, journal), passes=PASSES),
-            performance=JournalledPerformance(journal, lambda designs, parent: trained(designs, parent, folder)),
+            performance=JournalledPerformance(journal, lambda designs, course: trained(designs, course, folder)),
             options=SearchOptions(num_steps=4, max_step_size=4, patience=1),
             on_start=lambda member: record_start(journal, member),
             on_step=lambda step: record_step(journal, step),
@@ -49,7 +49,7 @@ def measured(designs: Sequence[Design], journal: Journal) -> list[float]:
     return [_size(design) * slower * dice.uniform(0.98, 1.02) for design in designs]
 
 
-def trained(designs: Sequence[Design], parent: Design | None, folder: Path) -> Iterator[TrainingResult]:
+def trained(designs: Sequence[Design], course: Course, folder: Path) -> Iterator[TrainingResult]:
     for design in designs:
         checkpoint = folder / f"{design.slug}.epoch"
         begin = int(checkpoint.read_text()) if checkpoint.exists() else 0
@@ -58,7 +58,7 @@ def trained(designs: Sequence[Design], parent: Design | None, folder: Path) -> I
             temporary = checkpoint.with_suffix(".new")
             temporary.write_text(str(epoch + 1))
             temporary.replace(checkpoint)
-        dice = random.Random(f"score of {design} from {parent}")
+        dice = random.Random(f"score of {design} from {course.parent}")
         miou = 100 - 60 / _size(design) ** 0.5 + dice.uniform(-1, 1)
         failed = str(design).endswith("B=1,1,1,1,1;C=4,8,16,32,32;R=3/4")
         outcome = Failure("diverged") if failed else Score(miou, 0.01, dice.uniform(0, miou))

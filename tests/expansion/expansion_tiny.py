@@ -18,8 +18,9 @@ from lpsnet.expansion.events import LatencyPass
 from lpsnet.expansion.journal import read_journal
 from lpsnet.expansion.measurements import Score
 from lpsnet.expansion.operations import Design, Operation, SearchNetwork
+from lpsnet.expansion.plan import ExpansionRun
 from lpsnet.expansion.replay import TrainingResult
-from lpsnet.expansion.run import JOURNAL, ExpansionRun, run_expansion
+from lpsnet.expansion.run import JOURNAL, run_expansion
 from lpsnet.expansion.search import SearchOptions
 from lpsnet.model.checkpoint import save_checkpoint
 from lpsnet.model.network import create_model

@@ -47,7 +47,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
 
 def test_from_end_to_end_and_again(run, tmp_path: Path) -> None:
     out = tmp_path / "x"
-    words = (*SMALL, "--steps", 1, "--budget-ms", 60_000, "--budget-ms", 0.000_1, "--out", out)
+    words = (*SMALL, "--steps", 1, "--seeds", 2, "--budget-ms", 60_000, "--budget-ms", 0.000_1, "--out", out)
     code, text, progress = run(*words, "--json", tmp_path / "x.json")
     assert code == 0, progress
     kept = json.loads((tmp_path / "x.json").read_text())
@@ -61,8 +61,12 @@ def test_from_end_to_end_and_again(run, tmp_path: Path) -> None:
     assert "--recipe demo --init" in text
     assert "step 1 of 1: step sizes for 2 operations" in progress
     events = read_journal(out / "journal.jsonl")
-    assert sum(isinstance(it, TrainingFinished) for it in events) == 3
-    assert {it.at_start is None for it in events if isinstance(it, TrainingFinished) and it.parent} == {False}
+    trained = [it for it in events if isinstance(it, TrainingFinished)]
+    assert Counter(it.seed for it in trained)[0] == 3
+    again = {it.design for it in trained if it.seed == 1}
+    assert trained[0].design in again, "the start is trained with two seeds"
+    assert len(again) > 1, "and so is the best candidate"
+    assert {it.at_start is None for it in trained if it.parent} == {False}
     assert any(isinstance(it, LatencyPass) for it in events)
 
     code, _, progress = run(*words)
@@ -102,14 +106,15 @@ def _check_nothing_was_done_twice(journal: Path) -> None:
     events = read_journal(journal)
     passes = Counter(it.designs for it in events if isinstance(it, LatencyPass))
     assert set(passes.values()) <= set(PASSES)
-    finished: set[str] = set()
+    finished: set[tuple[str, int]] = set()
     for event in events:
         if isinstance(event, TrainingStarted):
-            assert not finished & set(event.designs)
+            assert not finished & {(design, event.seed) for design in event.designs}
         elif isinstance(event, TrainingFinished):
-            assert event.design not in finished
-            finished.add(event.design)
-    assert len(finished) >= 3
+            assert (event.design, event.seed) not in finished
+            finished.add((event.design, event.seed))
+    assert {seed for _, seed in finished} >= {0, 1}
+    assert len(finished) >= 5
     assert [it.number for it in events if isinstance(it, StepDecided | Stopped)] in ([1, 2], [1])
 
 
@@ -127,6 +132,7 @@ def _check_nothing_was_done_twice(journal: Path) -> None:
         (("--executor", "slurm"), "unknown executor 'slurm'"),
         (("--set", "epocs=3"), "unknown recipe setting 'epocs'; did you mean 'epochs'?"),
         (("--size", "48"), "a size is HEIGHTxWIDTH"),
+        (("--trainings-from", "nowhere"), "nowhere/journal.jsonl cannot be used: No such file"),
     ],
 )
 def test_mistakes_get_one_line(run, tmp_path: Path, words: tuple[str, ...], says: str) -> None:

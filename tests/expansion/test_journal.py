@@ -12,7 +12,7 @@ import pytest
 from lpsnet.errors import RunError
 from lpsnet.expansion.events import Header, LatencyPass, TrainingFinished, TrainingStarted
 from lpsnet.expansion.journal import open_journal, read_journal
-from lpsnet.expansion.measurements import Failure, Score
+from lpsnet.expansion.measurements import Course, Failure, Score
 from lpsnet.expansion.operations import Design, SearchNetwork
 
 SETTINGS = {"machine": {"cpu": "Example 3000", "cores": 2}, "engine": "onnxruntime 1.27", "size": (360, 480)}
@@ -28,7 +28,9 @@ def _write(path: Path, num_passes: int = 3) -> bytes:
         for number in range(1, num_passes + 1):
             journal.append(LatencyPass(designs=("a", "b"), ms=(1.0 * number, 2.5)))
         journal.append(TrainingStarted(designs=("b",), parent="a"))
-        journal.append(TrainingFinished.of(TINY, None, Score(41.25, 0.5, 3.0), {"seconds": 12.5, "note": "ä\n\u2028"}))
+        journal.append(
+            TrainingFinished.of(TINY, Course(), Score(41.25, 0.5, 3.0), {"seconds": 12.5, "note": "ä\n\u2028"})
+        )
     return path.read_bytes()
 
 
@@ -42,10 +44,11 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
         assert journal.cut_off == 0
         assert journal.passes(["a", "b"]) == [(1.0, 2.5), (2.0, 2.5), (3.0, 2.5)]
         assert journal.passes(["b", "a"]) == journal.passes(["a"]) == []
-        line = journal.training(str(TINY), None)
+        line = journal.training(TINY, Course())
         assert line.outcome == Score(41.25, 0.5, 3.0)
         assert line.details == {"seconds": 12.5, "note": "ä\n\u2028"}
-        assert journal.training(str(TINY), "another parent") is None
+        for other in (Course(TINY), Course(seed=1), Course(length=5)):
+            assert journal.training(TINY, other) is None
         assert list(journal.events) == read_journal(tmp_path / "out" / "journal.jsonl")
     assert (tmp_path / "out" / "journal.jsonl").read_bytes() == content, "opening writes nothing"
 
@@ -240,7 +243,7 @@ def test_a_forked_worker_that_outlives_the_search_does_not_hold_the_lock(tmp_pat
 def test_outcomes_come_back_as_they_were() -> None:
     design = Design.parse("ghost;B=1,1,1,8,8;C=4,8,16,32,32;R=1/2")
     for outcome in (Score(41.4), Score(0.1 + 0.2, 0.25, 0.0), Failure("the loss is not finite")):
-        line = TrainingFinished.of(design, TINY, outcome, {})
+        line = TrainingFinished.of(design, Course(TINY), outcome, {})
         assert TrainingFinished.model_validate_json(line.model_dump_json()).outcome == outcome
         assert (line.design, line.parent) == (str(design), str(TINY))
 

@@ -15,7 +15,7 @@ from lpsnet.errors import RunError
 from lpsnet.expansion.events import Event, LatencyPass, StepDecided, Stopped, TrainingFinished, TrainingStarted
 from lpsnet.expansion.family import Step
 from lpsnet.expansion.journal import Journal, open_journal, read_journal
-from lpsnet.expansion.measurements import Score
+from lpsnet.expansion.measurements import Course, Score
 from lpsnet.expansion.operations import Design, Operation, SearchNetwork
 from lpsnet.expansion.replay import (
     JournalledLatency,
@@ -149,9 +149,9 @@ def test_results_are_written_as_they_come(tmp_path: Path) -> None:
     wider = Operation("width", (0, 0, 0, 32, 32)).apply(START).design
     asked: list[list[Design]] = []
 
-    def train(designs: Sequence[Design], parent: Design | None):
+    def train(designs: Sequence[Design], course: Course):
         asked.append(list(designs))
-        assert parent == TINY
+        assert course == Course(TINY, seed=2)
         if len(asked) == 1:
             yield TrainingResult(wider, Score(50.0, 0.5, 10.0), {"weights": "somewhere"})
             raise OSError("out of memory")
@@ -159,18 +159,18 @@ def test_results_are_written_as_they_come(tmp_path: Path) -> None:
 
     lines: list[str] = []
     with _journal(tmp_path / "journal.jsonl") as journal, pytest.raises(OSError, match="out of memory"):
-        JournalledPerformance(journal, train)([DEEP, wider], parent=TINY)
+        JournalledPerformance(journal, train)([DEEP, wider], Course(TINY, seed=2))
     with _journal(tmp_path / "journal.jsonl") as journal:
-        found = JournalledPerformance(journal, train, progress=lines.append)([DEEP, wider], parent=TINY)
+        found = JournalledPerformance(journal, train, progress=lines.append)([DEEP, wider], Course(TINY, seed=2))
         assert found == {DEEP: Score(40.0), wider: Score(50.0, 0.5, 10.0)}
-        assert journal.training(str(wider), str(TINY)).details == {"weights": "somewhere"}
+        assert journal.training(wider, Course(TINY, seed=2)).details == {"weights": "somewhere"}
     assert asked == [[DEEP, wider], [DEEP]]
     assert lines == [f"  trained 2 of 2: {DEEP}: 40.00 mIoU"]
 
 
 def test_a_trainer_that_forgets_a_design_is_told(tmp_path: Path) -> None:
     with _journal(tmp_path / "journal.jsonl") as journal, pytest.raises(RunError, match="without a result for"):
-        JournalledPerformance(journal, lambda designs, parent: [])([DEEP], parent=None)
+        JournalledPerformance(journal, lambda designs, course: [])([DEEP], Course())
 
 
 def _small_search(path: Path, mious: dict[Design, float], **options: object) -> None:
@@ -180,7 +180,7 @@ def _small_search(path: Path, mious: dict[Design, float], **options: object) -> 
             operations=[DEEPER, Operation("width", (0, 0, 0, 32, 32))],
             latency=JournalledLatency(journal, lambda designs: [1.0 + sum(it.architecture.blocks) for it in designs]),
             performance=JournalledPerformance(
-                journal, lambda designs, parent: [TrainingResult(it, Score(mious.get(it, 1.0))) for it in designs]
+                journal, lambda designs, course: [TrainingResult(it, Score(mious.get(it, 1.0))) for it in designs]
             ),
             options=SearchOptions(max_step_size=2, **options),
             on_start=lambda member: record_start(journal, member),

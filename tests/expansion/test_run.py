@@ -40,7 +40,8 @@ from lpsnet.expansion.executors import FakeExecutor, LocalPool
 from lpsnet.expansion.journal import open_journal, read_journal
 from lpsnet.expansion.measurements import Limits
 from lpsnet.expansion.operations import Design
-from lpsnet.expansion.run import JOURNAL, ExpansionRun, run_expansion
+from lpsnet.expansion.plan import ExpansionRun
+from lpsnet.expansion.run import JOURNAL, run_expansion
 from lpsnet.expansion.search import SearchOptions
 from lpsnet.model.complexity import complexity
 from lpsnet.training.recipe import get_recipe

@@ -1,0 +1,138 @@
+"""What an expansion is: what is expanded, on what, for what, and how each of its candidates is trained."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from pydantic import JsonValue
+
+from lpsnet.data.datasets import open_dataset
+from lpsnet.errors import RunError
+from lpsnet.expansion.candidates import CandidateTask
+from lpsnet.expansion.device_latency import Target
+from lpsnet.expansion.measurements import Course
+from lpsnet.expansion.operations import Design, Operation, SearchNetwork, table_1
+from lpsnet.expansion.search import SearchOptions
+from lpsnet.training.recipe import Recipe
+from lpsnet.training.run import TrainingRun
+
+# Settings of a recipe that change how fast a training goes and not what comes out of it
+FREE_SETTINGS = ("num_workers", "cache_mib", "evaluate_every")
+
+
+@dataclass(frozen=True)
+class ExpansionRun:
+    """What is expanded, on what, for what.
+
+    Attributes:
+        data: the data set, as `open_dataset` takes it.
+        recipe: how candidates are trained, for instance one of `PROXIES`.
+        target: what latencies are measured on.
+        split, val: the pictures candidates are trained and scored on.
+        start: N^0.
+        operations: Delta; Table 1 for the start's slots unless given.
+        options: number of steps, cap on k, limits.
+        interaction: of all networks.
+        inherit: whether candidates start from their parent's weights.
+        init: a checkpoint for networks that do not; None for random weights.
+        budgets_ms: latencies to name a network for. The largest is a limit of the search unless it has one.
+        num_threads: processor cores of a training; None leaves the choice to PyTorch.
+        check_step: the step whose candidates are trained again, longer, to check the proxy's ranking; 0 for none.
+        check_length: how many times as long.
+    """
+
+    data: str
+    recipe: Recipe
+    target: Target
+    split: str = "train"
+    val: str = "val"
+    start: SearchNetwork = field(default_factory=SearchNetwork.start)
+    operations: tuple[Operation, ...] = ()
+    options: SearchOptions = field(default_factory=SearchOptions)
+    interaction: str = "bilateral_b"
+    inherit: bool = True
+    init: Path | None = None
+    budgets_ms: tuple[float, ...] = ()
+    num_threads: int | None = None
+    check_step: int = 0
+    check_length: int = 5
+
+    @property
+    def table(self) -> tuple[Operation, ...]:
+        """The operations."""
+        return self.operations or table_1(num_slots=len(self.start.ratio_slots))
+
+    @property
+    def search_options(self) -> SearchOptions:
+        """The options, with the largest budget as the limit on latency where there is none."""
+        limits = self.options.limits
+        if limits.latency_ms is not None or not self.budgets_ms:
+            return self.options
+        return replace(self.options, limits=replace(limits, latency_ms=max(self.budgets_ms)))
+
+    def settings(self, device: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+        """All that measurements and trainings depend on; how far the search goes is not part of it."""
+        return {
+            "data": self.data,
+            "split": self.split,
+            "val": self.val,
+            "start": str(self.start),
+            "operations": [str(operation) for operation in self.table],
+            "interaction": self.interaction,
+            "inherit": self.inherit,
+            "init": None if self.init is None else str(self.init),
+            "recipe": self.recipe.model_dump(mode="json", exclude=set(FREE_SETTINGS)),
+            "device": dict(device),
+        }
+
+    def task(self, design: Design, course: Course, *, out: Path, parent_weights: Path | None) -> CandidateTask:
+        """The training of a candidate, in a folder of its own in the run's folder `out`."""
+        training = TrainingRun(
+            data=self.data,
+            architecture=design.architecture,
+            recipe=_recipe(self.recipe, course),
+            split=self.split,
+            block=design.block,
+            interaction=self.interaction,
+            init=self.init,
+            input_size=self.target.size,
+        )
+        folder = out / "candidates" / _folder_name(design, course)
+        return CandidateTask(
+            design, training, self.val, folder, parent_weights if self.inherit else None, self.num_threads
+        )
+
+
+def _folder_name(design: Design, course: Course) -> str:
+    parent = "" if course.parent is None else f"-from-{course.parent.slug}"
+    seed = f"-seed{course.seed}" if course.seed else ""
+    return f"{design.slug}{parent}{seed}{f'-x{course.length}' if course.length > 1 else ''}"
+
+
+def _recipe(recipe: Recipe, course: Course) -> Recipe:
+    key, length = ("iterations", recipe.iterations) if recipe.epochs is None else ("epochs", recipe.epochs)
+    assert length is not None, "a recipe has one of them"
+    return recipe.with_overrides({key: length * course.length, "seed": recipe.seed + course.seed})
+
+
+def check_plan(run: ExpansionRun) -> int:
+    """The number of classes of the data, once it is sure that the run can be begun.
+
+    Raises:
+        LpsnetError: it cannot.
+    """
+    if not all(budget_ms > 0 for budget_ms in run.budgets_ms):
+        raise RunError(f"a latency budget is a number of milliseconds above 0; got {min(run.budgets_ms):g}")
+    if run.search_options.limits.memory_mib is not None:
+        raise RunError("a limit on memory is not possible here; give one on the number of parameters")
+    if run.recipe.init_required and run.init is None:
+        raise RunError(
+            f"recipe {run.recipe.name!r} starts from pre-trained weights: give them with --init, "
+            "or train from scratch with --set init_required=false"
+        )
+    dataset = open_dataset(run.data)
+    dataset.split(run.split)
+    dataset.split(run.val)
+    if shared := set(run.split.split("+")) & set(run.val.split("+")):
+        raise RunError(f"candidates are scored on {run.val!r}, so they are not trained on {sorted(shared)[0]!r} too")
+    return dataset.label_space.num_classes

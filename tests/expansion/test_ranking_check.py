@@ -1,0 +1,110 @@
+"""Longer trainings against a proxy: the comparison itself, and a run that makes it."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from expansion_landscapes import START
+from expansion_tiny import PASSES, RUN, TableDevice, train_in_no_time
+
+from lpsnet.expansion.candidates import CandidateTask
+from lpsnet.expansion.events import TrainingFinished
+from lpsnet.expansion.family import Member, Step
+from lpsnet.expansion.journal import read_journal
+from lpsnet.expansion.measurements import Failure, Latency, Score
+from lpsnet.expansion.operations import table_1
+from lpsnet.expansion.ranking_check import RankingCheck, check_table
+from lpsnet.expansion.replay import TrainingResult
+from lpsnet.expansion.run import run_expansion
+from lpsnet.expansion.search import SearchOptions
+
+scipy_stats = pytest.importorskip("scipy.stats")
+
+
+def _step(mious: Sequence[float], *, spread: float = 0.0) -> Step:
+    """Candidates of equal latency: the depth and width operations of Table 1."""
+    members = tuple(
+        Member(1, operation.apply(START), Latency.exactly(2.0), Score(miou, spread), operation, 1)
+        for operation, miou in zip(table_1(), mious, strict=False)
+    )
+    parent = Member(0, START, Latency.exactly(1.0), Score(10.0))
+    return Step(1, parent, 2.0, members, (), max(members, key=lambda it: it.score.miou))
+
+
+def _check(before: Sequence[float], after: Sequence[float | None], *, spread: float = 0.0) -> RankingCheck:
+    step = _step(before, spread=spread)
+    outcomes = [Failure("diverged") if it is None else Score(it) for it in after]
+    designs = (member.design for member in step.candidates)
+    return RankingCheck.of(step, dict(zip(designs, outcomes, strict=True)), length=5)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ([30, 31, 32, 33], [40, 41, 42, 43]),
+        ([30, 31, 32, 33], [43, 42, 41, 40]),
+        ([30, 34, 32, 31, 35, 33], [41, 40, 42, 46, 45, 44]),
+    ],
+)
+def test_kendalls_tau_is_scipys(before: list[float], after: list[float]) -> None:
+    check = _check(before, after)
+    assert check.kendall_tau == pytest.approx(scipy_stats.kendalltau(before, after).statistic)
+    opposite = sum((a - b) * (c - d) < 0 for (a, c), (b, d) in _pairs(list(zip(before, after, strict=True))))
+    assert len(check.swapped) == opposite
+
+
+def _pairs(values: list[tuple[float, float]]) -> list[tuple[tuple[float, float], tuple[float, float]]]:
+    return [(a, b) for number, a in enumerate(values) for b in values[:number]]
+
+
+def test_a_swap_within_the_spread_counts_less_and_the_choice_is_equation_5s() -> None:
+    """33.0 and 32.5 change places with spreads of 0.3 each: their lead of 0.5 was never more than luck."""
+    check = _check([30.0, 32.5, 33.0], [40.0, 44.0, 43.0], spread=0.3)
+    assert (len(check.swapped), check.swapped_clearly, check.same_choice) == (1, [], False)
+    assert check.choice.operation == table_1()[1]
+    assert str(check) == (
+        f"step 1, 5 times as long: {table_1()[1]} instead; Kendall's tau 0.33: 1 of 3 pairs change places, "
+        "0 of them beyond the seed spread"
+    )
+    assert _check([30.0, 32.0, 33.0], [40.0, 44.0, 43.0], spread=0.3).swapped_clearly
+    lines = check_table(check).splitlines()
+    assert [line.split(" | ")[2:] for line in lines[2:]] == [
+        ["32.50", "2", "44.00", "1 |"],
+        ["33.00", "1", "43.00", "2 |"],
+        ["30.00", "3", "40.00", "3 |"],
+    ]
+
+
+def test_failures_are_left_out() -> None:
+    check = _check([30.0, 31.0, 32.0], [40.0, None, 42.0])
+    assert [it.longer.miou for it in check.checked] == [40.0, 42.0]
+    assert check.same_choice
+    assert _check([30.0], [40.0]).kendall_tau is None
+
+
+def test_a_run_trains_one_step_longer_and_only_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lpsnet.expansion.delivery.export_onnx", lambda net, path, **options: path.touch())
+    monkeypatch.setattr("lpsnet.expansion.run.draw_family", lambda path, delivery, **options: path.touch())
+    tasks: list[CandidateTask] = []
+
+    def train(task: CandidateTask) -> TrainingResult:
+        tasks.append(task)
+        return train_in_no_time(task)
+
+    run = replace(RUN, options=SearchOptions(num_steps=2, max_step_size=2), check_step=1, check_length=5)
+    for _ in range(2):
+        delivery = run_expansion(run, tmp_path, device=TableDevice(tmp_path), train=train, passes=PASSES)
+    longer = [task for task in tasks if task.run.recipe.iterations == 5 * RUN.recipe.iterations]
+    first = delivery.found.steps[0]
+    assert [task.design for task in longer] == list(dict.fromkeys(it.design for it in first.candidates))
+    assert len({task.folder for task in tasks}) == len(tasks)
+    assert {task.parent for task in longer} == {tasks[0].folder / "model.safetensors"}
+    assert delivery.check.swapped == [], "a score from the size alone: longer or not, the order is the same"
+    assert delivery.check.same_choice
+    assert delivery.to_dict()["ranking_check"]["length"] == 5
+    assert "## The proxy's ranking, checked" in (tmp_path / "family" / "table.md").read_text()
+    lines = [it for it in read_journal(tmp_path / "journal.jsonl") if isinstance(it, TrainingFinished)]
+    assert sorted({it.length for it in lines}) == [1, 5]
+    assert all(a.at <= b.at for a, b in pairwise(lines))
