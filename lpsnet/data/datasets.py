@@ -97,6 +97,15 @@ def open_dataset(text: str | Path) -> Dataset:
             the preset or the description says.
     """
     text = str(text)
+    if "\0" in text:
+        raise DataError(f"data set {text!r} has a null character in its name, which no path has")
+    try:
+        return _open(text)
+    except OSError as error:  # a name too long, a folder that may not be read
+        raise DataError(f"data set {text!r}: {error.strerror or error}: {error.filename}") from None
+
+
+def _open(text: str) -> Dataset:
     kind, _, rest = text.partition(":")
     if kind == "scenes":
         return _scenes(text, rest)
@@ -132,7 +141,7 @@ def _usual_order(split: FileSplit) -> tuple[int, str]:
 def _open_folder(text: str, kind: str) -> Dataset:
     from lpsnet.data.guess import describe_folder, is_known_folder  # which knows the presets here
 
-    root = Path(text).expanduser()
+    root = expand_home(text)
     if root.is_dir() and is_known_folder(root):
         return described_dataset(text, describe_folder(root), root)
     raise _refusal(text, kind)

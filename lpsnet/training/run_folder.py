@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,8 @@ from lpsnet.errors import RunError
 from lpsnet.files import atomic_path, write_text
 
 LOG_COLUMNS = ("iteration", "loss", "learning_rate", "pictures_per_second")
+
+_NUMBER = re.compile("[0-9]{1,18}")
 
 # Settings of a recipe that change how fast a run goes and not what comes out of it; a resumed run may change them.
 _FREE_SETTINGS = ("num_workers", "cache_mib", "evaluate_every")
@@ -114,16 +117,41 @@ class RunFolder:
             file.write(json.dumps(line) + "\n")
 
     def read_log(self) -> list[dict[str, str]]:
-        """The whole lines of `log.csv`; a last one cut off by a crash is left out."""
-        with self.log.open(newline="", encoding="utf-8") as file:
-            return [row for row in csv.DictReader(file) if all(row.get(column) for column in LOG_COLUMNS)]
+        """The whole lines of `log.csv`; a last one cut off by a crash is left out.
+
+        Raises:
+            RunError: a line that is not the last is no line of this log.
+        """
+        with self.log.open(newline="", encoding="utf-8", errors="replace") as file:
+            try:
+                rows = list(csv.DictReader(file))
+            except csv.Error as error:
+                raise RunError(f"{self.log} cannot be read: {error}; mend it or move it away") from None
+        whole = [row for row in rows if all(row.get(column) for column in LOG_COLUMNS)]
+        if bad := [row["iteration"] for row in whole if not _NUMBER.fullmatch(row["iteration"])]:
+            raise RunError(f"{self.log} has the iteration {bad[0]!r}; mend or delete that line, and start again")
+        return whole
 
     def read_evaluations(self) -> list[dict[str, Any]]:
-        """The whole lines of `evaluations.jsonl`; a last one cut off by a crash is left out."""
+        """The whole lines of `evaluations.jsonl`; a last one cut off by a crash is left out.
+
+        Raises:
+            RunError: a line that is not the last is no line of this log.
+        """
         if not self.evaluations.exists():
             return []
-        lines = self.evaluations.read_text(encoding="utf-8").split("\n")[:-1]
-        return [json.loads(line) for line in lines]
+        lines = self.evaluations.read_bytes().split(b"\n")[:-1]
+        return [_evaluation(line, f"{self.evaluations}, line {number}") for number, line in enumerate(lines, start=1)]
+
+
+def _evaluation(line: bytes, where: str) -> dict[str, Any]:
+    try:
+        values = json.loads(line)
+    except (ValueError, RecursionError):
+        values = None
+    if not isinstance(values, dict) or not isinstance(values.get("iteration"), int):
+        raise RunError(f"{where} is no evaluation; mend or delete that line, and start again")
+    return values
 
 
 def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:

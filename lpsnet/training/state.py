@@ -96,9 +96,9 @@ class TrainingState:
         """
         try:
             with safe_open(path, framework="pt") as file:
-                header = json.loads((file.metadata() or {})[_KEY])
+                header = _header((file.metadata() or {})[_KEY])
                 saved = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 — not a dictionary
-        except (OSError, SafetensorError, KeyError, ValueError) as error:
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
             raise RunError(f"{path} is not a training state that can be resumed: {error}") from None
         self._create_momentum({name for name in saved if name.startswith("momentum.")})
         current = self._tensors()
@@ -106,11 +106,15 @@ class TrainingState:
             raise RunError(f"{path} belongs to another network or recipe: {differing[0]} is in only one of them")
         with torch.no_grad():
             for name, value in current.items():
-                if value.shape != saved[name].shape:
-                    raise RunError(f"{path} belongs to another network: {name} is {tuple(saved[name].shape)} there")
+                if (value.shape, value.dtype) != (saved[name].shape, saved[name].dtype):
+                    found = f"{str(saved[name].dtype).removeprefix('torch.')} {tuple(saved[name].shape)}"
+                    raise RunError(f"{path} belongs to another network: {name} is {found} there")
                 value.copy_(saved[name])
-        self.scaler.load_state_dict(header["scaler"])
-        self.iteration = int(header["iteration"])
+        try:
+            self.scaler.load_state_dict(header["scaler"])
+        except (KeyError, TypeError, RuntimeError) as error:
+            raise RunError(f"{path} is not a training state that can be resumed: {error}") from None
+        self.iteration = header["iteration"]
 
     def _create_momentum(self, names: set[str]) -> None:
         """Give the parameters that have momentum in the file a buffer to copy it into."""
@@ -127,3 +131,13 @@ class TrainingState:
             if (momentum := state.get("momentum_buffer")) is not None:
                 tensors[f"momentum.{name}"] = momentum
         return tensors
+
+
+def _header(text: str) -> dict[str, Any]:
+    """What stands beside the tensors; ValueError if it is not what `save` writes."""
+    header = json.loads(text)
+    if not isinstance(header, dict) or not isinstance(header.get("scaler"), dict):
+        raise ValueError("its header is not one of a training")
+    if not isinstance(header.get("iteration"), int) or header["iteration"] < 0:
+        raise ValueError("its header names no iteration")
+    return header

@@ -5,12 +5,14 @@ pytest tests/fuzz -m slow                more than 10,000 cases, new ones every 
 pytest tests/fuzz -m slow -k picture     one target
 """
 
+import model_targets
 import picture_targets
 import pytest
+import run_targets
 import text_targets
 from fuzzing import Target, fuzz
 
-TARGETS = (*picture_targets.TARGETS, *text_targets.TARGETS)
+TARGETS = (*picture_targets.TARGETS, *text_targets.TARGETS, *model_targets.TARGETS, *run_targets.TARGETS)
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=str)

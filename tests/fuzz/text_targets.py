@@ -36,6 +36,13 @@ _DESCRIPTIONS: list[Any] = [
         "exclude": ["0"],
     },
     {"names": ["a", "b", "c"], "images": "images/train", "masks": "masks/train", "val_fraction": 0.5},
+    {
+        "train": "images/train",
+        "val": ["images/train"],
+        "masks_dir": "masks",
+        "names": {0: "road", 1: "car"},
+        "label_mapping": {0: 0, 7: 1, 255: "ignore_label"},
+    },
     {"names": ["a", "b", "c"], "images": "images", "masks": "masks", "lists": "{split}.txt", "mask_suffix": "_L.png"},
 ]
 _YAML_PIECES = [

@@ -46,10 +46,9 @@ def find_keyed(folder: Path, *, ending: str = "", suffixes: Sequence[str] = IMAG
 
 def key_of(path: Path, base: Path, *, ending: str = "") -> str:
     """What a picture and its label file share: the path from `base` without suffix and `ending`, with "/"."""
-    relative = path.relative_to(base)
-    if not relative.name:
+    if not path.name:
         raise DataError(f"{path} is a folder, where the path of a picture is expected")
-    return relative.with_suffix("").as_posix().removesuffix(ending)
+    return path.relative_to(base).with_suffix("").as_posix().removesuffix(ending)
 
 
 def build_splits(

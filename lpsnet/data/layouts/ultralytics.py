@@ -19,6 +19,7 @@ from lpsnet.data.labels import IGNORE_INDEX
 from lpsnet.data.layouts.pairing import find_pictures, read_list
 from lpsnet.data.layouts.places import LIST_SUFFIX, resolve
 from lpsnet.errors import DataError
+from lpsnet.files import expand_home
 
 SPLITS = ("train", "val", "test")
 _IMAGES, _MASKS, _POLYGONS = "images", "masks", "labels"
@@ -72,7 +73,7 @@ def _as_list(value: Any, key: str) -> list[str]:
 
 def _root(values: dict[str, Any], folder: Path, places: list[str]) -> Path:
     """Where the pictures are: `path` from the YAML's folder or from here; that folder itself if it holds them."""
-    path = Path(str(values.get("path") or ".")).expanduser()
+    path = expand_home(str(values.get("path") or "."))
     tries = [folder / path, Path.cwd() / path, folder]
     found = next((root for root in tries if places and (root / places[0]).exists()), None)
     if found is None:
