@@ -42,6 +42,19 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def inside(folder: Path, name: object) -> Path:
+    """The path `folder`/`name`, where `name` was read from a file that others may have written.
+
+    Raises:
+        RunError: it leads out of the folder: an absolute path, or one with too many "..".
+    """
+    text = str(name)
+    root, path = (os.path.abspath(it) for it in (folder, folder / text))  # noqa: PTH100 - follows no links
+    if "\0" in text or not path.startswith(os.path.join(root, "")):  # noqa: PTH118
+        raise RunError(f"{text!r} leads out of the folder {folder}, or names none of its files; it was not used")
+    return Path(path)
+
+
 def expand_home(path: str | Path) -> Path:
     """The path with `~` and `~name` as the home folders they stand for; as it is where there is no such user."""
     try:

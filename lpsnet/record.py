@@ -107,7 +107,9 @@ class ModelRecord(BaseModel):
             ModelFileError: the text is no record.
         """
         try:
-            return cls.model_validate(json.loads(text))
+            record = cls.model_validate(json.loads(text))
+            record.to_json()  # refuses what could not be written again, such as half a character
+            return record
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"])) or "record"

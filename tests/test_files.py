@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lpsnet.errors import RunError
-from lpsnet.files import atomic_path, locked_folder, write_text
+from lpsnet.files import atomic_path, expand_home, inside, locked_folder, write_text
 
 
 def test_a_finished_block_replaces_the_file(tmp_path: Path) -> None:
@@ -63,3 +63,22 @@ def test_a_locked_folder_is_refused_to_another_process_until_the_first_ends(tmp_
         other.wait()
         with locked_folder(tmp_path):
             pass
+
+
+@pytest.mark.parametrize("name", ["../x", "/etc/passwd", "a/../../x", "..", "", ".", "a/..", "a\0b", "../run-2/x"])
+def test_a_name_from_a_file_cannot_lead_out_of_its_folder(tmp_path: Path, name: str) -> None:
+    with pytest.raises(RunError, match="leads out of the folder"):
+        inside(tmp_path / "run", name)
+
+
+def test_a_name_within_the_folder_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert inside(tmp_path, "a/b.txt") == tmp_path / "a" / "b.txt"
+    assert inside(tmp_path, "a/../b.txt") == tmp_path / "b.txt"
+    monkeypatch.chdir(tmp_path)
+    assert inside(Path("run"), "x") == tmp_path / "run" / "x"
+
+
+def test_home_folders_are_put_in_where_there_is_such_a_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/someone")
+    assert expand_home("~/data") == Path("/home/someone/data")
+    assert expand_home("~nobody-of-that-name/data") == Path("~nobody-of-that-name/data")

@@ -19,6 +19,7 @@ import lpsnet.cli.models as models
 import lpsnet.cli.running as running
 import lpsnet.cli.study as study
 import lpsnet.cli.training as training
+from lpsnet.cli.output import printable
 from lpsnet.errors import LpsnetError, MissingDependencyError
 
 app = typer.Typer(
@@ -76,5 +77,5 @@ def _fail_inside(error: Exception) -> int:
 
 
 def _fail(message: str, *, code: int) -> int:
-    typer.echo(f"lpsnet: {' '.join(message.split())}", err=True)
+    typer.echo(f"lpsnet: {printable(' '.join(message.split()))}", err=True)
     return code

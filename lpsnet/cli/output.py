@@ -4,6 +4,7 @@ import json
 import re
 import shlex
 import sys
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,10 +21,13 @@ from lpsnet.files import write_text
 JsonOption = Annotated[
     str | None, typer.Option("--json", metavar="FILE", help="Write the figures as JSON; `-` is standard output.")
 ]
+_STEERING = ("Cc", "Cs")  # Unicode's control characters and lone surrogates, which no terminal can be sent
+
 SizeOption = Annotated[str | None, typer.Option("--size", metavar="HxW", help="Height x width in pixels.")]
 
-_console = Console(highlight=False)
-_error_console = Console(stderr=True, highlight=False)
+# What is printed comes from files too: a class may be called [bold], and means just that
+_console = Console(highlight=False, markup=False, emoji=False)
+_error_console = Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 
 def console(json_to: str | None = None) -> Console:
@@ -44,12 +48,19 @@ def write_json(value: Mapping[str, Any], json_to: str | None) -> None:
 
 def next_command(*words: object, json_to: str | None = None) -> None:
     """Print the command one would run next."""
-    console(json_to).print(f"Next: {shlex.join(map(str, words))}", soft_wrap=True, markup=False)
+    say(f"Next: {shlex.join(map(str, words))}", json_to=json_to)
 
 
 def say(message: str, *, json_to: str | None = None) -> None:
-    """Print a line for people, as it is."""
-    console(json_to).print(message, soft_wrap=True, markup=False)
+    """Print a line for people, as it is; see `printable`."""
+    console(json_to).print(printable(message), soft_wrap=True)
+
+
+def printable(text: str) -> str:
+    """The text with control characters written out, so that a name in a file cannot steer the terminal."""
+    return "".join(
+        repr(char)[1:-1] if unicodedata.category(char) in _STEERING and char != "\n" else char for char in text
+    )
 
 
 def table(title: str, *columns: str) -> Table:

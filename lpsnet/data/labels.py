@@ -8,6 +8,7 @@ import colorsys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
+from unicodedata import category
 
 from lpsnet.errors import DataError
 
@@ -27,7 +28,8 @@ class LabelSpace:
         colours: one RGB triple (0 to 255) a class, for overlays and legends.
 
     Raises:
-        DataError: there are too few or too many classes, a name twice, or a colour missing or out of range.
+        DataError: there are too few or too many classes, a name twice or with a control character, or a colour missing
+            or out of range.
     """
 
     name: str
@@ -41,6 +43,8 @@ class LabelSpace:
             raise DataError(f"label space {self.name!r} has {len(self.names)} names but {len(self.colours)} colours")
         if len(set(self.names)) != len(self.names):
             raise DataError(f"label space {self.name!r} uses a class name twice")
+        if unprintable := [name for name in (self.name, *self.names) if any(category(c) in ("Cc", "Cs") for c in name)]:
+            raise DataError(f"the name {unprintable[0]!r} of a label space or a class has a control character in it")
         if any(not 0 <= channel <= 255 for colour in self.colours for channel in colour):
             raise DataError(f"label space {self.name!r} has a colour outside 0 to 255")
 

@@ -9,6 +9,7 @@ from lpsnet.data.images import write_png
 from lpsnet.data.labels import CITYSCAPES, IGNORE_INDEX, LabelSpace
 from lpsnet.data.layouts.cityscapes import OFFICIAL_IDS
 from lpsnet.errors import DataError
+from lpsnet.files import inside
 
 Labels = NDArray[np.uint8]
 
@@ -38,7 +39,7 @@ class PredictionFolder:
         Raises:
             DataError: the folder cannot be written to.
         """
-        path = self.folder / f"{name}.png"
+        path = inside(self.folder, f"{name}.png")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:

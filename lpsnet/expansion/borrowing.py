@@ -19,7 +19,7 @@ from lpsnet.expansion.journal import Journal, differences, read_journal
 from lpsnet.expansion.measurements import Course
 from lpsnet.expansion.operations import Design
 from lpsnet.expansion.replay import TrainingResult
-from lpsnet.files import atomic_path
+from lpsnet.files import atomic_path, inside
 
 TAKEN_FROM = "taken_from"  # in a training's details: the run it was taken over from
 
@@ -58,7 +58,7 @@ class OtherRun:
 
     def weights(self, line: TrainingFinished) -> Path:
         """The file of a training's weights."""
-        return self.folder / str(line.details.get("model", ""))
+        return inside(self.folder, line.details.get("model", ""))
 
     def _gave(self, parent: Design, own: Journal) -> bool:
         """Whether the weights of `parent` in the journal `own` are those of this run."""
@@ -72,10 +72,9 @@ def take_over(
     """The training of a design from the first run that has it, its weights copied into `out`; None if none has."""
     for run in runs:
         if (found := run.find(design, course, own=own)) is not None:
-            model = str(found.details["model"])
-            (out / model).parent.mkdir(parents=True, exist_ok=True)
-            with atomic_path(out / model) as temporary:
-                shutil.copyfile(run.folder / model, temporary)
+            source, target = (inside(folder, found.details["model"]) for folder in (run.folder, out))
+            with atomic_path(target) as temporary:
+                shutil.copyfile(source, temporary)
             return found
     return None
 

@@ -38,7 +38,7 @@ from lpsnet.expansion.replay import (
     record_step,
 )
 from lpsnet.expansion.search import expand
-from lpsnet.files import write_text
+from lpsnet.files import inside, write_text
 from lpsnet.model.complexity import complexity
 from lpsnet.training.run_folder import RunFolder
 
@@ -203,7 +203,7 @@ class _Running:
         found = {}
         for event in self.journal.events:
             if isinstance(event, TrainingFinished) and event.miou is not None and event.is_first:
-                found[Design.parse(event.design)] = self.out / str(event.details["model"])
+                found[Design.parse(event.design)] = inside(self.out, event.details.get("model", ""))
         return found
 
     def _pictures(self) -> list[Any]:

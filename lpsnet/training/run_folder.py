@@ -127,7 +127,7 @@ class RunFolder:
                 rows = list(csv.DictReader(file))
             except csv.Error as error:
                 raise RunError(f"{self.log} cannot be read: {error}; mend it or move it away") from None
-        whole = [row for row in rows if all(row.get(column) for column in LOG_COLUMNS)]
+        whole = [row for row in rows if all(row.get(column) for column in LOG_COLUMNS) and len(row) == len(LOG_COLUMNS)]
         if bad := [row["iteration"] for row in whole if not _NUMBER.fullmatch(row["iteration"])]:
             raise RunError(f"{self.log} has the iteration {bad[0]!r}; mend or delete that line, and start again")
         return whole

@@ -1,5 +1,6 @@
 """Trainings taken over from a run on another machine: only the very same ones, with their weights."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -104,3 +105,13 @@ def test_other_settings_are_refused(there: Path, tmp_path: Path, recipe: Recipe,
     assert says in str(refused.value)
     with pytest.raises(RunError, match="No such file"):
         _run(tmp_path / "here", others=[tmp_path / "nowhere"])
+
+
+def test_a_journal_cannot_name_weights_outside_of_its_folder(there: Path, tmp_path: Path) -> None:
+    """The journal comes from another machine, and perhaps from somebody else."""
+    journal = there / JOURNAL
+    journal.write_text(re.sub(r'"model":"[^"]*"', '"model":"../../secret"', journal.read_text()))
+    (tmp_path / "secret").write_text("not yours")
+    with pytest.raises(RunError, match="leads out of the folder"):
+        _run(tmp_path / "deep" / "here", others=[there])
+    assert [path for path in tmp_path.rglob("secret*") if path.is_file()] == [tmp_path / "secret"]

@@ -20,7 +20,22 @@ _NUMBERS = (
 _NUMBERS_8 = tuple(number * 8 for number in (b"\0", b"\xff", b"\x7f"))
 Draw = Callable[[st.SearchStrategy[Any]], Any]
 
-_TEXTS = ("", ".", "..", "/", "../../x", "~", "~nobody-here/x", "a\0b", "\x1b[31m", "[/red]", "[bold]", "*", "**")
+_TEXTS = (
+    "",
+    ".",
+    "..",
+    "/",
+    "../../x",
+    "~",
+    "~nobody-here/x",
+    "a\0b",
+    "\ud800",
+    "\x1b[31m",
+    "[/red]",
+    "[bold]",
+    "*",
+    "**",
+)
 _SCALARS = st.one_of(
     st.none(),
     st.booleans(),
@@ -29,7 +44,22 @@ _SCALARS = st.one_of(
     st.floats(),
     st.text(max_size=12),
     st.sampled_from(
-        ["", ".", "..", "/", "../../x", "~", "~nobody-here/x", "a\0b", "\x1b[31m", "[/red]", "[bold]", "*", "**"]
+        [
+            "",
+            ".",
+            "..",
+            "/",
+            "../../x",
+            "~",
+            "~nobody-here/x",
+            "a\0b",
+            "\ud800",
+            "\x1b[31m",
+            "[/red]",
+            "[bold]",
+            "*",
+            "**",
+        ]
     ),
 )
 JSON = st.recursive(

@@ -14,7 +14,7 @@ from torch import nn
 
 from lpsnet.expansion.events import LatencyPass, Stopped, TrainingFinished, TrainingStarted
 from lpsnet.expansion.journal import open_journal, read_journal
-from lpsnet.expansion.measurements import Failure, Score
+from lpsnet.expansion.measurements import Course, Failure, Score
 from lpsnet.expansion.operations import SearchNetwork
 from lpsnet.expansion.replay import family_of
 from lpsnet.training.run_folder import RunFolder
@@ -37,8 +37,8 @@ def _journal() -> bytes:
         with open_journal(path, settings=_SETTINGS, lpsnet_version="0.1.0") as journal:
             journal.append(LatencyPass(designs=("a", "b"), ms=(1.0, 2.5)))
             journal.append(TrainingStarted(designs=("b",), parent="a"))
-            journal.append(TrainingFinished.of(tiny, None, Score(41.25, 0.5, 3.0), {"model": "candidates/x/model"}))
-            journal.append(TrainingFinished.of(tiny, tiny, Failure("out of memory"), {}))
+            journal.append(TrainingFinished.of(tiny, Course(), Score(41.25, 0.5, 3.0), {"model": "candidates/x/model"}))
+            journal.append(TrainingFinished.of(tiny, Course(tiny), Failure("out of memory"), {}))
             journal.append(Stopped(number=2, reason="nothing left"))
         start = {"kind": "start", "at": "2026-01-01T00:00:00+00:00", "row": _ROW}
         return path.read_bytes() + json.dumps(start).encode() + b"\n"

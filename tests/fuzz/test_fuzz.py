@@ -5,6 +5,7 @@ pytest tests/fuzz -m slow                more than 10,000 cases, new ones every 
 pytest tests/fuzz -m slow -k picture     one target
 """
 
+import command_targets
 import model_targets
 import picture_targets
 import pytest
@@ -12,7 +13,13 @@ import run_targets
 import text_targets
 from fuzzing import Target, fuzz
 
-TARGETS = (*picture_targets.TARGETS, *text_targets.TARGETS, *model_targets.TARGETS, *run_targets.TARGETS)
+TARGETS = (
+    *picture_targets.TARGETS,
+    *text_targets.TARGETS,
+    *model_targets.TARGETS,
+    *run_targets.TARGETS,
+    *command_targets.TARGETS,
+)
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=str)
