@@ -12,6 +12,7 @@ ROOMS = (
     "errors",
     "files",
     "architecture",
+    "charts",
     "data",
     "record",
     "evaluation",
@@ -25,7 +26,18 @@ ROOMS = (
     "demo",
     "cli",
 )
-WITHOUT_TORCH = ("errors", "files", "architecture", "data", "record", "evaluation", "deployment", "reporting", "cli")
+WITHOUT_TORCH = (
+    "errors",
+    "files",
+    "architecture",
+    "charts",
+    "data",
+    "record",
+    "evaluation",
+    "deployment",
+    "reporting",
+    "cli",
+)
 TRAINING_PACKAGES = {"torch", "accelerate", "safetensors", "tensorboard", "onnx", "onnxscript", "onnxslim"}
 # An engine is loaded when it is asked for; PyTorch's needs the network's class, which lives on the design side.
 LATE = {"deployment/runtimes/pytorch.py": "model"}

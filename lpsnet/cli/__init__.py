@@ -16,6 +16,7 @@ import lpsnet.cli.demo as demo
 import lpsnet.cli.expansion as expansion
 import lpsnet.cli.exporting as exporting
 import lpsnet.cli.models as models
+import lpsnet.cli.report as report
 import lpsnet.cli.running as running
 import lpsnet.cli.study as study
 import lpsnet.cli.training as training
@@ -45,7 +46,7 @@ def _options(
     pass
 
 
-for group in (demo, running, training, models, exporting, expansion, benchmark, study):
+for group in (demo, running, training, models, exporting, expansion, benchmark, study, report):
     group.register(app)
 app.add_typer(data.app, name="data")
 

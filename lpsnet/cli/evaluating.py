@@ -53,6 +53,7 @@ def evaluate(
     Example: `lpsnet evaluate --model runs/s/model.safetensors --data camvid:CamVid --split val --json scores.json`
     """
     from lpsnet.data.datasets import open_dataset
+    from lpsnet.deployment.machine import command_line
     from lpsnet.deployment.segmenter import Segmenter
     from lpsnet.evaluation.evaluate import evaluate as run_evaluation
     from lpsnet.evaluation.views import Views
@@ -76,7 +77,7 @@ def evaluate(
             progress=update,
             on_prediction=None if folder is None else lambda sample, labels: folder.write(sample.name, labels),
         )
-    write_json(evaluation.to_dict(), json_to)
+    write_json({**evaluation.to_dict(), "command": command_line()}, json_to)
     _report(evaluation, folder, json_to)
     next_command("lpsnet", "segment", "PICTURE", "--model", model, "--out", "segmented", json_to=json_to)
 

@@ -13,7 +13,7 @@ from typing import Any
 from lpsnet import __version__
 from lpsnet.deployment.latency import Comparison, Latency, compare
 from lpsnet.deployment.load import Load
-from lpsnet.deployment.machine import Machine
+from lpsnet.deployment.machine import Machine, command_line
 from lpsnet.deployment.runtimes.session import Precision
 
 MAX_SPREAD = 0.2  # interquartile range as a share of the median, above which times are called spread
@@ -167,6 +167,7 @@ class Benchmark:
             ],
             "machine": self.machine.to_dict(),
             "load": self.load.to_dict(),
+            "command": command_line(),
             "lpsnet_version": __version__,
             "date": self.date,
         }

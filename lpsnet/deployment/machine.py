@@ -8,7 +8,9 @@ import csv
 import os
 import platform
 import re
+import shlex
 import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -199,6 +201,12 @@ def _system(root: Path, system: str) -> str:
         return f"{system} {platform.release()}".strip()
     name = re.search(r'^PRETTY_NAME="?([^"\n]+)', _read(root / "etc/os-release") or "", re.MULTILINE)
     return f"{name.group(1) if name else 'Linux'}, kernel {platform.release()}"
+
+
+def command_line() -> str:
+    """What this process was started with, as a shell would take it."""
+    program, *arguments = sys.argv or [""]
+    return shlex.join([Path(program).name or "python", *arguments])
 
 
 def _after(text: str, key: str) -> str | None:

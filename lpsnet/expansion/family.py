@@ -69,6 +69,17 @@ class Step:
         """True if nothing inside the measurements' intervals would change the step."""
         return not self.doubt
 
+    @property
+    def verdict(self) -> str:
+        """What the step decided, and whether it is sure, in words."""
+        chosen = self.chosen
+        taken = f"takes {chosen.operation} x{chosen.step_size}" if chosen else f"ends the search: {self.stop}"
+        if self.decided:
+            return taken
+        rivals = ", ".join(str(it.operation) for it in self.rivals)
+        why = f"could be {rivals} as well" if rivals else "may gain nothing"
+        return f"{taken}; undecided, within the noise of the {self.doubt} it {why}"
+
 
 @dataclass(frozen=True, slots=True)
 class Expansion:

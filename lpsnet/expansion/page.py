@@ -58,13 +58,7 @@ def page(delivery: Delivery, *, title: str, num_classes: int) -> str:
 
 def verdict(step: Step) -> str:
     """What a step decided, and whether it is sure, in words."""
-    chosen = step.chosen
-    taken = f"takes {chosen.operation} x{chosen.step_size}" if chosen else f"ends the search: {step.stop}"
-    if step.decided:
-        return taken
-    rivals = ", ".join(str(it.operation) for it in step.rivals)
-    why = f"could be {rivals} as well" if rivals else "may gain nothing"
-    return f"{taken}; undecided, within the noise of the {step.doubt} it {why}"
+    return step.verdict
 
 
 def _section(step: Step) -> str:

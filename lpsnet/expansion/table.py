@@ -6,7 +6,7 @@ from lpsnet.expansion.family import Member
 from lpsnet.expansion.measurements import Latency, Score
 from lpsnet.expansion.operations import DEFAULT_BLOCK, Design, braces
 
-_COLUMNS = ("Step", "B", "C", "R", "Latency (ms)", "Interval (ms)", "mIoU (%)", "At start (%)", "Dimension", "k")
+FAMILY_COLUMNS = ("Step", "B", "C", "R", "Latency (ms)", "Interval (ms)", "mIoU (%)", "At start (%)", "Dimension", "k")
 
 
 def family_table(members: Sequence[Member], *, parameters: Mapping[Design, int] | None = None) -> str:
@@ -17,15 +17,16 @@ def family_table(members: Sequence[Member], *, parameters: Mapping[Design, int] 
         parameters: number of parameters by design, for one more column; designs not in it get a dash.
     """
     blocks = any(member.network.block != DEFAULT_BLOCK for member in members)
-    header = [*_COLUMNS, *(["Block"] if blocks else []), *(["Parameters"] if parameters is not None else [])]
+    header = [*FAMILY_COLUMNS, *(["Block"] if blocks else []), *(["Parameters"] if parameters is not None else [])]
     rows = [header, ["---"] * len(header)]
     for member in members:
-        cells = _cells(member) + ([member.network.block] if blocks else [])
+        cells = family_cells(member) + ([member.network.block] if blocks else [])
         rows.append(cells + ([_count(parameters.get(member.design))] if parameters is not None else []))
     return "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
 
 
-def _cells(member: Member) -> list[str]:
+def family_cells(member: Member) -> list[str]:
+    """A network as texts, one for each of `FAMILY_COLUMNS`."""
     network, score, operation = member.network, member.score, member.operation
     return [
         str(member.step),

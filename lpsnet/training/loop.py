@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 import lpsnet
 from lpsnet.data.transforms import Augmentation
-from lpsnet.deployment.machine import describe_machine
+from lpsnet.deployment.machine import command_line, describe_machine
 from lpsnet.files import locked_folder
 from lpsnet.training.batches import Batches
 from lpsnet.training.device_batches import DeviceBatches, load_pictures
@@ -35,6 +35,7 @@ from lpsnet.training.task import Details, Score, Task, Weights
 
 CHECKPOINT_SECONDS = 300  # besides the checkpoint after every epoch, for epochs that take long …
 EPOCH_CHECKPOINT_SECONDS = 5  # … and where epochs are shorter than this, several share one
+_TIME = "%Y-%m-%dT%H:%M:%SZ"  # UTC
 
 
 def run_task(
@@ -65,10 +66,10 @@ def run_task(
             stack.enter_context(locked_folder(out))
             folder.check(settings, defaults=defaults, resume=resume)
         task = build(accelerator.device)
-        if accelerator.is_main_process:
-            folder.begin(settings)
         log = RunLog(folder, tensorboard=tensorboard) if accelerator.is_main_process else None
         loop = Loop(task, accelerator, folder=folder, log=log, on_status=on_status)
+        if accelerator.is_main_process:
+            folder.begin(settings, loop.start_facts())
         if resume and folder.state.exists():
             loop.go_on()
         elif accelerator.is_main_process and task.opening:
@@ -272,15 +273,24 @@ class Loop(Generic[Details]):
         """What is evaluated and delivered: the average, if there is one."""
         return self.state.average.values if self.state.average is not None else self.task.model.state_dict()
 
+    def start_facts(self) -> dict[str, Any]:
+        """Of the run, known before its first iteration, as JSON values."""
+        facts = {"num_iterations": self.num_iterations, "began": time.strftime(_TIME, time.gmtime())}
+        return {**facts, **self._circumstances()}
+
     def _facts(self) -> dict[str, Any]:
+        """Of the finished run, for its record."""
+        facts = {"iterations": self.state.iteration, "finished": time.strftime(_TIME, time.gmtime())}
+        return {**facts, **self._circumstances()}
+
+    def _circumstances(self) -> dict[str, Any]:
         return {
             "num_pictures": len(self.task.pictures),
-            "iterations": self.state.iteration,
             "num_processes": self.accelerator.num_processes,
             "precision": str(self.type).removeprefix("torch."),
             "machine": describe_machine().identity,
             "versions": versions(),
-            "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "command": command_line(),
         }
 
 

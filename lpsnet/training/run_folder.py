@@ -17,6 +17,7 @@ _NUMBER = re.compile("[0-9]{1,18}")
 
 # Settings of a recipe that change how fast a run goes and not what comes out of it; a resumed run may change them.
 _FREE_SETTINGS = ("num_workers", "cache_mib", "evaluate_every")
+STARTED = "started"  # key of `run.json` for facts of the start, which are no settings
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,8 @@ class RunFolder:
     """The files of a run in `path`.
 
     `run.json` says what was started and makes the folder a run; `state.safetensors` is the last checkpoint;
-    `log.csv` has a line an iteration; `evaluations.jsonl` a line an evaluation; `model.safetensors` is the result.
+    `log.csv` has a line an iteration; `evaluations.jsonl` a line an evaluation; `evaluation.json` is the last in full;
+    `model.safetensors` is the result.
     """
 
     path: Path
@@ -44,6 +46,10 @@ class RunFolder:
     @property
     def evaluations(self) -> Path:
         return self.path / "evaluations.jsonl"
+
+    @property
+    def evaluation(self) -> Path:
+        return self.path / "evaluation.json"
 
     @property
     def model(self) -> Path:
@@ -73,10 +79,11 @@ class RunFolder:
                 "resume it with the settings it was started with, or choose another folder"
             )
 
-    def begin(self, settings: Mapping[str, Any]) -> None:
-        """Make this the folder of a run with `settings`, unless it already is one's."""
+    def begin(self, settings: Mapping[str, Any], started: Mapping[str, Any] | None = None) -> None:
+        """Make this the folder of a run with `settings`, begun as `started` says, unless it already is one's."""
         if not self.run.exists():
-            write_text(self.run, json.dumps(settings, indent=2) + "\n")
+            content = {**settings, **({STARTED: dict(started)} if started else {})}
+            write_text(self.run, json.dumps(content, indent=2) + "\n")
 
     def _read_settings(self) -> dict[str, Any]:
         try:
@@ -158,6 +165,6 @@ def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
     """One level: the recipe's settings beside the run's; those that are free are left out."""
     recipe = settings.get("recipe")
     recipe = recipe if isinstance(recipe, dict) else {}
-    flat = {key: value for key, value in settings.items() if key != "recipe"}
+    flat = {key: value for key, value in settings.items() if key not in ("recipe", STARTED)}
     flat |= {f"recipe.{key}": value for key, value in recipe.items() if key not in _FREE_SETTINGS}
     return {key: json.loads(json.dumps(value)) for key, value in flat.items()}

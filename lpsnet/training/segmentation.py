@@ -1,5 +1,6 @@
 """The task of `lpsnet train`: a network learns to segment (Section 4.2)."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from lpsnet.data.labels import IGNORE_INDEX
 from lpsnet.deployment.model_file import read_record
 from lpsnet.errors import RunError
 from lpsnet.evaluation.evaluate import Evaluation, evaluate
+from lpsnet.files import write_text
 from lpsnet.model.building import empty_network, fill
 from lpsnet.model.checkpoint import Initialisation, initialise_from, save_checkpoint
 from lpsnet.model.network import Network, create_model
@@ -25,6 +27,7 @@ from lpsnet.training.losses import Criterion, log_class_weights
 from lpsnet.training.network_segmenter import network_segmenter
 from lpsnet.training.recipe import Recipe
 from lpsnet.training.run import TrainingRun
+from lpsnet.training.run_folder import RunFolder
 from lpsnet.training.task import Augment, Score, Weights
 
 
@@ -100,6 +103,9 @@ class Segmentation:
         training = {**self.run.settings(), **self._initialisation_record(), **facts}
         scores = {} if score is None else {"val": dict(score.figures)}
         record = self._record().model_copy(update={"training": training, "scores": scores})
+        if score is not None:
+            full = {**score.details.to_dict(), "command": facts.get("command", "")}
+            write_text(RunFolder(path.parent).evaluation, json.dumps(full, indent=2, allow_nan=False) + "\n")
         save_checkpoint(self._delivered(weights), path, record=record)
 
     def _delivered(self, weights: Weights) -> Network:

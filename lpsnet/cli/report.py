@@ -1,0 +1,34 @@
+"""`lpsnet report`: one self-contained HTML page."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lpsnet.cli.output import say
+
+
+def register(app: typer.Typer) -> None:
+    """Add this group's commands."""
+    app.command()(report)
+
+
+def report(
+    path: Annotated[Path, typer.Argument(metavar="DIR", help="A run's folder, or a JSON file of figures.")],
+    out: Annotated[Path | None, typer.Option(help="The page; default: report.html in the folder.")] = None,
+    pictures: Annotated[int, typer.Option(min=0, max=50, help="Best and worst pictures, as many each.")] = 3,
+    data: Annotated[str | None, typer.Option(help="Where the pictures are now, if not where they were.")] = None,
+    model: Annotated[str | None, typer.Option(help="Likewise the model.")] = None,
+) -> None:
+    """Write one HTML page about a training, an evaluation, a benchmark, an expansion or a study.
+
+    DIR is the folder of a training, an expansion or a study, or what `--json` of `lpsnet evaluate` or `benchmark`
+    wrote. Runs that go on are reported as far as they have come. The page needs nothing beside it and no network.
+
+    Example: `lpsnet report runs/first`
+    """
+    from lpsnet.reporting.evaluation_page import PictureOptions
+    from lpsnet.reporting.report import write_report
+
+    page = write_report(path, out=out, pictures=PictureOptions(pictures, data, model))
+    say(f"Report: {page}")

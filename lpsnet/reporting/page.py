@@ -1,0 +1,236 @@
+"""What a report is made of, and how it becomes one self-contained HTML page.
+
+A page is a value: builders (`training_page.py`, …) say what stands on it, `templates/page.html` says how it looks.
+Every text on it may come from a file of somebody else's: Jinja escapes all of them, drawings escape their own
+(`charts/svg.py`), and the page's policy forbids any script but ours and any request.
+"""
+
+import base64
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from lpsnet import __version__
+from lpsnet.charts.frame import NARROW
+from lpsnet.charts.svg import STYLE, Drawing, clean
+from lpsnet.errors import MissingDependencyError
+
+_TEMPLATES = Path(__file__).with_name("templates")
+HALF, FULL = 560.0, 1120.0  # pixels of charts that stand two in a row, or alone
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """One of the figures that matter most."""
+
+    label: str
+    value: str
+    unit: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """Paragraphs, or with `bullets` a list."""
+
+    lines: tuple[str, ...]
+    bullets: bool = False
+    kind: str = field(default="text", init=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """A drawing for wide pages and one for telephones.
+
+    Attributes:
+        wide, narrow: SVG.
+        title, caption: above and below it.
+        half: whether two stand in a row.
+        max_width: pixels that the wide one takes at most.
+    """
+
+    wide: str
+    narrow: str
+    title: str = ""
+    caption: str = ""
+    half: bool = False
+    max_width: float = FULL
+    kind: str = field(default="chart", init=False)
+
+    @classmethod
+    def of(cls, draw: Callable[[float], Drawing], *, title: str = "", caption: str = "", half: bool = False) -> "Chart":
+        """A chart that `draw` draws at a width in pixels, or less."""
+        wide = draw(HALF if half else FULL)
+        return cls(wide.inline(), draw(NARROW).inline(), title, caption, half, wide.width)
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """What stands in a table's cell.
+
+    Attributes:
+        text: the value; empty for nothing.
+        bar: length of a bar beside it, 0 to 1; None for no bar.
+        colour: of a patch before it, RGB bytes; None for no patch.
+        tag: how it is set off, "good", "doubt" or not at all.
+    """
+
+    text: str
+    bar: float | None = None
+    colour: tuple[int, int, int] | None = None
+    tag: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows under headings.
+
+    Attributes:
+        heads: of the columns, with their units.
+        rows: of cells, or of texts; as many as heads each.
+        words: columns, counted from 0, that are text and stand at the left; the others are numbers.
+        title, caption: above it.
+        strong: rows, counted from 0, that are set off.
+        half: whether it stands beside another part.
+    """
+
+    heads: tuple[str, ...]
+    rows: tuple[tuple[Cell | str, ...], ...]
+    words: tuple[int, ...] = (0,)
+    title: str = ""
+    caption: str = ""
+    strong: tuple[int, ...] = ()
+    half: bool = False
+    kind: str = field(default="table", init=False)
+
+    @property
+    def cells(self) -> list[list[Cell]]:
+        """The rows, every cell as a `Cell`."""
+        return [[it if isinstance(it, Cell) else Cell(it) for it in row] for row in self.rows]
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Names and values."""
+
+    rows: tuple[tuple[str, str], ...]
+    title: str = ""
+    kind: str = field(default="facts", init=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A command line as it was typed, or as it can be."""
+
+    line: str
+    title: str = ""
+    kind: str = field(default="command", init=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A picture in the page: `source` is a data URI."""
+
+    source: str
+    caption: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Gallery:
+    """Pictures in rows of a title each, with a legend of (name, RGB bytes)."""
+
+    rows: tuple[tuple[str, tuple[Picture, ...]], ...]
+    legend: tuple[tuple[str, tuple[int, int, int]], ...] = ()
+    kind: str = field(default="gallery", init=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """A figure that is not ours to colour: it stands on white. `source` is a data URI."""
+
+    source: str
+    caption: str
+    kind: str = field(default="image", init=False)
+
+
+Part = Text | Chart | Table | Facts | Command | Gallery | Image
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A heading and what stands below it."""
+
+    title: str
+    parts: tuple[Part, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A report.
+
+    Attributes:
+        kind: of what, such as "Training".
+        title: the heading.
+        lead: a line below it.
+        tiles: the figures that matter most.
+        notes: what a reader must know first, such as that a run is not finished.
+        sections: the rest; those without parts are left out.
+    """
+
+    kind: str
+    title: str
+    lead: str
+    tiles: tuple[Tile, ...] = ()
+    notes: tuple[str, ...] = ()
+    sections: tuple[Section, ...] = ()
+
+
+def render(page: Page, *, command: str) -> str:
+    """The page as HTML.
+
+    Args:
+        page: what stands on it.
+        command: that makes it again, for the last line.
+
+    Raises:
+        MissingDependencyError: Jinja is not installed.
+    """
+    try:
+        import jinja2
+    except ImportError:
+        raise MissingDependencyError.for_extra("jinja2", "report") from None
+    loader = jinja2.FileSystemLoader(_TEMPLATES)
+    environment = jinja2.Environment(
+        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    script = (_TEMPLATES / "hover.js").read_text(encoding="utf-8")
+    html = environment.get_template("page.html").render(
+        page=page,
+        sections=[section for section in page.sections if section.parts],
+        style=STYLE.read_text(encoding="utf-8") + (_TEMPLATES / "page.css").read_text(encoding="utf-8"),
+        script=script,
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        command=command,
+        version=__version__,
+        date=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+    )
+    return clean(html)
+
+
+def known(rows: Sequence[tuple[str, object]]) -> tuple[tuple[str, str], ...]:
+    """Facts as texts, those left out of which nothing is known."""
+    return tuple((name, str(value)) for name, value in rows if value not in (None, "", [], {}))
+
+
+def figure(value: float | None, digits: int = 1) -> str:
+    """A number for a table; a dash where there is none."""
+    return "–" if value is None else f"{value:,.{digits}f}"
+
+
+def milliseconds(value: float | None) -> str:
+    """A time in ms, or another number above 0, to three digits; a dash where there is none."""
+    if value is None:
+        return "–"
+    digits = next((n for n, bound in ((3, 1.0), (2, 10.0), (1, 100.0)) if abs(value) < bound), 0)
+    return f"{value:.3g}" if abs(value) < 0.01 else f"{value:,.{digits}f}"
