@@ -4,7 +4,7 @@ Grow a network in two steps by what it gains and costs here, train the one grown
 the network, score it on scenes it has not seen, and draw what it sees.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from lpsnet.data.images import write_png
 from lpsnet.deployment.model_file import read_record
 from lpsnet.deployment.overlay import colourise, legend, overlay, side_by_side
 from lpsnet.deployment.segmenter import Segmenter
+from lpsnet.errors import MissingDependencyError
 from lpsnet.evaluation.evaluate import Evaluation, evaluate
 from lpsnet.expansion.candidates import CandidateTask, train_candidate
 from lpsnet.expansion.delivery import Delivery
@@ -30,6 +31,7 @@ from lpsnet.expansion.search import SearchOptions
 from lpsnet.export.onnx import export_onnx
 from lpsnet.export.report import ExportReport
 from lpsnet.model.checkpoint import load_checkpoint
+from lpsnet.reporting.report import write_report
 from lpsnet.training.recipe import get_recipe
 from lpsnet.training.run import Status, TrainingRun
 from lpsnet.training.trainer import train
@@ -57,6 +59,7 @@ class Demonstration:
         export: how it compares with the network.
         evaluation: of the exported file on unseen scenes.
         picture: scenes, truth and prediction side by side.
+        reports: pages about the expansion and the training; none where what writes them is not installed.
     """
 
     expansion: Delivery
@@ -64,6 +67,7 @@ class Demonstration:
     export: ExportReport
     evaluation: Evaluation
     picture: Path
+    reports: tuple[Path, ...]
 
 
 Reporter = Callable[[], AbstractContextManager[Callable[[Status], None]]]
@@ -92,7 +96,16 @@ def run_demo(out: Path, *, reporter: Reporter, say: Callable[[str], None]) -> De
     evaluation = evaluate(segmenter, scenes, label_space=segmenter.label_space, protocol=protocol)
     picture = out / "demo.png"
     write_png(picture, contact_sheet(segmenter, scenes, count=NUM_SHOWN))
-    return Demonstration(grown, model, report, evaluation, picture)
+    reports = _write_reports([out / "expansion", out / "training"], say)
+    return Demonstration(grown, model, report, evaluation, picture, reports)
+
+
+def _write_reports(folders: Sequence[Path], say: Callable[[str], None]) -> tuple[Path, ...]:
+    try:
+        return tuple(write_report(folder) for folder in folders)
+    except MissingDependencyError as error:
+        say(f"No reports were written: {error}")
+        return ()
 
 
 def _grow(out: Path, reporter: Reporter, say: Callable[[str], None]) -> Delivery:

@@ -31,4 +31,6 @@ def demo(
     print_export(result.export)
     say(f"Model:   {result.model}")
     say(f"Picture: {result.picture} — scenes it has not seen, their labels, and what the network says")
+    for page in result.reports:
+        say(f"Report:  {page}")
     next_command("lpsnet", "segment", result.picture, "--model", result.model, "--out", out / "segmented")

@@ -112,6 +112,7 @@ def expand(
     )
     write_json(delivery.to_dict(), json_to)
     print_delivery(delivery, json_to=json_to)
+    _write_report(out, json_to=json_to)
     _print_next(delivery, run, recipe, json_to)
 
 
@@ -160,18 +161,30 @@ def _block(name: str) -> str:
 
 def print_delivery(delivery: "Delivery", *, json_to: str | None = None) -> None:
     """The family, how sure its steps are, and the network to use under each budget."""
-    from lpsnet.expansion.page import progress_table, verdict
+    from lpsnet.expansion.page import progress_table
 
     for line in progress_table(delivery.members):
         say(line, json_to=json_to)
     for step in delivery.found.steps:
         if not step.decided or step.stop:
-            say(f"step {step.number} {verdict(step)}", json_to=json_to)
+            say(f"step {step.number} {step.verdict}", json_to=json_to)
     if delivery.check is not None:
         say(f"The proxy's ranking in {delivery.check}", json_to=json_to)
     for choice in delivery.choices:
         say(f"Under {choice}", json_to=json_to)
-    say(f"Networks, table and figure: {delivery.folder}", json_to=json_to)
+    say(f"Networks and table: {delivery.folder}", json_to=json_to)
+
+
+def _write_report(out: Path, *, json_to: str | None) -> None:
+    from lpsnet.errors import MissingDependencyError
+    from lpsnet.reporting.expansion_page import write_figure
+    from lpsnet.reporting.report import write_report
+
+    say(f"Figure: {write_figure(out)}", json_to=json_to)
+    try:
+        say(f"Report: {write_report(out)}", json_to=json_to)
+    except MissingDependencyError as error:
+        say(f"No report was written: {error}", json_to=json_to)
 
 
 def _print_next(delivery: "Delivery", run: "ExpansionRun", recipe: str, json_to: str | None) -> None:

@@ -1,8 +1,7 @@
 """What an expansion hands over: the family's networks, what it measured of them, and the one to use under each budget.
 
 In the folder: `step_N.safetensors` and `step_N.onnx` for each step's network, `candidate_SLUG` alike for a network that
-was not chosen in its step but is the best under a budget, `family.json` for machines, `table.md` and `figure.png` for
-people.
+was not chosen in its step but is the best under a budget, `family.json` for machines, `table.md` for people.
 """
 
 import filecmp

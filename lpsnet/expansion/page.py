@@ -56,11 +56,6 @@ def page(delivery: Delivery, *, title: str, num_classes: int) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def verdict(step: Step) -> str:
-    """What a step decided, and whether it is sure, in words."""
-    return step.verdict
-
-
 def _section(step: Step) -> str:
     parent = step.parent
     target = "" if step.target_ms is None else f"Target {step.target_ms:.3g} ms. "
@@ -71,7 +66,7 @@ def _section(step: Step) -> str:
         *(_cells(_candidate(step, it)) for it in step.candidates),
         *(_cells([str(it.operation), *["-"] * 7, it.reason]) for it in step.excluded),
     ]
-    return "\n\n".join([f"## Step {step.number} {verdict(step)}", target + before.rstrip(), "\n".join(rows)])
+    return "\n\n".join([f"## Step {step.number} {step.verdict}", target + before.rstrip(), "\n".join(rows)])
 
 
 def _candidate(step: Step, member: Member) -> list[str]:

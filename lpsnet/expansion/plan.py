@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from lpsnet.data.datasets import open_dataset
+from lpsnet.deployment.machine import command_line
 from lpsnet.errors import RunError
 from lpsnet.expansion.candidates import CandidateTask
 from lpsnet.expansion.device_latency import Target
@@ -16,6 +17,7 @@ from lpsnet.expansion.search import SearchOptions
 from lpsnet.training.recipe import Recipe
 from lpsnet.training.run import TrainingRun
 
+PLAN = "plan.json"  # in the folder of a run
 # Settings of a recipe that change how fast a training goes and not what comes out of it
 FREE_SETTINGS = ("num_workers", "cache_mib", "evaluate_every")
 
@@ -83,6 +85,15 @@ class ExpansionRun:
             "init": None if self.init is None else str(self.init),
             "recipe": self.recipe.model_dump(mode="json", exclude=set(FREE_SETTINGS)),
             "device": dict(device),
+        }
+
+    def asked(self) -> dict[str, JsonValue]:
+        """How far the search is to go, and by which command it was started, for reports."""
+        return {
+            "command": command_line(),
+            "num_steps": self.options.num_steps,
+            "budgets_ms": list(self.budgets_ms),
+            "check_step": self.check_step,
         }
 
     def task(self, design: Design, course: Course, *, out: Path, parent_weights: Path | None) -> CandidateTask:

@@ -1,7 +1,8 @@
 """A whole expansion as one command runs it: Algorithm 1 (Section 3.4) with real latencies and real trainings.
 
-The run's folder: `journal.jsonl` is all that was ever measured and trained, `candidates/` holds each one's training,
-`family/` what is handed over. Start it again to go on: the search is run anew with the journal's answers.
+The run's folder: `journal.jsonl` is all that was ever measured and trained, `plan.json` how far the search is to go,
+`candidates/` holds each one's training, `family/` what is handed over. Start it again to go on: the search is run anew
+with the journal's answers.
 """
 
 import json
@@ -13,7 +14,6 @@ from typing import Any
 
 from lpsnet import __version__
 from lpsnet.data.datasets import open_dataset
-from lpsnet.errors import MissingDependencyError
 from lpsnet.expansion.borrowing import OtherRun, take_over
 from lpsnet.expansion.candidates import CandidateTask, train_candidate
 from lpsnet.expansion.delivery import Delivery, write_models
@@ -21,12 +21,11 @@ from lpsnet.expansion.device_latency import Device, ThisMachine
 from lpsnet.expansion.events import LatencyPass, StepDecided, TrainingFinished
 from lpsnet.expansion.executors import Executor, InProcess
 from lpsnet.expansion.family import Expansion, Step, pareto_front, remeasured
-from lpsnet.expansion.figure import draw_family
 from lpsnet.expansion.journal import Journal, open_journal
 from lpsnet.expansion.measurements import Cost, Course
 from lpsnet.expansion.operations import Design
-from lpsnet.expansion.page import page, progress_table, verdict
-from lpsnet.expansion.plan import ExpansionRun, check_plan
+from lpsnet.expansion.page import page, progress_table
+from lpsnet.expansion.plan import PLAN, ExpansionRun, check_plan
 from lpsnet.expansion.ranking_check import RankingCheck
 from lpsnet.expansion.replay import (
     PASSES,
@@ -84,6 +83,7 @@ def run_expansion(
     measured_on = device or machine
     settings = run.settings(measured_on.describe(run.start.design))
     with open_journal(out / JOURNAL, settings=settings, lpsnet_version=__version__) as journal:
+        write_text(out / PLAN, json.dumps(run.asked(), indent=2) + "\n")
         running = _Running(run, out, journal, measured_on, executor or InProcess(), train, passes, others, say)
         delivery = running.deliver(running.search(num_classes), num_classes)
         machine.clear()
@@ -148,10 +148,6 @@ class _Running:
         write_text(folder / "family.json", json.dumps(delivery.to_dict(), indent=2, allow_nan=False) + "\n")
         title = f"{run.data}, {run.recipe.name}: expanded for {run.target}"
         write_text(folder / "table.md", page(delivery, title=title, num_classes=num_classes))
-        try:
-            draw_family(folder / "figure.png", delivery, title=title)
-        except MissingDependencyError as error:
-            self.say(f"no figure was drawn: {error}")
         return delivery
 
     def _say_where_it_stands(self) -> None:
@@ -169,7 +165,7 @@ class _Running:
         record_step(self.journal, step)
         left = self.run.options.num_steps - step.number
         ahead = f"; {left} more to go" if left and step.chosen else ""
-        self.say(f"step {step.number} {verdict(step)}{ahead}")
+        self.say(f"step {step.number} {step.verdict}{ahead}")
         for line in progress_table(family_of(self.journal.events)[: step.number + 1]):
             self.say(line)
         if step.number == self.run.check_step:

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from lpsnet.charts.svg import Drawing
+from lpsnet.errors import RunError
 from lpsnet.expansion.family import Member, Step
 from lpsnet.expansion.ranking import decide, miou_per_ms
-from lpsnet.expansion.table import FAMILY_COLUMNS, family_cells
+from lpsnet.expansion.table import FAMILY_COLUMNS, family_cells, mean_and_spread
+from lpsnet.files import write_text
 from lpsnet.reporting import expansion_figure
 from lpsnet.reporting.expansion_reading import Budget, Search, read_expansion
 from lpsnet.reporting.page import (
@@ -28,7 +30,19 @@ from lpsnet.reporting.page import (
 )
 from lpsnet.reporting.reading import flat, text_of
 
-_CANDIDATES = ("Operation", "k", "Latency (ms)", "Interval (ms)", "At start (%)", "mIoU (%)", "Points a ms", "")
+FIGURE = "family/figure.svg"
+
+_CANDIDATES = (
+    "Operation",
+    "k",
+    "Latency (ms)",
+    "Interval (ms)",
+    "At start (%)",
+    "mIoU (%)",
+    "Seeds",
+    "Points a ms",
+    "",
+)
 
 
 def expansion_page(path: Path) -> Page:
@@ -51,10 +65,25 @@ def expansion_page(path: Path) -> Page:
             Section("mIoU over latency", _figure(found)),
             Section("The family", _family(found)),
             Section("Pareto front of all trained networks", _front(found)),
+            Section("The proxy's ranking, checked", _check(found)),
             Section("Step by step", tuple(_step(step) for step in steps) + _in_progress(found)),
             Section("How it was made", _making(found)),
         ),
     )
+
+
+def write_figure(path: Path) -> Path:
+    """Write Figure 7 of the expansion in a folder as a picture of its own, and return its path.
+
+    Raises:
+        RunError: what is in the folder cannot be read, or no network is trained yet.
+    """
+    found = read_expansion(path)
+    if not found.members:
+        raise RunError(f"the expansion in {path} has no figure yet: its first network is not trained")
+    file = path / FIGURE
+    write_text(file, family_drawing(found).document())
+    return file
 
 
 def family_drawing(found: Search, *, narrow: bool = False) -> Drawing:
@@ -136,11 +165,26 @@ def _networks(
     return Table((*FAMILY_COLUMNS, *more), cells, words=words, strong=strong, caption=caption)
 
 
+def _check(found: Search) -> tuple[Part, ...]:
+    """A step's candidates by longer trainings, the best of those first."""
+    if found.check is None:
+        return ()
+    check, heads = found.check, ("Operation", "mIoU (%)", f"mIoU, {found.check.length} times as long (%)")
+    ranked = sorted(check.candidates, key=lambda it: -it.longer_miou)
+    rows = tuple((it.operation, figure(it.miou, 2), figure(it.longer_miou, 2)) for it in ranked)
+    tau = "" if check.kendall_tau is None else f" Kendall's tau {check.kendall_tau:.2f}."
+    caption = (
+        f"Step {check.step}, {'the same choice' if check.same_choice else 'another choice'}.{tau} Pairs that change "
+        f"places: {check.swapped_pairs}, beyond the seed spread: {check.swapped_pairs_beyond_spread}."
+    )
+    return (Table(heads, rows, caption=caption),)
+
+
 def _step(step: Step) -> Table:
     target = "" if step.target_ms is None else f" Target {step.target_ms:.3g} ms."
     parent = f"Parent: {step.parent.latency.median_ms:.3g} ms, {step.parent.score.miou:.1f} mIoU.{target}"
     rows = [_candidate(step, it) for it in step.candidates]
-    rows += [(str(it.operation), *["–"] * 6, it.reason) for it in step.excluded]
+    rows += [(str(it.operation), *["–"] * 7, it.reason) for it in step.excluded]
     chosen = tuple(number for number, it in enumerate(step.candidates) if it == step.chosen)
     words = (0, len(_CANDIDATES) - 1)
     title = f"Step {step.number} {step.verdict}"
@@ -155,7 +199,8 @@ def _candidate(step: Step, it: Member) -> tuple[Cell | str, ...]:
         milliseconds(latency.median_ms),
         f"{milliseconds(latency.low_ms)} to {milliseconds(latency.high_ms)}",
         figure(it.score.at_start),
-        figure(it.score.miou),
+        mean_and_spread(it.score),
+        str(it.score.num_seeds),
         milliseconds(miou_per_ms(step.parent, it)),
         _standing(step, it),
     )

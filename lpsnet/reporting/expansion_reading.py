@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from lpsnet.errors import LpsnetError, RunError
 from lpsnet.expansion.events import (
@@ -27,7 +27,7 @@ from lpsnet.expansion.journal import read_journal
 from lpsnet.expansion.operations import Operation
 from lpsnet.expansion.replay import family_of
 from lpsnet.expansion.step_size import Excluded
-from lpsnet.reporting.reading import read_json
+from lpsnet.reporting.reading import Figures, read_json
 
 JOURNAL, FAMILY, PLAN = "journal.jsonl", "family/family.json", "plan.json"
 
@@ -38,10 +38,8 @@ class _FamilyRow(Row):
     model: str = ""
 
 
-class _StepFigures(BaseModel):
+class _StepFigures(Figures):
     """A step as `family.json` holds it."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
     number: int
     target_ms: float | None
@@ -54,10 +52,8 @@ class _StepFigures(BaseModel):
     stop: str = ""
 
 
-class _Choice(BaseModel):
+class _Choice(Figures):
     """The network to use under a budget."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
     budget_ms: float
     network: Row | None
@@ -65,16 +61,35 @@ class _Choice(BaseModel):
     interval_reaches_above: bool
 
 
-class _Family(BaseModel):
-    """See `Delivery.to_dict`."""
+class CheckedCandidate(Figures):
+    """A candidate trained as in the search and longer, percent."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+    operation: str
+    miou: float
+    longer_miou: float
+
+
+class RankingFigures(Figures):
+    """See `RankingCheck.to_dict`."""
+
+    step: int
+    length: int
+    kendall_tau: float | None
+    same_choice: bool
+    swapped_pairs: int
+    swapped_pairs_beyond_spread: int
+    candidates: tuple[CheckedCandidate, ...]
+
+
+class _Family(Figures):
+    """See `Delivery.to_dict`."""
 
     family: tuple[_FamilyRow, ...]
     front: tuple[Row, ...]
     choices: tuple[_Choice, ...]
     steps: tuple[_StepFigures, ...]
     stop: str
+    ranking_check: RankingFigures | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +123,7 @@ class Search:
         files: names of the members' model files, by step; empty while there are none.
         running: what is being done and left, sentences; none once the search is done.
         trainings: those finished in the step that is being worked on.
+        check: of a step's ranking by longer trainings; None if there is none.
     """
 
     header: Header
@@ -118,7 +134,8 @@ class Search:
     budgets: tuple[Budget, ...]
     files: tuple[str, ...]
     running: tuple[str, ...]
-    trainings: tuple[TrainingFinished, ...]
+    trainings: tuple[TrainingFinished, ...] = ()
+    check: RankingFigures | None = None
 
     @property
     def others(self) -> list[Member]:
@@ -173,7 +190,7 @@ def _finished(path: Path, events: Sequence[Event], header: Header, plan: dict[st
         budgets=tuple(map(_budget, family.choices)),
         files=tuple(it.model for it in family.family),
         running=(),
-        trainings=(),
+        check=family.ranking_check,
     )
 
 

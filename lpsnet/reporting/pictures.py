@@ -85,8 +85,8 @@ def best_and_worst(evaluation: EvaluationFile, count: int) -> list[tuple[str, st
     ranked = sorted(scored, key=lambda entry: -entry[1])
     count_worst = min(count, len(ranked) // 2)
     count_best = min(count, len(ranked) - count_worst)
-    best = [("best" if n == 0 else f"best, {n + 1}.", *it) for n, it in enumerate(ranked[:count_best])]
-    worst = [("worst" if n == 0 else f"worst, {n + 1}.", *it) for n, it in enumerate(ranked[::-1][:count_worst])]
+    best = [(f"Best {place}", *it) for place, it in enumerate(ranked[:count_best], start=1)]
+    worst = [(f"Worst {place}", *it) for place, it in enumerate(ranked[::-1][:count_worst], start=1)]
     return best + worst
 
 
@@ -130,7 +130,7 @@ def _rows(
         sample = split[places[name]]
         prediction = segmenter(sample.image)
         matrix = confusion_matrix(sample.labels, prediction, num_classes=split.label_space.num_classes)
-        title = f"{name} ({what}): {miou:.1f} mIoU"
+        title = f"{what}: {name}, {miou:.1f} mIoU"
         pictures = _pictures(sample.image, sample.labels, prediction, split.label_space)
         yield title, pictures, abs(scores(matrix).miou - miou) <= _SAME
 

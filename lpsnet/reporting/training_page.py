@@ -3,7 +3,6 @@
 Reads a run's folder while the run goes on, too.
 """
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +17,7 @@ from lpsnet.reporting.evaluation_file import EvaluationFile
 from lpsnet.reporting.evaluation_page import PictureOptions, gallery_of, picture_section, score_sections
 from lpsnet.reporting.page import Cell, Chart, Command, Facts, Page, Part, Section, Table, Tile, figure, known
 from lpsnet.reporting.reading import flat, read_json, text_of
-from lpsnet.training.run_folder import RunFolder
+from lpsnet.training.run_folder import LOG_COLUMNS, RunFolder
 
 CHART_HEIGHT, NARROW_CHART_HEIGHT = 300.0, 250.0  # pixels
 
@@ -72,17 +71,14 @@ def training_page(path: Path, pictures: PictureOptions) -> Page:
 
 def _read_logs(folder: RunFolder) -> tuple[list[dict[str, float]], list[dict[str, Any]]]:
     """A row an iteration, and a line an evaluation."""
+    rows = folder.read_log() if folder.log.exists() else []
+    evaluations = folder.read_evaluations()
     try:
-        log = (
-            [{key: float(value) for key, value in row.items()} for row in folder.read_log()]
-            if folder.log.exists()
-            else []
-        )
-        evaluations = folder.read_evaluations()
-    except (OSError, ValueError, TypeError, csv.Error, RecursionError) as error:
-        raise RunError(f"the logs in {folder.path} cannot be read: {error}") from None
-    known = [line for line in evaluations if isinstance(line, dict) and _number(line, "iteration") is not None]
-    return [row for row in log if abs(row["iteration"]) < _GREATEST], known
+        log = [{key: float(row[key]) for key in LOG_COLUMNS} for row in rows]
+    except ValueError as error:
+        raise RunError(f"{folder.log} cannot be read: {error}; mend or delete that line") from None
+    known = [line for line in evaluations if _number(line, "iteration") is not None]
+    return [row for row in log if row["iteration"] < _GREATEST], known
 
 
 def _number(line: Mapping[str, Any], key: str) -> float | None:

@@ -27,10 +27,11 @@ from lpsnet.deployment.machine import describe_machine
 from lpsnet.errors import LpsnetError
 from lpsnet.evaluation.selection import select
 from lpsnet.studies.plain_training import PlainLoop
-from lpsnet.training.loop import Loop, versions
+from lpsnet.training.loop import Loop
 from lpsnet.training.precision import make_accelerator
 from lpsnet.training.recipe import get_recipe
 from lpsnet.training.run import TrainingRun
+from lpsnet.training.run_facts import versions
 from lpsnet.training.run_folder import RunFolder
 from lpsnet.training.segmentation import Segmentation
 from lpsnet.training.task import Augment

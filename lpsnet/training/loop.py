@@ -6,27 +6,22 @@ goes on from its last checkpoint as if nothing had happened: same samples, same 
 
 import contextlib
 import functools
-import platform
-import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Generic
 
-import accelerate
-import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-import lpsnet
 from lpsnet.data.transforms import Augmentation
-from lpsnet.deployment.machine import command_line, describe_machine
 from lpsnet.files import locked_folder
 from lpsnet.training.batches import Batches
 from lpsnet.training.device_batches import DeviceBatches, load_pictures
 from lpsnet.training.graphed import GraphedStep
 from lpsnet.training.precision import forward_type, make_accelerator
 from lpsnet.training.run import Status
+from lpsnet.training.run_facts import circumstances, now
 from lpsnet.training.run_folder import RunFolder
 from lpsnet.training.run_log import RunLog, Steps
 from lpsnet.training.state import MovingAverage, TrainingState
@@ -35,7 +30,6 @@ from lpsnet.training.task import Details, Score, Task, Weights
 
 CHECKPOINT_SECONDS = 300  # besides the checkpoint after every epoch, for epochs that take long …
 EPOCH_CHECKPOINT_SECONDS = 5  # … and where epochs are shorter than this, several share one
-_TIME = "%Y-%m-%dT%H:%M:%SZ"  # UTC
 
 
 def run_task(
@@ -275,31 +269,16 @@ class Loop(Generic[Details]):
 
     def start_facts(self) -> dict[str, Any]:
         """Of the run, known before its first iteration, as JSON values."""
-        facts = {"num_iterations": self.num_iterations, "began": time.strftime(_TIME, time.gmtime())}
-        return {**facts, **self._circumstances()}
+        return {"num_iterations": self.num_iterations, "began": now(), **self._common_facts()}
 
     def _facts(self) -> dict[str, Any]:
         """Of the finished run, for its record."""
-        facts = {"iterations": self.state.iteration, "finished": time.strftime(_TIME, time.gmtime())}
-        return {**facts, **self._circumstances()}
+        return {"iterations": self.state.iteration, "finished": now(), **self._common_facts()}
 
-    def _circumstances(self) -> dict[str, Any]:
+    def _common_facts(self) -> dict[str, Any]:
         return {
             "num_pictures": len(self.task.pictures),
             "num_processes": self.accelerator.num_processes,
             "precision": str(self.type).removeprefix("torch."),
-            "machine": describe_machine().identity,
-            "versions": versions(),
-            "command": command_line(),
+            **circumstances(),
         }
-
-
-def versions() -> Mapping[str, str]:
-    """Of what takes part in a training."""
-    return {
-        "lpsnet": lpsnet.__version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "accelerate": accelerate.__version__,
-        "numpy": np.__version__,
-    }

@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 import pytest
-from chart_reading import numbers, of_class, parse, path_points, tips, x_scale, y_scale
+from svg_scale import numbers, of_class, parse, path_points, tips, x_scale, y_scale
 
 from lpsnet.charts.curves import MAX_POINTS, Curve, draw_curves
 from lpsnet.charts.distributions import Distribution, draw_distributions

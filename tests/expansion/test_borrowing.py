@@ -31,7 +31,6 @@ class _Slower(TableDevice):
 @pytest.fixture(autouse=True)
 def bare(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lpsnet.expansion.delivery.export_onnx", lambda net, path, **options: path.touch())
-    monkeypatch.setattr("lpsnet.expansion.run.draw_family", lambda path, delivery, **options: path.touch())
 
 
 def _run(out: Path, run: ExpansionRun = ONE_STEP, *, others: Sequence[Path] = (), here: bool = False) -> list[str]:

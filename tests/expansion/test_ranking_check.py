@@ -86,7 +86,6 @@ def test_failures_are_left_out() -> None:
 
 def test_a_run_trains_one_step_longer_and_only_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lpsnet.expansion.delivery.export_onnx", lambda net, path, **options: path.touch())
-    monkeypatch.setattr("lpsnet.expansion.run.draw_family", lambda path, delivery, **options: path.touch())
     tasks: list[CandidateTask] = []
 
     def train(task: CandidateTask) -> TrainingResult:

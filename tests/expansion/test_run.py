@@ -30,7 +30,7 @@ from expansion_tiny import (
 from lpsnet.data.datasets import open_dataset
 from lpsnet.deployment.model_file import read_record
 from lpsnet.deployment.segmenter import Segmenter
-from lpsnet.errors import MissingDependencyError, RunError
+from lpsnet.errors import RunError
 from lpsnet.evaluation.evaluate import evaluate
 from lpsnet.expansion.candidates import CandidateTask, train_candidate
 from lpsnet.expansion.delivery import Delivery
@@ -69,9 +69,8 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def bare(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is exported or drawn, which takes longer than all the rest."""
+    """Nothing is exported, which takes longer than all the rest."""
     monkeypatch.setattr("lpsnet.expansion.delivery.export_onnx", lambda net, path, **options: path.touch())
-    monkeypatch.setattr("lpsnet.expansion.run.draw_family", lambda path, delivery, **options: path.touch())
 
 
 def what_counts(out: Path) -> list[dict[str, object]]:
@@ -126,7 +125,7 @@ def test_nothing_above_the_largest_budget_is_grown(tmp_path: Path) -> None:
     assert any("limit 7 ms" in it.reason for step in delivery.found.steps for it in step.excluded)
 
 
-def test_the_tables_and_the_figure(quick: tuple[Path, Delivery]) -> None:
+def test_the_tables(quick: tuple[Path, Delivery]) -> None:
     out, delivery = quick
     page = (out / "family" / "table.md").read_text()
     for member in delivery.members:
@@ -146,7 +145,6 @@ def test_the_tables_and_the_figure(quick: tuple[Path, Delivery]) -> None:
     assert [row["at_start"] for row in kept["family"]] == [None, 10.0, 10.0]
     assert kept["choices"][0] == {"budget_ms": 0.5, "network": None, "model": None, "interval_reaches_above": False}
     assert {row["operation"] for row in kept["steps"][0]["candidates"]} == set(map(str, OPERATIONS))
-    assert (out / "family" / "figure.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_front_is_of_all_trained_networks(quick: tuple[Path, Delivery]) -> None:
@@ -159,17 +157,13 @@ def test_the_front_is_of_all_trained_networks(quick: tuple[Path, Delivery]) -> N
         assert (latency, miou) in front or any(x <= latency and y >= miou for x, y in front)
 
 
-def test_without_matplotlib_there_is_all_but_the_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def draw(*args: object, **options: object) -> None:
-        raise MissingDependencyError.for_extra("matplotlib", "report")
-
-    monkeypatch.setattr("lpsnet.expansion.run.draw_family", draw)
-    lines: list[str] = []
-    quickly(replace(RUN, options=SearchOptions(num_steps=0)), tmp_path, say=lines.append)
+def test_the_files_of_a_family(tmp_path: Path) -> None:
+    quickly(replace(RUN, options=SearchOptions(num_steps=0), budgets_ms=(30.0,)), tmp_path)
     assert {path.name for path in (tmp_path / "family").iterdir()} == {
         *("step_0.safetensors", "step_0.onnx", "family.json", "table.md")
     }
-    assert any("pip install 'lpsnet[report]'" in line for line in lines)
+    asked = json.loads((tmp_path / "plan.json").read_text())
+    assert (asked["num_steps"], asked["budgets_ms"]) == (0, [30.0])
 
 
 @pytest.mark.usefixtures("bare")

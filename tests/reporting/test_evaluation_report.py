@@ -74,7 +74,7 @@ def test_pictures_are_the_datas_own(evaluated: dict[str, Any], monkeypatch: pyte
     assert note == ""
     split = open_dataset(DATA).split("val")
     for title, pictures in gallery.rows:
-        number = split.names.index(title.split(" ")[0])
+        number = split.names.index(title.split(": ")[1].split(",")[0])
         truth, prediction = split.labels(number), shifted(split.labels(number), number)
         wrong = 100 * np.mean((truth != prediction)[truth != 255])
         assert pictures[3].caption == f"Difference: {wrong:.1f} % wrong"

@@ -1,0 +1,217 @@
+"""The report of an expansion, finished or not: its figure, its tables, and what it says is left."""
+
+import json
+import math
+import re
+from pathlib import Path
+
+import pytest
+from page_reading import Page, check_self_contained, read_page
+from svg_scale import Scale, numbers, of_class, parse, path_points, tips, x_scale, y_scale
+from written_searches import (
+    DEEPER,
+    DEEPER_2,
+    FINER,
+    FIRST,
+    LAST,
+    SECOND,
+    START,
+    WIDER,
+    WIDER_2,
+    deliver,
+    in_training,
+    write_search,
+)
+
+from lpsnet.errors import RunError
+from lpsnet.expansion.events import Stopped
+from lpsnet.expansion.family import Member
+from lpsnet.reporting.expansion_page import write_figure
+from lpsnet.reporting.report import write_report
+
+PLAN = {"command": "lpsnet expand --out 'a b'", "num_steps": 4, "budgets_ms": [2.0]}
+
+
+def report(folder: Path) -> Page:
+    page = read_page(write_report(folder).read_text(encoding="utf-8"))
+    check_self_contained(page)
+    return page
+
+
+def test_the_tables_of_a_finished_search(tmp_path: Path) -> None:
+    write_search(tmp_path, [FIRST, SECOND, LAST], plan=PLAN)
+    deliver(tmp_path, [FIRST, SECOND, LAST], budgets_ms=[0.5, 1.8])
+    page = report(tmp_path)
+    family, front = [it for it in page.tables if it[0][:2] == ["Step", "B"]]
+    columns = {name: family[0].index(name) for name in ("Latency (ms)", "mIoU (%)", "C", "Dimension", "File")}
+    rows = [{name: row[place] for name, place in columns.items()} for row in family[1:]]
+    assert [row["Latency (ms)"] for row in rows] == ["1.10", "1.65", "2.75"], "as measured at the end"
+    assert [row["mIoU (%)"] for row in rows] == ["30.0", "34.5", "40.1"]
+    assert [row["C"] for row in rows] == ["{4, 4, 8, 8, 8}", "{4, 4, 8, 16, 16}", "{4, 4, 8, 16, 16}"]
+    assert [row["Dimension"] for row in rows] == ["–", "Width", "Depth"]
+    assert [row["File"] for row in rows] == ["step_0.onnx", "step_1.onnx", "step_2.onnx"]
+    assert [row[6] for row in front[1:]] == ["30.0", "34.5", "36.0", "40.1"], "the others are beaten by these"
+    assert page.table("Budget (ms)") == [
+        ["0.5", "none is this fast", "–", "–", ""],
+        ["1.8", "step_1.onnx", "1.65", "34.5", "its interval reaches above"],
+    ]
+    assert not [text for text in page.texts if "not finished" in text]
+    assert PLAN["command"] in page.texts
+
+
+def test_each_step_says_what_it_tried_and_why(tmp_path: Path) -> None:
+    page = report(write_search(tmp_path, [FIRST, SECOND]))
+    first, second = [it for it in page.tables if it[0][0] == "Operation"]
+    assert first[0][1:4] == ["k", "Latency (ms)", "Interval (ms)"]
+    shown = {row[0]: row for row in first[1:]}
+    assert shown["depth=0,0,0,1,1"][2:] == ["1.60", "1.44 to 1.92", "31.2", "33.2", "1", "5.42", "may be as good"]
+    assert shown["width=0,0,0,8,8"][2:] == ["1.50", "1.35 to 1.80", "32.5", "34.5", "1", "9.00", "chosen"]
+    assert shown["resolution=0,1/4,0"][-2:] == ["2.86", ""]
+    assert shown["block=ghost"][-1] == "all blocks are ghosts"
+    assert [row[-1] for row in second[1:]] == ["chosen", "runner-up"]
+    assert any(text.startswith("Step 1 takes width=0,0,0,8,8 x1; undecided") for text in page.texts)
+    assert "Parent: 1 ms, 30.0 mIoU. Target 1.55 ms." in page.texts
+    assert (page.fact("Steps"), page.fact("Steps undecided"), page.fact("Networks trained")) == ("2", "1", "6")
+
+
+@pytest.mark.parametrize("narrow", [False, True])
+def test_the_figure_can_be_read_by_its_ticks(tmp_path: Path, narrow: bool) -> None:
+    write_search(tmp_path, [FIRST, SECOND])
+    if narrow:
+        html = write_report(tmp_path).read_text(encoding="utf-8")
+        svg = re.findall(r"<svg.*?</svg>", html, flags=re.DOTALL)[1]
+    else:
+        svg = write_figure(tmp_path).read_text(encoding="utf-8")
+    root = parse(svg)
+    x, y = x_scale(root), y_scale(root)
+    family = [START, WIDER, DEEPER_2]
+    assert [_at(it, x, y) for it in of_class(root, "knot")] == [_near(it, x, y) for it in family]
+    hollow = [it for it in of_class(root, "hollow") if it.tag == "circle"]
+    others = [DEEPER, FINER, WIDER_2]
+    assert [_at(it, x, y) for it in hollow] == [_near(it, x, y) for it in others]
+    colours = ["s1", "s3", "s2"]
+    assert [it.attrib["class"].split()[1] for it in hollow] == colours, "depth, resolution, width"
+    segments = of_class(root, "thick")
+    assert [it.attrib["class"].split()[-1] for it in segments] == ["s2", "s1"], "a segment is what made its end"
+    for segment, ends in zip(segments, (family[:2], family[1:]), strict=True):
+        for point, end in zip(path_points(segment), ends, strict=True):
+            assert (x.value(point[0]), y.value(point[1])) == _near(end, x, y)
+    whiskers = [it for it in of_class(root, "whisker") if it.attrib["y1"] == it.attrib["y2"]]
+    for whisker, it in zip(whiskers, family, strict=True):
+        low, high = (x.value(pixel) for pixel in numbers(whisker, "x1", "x2"))
+        assert (low, high) == pytest.approx((it.latency.low_ms, it.latency.high_ms), abs=x.tolerance)
+    said = "\n".join(tips(root))
+    for text in ("B {1, 1, 1, 2, 2}", "C {4, 4, 8, 24, 24}", "R {1, 1/4, 0}", "40.12 mIoU", "depth=0,0,0,1,1 ×1"):
+        assert text in said
+
+
+def test_the_front_is_a_staircase_of_the_best(tmp_path: Path) -> None:
+    write_search(tmp_path, [FIRST, SECOND])
+    root = parse(write_figure(tmp_path).read_text(encoding="utf-8"))
+    x, y = x_scale(root), y_scale(root)
+    (line,) = of_class(root, "front")
+    corners = [(x.value(a), y.value(b)) for a, b in path_points(line)]
+    everything = [START, DEEPER, WIDER, FINER, DEEPER_2, WIDER_2]
+    for latency in (1.2, 1.49, 1.55, 2.0, 2.3, 2.6):
+        best = max(it.score.miou for it in everything if it.latency.median_ms <= latency)
+        height = max(b for a, b in corners if a <= latency + x.tolerance)
+        assert height == pytest.approx(best, abs=y.tolerance)
+
+
+@pytest.mark.parametrize(
+    ("steps", "more", "plan", "said"),
+    [
+        ([], [], None, ["Steps decided: 0.", "In step 1 latencies are being measured: 0 passes"]),
+        ([FIRST], [], PLAN, ["Steps decided: 1 of 4, 3 left.", "In step 2 latencies are being measured"]),
+        ([FIRST], in_training(), PLAN, ["In step 2 1 of 2 trainings are done, 1 are left."]),
+        ([FIRST, SECOND], [], {**PLAN, "num_steps": 2}, ["All steps are decided. What is left is the delivery"]),
+        ([FIRST], [Stopped(number=2, reason="no gain")], PLAN, ["The search has ended at step 2: no gain."]),
+    ],
+)
+def test_a_search_that_goes_on_says_what_is_left(
+    tmp_path: Path, steps: list, more: list, plan: dict | None, said: list[str]
+) -> None:
+    page = report(write_search(tmp_path, steps, more, plan=plan))
+    for text in said:
+        assert text in page.text
+    if more and not isinstance(more[0], Stopped):
+        assert page.table("Network", "At start (%)") == [[str(DEEPER_2.design), "38.0", "40.1", ""]]
+
+
+def test_a_search_asked_to_go_further_than_its_delivery_is_not_finished(tmp_path: Path) -> None:
+    write_search(tmp_path, [FIRST], plan=PLAN)
+    deliver(tmp_path, [FIRST])
+    assert "Steps decided: 1 of 4, 3 left." in report(tmp_path).text
+
+
+def test_the_check_of_a_ranking(tmp_path: Path) -> None:
+    write_search(tmp_path, [FIRST])
+    deliver(tmp_path, [FIRST])
+    path = tmp_path / "family" / "family.json"
+    check = {
+        "step": 1, "length": 5, "kendall_tau": 0.3333, "same_choice": False, "swapped_pairs": 1,
+        "swapped_pairs_beyond_spread": 0,
+        "candidates": [
+            {"operation": "a", "miou": 30.0, "longer_miou": 41.0},
+            {"operation": "b", "miou": 31.0, "longer_miou": 42.5},
+        ],
+    }  # fmt: skip
+    path.write_text(json.dumps({**json.loads(path.read_text()), "ranking_check": check}), encoding="utf-8")
+    page = report(tmp_path)
+    (table,) = [it for it in page.tables if it[0][-1] == "mIoU, 5 times as long (%)"]
+    assert table[1:] == [["b", "31.00", "42.50"], ["a", "30.00", "41.00"]]
+    assert "another choice. Kendall's tau 0.33." in page.text
+
+
+def test_a_search_without_a_trained_network_has_a_page_and_no_figure(tmp_path: Path) -> None:
+    folder = write_search(tmp_path)
+    lines = (folder / "journal.jsonl").read_text().splitlines(keepends=True)
+    (folder / "journal.jsonl").write_text(lines[0])
+    page = report(folder)
+    assert "svg" not in page.opened
+    with pytest.raises(RunError, match="has no figure yet"):
+        write_figure(folder)
+
+
+HOSTILE = "</title><script>alert(1)</script>"
+
+
+def test_texts_of_the_journal_stay_text(tmp_path: Path) -> None:
+    folder = write_search(tmp_path, [FIRST], plan={"command": HOSTILE, HOSTILE: HOSTILE})
+    journal = folder / "journal.jsonl"
+    text = journal.read_text().replace('"scenes"', json.dumps(HOSTILE)).replace("all blocks are ghosts", HOSTILE)
+    journal.write_text(text)
+    page = report(folder)
+    assert page.text.count(HOSTILE) >= 4
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"family": 1}', '{"family": [], "front": []}'])
+def test_a_damaged_delivery_is_refused_in_a_line(tmp_path: Path, content: str) -> None:
+    write_search(tmp_path, [FIRST])
+    deliver(tmp_path, [FIRST])
+    (tmp_path / "family" / "family.json").write_text(content, encoding="utf-8")
+    with pytest.raises(RunError) as caught:
+        write_report(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def _at(dot, x: Scale, y: Scale) -> tuple[float, float]:
+    cx, cy = numbers(dot, "cx", "cy")
+    return x.value(cx), y.value(cy)
+
+
+class _near:
+    """Equal to every place within a third of a pixel of a member's."""
+
+    def __init__(self, member: Member, x: Scale, y: Scale) -> None:
+        self._place, self._room = (member.latency.median_ms, member.score.miou), (x.tolerance, y.tolerance)
+
+    def __eq__(self, other: object) -> bool:
+        assert isinstance(other, tuple)
+        pairs = zip(self._place, other, self._room, strict=True)
+        return all(math.isclose(a, b, abs_tol=room) for a, b, room in pairs)
+
+    def __repr__(self) -> str:
+        return f"{self._place} ± {self._room}"
+
+    __hash__ = None  # type: ignore[assignment]
