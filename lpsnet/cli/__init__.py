@@ -5,7 +5,11 @@ Each command lives in the module of its group and is registered by importing it 
 """
 
 import os
+import shlex
+import signal
 import sys
+import threading
+from collections.abc import Sequence
 
 import typer
 
@@ -22,6 +26,9 @@ import lpsnet.cli.study as study
 import lpsnet.cli.training as training
 from lpsnet.cli.output import printable
 from lpsnet.errors import LpsnetError, MissingDependencyError
+
+# commands that go on with what is in their folder -> what they are told for that
+_RESUMABLE = {"train": "--resume", "pretrain": "--resume", "expand": "", "study": ""}
 
 app = typer.Typer(
     name="lpsnet",
@@ -51,9 +58,18 @@ for group in (demo, running, training, models, exporting, expansion, benchmark, 
 app.add_typer(data.app, name="data")
 
 
+class _Interrupted(BaseException):
+    """Ctrl-C. Not a `KeyboardInterrupt`, which the library under the command line turns into a bare "Aborted!"."""
+
+
 def main() -> None:
-    """Entry point of the `lpsnet` command: exits with 0 when done, 2 for the user's mistakes, 1 for ours."""
+    """Entry point of the `lpsnet` command.
+
+    Exits with 0 when done, 2 for the user's mistakes, 1 for ours, and 130 when it was interrupted (Ctrl-C), as shells
+    have it.
+    """
     try:
+        _catch_interrupts()
         app()  # reports wrong arguments itself, with exit code 2, and ends in SystemExit
         code = 0
     except LpsnetError as error:
@@ -66,9 +82,29 @@ def main() -> None:
         code = 0
     except OSError as error:
         code = _fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", code=2)
+    except (_Interrupted, KeyboardInterrupt):
+        code = _fail(f"stopped. {_how_to_go_on(sys.argv[1:])}", code=130)
     except Exception as error:
         code = _fail_inside(error)
     sys.exit(code)
+
+
+def _catch_interrupts() -> None:
+    def stop(*_: object) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one would cut off the tidying up
+        raise _Interrupted
+
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+        signal.signal(signal.SIGINT, stop)
+
+
+def _how_to_go_on(words: Sequence[str]) -> str:
+    """What became of the work of the command with these words, and what to do about it."""
+    command = words[0] if words else ""
+    if command not in _RESUMABLE:
+        return "What was finished before is in place; no file is half written."
+    flag = [word for word in (_RESUMABLE[command],) if word and word not in words]
+    return f"Go on where it was with: {shlex.join(['lpsnet', *words, *flag])}"
 
 
 def _fail_inside(error: Exception) -> int:

@@ -77,7 +77,8 @@ def _read(file: BinaryIO, name: str, path: Path) -> bytes:
             _check_members(archive, {RECORD_NAME, *_contents(path)}, path)
             return archive.read(name)
     except (zipfile.BadZipFile, EOFError, NotImplementedError, UnicodeDecodeError) as error:
-        raise ModelFileError(f"{path} is not a whole {path.suffix} file: {error}; copy or export it again") from None
+        said = str(error)[:120]  # it may quote the whole file
+        raise ModelFileError(f"{path} is not a whole {path.suffix} file: {said}; copy or export it again") from None
 
 
 def _check_members(archive: zipfile.ZipFile, names: set[str], path: Path) -> None:

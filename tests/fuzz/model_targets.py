@@ -136,6 +136,8 @@ def _containers(draw: Draw, name: str) -> bytes:
                 parts[number] = (member, json.dumps(draw(altered([json.loads(content)]))).encode())
             case 2:
                 parts.append((member, content))
+            case 3:
+                parts[number] = (member, draw(damaged([content])))
     how = draw(st.sampled_from([zipfile.ZIP_STORED, zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2]))
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", how) as archive:
@@ -193,7 +195,7 @@ TARGETS = (
     Target("onnx file", _spoilt(".onnx"), _segments(".onnx"), many=1_500, few=25),
     Target("onnx graph", _onnx_graphs(), _segments(".onnx"), many=1_500, few=25),
     Target("openvino container", _spoilt(".openvino"), _segments(".openvino"), many=400, few=8),
-    Target("openvino archive", _containers("model.openvino"), _segments(".openvino"), many=300, few=6),
+    Target("openvino archive", _containers("model.openvino"), _segments(".openvino"), many=1_000, few=6),
     Target("ncnn container", _spoilt(".ncnn"), _segments(".ncnn"), many=600, few=8),
-    Target("ncnn archive", _containers("model.ncnn"), _segments(".ncnn"), many=300, few=6),
+    Target("ncnn archive", _containers("model.ncnn"), _segments(".ncnn"), many=1_500, few=6),
 )

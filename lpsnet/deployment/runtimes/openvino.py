@@ -60,7 +60,7 @@ def open_session(options: SessionOptions) -> "OpenVinoSession":
         compiled = core.compile_model(model, DEVICE, compile_properties(options))
     except EditError as error:
         raise ModelFileError(f"{options.path} cannot take its paths' inputs: {error}") from None
-    except RuntimeError as error:
+    except (RuntimeError, UnicodeDecodeError) as error:
         raise ModelFileError(f"OpenVINO cannot load {options.path}: {one_line(error)}") from None
     version = openvino.__version__.split("-")[0]  # without the build's number
     return OpenVinoSession(compiled, options, engine=f"openvino {version}", possible=_possible(core))

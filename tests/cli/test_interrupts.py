@@ -1,0 +1,58 @@
+"""Ctrl-C: the exit code that shells expect, one line, and the command that goes on."""
+
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+TRAIN = [
+    *("train", "--data", "scenes:size=48x64,num_train=6,num_val=2", "--arch", "B=1,1,1,1,1;C=4,4,8,8,8;R=1,1/2"),
+    *("--recipe", "demo", "--set", "batch_size=2", "--set", "crop_size=48x64", "--set", "num_workers=1"),
+]
+
+
+def start(words: Sequence[object]) -> subprocess.Popen[str]:
+    code = "from lpsnet.cli import main; main()"
+    command = [sys.executable, "-c", code, *map(str, words)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def interrupt(process: subprocess.Popen[str], after: str) -> tuple[int, str]:
+    """Send SIGINT once a line of standard error holds `after`; exit code and what standard error says then."""
+    assert process.stderr is not None
+    for line in process.stderr:
+        if after in line:
+            break
+    process.send_signal(signal.SIGINT)
+    _, rest = process.communicate()
+    return process.returncode, rest
+
+
+def test_a_training_that_is_interrupted_says_how_to_go_on(tmp_path: Path) -> None:
+    out = tmp_path / "run of today"
+    words = [*TRAIN, "--set", "iterations=100000", "--out", out]
+    code, said = interrupt(start(words), "/100000")
+    assert code == 130
+    assert "Traceback" not in said
+    assert (
+        said.splitlines()[-1]
+        == f"lpsnet: stopped. Go on where it was with: {shlex.join(['lpsnet', *map(str, words)])} --resume"
+    )
+    assert (out / "run.json").exists()
+    code, said = interrupt(start([*words, "--resume"]), "/100000")
+    assert code == 130
+    assert said.splitlines()[-1].endswith("--resume")
+    assert said.splitlines()[-1].count("--resume") == 1
+
+
+@pytest.mark.parametrize("command", ["info", "segment", ""])
+def test_other_commands_say_that_nothing_is_half_written(command: str) -> None:
+    """The signal comes while the arguments are being looked at, before anything is done."""
+    code = "import os, signal, lpsnet.cli as cli\ncli.app = lambda: os.kill(os.getpid(), signal.SIGINT)\ncli.main()"
+    done = subprocess.run([sys.executable, "-c", code, *command.split()], capture_output=True, text=True)
+    assert done.returncode == 130
+    assert done.stderr == "lpsnet: stopped. What was finished before is in place; no file is half written.\n"
