@@ -18,7 +18,7 @@ from lpsnet.expansion.borrowing import OtherRun, take_over
 from lpsnet.expansion.candidates import CandidateTask, train_candidate
 from lpsnet.expansion.delivery import Delivery, write_models
 from lpsnet.expansion.device_latency import Device, ThisMachine
-from lpsnet.expansion.events import LatencyPass, StepDecided, TrainingFinished
+from lpsnet.expansion.events import Header, LatencyPass, StepDecided, TrainingFinished
 from lpsnet.expansion.executors import Executor, InProcess
 from lpsnet.expansion.family import Expansion, Step, pareto_front, remeasured
 from lpsnet.expansion.journal import Journal, open_journal
@@ -153,6 +153,11 @@ class _Running:
     def _say_where_it_stands(self) -> None:
         kinds = {LatencyPass: "passes of measurements", TrainingFinished: "trainings", StepDecided: "steps"}
         counts = {name: sum(isinstance(it, kind) for it in self.journal.events) for kind, name in kinds.items()}
+        header = self.journal.events[0]
+        if isinstance(header, Header) and header.lpsnet_version != __version__:
+            self.say(
+                f"warning: this search was begun with lpsnet {header.lpsnet_version}, and goes on with {__version__}"
+            )
         if any(counts.values()):
             self.say(f"going on with {', '.join(f'{count} {name}' for name, count in counts.items())} done before")
 

@@ -21,7 +21,7 @@ from lpsnet.training.device_batches import DeviceBatches, load_pictures
 from lpsnet.training.graphed import GraphedStep
 from lpsnet.training.precision import forward_type, make_accelerator
 from lpsnet.training.run import Status
-from lpsnet.training.run_facts import circumstances, now
+from lpsnet.training.run_facts import circumstances, now, version_changes
 from lpsnet.training.run_folder import RunFolder
 from lpsnet.training.run_log import RunLog, Steps
 from lpsnet.training.state import MovingAverage, TrainingState
@@ -63,6 +63,8 @@ def run_task(
         log = RunLog(folder, tensorboard=tensorboard) if accelerator.is_main_process else None
         loop = Loop(task, accelerator, folder=folder, log=log, on_status=on_status)
         if accelerator.is_main_process:
+            if warning := version_changes(folder.started()):
+                on_message(warning)
             folder.begin(settings, loop.start_facts())
         if resume and folder.state.exists():
             loop.go_on()

@@ -24,6 +24,22 @@ def versions() -> Mapping[str, str]:
     }
 
 
+def version_changes(started: Mapping[str, Any]) -> str:
+    """What a run that goes on is told if it was started with other versions than those here; "" if with the same.
+
+    Args:
+        started: the facts of its start, see `RunFolder.started`.
+    """
+    before = started.get("versions")
+    before = before if isinstance(before, Mapping) else {}
+    changed = [
+        f"{name} {before[name]} then, {now} now" for name, now in versions().items() if before.get(name, now) != now
+    ]
+    if not changed:
+        return ""
+    return f"warning: this run was started with other versions, so its result may differ: {'; '.join(changed)}"
+
+
 def circumstances() -> dict[str, Any]:
     """Of this process, as JSON values."""
     return {"machine": describe_machine().identity, "versions": versions(), "command": command_line()}

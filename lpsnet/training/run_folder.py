@@ -85,6 +85,11 @@ class RunFolder:
             content = {**settings, **({STARTED: dict(started)} if started else {})}
             write_text(self.run, json.dumps(content, indent=2) + "\n")
 
+    def started(self) -> dict[str, Any]:
+        """The facts of the start, `STARTED`; empty where there are none, as in runs of older versions."""
+        facts = self._read_settings().get(STARTED) if self.run.exists() else None
+        return facts if isinstance(facts, dict) else {}
+
     def _read_settings(self) -> dict[str, Any]:
         try:
             held = json.loads(self.run.read_text(encoding="utf-8"))

@@ -82,11 +82,18 @@ class TrainingState:
     iteration: int = 0
 
     def save(self, path: Path) -> None:
-        """Write the state atomically: after this call, or a crash in it, `path` holds a whole state."""
+        """Write the state atomically: after this call, or a crash in it, `path` holds a whole state.
+
+        Raises:
+            RunError: it cannot be written.
+        """
         tensors = {name: value.contiguous() for name, value in self._tensors().items()}
         header = {"iteration": self.iteration, "scaler": self.scaler.state_dict()}
         with atomic_path(path) as temporary:
-            save_file(tensors, temporary, metadata={_KEY: json.dumps(header)})
+            try:
+                save_file(tensors, temporary, metadata={_KEY: json.dumps(header)})
+            except SafetensorError as error:  # how it tells of a full disk
+                raise RunError(f"cannot write {path}: {error}; make room and go on with --resume") from None
 
     def restore(self, path: Path) -> None:
         """Take over a state that `save` wrote for the same network and recipe.

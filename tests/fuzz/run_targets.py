@@ -30,7 +30,7 @@ _ROW = {
 
 
 @functools.cache
-def _journal() -> bytes:
+def journal_bytes() -> bytes:
     tiny = SearchNetwork.start("tiny").design
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "journal.jsonl"
@@ -60,7 +60,7 @@ def _rebuilt(lines: Any) -> bytes:
 
 
 def _lines() -> list[Any]:
-    return [json.loads(line) for line in _journal().splitlines()]
+    return [json.loads(line) for line in journal_bytes().splitlines()]
 
 
 _RUN = {
@@ -112,7 +112,7 @@ def _check_state(data: bytes, folder: Path) -> None:
 
 
 TARGETS = (
-    Target("journal", st.deferred(lambda: damaged([_journal()])), _check_journal, many=1_500, few=40),
+    Target("journal", st.deferred(lambda: damaged([journal_bytes()])), _check_journal, many=1_500, few=40),
     Target(
         "journal's lines", st.deferred(lambda: altered([_lines()])).map(_rebuilt), _check_journal, many=2_000, few=60
     ),

@@ -9,6 +9,7 @@ import command_targets
 import model_targets
 import picture_targets
 import pytest
+import report_targets
 import run_targets
 import text_targets
 from fuzzing import Target, fuzz
@@ -19,6 +20,7 @@ TARGETS = (
     *model_targets.TARGETS,
     *run_targets.TARGETS,
     *command_targets.TARGETS,
+    *report_targets.TARGETS,
 )
 
 

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -127,6 +128,22 @@ def test_a_run_of_an_older_version_goes_on(undisturbed: Path, tmp_path: Path) ->
     assert kinds == {"network", "average", "momentum"}
     train(RUN, tmp_path, resume=True, tensorboard=False)
     assert_same_run(tmp_path, undisturbed)
+
+
+def test_going_on_with_other_versions_is_said(undisturbed: Path, tmp_path: Path) -> None:
+    shutil.copytree(undisturbed, tmp_path / "run")
+    said: list[str] = []
+    train(RUN, tmp_path / "run", resume=True, on_message=said.append, tensorboard=False)
+    assert not said
+    path = tmp_path / "run" / "run.json"
+    settings = json.loads(path.read_text())
+    settings["started"]["versions"] |= {"torch": "1.0", "python": "2.7"}
+    path.write_text(json.dumps(settings), encoding="utf-8")
+    train(RUN, tmp_path / "run", resume=True, on_message=said.append, tensorboard=False)
+    (line,) = said
+    assert f"torch 1.0 then, {torch.__version__} now" in line
+    assert "python 2.7 then" in line
+    assert "numpy" not in line
 
 
 def test_data_that_is_not_there_leaves_no_run(tmp_path: Path) -> None:
