@@ -38,6 +38,7 @@ def expand(
         typer.Option(metavar="X", help="Name the network to use under X ms; nothing slower than the largest is grown."),
     ] = None,
     start: Annotated[str, typer.Option(metavar="ARCH", help="The network to grow.")] = "tiny",
+    paths: Annotated[int, typer.Option(min=1, help="The most paths a network may have.")] = 3,
     block: Annotated[str, typer.Option(help="Convolutional block (Table 2).")] = "conv3x3",
     interaction: Annotated[str, typer.Option(help="Path interaction (Figure 6).")] = "bilateral_b",
     operations: Annotated[
@@ -50,6 +51,9 @@ def expand(
         int, typer.Option(min=1, help="Seeds of the start and of a step's two best, until their lead is clear.")
     ] = 3,
     limit_parameters: Annotated[int | None, typer.Option(min=1, help="Parameters of a network at most.")] = None,
+    limit_memory_mib: Annotated[
+        float | None, typer.Option(help="Memory at most: weights and the feature maps alive at once.")
+    ] = None,
     split: Annotated[str, typer.Option(help="Pictures that candidates are trained on.")] = "train",
     val: Annotated[str, typer.Option(help="Pictures that they are scored on.")] = "val",
     inherit: Annotated[bool, typer.Option(help="Start candidates from their parent's weights.")] = True,
@@ -88,14 +92,14 @@ def expand(
         target=Target(_size(size, data, split), runtime, cast("Precision", precision), threads),
         split=split,
         val=val,
-        start=SearchNetwork.start(start, block=_block(block)),
+        start=SearchNetwork.start(start, num_slots=paths, block=_block(block)),
         operations=tuple(map(Operation.parse, operations or [])),
         options=SearchOptions(
             num_steps=steps,
             max_step_size=max_step_size,
             patience=patience or None,
             max_seeds=seeds,
-            limits=Limits(parameters=limit_parameters),
+            limits=Limits(parameters=limit_parameters, memory_mib=limit_memory_mib),
         ),
         interaction=interaction,
         inherit=inherit,

@@ -11,9 +11,11 @@ from lpsnet.deployment.machine import command_line
 from lpsnet.errors import RunError
 from lpsnet.expansion.candidates import CandidateTask
 from lpsnet.expansion.device_latency import Target
-from lpsnet.expansion.measurements import Course
+from lpsnet.expansion.measurements import Cost, Course
 from lpsnet.expansion.operations import Design, Operation, SearchNetwork, table_1
 from lpsnet.expansion.search import SearchOptions
+from lpsnet.model.complexity import complexity
+from lpsnet.model.memory import inference_memory_mib
 from lpsnet.training.recipe import Recipe
 from lpsnet.training.run import TrainingRun
 
@@ -96,6 +98,20 @@ class ExpansionRun:
             "check_step": self.check_step,
         }
 
+    def cost(self, design: Design, *, num_classes: int) -> Cost:
+        """Parameters of the deployed network, and the memory that it needs for one picture (`model.memory`)."""
+        architecture, block = design.architecture, design.block
+        counted = complexity(architecture, num_classes=num_classes, block=block, interaction=self.interaction)
+        memory = inference_memory_mib(
+            architecture,
+            size=self.target.size,
+            num_classes=num_classes,
+            block=block,
+            interaction=self.interaction,
+            bytes_per_number=4 if self.target.precision == "f32" else 2,
+        )
+        return Cost(counted.parameters, memory)
+
     def task(self, design: Design, course: Course, *, out: Path, parent_weights: Path | None) -> CandidateTask:
         """The training of a candidate, in a folder of its own in the run's folder `out`."""
         training = TrainingRun(
@@ -134,8 +150,6 @@ def check_plan(run: ExpansionRun) -> int:
     """
     if not all(budget_ms > 0 for budget_ms in run.budgets_ms):
         raise RunError(f"a latency budget is a number of milliseconds above 0; got {min(run.budgets_ms):g}")
-    if run.search_options.limits.memory_mib is not None:
-        raise RunError("a limit on memory is not possible here; give one on the number of parameters")
     if run.recipe.init_required and run.init is None:
         raise RunError(
             f"recipe {run.recipe.name!r} starts from pre-trained weights: give them with --init, "

@@ -9,6 +9,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from lpsnet.expansion.events import Header, LatencyPass, StepDecided, TrainingFi
 from lpsnet.expansion.executors import Executor, InProcess
 from lpsnet.expansion.family import Expansion, Step, pareto_front, remeasured
 from lpsnet.expansion.journal import Journal, open_journal
-from lpsnet.expansion.measurements import Cost, Course
+from lpsnet.expansion.measurements import Course
 from lpsnet.expansion.operations import Design
 from lpsnet.expansion.page import page, progress_table
 from lpsnet.expansion.plan import PLAN, ExpansionRun, check_plan
@@ -38,7 +39,6 @@ from lpsnet.expansion.replay import (
 )
 from lpsnet.expansion.search import expand
 from lpsnet.files import inside, write_text
-from lpsnet.model.complexity import complexity
 from lpsnet.training.run_folder import RunFolder
 
 JOURNAL = "journal.jsonl"
@@ -115,20 +115,13 @@ class _Running:
     def search(self, num_classes: int) -> Expansion:
         """Algorithm 1."""
         self._say_where_it_stands()
-
-        def cost(design: Design) -> Cost:
-            counted = complexity(
-                design.architecture, num_classes=num_classes, block=design.block, interaction=self.run.interaction
-            )
-            return Cost(counted.parameters, memory_mib=0.0)  # there is no limit on it, see `_num_classes`
-
         return expand(
             self.run.start,
             latency=self.latency,
             performance=self.performance,
             operations=self.run.table,
             options=self.run.search_options,
-            cost=cost,
+            cost=partial(self.run.cost, num_classes=num_classes),
             on_start=lambda member: record_start(self.journal, member),
             on_step=self._on_step,
             progress=self.say,

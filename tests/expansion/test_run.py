@@ -250,6 +250,17 @@ def test_a_limit_on_parameters(tmp_path: Path) -> None:
     assert any(f"parameters, limit {deeper:,}" in it.reason for it in step.excluded)
 
 
+@pytest.mark.usefixtures("bare")
+def test_a_limit_on_memory(tmp_path: Path) -> None:
+    """Depth adds blocks and few feature maps, a new path adds maps: under its memory it is out."""
+    costs = [RUN.cost(it.apply(START).design, num_classes=NUM_CLASSES).memory_mib for it in OPERATIONS]
+    assert costs[2] > costs[0]
+    limited = replace(RUN.options, num_steps=1, limits=Limits(memory_mib=costs[0]))
+    step = quickly(replace(RUN, options=limited), tmp_path).found.steps[0]
+    assert OPERATIONS[0] in [it.operation for it in step.candidates]
+    assert "MiB, limit" in next(it.reason for it in step.excluded if it.operation == OPERATIONS[2])
+
+
 def test_the_journal_says_all_that_figures_depend_on(quick: tuple[Path, Delivery]) -> None:
     header = _events(quick[0])[0]
     assert isinstance(header, Header)
@@ -308,7 +319,6 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
         ({"split": "train+val"}, "are not trained on 'val' too"),
         ({"val": "test"}, "unknown split 'test'"),
         ({"budgets_ms": (5.0, 0.0)}, "above 0; got 0"),
-        ({"options": SearchOptions(limits=Limits(memory_mib=5))}, "memory is not possible"),
         ({"recipe": get_recipe("paper_camvid")}, "starts from pre-trained weights"),
     ],
 )
