@@ -1,12 +1,18 @@
 """`lpsnet segment` and, from `evaluating.py`, `lpsnet evaluate`: running models."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from lpsnet.cli.evaluating import PrecisionOption, RuntimeOption, ThreadsOption, evaluate
-from lpsnet.cli.output import JsonOption, SizeOption, next_command, parse_size, picture_progress, say, write_json
+from lpsnet.cli.output import JsonOption, SizeOption, next_command, parse_size, say, write_json
+from lpsnet.cli.segmenting import Work, stop_on_interrupt
+from lpsnet.deployment.drawing import DEFAULT_PRODUCTS, PRODUCTS, Style, check_products
+from lpsnet.deployment.media import find_media
+from lpsnet.deployment.models import DEFAULT_MODEL
+
+STOPPED = 130  # exit code after Ctrl-C, as shells have it
 
 
 def register(app: typer.Typer) -> None:
@@ -16,50 +22,57 @@ def register(app: typer.Typer) -> None:
 
 
 def segment(
-    sources: Annotated[list[str], typer.Argument(metavar="SOURCE...", help="Pictures, folders or globs.")],
-    model: Annotated[str, typer.Option(help="A model file, or the name of one that comes with the package.")],
+    sources: Annotated[
+        list[str], typer.Argument(metavar="SOURCE...", help="Pictures, videos, folders, globs, or a camera's number.")
+    ],
+    model: Annotated[
+        str, typer.Option(help="A model file, or the name of one that comes with the package.")
+    ] = DEFAULT_MODEL,
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("segmented"),
+    write: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="WHAT",
+            help=f"What to write: {', '.join(PRODUCTS)}; may be given several times. "
+            f"Default: {' and '.join(DEFAULT_PRODUCTS)}.",
+        ),
+    ] = None,
+    opacity: Annotated[float, typer.Option(min=0, max=1, help="Of the colours over the picture.")] = 0.55,
+    legend: Annotated[bool, typer.Option("--legend", help="A legend below, which makes pictures higher.")] = False,
+    max_frames: Annotated[int | None, typer.Option(min=1, help="Of a video or camera, at most as many.")] = None,
     runtime: RuntimeOption = None,
     precision: PrecisionOption = "f32",
     threads: ThreadsOption = None,
     size: SizeOption = None,
-    opacity: Annotated[float, typer.Option(min=0, max=1, help="Of the colours over the picture.")] = 0.55,
     json_to: JsonOption = None,
 ) -> None:
-    """Segment pictures: an overlay and a label map each.
+    """Segment pictures, videos and cameras: label maps, and the classes' colours over the picture.
 
-    Example: `lpsnet segment photos/ --model model.onnx --out segmented`
+    A picture gives PNG files, STEM.labels.png and STEM.overlay.png. A video gives H.264 of its own size and frame rate,
+    STEM.overlay.mp4, and its label maps without loss, STEM.labels.mkv. Ctrl-C ends it: what was done of a video
+    is kept as STEM.overlay.part.mp4; of a camera it is the whole.
+
+    Examples: `lpsnet segment photos/ --model model.onnx --out segmented`
+
+    `lpsnet segment drive.mp4 --write overlay --legend`
+
+    `lpsnet segment 0 --write side-by-side` (the first camera, until Ctrl-C)
     """
-    from lpsnet.deployment.pictures import find_pictures, segment_pictures
     from lpsnet.deployment.segmenter import Segmenter
 
-    pictures = find_pictures(sources)
+    media, products = find_media(sources), check_products(write or DEFAULT_PRODUCTS)
     segmenter = Segmenter(model, runtime=runtime, precision=precision, threads=threads, input_size=parse_size(size))
-    outcomes = []
-    with picture_progress("segmenting") as update:
-        results = segment_pictures(segmenter, pictures, out, label_space=segmenter.label_space, opacity=opacity)
-        for outcome in results:
-            outcomes.append(outcome)
-            update(len(outcomes), len(pictures))
-    failed = [outcome for outcome in outcomes if outcome.problem]
-    for outcome in failed:
-        say(f"left out: {outcome.problem}", json_to="-")
-    write_json(_segment_report(outcomes), json_to)
-    say(f"Wrote {len(outcomes) - len(failed)} label maps and overlays to {out}/", json_to=json_to)
+    style = Style(segmenter.label_space, opacity, legend)
+    with stop_on_interrupt() as stop:
+        work = Work(segmenter, out, products, style, stop, max_frames, json_to)
+        work.pictures([medium for medium in media if medium.kind == "picture"])
+        for medium in media:
+            if medium.kind != "picture" and not stop.is_set():
+                work.stream(medium)
+    write_json(work.report(), json_to)
+    say(f"Wrote {work.written()} to {out}/", json_to=json_to)
     next_command("lpsnet", "info", model, json_to=json_to)
-    if failed:
+    if work.unfinished(len(media)):
+        raise typer.Exit(STOPPED)
+    if work.problems:
         raise typer.Exit(2)
-
-
-def _segment_report(outcomes: list[Any]) -> dict[str, Any]:
-    return {
-        "pictures": [
-            {
-                "source": str(outcome.source),
-                "labels": None if outcome.labels is None else str(outcome.labels),
-                "overlay": None if outcome.overlay is None else str(outcome.overlay),
-                "problem": outcome.problem or None,
-            }
-            for outcome in outcomes
-        ]
-    }

@@ -6,6 +6,8 @@ from pathlib import Path
 from lpsnet.deployment.model_file import METADATA_READERS, check_model_file
 from lpsnet.errors import ModelFileError, unknown_name
 
+DEFAULT_MODEL = "camvid_m_fine"  # streets; what is run where no model is named
+
 
 def list_models() -> dict[str, Path]:
     """The models that come with the package: name to ONNX file, in the order of the names."""

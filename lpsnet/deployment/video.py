@@ -1,0 +1,235 @@
+"""Video files as streams of upright RGB frames, and such frames as video files, through PyAV (extra `video`).
+
+Times are kept as the file has them, so that frame rates, also changing ones, come out as they went in. The rotation
+that phones write beside the frames is carried out, and so is not written again. Sound is left out.
+"""
+
+import types
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lpsnet.errors import DataError, MissingDependencyError
+
+Picture = NDArray[np.uint8]  # H x W x 3 RGB, or H x W where ids are written
+
+_MILLISECOND = Fraction(1, 1000)
+_UNKNOWN_COLOURS = (2, 2, 2)  # 'unspecified' in the numbers of H.273
+# H.273 numbers of the matrices that RGB is brought to YUV by and swscale knows: BT.709, BT.601 (two), BT.2020
+_MATRICES = (1, 5, 6, 9)
+# Constant quality that the eye does not tell from the source; speed before size, as the network needs the processor
+_H264 = {"crf": "20", "preset": "veryfast"}
+
+
+class Frame(NamedTuple):
+    """A picture of a stream.
+
+    Attributes:
+        image: H x W x 3 uint8 RGB, upright.
+        time: when it is shown, in the stream's `time_base`, from 0 on, strictly increasing.
+    """
+
+    image: Picture
+    time: int
+
+
+@dataclass(frozen=True, slots=True)
+class StreamInfo:
+    """What is known of a stream before its frames are read.
+
+    Attributes:
+        size: (height, width) of the upright frames in pixels.
+        frame_rate: frames a second, on average.
+        time_base: seconds that one unit of `Frame.time` takes.
+        num_frames: how many there are, as the file says or by its duration; None if it does not say, or never ends.
+        pixel_aspect: width of a pixel by its height.
+        colours: matrix, primaries and transfer in the numbers of H.273; 2 is unknown.
+    """
+
+    size: tuple[int, int]
+    frame_rate: Fraction
+    time_base: Fraction = _MILLISECOND
+    num_frames: int | None = None
+    pixel_aspect: Fraction = Fraction(1)
+    colours: tuple[int, int, int] = _UNKNOWN_COLOURS
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """Frames from somewhere.
+
+    Attributes:
+        name: of the file or camera, for messages.
+        info: what is known before they are read.
+        read: starts from the first frame; may raise a `DataError` at any of them.
+        live: it goes on until someone stops it, and is then whole; a file that is stopped is not.
+    """
+
+    name: str
+    info: StreamInfo
+    read: Callable[[], Generator[Frame, None, None]]
+    live: bool = False
+
+
+def video_stream(path: Path) -> Stream:
+    """The frames of a video file, of any kind that FFmpeg reads.
+
+    Raises:
+        DataError: the file is missing or holds no video that can be decoded.
+        MissingDependencyError: PyAV is not installed.
+    """
+    with _opened(path) as (_, video), _named(path):
+        first = next(_decoded(path, video), None)
+        if first is None:
+            raise DataError(f"{path} holds no frame of video")
+        info = _info(video, first)
+    return Stream(str(path), info, lambda: _read(path, info))
+
+
+def _info(video: Any, first: Any) -> StreamInfo:
+    quarters = _quarter_turns(first)
+    height, width = (first.height, first.width) if quarters % 2 == 0 else (first.width, first.height)
+    aspect = Fraction(video.sample_aspect_ratio or 1)
+    rate = Fraction(video.average_rate or video.guessed_rate or 25)
+    return StreamInfo(
+        size=(height, width),
+        frame_rate=rate,
+        time_base=Fraction(video.time_base or 1 / rate),
+        num_frames=video.frames or _frames_by_duration(video, rate),
+        pixel_aspect=aspect if quarters % 2 == 0 else 1 / aspect,
+        colours=(first.colorspace, first.color_primaries, first.color_trc),
+    )
+
+
+def _frames_by_duration(video: Any, rate: Fraction) -> int | None:
+    if video.duration is not None and video.time_base is not None:
+        return round(Fraction(video.duration * video.time_base) * rate)
+    whole: int | None = video.container.duration  # in microseconds
+    return None if whole is None else round(Fraction(whole, 10**6) * rate)
+
+
+def _read(path: Path, info: StreamInfo) -> Generator[Frame, None, None]:
+    with _opened(path) as (_, video):
+        start, last = None, -1
+        for number, frame in enumerate(_decoded(path, video)):
+            image = _upright(frame)
+            if image.shape[:2] != info.size:
+                sizes = "{}x{} to {}x{}".format(*info.size, *image.shape[:2])
+                raise DataError(f"{path} changes its size from {sizes} at frame {number}; cut it there first")
+            time = round(number / info.frame_rate / info.time_base) if frame.pts is None else frame.pts
+            start = time if start is None else start
+            last = max(last + 1, time - start)
+            yield Frame(image, last)
+
+
+def _decoded(path: Path, video: Any) -> Iterator[Any]:
+    with _named(path):
+        yield from video.container.decode(video)
+
+
+def _quarter_turns(frame: Any) -> int:
+    """Quarter turns to the left that bring the frame upright, as the file's display matrix says."""
+    degrees: int = frame.rotation
+    return round(degrees / 90) % 4
+
+
+def _upright(frame: Any) -> Picture:
+    image: Picture = frame.to_ndarray(format="rgb24")
+    quarters = _quarter_turns(frame)
+    return image if quarters == 0 else np.ascontiguousarray(np.rot90(image, quarters))
+
+
+class VideoWriter:
+    """Writes frames to a video file: RGB as H.264 in MP4, ids without loss as FFV1 in Matroska.
+
+    The file is whole once the block is left without an error. H.264 that every player knows halves the resolution of
+    colours, which takes even sizes; with an odd height or width it is kept, which fewer players show.
+
+    Args:
+        path: the file; a suffix `.mp4` or `.mkv` that suits the frames.
+        info: of the stream that the frames come from: rate, time base, shape of pixels and colours.
+
+    Raises:
+        MissingDependencyError: PyAV is not installed.
+    """
+
+    def __init__(self, path: Path, info: StreamInfo) -> None:
+        self._path, self._info = path, info
+        self._container: Any = None
+        self._video: Any = None
+
+    def __enter__(self) -> "VideoWriter":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: types.TracebackType | None) -> None:
+        if self._container is None:
+            return
+        try:
+            if kind is None:
+                self._container.mux(self._video.encode())
+        finally:
+            self._container.close()
+
+    def write(self, image: Picture, time: int) -> None:
+        """Add a frame: H x W x 3 uint8 RGB, or H x W uint8 ids; all of one shape. `time` as in `Frame`."""
+        if self._container is None:
+            self._open(image)
+        frame = _av().VideoFrame.from_ndarray(
+            np.ascontiguousarray(image), format="gray" if image.ndim == 2 else "rgb24"
+        )
+        if image.ndim == 3:
+            frame = frame.reformat(format=self._video.pix_fmt, dst_colorspace=self._video.codec_context.colorspace)
+        frame.pts, frame.time_base = time, self._info.time_base
+        self._container.mux(self._video.encode(frame))
+
+    def _open(self, image: Picture) -> None:
+        info, (height, width) = self._info, image.shape[:2]
+        self._container = _av().open(str(self._path), "w")
+        codec, options = ("ffv1", {}) if image.ndim == 2 else ("libx264", _H264)
+        self._video = video = self._container.add_stream(codec, rate=info.frame_rate, options=options)
+        video.width, video.height = width, height
+        video.pix_fmt = "gray" if image.ndim == 2 else "yuv420p" if height % 2 == width % 2 == 0 else "yuv444p"
+        context = video.codec_context
+        context.time_base, context.sample_aspect_ratio = info.time_base, info.pixel_aspect
+        if image.ndim == 3:
+            known = info.colours[0] in _MATRICES
+            colours = info.colours if known else _UNKNOWN_COLOURS
+            context.colorspace, context.color_primaries, context.color_trc = colours
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
+    """The container of a file and its video stream."""
+    if not path.is_file():
+        raise DataError(f"{path} {'is not an ordinary file' if path.exists() else 'does not exist'}; no video to read")
+    with _named(path):
+        container = _av().open(str(path))
+    with container:
+        if not container.streams.video:
+            raise DataError(f"{path} holds no video")
+        video = container.streams.video[0]
+        video.thread_type = "AUTO"
+        yield container, video
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """FFmpeg's errors in one line that names the file."""
+    try:
+        yield
+    except _av().FFmpegError as error:
+        raise DataError(f"{path} cannot be decoded as video: {error.strerror or error}") from None
+
+
+def _av() -> Any:
+    try:
+        import av
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError.for_extra("av", "video") from error
+    return av

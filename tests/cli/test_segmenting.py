@@ -1,0 +1,211 @@
+"""`lpsnet segment` on videos and cameras, in this process, beside what the segmenter says of each frame alone."""
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("onnx")
+pytest.importorskip("onnxslim")
+
+import torch
+
+import lpsnet
+from lpsnet.cli import main
+from lpsnet.data.scenes import SCENES, draw_scene
+from lpsnet.deployment import camera
+from lpsnet.export.onnx import export_onnx
+from lpsnet.model.network import create_model
+from lpsnet.record import ModelRecord
+
+ARCH = "B=1,1,1,1,1;C=4,4,8,8,8;R=1,1/2"
+
+
+class Result(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    def run(*words: object) -> Result:
+        monkeypatch.setattr(sys, "argv", ["lpsnet", *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return Result(int(ended.value.code or 0), *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = create_model(ARCH, num_classes=SCENES.num_classes)
+        net(torch.randn(2, 3, 72, 96))
+        torch.nn.init.normal_(net.head.weight)
+    path = tmp_path_factory.mktemp("model") / "m.onnx"
+    export_onnx(net.eval(), path, record=ModelRecord(architecture=ARCH, label_space=SCENES))
+    return path
+
+
+def make_video(path: Path, num_frames: int, size: tuple[int, int] = (72, 96)) -> Path:
+    """A camera that moves along a street and back, at 15 frames a second."""
+    height, width = size
+    wide, _ = draw_scene(np.random.default_rng(0), (height, width + 120))
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("libx264", rate=15, options={"preset": "ultrafast"})
+        video.width, video.height, video.pix_fmt = width, height, "yuv420p"
+        for number in range(num_frames):
+            left = abs(number * 4 % 240 - 120)
+            container.mux(video.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(wide[:, left : left + width]))))
+        container.mux(video.encode())
+    return path
+
+
+def read_video(path: Path) -> list[np.ndarray]:
+    capture, frames = cv2.VideoCapture(str(path)), []
+    while (read := capture.read())[0]:
+        frames.append(np.ascontiguousarray(read[1][..., ::-1]))
+    return frames
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def test_a_video_comes_out_as_large_and_as_fast_with_the_segmenters_labels(run, model: Path, tmp_path: Path) -> None:
+    source = make_video(tmp_path / "drive.mp4", 12)
+    result = run("segment", source, "--model", model, "--out", tmp_path / "out", "--json", "-")
+    assert result.code == 0, result.err
+    assert names(tmp_path / "out") == ["drive.labels.mkv", "drive.overlay.mp4"]
+    segment = lpsnet.Segmenter(model)
+    frames, maps = read_video(source), read_video(tmp_path / "out/drive.labels.mkv")
+    assert len(np.unique(maps[0])) > 1
+    for image, labels in zip(frames, maps, strict=True):
+        np.testing.assert_array_equal(labels[..., 0], segment(image))
+    overlay = tmp_path / "out/drive.overlay.mp4"
+    assert [image.shape for image in read_video(overlay)] == [(72, 96, 3)] * 12
+    assert cv2.VideoCapture(str(overlay)).get(cv2.CAP_PROP_FPS) == 15
+    (report,) = json.loads(result.out)["videos"]
+    assert (report["num_frames"], report["whole"], report["problem"]) == (12, True, None)
+    assert report["overlay"] == str(overlay)
+    assert 0 < report["frames_per_second"] <= report["frames_per_second_without_drawing"]
+    assert "12 frames" in result.err
+    assert "without drawing" in result.err
+
+
+def test_a_folder_of_both_with_all_options(run, model: Path, tmp_path: Path) -> None:
+    (tmp_path / "in/sub").mkdir(parents=True)
+    make_video(tmp_path / "in/sub/a.mp4", 4)
+    cv2.imwrite(str(tmp_path / "in/a.png"), np.zeros((72, 96, 3), np.uint8))
+    options = ["--write", "side-by-side", "--write", "overlay", "--legend", "--opacity", "1", "--max-frames", "3"]
+    result = run("segment", tmp_path / "in", "--model", model, "--out", tmp_path / "out", *options)
+    assert result.code == 0, result.err
+    found = ["a.overlay.png", "a.side-by-side.png", "sub/a.overlay.mp4", "sub/a.side-by-side.mp4"]
+    assert names(tmp_path / "out") == found
+    still, moving = cv2.imread(str(tmp_path / "out/a.overlay.png")), read_video(tmp_path / "out/sub/a.overlay.mp4")
+    assert len(moving) == 3
+    assert still.shape == moving[0].shape
+    assert still.shape[0] > 72
+    labels = lpsnet.Segmenter(model)(np.zeros((72, 96, 3), np.uint8))
+    colours = np.array(SCENES.colours, np.uint8)[labels]
+    np.testing.assert_array_equal(still[:72, :, ::-1], colours)  # opacity 1: the colours alone
+
+
+def test_one_bad_video_does_not_stop_the_others(run, model: Path, tmp_path: Path) -> None:
+    make_video(tmp_path / "good.mp4", 3)
+    (tmp_path / "bad.mp4").write_text("no video")
+    result = run("segment", tmp_path / "*.mp4", "--model", model, "--out", tmp_path / "out")
+    assert result.code == 2
+    assert "bad.mp4 cannot be decoded" in result.err
+    assert names(tmp_path / "out") == ["good.labels.mkv", "good.overlay.mp4"]
+
+
+def interrupt_once_something_is_written(folder: Path) -> None:
+    """Ctrl-C, as soon as frames are in a file that is not yet in its place."""
+
+    def press() -> None:
+        until = time.monotonic() + 30
+        while time.monotonic() < until and not any(path.stat().st_size for path in folder.glob(".*.mkv")):
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=press, daemon=True).start()
+
+
+def test_ctrl_c_keeps_what_was_done_under_another_name(run, model: Path, tmp_path: Path) -> None:
+    source = make_video(tmp_path / "long.mp4", 3000)
+    (tmp_path / "out").mkdir()
+    interrupt_once_something_is_written(tmp_path / "out")
+    result = run("segment", source, tmp_path / "*.mp4", "--model", model, "--out", tmp_path / "out")
+    assert result.code == 130
+    assert names(tmp_path / "out") == ["long.labels.part.mkv", "long.overlay.part.mp4"]
+    assert 0 < len(read_video(tmp_path / "out/long.overlay.part.mp4")) < 3000
+    assert "stopped" in result.out
+
+
+class FakeCamera:
+    """Gives noise for ever."""
+
+    def __init__(self, index: int) -> None:
+        self.index, self._rng = index, np.random.default_rng(0)
+
+    def isOpened(self) -> bool:
+        return self.index == 1
+
+    def read(self) -> tuple[bool, np.ndarray]:
+        return True, self._rng.integers(0, 256, (72, 96, 3), dtype=np.uint8)
+
+    def get(self, what: int) -> float:
+        return 30.0 if what == cv2.CAP_PROP_FPS else 0.0
+
+    def set(self, what: int, value: float) -> bool:
+        return True
+
+    def release(self) -> None:
+        pass
+
+
+def test_a_camera_until_ctrl_c(run, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(camera, "open_capture", FakeCamera)
+    (tmp_path / "out").mkdir()
+    interrupt_once_something_is_written(tmp_path / "out")
+    result = run("segment", "1", "--model", model, "--out", tmp_path / "out")
+    assert result.code == 0, result.err
+    assert names(tmp_path / "out") == ["camera_1.labels.mkv", "camera_1.overlay.mp4"]
+    assert len(read_video(tmp_path / "out/camera_1.overlay.mp4")) > 0
+    missing = run("segment", "7", "--model", model, "--out", tmp_path / "out")
+    assert missing.code == 2
+    assert "camera 7 gives no picture" in missing.err
+
+
+def test_the_model_and_the_folder_have_defaults(
+    run, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lpsnet.deployment import models
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(models, "list_models", lambda: {models.DEFAULT_MODEL: model})
+    cv2.imwrite("a.png", np.zeros((72, 96, 3), np.uint8))
+    result = run("segment", "a.png")
+    assert result.code == 0, result.err
+    assert names(tmp_path / "segmented") == ["a.labels.png", "a.overlay.png"]
+
+
+def test_an_unknown_product_gets_the_nearest(run, model: Path, tmp_path: Path) -> None:
+    source = make_video(tmp_path / "a.mp4", 2)
+    result = run("segment", source, "--model", model, "--write", "overlays")
+    assert result.code == 2
+    assert "did you mean 'overlay'" in result.err
