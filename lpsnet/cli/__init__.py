@@ -22,6 +22,7 @@ import lpsnet.cli.exporting as exporting
 import lpsnet.cli.models as models
 import lpsnet.cli.report as report
 import lpsnet.cli.running as running
+import lpsnet.cli.stream as stream
 import lpsnet.cli.study as study
 import lpsnet.cli.training as training
 from lpsnet.cli.output import printable
@@ -53,7 +54,7 @@ def _options(
     pass
 
 
-for group in (demo, running, training, models, exporting, expansion, benchmark, study, report):
+for group in (demo, running, stream, training, models, exporting, expansion, benchmark, study, report):
     group.register(app)
 app.add_typer(data.app, name="data")
 

@@ -39,6 +39,21 @@ def peak_memory_mib(work: Callable[[], object] | Sequence[str]) -> float:
     return _of_function(work) if callable(work) else _of_command(list(work))
 
 
+def resident_memory_mib() -> float:
+    """The memory, in MiB, that this process has in use now.
+
+    Raises:
+        RunError: the system (other than Linux) does not say.
+    """
+    try:
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
+    except OSError:
+        raise RunError("resident memory is measured on Linux only") from None
+    found = re.search(r"VmRSS:\s*(\d+) kB", status)
+    assert found is not None
+    return int(found.group(1)) * 1024 / MIB
+
+
 def _of_command(command: list[str]) -> float:
     if not command:
         raise RunError("no command was given whose memory to measure")

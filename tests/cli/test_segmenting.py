@@ -209,3 +209,16 @@ def test_an_unknown_product_gets_the_nearest(run, model: Path, tmp_path: Path) -
     result = run("segment", source, "--model", model, "--write", "overlays")
     assert result.code == 2
     assert "did you mean 'overlay'" in result.err
+
+
+def test_a_long_stream_in_little(run, model: Path, tmp_path: Path) -> None:
+    source = make_video(tmp_path / "a.mp4", 5)
+    options = ["--minutes", "0.01", "--interval", "0.1", "--turns", "1", "--turn", "0.1", "--threads", "1"]
+    result = run("stream", source, "--model", model, *options, "--json", tmp_path / "a.json")
+    assert result.code == 0, result.err
+    figures = json.loads((tmp_path / "a.json").read_text())
+    assert figures["duration_s"] >= 0.6
+    assert figures["samples"][-1]["num_frames"] == figures["num_frames"] > 5
+    assert figures["protocol"]["num_threads"] == 1
+    assert f"{figures['memory_spread_percent']:.2f} %" in result.out
+    assert f"{figures['frames_per_second_without_drawing']:.1f} without" in result.out
