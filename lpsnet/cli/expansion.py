@@ -194,6 +194,7 @@ def _write_report(out: Path, *, json_to: str | None) -> None:
 def _print_next(delivery: "Delivery", run: "ExpansionRun", recipe: str, json_to: str | None) -> None:
     """Training the best network in full, if a proxy stood in; else running it."""
     from lpsnet.expansion.proxies import PROXIES, full_recipe
+    from lpsnet.training.recipe import RECIPES
 
     best = delivery.best
     model = delivery.model(best)
@@ -203,5 +204,6 @@ def _print_next(delivery: "Delivery", run: "ExpansionRun", recipe: str, json_to:
         words += ["--recipe", full_recipe(recipe), "--init", model.with_suffix(".safetensors")]
         words += ["--block", best.design.block, "--interaction", run.interaction]
         words += ["--size", "x".join(map(str, run.target.size))]
+        words += [] if run.recipe.form == RECIPES[full_recipe(recipe)].form else ["--set", f"form={run.recipe.form}"]
         words += ["--out", model.with_name(f"{model.stem}_trained")]
     next_command(*words, json_to=json_to)

@@ -30,12 +30,12 @@ def test_wide_late_stages_decide_where_they_are_wider_than_the_picture() -> None
 
 
 def test_both_paths_are_alive_at_once() -> None:
+    """The widest moment is Stage 2, when the outputs of Stage 1 of all paths are still there."""
     one = _numbers("B=1,1,1,1,1;C=4,8,16,32,32;R=1", (64, 128))
     two = _numbers("B=1,1,1,1,1;C=4,8,16,32,32;R=1,1", (64, 128))
-    weights, stage_1 = 16_091, 4 * 32 * 64
-    second_path = 16_091 - 19  # its convolutions and half of the head's weights, without the head's bias
-    assert two == one + second_path + stage_1
-    assert one == weights + 3 * 64 * 128 + stage_1
+    maps = 4 * 32 * 64 + 8 * 16 * 32
+    assert one == 16_091 + 3 * 64 * 128 + maps
+    assert two == one + maps + 16_091 - 19, "another path and its half of the head, but no other bias"
 
 
 def test_half_the_bytes_are_half_the_memory_and_small_pictures_are_refused() -> None:
