@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from lpsnet.architecture import Architecture, get_architecture, list_architectures
     from lpsnet.data.labels import LabelSpace
     from lpsnet.deployment.segmentation import Segmentation
+    from lpsnet.deployment.hub.push import push_to_hub
     from lpsnet.deployment.segmenter import Segmenter
     from lpsnet.errors import LpsnetError
     from lpsnet.model.checkpoint import load_checkpoint, save_checkpoint
@@ -36,6 +37,7 @@ _HOME = {
     "list_architectures": "lpsnet.architecture",
     "load_checkpoint": "lpsnet.model.checkpoint",
     "load_official_checkpoint": "lpsnet.model.official",
+    "push_to_hub": "lpsnet.deployment.hub.push",
     "save_checkpoint": "lpsnet.model.checkpoint",
 }
 
@@ -54,6 +56,7 @@ __all__ = [
     "list_architectures",
     "load_checkpoint",
     "load_official_checkpoint",
+    "push_to_hub",
     "save_checkpoint",
 ]
 

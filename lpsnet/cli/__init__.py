@@ -19,12 +19,14 @@ import lpsnet.cli.data as data
 import lpsnet.cli.demo as demo
 import lpsnet.cli.expansion as expansion
 import lpsnet.cli.exporting as exporting
+import lpsnet.cli.hub as hub
 import lpsnet.cli.models as models
 import lpsnet.cli.report as report
 import lpsnet.cli.running as running
 import lpsnet.cli.stream as stream
 import lpsnet.cli.study as study
 import lpsnet.cli.training as training
+import lpsnet.cli.web as web
 from lpsnet.cli.output import printable
 from lpsnet.errors import LpsnetError, MissingDependencyError
 
@@ -54,7 +56,7 @@ def _options(
     pass
 
 
-for group in (demo, running, stream, training, models, exporting, expansion, benchmark, study, report):
+for group in (demo, running, stream, training, models, exporting, expansion, benchmark, study, report, web, hub):
     group.register(app)
 app.add_typer(data.app, name="data")
 

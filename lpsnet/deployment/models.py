@@ -1,8 +1,9 @@
-"""Which file a model's name means: a path, or one of the models that come with the package (`lpsnet/weights`)."""
+"""Which file a model's name means: a path, one of the models that come with the package, or one on the Hub."""
 
 from importlib import resources
 from pathlib import Path
 
+from lpsnet.deployment.hub.address import is_hub_address
 from lpsnet.deployment.model_file import METADATA_READERS, check_model_file
 from lpsnet.errors import ModelFileError, unknown_name
 
@@ -21,6 +22,10 @@ def find_model(model: str | Path) -> Path:
     Raises:
         ModelFileError: there is neither a file nor a model of that name, or the file is empty.
     """
+    if is_hub_address(model):
+        from lpsnet.deployment.hub.download import download_model
+
+        return check_model_file(download_model(str(model)))
     path = Path(model)
     if path.exists() or _looks_like_a_path(str(model)):
         return check_model_file(path)

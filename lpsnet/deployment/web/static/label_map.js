@@ -1,0 +1,70 @@
+// From class scores to the label of every pixel: what lpsnet/deployment/label_map.py computes.
+//
+// A row of scores is found for each row of pixels. Along it every class is a straight line between two neighbouring
+// scores, so a class that is largest at both ends is largest all the way: only where the ends differ are the classes
+// compared pixel by pixel.
+
+import { places } from "./sampling.js";
+
+/**
+ * The class with the largest score at every pixel, of scores resized bilinearly.
+ *
+ * @param {Float32Array} scores K x h x w
+ * @param {number[]} shape [K, h, w]
+ * @param {number[]} size [H, W]
+ * @returns {Uint8Array} H x W
+ */
+export function labelMap(scores, [classes, height, width], [rows, columns], alignCorners) {
+  const y = places(height, rows, alignCorners);
+  const x = places(width, columns, alignCorners);
+  const labels = new Uint8Array(rows * columns);
+  const line = new Float32Array(classes * width);
+  const best = new Uint8Array(width);
+  for (let row = 0; row < rows; row++) {
+    scoresOfRow(scores, height, width, y.first[row], y.second[row], y.fraction[row], line);
+    bestOfRow(line, classes, best);
+    labelRow(line, classes, best, x, labels.subarray(row * columns, (row + 1) * columns));
+  }
+  return labels;
+}
+
+function scoresOfRow(scores, height, width, above, below, down, line) {
+  for (let at = 0, plane = 0; at < line.length; plane += height * width) {
+    const upper = plane + above * width;
+    const lower = plane + below * width;
+    for (let x = 0; x < width; x++, at++) {
+      line[at] = scores[upper + x] + (scores[lower + x] - scores[upper + x]) * down;
+    }
+  }
+}
+
+function bestOfRow(line, classes, best) {
+  const width = best.length;
+  for (let x = 0; x < width; x++) {
+    let label = 0;
+    for (let k = 1; k < classes; k++) if (line[k * width + x] > line[label * width + x]) label = k;
+    best[x] = label;
+  }
+}
+
+function labelRow(line, classes, best, x, labels) {
+  for (let column = 0; column < labels.length; column++) {
+    const left = x.first[column];
+    const right = x.second[column];
+    labels[column] =
+      best[left] === best[right] ? best[left] : bestBetween(line, classes, best.length, left, right, x.fraction[column]);
+  }
+}
+
+function bestBetween(line, classes, width, left, right, along) {
+  let label = 0;
+  let largest = -Infinity;
+  for (let k = 0, at = 0; k < classes; k++, at += width) {
+    const score = line[at + left] + (line[at + right] - line[at + left]) * along;
+    if (score > largest) {
+      largest = score;
+      label = k;
+    }
+  }
+  return label;
+}

@@ -1,0 +1,96 @@
+// From a picture to what the network takes: the same function as lpsnet/deployment/preparation.py, which says why.
+//
+// A size is [height, width] in pixels. Pictures are RGBA bytes, row by row, as a canvas gives them.
+
+import { places } from "./sampling.js";
+
+export const MIN_INPUT = 32; // pixels; the smallest height and width that a network takes
+
+/** The size that the network runs at for a picture of `size`: the model's own, else the picture's times `scale`. */
+export function inputSize(size, record, scale) {
+  return record.input_size ?? size.map((length) => Math.max(MIN_INPUT, Math.round(length * scale)));
+}
+
+/** Three planes of `target` size, float32: normalised as the record says, then resized. */
+export function prepare(rgba, size, target, record) {
+  const same = size[0] === target[0] && size[1] === target[1];
+  const area = target[0] * target[1];
+  const result = new Float32Array(3 * area);
+  const plane = same ? null : new Float32Array(size[0] * size[1]);
+  const windows = size.map((length, axis) => averagingWindow(length, target[axis]));
+  for (let channel = 0; channel < 3; channel++) {
+    const { mean, std } = record.normalisation;
+    const own = result.subarray(channel * area, (channel + 1) * area);
+    lookUp(rgba, channel, normalisedBytes(mean[channel], std[channel]), plane ?? own);
+    if (plane === null) continue;
+    averageRows(plane, size, windows[1]);
+    averageColumns(plane, size, windows[0]);
+    sample(plane, size, own, target, record.align_corners);
+  }
+  return result;
+}
+
+function normalisedBytes(mean, std) {
+  return Float32Array.from({ length: 256 }, (_, byte) => (byte / 255 - mean) / std);
+}
+
+function lookUp(rgba, channel, table, plane) {
+  for (let i = 0, at = channel; i < plane.length; i++, at += 4) plane[i] = table[rgba[at]];
+}
+
+/** Width of the average taken before shrinking: odd, and 1, which changes nothing, for less than halving. */
+export function averagingWindow(source, target) {
+  return Math.floor(Math.floor(source / target) / 2) * 2 + 1;
+}
+
+/** The average of `window` neighbours along a line of `length`, mirrored at its ends without repeating them. */
+function averageLine(line, out, window) {
+  const length = line.length;
+  const radius = (window - 1) / 2;
+  const mirrored = (i) => (i < 0 ? -i : i >= length ? 2 * length - 2 - i : i);
+  let sum = 0;
+  for (let i = -radius; i <= radius; i++) sum += line[mirrored(i)];
+  for (let i = 0; i < length; i++) {
+    out[i] = sum / window;
+    sum += line[mirrored(i + radius + 1)] - line[mirrored(i - radius)];
+  }
+}
+
+function averageRows(plane, [height, width], window) {
+  if (window === 1) return;
+  const line = new Float64Array(width);
+  for (let y = 0; y < height; y++) {
+    const row = plane.subarray(y * width, (y + 1) * width);
+    line.set(row);
+    averageLine(line, row, window);
+  }
+}
+
+function averageColumns(plane, [height, width], window) {
+  if (window === 1) return;
+  const line = new Float64Array(height);
+  const out = new Float64Array(height);
+  for (let x = 0; x < width; x++) {
+    for (let y = 0, at = x; y < height; y++, at += width) line[y] = plane[at];
+    averageLine(line, out, window);
+    for (let y = 0, at = x; y < height; y++, at += width) plane[at] = out[y];
+  }
+}
+
+function sample(plane, [height, width], out, [rows, columns], alignCorners) {
+  const y = places(height, rows, alignCorners);
+  const x = places(width, columns, alignCorners);
+  for (let row = 0, at = 0; row < rows; row++) {
+    const above = y.first[row] * width;
+    const below = y.second[row] * width;
+    const down = y.fraction[row];
+    for (let column = 0; column < columns; column++, at++) {
+      const left = x.first[column];
+      const right = x.second[column];
+      const along = x.fraction[column];
+      const upper = plane[above + left] + (plane[above + right] - plane[above + left]) * along;
+      const lower = plane[below + left] + (plane[below + right] - plane[below + left]) * along;
+      out[at] = upper + (lower - upper) * down;
+    }
+  }
+}
