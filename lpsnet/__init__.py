@@ -12,8 +12,8 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from lpsnet.architecture import Architecture, get_architecture, list_architectures
     from lpsnet.data.labels import LabelSpace
-    from lpsnet.deployment.segmentation import Segmentation
     from lpsnet.deployment.hub.push import push_to_hub
+    from lpsnet.deployment.segmentation import Segmentation
     from lpsnet.deployment.segmenter import Segmenter
     from lpsnet.errors import LpsnetError
     from lpsnet.model.checkpoint import load_checkpoint, save_checkpoint

@@ -38,6 +38,7 @@ from lpsnet.training.trainer import train
 
 SIZE = (128, 256)
 DATA = "scenes:size=128x256,num_train=400,num_val=40"
+SHOWN = "scenes:size=384x768,num_train=1,num_val=1"  # for people to look at
 # Wider than the paper's, and with its path larger than the picture: at 128x256 a ratio of 1/2 leaves too few scores to
 # see by.
 START = SearchNetwork((1, 1, 1, 1, 1), (8, 16, 32, 64, 64), ("3/2", 0, 0))
@@ -59,6 +60,7 @@ class Demonstration:
         export: how it compares with the network.
         evaluation: of the exported file on unseen scenes.
         picture: scenes, truth and prediction side by side.
+        scene: a scene that the network has not seen, larger than those.
         reports: pages about the expansion and the training; none where what writes them is not installed.
     """
 
@@ -67,6 +69,7 @@ class Demonstration:
     export: ExportReport
     evaluation: Evaluation
     picture: Path
+    scene: Path
     reports: tuple[Path, ...]
 
 
@@ -96,8 +99,10 @@ def run_demo(out: Path, *, reporter: Reporter, say: Callable[[str], None]) -> De
     evaluation = evaluate(segmenter, scenes, label_space=segmenter.label_space, protocol=protocol)
     picture = out / "demo.png"
     write_png(picture, contact_sheet(segmenter, scenes, count=NUM_SHOWN))
+    scene = out / "scene.png"
+    write_png(scene, open_dataset(SHOWN).split("val").image(0))
     reports = _write_reports([out / "expansion", out / "training"], say)
-    return Demonstration(grown, model, report, evaluation, picture, reports)
+    return Demonstration(grown, model, report, evaluation, picture, scene, reports)
 
 
 def _write_reports(folders: Sequence[Path], say: Callable[[str], None]) -> tuple[Path, ...]:

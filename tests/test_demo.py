@@ -48,6 +48,7 @@ def test_it_leaves_all_it_promises(tmp_path: Path) -> None:
     assert result.model == tmp_path / "demo.onnx"
     assert read_record(result.model).architecture == result.expansion.members[-1].design.architecture
     assert read_image(result.picture).shape[0] > 2 * 48, "two scenes and the legend"
+    assert read_image(result.scene).shape == (384, 768, 3)
     assert result.evaluation.num_images == 2
     assert result.export.path == result.model
     assert (tmp_path / "expansion" / "family" / "table.md").exists()

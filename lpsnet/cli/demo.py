@@ -33,4 +33,6 @@ def demo(
     say(f"Picture: {result.picture} — scenes it has not seen, their labels, and what the network says")
     for page in result.reports:
         say(f"Report:  {page}")
-    next_command("lpsnet", "segment", result.picture, "--model", result.model, "--out", out / "segmented")
+    next_command("lpsnet", "segment", result.scene, "--model", result.model, "--out", out / "segmented")
+    say("Or try it in your browser, with your own pictures or your camera:")
+    next_command("lpsnet", "web", "--model", result.model, "--example", result.scene, "--out", out / "web")

@@ -9,6 +9,7 @@ import json
 import os
 import select
 import shutil
+import subprocess
 import tempfile
 import time
 from pathlib import Path
@@ -29,8 +30,18 @@ _FLAGS = (
 
 
 def find_chromium() -> str | None:
-    """Its program: the one that `LPSNET_CHROMIUM` names, or one that is installed."""
-    return os.environ.get("LPSNET_CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
+    """Its program: the one that `LPSNET_CHROMIUM` names, or one that is installed; None where none of them runs."""
+    named = os.environ.get("LPSNET_CHROMIUM")
+    programs = [named] if named else [path for path in map(shutil.which, NAMES) if path]
+    return next(filter(_runs, programs), None)
+
+
+def _runs(program: str) -> bool:
+    """Some systems have a program of that name that only says where to get the browser."""
+    try:
+        return subprocess.run([program, "--version"], capture_output=True, timeout=TIMEOUT_S).returncode == 0
+    except OSError:
+        return False
 
 
 class Chromium:

@@ -181,5 +181,3 @@ def test_a_card_of_a_record_that_says_nothing() -> None:
     assert "## Training" not in card
     assert "## Scores" not in card
     assert "not LPS-Net" in card
-
-

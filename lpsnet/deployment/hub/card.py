@@ -62,10 +62,14 @@ def _use(repo: str, file: str) -> str:
 
 def _classes(record: ModelRecord) -> str:
     rows = (
-        f"| {number} | {_text(name)} | {'#%02x%02x%02x' % colour} |"
+        f"| {number} | {_text(name)} | {_hex(*colour)} |"
         for number, (name, colour) in enumerate(zip(record.label_space.names, record.label_space.colours, strict=True))
     )
     return "\n".join(["| id | name | colour |", "| --- | --- | --- |", *rows])
+
+
+def _hex(red: int, green: int, blue: int) -> str:
+    return f"#{red:02x}{green:02x}{blue:02x}"
 
 
 def _training(training: dict[str, Any]) -> str:

@@ -1,0 +1,98 @@
+"""What `lpsnet web` writes, without a browser."""
+
+import gzip
+import hashlib
+import json
+import re
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import pytest
+from engine_models import small_network
+
+from lpsnet.data.images import write_png
+from lpsnet.data.labels import LabelSpace
+from lpsnet.deployment.model_file import read_record
+from lpsnet.deployment.web.page import write_page
+from lpsnet.errors import DataError, ModelFileError
+from lpsnet.export.onnx import export_onnx
+from lpsnet.model.checkpoint import default_record, save_checkpoint
+from lpsnet.record import ModelRecord
+
+NAMES = ("</script>", "a & b", "<b>", "größe", '"')
+RUNTIME = Path(str(resources.files("lpsnet.deployment.web") / "static/runtime"))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    net = small_network()
+    record = default_record(net, label_space=LabelSpace.from_names("odd", NAMES))
+    path = tmp_path_factory.mktemp("model") / "street.onnx"
+    export_onnx(net, path, record=record)
+    return path
+
+
+def test_the_model_and_its_record(model: Path, tmp_path: Path) -> None:
+    page = write_page(model, tmp_path / "web")
+    assert (page.folder / "model.onnx").read_bytes() == model.read_bytes()
+    text = (page.folder / "record.json").read_text(encoding="ascii")
+    assert not re.search("[<>&]", text)
+    assert ModelRecord.from_json(text) == read_record(model)
+    shown = json.loads((page.folder / "page.json").read_text())
+    assert shown == {"name": "street", "file": "model.onnx", "bytes": model.stat().st_size, "example": None}
+    assert page.num_bytes == sum(path.stat().st_size for path in page.folder.rglob("*") if path.is_file())
+
+
+def test_every_file_that_a_file_names_is_there(model: Path, tmp_path: Path) -> None:
+    write_page(model, tmp_path)
+    texts = [path.read_text(encoding="utf-8") for path in [*tmp_path.glob("*.js"), tmp_path / "index.html"]]
+    pattern = r"""(?:from |src=|href=|URL\(|import\()["']([^"'#:]+)["']"""
+    named = {name for text in texts for name in re.findall(pattern, text)}
+    assert len(named) > 10
+    assert all((tmp_path / name).is_file() for name in named)
+    assert not [text for text in texts if re.search(r"""["'](?:https?:)?//""", text)], "nothing from elsewhere"
+
+
+def test_no_text_becomes_html() -> None:
+    for path in RUNTIME.parent.glob("*.js"):
+        assert not re.search("innerHTML|outerHTML|insertAdjacentHTML|document.write|eval\\(", path.read_text()), (
+            path.name
+        )
+
+
+def test_the_runtime_is_the_published_one() -> None:
+    """The sums in its README are those of the files in the npm package; `npm pack` gives them to anyone."""
+    table = dict(re.findall(r"^\| `([\w.]+)` \|.*`([0-9a-f]{64})` \|$", (RUNTIME / "README.md").read_text(), re.M))
+    assert len(table) == 2
+    for name, expected in table.items():
+        content = (RUNTIME / name).read_bytes()
+        content = gzip.decompress(content) if name.endswith(".gz") else content
+        assert hashlib.sha256(content).hexdigest() == expected
+
+
+def test_an_example(model: Path, tmp_path: Path) -> None:
+    write_png(tmp_path / "Picture.png", np.zeros((40, 50, 3), np.uint8))
+    page = write_page(model, tmp_path / "web", example=tmp_path / "Picture.png")
+    assert json.loads((page.folder / "page.json").read_text())["example"] == "example.png"
+    assert (page.folder / "example.png").read_bytes() == (tmp_path / "Picture.png").read_bytes()
+
+
+def test_written_again_it_is_another_page(model: Path, tmp_path: Path) -> None:
+    write_page(model, tmp_path / "web")
+    other = model.rename(model.with_name("other.onnx"))
+    write_page(other, tmp_path / "web")
+    other.rename(model)
+    assert json.loads((tmp_path / "web/page.json").read_text())["name"] == "other"
+
+
+def test_what_cannot_run_in_a_browser(model: Path, tmp_path: Path) -> None:
+    save_checkpoint(small_network(), tmp_path / "net.safetensors")
+    with pytest.raises(ModelFileError, match="lpsnet export --to onnx"):
+        write_page(tmp_path / "net.safetensors", tmp_path / "web")
+    with pytest.raises(ModelFileError, match="no model file"):
+        write_page(tmp_path / "missing.onnx", tmp_path / "web")
+    (tmp_path / "note.png").write_text("no picture")
+    with pytest.raises(DataError, match=r"note\.png"):
+        write_page(model, tmp_path / "web", example=tmp_path / "note.png")
+    assert not (tmp_path / "web").exists()
