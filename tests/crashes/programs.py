@@ -19,7 +19,9 @@ from safetensors.numpy import load
 
 from lpsnet.architecture import Architecture
 from lpsnet.data.images import read_image, read_mask
-from lpsnet.deployment.pictures import find_pictures, segment_pictures
+from lpsnet.deployment.drawing import DEFAULT_PRODUCTS, Style
+from lpsnet.deployment.media import find_media
+from lpsnet.deployment.pictures import segment_pictures
 from lpsnet.deployment.segmenter import Segmenter
 from lpsnet.expansion.journal import read_journal
 from lpsnet.export.export import export
@@ -114,7 +116,8 @@ def _segment(out: Path) -> None:
             _write_whole(path, np.random.default_rng(number).integers(0, 256, (240, 320, 3), dtype=np.uint8))
     export(network(), model, to="onnx", record=default_record(fuse(network())), size=(64, 96))
     segmenter = Segmenter(model, threads=1)
-    list(segment_pictures(segmenter, find_pictures([str(photos)]), out, label_space=segmenter.label_space))
+    style = Style(segmenter.label_space)
+    list(segment_pictures(segmenter, find_media([str(photos)]), out, products=DEFAULT_PRODUCTS, style=style))
 
 
 def _alone() -> None:

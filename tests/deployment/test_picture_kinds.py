@@ -11,7 +11,9 @@ from PIL import Image
 
 from lpsnet.data.images import MAX_PIXELS, read_image
 from lpsnet.data.labels import LabelSpace
-from lpsnet.deployment.pictures import find_pictures, segment_pictures
+from lpsnet.deployment.drawing import Style
+from lpsnet.deployment.media import find_media
+from lpsnet.deployment.pictures import segment_pictures
 from lpsnet.deployment.runtimes.fake import FakeSession
 from lpsnet.deployment.segmenter import Segmenter
 from lpsnet.errors import DataError
@@ -140,11 +142,11 @@ def test_a_decompression_bomb_is_refused_with_the_limit_and_how_to_raise_it(
     """A few bytes that claim 1.2 GB: refused unread; the others of the folder are segmented."""
     (tmp_path / "bomb.png").write_bytes(_png(20_000, 20_000, 8, bytes(1_000)))
     Image.new("RGB", (40, 40)).save(tmp_path / "fine.png")
-    sources = find_pictures([str(tmp_path)])
-    bomb, fine = segment_pictures(segmenter, sources, tmp_path / "out", label_space=segmenter.label_space)
+    media, style = find_media([str(tmp_path)]), Style(segmenter.label_space)
+    bomb, fine = segment_pictures(segmenter, media, tmp_path / "out", products=("labels",), style=style)
     assert f"more than the limit of {MAX_PIXELS:,}" in bomb.problem
     assert "LPSNET_MAX_PIXELS=N sets another" in bomb.problem
-    assert fine.labels is not None
+    assert fine.files["labels"].exists()
     monkeypatch.setenv("LPSNET_MAX_PIXELS", "1000")
     with pytest.raises(DataError, match="1,000"):
         read_image(tmp_path / "fine.png")

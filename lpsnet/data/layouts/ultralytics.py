@@ -120,13 +120,22 @@ def _replaced(place: str, folder: str) -> str:
 
 def _classes(values: dict[str, Any]) -> dict[str, Any]:
     names = values.get("names") or []
-    names = [names[number] for number in sorted(names)] if isinstance(names, dict) else list(names)
+    if isinstance(names, dict):
+        names = [names[number] for number in sorted(_by_number(names, "names"))]
+    elif not isinstance(names, list):
+        raise DataError(f"'names' is a list of class names, or a map from number to name; got {names!r}")
     if len(names) == 1:  # one class is told from what it is not: 1 and 0 in the masks
         names = ["background", *names]
     mapping = values.get("label_mapping")
     if not mapping:
         return {"names": names}
-    table = {number: number for number in range(len(names))} | dict(mapping)
+    table = {number: number for number in range(len(names))} | _by_number(mapping, "label_mapping")
     ignored = {number for number, label in table.items() if label in (_IGNORED, IGNORE_INDEX, None)}
     ids = {number: label for number, label in table.items() if number not in ignored}
     return {"names": names, "ids": ids, "ignore": sorted(number for number in ignored if number >= 0)}
+
+
+def _by_number(value: Any, key: str) -> dict[int, Any]:
+    if not isinstance(value, dict) or not all(type(number) is int for number in value):
+        raise DataError(f"{key!r} is a map whose keys are whole numbers; got {str(value)[:80]}")
+    return value
