@@ -68,6 +68,17 @@ def unknown_name(kind: str, name: object, allowed: Iterable[str]) -> str:
     """One line saying that `name` is no `kind`, the nearest allowed name if there is one, and all that are allowed."""
     names = sorted(allowed)
     text = str(name) if len(str(name)) <= 80 else f"{str(name)[:77]}..."
-    near = difflib.get_close_matches(text, names, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else "."
+    near = nearest(text, names)
+    hint = f"; did you mean {near!r}?" if near else "."
     return f"unknown {kind} {text!r}{hint} Allowed: {', '.join(names)}"
+
+
+def nearest(name: str, allowed: Iterable[str]) -> str | None:
+    """The allowed name that looks most like `name`, capitals and kinds of dashes aside; None if none does."""
+    folded = {_fold(known): known for known in allowed}
+    near = difflib.get_close_matches(_fold(name), folded, n=1)
+    return folded[near[0]] if near else None
+
+
+def _fold(name: str) -> str:
+    return name.casefold().replace("-", "_").replace(" ", "_")

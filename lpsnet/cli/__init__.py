@@ -27,6 +27,7 @@ import lpsnet.cli.stream as stream
 import lpsnet.cli.study as study
 import lpsnet.cli.training as training
 import lpsnet.cli.web as web
+from lpsnet.cli.completing import offer_names
 from lpsnet.cli.output import printable
 from lpsnet.errors import LpsnetError, MissingDependencyError
 
@@ -58,6 +59,7 @@ def _options(
 
 for group in (demo, running, stream, training, models, exporting, expansion, benchmark, study, report, web, hub):
     group.register(app)
+offer_names(app)
 app.add_typer(data.app, name="data")
 
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from lpsnet.architecture import Architecture, get_architecture, list_architectures
 from lpsnet.deployment.benchmark_result import Candidate
 from lpsnet.deployment.model_file import find_record
-from lpsnet.deployment.models import find_model
+from lpsnet.deployment.models import find_model, list_models
 from lpsnet.deployment.segmenter import DEFAULT_RUNTIMES
-from lpsnet.errors import LpsnetError
+from lpsnet.errors import LpsnetError, unknown_name
 
 if TYPE_CHECKING:
     from lpsnet.deployment.runtimes.session import Precision
@@ -116,7 +116,10 @@ def _source(model: str) -> Source:
     except LpsnetError as error:
         if "/" in model or "\\" in model or "." in model:
             raise
-        raise LpsnetError(f"{error}; architectures: {', '.join(list_architectures())}") from None
+        if not list_models():
+            raise LpsnetError(f"{error}; {unknown_name('architecture', model, list_architectures())}") from None
+        names = [*list_models(), *list_architectures()]
+        raise LpsnetError(f"{unknown_name('model or architecture', model, names)}, or a model file") from None
 
 
 def _usual_runtime(source: Source) -> str:

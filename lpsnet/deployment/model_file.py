@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 
 from lpsnet.deployment.container import CONTENTS, read_container_metadata
 from lpsnet.deployment.onnx_outline import DamagedError, read_onnx_metadata
-from lpsnet.errors import ModelFileError, unknown_name
+from lpsnet.errors import ModelFileError, nearest, unknown_name
 from lpsnet.record import RECORD_KEY, ModelRecord
 
 MAX_HEADER_BYTES = 100_000_000  # of a safetensors header, the format's own bound
@@ -71,10 +71,20 @@ def check_model_file(path: str | Path) -> Path:
     if path.is_dir():
         raise ModelFileError(f"{path} is a folder; give the model file in it")
     if not path.is_file():
-        raise ModelFileError(f"no model file at {path}")
+        near = nearest(path.name, _neighbours(path))
+        hint = f"; did you mean '{path.with_name(near)}'?" if near else ""
+        raise ModelFileError(f"no model file at {path}{hint}")
     if path.stat().st_size == 0:
         raise ModelFileError(f"{path} is an empty file, not a model")
     return path
+
+
+def _neighbours(path: Path) -> list[str]:
+    """The names of the model files in the folder of a path."""
+    try:
+        return sorted(file.name for file in path.parent.iterdir() if file.suffix.lower() in METADATA_READERS)
+    except OSError:
+        return []
 
 
 def _read_safetensors(file: BinaryIO) -> Metadata:

@@ -167,7 +167,9 @@ class Operation:
         """
         name, sign, value = re.sub(r"[\s{}]", "", text).partition("=")
         dimension = next((known for known in DIMENSIONS if known == name), None)
-        if not sign or dimension is None:
+        if sign and dimension is None:
+            raise ArchitectureError(unknown_name("dimension", name, DIMENSIONS))
+        if dimension is None:
             raise ArchitectureError(f"{text[:80]!r} is no operation; write one as depth=0,0,0,1,1 or block=ghost")
         return cls(dimension, block=value) if dimension == "block" else cls(dimension, value.split(","))
 

@@ -16,8 +16,8 @@ import torch
 from lpsnet import __version__
 from lpsnet.data.splits import Split
 from lpsnet.deployment.preparation import Picture
-from lpsnet.deployment.runtimes.session import Precision, Session, SessionOptions, open_session
-from lpsnet.errors import ModelFileError
+from lpsnet.deployment.runtimes.session import PRECISIONS, Precision, Session, SessionOptions, open_session
+from lpsnet.errors import ModelFileError, unknown_name
 from lpsnet.export.quantisation import Quantisation, check_quantisation
 from lpsnet.export.report import ExportReport, MiouCheck
 from lpsnet.export.verification import BOUNDS, ODD_SIZES, Bounds, Size, compare_miou, verify
@@ -183,6 +183,8 @@ def _check(
 ) -> None:
     if path.suffix.lower() != format.suffix:
         raise ModelFileError(f"a model file for {format.name} ends in {format.suffix}; got {path}")
+    if precision not in PRECISIONS:
+        raise ModelFileError(unknown_name("precision", precision, format.precisions))
     if precision not in format.precisions:
         allowed = " or ".join(filter(None, (", ".join(format.precisions[:-1]), format.precisions[-1])))
         raise ModelFileError(f"files for {format.name} are exported in {allowed}; got {precision}")

@@ -7,7 +7,7 @@ training loop knows these alone.
 import json
 import math
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -106,6 +106,9 @@ class LoopSettings(BaseModel):
         except ValidationError as error:
             first = error.errors()[0]
             key = ".".join(map(str, first["loc"]))
+            if first["type"] == "literal_error" and key in cls.model_fields:
+                allowed = get_args(cls.model_fields[key].annotation)
+                raise RunError(unknown_name(f"{key} of a recipe", first["input"], allowed)) from None
             message = first["msg"].removeprefix("Value error, ")
             raise RunError(f"recipe setting {key}: {message}" if key else message) from None
 
