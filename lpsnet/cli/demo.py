@@ -35,4 +35,6 @@ def demo(
         say(f"Report:  {page}")
     next_command("lpsnet", "segment", result.scene, "--model", result.model, "--out", out / "segmented")
     say("Or try it in your browser, with your own pictures or your camera:")
-    next_command("lpsnet", "web", "--model", result.model, "--example", result.scene, "--out", out / "web")
+    next_command(
+        "lpsnet", "web", "--model", result.model, "--example", result.scene, "--out", out / "web", "--serve", 8000
+    )

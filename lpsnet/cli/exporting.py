@@ -25,7 +25,7 @@ def register(app: typer.Typer) -> None:
 
 
 def export(
-    model: Annotated[Path, typer.Option(help="A checkpoint (.safetensors).")],
+    model: Annotated[str, typer.Option(help="A checkpoint (.safetensors).")],
     out: Annotated[Path, typer.Option(help="The file to write.")],
     to: Annotated[str, typer.Option(help="onnx, openvino, ncnn or tensorrt.")] = "onnx",
     size: SizeOption = None,
@@ -53,12 +53,14 @@ def export(
     Example: `lpsnet export --model runs/s/model.safetensors --to onnx --out s.onnx`
     """
     from lpsnet.deployment.model_file import read_record
+    from lpsnet.deployment.models import find_model
     from lpsnet.evaluation.selection import Pictures, select, why_not_scorable
     from lpsnet.export.export import export as run_export
     from lpsnet.export.precisions import beside_other_precisions
     from lpsnet.model.checkpoint import load_checkpoint
 
-    net, record = load_checkpoint(model), read_record(model)
+    checkpoint = find_model(model)
+    net, record = load_checkpoint(checkpoint), read_record(checkpoint)
     pictures = _pictures(data, split)
     labelled = None if pictures is None else select(pictures, max_pictures)
     if labelled is not None and (reason := why_not_scorable(labelled, record.label_space)):

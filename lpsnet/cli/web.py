@@ -7,6 +7,11 @@ import typer
 
 from lpsnet.cli.output import next_command, say
 
+ServeOption = Annotated[
+    int | None,
+    typer.Option("--serve", metavar="PORT", min=0, max=65_535, help="Serve the page to this machine until Ctrl-C."),
+]
+
 
 def register(app: typer.Typer) -> None:
     """Add this group's commands."""
@@ -17,13 +22,18 @@ def web(
     model: Annotated[str, typer.Option(help="An ONNX file, or the name of a model that comes with the package.")],
     out: Annotated[Path, typer.Option(help="Folder of the page.")] = Path("web"),
     example: Annotated[Path | None, typer.Option(help="A picture that the page offers to segment.")] = None,
+    port: ServeOption = None,
 ) -> None:
     """Write a page that segments pictures, videos and the camera in the browser; nothing is uploaded.
 
-    Any static server will do. Example: `lpsnet web --model model.onnx --out web`
+    Any server of plain files will do. Example: `lpsnet web --model model.onnx --out web --serve 8000`
     """
     from lpsnet.deployment.web.page import write_page
+    from lpsnet.deployment.web.server import serve
 
     page = write_page(model, out, example=example)
-    say(f"Wrote the page to {page.folder}/ ({page.num_bytes / 1e6:.1f} MB); serve it and open http://localhost:8000")
-    next_command("python", "-m", "http.server", "--directory", page.folder, "8000")
+    say(f"Wrote the page to {page.folder}/ ({page.num_bytes / 1e6:.1f} MB); any server of plain files will do")
+    if port is None:
+        next_command("python", "-m", "http.server", "--directory", page.folder, "8000")
+    else:
+        serve(page.folder, port, on_ready=lambda url: say(f"Open {url} — Ctrl-C ends it"))

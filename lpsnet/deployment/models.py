@@ -17,7 +17,7 @@ def list_models() -> dict[str, Path]:
 
 
 def find_model(model: str | Path) -> Path:
-    """The file of a model given by its path or by the name of one that comes with the package.
+    """The file of a model given by its path, the name of one that comes with the package, or an address on the Hub.
 
     Raises:
         ModelFileError: there is neither a file nor a model of that name, or the file is empty.

@@ -45,7 +45,8 @@ class Segmenter:
     """Segments pictures with a model file. May be called from several threads.
 
     Args:
-        model: path of a model file, or the name of a model that comes with the package.
+        model: path of a model file, the name of a model that comes with the package, or the address of one on the
+            Hugging Face Hub (hf://OWNER/MODEL[@REVISION][/FILE]).
         runtime: engine, see `RUNTIMES`; None takes the usual one for the file's format.
         precision: arithmetic to ask for: "f32", "bf16", "f16" or "int8"; `engine` and `precision` say what is used.
         num_threads, threads: threads that the engine, and OpenCV for pictures, may use (two names for the same); None

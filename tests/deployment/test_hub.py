@@ -24,7 +24,6 @@ PICTURE = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[HubServer]:
-    pytest.importorskip("huggingface_hub", reason="huggingface_hub comes with lpsnet[hub]")
     from huggingface_hub import constants
 
     with HubServer() as server:

@@ -25,6 +25,7 @@ from lpsnet.deployment.label_map import label_map
 from lpsnet.deployment.preparation import prepare
 from lpsnet.deployment.segmenter import Segmenter
 from lpsnet.deployment.web.page import write_page
+from lpsnet.deployment.web.server import make_server
 from lpsnet.export.onnx import export_onnx
 from lpsnet.model.checkpoint import default_record
 from lpsnet.model.network import create_model
@@ -39,27 +40,15 @@ SHOWN = "document.getElementById('network').textContent !== '–' && document.ge
 ARCHITECTURE = "B=1,1,1,1,1;C=4,8,8,8,8;R=3/4,1/4"
 
 
-class Server(http.server.SimpleHTTPRequestHandler):
-    """Python's own, silent, with more headers where a test wants them."""
-
-    more_headers: tuple[tuple[str, str], ...] = ()
-
-    def end_headers(self) -> None:
-        for name, value in self.more_headers:
-            self.send_header(name, value)
-        super().end_headers()
+class PlainServer(http.server.SimpleHTTPRequestHandler):
+    """Python's own, silent."""
 
     def log_message(self, *_: Any) -> None:
         pass
 
 
-class IsolatedServer(Server):
-    more_headers = (("Cross-Origin-Opener-Policy", "same-origin"), ("Cross-Origin-Embedder-Policy", "require-corp"))
-
-
 @contextlib.contextmanager
-def served(folder: Path, handler: type[Server] = Server) -> Iterator[str]:
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(handler, directory=str(folder)))
+def running(server: http.server.ThreadingHTTPServer) -> Iterator[str]:
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:
@@ -68,6 +57,11 @@ def served(folder: Path, handler: type[Server] = Server) -> Iterator[str]:
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+def served(folder: Path) -> contextlib.AbstractContextManager[str]:
+    handler = functools.partial(PlainServer, directory=str(folder))
+    return running(http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler))
 
 
 @pytest.fixture(scope="module")
@@ -292,10 +286,10 @@ def write_video(path: Path, *, num_pictures: int) -> None:
         container.mux(stream.encode())
 
 
-def test_threads_where_the_server_isolates_the_page(browser: Chromium, page: tuple[str, Path], tmp_path: Path) -> None:
+def test_threads_from_our_own_server(browser: Chromium, page: tuple[str, Path], tmp_path: Path) -> None:
     write_page(page[1], tmp_path / "web")
     picture = write_picture(tmp_path / "picture.png", 64, 90)
-    with served(tmp_path / "web", IsolatedServer) as url:
+    with running(make_server(tmp_path / "web", 0)) as url:
         segment(browser, url, picture)
         assert browser.evaluate("engine.textContent") == browser.evaluate(
             "`WebAssembly, ${Math.min(navigator.hardwareConcurrency, 8)} threads`"

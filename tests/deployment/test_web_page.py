@@ -4,6 +4,8 @@ import gzip
 import hashlib
 import json
 import re
+import threading
+import urllib.request
 from importlib import resources
 from pathlib import Path
 
@@ -15,7 +17,8 @@ from lpsnet.data.images import write_png
 from lpsnet.data.labels import LabelSpace
 from lpsnet.deployment.model_file import read_record
 from lpsnet.deployment.web.page import write_page
-from lpsnet.errors import DataError, ModelFileError
+from lpsnet.deployment.web.server import HOST, make_server
+from lpsnet.errors import DataError, ModelFileError, RunError
 from lpsnet.export.onnx import export_onnx
 from lpsnet.model.checkpoint import default_record, save_checkpoint
 from lpsnet.record import ModelRecord
@@ -96,3 +99,17 @@ def test_what_cannot_run_in_a_browser(model: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"note\.png"):
         write_page(model, tmp_path / "web", example=tmp_path / "note.png")
     assert not (tmp_path / "web").exists()
+
+
+def test_our_own_server(tmp_path: Path) -> None:
+    (tmp_path / "index.html").write_text("here")
+    with make_server(tmp_path, 0) as server:
+        thread = threading.Thread(target=server.handle_request)
+        thread.start()
+        with urllib.request.urlopen(f"http://{HOST}:{server.server_port}/") as answer:
+            assert answer.read() == b"here"
+            assert answer.headers["Cross-Origin-Embedder-Policy"] == "require-corp"
+            assert answer.headers["Cross-Origin-Opener-Policy"] == "same-origin"
+        thread.join()
+        with pytest.raises(RunError, match=rf"port {server.server_port}: .*; choose another one"):
+            make_server(tmp_path, server.server_port)

@@ -26,7 +26,10 @@ export class Engine {
     try {
       const session = await openSession(model, "webgpu");
       const agreement = await compare(session, reference, record);
-      if (agreement >= MIN_AGREEMENT) return new Engine(session, record, "webgpu", "");
+      if (agreement >= MIN_AGREEMENT) {
+        await reference.release();
+        return new Engine(session, record, "webgpu", "");
+      }
       return new Engine(reference, record, "wasm", `WebGPU agrees on ${(100 * agreement).toFixed(1)} % of labels only`);
     } catch (error) {
       return new Engine(reference, record, "wasm", `WebGPU cannot run this model: ${oneLine(error)}`);
@@ -45,6 +48,10 @@ export class Engine {
     const threads = ort.env.wasm.numThreads;
     const count = this.provider === "wasm" ? `, ${threads} ${threads === 1 ? "thread" : "threads"}` : "";
     return `${PROVIDERS[this.provider]}${count}`;
+  }
+
+  close() {
+    return this.session.release();
   }
 
   /** Labels (H x W bytes) of an RGBA picture of `size` [H, W], the size the network ran at, and milliseconds. */

@@ -24,8 +24,7 @@ export function prepare(rgba, size, target, record) {
     lookUp(rgba, channel, normalisedBytes(mean[channel], std[channel]), plane ?? own);
     if (plane === null) continue;
     averageRows(plane, size, windows[1]);
-    averageColumns(plane, size, windows[0]);
-    sample(plane, size, own, target, record.align_corners);
+    sample(averagedColumns(plane, size, windows[0]), size, own, target, record.align_corners);
   }
   return result;
 }
@@ -43,38 +42,50 @@ export function averagingWindow(source, target) {
   return Math.floor(Math.floor(source / target) / 2) * 2 + 1;
 }
 
-/** The average of `window` neighbours along a line of `length`, mirrored at its ends without repeating them. */
-function averageLine(line, out, window) {
-  const length = line.length;
+/** For each place of an axis, what enters and what leaves the sum over `window` places when it moves on by one. */
+function slidingWindow(length, window) {
   const radius = (window - 1) / 2;
-  const mirrored = (i) => (i < 0 ? -i : i >= length ? 2 * length - 2 - i : i);
-  let sum = 0;
-  for (let i = -radius; i <= radius; i++) sum += line[mirrored(i)];
-  for (let i = 0; i < length; i++) {
-    out[i] = sum / window;
-    sum += line[mirrored(i + radius + 1)] - line[mirrored(i - radius)];
-  }
+  const mirrored = (i) => (i < 0 ? -i : i >= length ? 2 * length - 2 - i : i); // the ends are not repeated
+  return {
+    first: Int32Array.from({ length: window }, (_, i) => mirrored(i - radius)),
+    enters: Int32Array.from({ length }, (_, i) => mirrored(i + radius + 1)),
+    leaves: Int32Array.from({ length }, (_, i) => mirrored(i - radius)),
+  };
 }
 
+/** In place: each value of a row becomes the average of the `window` around it. */
 function averageRows(plane, [height, width], window) {
   if (window === 1) return;
+  const { first, enters, leaves } = slidingWindow(width, window);
   const line = new Float64Array(width);
   for (let y = 0; y < height; y++) {
     const row = plane.subarray(y * width, (y + 1) * width);
     line.set(row);
-    averageLine(line, row, window);
+    let sum = 0;
+    for (const x of first) sum += line[x];
+    for (let x = 0; x < width; x++) {
+      row[x] = sum / window;
+      sum += line[enters[x]] - line[leaves[x]];
+    }
   }
 }
 
-function averageColumns(plane, [height, width], window) {
-  if (window === 1) return;
-  const line = new Float64Array(height);
-  const out = new Float64Array(height);
-  for (let x = 0; x < width; x++) {
-    for (let y = 0, at = x; y < height; y++, at += width) line[y] = plane[at];
-    averageLine(line, out, window);
-    for (let y = 0, at = x; y < height; y++, at += width) plane[at] = out[y];
+/** The same down the columns; a new plane where there is something to average. */
+function averagedColumns(plane, [height, width], window) {
+  if (window === 1) return plane;
+  const { first, enters, leaves } = slidingWindow(height, window);
+  const result = new Float32Array(plane.length);
+  const sums = new Float64Array(width);
+  for (const y of first) for (let x = 0; x < width; x++) sums[x] += plane[y * width + x];
+  for (let y = 0, at = 0; y < height; y++) {
+    const enter = enters[y] * width;
+    const leave = leaves[y] * width;
+    for (let x = 0; x < width; x++, at++) {
+      result[at] = sums[x] / window;
+      sums[x] += plane[enter + x] - plane[leave + x];
+    }
   }
+  return result;
 }
 
 function sample(plane, [height, width], out, [rows, columns], alignCorners) {
