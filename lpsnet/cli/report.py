@@ -14,7 +14,9 @@ def register(app: typer.Typer) -> None:
 
 
 def report(
-    path: Annotated[Path, typer.Argument(metavar="DIR", help="A run's folder, or a JSON file of figures.")],
+    path: Annotated[
+        Path, typer.Argument(metavar="DIR", help="A run's folder, a JSON file of figures, or a model file.")
+    ],
     out: Annotated[Path | None, typer.Option(help="The page; default: report.html in the folder.")] = None,
     pictures: Annotated[int, typer.Option(min=0, max=50, help="Best and worst pictures, as many each.")] = 3,
     data: Annotated[str | None, typer.Option(help="Where the pictures are now, if not where they were.")] = None,
@@ -22,8 +24,9 @@ def report(
 ) -> None:
     """Write one HTML page about a training, an evaluation, a benchmark, an expansion or a study.
 
-    DIR is the folder of a training, an expansion or a study, or what `--json` of `lpsnet evaluate` or `benchmark`
-    wrote. Runs that go on are reported as far as they have come. The page needs nothing beside it and no network.
+    DIR is the folder of a training, an expansion or a study, what `--json` of `lpsnet evaluate` or `benchmark` wrote,
+    or a model file. Runs that go on are reported as far as they have come. The page needs no file beside it and no
+    network.
 
     Example: `lpsnet report runs/first`
     """

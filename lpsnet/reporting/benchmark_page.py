@@ -77,7 +77,6 @@ def _table(found: BenchmarkFile) -> Table:
     columns: dict[str, list[Cell | str]] = {
         "Model": [it.model for it in found.results],
         "Engine": [f"{it.engine}, {it.precision}" for it in found.results],
-        "Threads": ["–" if it.num_threads is None else str(it.num_threads) for it in found.results],
         f"Network, {figure_name} (ms)": [
             Cell(milliseconds(_latency_ms(found, it)), bar=_latency_ms(found, it) / slowest) for it in found.results
         ],
@@ -92,6 +91,7 @@ def _table(found: BenchmarkFile) -> Table:
         "mIoU (%)": [figure(it.miou, 2) for it in found.results],
         "File (MiB)": [figure(it.num_bytes / 2**20, 2) for it in found.results],
         "Peak (MiB)": [figure(it.peak_memory_mib, 0) for it in found.results],
+        "Threads": ["–" if it.num_threads is None else str(it.num_threads) for it in found.results],
     }
     used = {head: cells for head, cells in columns.items() if any(cell != "–" for cell in cells)}
     return Table(tuple(used), tuple(zip(*used.values(), strict=True)), words=(0, 1))
@@ -144,7 +144,8 @@ def _rounds(latencies: list[tuple[str, LatencyFigures]]) -> Chart:
 def _comparisons(found: BenchmarkFile) -> tuple[Part, ...]:
     if not found.comparisons:
         return ()
-    heads = ("A", "B", "Time of A / time of B", "Interval", "Verdict")
+    caption = "The ratio of times is taken round by round; below 1, A is faster."
+    heads = ("A", "B", "Ratio A/B", "Interval", "Verdict")
     rows = tuple(
         (
             it.a,
@@ -155,7 +156,7 @@ def _comparisons(found: BenchmarkFile) -> tuple[Part, ...]:
         )
         for it in found.comparisons
     )
-    return (Table(heads, rows, words=(0, 1, 4)),)
+    return (Table(heads, rows, words=(0, 1, 4), caption=caption),)
 
 
 def _making(found: BenchmarkFile) -> tuple[Part, ...]:

@@ -68,8 +68,8 @@ class EvaluationFile(Figures):
     @property
     def colours(self) -> tuple[Colour, ...]:
         """Of the classes, RGB bytes: those of the label space that is known to have these classes, or others."""
-        spaces = (*LABEL_SPACES.values(), _scenes(), LabelSpace.from_names("", self.names))
-        return next(space.colours for space in spaces if space.names == self.names)
+        known = (space.colours for space in (*LABEL_SPACES.values(), _scenes()) if space.names == self.names)
+        return next(known, LabelSpace.numbered(len(self.names)).colours)
 
 
 def _scenes() -> LabelSpace:

@@ -114,7 +114,7 @@ def class_table(evaluation: EvaluationFile) -> Table:
         accuracy = figure(evaluation.accuracies[name])
         return (Cell(name, colour=evaluation.colours[number]), bar, accuracy, *boundary, figure(shares[number], 2))
 
-    return Table((*heads, "Share of pixels (%)"), tuple(row(number) for number in order))
+    return Table((*heads, "Pixels (%)"), tuple(row(number) for number in order))
 
 
 def _confusion_chart(evaluation: EvaluationFile) -> Chart:
@@ -144,7 +144,7 @@ def _confusions(evaluation: EvaluationFile) -> tuple[Part, ...]:
         for truth, taken in pairs
         if shares[truth, taken] > 0
     )
-    heads, half = ("Truth", "Taken for", "Share of the class (%)", "Pixels"), len(evaluation.names) <= MAX_BESIDE
+    heads, half = ("Truth", "Taken for", "Share (%)", "Pixels"), len(evaluation.names) <= MAX_BESIDE
     return (Table(heads, rows, words=(0, 1), title="Most often", half=half),) if rows else ()
 
 

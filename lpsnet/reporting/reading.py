@@ -12,6 +12,8 @@ from lpsnet.errors import RunError
 Model = TypeVar("Model", bound=BaseModel)
 MAX_BYTES = 2**30  # of a file with figures; a benchmark's samples are a few MiB
 
+GREATEST = 1e12  # of a number that is drawn
+
 _MAX_TEXT = 400  # letters of a value shown
 
 
@@ -73,6 +75,11 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str
             yield from flat(value, f"{name}: ")
         elif value not in (None, "", []):
             yield name, text_of(value, by="x" if "size" in name else ", ")
+
+
+def number_of(value: object) -> float | None:
+    """The number that a JSON value is; None if it is none, or none that can be drawn."""
+    return float(value) if isinstance(value, int | float) and abs(value) < GREATEST else None
 
 
 def text_of(value: object, *, by: str = ", ") -> str:

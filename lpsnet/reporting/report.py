@@ -5,11 +5,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from lpsnet.deployment.model_file import METADATA_READERS
 from lpsnet.errors import RunError
 from lpsnet.files import write_text
 from lpsnet.reporting.benchmark_page import benchmark_page
 from lpsnet.reporting.evaluation_page import PictureOptions, evaluation_page
 from lpsnet.reporting.expansion_page import expansion_page
+from lpsnet.reporting.model_page import model_page
 from lpsnet.reporting.page import Page, render
 from lpsnet.reporting.reading import read_json
 from lpsnet.reporting.study_page import study_page
@@ -30,7 +32,10 @@ _FILES: dict[str, tuple[frozenset[str], Builder]] = {
     "a benchmark": (frozenset({"results", "comparisons"}), lambda path, pictures: benchmark_page(path)),
     "a study": (frozenset({"study", "findings", "rows"}), lambda path, pictures: study_page(path)),
 }
-_WANTED = "the folder of a training, an expansion or a study, or a JSON file of lpsnet evaluate, benchmark or study"
+_WANTED = (
+    "the folder of a training, an expansion or a study, a JSON file of lpsnet evaluate, benchmark or study, "
+    "or a model file"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +83,8 @@ def find(path: Path) -> Found:
     Raises:
         RunError: nothing, or more than one thing.
     """
+    if path.is_file() and path.suffix.lower() in METADATA_READERS:
+        return Found(path, "a model", lambda path, pictures: model_page(path), path.with_suffix(".html"))
     if path.is_file():
         if (found := _file(path, path.with_suffix(".html"))) is not None:
             return found

@@ -16,7 +16,7 @@ from lpsnet.errors import LpsnetError, RunError
 from lpsnet.reporting.evaluation_file import EvaluationFile
 from lpsnet.reporting.evaluation_page import PictureOptions, gallery_of, picture_section, score_sections
 from lpsnet.reporting.page import Cell, Chart, Command, Facts, Page, Part, Section, Table, Tile, figure, known
-from lpsnet.reporting.reading import flat, read_json, text_of
+from lpsnet.reporting.reading import GREATEST, flat, number_of, read_json, text_of
 from lpsnet.training.run_folder import LOG_COLUMNS, RunFolder
 
 CHART_HEIGHT, NARROW_CHART_HEIGHT = 300.0, 250.0  # pixels
@@ -30,7 +30,6 @@ _SCORES = {
     "top5": "top-5 accuracy",
 }
 _MAIN = ("miou", "top1")  # of those, the one that counts
-_GREATEST = 1e12  # of a value that is drawn
 
 
 def training_page(path: Path, pictures: PictureOptions) -> Page:
@@ -77,14 +76,8 @@ def _read_logs(folder: RunFolder) -> tuple[list[dict[str, float]], list[dict[str
         log = [{key: float(row[key]) for key in LOG_COLUMNS} for row in rows]
     except ValueError as error:
         raise RunError(f"{folder.log} cannot be read: {error}; mend or delete that line") from None
-    known = [line for line in evaluations if _number(line, "iteration") is not None]
-    return [row for row in log if row["iteration"] < _GREATEST], known
-
-
-def _number(line: Mapping[str, Any], key: str) -> float | None:
-    """The number under a key; None if there is none that can be drawn."""
-    value = line.get(key)
-    return float(value) if isinstance(value, int | float) and abs(value) < _GREATEST else None
+    known = [line for line in evaluations if number_of(line["iteration"]) is not None]
+    return [row for row in log if row["iteration"] < GREATEST], known
 
 
 def _record(folder: RunFolder) -> tuple[dict[str, Any], tuple[str, ...]]:
@@ -127,7 +120,7 @@ def _tiles(
     tiles = [
         Tile(f"{_SCORES[key][:1].upper()}{_SCORES[key][1:]}" if key != "miou" else "mIoU", figure(value, 2), "%")
         for key in _MAIN
-        if evaluations and (value := _number(evaluations[-1], key)) is not None
+        if evaluations and (value := number_of(evaluations[-1].get(key))) is not None
     ]
     if log:
         rates = sorted(row["pictures_per_second"] for row in log)
@@ -155,7 +148,7 @@ def _curves(log: Sequence[Mapping[str, float]], evaluations: Sequence[Mapping[st
 
 def _curve(log: Sequence[Mapping[str, float]], key: str) -> Curve:
     """A column of the log; steps whose value is no number, as an f16 run has them, are left out."""
-    known = [(row["iteration"], row[key]) for row in log if abs(row[key]) < _GREATEST]
+    known = [(row["iteration"], row[key]) for row in log if abs(row[key]) < GREATEST]
     return Curve(key.replace("_", " "), [x for x, _ in known], [y for _, y in known])
 
 
@@ -163,7 +156,7 @@ def _score_curves(evaluations: Sequence[Mapping[str, Any]]) -> list[Curve]:
     """Those scores that there are several of."""
     curves = []
     for key, name in _SCORES.items():
-        known = [(line["iteration"], y) for line in evaluations if (y := _number(line, key)) is not None]
+        known = [(line["iteration"], y) for line in evaluations if (y := number_of(line.get(key))) is not None]
         if len(known) > 1:
             curves.append(Curve(name, [x for x, _ in known], [y for _, y in known]))
     return curves
@@ -189,7 +182,7 @@ def _scores(evaluations: Sequence[Mapping[str, Any]]) -> Section:
     ious = evaluations[-1].get("ious") if evaluations else None
     if not isinstance(ious, dict):
         return Section("By class", ())
-    known = {str(name): _number(ious, name) for name in ious}
+    known = {str(name): number_of(iou) for name, iou in ious.items()}
     rows = tuple((name, Cell(figure(iou), bar=min(abs(iou or 0.0) / 100, 1.0))) for name, iou in known.items())
     return Section("By class", (Table(("Class", "IoU (%)"), rows),))
 
