@@ -52,6 +52,8 @@ def test_it_leaves_all_it_promises(tmp_path: Path) -> None:
     assert result.evaluation.num_images == 2
     assert result.export.path == result.model
     assert (tmp_path / "expansion" / "family" / "table.md").exists()
+    assert result.reports == (tmp_path / "expansion" / "report.html", tmp_path / "training" / "report.html")
+    assert "data:image/jpeg" in result.reports[1].read_text(encoding="utf-8"), "it shows pictures"
     assert lines[0].startswith("Growing a network in 2 steps")
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from lpsnet.cli.output import say
+from lpsnet.cli.output import next_command, say
 
 
 def register(app: typer.Typer) -> None:
@@ -31,7 +31,18 @@ def report(
     Example: `lpsnet report runs/first`
     """
     from lpsnet.reporting.evaluation_page import PictureOptions
-    from lpsnet.reporting.report import write_report
+    from lpsnet.reporting.report import find, write_report
 
     page = write_report(path, out=out, pictures=PictureOptions(pictures, data, model))
     say(f"Report: {page}")
+    next_command(*_next(path, find(path).kind))
+
+
+def _next(path: Path, kind: str) -> tuple[object, ...]:
+    """What one would do with the thing itself."""
+    commands: dict[str, tuple[object, ...]] = {
+        "a training": ("export", "--model", path / "model.safetensors", "--to", "onnx", "--out", path / "model.onnx"),
+        "an expansion": ("benchmark", *sorted((path / "family").glob("step_*.onnx"))),
+        "a model": ("segment", "PICTURE", "--model", path, "--out", "segmented"),
+    }
+    return ("lpsnet", *commands.get(kind, ("models",)))

@@ -68,8 +68,7 @@ def gallery_of(evaluation: EvaluationFile, options: PictureOptions) -> tuple[Gal
     source = Source(data, str(protocol.get("split", "val")), model)
     if options.model is None:
         source = replace(source, runtime=_text(protocol.get("runtime")), input_size=_size(protocol.get("input_size")))
-    gallery, note = show_pictures(evaluation, source, options.count)
-    return gallery, f"{note}. Say where they are with --data and --model." if note and gallery is None else note
+    return show_pictures(evaluation, source, options.count)
 
 
 def score_tiles(evaluation: EvaluationFile) -> tuple[Tile, ...]:

@@ -17,7 +17,7 @@ from lpsnet.data.labels import IGNORE_INDEX, LabelSpace
 from lpsnet.data.splits import Split
 from lpsnet.deployment.overlay import overlay
 from lpsnet.deployment.segmenter import Segmenter
-from lpsnet.errors import DataError, LpsnetError, MissingDependencyError
+from lpsnet.errors import DataError, LpsnetError, MissingDependencyError, ModelFileError
 from lpsnet.evaluation.metrics import confusion_matrix, scores
 from lpsnet.reporting.evaluation_file import EvaluationFile
 from lpsnet.reporting.page import Gallery, Picture
@@ -148,4 +148,6 @@ def _pictures(image: Image, truth: Image, prediction: Image, space: LabelSpace) 
 
 
 def _without(error: Exception) -> str:
-    return f"No pictures are shown: {' '.join(str(error).split())}"
+    moved = isinstance(error, DataError | ModelFileError)
+    advice = ". If data or model have moved, say where they are with --data and --model" if moved else ""
+    return f"No pictures are shown: {' '.join(str(error).split())}{advice}."

@@ -58,6 +58,10 @@ def test_from_end_to_end_and_again(run, tmp_path: Path) -> None:
     assert f"Under 60000 ms: {best['model']}, {best['network']['miou']:.1f} mIoU at" in text
     assert "Under 0.0001 ms: no trained network is this fast" in text
     assert "Next: lpsnet train --data" in text
+    for file in (out / "report.html", out / "family" / "figure.svg"):
+        assert str(file) in text.replace("\n", "")
+        assert file.exists()
+    assert "not finished" not in (out / "report.html").read_text(encoding="utf-8")
     assert "--recipe demo --init" in text
     assert "step 1 of 1: step sizes for 2 operations" in progress
     events = read_journal(out / "journal.jsonl")

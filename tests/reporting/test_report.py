@@ -1,5 +1,7 @@
 """What can be reported on, and how the command refuses what cannot."""
 
+import base64
+import hashlib
 import json
 import sys
 from pathlib import Path
@@ -7,10 +9,13 @@ from typing import Any
 
 import pytest
 from page_reading import read_page
+from written_searches import write_search
 
 from lpsnet.cli import main
 from lpsnet.errors import MissingDependencyError, RunError
+from lpsnet.reporting.evaluation_page import PictureOptions
 from lpsnet.reporting.report import find, write_report
+from lpsnet.training.run_folder import RunFolder
 
 
 @pytest.fixture
@@ -84,3 +89,24 @@ def test_without_jinja_the_install_command_is_named(evaluation_file: Path, monke
     with pytest.raises(MissingDependencyError, match=r"pip install 'lpsnet\[report\]'"):
         write_report(evaluation_file)
     assert not evaluation_file.with_suffix(".html").exists()
+
+
+def test_the_policy_is_that_of_the_page_s_own_script(evaluation_file: Path) -> None:
+    page = read_page(write_report(evaluation_file, pictures=PictureOptions(count=0)).read_text(encoding="utf-8"))
+    (script,) = page.scripts
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    (policy,) = [value for _, name, value in page.attributes if name == "content" and "script-src" in value]
+    assert f"script-src 'sha256-{digest}'" in policy
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"), [("run", "export --model {}/model.safetensors"), ("journal", "benchmark")]
+)
+def test_it_says_what_one_would_do_next(run, tmp_path: Path, kind: str, expected: str) -> None:
+    if kind == "run":
+        RunFolder(tmp_path).begin({"data": "scenes"})
+    else:
+        write_search(tmp_path)
+    code, out, err = run("report", tmp_path)
+    assert (code, err) == (0, "")
+    assert f"Next: lpsnet {expected.format(tmp_path)}" in out
