@@ -63,7 +63,7 @@ def framed(size: Size, *, label: str, x: Axis, y: Axis, x_name: str, y_name: str
 
 def draw_x_axis(drawing: Drawing, x: Axis, *, at: float, name: str, grid_to: float | None = None) -> None:
     """A horizontal axis at the height `at`, with its name at the right below it; with lines up to `grid_to`."""
-    for value, text in x.ticks(max(3, int((x.end - x.start) / 80))):
+    for value, text in x.ticks(max(3, int((x.end - x.start) / 100))):
         if grid_to is not None:
             drawing.add("line", css="grid", x1=x.at(value), x2=x.at(value), y1=at, y2=grid_to)
         drawing.add("line", css="axis", x1=x.at(value), x2=x.at(value), y1=at, y2=at + 4)

@@ -40,9 +40,10 @@ def report(
 
 def _next(path: Path, kind: str) -> tuple[object, ...]:
     """What one would do with the thing itself."""
+    family, trained = sorted((path / "family").glob("step_*.onnx")), path / "model.safetensors"
     commands: dict[str, tuple[object, ...]] = {
-        "a training": ("export", "--model", path / "model.safetensors", "--to", "onnx", "--out", path / "model.onnx"),
-        "an expansion": ("benchmark", *sorted((path / "family").glob("step_*.onnx"))),
+        "a training": ("export", "--model", trained, "--out", path / "model.onnx") if trained.exists() else (),
+        "an expansion": ("benchmark", *family) if family else (),
         "a model": ("segment", "PICTURE", "--model", path, "--out", "segmented"),
     }
-    return ("lpsnet", *commands.get(kind, ("models",)))
+    return ("lpsnet", *(commands.get(kind) or ("report", path)))

@@ -39,7 +39,7 @@ def draw_family(
         size,
         label="mIoU over latency of all trained networks",
         x=Axis.around([*ends, *(it.latency.median_ms for it in shown)]),
-        y=Axis.around([it.score.miou for it in shown], top=100.0),
+        y=Axis.around([it.score.miou + sign * it.score.spread for it in shown for sign in (-1, 1)], top=100.0),
         x_name="latency (ms)",
         y_name="mIoU (%)",
         legend=_legend(members, others),
@@ -60,7 +60,10 @@ def describe(member: Member, *, what: str = "") -> str:
     lines = [f"Step {member.step}{f', {what}' if what else ''}"]
     lines += [f"{member.operation} ×{member.step_size}"] if member.operation else []
     lines += [f"B {braces(network.blocks)}", f"C {braces(network.widths)}", f"R {braces(network.ratio_slots)}"]
-    lines += [f"{latency.median_ms:.3g} ms ({latency.low_ms:.3g} to {latency.high_ms:.3g})", f"{score.miou:.2f} mIoU"]
+    lines += [
+        f"{latency.median_ms:.3g} ms ({latency.low_ms:.3g} to {latency.high_ms:.3g})",
+        f"{score.miou:.2f}{f' ± {score.spread:.2f}' if score.spread else ''} mIoU",
+    ]
     return "\n".join(lines)
 
 
@@ -105,9 +108,12 @@ def _draw_segments(plot: Plot, members: Sequence[Member]) -> None:
 def _draw_member(plot: Plot, member: Member, number: int) -> None:
     x, y = _point(plot, member)
     low, high = plot.x.at(member.latency.low_ms), plot.x.at(member.latency.high_ms)
-    plot.drawing.add("line", css="whisker", x1=low, x2=high, y1=y, y2=y)
+    plot.drawing.add("line", css="whisker across", x1=low, x2=high, y1=y, y2=y)
     for end in (low, high):
         plot.drawing.add("line", css="whisker", x1=end, x2=end, y1=y - 3, y2=y + 3)
+    if spread := member.score.spread:
+        ends = plot.y.at(member.score.miou - spread), plot.y.at(member.score.miou + spread)
+        plot.drawing.add("line", css="whisker upright", x1=x, x2=x, y1=ends[0], y2=ends[1])
     _draw_dot(plot, member, css="knot", radius=6.0, what="")
     plot.drawing.add("text", css="strong halo end", x=x - 8, y=y - 7, text=str(number))
 

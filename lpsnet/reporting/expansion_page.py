@@ -122,7 +122,8 @@ def _figure(found: Search) -> tuple[Part, ...]:
     if not found.members:
         return ()
     caption = (
-        "Dots on the line are the family, numbered by step, with the 95 % interval of their latency. "
+        "Dots on the line are the family, numbered by step, with the 95 % interval of their latency and, where there "
+        "are several, the spread of their seeds. "
         "Hollow dots were trained and not chosen. Point at a dot, or tap it, to see its architecture."
     )
     chart = Chart(family_drawing(found).inline(), family_drawing(found, narrow=True).inline(), caption=caption)
@@ -219,9 +220,9 @@ def _standing(step: Step, it: Member) -> Cell | str:
 
 def _in_progress(found: Search) -> tuple[Part, ...]:
     """What is trained of the step that is not decided."""
-    rows = tuple((it.design, figure(it.at_start), figure(it.miou), it.failure) for it in found.trainings)
-    heads = ("Network", "At start (%)", "mIoU (%)", "")
-    return (Table(heads, rows, words=(0, 3), title="Trained so far in the step being worked on"),) if rows else ()
+    rows = tuple((it.design, str(it.seed), figure(it.at_start), figure(it.miou), it.failure) for it in found.trainings)
+    heads = ("Network", "Seed", "At start (%)", "mIoU (%)", "")
+    return (Table(heads, rows, words=(0, 4), title="Trained so far in the step being worked on"),) if rows else ()
 
 
 def _making(found: Search) -> tuple[Part, ...]:

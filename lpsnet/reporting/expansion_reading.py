@@ -265,10 +265,10 @@ def _running(events: Sequence[Event], plan: dict[str, Any]) -> tuple[str, ...]:
 def _in_step(now: Sequence[Event], number: int) -> str:
     """What is being done in the step that is not decided."""
     starts = [it for it in now if isinstance(it, TrainingStarted)]
-    done = {it.design for it in now if isinstance(it, TrainingFinished)}
-    asked = dict.fromkeys(design for it in starts for design in it.designs)
+    done = {(it.design, it.seed, it.length) for it in now if isinstance(it, TrainingFinished)}
+    asked = dict.fromkeys((design, it.seed, it.length) for it in starts for design in it.designs)
     if not asked:
         passes = sum(isinstance(it, LatencyPass) for it in now)
-        return f"In step {number} latencies are being measured: {passes} passes over networks in turn so far."
-    left = [design for design in asked if design not in done]
-    return f"In step {number} {len(asked) - len(left)} of {len(asked)} trainings are done, {len(left)} are left."
+        return f"Step {number}: latencies are being measured: {passes} passes over networks in turn so far."
+    left = [training for training in asked if training not in done]
+    return f"Step {number}: {len(asked) - len(left)} of {len(asked)} trainings begun are done, {len(left)} to go."

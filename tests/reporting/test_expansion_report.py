@@ -46,11 +46,11 @@ def test_the_tables_of_a_finished_search(tmp_path: Path) -> None:
     columns = {name: family[0].index(name) for name in ("Latency (ms)", "mIoU (%)", "C", "Dimension", "File")}
     rows = [{name: row[place] for name, place in columns.items()} for row in family[1:]]
     assert [row["Latency (ms)"] for row in rows] == ["1.10", "1.65", "2.75"], "as measured at the end"
-    assert [row["mIoU (%)"] for row in rows] == ["30.0", "34.5", "40.1"]
+    assert [row["mIoU (%)"] for row in rows] == ["30.0", "34.5 ± 0.8", "40.1"]
     assert [row["C"] for row in rows] == ["{4, 4, 8, 8, 8}", "{4, 4, 8, 16, 16}", "{4, 4, 8, 16, 16}"]
     assert [row["Dimension"] for row in rows] == ["–", "Width", "Depth"]
     assert [row["File"] for row in rows] == ["step_0.onnx", "step_1.onnx", "step_2.onnx"]
-    assert [row[6] for row in front[1:]] == ["30.0", "34.5", "36.0", "40.1"], "the others are beaten by these"
+    assert [row[6] for row in front[1:]] == ["30.0", "34.5 ± 0.8", "36.0", "40.1"], "the others are beaten by these"
     assert page.table("Budget (ms)") == [
         ["0.5", "none is this fast", "–", "–", ""],
         ["1.8", "step_1.onnx", "1.65", "34.5", "its interval reaches above"],
@@ -65,7 +65,7 @@ def test_each_step_says_what_it_tried_and_why(tmp_path: Path) -> None:
     assert first[0][1:4] == ["k", "Latency (ms)", "Interval (ms)"]
     shown = {row[0]: row for row in first[1:]}
     assert shown["depth=0,0,0,1,1"][2:] == ["1.60", "1.44 to 1.92", "31.2", "33.2", "1", "5.42", "may be as good"]
-    assert shown["width=0,0,0,8,8"][2:] == ["1.50", "1.35 to 1.80", "32.5", "34.5", "1", "9.00", "chosen"]
+    assert shown["width=0,0,0,8,8"][2:] == ["1.50", "1.35 to 1.80", "32.5", "34.5 ± 0.8", "2", "9.00", "chosen"]
     assert shown["resolution=0,1/4,0"][-2:] == ["2.86", ""]
     assert shown["block=ghost"][-1] == "all blocks are ghosts"
     assert [row[-1] for row in second[1:]] == ["chosen", "runner-up"]
@@ -96,10 +96,13 @@ def test_the_figure_can_be_read_by_its_ticks(tmp_path: Path, narrow: bool) -> No
     for segment, ends in zip(segments, (family[:2], family[1:]), strict=True):
         for point, end in zip(path_points(segment), ends, strict=True):
             assert (x.value(point[0]), y.value(point[1])) == _near(end, x, y)
-    whiskers = [it for it in of_class(root, "whisker") if it.attrib["y1"] == it.attrib["y2"]]
+    whiskers = of_class(root, "across")
     for whisker, it in zip(whiskers, family, strict=True):
         low, high = (x.value(pixel) for pixel in numbers(whisker, "x1", "x2"))
         assert (low, high) == pytest.approx((it.latency.low_ms, it.latency.high_ms), abs=x.tolerance)
+    (upright,) = of_class(root, "upright")
+    ends = [y.value(pixel) for pixel in numbers(upright, "y1", "y2")]
+    assert ends == pytest.approx([34.5 - 0.75, 34.5 + 0.75], abs=y.tolerance), "the spread of two seeds"
     said = "\n".join(tips(root))
     for text in ("B {1, 1, 1, 2, 2}", "C {4, 4, 8, 24, 24}", "R {1, 1/4, 0}", "40.12 mIoU", "depth=0,0,0,1,1 ×1"):
         assert text in said
@@ -121,9 +124,9 @@ def test_the_front_is_a_staircase_of_the_best(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("steps", "more", "plan", "said"),
     [
-        ([], [], None, ["Steps decided: 0.", "In step 1 latencies are being measured: 0 passes"]),
-        ([FIRST], [], PLAN, ["Steps decided: 1 of 4, 3 left.", "In step 2 latencies are being measured"]),
-        ([FIRST], in_training(), PLAN, ["In step 2 1 of 2 trainings are done, 1 are left."]),
+        ([], [], None, ["Steps decided: 0.", "Step 1: latencies are being measured: 0 passes"]),
+        ([FIRST], [], PLAN, ["Steps decided: 1 of 4, 3 left.", "Step 2: latencies are being measured"]),
+        ([FIRST], in_training(), PLAN, ["Step 2: 2 of 3 trainings begun are done, 1 to go."]),
         ([FIRST, SECOND], [], {**PLAN, "num_steps": 2}, ["All steps are decided. What is left is the delivery"]),
         ([FIRST], [Stopped(number=2, reason="no gain")], PLAN, ["The search has ended at step 2: no gain."]),
     ],
@@ -135,7 +138,10 @@ def test_a_search_that_goes_on_says_what_is_left(
     for text in said:
         assert text in page.text
     if more and not isinstance(more[0], Stopped):
-        assert page.table("Network", "At start (%)") == [[str(DEEPER_2.design), "38.0", "40.1", ""]]
+        assert page.table("Network", "Seed", "At start (%)") == [
+            [str(DEEPER_2.design), "0", "38.0", "40.1", ""],
+            [str(DEEPER_2.design), "1", "38.0", "41.5", ""],
+        ]
 
 
 def test_a_search_asked_to_go_further_than_its_delivery_is_not_finished(tmp_path: Path) -> None:

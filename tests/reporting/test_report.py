@@ -99,14 +99,17 @@ def test_the_policy_is_that_of_the_page_s_own_script(evaluation_file: Path) -> N
     assert f"script-src 'sha256-{digest}'" in policy
 
 
-@pytest.mark.parametrize(
-    ("kind", "expected"), [("run", "export --model {}/model.safetensors"), ("journal", "benchmark")]
-)
-def test_it_says_what_one_would_do_next(run, tmp_path: Path, kind: str, expected: str) -> None:
-    if kind == "run":
-        RunFolder(tmp_path).begin({"data": "scenes"})
-    else:
-        write_search(tmp_path)
-    code, out, err = run("report", tmp_path)
-    assert (code, err) == (0, "")
-    assert f"Next: lpsnet {expected.format(tmp_path)}" in out
+def test_it_says_what_one_would_do_next(run, tmp_path: Path) -> None:
+    training, search = RunFolder(tmp_path / "training"), tmp_path / "search"
+    training.path.mkdir()
+    training.begin({"data": "scenes"})
+    write_search(search)
+    for folder in (training.path, search):
+        code, out, err = run("report", folder)
+        assert (code, err) == (0, "")
+        assert f"Next: lpsnet report {folder}" in out, "while it goes on"
+    training.model.write_bytes(b"a model")
+    (search / "family").mkdir()
+    (search / "family" / "step_0.onnx").touch()
+    assert f"Next: lpsnet export --model {training.model}" in run("report", training.path)[1]
+    assert f"Next: lpsnet benchmark {search}/family/step_0.onnx" in run("report", search)[1]
