@@ -73,6 +73,7 @@ def segment(
     say(f"Wrote {work.written()} to {out}/", json_to=json_to)
     next_command("lpsnet", "info", model, json_to=json_to)
     if work.unfinished(len(media)):
+        say("Stopped before everything was done; the same command does it all again", json_to="-")
         raise typer.Exit(STOPPED)
     if work.problems:
         raise typer.Exit(2)

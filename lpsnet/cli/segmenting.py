@@ -107,7 +107,8 @@ class Work:
         """What is there now, in words."""
         num_pictures = sum(not outcome.problem for outcome in self.outcomes)
         counts = {"pictures": num_pictures, "videos": len(self.streams)}
-        parts = [f"{', '.join(self.products)} of {count} {kind}" for kind, count in counts.items() if count]
+        names = {kind: kind.removesuffix("s") if count == 1 else kind for kind, count in counts.items()}
+        parts = [f"{', '.join(self.products)} of {count} {names[kind]}" for kind, count in counts.items() if count]
         return " and ".join(parts) or "nothing"
 
     def report(self) -> dict[str, Any]:

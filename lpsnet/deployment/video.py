@@ -21,8 +21,8 @@ Picture = NDArray[np.uint8]  # H x W x 3 RGB, or H x W where ids are written
 
 _MILLISECOND = Fraction(1, 1000)
 _UNKNOWN_COLOURS = (2, 2, 2)  # 'unspecified' in the numbers of H.273
-# H.273 numbers of the matrices that RGB is brought to YUV by and swscale knows: BT.709, BT.601 (two), BT.2020
-_MATRICES = (1, 5, 6, 9)
+# H.273's number of the matrix that RGB is brought to YUV by -> FFmpeg's: BT.709, BT.601 (two numbers), BT.2020
+_MATRICES = {1: 1, 5: 5, 6: 5, 9: 9}
 # Constant quality that the eye does not tell from the source; speed before size, as the network needs the processor
 _H264 = {"crf": "20", "preset": "veryfast"}
 
@@ -96,14 +96,14 @@ def _info(video: Any, first: Any) -> StreamInfo:
     quarters = _quarter_turns(first)
     height, width = (first.height, first.width) if quarters % 2 == 0 else (first.width, first.height)
     aspect = Fraction(video.sample_aspect_ratio or 1)
-    rate = Fraction(video.average_rate or video.guessed_rate or 25)
+    rate, context = Fraction(video.average_rate or video.guessed_rate or 25), video.codec_context
     return StreamInfo(
         size=(height, width),
         frame_rate=rate,
         time_base=Fraction(video.time_base or 1 / rate),
         num_frames=video.frames or _frames_by_duration(video, rate),
         pixel_aspect=aspect if quarters % 2 == 0 else 1 / aspect,
-        colours=(first.colorspace, first.color_primaries, first.color_trc),
+        colours=(context.colorspace, context.color_primaries, context.color_trc),
     )
 
 
@@ -184,7 +184,8 @@ class VideoWriter:
             np.ascontiguousarray(image), format="gray" if image.ndim == 2 else "rgb24"
         )
         if image.ndim == 3:
-            frame = frame.reformat(format=self._video.pix_fmt, dst_colorspace=self._video.codec_context.colorspace)
+            matrix = _MATRICES.get(self._info.colours[0])
+            frame = frame.reformat(format=self._video.pix_fmt, dst_colorspace=matrix)
         frame.pts, frame.time_base = time, self._info.time_base
         self._container.mux(self._video.encode(frame))
 

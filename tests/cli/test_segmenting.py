@@ -154,6 +154,7 @@ def test_ctrl_c_keeps_what_was_done_under_another_name(run, model: Path, tmp_pat
     assert names(tmp_path / "out") == ["long.labels.part.mkv", "long.overlay.part.mp4"]
     assert 0 < len(read_video(tmp_path / "out/long.overlay.part.mp4")) < 3000
     assert "stopped" in result.out
+    assert "Stopped before everything was done" in result.err
 
 
 class FakeCamera:
