@@ -318,7 +318,7 @@ def test_preparation(browser: Chromium, page: tuple[str, Path], align_corners: b
     )
     given = np.frombuffer(result, np.float32).reshape(1, 3, *target)
     expected = prepare(image, record, size=target)
-    assert np.abs(given - expected).max() < 2e-3 * np.ptp(expected)
+    assert np.abs(given - expected).max() < 1e-4 * np.ptp(expected)
 
 
 @pytest.mark.parametrize("align_corners", [True, False])
