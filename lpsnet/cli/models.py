@@ -19,6 +19,38 @@ PAPER_SIZE = (1024, 2048)  # Cityscapes; the size of the paper's figures
 def register(app: typer.Typer) -> None:
     """Add this group's commands."""
     app.command()(info)
+    app.command()(models)
+
+
+def models(json_to: JsonOption = None) -> None:
+    """The models that come with the package, and what each of them scored.
+
+    Example: `lpsnet models`
+    """
+    from lpsnet.deployment.model_file import read_record
+    from lpsnet.deployment.models import list_models
+
+    found = {name: (path, read_record(path)) for name, path in list_models().items()}
+    described = {name: {"path": str(path), "record": r.model_dump(mode="json")} for name, (path, r) in found.items()}
+    write_json({"models": described}, json_to)
+    rows = table("Models of this installation", "name", "classes", "runs at", "mIoU %", "of", "MiB", "architecture")
+    for name, (path, record) in found.items():
+        size = "x".join(map(str, record.input_size)) if record.input_size else "any"
+        split, miou = next(iter(_mious(record).items()), ("–", None))
+        megabytes = f"{path.stat().st_size / 2**20:.1f}"
+        score = "–" if miou is None else f"{miou:.2f}"
+        rows.add_row(name, str(record.label_space.num_classes), size, score, split, megabytes, str(record.architecture))
+    console(json_to).print(rows)
+    for terms in dict.fromkeys(record.licence for _, record in found.values()):
+        names = ", ".join(name for name, (_, record) in found.items() if record.licence == terms)
+        say(f"{names}: {terms or 'no terms given'}", json_to=json_to)
+    next_command("lpsnet", "segment", "PICTURE", "--model", next(iter(found), "MODEL"), json_to=json_to)
+
+
+def _mious(record: "ModelRecord") -> dict[str, float]:
+    """What a record says of mIoU, in percent, by split or protocol."""
+    figures = {split: scores.get("miou") for split, scores in record.scores.items() if isinstance(scores, dict)}
+    return {split: miou for split, miou in figures.items() if isinstance(miou, float)}
 
 
 def info(
@@ -115,8 +147,6 @@ def _print_record(record: "ModelRecord", json_to: str | None) -> None:
         "licence": record.licence or "none given",
         "made by": f"lpsnet {record.lpsnet_version or 'unknown'}",
     }
-    for split, figures in record.scores.items():
-        if isinstance(figures, dict) and isinstance(figures.get("miou"), float):
-            lines[f"mIoU on {split}"] = f"{figures['miou']:.2f} %"
+    lines.update({f"mIoU on {split}": f"{miou:.2f} %" for split, miou in _mious(record).items()})
     for key, value in lines.items():
         say(f"{key}: {value}", json_to=json_to)

@@ -1,5 +1,6 @@
 """Which file a model's name means: a path, one of the models that come with the package, or one on the Hub."""
 
+import hashlib
 from importlib import resources
 from pathlib import Path
 
@@ -10,10 +11,48 @@ from lpsnet.errors import ModelFileError, unknown_name
 DEFAULT_MODEL = "camvid_m_fine"  # streets; what is run where no model is named
 
 
+CHECKSUMS = "SHA256SUMS"  # of the models' files, beside them; `sha256sum --check` reads it
+
+
+def weights_folder() -> Path:
+    """Where the models lie that come with the package."""
+    return Path(str(resources.files("lpsnet") / "weights"))
+
+
 def list_models() -> dict[str, Path]:
     """The models that come with the package: name to ONNX file, in the order of the names."""
-    folder = Path(str(resources.files("lpsnet") / "weights"))
-    return {path.stem: path for path in sorted(folder.glob("*.onnx"))}
+    return {path.stem: path for path in sorted(weights_folder().glob("*.onnx"))}
+
+
+def bundled_checkpoint(name: str) -> Path:
+    """The safetensors file of a model that comes with the package, to train on from or to export.
+
+    Raises:
+        ModelFileError: there is no such model, or its file is damaged.
+    """
+    models = list_models()
+    if name not in models:
+        raise ModelFileError(unknown_name("model", name, models))
+    return check_sum(models[name].with_suffix(".safetensors"))
+
+
+def check_sum(path: Path) -> Path:
+    """`path`, a file that came with the package, if it is what was packed.
+
+    Raises:
+        ModelFileError: it is another, or is missing.
+    """
+    check_model_file(path)
+    lines = (path.parent / CHECKSUMS).read_text(encoding="utf-8").splitlines()
+    if f"{sha256(path)}  {path.name}" not in lines:
+        raise ModelFileError(f"{path} is not the file that came with lpsnet; install lpsnet again")
+    return path
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def find_model(model: str | Path) -> Path:
@@ -31,7 +70,7 @@ def find_model(model: str | Path) -> Path:
         return check_model_file(path)
     bundled = list_models()
     if str(model) in bundled:
-        return bundled[str(model)]
+        return check_sum(bundled[str(model)])
     if not bundled:
         raise ModelFileError(f"no model file at {model}, and no models come with this installation")
     raise ModelFileError(f"{unknown_name('model', model, bundled)}, or the path of a model file")

@@ -13,7 +13,7 @@ The TorchScript exporter is used: it gives what the other one gives, in a tenth 
 import io
 import warnings
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any, Literal, Unpack
 
 import torch
 
@@ -24,6 +24,7 @@ from lpsnet.errors import MissingDependencyError, ModelFileError
 from lpsnet.export.proving import Format, Proof, write_proved
 from lpsnet.export.quantisation import Quantisation, check_quantisation, quantise_onnx
 from lpsnet.export.report import ExportReport
+from lpsnet.export.storage import store_in_half
 from lpsnet.export.verification import Size
 from lpsnet.model.network import Network
 from lpsnet.record import RECORD_KEY, ModelRecord
@@ -43,6 +44,7 @@ def export_onnx(
     size: Size | None = None,
     precision: Precision = "f32",
     quantisation: Quantisation | None = None,
+    weights: Literal["f32", "f16"] = "f32",
     opset: int = OPSET,
     **proof: Unpack[Proof],
 ) -> ExportReport:
@@ -52,6 +54,7 @@ def export_onnx(
         net, path, record, size, proof: as in `proving.write_proved`; the path ends in `.onnx`.
         precision: "f32", "f16" or "int8".
         quantisation: for int8, and needed for it.
+        weights: "f16" stores the weights of an f32 file in half the space (`storage.py`).
         opset: version of ONNX's operators.
 
     Raises:
@@ -63,6 +66,8 @@ def export_onnx(
 
     def write(deployed: Network, record: ModelRecord, path: Path) -> None:
         model = to_onnx(deployed, size=size, opset=opset)
+        if weights == "f16" and precision == "f32":
+            model = store_in_half(model)
         if precision == "f16":
             model = in_half_precision(model)
         if precision == "int8":

@@ -98,8 +98,11 @@ class Criterion:
     def _pixel_weights(self, labels: Tensor, num_classes: int) -> Tensor:
         """The weight of each pixel's class; 0 without a label, and NaN for what is no class, to be noticed."""
         table = torch.full((IGNORE_INDEX + 1,), torch.nan, device=labels.device)
-        table[:num_classes] = 1 if self.class_weights is None else self.class_weights
-        table[IGNORE_INDEX] = 0
+        if self.class_weights is None:
+            table[:num_classes].fill_(1)
+        else:
+            table[:num_classes].copy_(self.class_weights)
+        table[IGNORE_INDEX:].fill_(0)
         return table.index_select(0, labels.reshape(-1).int()).view(labels.shape)
 
     def _hard_pixels(self, losses: Tensor, labelled: Tensor) -> Tensor:

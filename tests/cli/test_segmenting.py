@@ -199,6 +199,7 @@ def test_the_model_and_the_folder_have_defaults(
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(models, "list_models", lambda: {models.DEFAULT_MODEL: model})
+    monkeypatch.setattr(models, "check_sum", Path)
     cv2.imwrite("a.png", np.zeros((72, 96, 3), np.uint8))
     result = run("segment", "a.png")
     assert result.code == 0, result.err

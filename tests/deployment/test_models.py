@@ -1,5 +1,6 @@
 """Names of models and the files they mean."""
 
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,12 @@ from lpsnet.errors import ModelFileError
 
 @pytest.fixture
 def bundled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
-    found = {name: tmp_path / f"{name}.onnx" for name in ("camvid_s", "cityscapes_s")}
+    found = {name: tmp_path / "bundled" / f"{name}.onnx" for name in ("camvid_s", "cityscapes_s")}
+    (tmp_path / "bundled").mkdir()
+    for path in found.values():
+        path.write_bytes(b"a model")
+    lines = [f"{hashlib.sha256(b'a model').hexdigest()}  {path.name}\n" for path in found.values()]
+    (tmp_path / "bundled" / "SHA256SUMS").write_text("".join(lines))
     monkeypatch.setattr(models, "list_models", lambda: found)
     return found
 

@@ -1,0 +1,65 @@
+"""Making a trained network one of the models that come with the package (`lpsnet/weights`).
+
+Two files a model, both with weights in f16: NAME.safetensors to go on training from or to export, and NAME.onnx, which
+runs without torch; and a line for each in SHA256SUMS, as `sha256sum --check` reads it.
+
+    python -m lpsnet.export.bundle camvid_s=runs/camvid_s/model.safetensors
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lpsnet.deployment.model_file import read_record
+from lpsnet.deployment.models import CHECKSUMS, sha256, weights_folder
+from lpsnet.export.onnx import export_onnx
+from lpsnet.export.report import ExportReport
+from lpsnet.files import atomic_path
+from lpsnet.model.checkpoint import load_checkpoint, save_checkpoint
+from lpsnet.model.fusion import fuse
+from lpsnet.model.network import Network
+
+
+def bundle(name: str, checkpoint: Path, folder: Path, **changes: Any) -> ExportReport:
+    """Write a checkpoint's network to `folder` as NAME.safetensors and NAME.onnx, and their checksums.
+
+    Args:
+        name: of the model, as `--model` will take it.
+        checkpoint: in any form; the safetensors file keeps it.
+        folder: of the models.
+        changes: fields of the record to be replaced, e.g. `scores`.
+
+    Returns:
+        How the ONNX file compares with the network.
+
+    Raises:
+        ModelFileError: the checkpoint is not usable, or the ONNX file is not the network.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    record = read_record(checkpoint).model_copy(update=changes)
+    weights = folder / f"{name}.safetensors"
+    save_checkpoint(load_checkpoint(checkpoint), weights, record=record, dtype=torch.float16)
+    deployed = _rounded(fuse(load_checkpoint(weights)))
+    report = export_onnx(deployed, folder / f"{name}.onnx", record=record, weights="f16")
+    write_checksums(folder)
+    return report
+
+
+def write_checksums(folder: Path) -> None:
+    """SHA256SUMS of all models in `folder`."""
+    files = sorted([*folder.glob("*.onnx"), *folder.glob("*.safetensors")])
+    with atomic_path(folder / CHECKSUMS) as temporary:
+        temporary.write_text("".join(f"{sha256(file)}  {file.name}\n" for file in files), encoding="utf-8")
+
+
+def _rounded(net: Network) -> Network:
+    """The network with weights that f16 holds exactly."""
+    return net.half().float()
+
+
+if __name__ == "__main__":
+    for argument in sys.argv[1:]:
+        model, _, path = argument.partition("=")
+        print(bundle(model, Path(path), weights_folder()))

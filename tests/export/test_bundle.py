@@ -1,0 +1,93 @@
+"""Models that come with the package: how they are made, and that those which do are whole."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from lpsnet.architecture import Architecture
+from lpsnet.deployment import models
+from lpsnet.deployment.model_file import read_record
+from lpsnet.deployment.models import CHECKSUMS, bundled_checkpoint, find_model, list_models
+from lpsnet.deployment.segmenter import Segmenter
+from lpsnet.errors import ModelFileError
+from lpsnet.export.bundle import bundle
+from lpsnet.export.onnx import export_onnx
+from lpsnet.model.checkpoint import default_record, load_checkpoint, save_checkpoint
+from lpsnet.model.fusion import fuse
+from lpsnet.model.network import create_model
+
+TINY = Architecture((1, 1, 1, 1, 1), (4, 4, 8, 8, 8), ("1", "1/2"))
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    net = create_model(TINY, num_classes=5)
+    for module in net.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_()
+            module.running_var.uniform_(0.5, 2)
+    save_checkpoint(net.eval(), tmp_path / "model.safetensors")
+    return tmp_path / "model.safetensors"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = tmp_path / "weights"
+    monkeypatch.setattr(models, "weights_folder", lambda: path)
+    return path
+
+
+def test_a_bundled_model_is_the_network_in_half_the_space(checkpoint: Path, folder: Path) -> None:
+    bundle("streets", checkpoint, folder, scores={"val": {"miou": 50.0}})
+    assert list(list_models()) == ["streets"]
+    image = np.random.default_rng(0).integers(0, 256, (60, 70, 3), np.uint8)
+    by_name, by_torch = Segmenter("streets"), Segmenter(bundled_checkpoint("streets"))
+    assert by_name.record.scores == {"val": {"miou": 50.0}}
+    assert by_torch.record.form == "reparameterised"  # to train on from
+    whole = Segmenter(checkpoint).scores(image)
+    for segmenter in (by_name, by_torch):
+        assert np.abs(segmenter.scores(image) - whole).max() < 2e-3 * np.ptp(whole)
+    numbers = sum(parameter.numel() for parameter in fuse(load_checkpoint(checkpoint)).parameters())
+    assert find_model("streets").stat().st_size < 2 * numbers + 40_000
+
+
+def test_checksums_are_those_of_the_files_and_are_looked_at(checkpoint: Path, folder: Path) -> None:
+    bundle("streets", checkpoint, folder)
+    lines = (folder / CHECKSUMS).read_text().splitlines()
+    names = ["streets.onnx", "streets.safetensors"]
+    assert lines == [f"{hashlib.sha256((folder / name).read_bytes()).hexdigest()}  {name}" for name in names]
+    path = folder / "streets.onnx"
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    with pytest.raises(ModelFileError, match="is not the file that came with lpsnet; install lpsnet again"):
+        find_model("streets")
+    with pytest.raises(ModelFileError, match="unknown model"):
+        bundled_checkpoint("roads")
+
+
+def test_weights_in_half_the_space_are_computed_with_in_f32(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    net = create_model(TINY, num_classes=5, form="plain").eval()
+    exact = fuse(net).half().float()  # weights that f16 holds exactly
+    for weights in ("f32", "f16"):
+        export_onnx(exact, tmp_path / f"{weights}.onnx", record=default_record(exact), weights=weights)
+    types = {t.data_type for t in onnx.load(tmp_path / "f16.onnx").graph.initializer if np.prod(t.dims) >= 16}
+    assert types == {onnx.TensorProto.FLOAT16}
+    image = np.random.default_rng(0).integers(0, 256, (60, 70, 3), np.uint8)
+    scores = [Segmenter(tmp_path / f"{weights}.onnx").scores(image) for weights in ("f32", "f16")]
+    assert np.array_equal(*scores)
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_what_is_shipped_is_whole_and_both_files_agree(name: str) -> None:
+    record = read_record(find_model(name))
+    assert "research" in record.licence
+    assert record.training["recipe"]["name"]
+    assert record.input_size is not None
+    image = np.random.default_rng(0).integers(0, 256, (*record.input_size, 3), np.uint8)
+    labels, by_torch = Segmenter(name)(image), Segmenter(bundled_checkpoint(name))(image)
+    assert (labels == by_torch).mean() > 0.998
