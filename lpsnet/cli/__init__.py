@@ -37,6 +37,7 @@ _RESUMABLE = {"train": "--resume", "pretrain": "--resume", "expand": "", "study"
 app = typer.Typer(
     name="lpsnet",
     help="Real-time semantic segmentation: labelled pictures, a device and a latency budget in; a network out.",
+    epilog="Examples: `lpsnet demo`, `lpsnet segment photos/ drive.mp4 --model model.onnx`, `lpsnet train --help`",
     no_args_is_help=True,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,

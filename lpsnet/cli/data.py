@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 MAX_SHOWN = 20  # findings of one kind; --json has all of them
 
-app = typer.Typer(help="Data sets.", no_args_is_help=True)
+app = typer.Typer(help="Data sets.", epilog="Example: `lpsnet data check photos/`", no_args_is_help=True)
 
 
 @app.callback()

@@ -25,13 +25,16 @@ if TYPE_CHECKING:
 @contextmanager
 def stop_on_interrupt() -> Iterator[threading.Event]:
     """The event is set by Ctrl-C, so that what is being written can be finished; a second Ctrl-C ends at once."""
-    stop = threading.Event()
+    stop, before = threading.Event(), signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or before == signal.SIG_IGN:  # as under nohup
+        yield stop
+        return
 
     def ask(number: int, frame: types.FrameType | None) -> None:
         stop.set()
         signal.signal(signal.SIGINT, before)
 
-    before = signal.signal(signal.SIGINT, ask)
+    signal.signal(signal.SIGINT, ask)
     try:
         yield stop
     finally:

@@ -162,3 +162,8 @@ def test_every_help_has_an_example_that_is_parsed(run, name: str) -> None:
     assert "Example" in result.out
     text = commands(app)[name].help
     assert f"`lpsnet {name}" in text, "the example is the command itself"
+
+
+@pytest.mark.parametrize("words", [["--help"], ["data", "--help"]])
+def test_groups_have_examples_too(run, words: list[str]) -> None:
+    assert "Example" in run(*words).out
