@@ -1,6 +1,6 @@
 """The report of a training: its curves, the scores of its last evaluation, pictures, the command and the record.
 
-Reads a run's folder while the run goes on, too.
+A run that goes on is reported as far as it has come.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,13 +11,10 @@ from typing import Any
 from lpsnet.charts.curves import Curve, draw_curves
 from lpsnet.charts.frame import NARROW, Size
 from lpsnet.charts.svg import Drawing
-from lpsnet.deployment.model_file import read_record
-from lpsnet.errors import LpsnetError, RunError
-from lpsnet.reporting.evaluation_file import EvaluationFile
 from lpsnet.reporting.evaluation_page import PictureOptions, gallery_of, picture_section, score_sections
-from lpsnet.reporting.page import Cell, Chart, Command, Facts, Page, Part, Section, Table, Tile, figure, known
-from lpsnet.reporting.reading import GREATEST, flat, number_of, read_json, text_of
-from lpsnet.training.run_folder import LOG_COLUMNS, RunFolder
+from lpsnet.reporting.page import Cell, Chart, Command, Facts, Gallery, Page, Part, Section, Table, Tile, figure, known
+from lpsnet.reporting.reading import GREATEST, flat, number_of, text_of
+from lpsnet.reporting.training_reading import Training, read_training
 
 CHART_HEIGHT, NARROW_CHART_HEIGHT = 300.0, 250.0  # pixels
 
@@ -29,7 +26,7 @@ _SCORES = {
     "top1": "top-1 accuracy",
     "top5": "top-5 accuracy",
 }
-_MAIN = ("miou", "top1")  # of those, the one that counts
+_MAIN = {"miou": "mIoU", "top1": "Top-1 accuracy"}  # those that count
 
 
 def training_page(path: Path, pictures: PictureOptions) -> Page:
@@ -38,98 +35,42 @@ def training_page(path: Path, pictures: PictureOptions) -> Page:
     Raises:
         RunError: what is in the folder cannot be read.
     """
-    folder = RunFolder(path)
-    run = read_json(folder.run)
-    if not isinstance(run, dict):
-        raise RunError(f"{folder.run} does not describe a run")
-    log, evaluations = _read_logs(folder)
-    record, notes = _record(folder)
-    evaluation, missing = _last_evaluation(folder)
-    gallery, without = None, ""
-    if evaluation is not None:
-        own = replace(pictures, model=pictures.model or str(folder.model))
-        gallery, without = gallery_of(evaluation, own)
-    started = run.pop("started", {})
-    started = started if isinstance(started, dict) else {}
-    recipe = run.pop("recipe", {})
-    recipe = recipe if isinstance(recipe, dict) else {}
+    run = read_training(path)
+    gallery, without = _pictures(run, pictures)
+    names = [text_of(it) for it in (run.settings.get("architecture", "?"), run.recipe.get("name", "?"))]
     return Page(
-        kind="Pre-training" if run.get("task") == "classification" else "Training",
+        kind="Pre-training" if run.settings.get("task") == "classification" else "Training",
         title=path.resolve().name,
-        lead=f"{run.get('architecture', '?')}, recipe {recipe.get('name', '?')}, on {run.get('data', '?')}",
-        tiles=_tiles(log, evaluations, started, record),
-        notes=tuple(filter(None, (*notes, _progress(log, started, finished=folder.model.exists()), missing, without))),
+        lead=f"{names[0]}, recipe {names[1]}, on {text_of(run.settings.get('data', '?'))}",
+        tiles=_tiles(run),
+        notes=tuple(filter(None, (*run.notes, without))),
         sections=(
-            Section("Curves", _curves(log, evaluations)),
-            *(score_sections(evaluation) if evaluation is not None else (_scores(evaluations),)),
+            Section("Curves", _curves(run.log, run.evaluations)),
+            *(score_sections(run.evaluation) if run.evaluation is not None else (_scores(run.evaluations),)),
             picture_section(gallery),
-            Section("How it was made", _making(run, recipe, started, record)),
+            Section("How it was made", _making(run)),
         ),
     )
 
 
-def _read_logs(folder: RunFolder) -> tuple[list[dict[str, float]], list[dict[str, Any]]]:
-    """A row an iteration, and a line an evaluation."""
-    rows = folder.read_log() if folder.log.exists() else []
-    evaluations = folder.read_evaluations()
-    try:
-        log = [{key: float(row[key]) for key in LOG_COLUMNS} for row in rows]
-    except ValueError as error:
-        raise RunError(f"{folder.log} cannot be read: {error}; mend or delete that line") from None
-    known = [line for line in evaluations if number_of(line["iteration"]) is not None]
-    return [row for row in log if row["iteration"] < GREATEST], known
-
-
-def _record(folder: RunFolder) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """The record of the finished model as JSON values, empty while there is none; and what is wrong with it."""
-    if not folder.model.exists():
-        return {}, ()
-    try:
-        return read_record(folder.model).model_dump(mode="json"), ()
-    except LpsnetError as error:
-        return {}, (f"The model's record is not shown: {error}",)
-
-
-def _last_evaluation(folder: RunFolder) -> tuple[EvaluationFile | None, str]:
-    """The full evaluation, or what can be done to have one."""
-    if folder.evaluation.exists():
-        return EvaluationFile.read(folder.evaluation), ""
-    if not folder.model.exists() or not folder.evaluations.exists():
+def _pictures(run: Training, pictures: PictureOptions) -> tuple[Gallery | None, str]:
+    if run.evaluation is None:
         return None, ""
-    command = f"lpsnet evaluate --model {folder.model} --data DATA --json {folder.evaluation}"
-    return None, f"For the confusion matrix and pictures, evaluate the model first: {command}"
+    return gallery_of(run.evaluation, replace(pictures, model=pictures.model or str(run.model)))
 
 
-def _progress(log: Sequence[Mapping[str, float]], started: Mapping[str, Any], *, finished: bool) -> str:
-    """Where a run stands that is not done, in a sentence; empty once it is."""
-    if finished:
-        return ""
-    if not log:
-        return "This run has not come to its first iterations yet."
-    done, wanted = int(log[-1]["iteration"]), started.get("num_iterations")
-    text = f"This run is not finished: {done:,} iterations are done"
-    return f"{text} of {wanted:,}, {max(wanted - done, 0):,} are left." if isinstance(wanted, int) else f"{text}."
-
-
-def _tiles(
-    log: Sequence[Mapping[str, float]],
-    evaluations: Sequence[Mapping[str, Any]],
-    started: Mapping[str, Any],
-    record: Mapping[str, Any],
-) -> tuple[Tile, ...]:
-    tiles = [
-        Tile(f"{_SCORES[key][:1].upper()}{_SCORES[key][1:]}" if key != "miou" else "mIoU", figure(value, 2), "%")
-        for key in _MAIN
-        if evaluations and (value := number_of(evaluations[-1].get(key))) is not None
-    ]
-    if log:
-        rates = sorted(row["pictures_per_second"] for row in log)
+def _tiles(run: Training) -> tuple[Tile, ...]:
+    last = run.evaluations[-1] if run.evaluations else {}
+    scores = [(name, number_of(last.get(key))) for key, name in _MAIN.items()]
+    tiles = [Tile(name, figure(value, 2), "%") for name, value in scores if value is not None]
+    if run.log:
+        speeds = sorted(row["pictures_per_second"] for row in run.log)
         tiles += [
-            Tile("Last loss", f"{log[-1]['loss']:.4g}"),
-            Tile("Iterations", f"{int(log[-1]['iteration']):,}"),
-            Tile("Speed, median", figure(rates[len(rates) // 2]), "pictures/s"),
+            Tile("Last loss", f"{run.log[-1]['loss']:.4g}"),
+            Tile("Iterations", f"{int(run.log[-1]['iteration']):,}"),
+            Tile("Speed, median", figure(speeds[len(speeds) // 2]), "pictures/s"),
         ]
-    pictures = record.get("training", {}).get("num_pictures", started.get("num_pictures"))
+    pictures = run.record.get("training", {}).get("num_pictures", run.started.get("num_pictures"))
     return (*tiles, *([Tile("Pictures", f"{pictures:,}")] if isinstance(pictures, int) else []))
 
 
@@ -187,18 +128,16 @@ def _scores(evaluations: Sequence[Mapping[str, Any]]) -> Section:
     return Section("By class", (Table(("Class", "IoU (%)"), rows),))
 
 
-def _making(
-    run: Mapping[str, Any], recipe: Mapping[str, Any], started: Mapping[str, Any], record: Mapping[str, Any]
-) -> tuple[Part, ...]:
+def _making(run: Training) -> tuple[Part, ...]:
     """Command, settings, recipe and record."""
-    training = record.get("training", {})
-    command = started.get("command", "")
-    facts = {key: value for key, value in training.items() if key not in run and key not in ("recipe", "command")}
-    model = known([("terms", record.get("licence")), ("form", record.get("form"))])
+    record = {**run.started, **run.record.get("training", {})}
+    command = record.get("command")
+    facts = {key: it for key, it in record.items() if key not in {*run.settings, "recipe", "command"}}
+    model = known([("terms", run.record.get("licence")), ("form", run.record.get("form"))])
     parts = (
         Command(text_of(command), title="Command") if command else None,
-        Facts(tuple(flat(run)), title="Run"),
-        Facts(tuple(flat(recipe)), title="Recipe"),
-        Facts((*flat(facts or {k: v for k, v in started.items() if k != "command"}), *model), title="Record"),
+        Facts(tuple(flat(run.settings)), title="Run"),
+        Facts(tuple(flat(run.recipe)), title="Recipe"),
+        Facts((*flat(facts), *model), title="Record"),
     )
     return tuple(part for part in parts if part is not None and not (isinstance(part, Facts) and not part.rows))

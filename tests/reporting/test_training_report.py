@@ -141,3 +141,14 @@ def test_strange_numbers_in_evaluations_draw_nothing(tmp_path: Path) -> None:
     assert "inf" not in page.fact("Iterations")
     (curve,) = of_class(parse(charts[2]), "curve")
     assert len(path_points(curve)) == 3
+
+
+def test_a_run_without_its_last_evaluation_says_how_to_make_one(tmp_path: Path) -> None:
+    folder = make_run(tmp_path)
+    folder.model.write_bytes(b"damaged")
+    page, _ = report(tmp_path)
+    (how,) = [text for text in page.texts if text.startswith("For the confusion matrix")]
+    words = ["lpsnet", "evaluate", "--model", folder.model, "--data", "scenes", "--json", folder.evaluation]
+    assert how.endswith(" ".join(map(str, words)))
+    assert any(text.startswith("The model's record is not shown: ") for text in page.texts)
+    assert "This run is not finished" not in page.text
