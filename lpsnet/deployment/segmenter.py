@@ -46,7 +46,7 @@ class Segmenter:
 
     Args:
         model: path of a model file, the name of a model that comes with the package, or the address of one on the
-            Hugging Face Hub (hf://OWNER/MODEL[@REVISION][/FILE]).
+            Hugging Face Hub (`hf://OWNER/MODEL[@REVISION][/FILE]`).
         runtime: engine, see `RUNTIMES`; None takes the usual one for the file's format.
         precision: arithmetic to ask for: "f32", "bf16", "f16" or "int8"; `engine` and `precision` say what is used.
         num_threads, threads: threads that the engine, and OpenCV for pictures, may use (two names for the same); None
