@@ -195,7 +195,7 @@ def parse_overrides(settings: Sequence[str]) -> dict[str, Any]:
     for setting in settings:
         key, sign, text = setting.partition("=")
         if not sign or not key:
-            raise RunError(f"--set takes key=value, got {setting!r}")
+            raise RunError(f"--set takes key=value, got {setting[:80]!r}")
         overrides[key.strip()] = _read_value(text.strip())
     return overrides
 

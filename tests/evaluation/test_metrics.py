@@ -1,12 +1,13 @@
 """The confusion matrix and its scores, against torchmetrics, sets of pixels and answers worked out by hand."""
 
 import math
+import warnings
 
 import numpy as np
 import pytest
 
 from lpsnet.errors import DataError
-from lpsnet.evaluation.metrics import ConfusionMatrix, confusion_matrix, scores
+from lpsnet.evaluation.metrics import ConfusionMatrix, confusion_matrix, percent, scores
 
 
 def _pair(seed: int, *, num_classes: int, size: tuple[int, int] = (20, 30)) -> tuple[np.ndarray, np.ndarray]:
@@ -141,3 +142,24 @@ def test_numbers_of_classes_must_fit() -> None:
         ConfusionMatrix(256)
     with pytest.raises(DataError, match="counts of 3 classes to counts of 2"):
         ConfusionMatrix(2) + ConfusionMatrix(3)
+
+
+def test_one_class_is_enough_and_none_is_not() -> None:
+    counts = ConfusionMatrix(1)
+    counts.update(np.zeros((2, 2), np.uint8), np.zeros((2, 2), np.uint8))
+    assert counts.matrix.tolist() == [[4]]
+    with pytest.raises(DataError, match="1 to 255 classes; got 0"):
+        ConfusionMatrix(0)
+
+
+def test_nothing_to_divide_by_is_nan_without_a_warning() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        given = percent(np.array([0, 1]), np.array([0, 4]))
+    np.testing.assert_array_equal(given, [np.nan, 25])
+
+
+def test_a_few_of_many_strange_ids_are_named() -> None:
+    truth = np.arange(20, 40, dtype=np.uint8).reshape(4, 5)
+    with pytest.raises(DataError, match=r"id 20, 21, 22, 23, 24, 25, 26, 27; ids are 0 to 2"):
+        ConfusionMatrix(3).update(truth, np.zeros((4, 5), np.uint8))

@@ -114,7 +114,7 @@ def _check_state(data: bytes, folder: Path) -> None:
 TARGETS = (
     Target("journal", st.deferred(lambda: damaged([journal_bytes()])), _check_journal, many=1_500, few=40),
     Target(
-        "journal's lines", st.deferred(lambda: altered([_lines()])).map(_rebuilt), _check_journal, many=2_000, few=60
+        "journal's lines", st.deferred(lambda: altered([_lines()])).map(_rebuilt), _check_journal, many=1_000, few=60
     ),
     Target("settings of a run", altered([_RUN]) | JSON, _check_run, many=1_000, few=40),
     Target(
