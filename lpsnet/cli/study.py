@@ -35,7 +35,8 @@ def study(
 
     Example: `lpsnet study widths --runtime openvino --threads 1 --out widths`
     """
-    from lpsnet.studies.study import Settings, find_study, run_study
+    from lpsnet.studies.running import find_study, run_study
+    from lpsnet.studies.study import Settings
 
     chosen = find_study(name)
     settings = Settings(cast("Scale", scale), tuple(runtime or ["onnxruntime"]), cast("Precision", precision), threads)

@@ -3,7 +3,8 @@
 The paper reads them off its curves. Here a width is a sweet spot if its FLOPs-efficiency is a local maximum: greater
 than that of the next narrower and of the next wider width measured, by `MARGIN` at least and beyond noise. Beyond noise
 means that the whole interval of the ratio, taken round by round of a measurement in turn, lies above the margin. The
-narrowest and the widest have one neighbour and are not judged.
+narrowest and the widest have one neighbour and are not judged. And "setups of channel width with high FLOPs-efficiency"
+(Section 3.2) they are only with `MIN_SHARE` of the greatest efficiency measured: a peak among the very worst is none.
 """
 
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from lpsnet.deployment.latency import compare
 from lpsnet.studies.block_timing import BlockTime
 
 MARGIN = 1.05
+MIN_SHARE = 1 / 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +33,10 @@ class SweetSpots:
 def sweet_spots(times: Sequence[BlockTime]) -> SweetSpots:
     """The sweet spots among widths measured in turn and given in rising order."""
     certain, unclear = [], []
+    best = max((time.mmacs_per_ms for time in times), default=0.0)
     for left, middle, right in zip(times, times[1:], times[2:], strict=False):
+        if middle.mmacs_per_ms < MIN_SHARE * best:
+            continue
         advantages = [_advantage(middle, left), _advantage(middle, right)]
         if all(least > MARGIN for least, _ in advantages):
             certain.append(middle.case.width)

@@ -15,7 +15,8 @@ from lpsnet.deployment.timing import TimingProtocol
 from lpsnet.errors import RunError
 from lpsnet.studies import block_study, block_timing, conv_types, widths
 from lpsnet.studies.block_timing import NUM_STACKED, BlockTime, Case, block_times, count_macs, time_blocks
-from lpsnet.studies.study import Outcome, Settings, run_study
+from lpsnet.studies.running import run_study
+from lpsnet.studies.study import Outcome, Settings
 from lpsnet.studies.sweet_spots import SweetSpots, in_words, sweet_spots
 
 SHORT = TimingProtocol(warm_up_s=0, duration_s=0.005, turn_s=0.001)
@@ -88,6 +89,14 @@ def test_what_noise_hides_is_not_named() -> None:
     assert sweet_spots(times(latencies)) == SweetSpots((), (24,))
     few = {width: latency[:3] for width, latency in {16: steady(4), 24: steady(4), 32: steady(16)}.items()}
     assert sweet_spots(times(few)) == SweetSpots((), (24,))  # three rounds decide nothing
+
+
+def test_a_peak_among_the_worst_is_none() -> None:
+    """Both 4 and 12 are better than their neighbours, but 4 does a tenth of the work that 16 does in the same time."""
+    work = {width: count_macs(Case("conv3x3", width)) / 1e6 for width in (2, 4, 6, 10, 12, 14, 16)}
+    efficiency = {2: 2, 4: 10, 6: 5, 10: 40, 12: 60, 14: 50, 16: 100}
+    latencies = {width: steady(work[width] / efficiency[width]) for width in work}
+    assert sweet_spots(times(latencies)) == SweetSpots((12,))
 
 
 def test_the_ends_are_not_judged() -> None:
@@ -188,7 +197,7 @@ def test_senseless_wishes_are_refused() -> None:
 
 
 def test_a_study_from_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(block_study, "PROTOCOLS", {"quick": SHORT})
+    monkeypatch.setattr(block_study, "TIMING", {"small": SHORT})
     monkeypatch.setattr(widths, "GROUPS", {"a": (1, 2, 3), "b": (8, 16)})
     monkeypatch.setattr(widths, "SIZE", (16, 16))
     result = run_study(widths.STUDY, Settings(num_threads=1), tmp_path)  # ONNX Runtime

@@ -13,18 +13,10 @@ pytest.importorskip("torch")
 pytest.importorskip("matplotlib")
 
 from lpsnet.errors import MissingDependencyError, RunError
-from lpsnet.studies import study as module
-from lpsnet.studies.study import (
-    STUDIES,
-    Outcome,
-    Report,
-    Run,
-    Settings,
-    Study,
-    find_study,
-    markdown_table,
-    run_study,
-)
+from lpsnet.studies import running as module
+from lpsnet.studies.page import markdown_table
+from lpsnet.studies.running import STUDIES, find_study, run_study
+from lpsnet.studies.study import Outcome, Report, Run, Settings, Study
 
 
 class Sums:
