@@ -55,7 +55,7 @@ def benchmark(
 
     Args:
         candidates: what to time; combinations that engine, file or machine cannot do are reported as problems.
-        size: (height, width) in pixels of every network's input.
+        size: (height, width) in pixels of every network's input that has no size of its own.
         num_threads: threads of the engines; None leaves the choice to each.
         protocol: a name in `PROTOCOLS`. "paper" times the network alone.
         picture: H x W x 3 uint8 RGB, of any size; a generated street scene of `size` unless given.
@@ -88,7 +88,10 @@ def benchmark(
         for index, (cell, network) in enumerate(zip(cells, networks, strict=True))
     ]
     if memory:
-        results = [replace(r, peak_memory_mib=_memory(r.candidate, size, num_threads, problems)) for r in results]
+        results = [
+            replace(r, peak_memory_mib=_memory(r.candidate, r.candidate.size or size, num_threads, problems))
+            for r in results
+        ]
     if labelled is not None:
         results = [_evaluated(r, cell, labelled, problems, tell) for r, cell in zip(results, cells, strict=True)]
     return Benchmark(
@@ -143,7 +146,7 @@ def _open_all(
     problems: Problems = []
     for candidate in candidates:
         try:
-            cell = _open(candidate, picture, size, num_threads)
+            cell = _open(candidate, picture, candidate.size or size, num_threads)
         except LpsnetError as error:
             problems.append((candidate, f"not measured: {error}"))
             continue

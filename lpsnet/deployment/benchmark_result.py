@@ -31,6 +31,7 @@ class Candidate:
         runtime: the engine, see `RUNTIMES`.
         precision: the arithmetic to ask for; a quantised file computes in int8 whatever is asked for.
         macs: multiply-accumulates for a picture of the size measured; None if not known.
+        size: (height, width) in pixels of its input, where it is not that of the benchmark.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Candidate:
     runtime: str
     precision: Precision = "f32"
     macs: int | None = None
+    size: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,12 +42,20 @@ def write_for_runtime(net: Network, folder: Path, name: str, *, runtime: str, re
 
 
 def untrained_for_runtime(
-    architecture: Architecture, folder: Path, name: str, *, runtime: str, size: Size, num_classes: int = 19
+    architecture: Architecture,
+    folder: Path,
+    name: str,
+    *,
+    runtime: str,
+    size: Size,
+    num_classes: int = 19,
+    block: str = "conv3x3",
+    interaction: str = "bilateral_b",
 ) -> Path:
     """`write_for_runtime` for an architecture with random weights, always the same."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_SEED)
-        net = create_model(architecture, num_classes=num_classes)
+        net = create_model(architecture, num_classes=num_classes, block=block, interaction=interaction)
     return write_for_runtime(net, folder, name, runtime=runtime, record=default_record(net), size=size)
 
 

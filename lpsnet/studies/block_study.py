@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 from lpsnet.deployment.timing import PROTOCOLS, TimingProtocol
 from lpsnet.studies.block_timing import NUM_STACKED, Case, time_blocks
-from lpsnet.studies.study import Json, Outcome, Progress, Run, Scale, Settings
+from lpsnet.studies.study import Json, Outcome, Place, Run, Scale, Settings
 
 # The widest stacks take a tenth of a second: 4 s are some thirty rounds of them, enough to see past a noisy machine
 TIMING: Mapping[Scale, TimingProtocol] = {
@@ -38,14 +38,14 @@ def block_run(name: str, cases: Sequence[Case], runtime: str, settings: Settings
         "protocol": asdict(protocol),
     }
 
-    def work(progress: Progress) -> dict[str, Json]:
+    def work(place: Place) -> dict[str, Json]:
         return time_blocks(
             cases,
             runtime=runtime,
             precision=settings.precision,
             num_threads=settings.num_threads,
             protocol=protocol,
-            progress=progress,
+            progress=place.progress,
         )
 
     return Run(key, work)

@@ -12,7 +12,7 @@ from lpsnet.deployment.latency import compare
 from lpsnet.studies.block_study import DIFFERENCES, block_run, engine_of
 from lpsnet.studies.block_timing import BlockTime, Case, block_times
 from lpsnet.studies.drawing import COLOURS, GREY, tidy
-from lpsnet.studies.study import Outcome, Report, Row, Run, Settings, Study
+from lpsnet.studies.study import Known, Outcome, Report, Row, Run, Settings, Study
 
 WIDTH, SIZE = 32, (128, 128)
 STANDARD, SEPARABLE = "conv3x3", "sepconv3x3"
@@ -20,7 +20,7 @@ TITLES = {STANDARD: "standard", SEPARABLE: "separable"}
 PAPER_MMACS_PER_MS = {STANDARD: 3987.0, SEPARABLE: 357.0}  # Figure 4 and Section 3.2, GTX 1070 Ti
 
 
-def plan(settings: Settings) -> list[Run]:
+def plan(settings: Settings, known: Known) -> list[Run]:
     """One run for every engine: both convolutions in turn."""
     cases = (Case(STANDARD, WIDTH, SIZE), Case(SEPARABLE, WIDTH, SIZE))
     return [block_run("conv-types", cases, runtime, settings) for runtime in settings.runtimes]

@@ -1,6 +1,6 @@
 """How figures of studies look, and how they get into files. matplotlib is imported when the first one is drawn."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,3 +49,33 @@ def tidy(axes: Any) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25, linewidth=0.6)
     axes.set_axisbelow(True)
+
+
+def draw_beside(
+    axes: Any, names: Sequence[str], here: Sequence[float | None], paper: Sequence[float | None], *, label: str
+) -> None:
+    """Two horizontal bars a name, what was measured here above what is published; the first name on top.
+
+    Args:
+        axes: to draw on.
+        names: of the rows.
+        here, paper: a value a name, None where there is none.
+        label: of the values, with their unit.
+    """
+    tidy(axes)
+    axes.grid(visible=False, axis="y")
+    for values, shift, colour, title in ((here, -0.2, COLOURS[0], "here"), (paper, 0.2, GREY, "paper")):
+        places = [number + shift for number in range(len(names))]
+        bars = axes.barh(places, [value or 0.0 for value in values], height=0.36, color=colour, label=title)
+        texts = ["–" if value is None else f"{value:.3g}" for value in values]
+        axes.bar_label(bars, labels=texts, padding=3, fontsize="x-small")
+    axes.set_yticks(range(len(names)), names, fontsize="small")
+    axes.invert_yaxis()
+    axes.margins(x=0.12)
+    axes.set_xlabel(label)
+
+
+def add_legend(figure: Any, axes: Any) -> None:
+    """What the colours of `axes` mean, below the whole figure."""
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False, fontsize="small")

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shlex
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -11,7 +12,7 @@ from lpsnet import __version__
 from lpsnet.deployment.machine import describe_machine
 from lpsnet.files import write_text
 from lpsnet.studies.drawing import save_figure
-from lpsnet.studies.study import Json, Outcome, Report, Row, Settings, Study
+from lpsnet.studies.study import OPTIONS, Json, Outcome, Report, Row, Settings, Study
 
 
 def write_study(
@@ -44,12 +45,12 @@ def _values(study: Study, settings: Settings, outcomes: Sequence[Outcome], repor
         "study": study.name,
         "title": study.title,
         "reference": study.reference,
-        "differences": list(study.differences),
-        "settings": {**asdict(settings), "runtimes": list(settings.runtimes)},
+        "differences": [*study.differences, *report.differences],
+        "settings": json.loads(json.dumps(asdict(settings), default=str)),
         "machine": describe_machine().to_dict(),
         "findings": list(report.findings),
         "rows": [dict(row) for row in report.rows],
-        "runs": [asdict(outcome) for outcome in outcomes],
+        "runs": [outcome.to_dict() for outcome in outcomes],
         "lpsnet_version": __version__,
     }
 
@@ -57,39 +58,61 @@ def _values(study: Study, settings: Settings, outcomes: Sequence[Outcome], repor
 def _page(study: Study, settings: Settings, outcomes: Sequence[Outcome], report: Report, figure: str) -> str:
     parts = [
         f"# {study.title}",
-        f"{study.reference}\n\nHere: {outcomes[0].machine}; {_load_text(outcomes)}",
+        f"{study.reference}\n\nHere: {_machines(outcomes)}; {_load_text(outcomes)}",
         f"```\n{_command(study, settings)}\n```",
         "## What was found",
         _bullets(report.findings),
         f"![{study.title}]({figure})",
         markdown_table(report.rows),
         "## What differs from the paper's protocol",
-        _bullets(study.differences),
+        _bullets([*study.differences, *report.differences]),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _machines(outcomes: Sequence[Outcome]) -> str:
+    return " and ".join(dict.fromkeys(outcome.machine for outcome in outcomes))
 
 
 def _load_text(outcomes: Sequence[Outcome]) -> str:
     busy = [outcome.load.get("other_cores_busy") for outcome in outcomes]
     known = [cores for cores in busy if cores is not None]
     load = f"; other work kept {max(known):.1f} processors busy at most" if known else ""
-    return f"{outcomes[0].date[:10]} to {outcomes[-1].date[:10]}{load}."
+    days = sorted({outcome.date[:10] for outcome in outcomes})
+    return f"{' to '.join(dict.fromkeys((days[0], days[-1])))}{load}."
 
 
 def _command(study: Study, settings: Settings) -> str:
-    engines = "".join(f" --runtime {runtime}" for runtime in settings.runtimes)
-    threads = "" if settings.num_threads is None else f" --threads {settings.num_threads}"
-    arithmetic = f" --precision {settings.precision}" if settings.precision != "f32" else ""
-    return f"lpsnet study {study.name} --scale {settings.scale}{engines}{arithmetic}{threads} --out {study.name}"
+    """The command line that these settings came from; of those that have a usual value, what was asked for."""
+    words = ["lpsnet", "study", study.name, "--scale", settings.scale]
+    for name, option in OPTIONS.items():
+        value = getattr(settings, name)
+        given = name == "runtimes" or value != getattr(Settings(), name)
+        if name in study.options and given:
+            words += [word for each in _words(name, value) for word in (option, each)]
+    return shlex.join([*words, "--out", study.name])
+
+
+def _words(name: str, value: Json) -> list[str]:
+    if name == "size":
+        return [f"{value[0]}x{value[1]}"]
+    if isinstance(value, float):
+        return [f"{value:g}"]
+    return [str(each) for each in value] if isinstance(value, tuple) else [str(value)]
 
 
 def markdown_table(rows: Sequence[Row]) -> str:
     """Rows of the same keys as a table in Markdown; numbers to the right, to four digits."""
     heads = list(rows[0])
-    aligned = ["---:" if isinstance(rows[0][head], int | float) else "---" for head in heads]
+    aligned = ["---:" if _is_number([row[head] for row in rows]) else "---" for head in heads]
     lines = [[head.replace("_", " ") for head in heads], aligned]
     lines += [[_cell(row[head]) for head in heads] for row in rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _is_number(column: Sequence[Json]) -> bool:
+    known = [value for value in column if value is not None]
+    return bool(known) and all(isinstance(value, int | float) for value in known)
 
 
 def _cell(value: Json) -> str:

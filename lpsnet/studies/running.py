@@ -1,29 +1,36 @@
-"""Running studies: every run's result is kept, a line of JSON, as soon as it is there.
+"""Running studies: every run's result is kept as soon as it is there (`results.py`).
 
 A study that was stopped goes on when it is started again, and runs that were made with the same settings on the same
-machine are not made twice.
+machine are not made twice. A run that was stopped half way finds its folder as it left it.
 """
 
 import importlib
-import json
-import os
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from lpsnet.deployment.load import LoadWatch
 from lpsnet.deployment.machine import describe_machine
 from lpsnet.errors import RunError, unknown_name
-from lpsnet.files import locked_folder, write_text
+from lpsnet.files import locked_folder
 from lpsnet.studies.drawing import check_drawing
 from lpsnet.studies.page import write_study
-from lpsnet.studies.study import Json, Outcome, Progress, Report, Run, Settings, Study
+from lpsnet.studies.results import Results
+from lpsnet.studies.study import Outcome, Place, Progress, Report, Run, Settings, Study
+from lpsnet.studies.time_left import TimeLeft, in_words
 
 # name -> "module:variable" of a `Study`; imported when it is asked for
 STUDIES: dict[str, str] = {
+    "conv-blocks": "lpsnet.studies.conv_blocks:STUDY",
+    "interactions": "lpsnet.studies.interactions:STUDY",
     "conv-types": "lpsnet.studies.conv_types:STUDY",
     "widths": "lpsnet.studies.widths:STUDY",
+    "expansion": "lpsnet.studies.expansion_steps:STUDY",
+    "qualitative": "lpsnet.studies.qualitative:STUDY",
+    "comparison": "lpsnet.studies.comparison:STUDY",
+    "generalisation": "lpsnet.studies.generalisation:STUDY",
+    "embedded": "lpsnet.studies.embedded:STUDY",
 }
 
 
@@ -55,65 +62,87 @@ def find_study(name: str) -> Study:
     return study
 
 
-def run_study(study: Study, settings: Settings, out: Path, *, progress: Progress | None = None) -> StudyResult:
+def run_study(
+    study: Study,
+    settings: Settings,
+    out: Path,
+    *,
+    progress: Progress | None = None,
+    say: Callable[[str], None] | None = None,
+) -> StudyResult:
     """Make those runs that are missing in the folder `out`, and write what the study found.
 
+    Args:
+        study, settings: what is done.
+        out: folder of results; several studies may share one, and then also the runs they have in common.
+        progress: told what is being done, how long all will take, and which part of this run is done.
+        say: called with a line on how much is left, once that is known and after every run.
+
     Raises:
-        RunError: the folder is in use or cannot be written to, or its results are damaged.
+        RunError: a setting is not one of this study, the folder is in use or cannot be written to, or its results are
+            damaged.
         MissingDependencyError: matplotlib, or what the study needs, is not installed.
+        LpsnetError: what a run raises; those finished before it are kept.
     """
+    study.check(settings)
     check_drawing()
-    machine = describe_machine()
     with locked_folder(out):
-        kept = _Results(out / "results.jsonl")
-        outcomes, num_kept = [], 0
-        for run in study.plan(settings):
-            known = kept.find(run.key, machine.identity)
-            num_kept += known is not None
-            outcomes.append(known or kept.add(_perform(run, machine.identity, progress or _tell_nobody)))
+        work = _Work(study, settings, Results(out, describe_machine().identity), progress or _tell_nobody, say)
+        outcomes, num_made = work.finish()
         report = study.report(outcomes)
         files = write_study(study, settings, outcomes, report, out)
-    return StudyResult(report, files, num_kept)
+    return StudyResult(report, files, len(outcomes) - num_made)
+
+
+class _Work:
+    """The runs of a study, one after the other."""
+
+    def __init__(
+        self,
+        study: Study,
+        settings: Settings,
+        results: Results,
+        progress: Progress,
+        say: Callable[[str], None] | None,
+    ) -> None:
+        self._study, self._settings, self._results = study, settings, results
+        self._progress, self._say = progress, say
+        self._left = TimeLeft()
+
+    def finish(self) -> tuple[list[Outcome], int]:
+        """All outcomes of the plan, and how many were made now."""
+        num_made = 0
+        while missing := [run for run in self._plan() if self._results.find(run) is None]:
+            self._announce(missing)
+            self._results.add(missing[0], self._make(missing))
+            num_made += 1
+        found = [self._results.find(run) for run in self._plan()]
+        return [outcome for outcome in found if outcome is not None], num_made
+
+    def _plan(self) -> list[Run]:
+        return list(self._study.plan(self._settings, self._results.result))
+
+    def _announce(self, missing: list[Run]) -> None:
+        seconds = self._left.seconds(missing)
+        if self._say is not None and seconds is not None and seconds >= 60:
+            runs = f"{len(missing)} run{'s' * (len(missing) > 1)}"
+            self._say(f"{self._study.name}: {runs} to make, about {in_words(seconds)}")
+
+    def _make(self, missing: list[Run]) -> Outcome:
+        run, watch = missing[0], LoadWatch.start()
+        self._left.begin(run)
+
+        def tell(what: str, part: float) -> None:
+            self._left.tell(part)
+            seconds = self._left.seconds(missing)
+            left = "" if seconds is None else f"; {in_words(seconds)} left in all"
+            self._progress(f"{what}{left}", part)
+
+        result = run.work(Place(self._results.place(run), tell))
+        self._left.end()
+        date = datetime.now(UTC).isoformat(timespec="seconds")
+        return Outcome(dict(run.key), result, describe_machine().identity, watch.load().to_dict(), date)
 
 
 def _tell_nobody(what: str, part: float) -> None:
     pass
-
-
-def _perform(run: Run, machine: str, progress: Progress) -> Outcome:
-    watch = LoadWatch.start()
-    result = run.work(progress)
-    date = datetime.now(UTC).isoformat(timespec="seconds")
-    return Outcome(dict(run.key), result, machine, watch.load().to_dict(), date)
-
-
-class _Results:
-    """The finished runs in a file, a line each."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._outcomes = self._read() if path.exists() else []
-
-    def find(self, key: Mapping[str, Json], machine: str) -> Outcome | None:
-        """The newest result of a run on a machine."""
-        wanted = json.loads(json.dumps(dict(key)))
-        found = [outcome for outcome in self._outcomes if outcome.key == wanted and outcome.machine == machine]
-        return found[-1] if found else None
-
-    def add(self, outcome: Outcome) -> Outcome:
-        """Keep a result; it is on the disk when this returns."""
-        line = json.dumps(asdict(outcome), allow_nan=False)
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        return Outcome(**json.loads(line))
-
-    def _read(self) -> list[Outcome]:
-        *lines, unfinished = self._path.read_text(encoding="utf-8").split("\n")
-        if unfinished:  # the machine or the program stopped while it was written
-            write_text(self._path, "".join(f"{line}\n" for line in lines))
-        try:
-            return [Outcome(**json.loads(line)) for line in lines]
-        except (ValueError, TypeError) as error:
-            raise RunError(f"{self._path} is damaged: {error}; remove it to measure everything again") from None

@@ -12,7 +12,7 @@ from typing import Any
 from lpsnet.studies.block_study import DIFFERENCES, block_run, engine_of
 from lpsnet.studies.block_timing import BlockTime, Case, block_times
 from lpsnet.studies.drawing import COLOURS, GREY, tidy
-from lpsnet.studies.study import Outcome, Report, Row, Run, Settings, Study
+from lpsnet.studies.study import Known, Outcome, Report, Row, Run, Settings, Study
 from lpsnet.studies.sweet_spots import MARGIN, SweetSpots, in_words, sweet_spots
 
 SIZE = (128, 128)
@@ -23,7 +23,7 @@ GROUPS: Mapping[str, tuple[int, ...]] = {
 PAPER_SWEET_SPOTS = {"a": (8, 16), "b": (32, 64)}  # Section 3.2, GTX 1070 Ti
 
 
-def plan(settings: Settings) -> list[Run]:
+def plan(settings: Settings, known: Known) -> list[Run]:
     """A run for both parts of the figure by every engine: all its widths in turn."""
     return [
         block_run(f"widths {group}", [Case("conv3x3", width, SIZE) for width in widths], runtime, settings)

@@ -1,0 +1,182 @@
+"""Table 2: networks of seven convolutional blocks that are equally fast on this device, trained alike.
+
+Every block gets the width factor c at which its network takes as long as the one of plain 3x3 convolutions of the
+paper's MACs. Beside it stands the check of the blocks: the c whose MACs come nearest to Table 2's.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
+from lpsnet.data.datasets import open_dataset
+from lpsnet.expansion.device_latency import Target, ThisMachine
+from lpsnet.expansion.operations import Design
+from lpsnet.model.blocks import BLOCKS
+from lpsnet.studies.agreement import Spread, describe_best, rank_correlation
+from lpsnet.studies.block_macs import TOLERANCE, gmacs, macs_run
+from lpsnet.studies.drawing import add_legend, draw_beside
+from lpsnet.studies.network import StudyNetwork, table_2_architecture
+from lpsnet.studies.network_latency import Timed, by_name, describe_latency, latency_run, times_of
+from lpsnet.studies.network_training import scores_of
+from lpsnet.studies.published import TABLE_2
+from lpsnet.studies.same_latency import Point, widths_of_same_latency
+from lpsnet.studies.schedule import data_of, describe_training, latency_size
+from lpsnet.studies.seeds import training_plan
+from lpsnet.studies.study import Json, Known, Outcome, Place, Report, Row, Run, Settings, Study, of_kind
+from lpsnet.training.recipe import Recipe
+
+REFERENCE: Point = ("conv3x3", BLOCKS["conv3x3"].table_2_c)  # the network whose latency all others get
+
+
+def plan(settings: Settings, known: Known) -> list[Run]:
+    """The check by counting, the choice of c, latencies in turn, trainings."""
+    data = data_of(settings)
+    size, num_classes = latency_size(settings, data), open_dataset(data).label_space.num_classes
+    begin = [macs_run(), choice_run(settings, size, num_classes)]
+    chosen = known(begin[-1])
+    if chosen is None:
+        return begin
+    networks = [_network(block, choice["c"]) for block, choice in chosen.items()]
+    latencies = latency_run(networks, size, settings, num_classes=num_classes)
+    return [*begin, latencies, *training_plan(networks, settings, known)]
+
+
+def choice_run(settings: Settings, size: tuple[int, int], num_classes: int) -> Run:
+    """A run that chooses c for every block on this device, with the first engine: a `Choice` by block."""
+    target = Target(size, settings.runtimes[0], settings.precision, settings.num_threads)
+    key = {"chosen": "c", "reference": list(REFERENCE), "num_classes": num_classes, "target": asdict(target)}
+
+    def work(place: Place) -> dict[str, Json]:
+        machine = ThisMachine(target, place.folder, num_classes=num_classes, interaction="none")
+
+        def measure_pass(points: Sequence[Point]) -> Sequence[float]:
+            return machine.measure_pass([Design(table_2_architecture(c), block) for block, c in points])
+
+        try:
+            found = widths_of_same_latency(
+                {block: row.table_2_c for block, row in BLOCKS.items()},
+                REFERENCE,
+                measure_pass=measure_pass,
+                progress=lambda part: place.progress("choosing c for every block", part),
+            )
+        finally:
+            machine.clear()
+        return {block: asdict(choice) for block, choice in found.items()}
+
+    return Run(key, work)
+
+
+def _network(block: str, c: int) -> StudyNetwork:
+    return StudyNetwork(BLOCKS[block].title, table_2_architecture(c), block, "none")
+
+
+def report(outcomes: Sequence[Outcome]) -> Report:
+    """A row a block."""
+    counted, chosen, timed = (of_kind(outcomes, kind)[0] for kind in ("counted", "chosen", "timed"))
+    trained = of_kind(outcomes, "trained")
+    runtime = timed.key["runtimes"][0]
+    times = by_name(times_of(timed), runtime)
+    rows = [
+        _row(block, choice, times.get(BLOCKS[block].title), trained, timed, counted.result[block])
+        for block, choice in chosen.result.items()
+    ]
+    recipe = Recipe.from_values(trained[0].key["trained"]["recipe"])
+    differences = (
+        describe_training(trained[0].key["trained"]["data"], recipe),
+        describe_latency(timed),
+    )
+    return Report(tuple(rows), _findings(rows), partial(_draw, rows), (10.5, 4.6), differences)
+
+
+def _row(
+    block: str,
+    choice: Mapping[str, Json],
+    time: Timed | None,
+    trained: Sequence[Outcome],
+    timed: Outcome,
+    counted: Mapping[str, Json],
+) -> Row:
+    scores = scores_of(trained, _network(block, choice["c"]))
+    spread = Spread(tuple(scores)) if scores else None
+    count = gmacs(block, choice["c"], tuple(timed.key["size"]), timed.key["num_classes"])
+    paper, row = TABLE_2[block], BLOCKS[block]
+    return {
+        "block": row.title,
+        "c": choice["c"],
+        "miou": None if spread is None else spread.mean,
+        "miou_deviation": None if spread is None else spread.deviation,
+        "miou_by_seed": " ".join(f"{score:.2f}" for score in scores),
+        "median_ms": None if time is None else time.median_ms,
+        "interval_low_ms": None if time is None else time.interval_ms[0],
+        "interval_high_ms": None if time is None else time.interval_ms[1],
+        "gmacs": count,
+        "gmacs_per_ms": None if time is None else count / time.median_ms,
+        "paper_miou": paper.miou,
+        "paper_ms": paper.latency_ms,
+        "paper_gmacs": row.table_2_gmacs,
+        "paper_gmacs_per_ms": paper.gmacs_per_ms,
+        "c_of_paper_gmacs": counted["c"],
+        "gmacs_at_that_c": counted["gmacs"],
+        "off_percent": 100 * (counted["gmacs"] / row.table_2_gmacs - 1),
+    }
+
+
+def _findings(rows: Sequence[Row]) -> tuple[str, ...]:
+    findings = [_check(rows)]
+    scored = [row for row in rows if row["miou"] is not None]
+    failed = [str(row["block"]) for row in rows if row["miou"] is None]
+    if failed:
+        findings.append(f"No score, as the training diverged: {', '.join(failed)}.")
+    if len(scored) > 1:
+        spreads = {str(row["block"]): _spread(row) for row in scored}
+        findings.append(f"At one latency {describe_best(spreads, paper=BLOCKS['conv3x3'].title)}")
+        correlation = rank_correlation([row["miou"] for row in scored], [row["paper_miou"] for row in scored])
+        if correlation is not None:
+            findings.append(f"Rank correlation of mIoU with Table 2: {correlation:.2f}.")
+    return tuple(findings)
+
+
+def _check(rows: Sequence[Row]) -> str:
+    worst = max(abs(row["off_percent"]) for row in rows)
+    each = ", ".join(
+        f"{row['block']} c={row['c_of_paper_gmacs']} {row['gmacs_at_that_c']:.2f} of {row['paper_gmacs']:g} G"
+        for row in rows
+    )
+    verdict = "all within" if worst <= 100 * TOLERANCE else "NOT all within"
+    return f"Check of the blocks, whole c with MACs nearest to Table 2's at 1024x2048: {each}; {verdict} 10 %."
+
+
+def _spread(row: Row) -> Spread:
+    return Spread(tuple(map(float, row["miou_by_seed"].split())))
+
+
+def _draw(rows: Sequence[Row], figure: Any) -> None:
+    names = [row["block"] for row in rows]
+    left, right = figure.subplots(1, 2)
+    draw_beside(left, names, [r["miou"] for r in rows], [r["paper_miou"] for r in rows], label="mIoU (%)")
+    draw_beside(
+        right, names, [r["gmacs_per_ms"] for r in rows], [r["paper_gmacs_per_ms"] for r in rows], label="10⁹ MACs / ms"
+    )  # fmt: skip
+    for number, row in enumerate(rows):
+        for score in _spread(row).scores:
+            left.plot(score, number - 0.2, "|", color="black", markersize=7)
+    right.tick_params(labelleft=False)
+    add_legend(figure, left)
+    figure.suptitle("Table 2: seven blocks at one latency", fontsize="medium")
+
+
+STUDY = Study(
+    name="conv-blocks",
+    title="Seven convolutional blocks at one latency",
+    reference="The paper's Table 2: at about 5 ms on a GTX 1070 Ti plain 3x3 convolutions have the highest mIoU, 66.2.",
+    differences=(
+        (
+            "c is chosen on this device, so that every network takes as long as that of 3x3 convolutions with c=14; "
+            "the paper chose it on its GPU and does not name it."
+        ),
+    ),
+    plan=plan,
+    report=report,
+    options=frozenset({"runtimes", "precision", "num_threads", "size", "data", "num_seeds", "epochs"}),
+)

@@ -1,0 +1,168 @@
+"""Latencies of networks as runs of a study: all of them in turn, as `lpsnet benchmark` measures, with random weights.
+
+How fast a network is does not depend on what its weights are, so nothing has to be trained before.
+"""
+
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+
+from lpsnet.deployment.benchmark import benchmark
+from lpsnet.deployment.benchmark_result import Benchmark, Candidate, Result
+from lpsnet.deployment.latency import Comparison, Latency, compare
+from lpsnet.deployment.timing import PROTOCOLS
+from lpsnet.studies.network import StudyNetwork
+from lpsnet.studies.study import Json, Outcome, Place, Run, Scale, Settings
+
+TIMING: Mapping[Scale, str] = {"small": "adaptive", "paper": "paper"}  # names in `PROTOCOLS`
+
+
+@dataclass(frozen=True, slots=True)
+class Timed:
+    """What was measured of a network by an engine.
+
+    Attributes:
+        name: of the network.
+        runtime, engine, precision, num_threads: as `Result` has them.
+        latency: a turn is one sample, its median.
+        mean_ms: of all calls.
+    """
+
+    name: str
+    runtime: str
+    engine: str
+    precision: str
+    num_threads: int | None
+    latency: Latency
+    mean_ms: float
+
+    @property
+    def median_ms(self) -> float:
+        return self.latency.median_ms
+
+    @property
+    def interval_ms(self) -> tuple[float, float]:
+        return self.latency.interval_ms
+
+    def over(self, other: "Timed") -> Comparison:
+        """This time divided by another's of the same run, round by round."""
+        return compare(self.latency, other.latency)
+
+
+def latency_run(
+    networks: Sequence[StudyNetwork], size: tuple[int, int], settings: Settings, *, num_classes: int
+) -> Run:
+    """A run that times networks in turn, by every engine asked for.
+
+    Args:
+        networks: of different names.
+        size: (height, width) in pixels.
+        settings: with engines, precision, threads and scale.
+        num_classes: of the networks.
+    """
+    protocol = TIMING[settings.scale]
+    key = {
+        "timed": {network.name: network.to_dict() for network in networks},
+        "size": list(size),
+        "num_classes": num_classes,
+        "runtimes": list(settings.runtimes),
+        "precision": settings.precision,
+        "num_threads": settings.num_threads,
+        "protocol": asdict(PROTOCOLS[protocol]),
+    }
+
+    def work(place: Place) -> dict[str, Json]:
+        with tempfile.TemporaryDirectory(prefix="lpsnet-") as folder:
+            cells = list(_candidates(networks, Path(folder), size, settings, num_classes, place))
+            found = benchmark(
+                cells,
+                size=size,
+                num_threads=settings.num_threads,
+                protocol=protocol,
+                end_to_end=False,
+                memory=False,
+                progress=lambda what, part: place.progress(f"measuring latencies: {what}", part),
+            )
+        return measured(found)
+
+    seconds = len(networks) * len(settings.runtimes) * PROTOCOLS[protocol].duration_s
+    return Run(key, work, seconds=4 * seconds if protocol == "adaptive" else 1.2 * seconds)
+
+
+def measured(found: Benchmark) -> dict[str, Json]:
+    """A benchmark as the JSON values from which `times_of` makes its times."""
+    return {
+        "size": list(found.size),
+        "results": [_written(result) for result in found.results],
+        "problems": [[cell.name, cell.runtime, text] for cell, text in found.problems],
+        "warnings": found.warnings(),
+    }
+
+
+def times_of(outcome: Outcome) -> list[Timed]:
+    """What a run of latencies measured, in the order of its networks."""
+    return [
+        Timed(
+            **{name: row[name] for name in ("name", "runtime", "engine", "precision", "num_threads", "mean_ms")},
+            latency=Latency(tuple((turn,) for turn in row["turn_medians_ms"]), run_id=row["run_id"]),
+        )
+        for row in outcome.result["results"]
+    ]
+
+
+def describe_latency(timed: Outcome) -> str:
+    """How latencies were measured, beside the paper's way, in a sentence."""
+    size = "x".join(map(str, timed.key["size"]))
+    engines = " and ".join(f"{runtime} {timed.key['precision']}" for runtime in timed.key["runtimes"])
+    return (
+        f"Latency at {size}, batch 1, {engines}, the median of calls in turn, random weights. The paper: 1024x2048, "
+        "TensorRT FP32 on a GTX 1070 Ti, the mean of 20 s."
+    )
+
+
+def by_name(times: Iterable[Timed], runtime: str) -> dict[str, Timed]:
+    """Those of one engine, by the network's name."""
+    return {time.name: time for time in times if time.runtime == runtime}
+
+
+def _written(result: Result) -> dict[str, Json]:
+    return {
+        "name": result.candidate.name,
+        "runtime": result.candidate.runtime,
+        "engine": result.engine,
+        "precision": result.precision,
+        "num_threads": result.num_threads,
+        "num_bytes": result.num_bytes,
+        "mean_ms": result.network.mean_ms,
+        "turn_medians_ms": [median(turn) for turn in result.network.turns_ms],
+        "run_id": result.network.run_id,
+        "miou": result.miou,
+    }
+
+
+def _candidates(
+    networks: Sequence[StudyNetwork],
+    folder: Path,
+    size: tuple[int, int],
+    settings: Settings,
+    num_classes: int,
+    place: Place,
+) -> Iterable[Candidate]:
+    from lpsnet.export.for_runtime import untrained_for_runtime
+
+    for number, network in enumerate(networks):
+        place.progress(f"writing {network.name}", number / len(networks))
+        for runtime in settings.runtimes:
+            path = untrained_for_runtime(
+                network.architecture,
+                folder,
+                f"{number}_{runtime}",
+                runtime=runtime,
+                size=size,
+                num_classes=num_classes,
+                block=network.block,
+                interaction=network.interaction,
+            )
+            yield Candidate(network.name, path, runtime, settings.precision)

@@ -1,0 +1,173 @@
+"""Figure 8: what S, M and L see, side by side on chosen pictures, with boxes where the larger network corrects the
+smaller one.
+
+The networks are the user's files (`--models`, named after the networks), or else trained here like those of
+`expansion`, whose trainings are taken where both studies share a folder.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from lpsnet.architecture import get_architecture
+from lpsnet.data.datasets import open_dataset
+from lpsnet.data.images import read_image, write_png
+from lpsnet.data.splits import Split
+from lpsnet.deployment.overlay import colourise
+from lpsnet.deployment.segmenter import Segmenter
+from lpsnet.errors import RunError, unknown_name
+from lpsnet.evaluation.selection import select
+from lpsnet.studies.corrected import accuracy, corrected_regions, largest_gain
+from lpsnet.studies.network import StudyNetwork
+from lpsnet.studies.network_training import pace_run, training_of, training_run
+from lpsnet.studies.published import OURS
+from lpsnet.studies.schedule import data_of, describe_training, recipe_of
+from lpsnet.studies.study import Json, Known, Outcome, Place, Report, Row, Run, Settings, Study, of_kind
+from lpsnet.studies.user_models import fingerprint, model_files
+from lpsnet.training.recipe import Recipe
+
+NUM_SHOWN = 3  # as many rows as Figure 8
+NUM_LOOKED_AT = 60  # pictures of val that they are chosen from
+NETWORKS = {name: StudyNetwork(title, get_architecture(name)) for title, name in OURS.items()}
+SMALLEST, LARGEST = next(iter(NETWORKS)), list(NETWORKS)[-1]
+
+
+def plan(settings: Settings, known: Known) -> list[Run]:
+    """Trainings, unless files are given; then the pictures."""
+    data = data_of(settings)
+    if settings.models is not None:
+        files = _named_files(settings.models)
+        return [_picture_run(data, settings, files, [fingerprint(file) for file in files.values()])]
+    recipe = recipe_of(settings, data)
+    trainings = {name: training_of(network, data, recipe) for name, network in NETWORKS.items()}
+    runs = {name: training_run(each, known, num_threads=settings.num_threads) for name, each in trainings.items()}
+    paces = [pace_run(each, num_threads=settings.num_threads) for each in trainings.values()]
+    folders = {name: run.slug for name, run in runs.items()}
+    pictures = _picture_run(data, settings, folders, [run.key for run in runs.values()])
+    return [*paces, *runs.values(), pictures]
+
+
+def _named_files(models: Path) -> dict[str, Path]:
+    """The files of S, M and L: those whose names begin with the networks' names."""
+    files = model_files(models)
+    found = {name: [file for file in files if file.stem.startswith(name)] for name in NETWORKS}
+    if missing := [name for name, own in found.items() if not own]:
+        raise RunError(
+            f"no model file in {models} has a name that begins with {missing[0]}; this study shows all three"
+        )
+    return {name: own[0] for name, own in found.items()}
+
+
+def _picture_run(data: str, settings: Settings, models: Mapping[str, str | Path], key: Json) -> Run:
+    """A run that segments pictures; `models` are files, or names of runs' folders beside its own."""
+
+    def work(place: Place) -> dict[str, Json]:
+        files = {
+            name: model if isinstance(model, Path) else place.folder.parent / model / "model.safetensors"
+            for name, model in models.items()
+        }
+        segmenters = {name: Segmenter(file, num_threads=settings.num_threads) for name, file in files.items()}
+        split = open_dataset(data).split("val")
+        return _segment(segmenters, split, settings.pictures, place)
+
+    return Run({"shown": list(settings.pictures), "data": data, "models": key}, work, portable=True, seconds=60.0)
+
+
+def _segment(segmenters: Mapping[str, Segmenter], split: Split, names: Sequence[str], place: Place) -> dict[str, Json]:
+    indices = [_index(split, name) for name in names] or _choose(segmenters, split, place)
+    place.folder.mkdir(parents=True, exist_ok=True)
+    pictures = []
+    for number, index in enumerate(indices):
+        sample = split[index]
+        labels = {name: segmenter(sample.image) for name, segmenter in segmenters.items()}
+        smallest = labels[SMALLEST]
+        regions = {
+            name: corrected_regions(smallest, labels[name], sample.labels) for name in labels if name != SMALLEST
+        }
+        panels = {"picture": sample.image, "truth": colourise(sample.labels, split.label_space)}
+        panels |= {name: colourise(own, split.label_space) for name, own in labels.items()}
+        for name, panel in panels.items():
+            write_png(place.folder / f"{number}_{name}.png", panel)
+        accuracies = {name: accuracy(own, sample.labels) for name, own in labels.items()}
+        pictures.append({"name": sample.name, "accuracy": accuracies, "regions": regions})
+    return {"pictures": pictures, "chosen": not names}
+
+
+def _index(split: Split, name: str) -> int:
+    if name not in split.names:
+        raise RunError(f"{unknown_name('picture', name, split.names)}, in split {split.name!r}")
+    return list(split.names).index(name)
+
+
+def _choose(segmenters: Mapping[str, Segmenter], split: Split, place: Place) -> list[int]:
+    """Those on which the largest network corrects the largest region of the smallest network's."""
+    some = select(split, NUM_LOOKED_AT)
+    gains = []
+    for number in range(len(some)):
+        place.progress("choosing pictures", number / len(some))
+        image, truth = some.image(number), some.labels(number)
+        gains.append(largest_gain(segmenters[SMALLEST](image), segmenters[LARGEST](image), truth))
+    best = sorted(range(len(some)), key=lambda number: -gains[number])[:NUM_SHOWN]
+    return [_index(split, some.names[number]) for number in sorted(best)]
+
+
+def report(outcomes: Sequence[Outcome]) -> Report:
+    """A row for every picture."""
+    (shown,), trained = of_kind(outcomes, "shown"), of_kind(outcomes, "trained")
+    pictures = shown.result["pictures"]
+    rows: list[Row] = [
+        {
+            "picture": picture["name"],
+            **{f"{name}_accuracy": picture["accuracy"][name] for name in NETWORKS},
+            **{f"{name}_boxes": len(boxes) for name, boxes in picture["regions"].items()},
+        }
+        for picture in pictures
+    ]
+    differences = []
+    if shown.result["chosen"]:
+        differences.append(
+            f"The pictures are those of up to {NUM_LOOKED_AT} of val, spread evenly, on which L corrects the largest "
+            "region of S: a choice in favour of L. The paper does not say how it chose its own."
+        )
+    if trained:
+        run = trained[0].key["trained"]
+        differences.append(describe_training(run["data"], Recipe.from_values(run["recipe"])))
+    size = (13.0, 1.2 + 1.9 * len(pictures))
+    draw = partial(_draw, pictures, shown.folder)
+    return Report(tuple(rows), tuple(map(_finding, rows)), draw, size, tuple(differences))
+
+
+def _finding(row: Row) -> str:
+    each = ", ".join(f"{NETWORKS[name].name} {row[f'{name}_accuracy']:.1f} %" for name in NETWORKS)
+    return f"{row['picture']}: pixels right {each}."
+
+
+def _draw(pictures: Sequence[Mapping[str, Json]], folder: Path, figure: Any) -> None:
+    titles = {"picture": "picture", "truth": "ground truth", **{name: n.name for name, n in NETWORKS.items()}}
+    grid = figure.subplots(len(pictures), len(titles), squeeze=False)
+    for number, (picture, row) in enumerate(zip(pictures, grid, strict=True)):
+        for (name, title), axes in zip(titles.items(), row, strict=True):
+            axes.imshow(read_image(folder / f"{number}_{name}.png"))
+            axes.set_axis_off()
+            if number == 0:
+                axes.set_title(title, fontsize="small")
+            for top, left, height, width in picture["regions"].get(name, []):
+                _box(axes, top, left, height, width)
+
+
+def _box(axes: Any, top: int, left: int, height: int, width: int) -> None:
+    x, y = [left, left + width, left + width, left, left], [top, top, top + height, top + height, top]
+    axes.plot(x, y, "-", color="red", linewidth=1.2)
+
+
+STUDY = Study(
+    name="qualitative",
+    title="What S, M and L see",
+    reference="The paper's Figure 8: three pictures of Cityscapes on which the larger networks see poles, cars and walls "
+    "that the smaller ones miss.",
+    differences=("Boxes are drawn by rule: around the largest regions where S is wrong and the larger network right.",),
+    plan=plan,
+    report=report,
+    options=frozenset({"data", "epochs", "num_threads", "models", "pictures"}),
+)

@@ -1,0 +1,40 @@
+"""A study that trains every network once, and the two best with more seeds, so that the spread is known."""
+
+from collections.abc import Sequence
+
+from lpsnet.studies.agreement import best_two
+from lpsnet.studies.network import StudyNetwork
+from lpsnet.studies.network_training import pace_run, training_of, training_run
+from lpsnet.studies.schedule import data_of, recipe_of
+from lpsnet.studies.study import Known, Run, Settings
+
+NUM_SEEDS = 3  # of the two best
+
+
+def training_plan(networks: Sequence[StudyNetwork], settings: Settings, known: Known) -> list[Run]:
+    """First how fast every network trains, then every network once, then more seeds for the two best.
+
+    While it is not known which two these are, two that take longest stand for them: see `Study.plan`.
+    """
+    data = data_of(settings)
+    recipe = recipe_of(settings, data)
+    once = {network.name: training_of(network, data, recipe) for network in networks}
+    paces = [pace_run(training, num_threads=settings.num_threads) for training in once.values()]
+    first = {name: training_run(training, known, num_threads=settings.num_threads) for name, training in once.items()}
+    chosen = _to_repeat(first, known)
+    more = [
+        training_run(
+            training_of(network, data, recipe, seed=seed), known, num_threads=settings.num_threads
+        )
+        for network in networks
+        if network.name in chosen
+        for seed in range(1, settings.num_seeds or NUM_SEEDS)
+    ]  # fmt: skip
+    return [*paces, *first.values(), *more]
+
+
+def _to_repeat(first: dict[str, Run], known: Known) -> list[str]:
+    results = {name: known(run) for name, run in first.items()}
+    if any(result is None for result in results.values()):
+        return sorted(first, key=lambda name: -(first[name].seconds or 0.0))[:2]
+    return best_two({name: result["miou"] for name, result in results.items() if result and "miou" in result})
