@@ -95,11 +95,10 @@ def _findings(rows: Sequence[Row]) -> tuple[str, ...]:
 def _draw(rows: Sequence[Row], figure: Any) -> None:
     """Figure 7 twice: as published, and here; each with its own scale of milliseconds."""
     left, right = figure.subplots(1, 2)
-    shown = rows[: len(rows)]
-    _curve(left, [(row["paper_ms"], row["paper_miou"], row) for row in shown], "paper: GTX 1070 Ti, TensorRT")
-    here = [(r["median_ms"], r["miou"], r) for r in shown if None not in (r["median_ms"], r["miou"])]
+    _curve(left, [(row["paper_ms"], row["paper_miou"], row) for row in rows], "paper: GTX 1070 Ti, TensorRT")
+    here = [(r["median_ms"], r["miou"], r) for r in rows if None not in (r["median_ms"], r["miou"])]
     _curve(right, here, "here")
-    right.legend(*_key(right), frameon=False, fontsize="small", loc="lower right")
+    figure.legend(*_key(right), loc="outside lower center", ncols=3, frameon=False, fontsize="small")
     figure.suptitle("Figure 7: the steps of the expansion", fontsize="medium")
 
 

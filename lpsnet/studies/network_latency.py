@@ -16,6 +16,7 @@ from lpsnet.deployment.timing import PROTOCOLS
 from lpsnet.studies.network import StudyNetwork
 from lpsnet.studies.study import Json, Outcome, Place, Run, Scale, Settings
 
+SECONDS = 30.0  # that a network takes, about, by either protocol
 TIMING: Mapping[Scale, str] = {"small": "adaptive", "paper": "paper"}  # names in `PROTOCOLS`
 
 
@@ -87,8 +88,7 @@ def latency_run(
             )
         return measured(found)
 
-    seconds = len(networks) * len(settings.runtimes) * PROTOCOLS[protocol].duration_s
-    return Run(key, work, seconds=4 * seconds if protocol == "adaptive" else 1.2 * seconds)
+    return Run(key, work, seconds=SECONDS * len(networks) * len(settings.runtimes))
 
 
 def measured(found: Benchmark) -> dict[str, Json]:

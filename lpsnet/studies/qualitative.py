@@ -90,7 +90,8 @@ def _segment(segmenters: Mapping[str, Segmenter], split: Split, names: Sequence[
         for name, panel in panels.items():
             write_png(place.folder / f"{number}_{name}.png", panel)
         accuracies = {name: accuracy(own, sample.labels) for name, own in labels.items()}
-        pictures.append({"name": sample.name, "accuracy": accuracies, "regions": regions})
+        aspect = sample.image.shape[0] / sample.image.shape[1]
+        pictures.append({"name": sample.name, "aspect": aspect, "accuracy": accuracies, "regions": regions})
     return {"pictures": pictures, "chosen": not names}
 
 
@@ -133,7 +134,8 @@ def report(outcomes: Sequence[Outcome]) -> Report:
     if trained:
         run = trained[0].key["trained"]
         differences.append(describe_training(run["data"], Recipe.from_values(run["recipe"])))
-    size = (13.0, 1.2 + 1.9 * len(pictures))
+    height = 13.0 / (2 + len(NETWORKS)) * pictures[0]["aspect"] if pictures else 0.0
+    size = (13.0, 0.6 + len(pictures) * height)
     draw = partial(_draw, pictures, shown.folder)
     return Report(tuple(rows), tuple(map(_finding, rows)), draw, size, tuple(differences))
 
@@ -150,6 +152,7 @@ def _draw(pictures: Sequence[Mapping[str, Json]], folder: Path, figure: Any) -> 
         for (name, title), axes in zip(titles.items(), row, strict=True):
             axes.imshow(read_image(folder / f"{number}_{name}.png"))
             axes.set_axis_off()
+            axes.autoscale(enable=False)  # boxes at the border do not make room for themselves
             if number == 0:
                 axes.set_title(title, fontsize="small")
             for top, left, height, width in picture["regions"].get(name, []):
@@ -158,14 +161,15 @@ def _draw(pictures: Sequence[Mapping[str, Json]], folder: Path, figure: Any) -> 
 
 def _box(axes: Any, top: int, left: int, height: int, width: int) -> None:
     x, y = [left, left + width, left + width, left, left], [top, top, top + height, top + height, top]
-    axes.plot(x, y, "-", color="red", linewidth=1.2)
+    for colour, linewidth in (("white", 2.4), ("red", 1.2)):  # to be seen on red labels too
+        axes.plot(x, y, "-", color=colour, linewidth=linewidth)
 
 
 STUDY = Study(
     name="qualitative",
     title="What S, M and L see",
-    reference="The paper's Figure 8: three pictures of Cityscapes on which the larger networks see poles, cars and walls "
-    "that the smaller ones miss.",
+    reference="The paper's Figure 8: three pictures of Cityscapes on which the larger networks see poles, cars and "
+    "walls that the smaller ones miss.",
     differences=("Boxes are drawn by rule: around the largest regions where S is wrong and the larger network right.",),
     plan=plan,
     report=report,
