@@ -146,7 +146,7 @@ def test_conv_types_reports_efficiency_and_time() -> None:
 
 
 def test_a_run_is_named_by_all_it_depends_on() -> None:
-    plan = widths.plan(Settings(runtimes=("onnxruntime", "ncnn"), num_threads=2))
+    plan = widths.plan(Settings(runtimes=("onnxruntime", "ncnn"), num_threads=2), lambda run: None)
     assert [(run.key["runtime"], run.key["measured"]) for run in plan] == [
         ("onnxruntime", "widths a"),
         ("onnxruntime", "widths b"),
@@ -154,7 +154,7 @@ def test_a_run_is_named_by_all_it_depends_on() -> None:
         ("ncnn", "widths b"),
     ]
     others = [Settings(scale="paper"), Settings(precision="bf16"), Settings(num_threads=2)]
-    keys = [str(conv_types.plan(settings)[0].key) for settings in (Settings(), *others)]
+    keys = [str(conv_types.plan(settings, lambda run: None)[0].key) for settings in (Settings(), *others)]
     assert len(set(keys)) == 4
 
 

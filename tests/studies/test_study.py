@@ -3,6 +3,7 @@
 import csv
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,17 @@ from lpsnet.errors import MissingDependencyError, RunError
 from lpsnet.studies import running as module
 from lpsnet.studies.page import markdown_table
 from lpsnet.studies.running import STUDIES, find_study, run_study
-from lpsnet.studies.study import Outcome, Report, Run, Settings, Study
+from lpsnet.studies.study import Known, Outcome, Place, Report, Run, Settings, Study
+from lpsnet.studies.time_left import TimeLeft, in_words
 
 
 class Sums:
     """A study of 1 + 1 and 2 + 2, whose runs are counted."""
 
-    def __init__(self, *, fails_at: int | None = None) -> None:
+    def __init__(self, *, fails_at: int | None = None, portable: Sequence[int] = ()) -> None:
         self.made: list[int] = []
         self.fails_at = fails_at
+        self.portable = portable
         self.study = Study(
             name="sums",
             title="Sums",
@@ -34,18 +37,18 @@ class Sums:
             report=self.report,
         )
 
-    def plan(self, settings: Settings) -> Sequence[Run]:
+    def plan(self, settings: Settings, known: Known) -> Sequence[Run]:
         def work(number: int) -> Any:
-            def do(progress: Any) -> dict[str, Any]:
+            def do(place: Place) -> dict[str, Any]:
                 if number == self.fails_at:
                     raise RunError("no")
                 self.made.append(number)
-                progress("adding", 1.0)
+                place.progress("adding", 1.0)
                 return {"sum": number + number}
 
             return do
 
-        return [Run({"number": n, "scale": settings.scale}, work(n)) for n in (1, 2)]
+        return [Run({"number": n, "scale": settings.scale}, work(n), portable=n in self.portable) for n in (1, 2)]
 
     def report(self, outcomes: Sequence[Outcome]) -> Report:
         rows = tuple(
@@ -96,6 +99,99 @@ def test_other_settings_and_other_machines_are_other_runs(tmp_path: Path, monkey
     assert "Here: another;" in (tmp_path / "sums.md").read_text()
 
 
+def test_a_result_that_holds_anywhere_is_taken_from_another_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_study(Sums().study, Settings(), tmp_path)
+    monkeypatch.setattr(type(module.describe_machine()), "identity", property(lambda self: "another"))
+    sums = Sums(portable=(1,))
+    assert run_study(sums.study, Settings(), tmp_path).num_kept == 1
+    assert sums.made == [2]
+    assert "another; " in (tmp_path / "sums.md").read_text()
+
+
+def test_a_plan_is_made_anew_after_every_run(tmp_path: Path) -> None:
+    """The third run is the double of the second's result; until that is known, one that is not made stands for it."""
+    made: list[int] = []
+
+    def run(number: int) -> Run:
+        def work(place: Place) -> dict[str, int]:
+            made.append(number)
+            return {"sum": 2 * number}
+
+        return Run({"number": number}, work)
+
+    def plan(settings: Settings, known: Known) -> list[Run]:
+        second = known(run(2))
+        return [run(1), run(2), run(99) if second is None else run(second["sum"])]
+
+    sums = Sums()
+    study = replace(sums.study, plan=plan)
+    result = run_study(study, Settings(), tmp_path)
+    assert made == [1, 2, 4]
+    assert [row["number"] for row in result.report.rows] == [1, 2, 4]
+
+
+def test_a_run_has_a_folder_named_after_all_its_settings(tmp_path: Path) -> None:
+    def work(place: Place) -> dict[str, str]:
+        place.folder.mkdir(parents=True)
+        (place.folder / "left").write_text("x")
+        return {"sum": 0}
+
+    keys = [{"number": 1, "more": {"a": [1, 2]}}, {"number": 1, "more": {"a": [1, 3]}}]
+    runs = [Run(key, work) for key in keys]
+    assert runs[0].slug == Run({"more": {"a": (1, 2)}, "number": 1}, work).slug != runs[1].slug
+    seen: list[Outcome] = []
+
+    def report(outcomes: Sequence[Outcome]) -> Report:
+        seen.extend(outcomes)
+        return Sums().report(outcomes)
+
+    run_study(replace(Sums().study, plan=lambda settings, known: runs, report=report), Settings(), tmp_path)
+    assert [outcome.folder for outcome in seen] == [tmp_path / "runs" / run.slug for run in runs]
+    assert all((outcome.folder / "left").exists() for outcome in seen)
+
+
+def test_what_a_study_does_not_use_is_refused(tmp_path: Path) -> None:
+    for settings, option in ((Settings(epochs=2), "--epochs"), (Settings(data=("scenes",)), "--data")):
+        with pytest.raises(RunError, match=f"study sums does not use {option}; leave it out"):
+            run_study(Sums().study, settings, tmp_path)
+
+
+def test_time_left_is_set_right_by_what_runs_took() -> None:
+    """Three runs of 100 s each; the first, which was half done, takes 100 s for its second half: twice the time."""
+    now = 0.0
+    left = TimeLeft(clock=lambda: now)
+    runs = [Run({"n": n}, work=lambda place: {}, seconds=100.0) for n in range(3)]
+    assert left.seconds(runs) == 300
+    left.begin(runs[0])
+    left.tell(0.5)
+    assert left.seconds(runs) == 250
+    now = 100.0
+    left.tell(1.0)
+    left.end()
+    assert left.seconds(runs[1:]) == 400
+    assert left.seconds([*runs, Run({}, work=lambda place: {})]) is None
+
+
+def test_time_in_words() -> None:
+    assert [in_words(s) for s in (20, 100, 7260)] == ["less than a minute", "2 min", "2 h 1 min"]
+
+
+def test_how_much_is_left_is_said_before_every_run(tmp_path: Path) -> None:
+    def work(place: Place) -> dict[str, int]:
+        place.progress("adding", 0.5)
+        return {"sum": 0}
+
+    runs = [Run({"number": n}, work, seconds=3600.0) for n in (1, 2)]
+    said: list[str] = []
+    told: list[str] = []
+    study = replace(Sums().study, plan=lambda settings, known: runs)
+    run_study(study, Settings(), tmp_path, progress=lambda what, part: told.append(what), say=said.append)
+    assert said == ["sums: 2 runs to make, about 2 h 0 min"]  # the first took no time, so the second is expected to
+    assert told[0] == "adding; 1 h 30 min left in all"
+
+
 def test_a_line_that_was_cut_off_is_made_again(tmp_path: Path) -> None:
     run_study(Sums().study, Settings(), tmp_path)
     kept = tmp_path / "results.jsonl"
@@ -115,6 +211,9 @@ def test_damaged_results_are_refused(tmp_path: Path) -> None:
 def test_settings_are_checked() -> None:
     with pytest.raises(RunError, match="unknown scale 'papr'; did you mean 'paper'"):
         Settings(scale="papr")  # type: ignore[arg-type]
+    for wrong in ({"num_seeds": 0}, {"epochs": 0.0}):
+        with pytest.raises(RunError, match=r"at least 1 seed|a number above 0"):
+            Settings(**wrong)  # type: ignore[arg-type]
     for runtimes in ((), ("ncnn", "ncnn")):
         with pytest.raises(RunError, match="one engine or several different ones"):
             Settings(runtimes=runtimes)
