@@ -76,7 +76,7 @@ def report(outcomes: Sequence[Outcome]) -> Report:
     here = [_here(time, timed.result, timed.key) for time in times_of(timed)]
     rows = [*map(_published, TABLE_8), *here]
     findings = [
-        f"{row['method']} on {row['device']}, {row['engine']}, {row['threads']} threads, power mode "
+        f"{row['method']} on {row['device']}, {row['engine']}, threads: {row['threads']}, power mode: "
         f"{row['power_mode']}: {row['median_ms']:.1f} ms, {row['fps']:.1f} pictures a second at {row['resolution']}."
         for row in here
     ]
@@ -124,7 +124,7 @@ def _draw(rows: Sequence[Row], figure: Any) -> None:
     colours = [COLOURS[0] if row["source"] == "measured here" else GREY for row in shown]
     bars = axes.barh(range(len(shown)), [row["fps"] for row in shown], color=colours, height=0.7)
     axes.bar_label(bars, fmt="%.1f", padding=3, fontsize="x-small")
-    names = [f"{row['method']}, {row['resolution']}, {row['device']}" for row in shown]
+    names = [", ".join(filter(None, (r["method"], r["resolution"], r["device"], r["engine"]))) for r in shown]
     axes.set_yticks(range(len(shown)), names, fontsize="x-small")
     axes.margins(x=0.1)
     axes.set_xlabel("pictures a second (grey: paper, blue: here)")
@@ -137,7 +137,7 @@ STUDY = Study(
     reference="The paper's Table 8: 10.0 pictures a second on a Jetson Nano and 25.6 on a Jetson TX2, at 1024x2048 in "
     "FP32, with TensorRT.",
     differences=(
-        "The device and the engine are those named; Table 8 names none, Section 4.2 says TensorRT.",
+        "The device and the engine are those named; the paper's networks ran with TensorRT (Section 4.2).",
         "The network has random weights unless a file was given; how fast it is does not depend on them.",
         "The network alone, one picture at a time, the median of calls; the paper's is the mean of 20 s.",
     ),

@@ -10,9 +10,8 @@ from typing import Any
 
 from lpsnet.architecture import get_architecture
 from lpsnet.data.datasets import open_dataset
-from lpsnet.expansion.figure import COLOURS
 from lpsnet.studies.agreement import Spread, rank_correlation
-from lpsnet.studies.drawing import tidy
+from lpsnet.studies.drawing import COLOURS, tidy
 from lpsnet.studies.network import StudyNetwork
 from lpsnet.studies.network_latency import by_name, describe_latency, latency_run, times_of
 from lpsnet.studies.network_training import pace_run, scores_of, training_of, training_run
@@ -21,6 +20,7 @@ from lpsnet.studies.schedule import data_of, describe_training, latency_size, re
 from lpsnet.studies.study import Known, Outcome, Report, Row, Run, Scale, Settings, Study, of_kind
 from lpsnet.training.recipe import Recipe
 
+DIMENSIONS = dict(zip(("depth", "width", "resolution"), COLOURS, strict=False))  # the colour of a segment
 NUM_STEPS: dict[Scale, int] = {"small": 11, "paper": 15}  # steps 0 to 10, and all
 
 
@@ -105,7 +105,7 @@ def _draw(rows: Sequence[Row], figure: Any) -> None:
 def _curve(axes: Any, points: Sequence[tuple[float, float, Row]], title: str) -> None:
     tidy(axes)
     for before, after in pairwise(points):
-        colour = COLOURS.get(after[2]["dimension"], "0.5")
+        colour = DIMENSIONS[after[2]["dimension"]]
         axes.plot([before[0], after[0]], [before[1], after[1]], "-", color=colour, linewidth=2)
     axes.plot([x for x, _, _ in points], [y for _, y, _ in points], "o", color="0.2", markersize=4)
     for latency, miou, row in points:
@@ -119,9 +119,8 @@ def _curve(axes: Any, points: Sequence[tuple[float, float, Row]], title: str) ->
 
 
 def _key(axes: Any) -> tuple[list[Any], list[str]]:
-    names = [name for name in COLOURS if name != "block"]
-    lines = [axes.plot([], [], "-", color=COLOURS[name], linewidth=2)[0] for name in names]
-    return lines, [str(name) for name in names]
+    lines = [axes.plot([], [], "-", color=colour, linewidth=2)[0] for colour in DIMENSIONS.values()]
+    return lines, list(DIMENSIONS)
 
 
 STUDY = Study(

@@ -31,6 +31,10 @@ STUDIES: dict[str, str] = {
     "comparison": "lpsnet.studies.comparison:STUDY",
     "generalisation": "lpsnet.studies.generalisation:STUDY",
     "embedded": "lpsnet.studies.embedded:STUDY",
+    "end-to-end": "lpsnet.studies.end_to_end_study:STUDY",
+    "label-map": "lpsnet.studies.label_map_study:STUDY",
+    "training-speed": "lpsnet.studies.training_speed_study:STUDY",
+    "inheritance": "lpsnet.studies.inheritance_study:STUDY",
 }
 
 

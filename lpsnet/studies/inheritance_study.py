@@ -1,0 +1,120 @@
+"""What inheritance costs and saves, as a study; not in the paper, which trains every candidate from scratch."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from lpsnet.expansion.operations import Operation, SearchNetwork
+from lpsnet.studies.drawing import COLOURS, GREY, tidy
+from lpsnet.studies.schedule import data_of, describe_training, recipe_of
+from lpsnet.studies.study import Json, Known, Outcome, Place, Report, Row, Run, Settings, Study
+from lpsnet.training.recipe import Recipe
+from lpsnet.training.run import Status
+
+PARENT = "step_3"  # of Table 4: one path, the first with widths that learn something
+CHANGES = (("depth=0,0,1,1,1", 1), ("width=0,0,16,32,32", 1), ("resolution=1/8,0,0", 1))  # rows of Table 1
+SHARES = (0.125, 0.25, 0.5, 1.0)  # of the parent's iterations, a run each
+
+
+def plan(settings: Settings, known: Known) -> list[Run]:
+    """One run, which keeps its own trainings in its folder and goes on with them."""
+    data = data_of(settings)
+    recipe = recipe_of(settings, data)
+    seeds = list(range(settings.num_seeds or 1))
+    key = {
+        "inherited": PARENT,
+        "changes": [list(change) for change in CHANGES],
+        "shares": list(SHARES),
+        "data": data,
+        "recipe": recipe.model_dump(mode="json"),
+        "seeds": seeds,
+    }
+    return [Run(key, partial(_compare, data, recipe, seeds), portable=True)]
+
+
+def _compare(data: str, recipe: Recipe, seeds: Sequence[int], place: Place) -> dict[str, Json]:
+    from lpsnet.data.datasets import open_dataset
+    from lpsnet.studies.inheritance import compare_inheritance
+
+    full = recipe.num_iterations(len(open_dataset(data).split("train")))
+    lengths = sorted({max(1, round(share * full)) for share in SHARES})
+
+    def tell(name: str, status: Status) -> None:
+        place.progress(f"training {name}", status.iteration / status.num_iterations)
+
+    found = compare_inheritance(
+        SearchNetwork.start(PARENT),
+        [(Operation.parse(text), k) for text, k in CHANGES],
+        data=data,
+        recipe=recipe,
+        parent_iterations=full,
+        scratch_iterations=lengths,
+        inherited_iterations=lengths,
+        out=place.folder,
+        seeds=seeds,
+        on_status=tell,
+    )
+    return {
+        "children": [
+            {
+                "operation": each.operation,
+                "parent_miou": each.parent_miou,
+                "at_start": each.at_start,
+                "scratch": each.curve("scratch"),
+                "inherited": each.curve("inherited"),
+                "share": each.share,
+            }
+            for each in found
+        ]
+    }
+
+
+def report(outcomes: Sequence[Outcome]) -> Report:
+    """A row for every child and number of iterations."""
+    (outcome,) = outcomes
+    children = outcome.result["children"]
+    rows: list[Row] = [
+        {
+            "operation": child["operation"],
+            "iterations": iterations,
+            "parent_miou": child["parent_miou"],
+            "at_start_miou": child["at_start"],
+            "scratch_miou": scratch,
+            "inherited_miou": dict(map(tuple, child["inherited"])).get(iterations),
+        }
+        for child in children
+        for iterations, scratch in child["scratch"]
+    ]
+    recipe = Recipe.from_values(outcome.key["recipe"])
+    differences = (describe_training(outcome.key["data"], recipe),)
+    return Report(tuple(rows), tuple(map(_finding, children)), partial(_draw, children), (10.5, 3.8), differences)
+
+
+def _finding(child: Json) -> str:
+    if child["share"] is None:
+        return f"{child['operation']}: no inherited training came to where the curve from scratch becomes flat."
+    return f"{child['operation']}: inherited, {child['share']:.2f} of the iterations do what all do from scratch."
+
+
+def _draw(children: Sequence[Json], figure: Any) -> None:
+    axes = figure.subplots(1, len(children), sharey=True, squeeze=False)[0]
+    for panel, child in zip(axes, children, strict=True):
+        tidy(panel)
+        panel.plot(*zip(*child["scratch"], strict=True), "o-", color=GREY, label="from scratch")
+        panel.plot(*zip(*child["inherited"], strict=True), "o-", color=COLOURS[0], label="inherited")
+        panel.axhline(child["parent_miou"], color="0.3", linestyle=":", label="parent")
+        panel.set_title(child["operation"], fontsize="small")
+        panel.set_xlabel("iterations")
+    axes[0].set_ylabel("mIoU (%)")
+    axes[0].legend(frameon=False, fontsize="small")
+
+
+STUDY = Study(
+    name="inheritance",
+    title="Children with their parent's weights and without",
+    reference="Not in the paper: Algorithm 1 trains every candidate from its beginning.",
+    differences=(),
+    plan=plan,
+    report=report,
+    options=frozenset({"data", "num_seeds", "epochs"}),
+)

@@ -1,0 +1,313 @@
+"""Studies of networks on a few generated scenes: all their parts, and what a stopped study makes again."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("onnx")
+pytest.importorskip("onnxslim")
+pytest.importorskip("matplotlib")
+
+import study_program
+
+from lpsnet.architecture import Architecture
+from lpsnet.data.images import read_image
+from lpsnet.deployment import benchmark as benchmark_module
+from lpsnet.deployment.timing import TimingProtocol
+from lpsnet.errors import RunError
+from lpsnet.studies import (
+    block_macs,
+    comparison,
+    conv_blocks,
+    embedded,
+    expansion_steps,
+    generalisation,
+    interactions,
+    qualitative,
+)
+from lpsnet.studies import network_training as training_module
+from lpsnet.studies.network import StudyNetwork
+from lpsnet.studies.running import run_study
+from lpsnet.studies.schedule import recipe_of
+from lpsnet.studies.study import Settings
+from lpsnet.studies.user_models import input_size
+
+SCENES = "scenes:size=48x64,num_train=4,num_val=2"
+SHORT = TimingProtocol(warm_up_s=0, duration_s=0.005, turn_s=0.001)
+SETTINGS = Settings(data=(SCENES,), epochs=1.0, num_threads=1)
+
+
+@pytest.fixture(autouse=True)
+def short_measurements(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(benchmark_module, "PROTOCOLS", {"quick": SHORT, "adaptive": SHORT, "paper": SHORT})
+
+
+def tiny(width: int) -> Architecture:
+    return Architecture((1, 1, 1, 1, 1), (width, width, 2 * width, 2 * width, 2 * width), ("1", "1/2"))
+
+
+def test_interactions_from_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = {
+        name: StudyNetwork(interactions.TABLE_3[name].title, tiny(2), interaction=name)
+        for name in ("none", "direct_a", "bilateral_b")
+    }
+    monkeypatch.setattr(interactions, "NETWORKS", chosen)
+    said: list[str] = []
+    result = run_study(interactions.STUDY, SETTINGS, tmp_path, say=said.append)
+    rows = {row["interaction"]: row for row in result.report.rows}
+    assert list(rows) == ["Baseline", "Direct-A", "Bilateral-B"]
+    num_seeds = sorted(len(row["miou_by_seed"].split()) for row in rows.values())
+    assert num_seeds == [1, 3, 3]  # the two best are trained with three seeds
+    assert rows["Baseline"]["gain"] == rows["Baseline"]["extra_percent"] == 0
+    assert all(0 <= row["miou"] <= 100 and row["median_ms"] > 0 for row in rows.values())
+    assert rows["Bilateral-B"]["paper_gain"] == pytest.approx(3.0)
+    page = result.files[0].read_text()
+    assert "These are generated scenes" in page
+    assert "The paper (Section 4.2): 90,000 iterations, batch 16, crops of 768x768" in page
+    assert run_study(interactions.STUDY, SETTINGS, tmp_path).num_kept == 3 + 1 + 3 + 4  # paces, latencies, trainings
+
+
+def test_conv_blocks_from_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = {block: conv_blocks.BLOCKS[block] for block in ("conv3x3", "sepconv3x3", "ghost")}
+    monkeypatch.setattr(conv_blocks, "BLOCKS", rows)
+    monkeypatch.setattr(block_macs, "BLOCKS", rows)
+    monkeypatch.setattr(conv_blocks, "table_2_architecture", tiny)
+    monkeypatch.setattr(conv_blocks, "REFERENCE", ("conv3x3", 3))
+    monkeypatch.setattr(conv_blocks, "widths_of_same_latency", _choose_by_measuring_once)
+    result = run_study(conv_blocks.STUDY, Settings(data=(SCENES,), epochs=1.0, num_threads=1, num_seeds=1), tmp_path)
+    found = {row["block"]: row for row in result.report.rows}
+    assert [row["c"] for row in found.values()] == [3, 4, 4]
+    assert [row["c_of_paper_gmacs"] for row in found.values()] == [14, 9, 7]
+    assert found["3x3 Conv"]["gmacs_at_that_c"] == pytest.approx(18.42, abs=0.01)
+    assert "all within 10 %" in result.report.findings[0]
+    assert all(len(row["miou_by_seed"].split()) == 1 for row in found.values())
+    assert not list(tmp_path.glob("runs/*/*.onnx"))  # the model files that were timed are gone
+
+
+def _choose_by_measuring_once(starts: Any, reference: Any, *, measure_pass: Any, progress: Any) -> Any:
+    from lpsnet.studies.same_latency import Choice
+
+    points = [reference, *((block, 4) for block in starts if block != reference[0])]
+    times = measure_pass(points)
+    return {p[0]: Choice(p[1], t / times[0], t / times[0], t / times[0]) for p, t in zip(points, times, strict=True)}
+
+
+def test_expansion_and_qualitative_share_their_trainings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = [StudyNetwork(f"step {step}", tiny(2 + step)) for step in range(3)]
+    monkeypatch.setattr(expansion_steps, "networks", lambda count: steps[:count])
+    monkeypatch.setattr(expansion_steps, "NUM_STEPS", {"small": 3})
+    result = run_study(expansion_steps.STUDY, SETTINGS, tmp_path)
+    assert [row["paper_miou"] for row in result.report.rows] == [24.1, 41.4, 53.4]
+    assert any("Rank correlation of mIoU with Table 4, 3 steps" in finding for finding in result.report.findings)
+    three = dict(zip(qualitative.NETWORKS, steps, strict=True))
+    monkeypatch.setattr(qualitative, "NETWORKS", three)
+    shown = run_study(qualitative.STUDY, Settings(data=(SCENES,), epochs=1.0, num_threads=1), tmp_path)
+    assert shown.num_kept == 3 + 3  # paces and trainings
+    assert [row["picture"] for row in shown.report.rows] == ["scene_00000", "scene_00001"]
+    chosen = Settings(data=(SCENES,), epochs=1.0, num_threads=1, pictures=("scene_00001",))
+    assert [row["picture"] for row in run_study(qualitative.STUDY, chosen, tmp_path).report.rows] == ["scene_00001"]
+    with pytest.raises(RunError, match="unknown picture 'scene_1'"):
+        run_study(
+            qualitative.STUDY, Settings(data=(SCENES,), epochs=1.0, num_threads=1, pictures=("scene_1",)), tmp_path
+        )
+
+
+def test_a_stopped_training_goes_on(tmp_path: Path) -> None:
+    """Stopped in the third of four trainings: the finished ones are not touched, and the third does no step twice."""
+
+    class Stop(BaseException):
+        pass
+
+    def stop_late(what: str, part: float) -> None:
+        if "seed 1" in what and part > 0.5:
+            raise Stop
+
+    settings = study_program.SETTINGS
+    with pytest.raises(Stop):
+        run_study(study_program.STUDY, settings, tmp_path / "stopped", progress=stop_late)
+    finished = _finished(tmp_path / "stopped")
+    assert len(finished) == 2
+    result = run_study(study_program.STUDY, settings, tmp_path / "stopped")
+    assert {path: stamp for path, stamp in _finished(tmp_path / "stopped").items() if path in finished} == finished
+    straight = run_study(study_program.STUDY, settings, tmp_path / "straight")
+    assert result.report.rows == straight.report.rows
+    assert all(len(row["miou"]) == 2 for row in result.report.rows)
+    _check_logs(tmp_path / "stopped")
+
+
+@pytest.mark.slow
+def test_a_killed_study_repeats_nothing(tmp_path: Path) -> None:
+    """kill -9 in the middle of the second training, then the same command."""
+    out = tmp_path / "out"
+    command = [sys.executable, study_program.__file__, str(out)]
+    process = subprocess.Popen(command)
+    _wait_for(lambda: len(_finished(out)) == 1 and any(len(log) > 5 for log in _logs(out, finished=False)), process)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    finished, lines = _finished(out), (out / "results.jsonl").read_text()
+    subprocess.run(command, check=True)
+    assert {path: stamp for path, stamp in _finished(out).items() if path in finished} == finished
+    assert (out / "results.jsonl").read_text().startswith(lines[: lines.rfind("\n") + 1])
+    keys = [json.loads(line)["key"] for line in (out / "results.jsonl").read_text().splitlines()]
+    assert len({json.dumps(key) for key in keys}) == len(keys)
+    _check_logs(out)
+
+
+def _finished(out: Path) -> dict[Path, int]:
+    """Models of finished trainings and when they were written."""
+    return {path: path.stat().st_mtime_ns for path in sorted(out.glob("runs/*/model.safetensors"))}
+
+
+def _logs(out: Path, *, finished: bool) -> list[Sequence[str]]:
+    folders = [path.parent for path in out.glob("runs/*/log.csv")]
+    return [
+        (folder / "log.csv").read_text().splitlines()
+        for folder in folders
+        if (folder / "model.safetensors").exists() == finished
+    ]
+
+
+def _check_logs(out: Path) -> None:
+    """Every training's log has every iteration once, in order."""
+    logs = _logs(out, finished=True)
+    assert len(logs) == 4
+    for log in logs:
+        numbers = [int(line.split(",")[0]) for line in log[1:]]
+        assert numbers == list(range(1, len(numbers) + 1)) == list(range(1, 16))  # 40 epochs of 6 pictures by 16
+
+
+def _wait_for(condition: Any, process: "subprocess.Popen[bytes]") -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        assert process.poll() is None, "the study ended before it could be killed"
+        with contextlib.suppress(FileNotFoundError):
+            if condition():
+                return
+        time.sleep(0.002)
+    raise AssertionError("nothing to kill within two minutes")
+
+
+def test_a_training_that_diverges_is_told_and_the_others_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = {
+        name: StudyNetwork(interactions.TABLE_3[name].title, tiny(2), interaction=name) for name in ("none", "direct_a")
+    }
+    monkeypatch.setattr(interactions, "NETWORKS", chosen)
+    really = training_module.train
+
+    def train(run: Any, *words: Any, **options: Any) -> Any:
+        if run.interaction == "direct_a":
+            raise RunError(f"{training_module.DIVERGED} at iteration 3")
+        return really(run, *words, **options)
+
+    monkeypatch.setattr(training_module, "train", train)
+    result = run_study(interactions.STUDY, Settings(data=(SCENES,), epochs=1.0, num_seeds=1, num_threads=1), tmp_path)
+    assert [row["miou"] is None for row in result.report.rows] == [False, True]
+    assert "No score, as the training diverged: Direct-A." in result.report.findings
+
+
+def test_comparison_measures_and_scores_the_users_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lpsnet.data.datasets import open_dataset
+    from lpsnet.export.onnx import export_onnx
+    from lpsnet.model.checkpoint import default_record
+    from lpsnet.model.network import create_model
+
+    monkeypatch.setattr(comparison, "OURS", {"LPS-Net-S": "tiny"})
+    files = tmp_path / "files"
+    net = create_model(tiny(2), num_classes=8).eval()
+    export_onnx(net, files / "own.onnx", record=default_record(net, label_space=open_dataset(SCENES).label_space))
+    (files / "foreign_32x64.onnx").write_bytes((files / "own.onnx").read_bytes())
+    settings = Settings(models=files, size=(48, 64), data=(SCENES,), num_threads=1)
+    result = run_study(comparison.STUDY, settings, tmp_path / "out")
+    here = {row["method"]: row for row in result.report.rows if row["source"] == "measured here"}
+    assert {name: row["resolution"] for name, row in here.items()} == {
+        "own": "48x64",
+        "foreign_32x64": "32x64",
+        "LPS-Net-S, random weights": "48x64",
+    }
+    assert here["LPS-Net-S, random weights"]["miou_val"] is None
+    assert all(0 <= here[name]["miou_val"] <= 100 for name in ("own", "foreign_32x64"))
+    assert here["own"]["fps"] == pytest.approx(1000 / here["own"]["median_ms"])
+    assert sum(row["source"].startswith("paper") for row in result.report.rows) == 23 + 24 + 6 + 10
+    with pytest.raises(RunError, match=r"no model files in .*; put files of these kinds there: \.onnx"):
+        run_study(comparison.STUDY, Settings(models=tmp_path / "out/runs"), tmp_path / "out")
+
+
+def test_a_size_in_a_name_counts() -> None:
+    assert input_size(Path("stdc1_512x1024.onnx"), (1, 1)) == (512, 1024)
+
+
+def test_embedded_leaves_the_file_to_take_along(tmp_path: Path) -> None:
+    settings = Settings(size=(64, 96), num_threads=1)
+    result = run_study(embedded.STUDY, settings, tmp_path)
+    row = result.report.rows[-1]
+    assert (row["source"], row["threads"]) == ("measured here", 1)
+    (file,) = tmp_path.glob("runs/*/onnxruntime/lpsnet_s.onnx")
+    again = run_study(embedded.STUDY, Settings(size=(64, 96), num_threads=1, models=file), tmp_path)
+    assert again.report.rows[-1]["method"] == "lpsnet_s"
+    assert again.num_kept == 0  # a file of one's own is another run
+
+
+def test_embedded_needs_no_torch() -> None:
+    program = (
+        "import sys; sys.modules['torch'] = None; import lpsnet.studies.running as r; r.find_study('embedded'); "
+        "print(r.find_study('embedded').name)"
+    )
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "embedded"
+
+
+def test_generalisation_takes_its_two_data_sets_alone(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="trains on camvid:PATH and bdd100k:PATH; got 'scenes'"):
+        run_study(generalisation.STUDY, Settings(data=("scenes",)), tmp_path)
+
+
+def test_recipes_by_scale(tmp_path: Path) -> None:
+    small = recipe_of(Settings(), "scenes:size=256x512,num_train=1,num_val=1")
+    assert (small.crop_size, small.epochs, small.loss) == ((128, 256), 20, "cross_entropy")
+    assert recipe_of(Settings(epochs=3.0), SCENES).epochs == 3
+    paper = recipe_of(Settings(scale="paper"), "not looked at")
+    assert (paper.iterations, paper.crop_size, paper.learning_rate) == (90_000, (768, 768), 0.01)
+    assert recipe_of(Settings(scale="paper"), "", paper="paper_camvid").learning_rate == 0.03
+    with pytest.raises(RunError, match="at paper scale a study needs the pictures"):
+        run_study(interactions.STUDY, Settings(scale="paper"), tmp_path)
+
+
+def test_pictures_of_the_qualitative_study_are_those_segmented(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From files, with a rule in the place of the networks: S sees class 0 everywhere, M and L what is there."""
+    from lpsnet.data.datasets import open_dataset
+    from lpsnet.deployment.overlay import colourise
+
+    split = open_dataset(SCENES).split("val")
+    truths = {split.image(number).tobytes(): split.labels(number) for number in range(2)}
+
+    class Fake:
+        def __init__(self, file: Path, **options: Any) -> None:
+            self.name = file.stem
+
+        def __call__(self, image: np.ndarray) -> np.ndarray:
+            truth = truths[image.tobytes()]
+            return np.zeros_like(truth) if self.name == "lpsnet_s" else truth
+
+    monkeypatch.setattr(qualitative, "Segmenter", Fake)
+    files = tmp_path / "files"
+    files.mkdir()
+    for name in ("lpsnet_s", "lpsnet_m", "lpsnet_l"):
+        (files / f"{name}.onnx").write_bytes(b"x")
+    result = run_study(qualitative.STUDY, Settings(data=(SCENES,), models=files), tmp_path / "out")
+    assert all(row["lpsnet_m_accuracy"] == 100 and row["lpsnet_l_boxes"] > 0 for row in result.report.rows)
+    (folder,) = (tmp_path / "out/runs").iterdir()
+    assert np.array_equal(read_image(folder / "0_lpsnet_l.png"), colourise(split.labels(0), split.label_space))
+    (files / "lpsnet_l.onnx").unlink()
+    with pytest.raises(RunError, match=r"no model file in .* begins with lpsnet_l"):
+        run_study(qualitative.STUDY, Settings(data=(SCENES,), models=files), tmp_path / "out")
