@@ -47,6 +47,7 @@ def _values(study: Study, settings: Settings, outcomes: Sequence[Outcome], repor
         "reference": study.reference,
         "differences": [*study.differences, *report.differences],
         "settings": json.loads(json.dumps(asdict(settings), default=str)),
+        "command": _command(study, settings),
         "machine": describe_machine().to_dict(),
         "findings": list(report.findings),
         "rows": [dict(row) for row in report.rows],

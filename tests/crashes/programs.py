@@ -28,7 +28,8 @@ from lpsnet.export.export import export
 from lpsnet.model.checkpoint import default_record
 from lpsnet.model.fusion import fuse
 from lpsnet.model.network import Network, create_model
-from lpsnet.studies.study import Report, Run, Settings, Study, run_study
+from lpsnet.studies.running import run_study
+from lpsnet.studies.study import Known, Place, Report, Run, Settings, Study
 from lpsnet.training import loop
 from lpsnet.training.pretraining import PretrainingRun, pretrain
 from lpsnet.training.pretraining_recipe import get_pretraining_recipe
@@ -78,13 +79,13 @@ def _study(out: Path) -> None:
     """A study of the same frame as all, whose runs take some time and whose results are from a table."""
 
     def work(number: int) -> Any:
-        def do(progress: Any) -> dict[str, Any]:
+        def do(place: Place) -> dict[str, Any]:
             values = sum(np.linalg.svd(np.random.default_rng(number).random((60, 60)))[1])
             return {"median_ms": round(float(values), 6)}
 
         return do
 
-    def plan(settings: Settings) -> Sequence[Run]:
+    def plan(settings: Settings, known: Known) -> Sequence[Run]:
         return [Run({"width": number}, work(number)) for number in range(20)]
 
     def report(outcomes: Sequence[Any]) -> Report:

@@ -19,7 +19,7 @@ from lpsnet.deployment.runtimes.session import PRECISIONS, RUNTIMES
 from lpsnet.expansion.proxies import PROXIES, get_candidate_recipe
 from lpsnet.model.blocks import BLOCKS
 from lpsnet.model.interactions import INTERACTIONS
-from lpsnet.studies.study import STUDIES
+from lpsnet.studies.running import STUDIES
 from lpsnet.training.pretraining_recipe import PRETRAINING_RECIPES
 from lpsnet.training.recipe import RECIPES, parse_overrides
 

@@ -10,6 +10,7 @@ from lpsnet.studies.network import StudyNetwork
 from lpsnet.studies.network_training import scores_of
 from lpsnet.studies.running import run_study
 from lpsnet.studies.study import Known, Outcome, Report, Run, Settings, Study
+from lpsnet.training import loop
 
 DATA = "scenes:size=48x64,num_train=6,num_val=2"
 NETWORKS = [
@@ -43,4 +44,5 @@ STUDY = Study(
 )
 
 if __name__ == "__main__":
+    loop.EPOCH_CHECKPOINT_SECONDS = 0  # a checkpoint after every epoch, however short
     run_study(STUDY, SETTINGS, Path(sys.argv[1]))

@@ -42,6 +42,7 @@ from lpsnet.studies.running import run_study
 from lpsnet.studies.schedule import recipe_of
 from lpsnet.studies.study import Settings
 from lpsnet.studies.user_models import input_size
+from lpsnet.training import loop
 
 SCENES = "scenes:size=48x64,num_train=4,num_val=2"
 SHORT = TimingProtocol(warm_up_s=0, duration_s=0.005, turn_s=0.001)
@@ -123,8 +124,10 @@ def test_expansion_and_qualitative_share_their_trainings(tmp_path: Path, monkeyp
         )
 
 
-def test_a_stopped_training_goes_on(tmp_path: Path) -> None:
+def test_a_stopped_training_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stopped in the third of four trainings: the finished ones are not touched, and the third does no step twice."""
+
+    monkeypatch.setattr(loop, "EPOCH_CHECKPOINT_SECONDS", 0)  # a checkpoint after every epoch, however short
 
     class Stop(BaseException):
         pass
