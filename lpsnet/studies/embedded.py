@@ -1,7 +1,7 @@
 """Table 8: LPS-Net-S at 1024x2048 in FP32, one file on the device at hand, whatever that is.
 
 The file is made once and can be taken to other devices: a device that has no PyTorch measures it with
-`--models FILE`. `docs/embedded.md` says how on Jetson, Raspberry Pi and plain x86.
+`--models FILE`. `docs/how-to/embedded.md` says how on Jetson, Raspberry Pi and plain x86.
 """
 
 from collections.abc import Mapping, Sequence
