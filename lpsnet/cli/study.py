@@ -84,7 +84,7 @@ def study(
     if result.num_kept:
         say(f"{result.num_kept} runs were there already, from an earlier time", json_to=json_to)
     say(f"Wrote {page}, {figure.name}, {table.name} and {values.name}", json_to=json_to)
-    next_command("lpsnet", "benchmark", "lpsnet_s", "lpsnet_m", "lpsnet_l", json_to=json_to)
+    next_command("lpsnet", "report", values, json_to=json_to)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from lpsnet.data.datasets import open_dataset
 from lpsnet.studies.agreement import Spread, rank_correlation
 from lpsnet.studies.drawing import COLOURS, tidy
 from lpsnet.studies.network import StudyNetwork
-from lpsnet.studies.network_latency import by_name, describe_latency, latency_run, times_of
+from lpsnet.studies.network_latency import Timed, by_name, describe_latency, latency_run, times_of
 from lpsnet.studies.network_training import pace_run, scores_of, training_of, training_run
 from lpsnet.studies.published import TABLE_4
 from lpsnet.studies.schedule import data_of, describe_training, latency_size, recipe_of
@@ -47,33 +47,31 @@ def plan(settings: Settings, known: Known) -> list[Run]:
 def report(outcomes: Sequence[Outcome]) -> Report:
     """A row a step."""
     (timed,), trained = of_kind(outcomes, "timed"), of_kind(outcomes, "trained")
-    runtime = timed.key["runtimes"][0]
-    times = by_name(times_of(timed), runtime)
-    rows = []
-    for step, network in enumerate(networks(len(timed.key["timed"]))):
-        scores, time, paper = scores_of(trained, network), times.get(network.name), TABLE_4[step]
-        spread = Spread(tuple(scores)) if scores else None
-        rows.append(
-            {
-                "step": step,
-                "name": paper.name,
-                "architecture": str(network.architecture),
-                "dimension": paper.dimension,
-                "miou": None if spread is None else spread.mean,
-                "miou_deviation": None if spread is None else spread.deviation,
-                "median_ms": None if time is None else time.median_ms,
-                "interval_low_ms": None if time is None else time.interval_ms[0],
-                "interval_high_ms": None if time is None else time.interval_ms[1],
-                "paper_miou": paper.miou,
-                "paper_ms": paper.latency_ms,
-            }
-        )
-    recipe = Recipe.from_values(trained[0].key["trained"]["recipe"])
-    differences = (
-        describe_training(trained[0].key["trained"]["data"], recipe),
-        describe_latency(timed),
-    )
+    times = by_name(times_of(timed), timed.key["runtimes"][0])
+    rows = [
+        _row(step, network, times.get(network.name), scores_of(trained, network))
+        for step, network in enumerate(networks(len(timed.key["timed"])))
+    ]
+    run = trained[0].key["trained"]
+    differences = (describe_training(run["data"], Recipe.from_values(run["recipe"])), describe_latency(timed))
     return Report(tuple(rows), _findings(rows), partial(_draw, rows), (10.5, 4.6), differences)
+
+
+def _row(step: int, network: StudyNetwork, time: Timed | None, scores: Sequence[float]) -> Row:
+    spread, paper = Spread(tuple(scores)) if scores else None, TABLE_4[step]
+    return {
+        "step": step,
+        "name": paper.name,
+        "architecture": str(network.architecture),
+        "dimension": paper.dimension,
+        "miou": None if spread is None else spread.mean,
+        "miou_deviation": None if spread is None else spread.deviation,
+        "median_ms": None if time is None else time.median_ms,
+        "interval_low_ms": None if time is None else time.interval_ms[0],
+        "interval_high_ms": None if time is None else time.interval_ms[1],
+        "paper_miou": paper.miou,
+        "paper_ms": paper.latency_ms,
+    }
 
 
 def _findings(rows: Sequence[Row]) -> tuple[str, ...]:

@@ -10,10 +10,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from lpsnet.architecture import get_architecture
 from lpsnet.data.datasets import open_dataset
 from lpsnet.data.images import read_image, write_png
-from lpsnet.data.splits import Split
+from lpsnet.data.splits import Sample, Split
 from lpsnet.deployment.overlay import colourise
 from lpsnet.deployment.segmenter import Segmenter
 from lpsnet.errors import RunError, unknown_name
@@ -81,18 +84,23 @@ def _segment(segmenters: Mapping[str, Segmenter], split: Split, names: Sequence[
     for number, index in enumerate(indices):
         sample = split[index]
         labels = {name: segmenter(sample.image) for name, segmenter in segmenters.items()}
-        smallest = labels[SMALLEST]
-        regions = {
-            name: corrected_regions(smallest, labels[name], sample.labels) for name in labels if name != SMALLEST
-        }
-        panels = {"picture": sample.image, "truth": colourise(sample.labels, split.label_space)}
-        panels |= {name: colourise(own, split.label_space) for name, own in labels.items()}
+        maps = {"truth": sample.labels, **labels}
+        panels = {"picture": sample.image, **{name: colourise(own, split.label_space) for name, own in maps.items()}}
         for name, panel in panels.items():
             write_png(place.folder / f"{number}_{name}.png", panel)
-        accuracies = {name: accuracy(own, sample.labels) for name, own in labels.items()}
-        aspect = sample.image.shape[0] / sample.image.shape[1]
-        pictures.append({"name": sample.name, "aspect": aspect, "accuracy": accuracies, "regions": regions})
+        pictures.append(_figures(sample, labels))
     return {"pictures": pictures, "chosen": not names}
+
+
+def _figures(sample: Sample, labels: Mapping[str, NDArray[np.uint8]]) -> dict[str, Json]:
+    """What a table and boxes need of a picture."""
+    smallest, truth = labels[SMALLEST], sample.labels
+    return {
+        "name": sample.name,
+        "aspect": truth.shape[0] / truth.shape[1],
+        "accuracy": {name: accuracy(own, truth) for name, own in labels.items()},
+        "regions": {name: corrected_regions(smallest, labels[name], truth) for name in labels if name != SMALLEST},
+    }
 
 
 def _index(split: Split, name: str) -> int:
