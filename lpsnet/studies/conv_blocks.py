@@ -26,6 +26,7 @@ from lpsnet.studies.seeds import training_plan
 from lpsnet.studies.study import Json, Known, Outcome, Place, Report, Row, Run, Settings, Study, of_kind
 from lpsnet.training.recipe import Recipe
 
+MAX_OPEN = 40  # networks kept open while c is chosen: all of a pass
 REFERENCE: Point = ("conv3x3", BLOCKS["conv3x3"].table_2_c)  # the network whose latency all others get
 
 
@@ -48,7 +49,7 @@ def choice_run(settings: Settings, size: tuple[int, int], num_classes: int) -> R
     key = {"chosen": "c", "reference": list(REFERENCE), "num_classes": num_classes, "target": asdict(target)}
 
     def work(place: Place) -> dict[str, Json]:
-        machine = ThisMachine(target, place.folder, num_classes=num_classes, interaction="none")
+        machine = ThisMachine(target, place.folder, num_classes=num_classes, interaction="none", max_open=MAX_OPEN)
 
         def measure_pass(points: Sequence[Point]) -> Sequence[float]:
             return machine.measure_pass([Design(table_2_architecture(c), block) for block, c in points])

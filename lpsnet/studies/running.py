@@ -112,6 +112,7 @@ class _Work:
         self._study, self._settings, self._results = study, settings, results
         self._progress, self._say = progress, say
         self._left = TimeLeft()
+        self._unknown = False  # whether it was said that the time is not known yet
 
     def finish(self) -> tuple[list[Outcome], int]:
         """All outcomes of the plan, and how many were made now."""
@@ -127,10 +128,15 @@ class _Work:
         return list(self._study.plan(self._settings, self._results.result))
 
     def _announce(self, missing: list[Run]) -> None:
+        if self._say is None:
+            return
         seconds = self._left.seconds(missing)
-        if self._say is not None and seconds is not None and seconds >= 60:
-            runs = f"{len(missing)} run{'s' * (len(missing) > 1)}"
-            self._say(f"{self._study.name}: {runs} to make, about {in_words(seconds)}")
+        runs = f"{self._study.name}: {len(missing)} run{'s' * (len(missing) > 1)} to make"
+        if seconds is None and not self._unknown:
+            self._unknown = True
+            self._say(f"{runs} so far; how long all take is known once a few steps were timed")
+        if seconds is not None and seconds >= 60:
+            self._say(f"{runs}, about {in_words(seconds)}")
 
     def _make(self, missing: list[Run]) -> Outcome:
         run, watch = missing[0], LoadWatch.start()

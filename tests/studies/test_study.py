@@ -190,6 +190,10 @@ def test_how_much_is_left_is_said_before_every_run(tmp_path: Path) -> None:
     run_study(study, Settings(), tmp_path, progress=lambda what, part: told.append(what), say=said.append)
     assert said == ["sums: 2 runs to make, about 2 h 0 min"]  # the first took no time, so the second is expected to
     assert told[0] == "adding; 1 h 30 min left in all"
+    said.clear()
+    unknown = [replace(run, key={"number": n}, seconds=None) for n, run in enumerate(runs)]
+    run_study(replace(study, plan=lambda settings, known: unknown), Settings(), tmp_path, say=said.append)
+    assert said == ["sums: 1 run to make so far; how long all take is known once a few steps were timed"]
 
 
 def test_a_line_that_was_cut_off_is_made_again(tmp_path: Path) -> None:
