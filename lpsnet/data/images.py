@@ -149,7 +149,7 @@ def _pixel_limit() -> int:
 
 
 def _decode(path: Path, data: bytes, flags: int) -> NDArray[Any]:
-    with _quiet_opencv:
+    with quiet_opencv:
         try:
             picture = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
         except cv2.error:
@@ -183,7 +183,7 @@ class _QuietOpenCV(contextlib.AbstractContextManager[None]):
                 _opencv_log.setLogLevel(self._level)
 
 
-_quiet_opencv = _QuietOpenCV()
+quiet_opencv = _QuietOpenCV()
 
 
 def _as_bytes(picture: NDArray[Any], path: Path) -> NDArray[np.uint8]:

@@ -8,6 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from lpsnet.data.images import quiet_opencv
 from lpsnet.deployment.video import Frame, Stream, StreamInfo
 from lpsnet.errors import DataError
 
@@ -18,7 +19,8 @@ OpenCapture = Callable[[int], Any]  # a camera's number -> an object such as `cv
 
 def open_capture(index: int) -> Any:
     """OpenCV's reader of a camera; it gives H x W x 3 uint8 BGR."""
-    return cv2.VideoCapture(index)
+    with quiet_opencv:  # which prints lines of its own where there is no such camera
+        return cv2.VideoCapture(index)
 
 
 def camera_stream(

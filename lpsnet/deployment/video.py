@@ -129,8 +129,19 @@ def _read(path: Path, info: StreamInfo) -> Generator[Frame, None, None]:
 
 
 def _decoded(path: Path, video: Any) -> Iterator[Any]:
+    """All frames that can be decoded; then a `DataError` if some could not, as where a file was cut off."""
+    num_damaged, invalid = 0, _av().error.InvalidDataError
+    joined = video.container.format.name == "mpegts"  # whose packets are marked where files were joined, too
     with _named(path):
-        yield from video.container.decode(video)
+        for packet in video.container.demux(video):
+            damaged = packet.is_corrupt and not joined
+            try:
+                yield from packet.decode()
+            except invalid:
+                damaged = True
+            num_damaged += damaged
+    if num_damaged:
+        raise DataError(f"{path} is damaged or cut off: of its video {num_damaged} packets cannot be decoded")
 
 
 def _quarter_turns(frame: Any) -> int:

@@ -171,6 +171,45 @@ def test_a_change_of_size_is_said(tmp_path: Path) -> None:
         list(stream.read())
 
 
+def with_its_index_in_front(path: Path) -> Path:
+    """The same MP4 with what it says of itself before its frames, so that it opens when it is cut off."""
+    front = path.with_name("front.mp4")
+    with av.open(str(path)) as source, av.open(str(front), "w", options={"movflags": "faststart"}) as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                target.mux(packet)
+    return front
+
+
+def test_what_can_be_decoded_of_a_cut_off_file_comes_before_the_error(tmp_path: Path) -> None:
+    whole = with_its_index_in_front(make_video(tmp_path / "a.mp4", moving_scene((48, 64), 20)))
+    assert len(list(video_stream(whole).read())) == 20
+    whole.write_bytes(whole.read_bytes()[:-400])
+    frames = video_stream(whole).read()
+    seen = []
+    with pytest.raises(DataError, match=r"front\.mp4 is damaged or cut off"):  # noqa: PT012 — frames come before it
+        for frame in frames:
+            seen.append(frame.time)
+    assert 0 < len(seen) < 20
+
+
+def test_damage_in_the_middle_costs_only_the_frames_it_hits(tmp_path: Path) -> None:
+    path = make_video(tmp_path / "a.mp4", moving_scene((48, 64), 20), g="1", bf="0")  # every frame stands alone
+    data = bytearray(path.read_bytes())
+    with av.open(str(path)) as container:
+        packet = [packet for packet in container.demux(video=0) if packet.size][10]
+    start = bytes(data).index(bytes(packet)[:64])
+    data[start : start + 64] = bytes(64)
+    path.write_bytes(data)
+    seen = []
+    with pytest.raises(DataError, match="is damaged or cut off: of its video 1 packets"):  # noqa: PT012
+        for frame in video_stream(path).read():
+            seen.append(frame.time)
+    assert len(seen) == 19
+
+
 def test_without_pyav_the_command_that_installs_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = make_video(tmp_path / "a.mp4", moving_scene((48, 64), 2))
     monkeypatch.setitem(sys.modules, "av", None)
