@@ -19,6 +19,7 @@ from lpsnet.errors import LpsnetError, ModelFileError
 from lpsnet.files import atomic_path
 from lpsnet.model.building import empty_network, fill, fitting, not_finite, some
 from lpsnet.model.network import Network
+from lpsnet.model.single_branch import to_single_branch
 from lpsnet.record import RECORD_KEY, ModelRecord
 
 SUFFIX = ".safetensors"
@@ -100,28 +101,37 @@ class Initialisation:
     skipped: dict[str, str]
 
 
-def initialise_from(net: Network, path: str | Path) -> Initialisation:
+def initialise_from(net: Network, path: str | Path, *, images: Tensor | None = None) -> Initialisation:
     """Give `net` those weights of a checkpoint that fit it by name and shape; the rest of `net` keeps its own.
 
     The checkpoint may have other ratios, blocks, widths, interaction, classes or number of paths: the head is skipped
     with another number of classes or of paths. Where it has fewer paths than `net`, its last path serves for all those
     it has not.
 
+    Args:
+        net: the network.
+        path: of the checkpoint.
+        images: N x 3 x H x W, normalised. With them a `net` in the form "plain" also takes from a checkpoint with
+            parallel branches or without batch norms (`single_branch.py`).
+
     Raises:
         ModelFileError: the file is not a usable checkpoint, or has another block or form than `net`, so that its
             weights mean something else.
     """
-    _, source_net, tensors = _read(path)
-    _check_kinship(net, source_net, path)
+    _, source, tensors = _read(path)
+    if images is not None and net.form == "plain" and source.form != "plain" and net.block == source.block:
+        source = to_single_branch(fill(source, tensors).eval(), images)
+        tensors = source.state_dict()
+    _check_kinship(net, source, path)
     taken, skipped = [], {}
     for name, own in net.state_dict().items():
-        source = tensors.get(_name_in(source_net.architecture, name))
-        if source is None:
+        value = tensors.get(_name_in(source.architecture, name))
+        if value is None:
             skipped[name] = "not in the checkpoint"
-        elif source.shape != own.shape:
-            skipped[name] = f"{_shape(source)} in the checkpoint, {_shape(own)} here"
+        elif value.shape != own.shape:
+            skipped[name] = f"{_shape(value)} in the checkpoint, {_shape(own)} here"
         else:
-            own.copy_(source)  # tensors of a state dict share the network's memory
+            own.copy_(value)  # tensors of a state dict share the network's memory
             taken.append(name)
     return Initialisation(tuple(taken), skipped)
 
@@ -194,7 +204,7 @@ def _check_kinship(net: Network, source: Network, path: str | Path) -> None:
         return
     hint = f"build the network with form={source.form!r}"
     if source.form == "deployed":
-        hint = "a deployed checkpoint has no batch norms to train on; use the checkpoint it was fused from"
+        hint = "it has no batch norms to train on; train in the form 'plain', or start from what it was fused from"
     raise ModelFileError(f"{path} has the form {source.form!r}, the network the form {net.form!r}: {hint}")
 
 

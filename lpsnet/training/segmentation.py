@@ -28,7 +28,10 @@ from lpsnet.training.network_segmenter import network_segmenter
 from lpsnet.training.recipe import Recipe
 from lpsnet.training.run import TrainingRun
 from lpsnet.training.run_folder import RunFolder
+from lpsnet.training.step import normalise
 from lpsnet.training.task import Augment, Score, Weights
+
+NUM_MEASURED = 16  # samples that batch norms are measured on where a checkpoint has none
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +67,7 @@ class Segmentation:
         """
         dataset = open_dataset(run.data)
         pictures = dataset.split(run.split)
-        network, initialisation = _build_network(run, dataset.label_space.num_classes)
+        network, initialisation = _build_network(run, dataset.label_space.num_classes, pictures)
         criterion = _build_criterion(run.recipe, pictures, network, device)
         return cls(run, dataset, pictures, run.recipe.augmentation, network, initialisation, criterion, device)
 
@@ -148,7 +151,7 @@ class Segmentation:
         }
 
 
-def _build_network(run: TrainingRun, num_classes: int) -> tuple[Network, Initialisation | None]:
+def _build_network(run: TrainingRun, num_classes: int, pictures: Split) -> tuple[Network, Initialisation | None]:
     torch.manual_seed(run.recipe.seed)
     network = create_model(
         run.architecture,
@@ -157,10 +160,21 @@ def _build_network(run: TrainingRun, num_classes: int) -> tuple[Network, Initial
         interaction=run.interaction,
         form=run.recipe.form,
     )
-    initialisation = initialise_from(network, run.init) if run.init else None
-    if initialisation is not None and not initialisation.taken:
+    if run.init is None:
+        return network, None
+    images = _sample_images(run.recipe, pictures) if run.recipe.form == "plain" else None
+    initialisation = initialise_from(network, run.init, images=images)
+    if not initialisation.taken:
         raise RunError(f"{run.init} has no tensor that fits this network, {run.architecture}")
     return network, initialisation
+
+
+def _sample_images(recipe: Recipe, pictures: Split) -> Tensor:
+    """Some samples as the network will be shown them, normalised: `NUM_MEASURED` x 3 x crop size."""
+    places = range(0, len(pictures), max(1, len(pictures) // NUM_MEASURED))[:NUM_MEASURED]
+    rng = np.random.default_rng(recipe.seed)
+    crops = [recipe.augmentation(pictures.image(i), pictures.labels(i), rng)[0] for i in places]
+    return normalise(torch.from_numpy(np.stack(crops)), Normalisation())
 
 
 def _build_criterion(recipe: Recipe, pictures: Split, network: Network, device: torch.device) -> Criterion:

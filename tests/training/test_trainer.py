@@ -192,6 +192,24 @@ def test_starting_from_a_checkpoint(undisturbed: Path, tmp_path: Path) -> None:
             assert torch.allclose(value, after[name], atol=1e-6), name
 
 
+def test_the_plain_form_starts_from_one_with_branches(undisturbed: Path, tmp_path: Path) -> None:
+    recipe = RUN.recipe.with_overrides({"form": "plain", "iterations": 1, "learning_rate": 1e-9, "ema_decay": 0})
+    told: list[str] = []
+    result = train(
+        replace(RUN, recipe=recipe, init=undisturbed / "model.safetensors"),
+        tmp_path / "run",
+        on_message=told.append,
+        tensorboard=False,
+    )
+    assert told[0].endswith("skipped: none")
+    net = load_checkpoint(result.model)
+    assert net.form == "plain"
+    image = torch.randn(1, 3, 48, 64)
+    with torch.no_grad():
+        scores, before = net(image), load_checkpoint(undisturbed / "model.safetensors")(image)
+    assert (scores - before).abs().mean() < 0.2 * before.std()  # statistics moved by a tenth of one batch's
+
+
 def test_moving_average_by_hand() -> None:
     network = create_model("tiny", num_classes=2)
     average = MovingAverage.of(network, decay=0.9)
