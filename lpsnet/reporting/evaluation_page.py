@@ -14,6 +14,7 @@ from lpsnet.reporting.pictures import Source, show_pictures
 from lpsnet.reporting.reading import flat
 
 NUM_CONFUSIONS = 8  # pairs of classes named below the matrix
+MAX_DRAWN = 64  # classes, beyond which cells are too small to see
 MAX_BESIDE = 12  # classes, up to which the matrix and those pairs stand beside each other
 MAX_MATRIX_WIDTH = 860.0  # pixels, beyond which cells would be larger than what they say
 
@@ -88,7 +89,7 @@ def score_sections(evaluation: EvaluationFile) -> tuple[Section, ...]:
     """IoU by class, and what is taken for what."""
     return (
         Section("By class", (class_table(evaluation),)),
-        Section("What is taken for what", (_confusion_chart(evaluation), *_confusions(evaluation))),
+        Section("What is taken for what", (*_confusion_chart(evaluation), *_confusions(evaluation))),
     )
 
 
@@ -116,14 +117,17 @@ def class_table(evaluation: EvaluationFile) -> Table:
     return Table((*heads, "Pixels (%)"), tuple(row(number) for number in order))
 
 
-def _confusion_chart(evaluation: EvaluationFile) -> Chart:
+def _confusion_chart(evaluation: EvaluationFile) -> tuple[Part, ...]:
+    """The matrix; left out where there are too many classes to see any."""
+    if len(evaluation.names) > MAX_DRAWN:
+        return ()
     label = "Confusion matrix: a row a true class, a column a predicted one"
     caption = "Rows are the truth, columns the prediction; numbers are percent of a row."
 
     def draw(width: float) -> Drawing:
         return draw_confusion(evaluation.matrix, evaluation.names, min(width, MAX_MATRIX_WIDTH), label=label)
 
-    return Chart.of(draw, caption=caption, half=len(evaluation.names) <= MAX_BESIDE)
+    return (Chart.of(draw, caption=caption, half=len(evaluation.names) <= MAX_BESIDE),)
 
 
 def _confusions(evaluation: EvaluationFile) -> tuple[Part, ...]:

@@ -90,10 +90,9 @@ def test_a_confusion_matrix_says_every_count() -> None:
         counts = {(it[1], it[2]): (float(it[3]), int(it[4])) for it in said if it}
         names = ("road", "car", "tree")
         assert {pair: count for pair, (_, count) in counts.items()} == {
-            (names[row], names[column]): matrix[row, column] for row in range(3) for column in range(3)
+            (names[row], names[column]): matrix[row, column] for row, column in zip(*matrix.nonzero(), strict=True)
         }
         assert counts["car", "road"][0] == pytest.approx(30.0)
-        assert counts["tree", "tree"][0] == 0, "a class without pixels divides by nothing"
 
 
 def test_small_cells_and_long_names_still_fit() -> None:

@@ -2,9 +2,11 @@
 
 import re
 
+import numpy as np
 import pytest
 
 from lpsnet.charts.frame import NUM_COLOURS
+from lpsnet.charts.heatmap import text_style
 from lpsnet.charts.svg import STYLE
 
 _TEXT, _GRAPHICS = 4.5, 3.0  # least contrast, WCAG 2.2: 1.4.3 and 1.4.11
@@ -17,7 +19,7 @@ def themes() -> list[dict[str, str]]:
 
 
 def luminance(colour: str) -> float:
-    channels = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    channels = [channel / 255 for channel in _channels(colour)]
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
@@ -40,6 +42,19 @@ def test_everything_can_be_seen(theme: dict[str, str]) -> None:
     for number in range(1, NUM_COLOURS + 1):
         assert contrast(theme[f"c{number}"], theme["paper"]) >= _GRAPHICS, number
     assert contrast(theme["on-accent"], theme["c1"]) >= _TEXT
+
+
+@pytest.mark.parametrize("theme", themes(), ids=["light", "dark"])
+def test_numbers_in_cells_can_be_read_however_deep_the_cell(theme: dict[str, str]) -> None:
+    texts = {"on-pale": theme["ink"], "on-middle": "#0c1116", "on-accent": theme["on-accent"]}
+    for share in np.linspace(0, 1, 101):
+        pairs = zip(_channels(theme["c1"]), _channels(theme["paper"]), strict=True)
+        cell = "#" + "".join(f"{round(share * full + (1 - share) * empty):02x}" for full, empty in pairs)
+        assert contrast(texts[text_style(share)], cell) >= 3.9, share
+
+
+def _channels(colour: str) -> list[int]:
+    return [int(colour[place : place + 2], 16) for place in (1, 3, 5)]
 
 
 def test_both_themes_have_the_same_colours() -> None:

@@ -53,11 +53,28 @@ def test_the_matrix_and_its_greatest_confusions(evaluated: dict[str, Any], evalu
     names, matrix = list(evaluated["ious"]), np.array(evaluated["confusion_matrix"])
     said = re.findall(r"truth: (.+)\nprediction: (.+)\n[\d.]+ % of it, ([\d,]+) pixels", "\n".join(page.tips))
     found = {(names.index(truth), names.index(taken)): int(count.replace(",", "")) for truth, taken, count in said}
-    assert found == {place: matrix[place] for place in np.ndindex(*matrix.shape)}
+    assert found == {place: matrix[place] for place in np.ndindex(*matrix.shape) if matrix[place]}
     off = [(matrix[i, j] / matrix[i].sum(), names[i], names[j]) for i, j in found if i != j and matrix[i].sum()]
     greatest = sorted(off, reverse=True)[0]
     truth, taken, share, _ = page.table("Truth", "Taken for")[0]
     assert (truth, taken, share) == (greatest[1], greatest[2], f"{100 * greatest[0]:.1f}")
+
+
+def test_too_many_classes_to_draw_have_their_table(evaluated: dict[str, Any], tmp_path: Path) -> None:
+    names = [f"class {number}" for number in range(150)]
+    matrix = np.eye(150, dtype=int)
+    matrix[3, 5] = 3
+    many = {
+        "ious": dict.fromkeys(names, 50.0),
+        "accuracies": dict.fromkeys(names, 50.0),
+        "confusion_matrix": matrix.tolist(),
+        "boundary_ious": {},
+    }
+    path = tmp_path / "scores.json"
+    path.write_text(json.dumps({**evaluated, **many}), encoding="utf-8")
+    page = read_page(write_report(path).read_text(encoding="utf-8"))
+    assert "svg" not in page.opened
+    assert page.table("Truth", "Taken for") == [["class 3", "class 5", "75.0", "3"]]
 
 
 def test_best_and_worst_are_sorted(evaluated: dict[str, Any]) -> None:
