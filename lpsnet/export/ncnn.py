@@ -9,16 +9,20 @@ pnnx reads a traced network. Three things stand between ours and what ncnn can d
 - A block that reshapes by the picture's size (`shufflenet`) can be expressed for a fixed size only.
 """
 
+import operator
 import subprocess
 import tempfile
 import warnings
 from collections.abc import Sequence
 from copy import deepcopy
+from fractions import Fraction
+from itertools import count
 from pathlib import Path
 from typing import Any, Unpack
 
 import torch
 
+from lpsnet.architecture import SCORE_STRIDE, Architecture, path_size
 from lpsnet.deployment.container import write_container
 from lpsnet.deployment.runtimes.session import Precision
 from lpsnet.errors import MissingDependencyError, ModelFileError
@@ -32,7 +36,8 @@ from lpsnet.record import ModelRecord
 
 FORMAT = Format("ncnn", ".ncnn", runtime="ncnn", precisions=("f32", "f16"))
 
-_TRACED_SIZES = ((64, 96), (96, 160))  # of a network for any size: pnnx finds out what changes between the two
+_TRACED_SIZE = (64, 96)  # of a network for any size, the first of two
+_TRACED_STEP = 32
 
 _CLAMP = """
 graph(%length, %low, %none):
@@ -77,11 +82,31 @@ def export_ncnn(
 
 
 def _convert(deployed: Network, size: Size | None, half: bool) -> tuple[bytes, bytes]:
-    sizes = _TRACED_SIZES if size is None else (size,)
+    sizes = traced_sizes(deployed.architecture) if size is None else (size,)
     traced = _trace(_with_strides(deployed), sizes[0])
     lines, weights = run_pnnx(traced, [(3, *traced_size) for traced_size in sizes], half=half)
     _check_layers(lines, size)
     return "\n".join([*map(_line_with_shape(size), lines), ""]).encode(), weights
+
+
+def traced_sizes(architecture: Architecture) -> tuple[Size, Size]:
+    """The sizes of two pictures for which no map of a network has the same height or the same width.
+
+    pnnx finds out what changes between the two, and takes a length that is the same in both for a constant. Lengths are
+    only ever divided on the way, so what differs at the end of a path differs everywhere on it.
+    """
+    height, width = (_longer(length, architecture.ratios) for length in _TRACED_SIZE)
+    return _TRACED_SIZE, (height, width)
+
+
+def _longer(length: int, ratios: Sequence[Fraction]) -> int:
+    """The next length in pixels that comes to another length of scores on every path."""
+
+    def at_the_ends(picture: int) -> list[int]:
+        return [-(-path_size((picture, picture), ratio)[0] // SCORE_STRIDE) for ratio in ratios]
+
+    longer = (length + _TRACED_STEP * step for step in count(1))
+    return next(n for n in longer if all(map(operator.ne, at_the_ends(n), at_the_ends(length))))
 
 
 def run_pnnx(traced: Any, shapes: Sequence[tuple[int, int, int]], *, half: bool) -> tuple[list[str], bytes]:

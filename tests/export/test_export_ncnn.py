@@ -1,6 +1,7 @@
 """ncnn files: the export proves itself against the network at several sizes; here is what it can and cannot express."""
 
 import sys
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +15,14 @@ pytest.importorskip("pnnx")
 import pnnx
 import torch
 
+from lpsnet.architecture import Architecture
 from lpsnet.data.labels import LabelSpace
 from lpsnet.deployment.container import read_container
 from lpsnet.deployment.model_file import read_record
 from lpsnet.deployment.runtimes.session import SessionOptions, open_session
 from lpsnet.errors import MissingDependencyError, ModelFileError
 from lpsnet.export import ncnn as exporter
-from lpsnet.export.ncnn import export_ncnn
+from lpsnet.export.ncnn import export_ncnn, traced_sizes
 from lpsnet.export.report import ExportReport
 from lpsnet.model.blocks import BLOCKS
 from lpsnet.model.checkpoint import default_record
@@ -78,12 +80,24 @@ def test_a_file_for_any_size_is_checked_at_several(tmp_path: Path) -> None:
         ({"block": "bottleneck", "interaction": "attention_b"}, None),  # a 1x1 convolution with stride 2
         ({"block": "shufflenet", "ratios": "11/8", "align_corners": False}, SIZE),  # reshapes
         ({"ratios": "1,1/64"}, None),  # floor(33 / 64) is 0, a path has at least one pixel
+        ({"ratios": "1,1/3"}, None),  # 64 / 3 and 96 / 3 come to as many scores: pnnx must not see that as a constant
+        ({"ratios": "11/8,5/8,1/5", "align_corners": False}, None),
     ],
     ids=lambda value: str(value),
 )
 def test_what_takes_more_than_convolutions(tmp_path: Path, options: dict[str, object], size: object) -> None:
     report = exported(network(**options), tmp_path / "m.ncnn", size=size)  # type: ignore[arg-type]
     assert report.score_difference < 1e-3
+
+
+@pytest.mark.parametrize("ratios", [("1", "1/3"), ("2",), ("1", "1/64"), ("11/8", "3/5", "1/7")])
+def test_no_map_has_the_same_length_for_both_traced_sizes(ratios: tuple[str, ...]) -> None:
+    first, second = traced_sizes(Architecture((1,) * 5, (4,) * 5, ratios))
+    for ratio in map(Fraction, ratios):
+        lengths = [[max(1, int(ratio * length)) for length in size] for size in (first, second)]
+        for _ in range(5):  # the path's input, and after each of the four halvings
+            assert all(one != other for one, other in zip(*lengths, strict=True))
+            lengths = [[(length + 1) // 2 for length in size] for size in lengths]
 
 
 @pytest.mark.slow
