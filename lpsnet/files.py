@@ -1,4 +1,4 @@
-"""Writing files so that a reader never sees half of one, and locking folders so that two runs never share one."""
+"""Writing files so that a reader never sees half of one."""
 
 import contextlib
 import os
@@ -63,29 +63,6 @@ def expand_home(path: str | Path) -> Path:
         return Path(path)
 
 
-@contextlib.contextmanager
-def locked_folder(folder: Path) -> Iterator[None]:
-    """Hold `folder` for this process alone; the lock goes when the process ends, however it ends.
-
-    Raises:
-        RunError: another process holds it, or the folder cannot be made or written to.
-    """
-    path = folder / ".lock"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = path.open("a+")
-    except OSError as error:
-        raise RunError(f"cannot use the folder {folder}: {error.strerror or error}") from None
-    with lock:
-        if not _lock(lock.fileno()):
-            lock.seek(0)
-            raise RunError(f"{folder} is in use by process {lock.read().strip() or '?'}; wait for it or use another")
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
-        yield
-
-
 def _flush(path: Path) -> None:
     with path.open("rb+") as file:
         os.fsync(file.fileno())
@@ -95,15 +72,3 @@ def _umask() -> int:
     umask = os.umask(0)
     os.umask(umask)
     return umask
-
-
-def _lock(descriptor: int) -> bool:
-    try:
-        import fcntl
-    except ImportError:  # Windows has no advisory locks of this kind; there the folder is not guarded
-        return True
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True

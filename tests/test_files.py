@@ -1,15 +1,13 @@
-"""Atomic writing and locked folders."""
+"""Atomic writing."""
 
 import os
 import stat
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from lpsnet.errors import RunError
-from lpsnet.files import atomic_path, expand_home, inside, locked_folder, write_text
+from lpsnet.files import atomic_path, expand_home, inside, write_text
 
 
 def test_a_finished_block_replaces_the_file(tmp_path: Path) -> None:
@@ -43,26 +41,6 @@ def test_a_folder_that_cannot_be_written_to_gets_one_line(tmp_path: Path) -> Non
     with pytest.raises(RunError, match="cannot write") as caught:
         write_text(tmp_path / "file" / "below.txt", "x")
     assert "\n" not in str(caught.value)
-    with pytest.raises(RunError, match="cannot use the folder"), locked_folder(tmp_path / "file"):
-        pass
-
-
-def test_a_locked_folder_is_refused_to_another_process_until_the_first_ends(tmp_path: Path) -> None:
-    code = (
-        "import sys; from pathlib import Path; from lpsnet.files import locked_folder\n"
-        "with locked_folder(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", code, tmp_path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as other:
-        assert other.stdout is not None
-        assert other.stdout.readline() == "held\n"
-        with pytest.raises(RunError, match=f"in use by process {other.pid}"), locked_folder(tmp_path):
-            pass
-        other.kill()
-        other.wait()
-        with locked_folder(tmp_path):
-            pass
 
 
 @pytest.mark.parametrize("name", ["../x", "/etc/passwd", "a/../../x", "..", "", ".", "a/..", "a\0b", "../run-2/x"])

@@ -11,6 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "lpsnet"
 ROOMS = (
     "errors",
     "files",
+    "locks",
     "architecture",
     "charts",
     "data",
@@ -29,6 +30,7 @@ ROOMS = (
 WITHOUT_TORCH = (
     "errors",
     "files",
+    "locks",
     "architecture",
     "charts",
     "data",

@@ -23,7 +23,7 @@ from lpsnet.deployment.model_file import check_model_file, find_record
 from lpsnet.deployment.preparation import Picture, prepare
 from lpsnet.deployment.runtimes.session import Session, SessionOptions, open_session
 from lpsnet.deployment.segmenter import Segmenter
-from lpsnet.deployment.timing import PROTOCOLS, measure
+from lpsnet.deployment.timing import PROTOCOLS, measure, measuring_alone
 from lpsnet.errors import LpsnetError, ModelFileError, RunError, unknown_name
 from lpsnet.evaluation.evaluate import evaluate
 from lpsnet.record import ModelRecord
@@ -77,12 +77,13 @@ def benchmark(
     if not cells:
         raise RunError(f"{problems[0][0].name}: {problems[0][1]}")
     tell = progress or _tell_nobody
-    watch = LoadWatch.start()
-    networks = _measure([cell.run_network for cell in cells], protocol, partial(tell, "network"))
     whole: list[Latency] | None = None
-    if end_to_end and protocol != "paper":
-        whole = _measure([partial(cell.segment, picture) for cell in cells], protocol, partial(tell, "end to end"))
-    load = watch.load()
+    with measuring_alone():
+        watch = LoadWatch.start()
+        networks = _measure([cell.run_network for cell in cells], protocol, partial(tell, "network"))
+        if end_to_end and protocol != "paper":
+            whole = _measure([partial(cell.segment, picture) for cell in cells], protocol, partial(tell, "end to end"))
+        load = watch.load()
     results = [
         replace(cell.result(network), end_to_end=whole[index] if whole else None)
         for index, (cell, network) in enumerate(zip(cells, networks, strict=True))

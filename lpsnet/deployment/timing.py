@@ -6,19 +6,26 @@ networks differ. So several networks are measured in turn (A B A B …), every s
 ratio within each round, which such times leave alone (`latency.compare`).
 
 A round is one turn of each network; a turn is one call, or for quick networks as many as fill the time of the slowest.
+
+Two measurements at once would measure each other: one waits until the other is done, whatever command it belongs to.
 """
 
 import contextlib
 import gc
+import logging
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
 
 from lpsnet.deployment.latency import Latency, median_interval
 from lpsnet.errors import RunError
+from lpsnet.locks import one_at_a_time
 
+LOCK_NAME = "lpsnet-measuring.lock"  # in the system's folder for temporary files
 MAX_CALLS_PER_TURN = 10_000
 CLOCK_TOLERANCE_NS = 50_000_000  # two clocks may part by this in a round, or by 1 % of it, before it counts as a sleep
 MAX_DISCARDED = 10  # rounds thrown away before measuring is given up, or as many as were kept
@@ -98,13 +105,29 @@ def measure(
     """
     if not callables:
         raise RunError("nothing to measure: no callable was given")
-    with _collector_at_rest():
+    with measuring_alone(), _collector_at_rest():
         run = _Run(callables, protocol, clock)
         while not run.is_done():
             run.do_round()
             if progress is not None:
                 progress(run.part_done())
     return run.latencies()
+
+
+@contextlib.contextmanager
+def measuring_alone() -> Iterator[None]:
+    """While in the block, no other process of this machine measures; `measure` sees to it itself.
+
+    Processes that see different temporary folders, as in containers, do not know of each other. Where there is no such
+    folder, nothing is waited for.
+    """
+    path = Path(tempfile.gettempdir()) / LOCK_NAME
+
+    def tell() -> None:
+        logging.getLogger("lpsnet").warning("another process measures on this machine; waiting until it is done")
+
+    with one_at_a_time(path, on_wait=tell):
+        yield
 
 
 class _Run:

@@ -25,9 +25,9 @@ from lpsnet.expansion.events import (
     TrainingFinished,
     course_fields,
 )
-from lpsnet.expansion.lock import exclusive
 from lpsnet.expansion.measurements import Course
 from lpsnet.expansion.operations import Design
+from lpsnet.locks import exclusive
 
 _START = b'{"kind":"header"'  # how every journal begins
 

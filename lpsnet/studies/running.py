@@ -13,7 +13,7 @@ from pathlib import Path
 from lpsnet.deployment.load import LoadWatch
 from lpsnet.deployment.machine import describe_machine
 from lpsnet.errors import RunError, unknown_name
-from lpsnet.files import locked_folder
+from lpsnet.locks import locked_folder
 from lpsnet.studies.drawing import check_drawing
 from lpsnet.studies.page import write_study
 from lpsnet.studies.results import Results

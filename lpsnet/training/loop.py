@@ -15,7 +15,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from lpsnet.data.transforms import Augmentation
-from lpsnet.files import locked_folder
+from lpsnet.locks import locked_folder
 from lpsnet.training.batches import Batches
 from lpsnet.training.device_batches import DeviceBatches, load_pictures
 from lpsnet.training.graphed import GraphedStep

@@ -205,13 +205,13 @@ def test_a_second_process_is_kept_out_until_the_first_ends(tmp_path: Path) -> No
     first = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         assert first.stdout.readline() == "open\n"
-        with pytest.raises(RunError, match=f"another process \\(id {first.pid}\\)"):
+        with pytest.raises(RunError, match=f"in use by process {first.pid};"):
             open_journal(path, settings={}, lpsnet_version="").__enter__()
     finally:
         first.kill()
         first.communicate()
     with open_journal(path, settings={}, lpsnet_version=""):
-        with pytest.raises(RunError, match="already being written by this process"):
+        with pytest.raises(RunError, match=r"in use by process \d+, this one"):
             open_journal(path, settings={}, lpsnet_version="").__enter__()
         assert len(read_journal(path)) == 1, "reports read while a search writes"
     with open_journal(path, settings={}, lpsnet_version=""):

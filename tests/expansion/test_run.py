@@ -309,7 +309,7 @@ def test_what_only_changes_the_pace_may_change(quick: tuple[Path, Delivery]) -> 
 
 def test_one_process_at_a_time(tmp_path: Path) -> None:
     locked = open_journal(tmp_path / JOURNAL, settings={}, lpsnet_version="0")
-    with locked, pytest.raises(RunError, match="already being written"):
+    with locked, pytest.raises(RunError, match="in use by process"):
         quickly(RUN, tmp_path)
 
 

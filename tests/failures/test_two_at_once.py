@@ -10,11 +10,11 @@ import pytest
 from commands import SCENES, run, train_words
 
 _HOLD = (
-    "import sys; from pathlib import Path; import lpsnet.files, lpsnet.expansion.lock as lock\n"
+    "import sys; from pathlib import Path; from lpsnet import locks\n"
     "out = Path(sys.argv[2])\n"
     "out.mkdir(parents=True, exist_ok=True)\n"
-    "journal = lambda: lock.exclusive(out / 'journal.jsonl.lock')\n"
-    "folder = lambda: lpsnet.files.locked_folder(out)\n"
+    "journal = lambda: locks.exclusive(out / 'journal.jsonl.lock')\n"
+    "folder = lambda: locks.locked_folder(out)\n"
     "with {'journal': journal, 'folder': folder}[sys.argv[1]](): print('held', flush=True); sys.stdin.read()"
 )
 
