@@ -11,6 +11,8 @@ both ends is largest all the way, and the label changes only where lines cross. 
 Where a third class is above the two at their crossing, the line is split there, until none is. The work is proportional
 to the length of the borders between regions, not to pixels times classes. Where there are hardly more pixels than
 scores that gains nothing, and every pixel is computed, a few rows at a time.
+
+That is how NumPy does it. Where the compiled loops are there (`kernels.py`), they go the same way line by line.
 """
 
 from collections.abc import Iterator
@@ -19,6 +21,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from lpsnet.deployment.kernels import Kernels, find_kernels, padded_scores
 from lpsnet.errors import LpsnetError
 
 Scores = NDArray[np.float32]
@@ -36,17 +39,18 @@ _PART = 1 << 17  # scores handled at a time: 0.5 MB, so that they stay in a core
 _FEW_PIXELS = 2  # pixels a score, in height or width, below which computing every pixel is quicker
 
 
-def label_map(scores: Scores, size: tuple[int, int], *, align_corners: bool = True) -> Labels:
+def label_map(scores: Scores, size: tuple[int, int], *, align_corners: bool = True, num_threads: int = 1) -> Labels:
     """The class with the largest score at every pixel, of scores resized bilinearly.
 
     Equal to the argmax of `torch.nn.functional.interpolate(scores, size, mode="bilinear")` in float64, except where
     the two best classes differ by less than 1e-5 of the largest difference between classes. Sizes may be larger or
-    smaller than the scores'. Works on the calling thread, and may be called from several at once.
+    smaller than the scores'. May be called from several threads at once.
 
     Args:
         scores: K x h x w float32, K from 1 to 255, finite; of any strides, left as they are.
         size: (H, W) in pixels.
         align_corners: True: the centres of the corner pixels coincide; False: the corners of the pictures do.
+        num_threads: for the compiled loops; without them all is done on the calling thread.
 
     Returns:
         H x W uint8 class ids. Where classes have the same scores all around, the lowest of them.
@@ -55,9 +59,11 @@ def label_map(scores: Scores, size: tuple[int, int], *, align_corners: bool = Tr
         LpsnetError: the scores are of another type or shape or not finite, or the size is not positive.
     """
     _check(scores, size)
-    relative = _relative(scores)
     rows = _axis(scores.shape[1], size[0], align_corners)
     columns = _axis(scores.shape[2], size[1], align_corners)
+    if kernels := find_kernels():
+        return _compiled(kernels, scores, rows, columns, num_threads)
+    relative = _relative(scores, np.empty(scores.shape, np.float32))
     if min(size[0] / scores.shape[1], size[1] / scores.shape[2]) < _FEW_PIXELS:
         return _labels_of_all(relative, rows, columns)
     return _labels_between_rows(relative, _labels_on_rows(relative, columns), rows, columns)
@@ -75,19 +81,19 @@ def _check(scores: Scores, size: tuple[int, int]) -> None:
         raise LpsnetError(f"the size of a label map is (height, width), whole numbers of at least 1; got {size}")
 
 
-def _relative(scores: Scores) -> Scores:
-    """C-contiguous scores minus the largest of their place, over the largest difference: -1 to 0, a 0 at every place.
+def _relative(scores: Scores, target: Scores) -> Scores:
+    """`target` with the scores minus the largest of their place, over the largest difference: -1 to 0, a 0 everywhere.
 
     It changes no label (what all classes share cancels out) and keeps float32 exact where scores have a large offset.
     """
     with np.errstate(invalid="ignore", over="ignore"):
-        relative: Scores = np.ascontiguousarray(scores) - scores.max(axis=0)
-    spread = -relative.min()
+        np.subtract(scores, scores.max(axis=0), out=target)
+    spread = -target.min()
     if not np.isfinite(spread):
         raise LpsnetError("scores hold NaN, infinity or differences beyond float32; labels need finite scores")
     if spread:
-        relative /= spread
-    return relative
+        target /= spread
+    return target
 
 
 class _Axis(NamedTuple):
@@ -113,6 +119,11 @@ class _Axis(NamedTuple):
         pixel += self.start[cell]
         return np.minimum(np.maximum(pixel, self.start[cell]), self.start[cell + 1])
 
+    def first_pixels(self) -> NDArray[np.int32]:
+        """Per cell, the first pixel in it, and at the end the number of pixels; one score alone is a cell."""
+        num_cells = max(1, self.start.size - 1)
+        return np.append(self.start[:num_cells], self.cell.size).astype(np.int32)
+
 
 def _axis(length: int, target: int, align_corners: bool) -> _Axis:
     if align_corners:
@@ -125,6 +136,20 @@ def _axis(length: int, target: int, align_corners: bool) -> _Axis:
     start = np.searchsorted(cell, np.arange(length))
     lead = origin + step * start.astype(np.float64) - np.arange(length)
     return _Axis(cell, (position - cell).astype(np.float32), start, lead, step)
+
+
+def _compiled(kernels: Kernels, scores: Scores, rows: _Axis, columns: _Axis, num_threads: int) -> Labels:
+    last, classes = padded_scores(*scores.shape)
+    _relative(scores, classes)
+    return kernels.label_map(
+        last,
+        rows.first_pixels(),
+        rows.fraction,
+        columns.first_pixels(),
+        columns.cell.astype(np.int32),
+        columns.fraction,
+        num_threads=num_threads,
+    )
 
 
 def _labels_of_all(scores: Scores, rows: _Axis, columns: _Axis) -> Labels:

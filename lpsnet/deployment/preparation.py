@@ -9,12 +9,16 @@ time. With OpenCV 5 that is as quick as resizing bytes and normalising afterward
 paths' inputs to bytes changes the label of 0.1 to 0.6 % of a street's pixels. So does going from the picture to a path
 in one step where the picture has another size than the network's input, for 0.2 to 1.6 %: it is taken in two.
 
+With the compiled loops (`kernels.py`) a picture of the network's input size goes to its paths in one pass over its
+bytes; bilinear sampling is linear, so normalising after it is the same.
+
 A picture that is shrunk by two or more is first averaged over squares as wide as the sampling distance: bilinear
 sampling alone would skip pixels, and with them the thin things in the picture. That is for pictures of another size
 than the network's input; the network's own resizing of its input for its paths (Section 3.1) averages nothing, and
 `prepare_paths` does what the network does.
 """
 
+import functools
 from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any, TypeVar
@@ -24,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lpsnet.architecture import path_size
+from lpsnet.deployment.kernels import Axis, Kernels, find_kernels
 from lpsnet.errors import DataError
 from lpsnet.record import ModelRecord, Normalisation
 
@@ -93,6 +98,9 @@ def prepare_paths(
     memory = workspace or Workspace()
     shapes = [(1, 3, *path_size(size, ratio)) for ratio in ratios]
     results = [memory.array(f"path {path}", shape, np.float32) for path, shape in enumerate(shapes)]
+    if size == (height, width) and (kernels := find_kernels()):
+        _sample_bytes(kernels, np.ascontiguousarray(image), results, record)
+        return results
     whole = next((list(result[0]) for result in results if result.shape[2:] == size), None)
     whole = whole or [memory.array("whole", size, np.float32)] * 3
     original = whole if size == (height, width) else [memory.array("original", (height, width), np.float32)] * 3
@@ -106,6 +114,29 @@ def prepare_paths(
             if result.shape[2:] != size:
                 _sample(whole[channel], result[0, channel], align_corners=record.align_corners)
     return results
+
+
+def _sample_bytes(
+    kernels: Kernels, image: Picture, targets: Sequence[NDArray[np.float32]], record: ModelRecord
+) -> None:
+    """Fill the targets (1 x 3 x h x w) with the picture, sampled and normalised; with as many threads as OpenCV has."""
+    mean, std = (np.array(values) for values in (record.normalisation.mean, record.normalisation.std))
+    scale, shift = (1 / (255 * std)).astype(np.float32), (-mean / std).astype(np.float32)
+    for target in targets:
+        rows, columns = (
+            _axis(source, length, record.align_corners)
+            for source, length in zip(image.shape[:2], target.shape[2:], strict=True)
+        )
+        kernels.sample(image, rows, columns, scale, shift, target[0], num_threads=cv2.getNumThreads())
+
+
+@functools.lru_cache(maxsize=64)
+def _axis(source: int, target: int, align_corners: bool) -> Axis:
+    """Per target pixel: the two source pixels around it, and how far it is from the first."""
+    step, first = _placement(source, target, align_corners)
+    place = np.clip(first + step * np.arange(target), 0, source - 1)
+    before = np.minimum(place.astype(np.int32), max(source - 2, 0))
+    return before, np.minimum(before + 1, source - 1), (place - before).astype(np.float32)
 
 
 def check_picture(image: object) -> None:

@@ -16,6 +16,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, Self, cast
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -178,7 +179,8 @@ class Segmenter:
         """
         scores = self.scores(image)
         height, width = image.shape[:2]
-        labels = label_map(scores, (height, width), align_corners=self._record.align_corners)
+        threads = self._num_threads or cv2.getNumThreads()
+        labels = label_map(scores, (height, width), align_corners=self._record.align_corners, num_threads=threads)
         return Segmentation(labels, image, self.label_space)
 
     def scores(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:

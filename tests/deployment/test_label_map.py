@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from compiled import implementation  # noqa: F401 (all tests run with the compiled loops, and without)
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -233,6 +234,14 @@ def test_several_threads_at_once() -> None:
     with ThreadPoolExecutor(4) as pool:
         together = list(pool.map(lambda each: label_map(each, (192, 384)), scores))
     np.testing.assert_array_equal(together, alone)
+
+
+@pytest.mark.parametrize("num_threads", [2, 3, 50])
+@pytest.mark.parametrize("shape", [(19, 12, 24), (3, 1, 5), (7, 4, 1)])
+def test_threads_share_the_work_and_change_nothing(shape: tuple[int, int, int], num_threads: int) -> None:
+    scores = _made("normal", shape, seed=6)
+    labels = label_map(scores, (101, 203), num_threads=num_threads)
+    np.testing.assert_array_equal(labels, label_map(scores, (101, 203)))
 
 
 @pytest.mark.parametrize("shape", [(19, 24, 48), (19, 360, 720)])

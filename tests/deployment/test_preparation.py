@@ -5,6 +5,7 @@ from fractions import Fraction
 import cv2
 import numpy as np
 import pytest
+from compiled import implementation  # noqa: F401 (all tests run with the compiled loops, and without)
 
 from lpsnet.architecture import path_size
 from lpsnet.data.labels import CAMVID

@@ -1,0 +1,58 @@
+"""Compiles the loops in `lpsnet/deployment/kernels.c` when the package is built or installed.
+
+They are called through ctypes and know nothing of Python, so one file serves all its versions. Where there is no C
+compiler, or it fails, the package is whole without them: NumPy and OpenCV compute the same.
+
+By hand, for a checkout that is not installed: `python build_kernels.py`.
+"""
+
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent
+SOURCE = ROOT / "lpsnet" / "deployment" / "kernels.c"
+LIBRARY = SOURCE.with_name("_kernels.so")
+# Scores are finite, and no floating-point flag is ever looked at: loops over classes become vectors
+FLAGS = ("-O3", "-fPIC", "-fno-math-errno", "-fno-trapping-math", "-ffinite-math-only", "-fno-signed-zeros")
+
+
+def build(library: Path = LIBRARY) -> bool:
+    """Compile to `library`; False, and no file, where that cannot be done."""
+    compiler = shutil.which(os.environ.get("CC") or "cc")
+    if compiler is None:
+        return False
+    with tempfile.TemporaryDirectory() as folder:
+        made = Path(folder) / library.name
+        done = subprocess.run([compiler, "-shared", *FLAGS, "-o", made, SOURCE], capture_output=True)
+        if done.returncode == 0:
+            shutil.copy(made, library)
+        return done.returncode == 0
+
+
+if __name__ == "__main__":
+    print(f"Wrote {LIBRARY}" if build() else "No C compiler that works; NumPy and OpenCV serve")
+else:
+    try:
+        from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+    except ImportError:  # imported by a test
+        pass
+    else:
+
+        class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg]
+            """What hatchling calls before it packs a wheel, or an editable one."""
+
+            def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+                if build():
+                    build_data["artifacts"].append(f"/{LIBRARY.relative_to(ROOT)}")
+                    build_data["pure_python"] = False
+                    build_data["tag"] = f"py3-none-{_platform()}"
+
+
+def _platform() -> str:
+    import sysconfig
+
+    return sysconfig.get_platform().replace("-", "_").replace(".", "_")
