@@ -49,8 +49,8 @@ def benchmark(
 ) -> None:
     """Time models in turn, by every engine and in every precision asked for: the network alone, and end to end.
 
-    Protocols: `adaptive` goes on until every median is known to 1 %, for two minutes a model at most; `quick` takes two
-    seconds for each; `paper` is the paper's, 1 s of warm-up and the mean of 20 s, the network alone. An architecture is
+    Protocols: `adaptive` goes on until every median is known to 1 %, for half a minute each at most; `quick` takes two
+    seconds each; `paper` is the paper's, 1 s of warm-up and the mean of 20 s, the network alone. An architecture is
     measured with random weights. ONNX files of other programs can be put beside ours.
 
     Example: `lpsnet benchmark lpsnet_s lpsnet_m --runtime openvino --precision f32 --precision bf16 --size 512x1024`

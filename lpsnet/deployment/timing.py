@@ -5,7 +5,8 @@ is timed'); `PROTOCOLS["paper"]` is that. But a machine that does other things t
 networks differ. So several networks are measured in turn (A B A B …), every sample is kept, and two are compared by the
 ratio within each round, which such times leave alone (`latency.compare`).
 
-A round is one turn of each network; a turn is one call, or for quick networks as many as fill the time of the slowest.
+A round is one turn of each network; a turn is one call, or for quick networks as many as fill the time of the slowest,
+up to a sixth of the time that each is measured for.
 
 Two measurements at once would measure each other: one waits until the other is done, whatever command it belongs to.
 """
@@ -19,7 +20,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
+from statistics import median, median_low
 
 from lpsnet.deployment.latency import Latency, median_interval
 from lpsnet.errors import RunError
@@ -28,6 +29,7 @@ from lpsnet.locks import one_at_a_time
 LOCK_NAME = "lpsnet-measuring.lock"  # in the system's folder for temporary files
 MAX_CALLS_PER_TURN = 10_000
 CLOCK_TOLERANCE_NS = 50_000_000  # two clocks may part by this in a round, or by 1 % of it, before it counts as a sleep
+NUM_ROUNDS = 6  # that a measurement has room for: with less no interval has a confidence of 0.95
 MAX_DISCARDED = 10  # rounds thrown away before measuring is given up, or as many as were kept
 
 
@@ -77,7 +79,7 @@ class TimingProtocol:
 PROTOCOLS: dict[str, TimingProtocol] = {
     "paper": TimingProtocol(),
     "quick": TimingProtocol(warm_up_s=0.3, duration_s=2.0),
-    "adaptive": TimingProtocol(duration_s=2.0, target_percent=1.0),
+    "adaptive": TimingProtocol(duration_s=2.0, target_percent=1.0, max_duration_s=30.0),
 }
 
 
@@ -135,11 +137,7 @@ class _Run:
 
     def __init__(self, callables: Mapping[str, Callable[[], object]], protocol: TimingProtocol, clock: Clock) -> None:
         self._callables, self._protocol, self._clock = callables, protocol, clock
-        call_ns = {name: self._warm_up(call) for name, call in callables.items()}
-        turn_ns = max(protocol.turn_s * 1e9, *call_ns.values())
-        self._num_calls = {
-            name: max(1, min(MAX_CALLS_PER_TURN, round(turn_ns / single_ns))) for name, single_ns in call_ns.items()
-        }
+        self._warm_up_ns = {name: self._warm_up(call) for name, call in callables.items()}
         self._turns_ns: dict[str, list[list[int]]] = {name: [] for name in callables}
         self._medians_ns: dict[str, list[float]] = {name: [] for name in callables}
         self._timed_ns = dict.fromkeys(callables, 0)
@@ -168,7 +166,8 @@ class _Run:
         """A turn of every callable; forgotten if the machine slept meanwhile."""
         now, always = self._clock.now_ns(), self._clock.always_ns()
         names = _order(list(self._callables), self._num_started)
-        turns = {name: self._turn(self._callables[name], self._num_calls[name]) for name in names}
+        num_calls = self._calls_per_turn()
+        turns = {name: self._turn(self._callables[name], num_calls[name]) for name in names}
         passed, always_passed = self._clock.now_ns() - now, self._clock.always_ns() - always
         gc.collect()  # of what the calls left behind: all that was there before is frozen
         self._num_started += 1
@@ -179,6 +178,18 @@ class _Run:
             self._turns_ns[name].append(samples)
             self._medians_ns[name].append(median(samples))
             self._timed_ns[name] += sum(samples)
+
+    def _calls_per_turn(self) -> dict[str, int]:
+        """By the times of the last rounds: what held a network up once must not make the turns of all longer."""
+        call_ns = {
+            name: max(1.0, median_low([first_ns, *self._medians_ns[name][-NUM_ROUNDS:]]))
+            for name, first_ns in self._warm_up_ns.items()
+        }
+        slowest_ns = min(max(call_ns.values()), self._protocol.duration_s * 1e9 / NUM_ROUNDS)
+        turn_ns = max(self._protocol.turn_s * 1e9, slowest_ns)
+        return {
+            name: max(1, min(MAX_CALLS_PER_TURN, round(turn_ns / single_ns))) for name, single_ns in call_ns.items()
+        }
 
     def _discard(self) -> None:
         self._num_discarded += 1

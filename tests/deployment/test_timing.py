@@ -74,6 +74,24 @@ def test_networks_take_turns_and_the_order_changes() -> None:
     assert len(orders) == 10
 
 
+def test_a_machine_that_stands_still_while_warming_up_does_not_make_turns_longer() -> None:
+    """The first call of A takes a minute, the others 1 ms; B takes 1 ms."""
+    machine = Machine()
+    networks = {"a": machine.network("a", lambda number: 60_000 if number == 0 else 1), "b": machine.network("b", 1)}
+    results = measure(networks, protocol=replace(SHORT, duration_s=0.6), clock=machine.clock)
+    assert results["b"].num_samples <= 700
+    assert results["b"].num_rounds >= 6
+
+
+def test_a_slow_network_does_not_keep_a_quick_one_busy() -> None:
+    """A takes 1 s a call and is measured for 0.6 s; in the meantime B, of 1 ms, has turns of 0.1 s at most."""
+    machine = Machine()
+    networks = {"a": machine.network("a", 1000), "b": machine.network("b", 1)}
+    results = measure(networks, protocol=replace(SHORT, duration_s=0.6), clock=machine.clock)
+    assert {len(turn) for turn in results["a"].turns_ms} == {1}
+    assert {len(turn) for turn in results["b"].turns_ms} == {100}
+
+
 def test_a_machine_that_slows_down_does_not_favour_one() -> None:
     """Everything takes 5 % longer with every round; B takes 10 % longer than A."""
     machine = Machine()

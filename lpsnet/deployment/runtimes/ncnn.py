@@ -112,7 +112,8 @@ class NcnnSession:
         blobs, same = self._net.blobs(), set(self._net.input_indexes())
         users = [layer for layer in self._net.layers() if _computes_with(layer, same)]
         extractor = self._net.create_extractor()
-        extractor.input(self._inputs[0], self._mat(np.zeros((3, *size), np.float32)))
+        black = np.zeros((3, *size), np.float32)  # named, for ncnn takes its memory without keeping it
+        extractor.input(self._inputs[0], self._mat(black))
         names = [blobs[layer.tops[0]].name for layer in users if layer.type == "Interp"]
         mats = [extractor.extract(name)[1] for name in names]
         return {name: (mat.h, mat.w) for name, mat in zip(names, mats, strict=True)}, len(users) > len(names)
