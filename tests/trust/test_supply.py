@@ -93,7 +93,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(built: list[Path]) -> None
         names = set(wheel.namelist())
     own = {name for name in names if name.startswith("lpsnet/")}
     package = {str(path.relative_to(ROOT)) for path in _tracked("lpsnet")}
-    assert own == package
+    assert own - {"lpsnet/deployment/_kernels.so"} == package  # compiled, where there is a compiler
     info = {name.partition("/")[2] for name in names - own}
     assert info == {"METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE"}
 
