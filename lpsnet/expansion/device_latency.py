@@ -227,10 +227,12 @@ _CHECKPOINT = _Writer(".safetensors", _write_checkpoint)
 # engine -> how a network is written for it; what is measured is what `lpsnet export` would hand over
 _WRITERS: dict[str, _Writer] = {
     "onnxruntime": _ONNX,
+    "onnxruntime_cuda": _ONNX,
     "openvino": _ONNX,
     "ncnn": _Writer(".ncnn", _write_ncnn),
     "tensorrt": _ONNX,
     "pytorch": _CHECKPOINT,
     "pytorch_compiled": _CHECKPOINT,
+    "pytorch_cuda": _CHECKPOINT,
 }
 assert _WRITERS.keys() == RUNTIMES.keys()

@@ -85,10 +85,12 @@ _CHECKPOINT = (".safetensors", _write_checkpoint)
 # engine -> suffix of its files, and what writes them
 _WRITERS: dict[str, tuple[str, Callable[[Network, Path, ModelRecord, Size], None]]] = {
     "onnxruntime": _ONNX,
+    "onnxruntime_cuda": _ONNX,
     "openvino": _ONNX,
     "ncnn": (".ncnn", _write_ncnn),
     "tensorrt": _ONNX,
     "pytorch": _CHECKPOINT,
     "pytorch_compiled": _CHECKPOINT,
+    "pytorch_cuda": _CHECKPOINT,
 }
 assert _WRITERS.keys() == RUNTIMES.keys()

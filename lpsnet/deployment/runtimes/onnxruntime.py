@@ -29,23 +29,35 @@ from lpsnet.errors import MissingDependencyError, ModelFileError
 
 SIZE_NAMES = ("height", "width")  # of the free lengths in exported files; see export/onnx.py
 
+_CUDA = "CUDAExecutionProvider"
+_NO_CUDA = (
+    "the runtime onnxruntime_cuda takes an NVIDIA GPU and ONNX Runtime for it: "
+    "pip uninstall onnxruntime; pip install onnxruntime-gpu"
+)
+_FELL_BACK = "it fell back to the processor; look for the GPU with nvidia-smi, and for CUDA's and cuDNN's libraries"
 _FATAL = 4  # log severity; what goes wrong is raised, there is no need to print it too
 _INPUT_TYPES: dict[str, type[np.floating[Any]]] = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 _HALF_CPUS = ("aarch64", "arm64")  # where the CPU provider has f16 kernels; elsewhere it converts to f32 and back
 
 
-def open_session(options: SessionOptions) -> "OnnxRuntimeSession":
+def open_session(options: SessionOptions, *, cuda_only: bool = False) -> "OnnxRuntimeSession":
     """Load an ONNX file with all graph optimisations.
 
+    Args:
+        cuda_only: refuse to compute on the processor; else that is done where there is no CUDA.
+
     Raises:
-        MissingDependencyError: onnxruntime is not installed.
-        ModelFileError: the file is not usable, or the precision asked for is not its own.
+        MissingDependencyError: onnxruntime is not installed, or is the one without CUDA where that is asked for.
+        ModelFileError: the file is not usable, the precision asked for is not its own, or CUDA cannot be used.
     """
-    check_suffix(options, (".onnx",), runtime="onnxruntime")
+    runtime = "onnxruntime_cuda" if cuda_only else "onnxruntime"
+    check_suffix(options, (".onnx",), runtime=runtime)
     try:
         import onnxruntime
     except ImportError:
         raise MissingDependencyError("onnxruntime is not installed; it comes with: pip install onnxruntime") from None
+    if cuda_only and _CUDA not in onnxruntime.get_available_providers():
+        raise MissingDependencyError(_NO_CUDA)
     try:
         with options.path.open("rb") as file:
             written = read_onnx_precision(file)
@@ -58,7 +70,9 @@ def open_session(options: SessionOptions) -> "OnnxRuntimeSession":
         raise ModelFileError(f"{options.path} is not a whole onnx file: {error}; copy or export it again") from None
     except Exception as error:  # the engine's errors have no common base
         raise ModelFileError(f"ONNX Runtime cannot load {options.path}: {one_line(error)}") from None
-    return OnnxRuntimeSession(session, options, written=written, version=onnxruntime.__version__)
+    if cuda_only and session.get_providers()[0] != _CUDA:
+        raise ModelFileError(f"ONNX Runtime cannot use CUDA for {options.path}: {_FELL_BACK}")
+    return OnnxRuntimeSession(session, options, runtime=runtime, written=written, version=onnxruntime.__version__)
 
 
 def _model(options: SessionOptions) -> Path | bytes:
@@ -86,20 +100,21 @@ def _settings(onnxruntime: Any, options: SessionOptions) -> Any:
 
 def _providers(onnxruntime: Any) -> list[Any]:
     cpu = ["CPUExecutionProvider"]
-    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+    if _CUDA not in onnxruntime.get_available_providers():
         return cpu
-    return [("CUDAExecutionProvider", {"use_tf32": "0"}), *cpu]  # else f32 is computed with 10 bits of mantissa
+    return [(_CUDA, {"use_tf32": "0"}), *cpu]  # else f32 is computed with 10 bits of mantissa
 
 
 class OnnxRuntimeSession:
     """A model loaded by ONNX Runtime; see `Session`. Threads that call `run` at once are served at once."""
 
-    runtime: Final = "onnxruntime"
-
-    def __init__(self, session: Any, options: SessionOptions, *, written: Precision, version: str) -> None:
+    def __init__(
+        self, session: Any, options: SessionOptions, *, runtime: str, written: Precision, version: str
+    ) -> None:
+        self.runtime: Final = runtime
         self._session = session
         self._path = options.path
-        on_cuda = session.get_providers()[0] == "CUDAExecutionProvider"  # falls back by itself where there is no GPU
+        on_cuda = session.get_providers()[0] == _CUDA  # falls back by itself where there is no GPU
         used = written if on_cuda else _precision_on_cpu(written)
         self.engine = f"onnxruntime {version}{' on CUDA' if on_cuda else ''}"
         self.precision = check_precision(used, options, possible=[used])

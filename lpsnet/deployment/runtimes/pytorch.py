@@ -8,7 +8,7 @@ it computes, so that each session has its own, and other work of the calling thr
 
 import contextlib
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,12 +29,17 @@ _POSSIBLE: dict[str, list[Precision]] = {"cpu": ["f32", "bf16"], "cuda": ["f32",
 _INPUT: Shape = (None, 3, None, None)
 
 
-def open_session(options: SessionOptions, *, compiled: bool = False) -> "PyTorchSession":
-    """Load a checkpoint; with `compiled` the network goes through `torch.compile` when it first runs at a size.
+def open_session(options: SessionOptions, *, compiled: bool = False, cuda_only: bool = False) -> "PyTorchSession":
+    """Load a checkpoint.
+
+    Args:
+        compiled: the network goes through `torch.compile` when it first runs at a size.
+        cuda_only: refuse to compute on the processor; else that is done where there is no CUDA.
 
     Raises:
         MissingDependencyError: torch is not installed.
-        ModelFileError: the file is not usable, or the precision asked for is not possible on this machine.
+        ModelFileError: the file is not usable, or the precision asked for is not possible on this machine, or there is
+            no CUDA where that is asked for.
     """
     check_suffix(options, (".safetensors",), runtime="pytorch")
     try:
@@ -44,9 +49,13 @@ def open_session(options: SessionOptions, *, compiled: bool = False) -> "PyTorch
         from lpsnet.model.fusion import fuse
     except ImportError as error:
         raise MissingDependencyError.for_extra(error.name or "torch", "train") from None
+    if cuda_only and not torch.cuda.is_available():
+        raise ModelFileError(f"the runtime pytorch_cuda takes a GPU; this PyTorch ({torch.__version__}) sees none here")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     net = fuse(load_checkpoint(options.path))
-    return PyTorchSession(torch, net, options, device=device, compiled=compiled)
+    session = PyTorchSession(torch, net, options, device=device, compiled=compiled)
+    session.runtime = "pytorch_cuda" if cuda_only else session.runtime
+    return session
 
 
 class PyTorchSession:
@@ -55,7 +64,7 @@ class PyTorchSession:
     def __init__(self, torch: Any, net: Any, options: SessionOptions, *, device: str, compiled: bool) -> None:
         possible = _POSSIBLE[device]
         used = options.precision if options.precision in possible else "f32"
-        self.runtime: Final = "pytorch_compiled" if compiled else "pytorch"
+        self.runtime = "pytorch_compiled" if compiled else "pytorch"
         self.engine = f"torch {torch.__version__} on {_device_name(torch, device)}"
         self.precision = check_precision(used, options, possible=possible)
         self._shapes = fix_size([_INPUT], options)

@@ -72,15 +72,17 @@ class Session(Protocol):
 # name -> module; a new engine is a module with `open_session` and a row here
 RUNTIMES: dict[str, str] = {
     "onnxruntime": "lpsnet.deployment.runtimes.onnxruntime",
+    "onnxruntime_cuda": "lpsnet.deployment.runtimes.onnxruntime_cuda",
     "openvino": "lpsnet.deployment.runtimes.openvino",
     "ncnn": "lpsnet.deployment.runtimes.ncnn",
     "tensorrt": "lpsnet.deployment.runtimes.tensorrt",
     "pytorch": "lpsnet.deployment.runtimes.pytorch",
     "pytorch_compiled": "lpsnet.deployment.runtimes.pytorch_compiled",
+    "pytorch_cuda": "lpsnet.deployment.runtimes.pytorch_cuda",
 }
 
 # engines that can take the paths' inputs in place of the picture
-PATH_RUNTIMES = ("onnxruntime", "openvino", "ncnn")
+PATH_RUNTIMES = ("onnxruntime", "onnxruntime_cuda", "openvino", "ncnn")
 
 
 def open_session(runtime: str, options: SessionOptions) -> Session:
