@@ -170,7 +170,7 @@ def _scatter(axes: Any, points: Sequence[tuple[float, float, str, bool]]) -> Non
         size = "small" if is_ours else 6
         axes.annotate(name, (fps, miou), xytext=(4, 3), textcoords="offset points", fontsize=size)
     axes.set(xlabel="pictures a second", ylabel="mIoU on val (%)")
-    axes.margins(x=0.16, y=0.08)
+    axes.margins(x=0.22, y=0.08)
 
 
 def _bars(axes: Any, here: Sequence[Row]) -> None:
