@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Self
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
-TIMEOUT_S = 120.0  # far above what anything here takes; the machine may be busy
+TIMEOUT_S = 300.0  # far above what anything here takes; the machine may be busy
 
 _FLAGS = (
     "--headless=new",

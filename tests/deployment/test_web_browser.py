@@ -26,8 +26,9 @@ from lpsnet.deployment.preparation import prepare
 from lpsnet.deployment.segmenter import Segmenter
 from lpsnet.deployment.web.page import write_page
 from lpsnet.deployment.web.server import make_server
-from lpsnet.export.onnx import export_onnx
+from lpsnet.export.onnx import to_onnx, write_model
 from lpsnet.model.checkpoint import default_record
+from lpsnet.model.fusion import fuse
 from lpsnet.model.network import create_model
 from lpsnet.record import ModelRecord, Normalisation
 
@@ -78,12 +79,12 @@ def browser(program: str) -> Iterator[Chromium]:
         yield browser
 
 
-def write_model(path: Path, *, align_corners: bool = True, input_size: tuple[int, int] | None = None) -> Path:
+def write_network(path: Path, *, align_corners: bool = True, input_size: tuple[int, int] | None = None) -> Path:
     net = small_network() if align_corners else create_model(ARCHITECTURE, num_classes=5, align_corners=False).eval()
     record = default_record(net, label_space=LabelSpace.from_names("odd names", NAMES))
     normalisation = Normalisation(mean=(0.2, 0.5, 0.7), std=(0.3, 0.2, 0.25))
     record = record.model_copy(update={"input_size": input_size, "normalisation": normalisation})
-    export_onnx(net, path, record=record)
+    write_model(to_onnx(fuse(net).eval(), size=None), path, record=record)
     return path
 
 
@@ -91,7 +92,7 @@ def write_model(path: Path, *, align_corners: bool = True, input_size: tuple[int
 def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
     """The address of a page and the model that it runs."""
     folder = tmp_path_factory.mktemp("page")
-    model = write_model(folder / "odd.onnx")
+    model = write_network(folder / "odd.onnx")
     write_page(model, folder / "web", example=write_picture(folder / "example.png", 60, 80))
     with served(folder / "web") as url:
         yield url, model
@@ -142,7 +143,7 @@ def wait_for_file(browser: Chromium, path: Path) -> None:
 def test_labels_are_those_of_the_segmenter(
     browser: Chromium, tmp_path: Path, settings: dict[str, Any], size: tuple[int, int]
 ) -> None:
-    model = write_model(tmp_path / "model.onnx", **settings)
+    model = write_network(tmp_path / "model.onnx", **settings)
     picture = write_picture(tmp_path / "picture.png", *size)
     write_page(model, tmp_path / "web")
     with served(tmp_path / "web") as url:
@@ -354,9 +355,10 @@ def test_webgpu_gives_the_segmenters_labels(program: str, page: tuple[str, Path]
     flags = ("--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader", "--enable-unsafe-swiftshader")
     picture = write_picture(tmp_path / "picture.png", 97, 131)
     with Chromium(program, ALONE, *flags) as browser:
-        segment(browser, page[0], picture)
-        if not browser.evaluate("navigator.gpu.requestAdapter()"):
+        browser.open(page[0])
+        if not browser.evaluate("Boolean(navigator.gpu) && navigator.gpu.requestAdapter().then(Boolean)"):
             pytest.skip("this Chromium has no software adapter for WebGPU")
+        segment(browser, page[0], picture)
         assert browser.evaluate("engine.textContent") == "WebGPU"
         labels = saved_labels(browser, tmp_path / "saved", "picture.labels.png")
     assert np.mean(labels == Segmenter(page[1])(read_image(picture))) >= 0.99

@@ -35,6 +35,7 @@ class App {
     element("note").textContent = note;
     element("note").hidden = !note;
     busy("");
+    problem(null);
     this.timing.clear();
     this.wake();
   }
