@@ -1,10 +1,11 @@
 """An expansion for people to read: the table so far, and a page of Markdown with what each step tried and why."""
 
 from collections.abc import Sequence
+from math import sqrt
 
 from lpsnet.expansion.delivery import Delivery
 from lpsnet.expansion.family import Member, Step
-from lpsnet.expansion.ranking import miou_per_ms
+from lpsnet.expansion.ranking import decide, miou_per_ms
 from lpsnet.expansion.ranking_check import check_table
 from lpsnet.expansion.table import family_table, mean_and_spread
 from lpsnet.model.complexity import complexity
@@ -66,7 +67,26 @@ def _section(step: Step) -> str:
         *(_cells(_candidate(step, it)) for it in step.candidates),
         *(_cells([str(it.operation), *["-"] * 7, it.reason]) for it in step.excluded),
     ]
-    return "\n\n".join([f"## Step {step.number} {step.verdict}", target + before.rstrip(), "\n".join(rows)])
+    return "\n\n".join(
+        [f"## Step {step.number} {step.verdict}", f"{target}{before}{_lead(step)}".rstrip(), "\n".join(rows)]
+    )
+
+
+def _lead(step: Step) -> str:
+    """The lead of the network taken over the next, beside what one training's score may be off by."""
+    if step.chosen is None:
+        return ""
+    others = [it for it in step.candidates if it.design != step.chosen.design]
+    second = decide(step.parent, others).chosen
+    lead = (
+        ""
+        if second is None
+        else f"Lead over the next: {step.chosen.score.miou - others[second].score.miou:.2f} points. "
+    )
+    score = step.chosen.score
+    if score.num_seeds == 1:
+        return f"{lead}Scores of one seed: how much of them is luck is not known."
+    return f"{lead}A single training's spread over seeds: {score.spread * sqrt(score.num_seeds):.2f}."
 
 
 def _candidate(step: Step, member: Member) -> list[str]:

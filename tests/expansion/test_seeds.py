@@ -7,6 +7,7 @@ import pytest
 from expansion_landscapes import DEPTH, PATH, START, WIDTH
 
 from lpsnet.errors import RunError
+from lpsnet.expansion import page
 from lpsnet.expansion.family import Step
 from lpsnet.expansion.measurements import Course, Failure, Latency, Outcome, Score
 from lpsnet.expansion.operations import Design
@@ -114,6 +115,16 @@ def test_one_seed_repeats_nothing() -> None:
     assert luck.asked == [*_FIRST[0], *_FIRST[1]]
     with pytest.raises(RunError, match="max_seeds of a search is at least 1"):
         SearchOptions(max_seeds=0)
+
+
+def test_the_page_says_how_far_the_lead_is_from_the_spread() -> None:
+    """Seeds 0.2 apart: a spread of 0.14 for one training; means of 56.1 and 55.1."""
+    luck = _Luck(lambda design, seed: _MIOU[design] + 0.2 * (seed % 2))
+    text = page._section(luck.step(max_seeds=3))
+    assert "Lead over the next: 1.00 points. A single training's spread over seeds: 0.14." in text
+    assert "| 56.1 ± 0.1 | 2 |" in text
+    once = page._section(_Luck(lambda design, seed: _MIOU[design]).step(max_seeds=1))
+    assert "Lead over the next: 1.00 points. Scores of one seed" in once
 
 
 def test_a_search_does_not_end_on_bad_luck() -> None:
