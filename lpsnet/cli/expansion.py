@@ -50,6 +50,9 @@ def expand(
     seeds: Annotated[
         int, typer.Option(min=1, help="Seeds of the start and of a step's two best, until their lead is clear.")
     ] = 3,
+    control: Annotated[
+        bool, typer.Option(help="Train the parent on as well, and compare its candidates with that.")
+    ] = True,
     limit_parameters: Annotated[int | None, typer.Option(min=1, help="Parameters of a network at most.")] = None,
     limit_memory_mib: Annotated[
         float | None, typer.Option(help="Memory at most: weights and the feature maps alive at once.")
@@ -99,6 +102,7 @@ def expand(
             max_step_size=max_step_size,
             patience=patience or None,
             max_seeds=seeds,
+            control=control and inherit,
             limits=Limits(parameters=limit_parameters, memory_mib=limit_memory_mib),
         ),
         interaction=interaction,

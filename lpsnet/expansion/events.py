@@ -103,7 +103,7 @@ class TrainingFinished(_Line):
     @property
     def is_first(self) -> bool:
         """Whether its weights are those that children inherit and that are handed over."""
-        return self.seed == 0 and self.length == 1
+        return self.seed == 0 and self.length == 1 and self.design != self.parent
 
     @property
     def outcome(self) -> Outcome:

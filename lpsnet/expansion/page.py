@@ -7,7 +7,7 @@ from lpsnet.expansion.delivery import Delivery
 from lpsnet.expansion.family import Member, Step
 from lpsnet.expansion.ranking import decide, miou_per_ms
 from lpsnet.expansion.ranking_check import check_table
-from lpsnet.expansion.table import family_table, mean_and_spread
+from lpsnet.expansion.table import family_table, mean_and_spread, parent_score
 from lpsnet.model.complexity import complexity
 
 _CANDIDATE_COLUMNS = (
@@ -60,7 +60,7 @@ def page(delivery: Delivery, *, title: str, num_classes: int) -> str:
 def _section(step: Step) -> str:
     parent = step.parent
     target = "" if step.target_ms is None else f"Target {step.target_ms:.3g} ms. "
-    before = f"Parent: {parent.latency.median_ms:.3g} ms, {parent.score.miou:.1f} mIoU. "
+    before = f"Parent: {parent.latency.median_ms:.3g} ms, {parent_score(parent.score)}. "
     rows = [
         _cells(_CANDIDATE_COLUMNS),
         _cells(["---"] * len(_CANDIDATE_COLUMNS)),

@@ -31,7 +31,7 @@ from lpsnet.expansion.measurements import (
     Score,
 )
 from lpsnet.expansion.operations import Design, Operation, SearchNetwork, table_1
-from lpsnet.expansion.seeds import SeedScores
+from lpsnet.expansion.seeds import Control, SeedScores
 from lpsnet.expansion.step_size import Excluded, choose_step_sizes, ladders
 
 _LEAST = (("num_steps", 0), ("max_step_size", 1), ("patience", 1), ("max_effort", 1), ("max_seeds", 1))
@@ -48,6 +48,8 @@ class SearchOptions:
         max_effort: the most effort a step puts into its latencies, at least 1.
         max_seeds: the most seeds a design is trained with, and the most times that a step repeats trainings. With 1
             nothing is repeated, and scores have the spread that the performance function gives them.
+        control: whether the parent is trained on, too, as its candidates are, and they are compared with that: one that
+            started from its weights has been trained for longer than it, and may gain by nothing else.
         limits: what no chosen network may exceed.
     """
 
@@ -56,6 +58,7 @@ class SearchOptions:
     patience: int | None = None
     max_effort: int = 3
     max_seeds: int = 1
+    control: bool = False
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
@@ -143,6 +146,8 @@ class _Search:
         if target_ms is not None:
             self.progress(f"step {number}: target {target_ms:.4g} ms, {len(designs_of(fast))} candidates to train")
         outcomes = self._train(designs_of(fast), parent=parent.design)
+        if self.options.control and fast:
+            self._train_on(parent.design)
         failed = [failure_of(it, outcomes[it.design]) for it in fast if isinstance(outcomes[it.design], Failure)]
         excluded = (*excluded, *slow, *failed)
         trained = [it for it in fast if isinstance(outcomes[it.design], Score)]
@@ -182,6 +187,16 @@ class _Search:
         for design in designs:
             self.scores.add(design, seed, found[design])
 
+    def _train_on(self, parent: Design) -> None:
+        """Train the parent for as long again, from its own weights."""
+        if Control(parent) not in self.scores:
+            self.scores.add(Control(parent), 0, self.performance([parent], Course(parent))[parent])
+
+    def _baseline(self, parent: Design) -> Outcome:
+        """What candidates are compared with."""
+        control = self.scores.outcome(Control(parent)) if Control(parent) in self.scores else None
+        return control if isinstance(control, Score) else self.scores.outcome(parent)
+
     def _outcomes(self, designs: Sequence[Design]) -> dict[Design, Outcome]:
         return {design: self.scores.outcome(design) for design in designs}
 
@@ -197,7 +212,8 @@ class _Search:
         effort, rounds = 1, 1
         while True:
             fast, slow = split_by_limit(trained, latencies, self.options.limits.latency_ms)
-            ranked = hold_contest(number, parent, fast, latencies, self._outcomes([parent.design, *designs_of(fast)]))
+            outcomes = {**self._outcomes(designs_of(fast)), parent.design: self._baseline(parent.design)}
+            ranked = hold_contest(number, parent, fast, latencies, outcomes)
             if again := self._to_repeat(ranked) if rounds <= self.options.max_seeds else []:
                 rounds += 1
                 self.progress(f"step {number}: {len(again)} trainings with another seed, for the spread of the scores")

@@ -8,25 +8,35 @@ of both spreads: twice the seed spread for two single trainings.
 
 from math import sqrt
 from statistics import fmean
+from typing import NamedTuple
 
 from lpsnet.expansion.measurements import Failure, Outcome, Score
 from lpsnet.expansion.operations import Design
 
 
+class Control(NamedTuple):
+    """A parent that was trained on, for its candidates to be compared with."""
+
+    design: Design
+
+
+Trained = Design | Control
+
+
 class SeedScores:
-    """The outcomes of a search's trainings, by design and seed."""
+    """The outcomes of a search's trainings, by design and seed; a control has scores of its own."""
 
     def __init__(self) -> None:
-        self._outcomes: dict[Design, dict[int, Outcome]] = {}
+        self._outcomes: dict[Trained, dict[int, Outcome]] = {}
 
-    def __contains__(self, design: Design) -> bool:
+    def __contains__(self, design: Trained) -> bool:
         return design in self._outcomes
 
-    def add(self, design: Design, seed: int, outcome: Outcome) -> None:
+    def add(self, design: Trained, seed: int, outcome: Outcome) -> None:
         """Take note of an outcome. The first of a design decides whether it could be trained."""
         self._outcomes.setdefault(design, {})[seed] = outcome
 
-    def num_tried(self, design: Design) -> int:
+    def num_tried(self, design: Trained) -> int:
         """Trainings of `design`, failed ones too."""
         return len(self._outcomes.get(design, {}))
 
@@ -41,12 +51,12 @@ class SeedScores:
                 freedom += len(mious) - 1
         return sqrt(squares / freedom) if freedom else None
 
-    def outcome(self, design: Design) -> Outcome:
+    def outcome(self, design: Trained) -> Outcome:
         """The mean over the seeds of `design`, as far as its spread is known; a failure if the first one was."""
         first, mious, spread = next(iter(self._outcomes[design].values())), self._mious(design), self.spread_of_one
         if isinstance(first, Failure) or spread is None:
             return first
         return Score(fmean(mious), min(100.0, spread / sqrt(len(mious))), first.at_start, len(mious))
 
-    def _mious(self, design: Design) -> list[float]:
+    def _mious(self, design: Trained) -> list[float]:
         return [it.miou for it in self._outcomes[design].values() if isinstance(it, Score)]

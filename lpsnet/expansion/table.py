@@ -47,6 +47,13 @@ def mean_and_spread(score: Score) -> str:
     return f"{score.miou:.1f} ± {score.spread:.1f}" if score.spread else f"{score.miou:.1f}"
 
 
+def parent_score(score: Score) -> str:
+    """What candidates are compared with; a parent that was trained on, too, has its own score at the start."""
+    if score.at_start is None:
+        return f"{score.miou:.1f} mIoU"
+    return f"{score.miou:.1f} mIoU, {score.at_start:.1f} before it was trained on as they are"
+
+
 def _interval(latency: Latency) -> str:
     exact = latency.low_ms == latency.high_ms
     return "-" if exact else f"{_ms(latency.low_ms)} to {_ms(latency.high_ms)}"

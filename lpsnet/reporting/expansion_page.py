@@ -11,7 +11,7 @@ from lpsnet.charts.svg import Drawing
 from lpsnet.errors import RunError
 from lpsnet.expansion.family import Member, Step
 from lpsnet.expansion.ranking import decide, miou_per_ms
-from lpsnet.expansion.table import FAMILY_COLUMNS, family_cells, mean_and_spread
+from lpsnet.expansion.table import FAMILY_COLUMNS, family_cells, mean_and_spread, parent_score
 from lpsnet.files import write_text
 from lpsnet.reporting import expansion_figure
 from lpsnet.reporting.expansion_reading import Budget, Search, read_expansion
@@ -183,7 +183,7 @@ def _check(found: Search) -> tuple[Part, ...]:
 
 def _step(step: Step) -> Table:
     target = "" if step.target_ms is None else f" Target {step.target_ms:.3g} ms."
-    parent = f"Parent: {step.parent.latency.median_ms:.3g} ms, {step.parent.score.miou:.1f} mIoU.{target}"
+    parent = f"Parent: {step.parent.latency.median_ms:.3g} ms, {parent_score(step.parent.score)}.{target}"
     rows = [_candidate(step, it) for it in step.candidates]
     rows += [(str(it.operation), *["–"] * 7, it.reason) for it in step.excluded]
     chosen = tuple(number for number, it in enumerate(step.candidates) if it == step.chosen)

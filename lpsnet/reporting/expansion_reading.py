@@ -5,7 +5,7 @@ networks under budgets; `plan.json` says how far the search was asked to go.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -180,7 +180,9 @@ def _finished(path: Path, events: Sequence[Event], header: Header, plan: dict[st
     decided = [it for it in events if isinstance(it, StepDecided)]
     if not family.family or len(decided) != len(family.family) - 1 or (not family.stop and _steps_left(events, plan)):
         return None
-    start = family.steps[0].parent.member if family.steps else family.family[0].member
+    start = family.family[0].member
+    if family.steps:  # the latency that it had in its step; its score there may be that of its control
+        start = replace(start, latency=family.steps[0].parent.member.latency)
     return Search(
         header=header,
         plan=plan,

@@ -251,6 +251,22 @@ def test_a_limit_on_parameters(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("bare")
+def test_a_control_is_trained_and_its_weights_are_not_handed_over(tmp_path: Path) -> None:
+    fake = FakeExecutor()
+    controlled = replace(RUN, options=replace(RUN.options, control=True))
+    delivery = quickly(controlled, tmp_path, executor=fake)
+    first, second = ((task.design, task.parent) for task in (fake.batches[2][0], fake.batches[4][0]))
+    weights = [it.details["model"] for it in _events(tmp_path) if isinstance(it, TrainingFinished) and it.is_first]
+    for member, (design, parent) in zip(delivery.members, (first, second), strict=False):
+        assert design == member.design
+        assert f"candidates/{parent.parent.name}/model.safetensors" in weights
+        family = delivery.model(member).with_suffix(".safetensors")
+        assert family.read_bytes() == parent.read_bytes(), "the parent's own weights, not those trained on"
+    trained = [(it.design, it.parent) for it in _events(tmp_path) if isinstance(it, TrainingFinished)]
+    assert sum(design == parent for design, parent in trained) == 2
+
+
+@pytest.mark.usefixtures("bare")
 def test_a_limit_on_memory(tmp_path: Path) -> None:
     """Depth adds blocks and few feature maps, a new path adds maps: under its memory it is out."""
     costs = [RUN.cost(it.apply(START).design, num_classes=NUM_CLASSES).memory_mib for it in OPERATIONS]

@@ -109,6 +109,35 @@ def test_the_lucky_one_is_found_out() -> None:
     assert step.chosen.operation == WIDTH
 
 
+def test_what_more_training_alone_gains_is_no_gain() -> None:
+    """The parent's 50 points become 54 without any change: depth gains 2 beyond that, the others nothing."""
+    mious = {START.design: 54.0, DEEPER: 56.0, WIDER: 53.9, NEW_PATH: 50.5}
+    courses: list[tuple[Design, Course]] = []
+
+    def performance(designs: Sequence[Design], course: Course) -> dict[Design, Outcome]:
+        courses.extend((design, course) for design in designs)
+        first = course == Course()
+        return {it: Score(50.0 if first else mious[it], at_start=None if first else 50.0) for it in designs}
+
+    def times(designs: Sequence[Design], *, effort: int) -> dict[Design, Latency]:
+        ms = {START.design: 1.0, DEEPER: 2.0, WIDER: 1.5, NEW_PATH: 2.0}
+        return {it: Latency.exactly(ms[it]) for it in designs}
+
+    def step(control: bool) -> Step:
+        options = SearchOptions(num_steps=1, max_step_size=1, control=control)
+        operations = [DEPTH, WIDTH, PATH]
+        found = expand(START, latency=times, performance=performance, operations=operations, options=options)
+        return found.steps[0]
+
+    assert step(control=False).chosen.operation == WIDTH, "3.9 points in 0.5 ms against 6 in 1.0"
+    courses.clear()
+    controlled = step(control=True)
+    assert controlled.chosen.operation == DEPTH, "2 points in 1.0 ms against none"
+    assert (controlled.parent.score.miou, controlled.parent.score.at_start) == (54.0, 50.0)
+    assert (START.design, Course(START.design)) in courses
+    assert "54.0 mIoU, 50.0 before it was trained on as they are" in page._section(controlled)
+
+
 def test_one_seed_repeats_nothing() -> None:
     luck = _Luck(lambda design, seed: _MIOU[design])
     assert luck.step(max_seeds=1).decided
