@@ -66,7 +66,8 @@ def test_from_end_to_end_and_again(run, tmp_path: Path) -> None:
     assert "step 1 of 1: step sizes for 2 operations" in progress
     events = read_journal(out / "journal.jsonl")
     trained = [it for it in events if isinstance(it, TrainingFinished)]
-    assert Counter(it.seed for it in trained)[0] == 3
+    assert sum(it.design == it.parent for it in trained) == 1, "the start is trained on, too"
+    assert sum(it.seed == 0 for it in trained) == 4
     again = {it.design for it in trained if it.seed == 1}
     assert trained[0].design in again, "the start is trained with two seeds"
     assert len(again) > 1, "and so is the best candidate"
@@ -110,14 +111,14 @@ def _check_nothing_was_done_twice(journal: Path) -> None:
     events = read_journal(journal)
     passes = Counter(it.designs for it in events if isinstance(it, LatencyPass))
     assert set(passes.values()) <= set(PASSES)
-    finished: set[tuple[str, int]] = set()
+    finished: set[tuple[str, str | None, int]] = set()
     for event in events:
         if isinstance(event, TrainingStarted):
-            assert not finished & {(design, event.seed) for design in event.designs}
+            assert not finished & {(design, event.parent, event.seed) for design in event.designs}
         elif isinstance(event, TrainingFinished):
-            assert (event.design, event.seed) not in finished
-            finished.add((event.design, event.seed))
-    assert {seed for _, seed in finished} >= {0, 1}
+            assert (event.design, event.parent, event.seed) not in finished
+            finished.add((event.design, event.parent, event.seed))
+    assert {seed for _, _, seed in finished} >= {0, 1}
     assert len(finished) >= 5
     assert [it.number for it in events if isinstance(it, StepDecided | Stopped)] in ([1, 2], [1])
 
