@@ -18,6 +18,7 @@ from crashing import Program
 from safetensors.numpy import load
 
 from lpsnet.architecture import Architecture
+from lpsnet.cli import main
 from lpsnet.data.images import read_image, read_mask
 from lpsnet.deployment.drawing import DEFAULT_PRODUCTS, Style
 from lpsnet.deployment.media import find_media
@@ -37,6 +38,7 @@ from lpsnet.training.recipe import get_recipe
 from lpsnet.training.run import TrainingRun
 from lpsnet.training.trainer import train
 
+NUM_FRAMES = 40
 ARCHITECTURE = Architecture((1, 1, 1, 1, 1), (4, 4, 8, 8, 8), ("1", "1/2"))
 _SHORT = {"batch_size": 2, "precision": "f32", "num_workers": 1}
 
@@ -121,6 +123,40 @@ def _segment(out: Path) -> None:
     list(segment_pictures(segmenter, find_media([str(photos)]), out, products=DEFAULT_PRODUCTS, style=style))
 
 
+def _segment_video(out: Path) -> None:
+    """The command itself: a video in, an overlay and label maps out."""
+    _alone()
+    video, model = out.parent / f"{out.name}-video" / "drive.avi", out.parent / f"{out.name}.onnx"
+    if not video.exists():
+        video.parent.mkdir(exist_ok=True)
+        _write_video(video)
+    export(network(), model, to="onnx", record=default_record(fuse(network())), size=(64, 96))
+    sys.argv = ["lpsnet", "segment", str(video), "--model", str(model), "--out", str(out), "--threads", "1"]
+    main()
+
+
+def _write_video(path: Path) -> None:
+    partial = path.with_name(f"{path.stem}.unfinished.avi")
+    writer = cv2.VideoWriter(str(partial), cv2.VideoWriter.fourcc(*"MJPG"), 25, (160, 120))
+    for number in range(NUM_FRAMES):
+        writer.write(np.random.default_rng(number).integers(0, 256, (120, 160, 3), dtype=np.uint8))
+    writer.release()
+    partial.replace(path)
+
+
+def _frames(path: Path) -> list[bytes]:
+    video, frames = cv2.VideoCapture(str(path)), []
+    while (read := video.read())[0]:
+        frames.append(read[1].tobytes())
+    return frames
+
+
+def _check_video(path: Path) -> None:
+    """What is not called a part has all frames."""
+    if ".part." not in path.name:
+        assert len(_frames(path)) == NUM_FRAMES, f"{path} passes as whole"
+
+
 def _alone() -> None:
     torch.set_num_threads(1)
     loop.EPOCH_CHECKPOINT_SECONDS = 0  # a checkpoint after every epoch, however short
@@ -152,7 +188,13 @@ def _of_files(out: Path) -> object:
     return {path.name: path.read_bytes() for path in files}
 
 
+def _of_videos(out: Path) -> object:
+    return {path.name: _frames(path) for path in sorted(out.glob("*.m*")) if ".part." not in path.name}
+
+
 _READERS: dict[str, Any] = {
+    ".mp4": _check_video,
+    ".mkv": _check_video,
     ".safetensors": lambda path: load(path.read_bytes()),
     ".json": lambda path: json.loads(path.read_text()),
     ".onnx": lambda path: Segmenter(path)(np.zeros((32, 32, 3), np.uint8)),
@@ -172,6 +214,7 @@ def check_whole(out: Path) -> None:
 PROGRAMS = (
     Program("study", _study, _of_study, check_whole),
     Program("segment", _segment, _of_files, check_whole),
+    Program("segment video", _segment_video, _of_videos, check_whole),
     Program("export", _export, _of_files, check_whole),
     Program("train", _train, _of_training, check_whole),
     Program("pretrain", _pretrain, _of_training, check_whole),
