@@ -189,7 +189,9 @@ def _of_files(out: Path) -> object:
 
 
 def _of_videos(out: Path) -> object:
-    return {path.name: _frames(path) for path in sorted(out.glob("*.m*")) if ".part." not in path.name}
+    """All frames of the label maps; of the overlay their number: H.264 loses a little, and not always the same."""
+    files = (path for path in sorted(out.glob("drive.*")) if ".part." not in path.name)
+    return {path.name: _frames(path) if path.suffix == ".mkv" else len(_frames(path)) for path in files}
 
 
 _READERS: dict[str, Any] = {
