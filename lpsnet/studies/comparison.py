@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from lpsnet.architecture import get_architecture
+from lpsnet.charts.figures import COLOURS, GREY, tidy
 from lpsnet.data.datasets import open_dataset
 from lpsnet.deployment.benchmark import benchmark
 from lpsnet.deployment.benchmark_result import Candidate
@@ -19,7 +20,6 @@ from lpsnet.deployment.machine import describe_machine
 from lpsnet.deployment.timing import PROTOCOLS
 from lpsnet.errors import RunError
 from lpsnet.studies.device import device_name
-from lpsnet.studies.drawing import COLOURS, GREY, tidy
 from lpsnet.studies.network_latency import TIMING, Timed, measured, times_of
 from lpsnet.studies.published import ALL_METHODS, OURS, TABLE_5, Published
 from lpsnet.studies.schedule import PAPER_SIZE

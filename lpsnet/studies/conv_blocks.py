@@ -9,13 +9,13 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
+from lpsnet.charts.figures import add_legend, draw_beside
 from lpsnet.data.datasets import open_dataset
 from lpsnet.expansion.device_latency import Target, ThisMachine
 from lpsnet.expansion.operations import Design
 from lpsnet.model.blocks import BLOCKS
 from lpsnet.studies.agreement import Spread, describe_best, rank_correlation
 from lpsnet.studies.block_macs import TOLERANCE, gmacs, macs_run
-from lpsnet.studies.drawing import add_legend, draw_beside
 from lpsnet.studies.network import StudyNetwork, table_2_architecture
 from lpsnet.studies.network_latency import Timed, by_name, describe_latency, latency_run, times_of
 from lpsnet.studies.network_training import scores_of

@@ -7,8 +7,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from lpsnet.architecture import get_architecture
+from lpsnet.charts.figures import COLOURS, GREY, tidy
 from lpsnet.deployment.timing import PROTOCOLS
-from lpsnet.studies.drawing import COLOURS, GREY, tidy
 from lpsnet.studies.end_to_end import Engine, measure_end_to_end
 from lpsnet.studies.schedule import PAPER_SIZE
 from lpsnet.studies.study import Json, Known, Outcome, Place, Report, Row, Run, Settings, Study

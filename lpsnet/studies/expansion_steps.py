@@ -9,9 +9,9 @@ from itertools import pairwise
 from typing import Any
 
 from lpsnet.architecture import get_architecture
+from lpsnet.charts.figures import COLOURS, tidy
 from lpsnet.data.datasets import open_dataset
 from lpsnet.studies.agreement import Spread, rank_correlation
-from lpsnet.studies.drawing import COLOURS, tidy
 from lpsnet.studies.network import StudyNetwork
 from lpsnet.studies.network_latency import Timed, by_name, describe_latency, latency_run, times_of
 from lpsnet.studies.network_training import pace_run, scores_of, training_of, training_run

@@ -14,11 +14,11 @@ from statistics import median
 from typing import Any
 
 from lpsnet.architecture import get_architecture
+from lpsnet.charts.figures import COLOURS, GREY, tidy
 from lpsnet.data.datasets import open_dataset
 from lpsnet.deployment.model_file import read_record
 from lpsnet.errors import RunError
 from lpsnet.studies.agreement import Spread
-from lpsnet.studies.drawing import COLOURS, GREY, tidy
 from lpsnet.studies.expansion_steps import networks
 from lpsnet.studies.network import StudyNetwork
 from lpsnet.studies.network_latency import Timed, by_name, describe_latency, latency_run, times_of

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+from lpsnet.charts.figures import COLOURS, GREY, tidy
 from lpsnet.expansion.operations import Operation, SearchNetwork
-from lpsnet.studies.drawing import COLOURS, GREY, tidy
 from lpsnet.studies.schedule import data_of, describe_training, recipe_of
 from lpsnet.studies.study import Json, Known, Outcome, Place, Report, Row, Run, Settings, Study
 from lpsnet.training.recipe import Recipe

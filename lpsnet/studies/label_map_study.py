@@ -7,7 +7,7 @@ from typing import Any, get_args
 import numpy as np
 
 from lpsnet.architecture import get_architecture, score_size
-from lpsnet.studies.drawing import COLOURS, GREY, tidy
+from lpsnet.charts.figures import COLOURS, GREY, tidy
 from lpsnet.studies.label_map import Kind, compare, example_scores
 from lpsnet.studies.schedule import PAPER_SIZE
 from lpsnet.studies.study import Json, Known, Outcome, Place, Report, Row, Run, Scale, Settings, Study

@@ -9,9 +9,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from lpsnet import __version__
+from lpsnet.charts.figures import save_figure
 from lpsnet.deployment.machine import describe_machine
 from lpsnet.files import write_text
-from lpsnet.studies.drawing import save_figure
 from lpsnet.studies.study import OPTIONS, Json, Outcome, Report, Row, Settings, Study
 
 

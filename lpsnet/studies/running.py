@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from lpsnet.charts.figures import check_drawing
 from lpsnet.deployment.load import LoadWatch
 from lpsnet.deployment.machine import describe_machine
 from lpsnet.errors import RunError, unknown_name
 from lpsnet.locks import locked_folder
-from lpsnet.studies.drawing import check_drawing
 from lpsnet.studies.page import write_study
 from lpsnet.studies.results import Results
 from lpsnet.studies.study import Outcome, Place, Progress, Report, Run, Settings, Study

@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pytest
 
+from lpsnet.charts.figures import COLOURS
 from lpsnet.charts.frame import NUM_COLOURS
 from lpsnet.charts.heatmap import text_style
 from lpsnet.charts.svg import STYLE
@@ -55,6 +56,11 @@ def test_numbers_in_cells_can_be_read_however_deep_the_cell(theme: dict[str, str
 
 def _channels(colour: str) -> list[int]:
     return [int(colour[place : place + 2], 16) for place in (1, 3, 5)]
+
+
+def test_figures_of_studies_have_the_light_theme_s_colours() -> None:
+    light, _ = themes()
+    assert [light[f"c{number}"] for number in range(1, NUM_COLOURS + 1)] == list(COLOURS)
 
 
 def test_both_themes_have_the_same_colours() -> None:

@@ -1,14 +1,19 @@
-"""How figures of studies look, and how they get into files. matplotlib is imported when the first one is drawn."""
+"""How figures made with matplotlib look, and how they get into files: those of studies.
 
+Their colours are those of drawings (`charts.css`, light). matplotlib is imported when the first figure is drawn.
+"""
+
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from lpsnet.charts.frame import NUM_COLOURS
+from lpsnet.charts.svg import STYLE
 from lpsnet.errors import MissingDependencyError
 from lpsnet.files import atomic_path
 
-# Apart for eyes that do not tell red from green too (Okabe and Ito 2008)
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+COLOURS = tuple(re.findall(r"--c\d: (#[0-9a-f]{6});", STYLE.read_text(encoding="utf-8"))[:NUM_COLOURS])
 GREY = "0.55"
 _DPI = 150
 
