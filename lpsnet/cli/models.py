@@ -33,14 +33,18 @@ def models(json_to: JsonOption = None) -> None:
     found = {name: (path, read_record(path)) for name, path in list_models().items()}
     described = {name: {"path": str(path), "record": r.model_dump(mode="json")} for name, (path, r) in found.items()}
     write_json({"models": described}, json_to)
-    rows = table("Models of this installation", "name", "classes", "runs at", "mIoU %", "of", "MiB", "architecture")
+    rows = table("Models of this installation", "name", "classes", "runs at", "ratios", "mIoU %", "on", "MiB")
     for name, (path, record) in found.items():
         size = "x".join(map(str, record.input_size)) if record.input_size else "any"
+        ratios = ", ".join(map(str, record.architecture.ratios)) if record.architecture else "–"
         split, miou = next(iter(_mious(record).items()), ("–", None))
-        megabytes = f"{path.stat().st_size / 2**20:.1f}"
         score = "–" if miou is None else f"{miou:.2f}"
-        rows.add_row(name, str(record.label_space.num_classes), size, score, split, megabytes, str(record.architecture))
+        megabytes = f"{path.stat().st_size / 2**20:.1f}"
+        rows.add_row(name, str(record.label_space.num_classes), size, ratios, score, split, megabytes)
     console(json_to).print(rows)
+    for name, (_, record) in found.items():
+        for note in (scores["note"] for scores in record.scores.values() if "note" in scores):
+            say(f"{name}: {note}", json_to=json_to)
     for terms in dict.fromkeys(record.licence for _, record in found.values()):
         names = ", ".join(name for name, (_, record) in found.items() if record.licence == terms)
         say(f"{names}: {terms or 'no terms given'}", json_to=json_to)

@@ -1,0 +1,34 @@
+"""`lpsnet models`."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from lpsnet.cli import app
+from lpsnet.deployment import models
+from lpsnet.export.bundle import bundle
+from lpsnet.model.checkpoint import save_checkpoint
+from lpsnet.model.network import create_model
+
+
+def test_models_are_listed_with_size_score_and_terms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_checkpoint(create_model("B=1,1,1,1,1;C=4,4,8,8,8;R=1,1/2", num_classes=5).eval(), tmp_path / "net.safetensors")
+    scores = {"val": {"miou": 51.25, "note": "of a twin"}}
+    monkeypatch.setattr(models, "weights_folder", lambda: tmp_path / "weights")
+    bundle(
+        "streets",
+        tmp_path / "net.safetensors",
+        tmp_path / "weights",
+        scores=scores,
+        licence="for research",
+        input_size=(64, 96),
+    )
+    result = CliRunner().invoke(app, ["models"])
+    assert result.exit_code == 0
+    for text in ("streets", "64x96", "1, 1/2", "51.25", "streets: of a twin", "streets: for research"):
+        assert text in result.output
+    listed = json.loads(CliRunner().invoke(app, ["models", "--json", "-"]).stdout)["models"]
+    assert listed["streets"]["record"]["scores"] == scores
+    assert Path(listed["streets"]["path"]).is_file()
