@@ -95,7 +95,10 @@ def test_the_wheel_holds_the_package_and_nothing_else(built: list[Path]) -> None
     package = {str(path.relative_to(ROOT)) for path in _tracked("lpsnet")}
     assert own - {"lpsnet/deployment/_kernels.so"} == package  # compiled, where there is a compiler
     info = {name.partition("/")[2] for name in names - own}
-    assert info == {"METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE"}
+    licences = {name.removeprefix("licenses/") for name in info if name.startswith("licenses/")}
+    assert info - {f"licenses/{name}" for name in licences} == {"METADATA", "RECORD", "WHEEL", "entry_points.txt"}
+    assert "LICENSE" in licences
+    assert licences <= {str(path.relative_to(ROOT)) for path in _tracked("")}
 
 
 @pytest.mark.slow
@@ -105,6 +108,10 @@ def test_the_sdist_holds_what_builds_and_tests_it_and_nothing_else(built: list[P
     assert names - {"PKG-INFO"} <= {str(path.relative_to(ROOT)) for path in _tracked("")}
     assert {"pyproject.toml", "README.md", "LICENSE"} <= names
     assert {str(path.relative_to(ROOT)) for path in _tracked("lpsnet")} <= names
+
+
+def test_nothing_compiled_is_kept_in_git() -> None:
+    assert not [path.name for path in _tracked("") if path.suffix in (".so", ".pyd", ".dll", ".pyc", ".o")]
 
 
 def _tracked(folder: str) -> list[Path]:
