@@ -49,7 +49,7 @@ def export_openvino(
         model = _convert(deployed, size)
         if precision == "int8":
             model = quantise_for_openvino(model, check_quantisation(quantisation), record=record, size=size)
-        description, weights = _packed(model, half=precision == "f16")
+        description, weights = packed(model, half=precision == "f16")
         write_container(path, description=description, weights=weights, record=record)
 
     return write_proved(
@@ -73,7 +73,7 @@ def _convert(deployed: Network, size: Size | None) -> Any:
     return openvino.Core().read_model(to_onnx(deployed, size=size).SerializeToString())
 
 
-def _packed(model: Any, *, half: bool) -> tuple[bytes, bytes]:
+def packed(model: Any, *, half: bool) -> tuple[bytes, bytes]:
     """Description and weights as OpenVINO writes them; with `half` the weights in f16."""
     import openvino
 

@@ -32,6 +32,8 @@ STUDIES: dict[str, str] = {
     "generalisation": "lpsnet.studies.generalisation:STUDY",
     "embedded": "lpsnet.studies.embedded:STUDY",
     "end-to-end": "lpsnet.studies.end_to_end_study:STUDY",
+    "precisions": "lpsnet.studies.precisions:STUDY",
+    "exports": "lpsnet.studies.exports:STUDY",
     "label-map": "lpsnet.studies.label_map_study:STUDY",
     "training-speed": "lpsnet.studies.training_speed_study:STUDY",
     "inheritance": "lpsnet.studies.inheritance_study:STUDY",
