@@ -22,6 +22,7 @@ Source = Path | Architecture
 
 PAPER_SIZE = (1024, 2048)  # of the paper's latencies, for architectures
 DEFAULT_RUNTIME = "onnxruntime"  # for architectures
+NUM_SCENES = 2  # to calibrate untrained networks in int8 on
 _CHECKPOINT = ".safetensors"
 
 
@@ -75,6 +76,8 @@ class CandidateMaker:
         for number, (name, source) in enumerate(sources.items()):
             for runtime, precision in product(runtimes or [_usual_runtime(source)], precisions):
                 path = self._file(source, f"model_{number}", runtime)
+                if precision == "int8" and isinstance(source, Architecture):
+                    path = self._quantised(path, runtime)
                 cells.append(Candidate(name, path, runtime, precision, macs=self._macs(source)))
         return cells
 
@@ -91,6 +94,20 @@ class CandidateMaker:
         if isinstance(source, Path):
             return checkpoint_for_runtime(source, made, name, runtime=runtime, size=self.size)
         return untrained_for_runtime(source, made, name, runtime=runtime, size=self.size)
+
+    def _quantised(self, whole: Path, runtime: str) -> Path:
+        """The same in int8, calibrated on generated scenes: its weights are random, and so is what it says of them."""
+        from lpsnet.data.scenes import SceneSplit
+        from lpsnet.deployment.model_file import read_record
+        from lpsnet.evaluation.selection import Pictures
+        from lpsnet.export.quantisation import Quantisation
+        from lpsnet.export.quantised_file import QUANTISERS, quantise_file
+
+        if runtime not in QUANTISERS:
+            return whole  # which the engine will refuse, and say why
+        scenes = Quantisation(Pictures(SceneSplit(size=self.size, count=NUM_SCENES, seed=0, name="calibration")))
+        record, folder = read_record(whole), whole.parent
+        return quantise_file(whole, runtime=runtime, quantisation=scenes, record=record, size=self.size, folder=folder)
 
     def _macs(self, source: Source) -> int | None:
         """Multiply-accumulates at the size measured; None where nobody knows: for other programs' files, or without

@@ -8,7 +8,11 @@ from typing import Any
 
 from lpsnet.architecture import get_architecture
 from lpsnet.charts.figures import COLOURS, GREY, tidy
+from lpsnet.data.images import read_image
+from lpsnet.deployment.preparation import Picture
+from lpsnet.deployment.runtimes.session import SessionOptions, open_session
 from lpsnet.deployment.timing import PROTOCOLS
+from lpsnet.errors import ModelFileError
 from lpsnet.studies.end_to_end import Engine, measure_end_to_end
 from lpsnet.studies.schedule import PAPER_SIZE
 from lpsnet.studies.study import Json, Known, Outcome, Place, Report, Row, Run, Settings, Study
@@ -24,6 +28,7 @@ def plan(settings: Settings, known: Known) -> list[Run]:
     key = {
         "waited": "lpsnet_s",
         "file": [fingerprint(file) for file in files],
+        "picture": settings.pictures[0] if settings.pictures else None,
         "size": list(settings.size or PAPER_SIZE),
         "runtimes": list(settings.runtimes),
         "precision": settings.precision,
@@ -33,24 +38,45 @@ def plan(settings: Settings, known: Known) -> list[Run]:
 
 
 def _measure(settings: Settings, place: Place) -> dict[str, Json]:
-    from lpsnet.data.scenes import SceneSplit
     from lpsnet.export.for_runtime import untrained_for_runtime
 
     size = settings.size or PAPER_SIZE
-    image = SceneSplit(size=size, count=1, seed=0, name="study").image(0)
     with TemporaryDirectory(prefix="lpsnet-") as folder:
         files = model_files(settings.models) or [
             untrained_for_runtime(get_architecture("lpsnet_s"), Path(folder), "s", runtime="onnxruntime", size=size)
         ]
         found = measure_end_to_end(
             files[0],
-            image,
-            engines=[Engine(runtime, settings.precision) for runtime in settings.runtimes],
+            _picture(settings, size),
+            engines=_engines(settings, files[0]),
+            input_size=size,
             num_threads=settings.num_threads,
             protocol=PROTOCOLS["quick" if settings.scale == "small" else "paper"],
             progress=lambda part: place.progress("measuring all ways in turn", part),
         )
     return {"ways": [each.to_dict() for each in found]}
+
+
+def _picture(settings: Settings, size: tuple[int, int]) -> Picture:
+    from lpsnet.data.scenes import SceneSplit
+
+    for name in settings.pictures:
+        return read_image(Path(name))
+    return SceneSplit(size=size, count=1, seed=0, name="study").image(0)
+
+
+def _engines(settings: Settings, file: Path) -> list[Engine]:
+    """Those asked for; beside f32 in bf16 too, where engine and machine have that."""
+    found = []
+    for runtime in settings.runtimes:
+        found.append(Engine(runtime, settings.precision))
+        if settings.precision == "f32":
+            try:
+                open_session(runtime, SessionOptions(file, "bf16", settings.num_threads))
+            except ModelFileError:
+                continue
+            found.append(Engine(runtime, "bf16"))
+    return found
 
 
 def report(outcomes: Sequence[Outcome]) -> Report:
@@ -94,8 +120,8 @@ STUDY = Study(
     name="end-to-end",
     title="From a picture's bytes to its label map",
     reference="Not in the paper, which times the network up to its scores.",
-    differences=("LPS-Net-S with random weights unless a file was given, on one generated scene.",),
+    differences=("LPS-Net-S with random weights and a generated scene, unless a file and a picture were given.",),
     plan=plan,
     report=report,
-    options=frozenset({"runtimes", "precision", "num_threads", "size", "models"}),
+    options=frozenset({"runtimes", "precision", "num_threads", "size", "models", "pictures"}),
 )

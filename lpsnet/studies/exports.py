@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from lpsnet.charts.figures import COLOURS, tidy
 from lpsnet.data.datasets import open_dataset
 from lpsnet.data.images import read_image
 from lpsnet.deployment.model_file import read_record
@@ -29,7 +30,6 @@ from lpsnet.model.checkpoint import default_record, load_checkpoint
 from lpsnet.model.fusion import fuse
 from lpsnet.model.network import Network, create_model
 from lpsnet.record import ModelRecord
-from lpsnet.studies.drawing import COLOURS, tidy
 from lpsnet.studies.end_to_end import reference_segmenter
 from lpsnet.studies.study import Json, Known, Outcome, Place, Report, Row, Run, Settings, Study
 from lpsnet.studies.user_models import fingerprint, model_files

@@ -32,7 +32,7 @@ class Comparison:
         torch_ms, label_map_ms: one time a repeat, in order.
         num_different: pixels that differ; torch computes in float32 and errs at ties as well.
         num_pixels: pixels of the label map.
-        torch_threads: threads torch used; `label_map` uses one.
+        torch_threads: threads both used; without its compiled loops `label_map` uses one.
     """
 
     torch_ms: tuple[float, ...]
@@ -75,7 +75,9 @@ def compare(
         raise LpsnetError(f"a comparison needs at least 1 repeat; got {repeats}")
     ours, theirs = [], []
     for _ in range(repeats + 1):
-        labels, label_map_ms = _timed(lambda: label_map(scores, size, align_corners=align_corners))
+        labels, label_map_ms = _timed(
+            lambda: label_map(scores, size, align_corners=align_corners, num_threads=torch.get_num_threads())
+        )
         reference, torch_ms = _timed(lambda: _torch_label_map(scores, size, align_corners))
         ours.append(label_map_ms)
         theirs.append(torch_ms)

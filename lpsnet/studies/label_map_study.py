@@ -1,30 +1,40 @@
 """Scores to labels beside torch's way, as a study; not a figure of the paper."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 
 from lpsnet.architecture import get_architecture, score_size
 from lpsnet.charts.figures import COLOURS, GREY, tidy
+from lpsnet.data.images import read_image
+from lpsnet.deployment.label_map import Scores
+from lpsnet.deployment.segmenter import Segmenter
+from lpsnet.deployment.timing import measuring_alone
+from lpsnet.errors import RunError
 from lpsnet.studies.label_map import Kind, compare, example_scores
 from lpsnet.studies.schedule import PAPER_SIZE
 from lpsnet.studies.study import Json, Known, Outcome, Place, Report, Row, Run, Scale, Settings, Study
+from lpsnet.studies.user_models import fingerprint, model_files
 
 REPEATS: dict[Scale, int] = {"small": 9, "paper": 25}
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 def plan(settings: Settings, known: Known) -> list[Run]:
-    """A run for each kind of scores."""
+    """A run for each kind of scores, and with a model for its scores of each picture."""
     size, repeats = settings.size or PAPER_SIZE, REPEATS[settings.scale]
+    files = model_files(settings.models)
+    if bool(files) != bool(settings.pictures) or len(files) > 1:
+        raise RunError("study label-map takes real scores from one model, --models FILE, and pictures, --picture FILE")
 
-    def run(kind: Kind) -> Run:
+    def run(kind: str, make: Callable[[], Scores], *of: Json) -> Run:
         def work(place: Place) -> dict[str, Json]:
             place.progress(f"scores like {kind}", 0.0)
-            scores = example_scores(kind, size=score_size(size, get_architecture("lpsnet_s")))
-            found = compare(scores, size, repeats=repeats)
+            with measuring_alone():
+                found = compare(make(), size, repeats=repeats)
             return {
                 "torch_ms": list(found.torch_ms),
                 "label_map_ms": list(found.label_map_ms),
@@ -33,9 +43,20 @@ def plan(settings: Settings, known: Known) -> list[Run]:
                 "torch_threads": found.torch_threads,
             }
 
-        return Run({"labelled": kind, "size": list(size), "repeats": repeats}, work, seconds=10.0)
+        return Run({"labelled": kind, "of": list(of), "size": list(size), "repeats": repeats}, work, seconds=10.0)
 
-    return [run(kind) for kind in KINDS]
+    made_size = score_size(size, get_architecture("lpsnet_s"))
+    made_up = [run(kind, partial(example_scores, kind, size=made_size)) for kind in KINDS]
+    real = [
+        run(f"{file.name} on {Path(name).name}", partial(_scores, file, name, size), fingerprint(file), name)
+        for file in files
+        for name in settings.pictures
+    ]
+    return [*real, *made_up]
+
+
+def _scores(file: Path, picture: str, size: tuple[int, int]) -> Scores:
+    return Segmenter(file, input_size=size).scores(read_image(Path(picture)))
 
 
 def report(outcomes: Sequence[Outcome]) -> Report:
@@ -80,8 +101,10 @@ STUDY = Study(
     name="label-map",
     title="From scores to labels",
     reference="Not in the paper, which leaves this step out of its latency.",
-    differences=("Made-up scores of LPS-Net-S for 19 classes; torch upsamples and takes the argmax.",),
+    differences=(
+        "Scores made up for LPS-Net-S and 19 classes, besides a model's; torch upsamples and takes the argmax.",
+    ),
     plan=plan,
     report=report,
-    options=frozenset({"size"}),
+    options=frozenset({"size", "models", "pictures"}),
 )

@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from lpsnet.charts.figures import COLOURS, tidy
 from lpsnet.data.datasets import open_dataset
 from lpsnet.deployment.benchmark import benchmark
 from lpsnet.deployment.benchmark_result import Benchmark, Candidate, Result
@@ -20,11 +21,11 @@ from lpsnet.evaluation.selection import Pictures, select
 from lpsnet.export.for_runtime import checkpoint_for_runtime
 from lpsnet.export.quantisation import Quantisation
 from lpsnet.export.quantised_file import QUANTISERS, quantise_file
-from lpsnet.studies.drawing import COLOURS, tidy
 from lpsnet.studies.study import Json, Known, Outcome, Place, Report, Row, Run, Settings, Study
 from lpsnet.studies.user_models import fingerprint, input_size, model_files
 
 NUM_CALIBRATED = 100
+PROTOCOL = "adaptive"
 USUAL_SIZE = (360, 480)  # of a model whose record names none
 
 
@@ -59,7 +60,7 @@ def _measure(settings: Settings, file: Path, size: tuple[int, int], place: Place
             _candidates(settings, whole, quantisation, size, Path(folder)),
             size=size,
             num_threads=settings.num_threads,
-            protocol="adaptive",
+            protocol=PROTOCOL,
             memory=False,
             picture=data.split("val").image(0),
             picture_name="the first of val",
