@@ -99,7 +99,7 @@ def _outcome(task: CandidateTask, on_status: Callable[[Status], None]) -> tuple[
             start = _start(task, task.parent)
             at_start, inherited = start.scores.get(task.val, {}).get("miou"), start.training
             run = replace(run, init=task.folder / START) if inherited["taken_over"] else run
-        trained = train(run, task.folder, resume=True, on_status=on_status)
+        trained = train(run, task.folder, resume=True, on_status=on_status, tensorboard=False)
         return Score(_final(task, trained.model, trained.evaluation).miou, at_start=at_start), inherited
     except torch.OutOfMemoryError as error:
         return Failure(f"out of memory: {str(error).splitlines()[0]}"), inherited

@@ -6,13 +6,20 @@ from typing import Any
 
 from lpsnet.charts.figures import COLOURS, GREY, tidy
 from lpsnet.expansion.operations import Operation, SearchNetwork
+from lpsnet.studies.agreement import rank_correlation
 from lpsnet.studies.schedule import data_of, describe_training, recipe_of
 from lpsnet.studies.study import Json, Known, Outcome, Place, Report, Row, Run, Settings, Study
 from lpsnet.training.recipe import Recipe
 from lpsnet.training.run import Status
 
 PARENT = "step_3"  # of Table 4: one path, the first with widths that learn something
-CHANGES = (("depth=0,0,1,1,1", 1), ("width=0,0,16,32,32", 1), ("resolution=1/8,0,0", 1))  # rows of Table 1
+# Rows of Table 1; the last one brings a new path.
+CHANGES = (
+    ("depth=0,0,1,1,1", 1),
+    ("width=0,0,16,32,32", 1),
+    ("resolution=1/8,0,0", 1),
+    ("resolution=0,1/8,0", 2),
+)
 SHARES = (0.125, 0.25, 0.5, 1.0)  # of the parent's iterations, a run each
 
 
@@ -63,6 +70,7 @@ def _compare(data: str, recipe: Recipe, seeds: Sequence[int], place: Place) -> d
                 "scratch": each.curve("scratch"),
                 "inherited": each.curve("inherited"),
                 "share": each.share,
+                "is_flat": each.is_flat,
             }
             for each in found
         ]
@@ -87,13 +95,29 @@ def report(outcomes: Sequence[Outcome]) -> Report:
     ]
     recipe = Recipe.from_values(outcome.key["recipe"])
     differences = (describe_training(outcome.key["data"], recipe),)
-    return Report(tuple(rows), tuple(map(_finding, children)), partial(_draw, children), (10.5, 3.8), differences)
+    findings = (*map(_finding, children), *_ranking(children))
+    return Report(tuple(rows), findings, partial(_draw, children), (13.0, 3.8), differences)
 
 
 def _finding(child: Json) -> str:
-    if child["share"] is None:
-        return f"{child['operation']}: no inherited training came to where the curve from scratch becomes flat."
-    return f"{child['operation']}: inherited, {child['share']:.2f} of the iterations do what all do from scratch."
+    found = "no inherited training came to where the curve from scratch becomes flat."
+    if child["share"] is not None:
+        found = f"inherited, {child['share']:.2f} of the iterations do what all do from scratch."
+    rising = "" if child["is_flat"] else " From scratch it still rises at the longest training."
+    return f"{child['operation']}: {found}{rising}"
+
+
+def _ranking(children: Sequence[Json]) -> list[str]:
+    """Whether the children have the same order both ways: that is all a search asks of a short training."""
+    longest = [child["scratch"][-1][1] for child in children]
+    found = []
+    for number, (iterations, _) in enumerate(children[0]["inherited"]):
+        order = rank_correlation(longest, [child["inherited"][number][1] for child in children])
+        if order is not None:
+            found.append(f"{order:.2f} after {iterations:,} iterations")
+    scratch = children[0]["scratch"][-1][0]
+    told = f"Rank correlation of the inherited children with those trained from scratch for {scratch:,} iterations"
+    return [f"{told}: {', '.join(found)}."] if found else []
 
 
 def _draw(children: Sequence[Json], figure: Any) -> None:

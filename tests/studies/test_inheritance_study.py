@@ -11,7 +11,9 @@ from lpsnet.errors import RunError
 from lpsnet.evaluation.metrics import ConfusionMatrix
 from lpsnet.expansion.operations import Operation, SearchNetwork
 from lpsnet.model.checkpoint import load_checkpoint
+from lpsnet.studies import inheritance_study
 from lpsnet.studies.inheritance import Comparison, Run, Start, compare_inheritance, comparison_table
+from lpsnet.studies.study import Outcome
 from lpsnet.training.recipe import get_recipe
 
 DATA = "scenes:size=48x64,num_train=4,num_val=2"
@@ -119,3 +121,32 @@ def parent_miou(out: Path) -> float:
     counts = torch.from_numpy(matrix.matrix).double()
     union = counts.sum(0) + counts.sum(1) - counts.diagonal()
     return float(100 * (counts.diagonal() / union)[union > 0].mean())
+
+
+def _child(name: str, scratch: float, inherited: tuple[float, float], *, share: float | None) -> dict[str, object]:
+    return {
+        "operation": name,
+        "parent_miou": 40.0,
+        "at_start": 39.0,
+        "share": share,
+        "is_flat": share is not None,
+        "scratch": [[100, 40.0], [400, scratch]],
+        "inherited": [[25, inherited[0]], [100, inherited[1]]],
+    }
+
+
+def test_what_the_study_says_of_shares_and_ranking() -> None:
+    """From scratch a < b < c. After 25 iterations the inherited order is reversed, after 100 it is the same."""
+    children = [
+        _child("a", 50.0, (46.0, 47.0), share=0.25),
+        _child("b", 51.0, (45.0, 48.0), share=None),
+        _child("c", 52.0, (44.0, 49.0), share=0.5),
+    ]
+    key = {"data": DATA, "recipe": RECIPE.model_dump(mode="json")}
+    found = inheritance_study.report([Outcome(key, {"children": children}, "here", {}, "2026-01-01")])
+    first, second, third, ranking = found.findings
+    assert first == "a: inherited, 0.25 of the iterations do what all do from scratch."
+    assert second.startswith("b: no inherited training came to where the curve from scratch becomes flat. From scratch")
+    assert third == "c: inherited, 0.50 of the iterations do what all do from scratch."
+    assert ranking.endswith("from scratch for 400 iterations: -1.00 after 25 iterations, 1.00 after 100 iterations.")
+    assert len(found.rows) == 6
