@@ -131,6 +131,15 @@ def wait_for_file(browser: Chromium, path: Path) -> None:
     raise AssertionError(f"{path.name} was not saved")
 
 
+@pytest.fixture
+def shown(browser: Chromium, page: tuple[str, Path], tmp_path: Path) -> NDArray[np.uint8]:
+    """The right labels of a segmented picture of 80x120 that the page shows; it is left there for the next test."""
+    picture = write_picture(tmp_path / "shown.png", 80, 120)
+    if browser.evaluate("location.href") != page[0] or not browser.evaluate("overlay.width === 120"):
+        segment(browser, page[0], picture)
+    return Segmenter(page[1])(read_image(picture))
+
+
 @pytest.mark.parametrize(
     ("settings", "size"),
     [
@@ -166,30 +175,27 @@ def test_it_asks_for_its_own_files_only_and_breaks_no_rule_of_its_own(
     assert [entry["text"] for entry in entries if entry["level"] == "error"] == []
 
 
-def test_names_are_text_whatever_they_hold(browser: Chromium, page: tuple[str, Path], tmp_path: Path) -> None:
-    segment(browser, page[0], write_picture(tmp_path / "picture.png", 64, 64))
+@pytest.mark.usefixtures("shown")
+def test_names_are_text_whatever_they_hold(browser: Chromium) -> None:
     shown = browser.evaluate("[...document.querySelectorAll('#legend .text')].map((text) => text.textContent)")
     assert shown == list(NAMES)
     assert browser.evaluate("document.title") == "odd – segmentation in this browser"
     assert browser.evaluate("document.querySelectorAll('#legend img, #legend script').length") == 0
 
 
-def test_shares_opacity_and_hover(browser: Chromium, page: tuple[str, Path], tmp_path: Path) -> None:
-    picture = write_picture(tmp_path / "picture.png", 80, 120)
-    segment(browser, page[0], picture)
-    labels = Segmenter(page[1])(read_image(picture))
+def test_shares_opacity_and_hover(browser: Chromium, shown: NDArray[np.uint8]) -> None:
     shares = browser.evaluate("[...document.querySelectorAll('#legend .share')].map((each) => each.textContent)")
-    expected = 100 * np.bincount(labels.reshape(-1), minlength=5) / labels.size
+    expected = 100 * np.bincount(shown.reshape(-1), minlength=5) / shown.size
     assert [float(share.removesuffix(" %")) for share in shares] == pytest.approx(expected, abs=1)
 
     browser.evaluate("(opacity.value = 30, opacity.dispatchEvent(new Event('input')))")
     assert browser.evaluate("getComputedStyle(document.getElementById('overlay')).opacity") == "0.3"
 
     box = browser.evaluate("document.getElementById('view').getBoundingClientRect().toJSON()")
-    y, x = inner_place(labels)
+    y, x = inner_place(shown)
     point = {"x": box["x"] + (x + 0.5) / 120 * box["width"], "y": box["y"] + (y + 0.5) / 80 * box["height"]}
     browser.call("Input.dispatchMouseEvent", type="mouseMoved", **point)
-    assert browser.evaluate("document.querySelector('#tip .text').textContent") == NAMES[labels[y, x]]
+    assert browser.evaluate("document.querySelector('#tip .text').textContent") == NAMES[shown[y, x]]
 
 
 def inner_place(labels: NDArray[np.uint8]) -> tuple[int, int]:
@@ -201,23 +207,18 @@ def inner_place(labels: NDArray[np.uint8]) -> tuple[int, int]:
     raise AssertionError("no such pixel")
 
 
-def test_the_keyboard_reads_classes_too(browser: Chromium, page: tuple[str, Path], tmp_path: Path) -> None:
-    picture = write_picture(tmp_path / "picture.png", 80, 120)
-    segment(browser, page[0], picture)
-    labels = Segmenter(page[1])(read_image(picture))
+def test_the_keyboard_reads_classes_too(browser: Chromium, shown: NDArray[np.uint8]) -> None:
     browser.evaluate("document.getElementById('view').focus()")
     for key in ("ArrowLeft", "ArrowDown", "ArrowRight"):  # the first shows the cross, in the middle
         browser.press(key)
-    assert browser.evaluate("spoken.textContent") == NAMES[labels[41, 61]]
+    assert browser.evaluate("spoken.textContent") == NAMES[shown[41, 61]]
 
 
-def test_a_class_is_shown_alone(browser: Chromium, page: tuple[str, Path], tmp_path: Path) -> None:
-    picture = write_picture(tmp_path / "picture.png", 80, 120)
-    segment(browser, page[0], picture)
+def test_a_class_is_shown_alone(browser: Chromium, shown: NDArray[np.uint8]) -> None:
     pixels = "overlay.getContext('2d').getImageData(0, 0, overlay.width, overlay.height).data"
     opaque = f"{pixels}.filter((value, i) => i % 4 === 3 && value > 0).length"
     assert browser.evaluate(opaque) == 80 * 120
-    label = int(np.bincount(Segmenter(page[1])(read_image(picture)).reshape(-1)).argmax())
+    label = int(np.bincount(shown.reshape(-1)).argmax())
     button = f"document.querySelectorAll('#legend button')[{label}]"
     browser.evaluate(f"{button}.click()")
     share = float(browser.evaluate(f"{button}.querySelector('.share').textContent").removesuffix(" %"))
