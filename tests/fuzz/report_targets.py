@@ -16,7 +16,47 @@ from lpsnet.evaluation.evaluate import evaluate
 
 _DATA = "scenes:size=32x48,num_train=1,num_val=2"
 _MARK = "<script>alert(1)</script>"
-_BENCHMARK = {"results": [], "comparisons": [], "machine": {}, "command": _MARK}
+_LATENCY = {
+    "median_ms": 1.5,
+    "median_interval_ms": [1.0, 2.0],
+    "median_interval_confidence": 0.75,
+    "mean_ms": 1.5,
+    "p90_ms": 1.9,
+    "min_ms": 1.0,
+    "iqr_ms": 0.5,
+    "num_samples": 4,
+    "num_rounds": 2,
+    "turns_ms": [[1.0, 1.4], [1.6, 2.0]],
+}
+_RESULT = {
+    "model": _MARK,
+    "path": "m.onnx",
+    "runtime": "ncnn",
+    "engine": "ncnn 1",
+    "precision": "f32",
+    "num_threads": 1,
+    "num_bytes": 1000,
+    "macs": 10**9,
+    "gmacs_per_ms": 0.7,
+    "times_as_fast_as_first": None,
+    "network": _LATENCY,
+    "end_to_end": _LATENCY,
+    "peak_memory_mib": None,
+    "miou": 50.0,
+}
+_BENCHMARK = {
+    "size": [32, 48],
+    "protocol": "quick",
+    "picture": _MARK,
+    "results": [_RESULT],
+    "comparisons": [],
+    "warnings": [_MARK],
+    "problems": [],
+    "machine": {},
+    "load": {},
+    "date": "",
+    "command": _MARK,
+}
 _STUDY = {"study": "widths", "findings": [_MARK], "rows": [{"width": 8, "median_ms": 1.5}], "command": ""}
 
 
