@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lpsnet.data.labels import LabelSpace
+from lpsnet.deployment.kernels import find_kernels
 from lpsnet.deployment.label_map import label_map
 from lpsnet.deployment.model_file import find_record, read_record
 from lpsnet.deployment.models import find_model
@@ -162,6 +163,7 @@ class Segmenter:
             "input_size": None if self._input_size is None else list(self._input_size),
             "path_inputs": self.path_inputs,
             "align_corners": self._record.align_corners,
+            "compiled_loops": find_kernels() is not None,
         }
 
     def __call__(self, image: NDArray[np.uint8]) -> Segmentation:

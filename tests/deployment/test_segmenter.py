@@ -9,6 +9,7 @@ import pytest
 
 from lpsnet.architecture import get_architecture
 from lpsnet.data.labels import LabelSpace
+from lpsnet.deployment.kernels import find_kernels
 from lpsnet.deployment.runtimes.fake import FakeSession
 from lpsnet.deployment.segmenter import Segmenter
 from lpsnet.errors import DataError, LpsnetError, ModelFileError
@@ -134,6 +135,7 @@ def test_what_a_segmenter_says_of_itself(exported: Exported) -> None:
         "input_size": [64, 96],
         "path_inputs": True,
         "align_corners": True,
+        "compiled_loops": find_kernels() is not None,
     }
 
 
