@@ -68,8 +68,11 @@ def run_task(
             folder.begin(settings, loop.start_facts())
         if resume and folder.state.exists():
             loop.go_on()
-        elif accelerator.is_main_process and task.opening:
-            on_message(task.opening)
+        elif accelerator.is_main_process:
+            # killed between the first lines of the log and the first checkpoint: they will be written again
+            folder.rewind_logs(0, num_iterations=loop.num_iterations)
+            if task.opening:
+                on_message(task.opening)
         return loop.finish()
 
 

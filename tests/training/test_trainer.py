@@ -130,6 +130,15 @@ def test_a_run_of_an_older_version_goes_on(undisturbed: Path, tmp_path: Path) ->
     assert_same_run(tmp_path, undisturbed)
 
 
+def test_killed_between_the_first_lines_of_the_log_and_the_first_checkpoint(undisturbed: Path, tmp_path: Path) -> None:
+    shutil.copy(undisturbed / "run.json", tmp_path)
+    lines = (undisturbed / "log.csv").read_text(encoding="utf-8").splitlines(keepends=True)
+    (tmp_path / "log.csv").write_text("".join(lines[:4]), encoding="utf-8")
+    train(RUN, tmp_path, resume=True, tensorboard=False)
+    assert [row["iteration"] for row in RunFolder(tmp_path).read_log()] == [str(number) for number in range(1, 25)]
+    assert_same_run(tmp_path, undisturbed)
+
+
 def test_going_on_with_other_versions_is_said(undisturbed: Path, tmp_path: Path) -> None:
     shutil.copytree(undisturbed, tmp_path / "run")
     said: list[str] = []
