@@ -26,6 +26,7 @@ from lpsnet.studies.seeds import training_plan
 from lpsnet.studies.study import Json, Known, Outcome, Place, Report, Row, Run, Settings, Study, of_kind
 from lpsnet.training.recipe import Recipe
 
+MAX_APART = 0.1  # of the reference's time, above which a reader is told that a network is not as fast
 MAX_OPEN = 40  # networks kept open while c is chosen: all of a pass
 REFERENCE: Point = ("conv3x3", BLOCKS["conv3x3"].table_2_c)  # the network whose latency all others get
 
@@ -105,6 +106,7 @@ def _row(
     return {
         "block": row.title,
         "c": choice["c"],
+        "times_reference": choice["ratio"],
         "miou": None if spread is None else spread.mean,
         "miou_deviation": None if spread is None else spread.deviation,
         "miou_by_seed": " ".join(f"{score:.2f}" for score in scores),
@@ -125,6 +127,12 @@ def _row(
 
 def _findings(rows: Sequence[Row]) -> tuple[str, ...]:
     findings = [_check(rows)]
+    apart = [row for row in rows if abs(row["times_reference"] - 1) > MAX_APART]
+    findings += [
+        f"Not at one latency: {row['block']} at c={row['c']} took {row['times_reference']:.2f} times the reference when c "
+        "was chosen; no whole c is nearer, or the machine was too busy to tell: then start again in another folder."
+        for row in apart
+    ]
     scored = [row for row in rows if row["miou"] is not None]
     failed = [str(row["block"]) for row in rows if row["miou"] is None]
     if failed:

@@ -92,6 +92,9 @@ def test_conv_blocks_from_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert [row["c_of_paper_gmacs"] for row in found.values()] == [14, 9, 7]
     assert found["3x3 Conv"]["gmacs_at_that_c"] == pytest.approx(18.42, abs=0.01)
     assert "all within 10 %" in result.report.findings[0]
+    apart = [row["block"] for row in found.values() if abs(row["times_reference"] - 1) > 0.1]
+    told = [finding for finding in result.report.findings if finding.startswith("Not at one latency: ")]
+    assert [finding.split(": ")[1].split(" at c=")[0] for finding in told] == apart
     assert all(len(row["miou_by_seed"].split()) == 1 for row in found.values())
     assert not list(tmp_path.glob("runs/*/*.onnx"))  # the model files that were timed are gone
 
