@@ -129,8 +129,8 @@ def _findings(rows: Sequence[Row]) -> tuple[str, ...]:
     findings = [_check(rows)]
     apart = [row for row in rows if abs(row["times_reference"] - 1) > MAX_APART]
     findings += [
-        f"Not at one latency: {row['block']} at c={row['c']} took {row['times_reference']:.2f} times the reference when c "
-        "was chosen; no whole c is nearer, or the machine was too busy to tell: then start again in another folder."
+        f"Not at one latency: {row['block']} at c={row['c']} took {row['times_reference']:.2f} times the reference "
+        "when c was chosen; no whole c is nearer, or the machine was too busy: then try another folder."
         for row in apart
     ]
     scored = [row for row in rows if row["miou"] is not None]
