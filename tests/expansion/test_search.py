@@ -216,3 +216,15 @@ def test_the_search_needs_no_torch_and_other_starts_work() -> None:
     found = expand(start, latency=landscape.latency, performance=landscape.performance, options=options)
     assert len(found.steps[0].candidates) == 9, "two slots, two operations on the resolution"
     assert found.start.design == Design(Architecture((1, 2, 4, 7, 7), (16, 32, 64, 128, 128), (1, "1/4")), "residual")
+
+
+def test_as_many_steps_as_table_4_unless_told_otherwise() -> None:
+    assert SearchOptions().num_steps == 14
+
+
+def test_the_start_is_told_before_any_step() -> None:
+    landscape = Landscape(lambda design: 1.0, lambda design: 50.0)
+    told: list[object] = []
+    functions = {"latency": landscape.latency, "performance": landscape.performance}
+    found = expand(START, **functions, on_start=told.append, on_step=told.append)
+    assert told == [found.start, *found.steps]
