@@ -1,6 +1,7 @@
 """What all tests share: one thread, fixed seeds, and the folder of real pictures where there is one."""
 
 import os
+import signal
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported; the suite runs in several processes
@@ -19,6 +20,8 @@ def real_data() -> Path:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # started with `&` or nohup: tests press Ctrl-C all the same
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         import torch
     except ImportError:
