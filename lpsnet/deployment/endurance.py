@@ -114,12 +114,12 @@ def endure(
     samples: list[Sample] = []
 
     def watch(pace: Pace) -> None:
-        if pace.duration_s >= len(samples) * interval_s:
+        # The last ones are taken while the stream still goes: after it, what it held is given back.
+        if pace.duration_s >= min(duration_s, len(samples) * interval_s):
             samples.append(Sample(pace.duration_s, pace.num_frames, resident_memory_mib()))
             tell("the long stream", min(1.0, pace.duration_s / duration_s))
 
     pace = _drawn(segment, endless, style, duration_s, watch)
-    samples.append(Sample(pace.duration_s, pace.num_frames, resident_memory_mib()))
     with_drawing, without = [], []
     for turn in range(num_turns):
         tell("turns with and without drawing", turn / num_turns)
