@@ -15,7 +15,7 @@ from typing import Any
 
 ROOT = Path(__file__).parent
 SOURCE = ROOT / "lpsnet" / "deployment" / "kernels.c"
-LIBRARY = SOURCE.with_name("_kernels.so")
+LIBRARY = SOURCE.with_name("kernels.bin")
 # Scores are finite, and no floating-point flag is ever looked at: loops over classes become vectors
 FLAGS = ("-O3", "-fPIC", "-fno-math-errno", "-fno-trapping-math", "-ffinite-math-only", "-fno-signed-zeros")
 

@@ -38,7 +38,7 @@ _OFFERS: dict[str, tuple[str, ...]] = {
     "scale": ("small", "paper"),
     "split": ("train", "val", "test"),
     "start": (_ARCHITECTURES,),
-    "study name": ("lpsnet.studies.study:STUDIES",),
+    "study name": ("lpsnet.studies.running:STUDIES",),
     "to": ("lpsnet.export.export:EXPORTERS",),
     "train split": ("train", "train+val"),
     "what": (_MODELS, _ARCHITECTURES),

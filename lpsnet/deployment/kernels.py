@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 SWITCH = "LPSNET_KERNELS"
-LIBRARY = Path(__file__).with_name("_kernels.so")  # on every system; build_kernels.py makes it
+LIBRARY = Path(__file__).with_name("kernels.bin")  # on every system, no module; build_kernels.py makes it
 _LANES = 8  # classes are padded to a whole number of these: what a processor adds at a time
 _BELOW_ALL = np.float32(-4)  # padding, among relative scores of -1 to 0
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 from lpsnet.deployment.timing import PROTOCOLS, TimingProtocol
-from lpsnet.studies.block_timing import NUM_STACKED, Case, time_blocks
+from lpsnet.studies.block_timing import NUM_STACKED, Case, check_runtime, time_blocks
 from lpsnet.studies.study import Json, Outcome, Place, Run, Scale, Settings
 
 # The widest stacks take a tenth of a second: 4 s are some thirty rounds of them, enough to see past a noisy machine
@@ -25,7 +25,12 @@ DIFFERENCES = (
 
 
 def block_run(name: str, cases: Sequence[Case], runtime: str, settings: Settings) -> Run:
-    """A run that times cases in turn by an engine, with the timing that belongs to the scale."""
+    """A run that times cases in turn by an engine, with the timing that belongs to the scale.
+
+    Raises:
+        RunError: the study cannot use that engine.
+    """
+    check_runtime(runtime)
     protocol = TIMING[settings.scale]
     key = {
         "measured": name,

@@ -76,6 +76,12 @@ class BlockTime:
         return self.macs / 1e6 / self.median_ms
 
 
+def check_runtime(runtime: str) -> None:
+    """RunError where the study cannot bring blocks into the form that the engine reads."""
+    if runtime not in _OPENERS:
+        raise RunError(unknown_name("runtime of a study of blocks", runtime, _OPENERS))
+
+
 def time_blocks(
     cases: Sequence[Case],
     *,
@@ -91,8 +97,7 @@ def time_blocks(
         RunError: the study cannot bring blocks into the form that the engine reads.
         ModelFileError, MissingDependencyError: the engine cannot run them here, or not in that precision.
     """
-    if runtime not in _OPENERS:
-        raise RunError(unknown_name("runtime of a study of blocks", runtime, _OPENERS))
+    check_runtime(runtime)
     with tempfile.TemporaryDirectory(prefix="lpsnet-") as folder:
         opened = {}
         for number, case in enumerate(cases):

@@ -132,7 +132,7 @@ def test_export_says_why_miou_is_not_compared(run, files: Path, tmp_path: Path) 
         (["export", "--model", "a/model.safetensors", "--precision", "int8", "--out", "m.onnx"], "with --data"),
         (["benchmark", "b/model.onnx", "--runtime", "onnxrt"], "unknown runtime 'onnxrt'"),
         (["benchmark", "b/model.onnx", "--protocol", "papers"], "unknown timing protocol 'papers'"),
-        (["benchmark", "lpsnet_xs"], "architectures: "),
+        (["benchmark", "lpsnet_xs"], "unknown model or architecture 'lpsnet_xs'"),
         (["benchmark", "b/gone.onnx"], "no model file at b/gone.onnx"),
         (["study", "width", "--out", "x"], "unknown study 'width'; did you mean 'widths'"),
         (["study", "widths", "--out", "x", "--runtime", "trt"], "unknown runtime of a study of blocks 'trt'"),

@@ -115,7 +115,7 @@ def test_a_misspelt_name_is_answered_with_the_nearest(run, place: Path, line: st
     ("line", "expected"),
     [
         ("lpsnet seg", {"segment"}),
-        ("lpsnet segment x.png --runtime o", {"onnxruntime", "openvino"}),
+        ("lpsnet segment x.png --runtime o", {"onnxruntime", "onnxruntime_cuda", "openvino"}),
         ("lpsnet segment x.png --write ", {"labels", "overlay", "colours", "side-by-side"}),
         ("lpsnet train --arch lpsnet_", {"lpsnet_s", "lpsnet_m", "lpsnet_l"}),
         ("lpsnet train --interaction bil", {"bilateral_a", "bilateral_b"}),
