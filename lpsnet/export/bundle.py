@@ -7,6 +7,7 @@ runs without torch; and a line for each in SHA256SUMS, as `sha256sum --check` re
 """
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from lpsnet.files import atomic_path
 from lpsnet.model.checkpoint import load_checkpoint, save_checkpoint
 from lpsnet.model.fusion import fuse
 from lpsnet.model.network import Network
+from lpsnet.record import ModelRecord
 
 
 def bundle(name: str, checkpoint: Path, folder: Path, **changes: Any) -> ExportReport:
@@ -38,13 +40,30 @@ def bundle(name: str, checkpoint: Path, folder: Path, **changes: Any) -> ExportR
         ModelFileError: the checkpoint is not usable, or the ONNX file is not the network.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    record = read_record(checkpoint).model_copy(update=changes)
+    record = without_places(read_record(checkpoint).model_copy(update=changes))
     weights = folder / f"{name}.safetensors"
     save_checkpoint(load_checkpoint(checkpoint), weights, record=record, dtype=torch.float16)
     deployed = _rounded(fuse(load_checkpoint(weights)))
     report = export_onnx(deployed, folder / f"{name}.onnx", record=record, weights="f16")
     write_checksums(folder)
     return report
+
+
+def without_places(record: ModelRecord) -> ModelRecord:
+    """The record with names in place of the paths of the machine it was made on, e.g. `camvid:CamVid`."""
+    values = {field: _without_places(getattr(record, field)) for field in ("training", "scores")}
+    return record.model_copy(update=values)
+
+
+def _without_places(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_places(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_without_places(inner) for inner in value]
+    if not isinstance(value, str):
+        return value
+    kind, colon, path = value.rpartition(":")
+    return f"{kind}{colon}{Path(path).name}" if Path(path).is_absolute() else value
 
 
 def write_checksums(folder: Path) -> None:

@@ -14,7 +14,7 @@ from lpsnet.deployment.model_file import read_record
 from lpsnet.deployment.models import CHECKSUMS, bundled_checkpoint, find_model, list_models
 from lpsnet.deployment.segmenter import Segmenter
 from lpsnet.errors import ModelFileError
-from lpsnet.export.bundle import bundle
+from lpsnet.export.bundle import bundle, without_places
 from lpsnet.export.onnx import export_onnx
 from lpsnet.model.checkpoint import default_record, load_checkpoint, save_checkpoint
 from lpsnet.model.fusion import fuse
@@ -56,6 +56,16 @@ def test_a_bundled_model_is_the_network_in_half_the_space(checkpoint: Path, fold
     assert find_model("streets").stat().st_size < 2 * numbers + 40_000
 
 
+def test_no_path_of_the_machine_travels_along(checkpoint: Path, folder: Path) -> None:
+    training = {"data": "camvid:/home/me/CamVid", "init": "/home/me/runs/a.safetensors", "machine": "2 cores; a/b"}
+    scores = {"val": {"miou": 1.0, "protocol": {"model": "/home/me/m.onnx", "data": "scenes:size=48x64", "n": [1, 2]}}}
+    bundle("streets", checkpoint, folder, training=training, scores=scores)
+    for suffix in (".onnx", ".safetensors"):
+        record = read_record(folder / f"streets{suffix}")
+        assert record.training == {"data": "camvid:CamVid", "init": "a.safetensors", "machine": "2 cores; a/b"}
+        assert record.scores["val"]["protocol"] == {"model": "m.onnx", "data": "scenes:size=48x64", "n": [1, 2]}
+
+
 def test_checksums_are_those_of_the_files_and_are_looked_at(checkpoint: Path, folder: Path) -> None:
     bundle("streets", checkpoint, folder)
     lines = (folder / CHECKSUMS).read_text().splitlines()
@@ -86,6 +96,7 @@ def test_weights_in_half_the_space_are_computed_with_in_f32(tmp_path: Path) -> N
 def test_what_is_shipped_is_whole_and_both_files_agree(name: str) -> None:
     record = read_record(find_model(name))
     assert "research" in record.licence
+    assert record == without_places(record)
     assert record.training["recipe"]["name"]
     assert record.input_size is not None
     image = np.random.default_rng(0).integers(0, 256, (*record.input_size, 3), np.uint8)
