@@ -31,7 +31,9 @@ def train(
     arch: Annotated[str, typer.Option(help="A name such as lpsnet_s, or B=…;C=…;R=… written out.")] = "lpsnet_s",
     recipe: Annotated[str, typer.Option(help="A recipe's name, or a YAML file.")] = "camvid_small",
     split: Annotated[str, typer.Option(help="Pictures to train on: train, or train+val for delivery.")] = "train",
-    init: Annotated[Path | None, typer.Option(help="A checkpoint to start from; its head may differ.")] = None,
+    init: Annotated[
+        str | None, typer.Option(help="A checkpoint or model's name to start from; its head may differ.")
+    ] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe.")] = None,
     block: Annotated[str, typer.Option(help="Convolutional block (Table 2).")] = "conv3x3",
     interaction: Annotated[str, typer.Option(help="Path interaction (Figure 6).")] = "bilateral_b",
@@ -54,7 +56,7 @@ def train(
         split=split,
         block=block,
         interaction=interaction,
-        init=init,
+        init=_find_checkpoint(init),
         input_size=parse_size(size),
     )
     with progress_reporter() as report:
@@ -63,6 +65,15 @@ def train(
         print_scores(result.evaluation)
     say(f"Model: {result.model}")
     next_command("lpsnet", "export", "--model", result.model, "--to", "onnx", "--out", out / "model.onnx")
+
+
+def _find_checkpoint(init: str | None) -> Path | None:
+    """The file of a checkpoint, or of a model that comes with the package, by its name."""
+    from lpsnet.deployment.models import bundled_checkpoint, list_models
+
+    if init is None or Path(init).exists() or init not in list_models():
+        return None if init is None else Path(init)
+    return bundled_checkpoint(init)
 
 
 def pretrain(
