@@ -138,9 +138,11 @@ def interrupt_once_something_is_written(folder: Path) -> None:
 
     def press() -> None:
         until = time.monotonic() + 30
-        while time.monotonic() < until and not any(path.stat().st_size for path in folder.glob(".*.mkv")):
+        while time.monotonic() < until:
+            if any(path.stat().st_size for path in folder.glob(".*.mkv")):
+                os.kill(os.getpid(), signal.SIGINT)
+                return  # and never later: it would end the process that runs the tests
             time.sleep(0.01)
-        os.kill(os.getpid(), signal.SIGINT)
 
     threading.Thread(target=press, daemon=True).start()
 
