@@ -280,7 +280,8 @@ def test_generalisation_takes_its_two_data_sets_alone(tmp_path: Path) -> None:
 
 def test_recipes_by_scale(tmp_path: Path) -> None:
     small = recipe_of(Settings(), "scenes:size=256x512,num_train=1,num_val=1")
-    assert (small.crop_size, small.epochs, small.loss) == ((128, 256), 20, "cross_entropy")
+    expected = ((144, 144), 20, "cross_entropy", "plain")
+    assert (small.crop_size, small.epochs, small.loss, small.form) == expected
     assert recipe_of(Settings(epochs=3.0), SCENES).epochs == 3
     paper = recipe_of(Settings(scale="paper"), "not looked at")
     assert (paper.iterations, paper.crop_size, paper.learning_rate) == (90_000, (768, 768), 0.01)
