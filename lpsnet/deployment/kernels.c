@@ -18,22 +18,18 @@
 #define FOR_EVERY_CPU
 #endif
 
-#define MAX_CLASSES 255
-
 #define MAX_PADDED 256
 #define NEVER 2.0f /* past the end of any line */
+#define BELOW_ALL -4.0f /* padding, among relative scores of -1 to 0 */
 #define SLACK 1e-6f /* of the spread of the scores, which rounding may err by */
 
-/* One pixel, or one place: three channels and a fourth number that means nothing */
+/* One place between two pixels of a row: its three channels, `distance` floats apart from `to` on */
 static inline void sample_pixel(
-    const float *from, const int32_t *column, const int32_t *next_column, const float *part, const float *scale,
-    const float *shift, float *red, float *green, float *blue, int64_t x)
+    const float *left, const float *right, float part, const float *scale, const float *shift, float *to,
+    int64_t distance)
 {
-    float *const to[3] = {red + x, green + x, blue + x};
-    for (int channel = 0; channel < 3; channel++) {
-        const float left = from[3 * column[x] + channel];
-        *to[channel] = (left + part[x] * (from[3 * next_column[x] + channel] - left)) * scale[channel] + shift[channel];
-    }
+    for (int channel = 0; channel < 3; channel++)
+        to[channel * distance] = (left[channel] + part * (right[channel] - left[channel])) * scale[channel] + shift[channel];
 }
 
 #if defined(__GNUC__)
@@ -45,59 +41,89 @@ typedef int32_t FourIndices __attribute__((vector_size(16)));
 #define PICK(a, b, w, x, y, z) __builtin_shuffle(a, b, (FourIndices){w, x, y, z})
 #endif
 
-static inline Four load(const float *from)
+/* `sample_pixel`, with a fourth number that means nothing */
+static inline Four sample_four(const float *left, const float *right, float part, Four factor, Four offset)
 {
-    Four four;
-    memcpy(&four, from, sizeof four);
-    return four;
-}
-
-/* A whole row: four pixels at a time, each with its channels side by side, which are then brought into planes */
-static inline void sample_row(
-    const float *from, const int32_t *column, const int32_t *next_column, const float *part, const float *scale,
-    const float *shift, float *red, float *green, float *blue, int64_t count)
-{
-    const Four factor = {scale[0], scale[1], scale[2], 0}, offset = {shift[0], shift[1], shift[2], 0};
-    int64_t x = 0;
-    for (; x + 4 <= count; x += 4) {
-        Four pixel[4];
-        for (int i = 0; i < 4; i++) {
-            const Four left = load(from + 3 * column[x + i]), right = load(from + 3 * next_column[x + i]);
-            pixel[i] = (left + part[x + i] * (right - left)) * factor + offset;
-        }
-        const Four rg01 = PICK(pixel[0], pixel[1], 0, 4, 1, 5), rg23 = PICK(pixel[2], pixel[3], 0, 4, 1, 5);
-        const Four b01 = PICK(pixel[0], pixel[1], 2, 6, 3, 7), b23 = PICK(pixel[2], pixel[3], 2, 6, 3, 7);
-        const Four reds = PICK(rg01, rg23, 0, 1, 4, 5), greens = PICK(rg01, rg23, 2, 3, 6, 7);
-        const Four blues = PICK(b01, b23, 0, 1, 4, 5);
-        memcpy(red + x, &reds, sizeof reds);
-        memcpy(green + x, &greens, sizeof greens);
-        memcpy(blue + x, &blues, sizeof blues);
-    }
-    for (; x < count; x++) sample_pixel(from, column, next_column, part, scale, shift, red, green, blue, x);
-}
-#else
-static inline void sample_row(
-    const float *from, const int32_t *column, const int32_t *next_column, const float *part, const float *scale,
-    const float *shift, float *red, float *green, float *blue, int64_t count)
-{
-    for (int64_t x = 0; x < count; x++) sample_pixel(from, column, next_column, part, scale, shift, red, green, blue, x);
+    Four first, second;
+    memcpy(&first, left, sizeof first);
+    memcpy(&second, right, sizeof second);
+    return (first + part * (second - first)) * factor + offset;
 }
 #endif
 
-/* Bilinear samples of a picture, normalised, a plane for each channel.
+/* A row into a plane for each channel, `plane` floats apart: four pixels at a time, whose channels lie side by side */
+static inline void sample_planes(
+    const float *from, const int32_t *column, const int32_t *next_column, const float *part, const float *scale,
+    const float *shift, float *to, int64_t plane, int64_t count)
+{
+    int64_t x = 0;
+#if defined(__GNUC__)
+    const Four factor = {scale[0], scale[1], scale[2], 0}, offset = {shift[0], shift[1], shift[2], 0};
+    for (; x + 4 <= count; x += 4) {
+        Four pixel[4];
+        for (int i = 0; i < 4; i++)
+            pixel[i] = sample_four(from + 3 * column[x + i], from + 3 * next_column[x + i], part[x + i], factor, offset);
+        const Four rg01 = PICK(pixel[0], pixel[1], 0, 4, 1, 5), rg23 = PICK(pixel[2], pixel[3], 0, 4, 1, 5);
+        const Four b01 = PICK(pixel[0], pixel[1], 2, 6, 3, 7), b23 = PICK(pixel[2], pixel[3], 2, 6, 3, 7);
+        const Four channels[3] = {PICK(rg01, rg23, 0, 1, 4, 5), PICK(rg01, rg23, 2, 3, 6, 7), PICK(b01, b23, 0, 1, 4, 5)};
+        for (int channel = 0; channel < 3; channel++) memcpy(to + channel * plane + x, channels + channel, sizeof(Four));
+    }
+#endif
+    for (; x < count; x++)
+        sample_pixel(from + 3 * column[x], from + 3 * next_column[x], part[x], scale, shift, to + x, plane);
+}
+
+/* A row with the three channels of a pixel side by side */
+static inline void sample_pixels(
+    const float *from, const int32_t *column, const int32_t *next_column, const float *part, const float *scale,
+    const float *shift, float *to, int64_t count)
+{
+    int64_t x = 0;
+#if defined(__GNUC__)
+    const Four factor = {scale[0], scale[1], scale[2], 0}, offset = {shift[0], shift[1], shift[2], 0};
+    for (; x + 1 < count; x++) { /* the fourth number is written over by the next pixel */
+        const Four pixel = sample_four(from + 3 * column[x], from + 3 * next_column[x], part[x], factor, offset);
+        memcpy(to + 3 * x, &pixel, sizeof pixel);
+    }
+#endif
+    for (; x < count; x++)
+        sample_pixel(from + 3 * column[x], from + 3 * next_column[x], part[x], scale, shift, to + 3 * x, 1);
+}
+
+/* Each number as the nearest bfloat16, that is, its upper half; of two that are equally near, the even one */
+static inline void round_row(const float *restrict from, uint16_t *restrict to, int64_t count)
+{
+    for (int64_t x = 0; x < count; x++) {
+        uint32_t bits;
+        memcpy(&bits, from + x, sizeof bits);
+        to[x] = (uint16_t)((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+    }
+}
+
+/* The numbers of `from`, each as the nearest bfloat16; see round_row. */
+EXPORT FOR_EVERY_CPU void lpsnet_round(const float *from, uint16_t *to, int64_t begin, int64_t end)
+{
+    round_row(from + begin, to + begin, end - begin);
+}
+
+enum { PLANES, PIXELS, PIXELS_BF16 };
+
+/* Bilinear samples of a picture, normalised.
 
    picture: H x W x 3 bytes, rows `stride` bytes apart.
    row, next_row, row_part: for every target row, the two source rows around it, and how far it is from the first, 0 to 1.
    column, next_column, column_part: the same for target columns.
    scale, shift: of each channel: a sample is byte * scale + shift.
-   target: 3 x num_rows x num_columns; filled are the rows from `begin` to before `end`.
-   buffer: 3 x width + 1 floats of the caller's. */
-EXPORT FOR_EVERY_CPU void lpsnet_sample(
+   target: by `layout`, 3 x num_rows x num_columns floats, or num_rows x num_columns x 3 floats or bfloat16; filled are the
+   rows from `begin` to before `end`.
+   buffer: 3 x width + 1 + 3 x num_columns floats of the caller's. */
+EXPORT FOR_EVERY_CPU void lpsnet_sample_rows(
     const uint8_t *picture, int64_t stride, int64_t width, const int32_t *row, const int32_t *next_row,
     const float *row_part, const int32_t *column, const int32_t *next_column, const float *column_part,
-    const float *scale, const float *shift, float *target, int64_t num_rows, int64_t num_columns, int64_t begin,
-    int64_t end, float *buffer)
+    const float *scale, const float *shift, void *target, int64_t layout, int64_t num_rows, int64_t num_columns,
+    int64_t begin, int64_t end, float *buffer)
 {
+    float *const sampled = buffer + 3 * width + 1;
     for (int64_t y = begin; y < end; y++) {
         const uint8_t *restrict above = picture + row[y] * stride, *restrict below = picture + next_row[y] * stride;
         const float down = row_part[y];
@@ -106,9 +132,14 @@ EXPORT FOR_EVERY_CPU void lpsnet_sample(
             const float high = above[i];
             between[i] = high + down * ((float)below[i] - high);
         }
-        float *restrict red = target + y * num_columns;
-        sample_row(buffer, column, next_column, column_part, scale, shift, red, red + num_rows * num_columns,
-                   red + 2 * num_rows * num_columns, num_columns);
+        if (layout == PLANES) {
+            sample_planes(buffer, column, next_column, column_part, scale, shift, (float *)target + y * num_columns,
+                          num_rows * num_columns, num_columns);
+        } else {
+            float *const to = layout == PIXELS ? (float *)target + 3 * y * num_columns : sampled;
+            sample_pixels(buffer, column, next_column, column_part, scale, shift, to, num_columns);
+            if (layout == PIXELS_BF16) round_row(sampled, (uint16_t *)target + 3 * y * num_columns, 3 * num_columns);
+        }
     }
 }
 
@@ -157,9 +188,69 @@ static inline void label_line(
     for (; pixel < count; pixel++) labels[pixel * step] = (uint8_t)label;
 }
 
+/* The largest difference between two classes at one place, in rows from `begin` to before `end`, into `spread`; returns
+   whether all scores are finite. For scores and strides see lpsnet_labels.
+
+   buffer: 2 x width floats of the caller's. */
+EXPORT FOR_EVERY_CPU int64_t lpsnet_spread(
+    const float *scores, int64_t num_classes, int64_t width, int64_t class_stride, int64_t row_stride, float *spread,
+    int64_t begin, int64_t end, float *buffer)
+{
+    float *restrict highest = buffer, *restrict lowest = buffer + width, largest = 0;
+    uint32_t exponents = 0; /* the largest there is; all bits of it are set in what is not finite */
+    for (int64_t y = begin; y < end; y++) {
+        for (int64_t k = 0; k < num_classes; k++) {
+            const float *restrict from = scores + k * class_stride + y * row_stride;
+            if (k == 0) {
+                memcpy(highest, from, (size_t)width * sizeof *from);
+                memcpy(lowest, from, (size_t)width * sizeof *from);
+            }
+            for (int64_t x = 0; x < width; x++) {
+                uint32_t bits;
+                memcpy(&bits, from + x, sizeof bits);
+                bits &= 0x7f800000;
+                exponents = bits > exponents ? bits : exponents;
+                highest[x] = from[x] > highest[x] ? from[x] : highest[x];
+                lowest[x] = from[x] < lowest[x] ? from[x] : lowest[x];
+            }
+        }
+        for (int64_t x = 0; x < width; x++) {
+            const float here = highest[x] - lowest[x];
+            largest = here > largest ? here : largest;
+        }
+    }
+    *spread = largest;
+    return exponents != 0x7f800000;
+}
+
+/* A row of scores with its classes last, each less the largest of its place and over `spread`, padded to be lower than any;
+   and the largest class of every place, of several the first */
+static inline void relative_row(
+    const float *scores, int64_t num_classes, int64_t padded, int64_t width, int64_t class_stride, float spread,
+    float *restrict highest, float *restrict planes, int32_t *restrict nodes, float *restrict relative)
+{
+    memcpy(highest, scores, (size_t)width * sizeof *scores);
+    memset(nodes, 0, (size_t)width * sizeof *nodes);
+    for (int32_t k = 1; k < num_classes; k++) {
+        const float *restrict from = scores + k * class_stride;
+        for (int64_t x = 0; x < width; x++) {
+            nodes[x] = from[x] > highest[x] ? k : nodes[x];
+            highest[x] = from[x] > highest[x] ? from[x] : highest[x];
+        }
+    }
+    for (int64_t k = 0; k < num_classes; k++)
+        for (int64_t x = 0; x < width; x++)
+            planes[k * width + x] = (scores[k * class_stride + x] - highest[x]) / spread;
+    for (int64_t x = 0; x < width; x++) {
+        float *restrict to = relative + x * padded;
+        for (int64_t k = 0; k < num_classes; k++) to[k] = planes[k * width + x];
+        for (int64_t k = num_classes; k < padded; k++) to[k] = BELOW_ALL;
+    }
+}
+
 /* Labels of one row of scores, at every output column */
 static inline void label_row(
-    const float *scores, const uint8_t *nodes, int padded, int64_t num_cells, int64_t last_node, const int32_t *start,
+    const float *scores, const int32_t *nodes, int padded, int64_t num_cells, int64_t last_node, const int32_t *start,
     const float *part, uint8_t *labels)
 {
     for (int64_t cell = 0; cell < num_cells; cell++) {
@@ -174,29 +265,35 @@ static inline void label_row(
 
 /* The class with the largest score at every pixel, of scores resized bilinearly; see label_map.py.
 
-   scores: h x w x padded, classes last; those that only fill up are lower than any other.
-   nodes: h x w, the class with the largest score.
+   scores: num_classes x height x width, classes `class_stride` floats apart, rows `row_stride`, columns one; finite.
+   padded: num_classes or a little more, of which a processor can handle several at a time; at most MAX_PADDED.
+   spread: the largest difference between classes at one place, not 0.
    row_start, column_start: for every cell between two scores, the first pixel in it, and at the end the number of pixels.
    row_part, column_part: for every pixel, how far it is between the two scores of its cell, 0 to 1.
    column_cell: for every pixel, its cell.
-   labels: row_start's last x column_start's last; filled are the cells of rows from `begin` to before `end`.
-   buffer: twice as many bytes as there are columns, of the caller's. */
-EXPORT FOR_EVERY_CPU void lpsnet_label_map(
-    const float *scores, const uint8_t *nodes, int64_t height, int64_t width, int64_t padded, const int32_t *row_start,
-    const float *row_part, const int32_t *column_start, const int32_t *column_cell, const float *column_part,
-    int64_t num_columns, uint8_t *labels, int64_t begin, int64_t end, uint8_t *buffer)
+   labels: row_start's last x num_columns; filled are the cells of rows from `begin` to before `end`.
+   buffer: width x (3 x padded + 2) floats of the caller's.
+   label_buffer: 2 x num_columns bytes of the caller's. */
+EXPORT FOR_EVERY_CPU void lpsnet_labels(
+    const float *scores, int64_t num_classes, int64_t height, int64_t width, int64_t class_stride, int64_t row_stride,
+    int64_t padded, float spread, const int32_t *row_start, const float *row_part, const int32_t *column_start,
+    const int32_t *column_cell, const float *column_part, int64_t num_columns, uint8_t *labels, int64_t begin,
+    int64_t end, float *buffer, uint8_t *label_buffer)
 {
-    const int64_t num_cells = width > 1 ? width - 1 : 1, row_scores = width * padded;
+    const int64_t num_cells = width > 1 ? width - 1 : 1;
     float first[MAX_PADDED], last[MAX_PADDED];
-    uint8_t *upper = buffer, *lower = buffer + num_columns;
+    float *above = buffer, *below = above + width * padded, *const planes = below + width * padded;
+    float *const highest = planes + width * padded;
+    int32_t *const nodes = (int32_t *)(highest + width);
+    uint8_t *upper = label_buffer, *lower = label_buffer + num_columns;
     if (padded > MAX_PADDED) return;
-    label_row(scores + begin * row_scores, nodes + begin * width, (int)padded, num_cells, width - 1, column_start,
-              column_part, upper);
+    relative_row(scores + begin * row_stride, num_classes, padded, width, class_stride, spread, highest, planes, nodes, above);
+    label_row(above, nodes, (int)padded, num_cells, width - 1, column_start, column_part, upper);
     for (int64_t cell = begin; cell < end; cell++) {
         const int64_t next = cell + 1 < height ? cell + 1 : height - 1;
         const int64_t from = row_start[cell], count = row_start[cell + 1] - from;
-        const float *above = scores + cell * row_scores, *below = scores + next * row_scores;
-        label_row(below, nodes + next * width, (int)padded, num_cells, width - 1, column_start, column_part, lower);
+        relative_row(scores + next * row_stride, num_classes, padded, width, class_stride, spread, highest, planes, nodes, below);
+        label_row(below, nodes, (int)padded, num_cells, width - 1, column_start, column_part, lower);
         for (int64_t y = 0; y < count; y++) memcpy(labels + (from + y) * num_columns, upper, (size_t)num_columns);
         for (int64_t x = 0; x < num_columns && count; x++) {
             if (upper[x] == lower[x]) continue;
@@ -211,8 +308,9 @@ EXPORT FOR_EVERY_CPU void lpsnet_label_map(
             label_line(first, last, (int)padded, upper[x], lower[x], row_part + from, count,
                        labels + from * num_columns + x, num_columns);
         }
-        uint8_t *same = upper;
-        upper = lower;
-        lower = same;
+        uint8_t *const labels_above = upper;
+        float *const scores_above = above;
+        upper = lower, lower = labels_above;
+        above = below, below = scores_above;
     }
 }

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lpsnet.deployment.kernels import Kernels, find_kernels, padded_scores
+from lpsnet.deployment.kernels import Kernels, find_kernels
 from lpsnet.errors import LpsnetError
 
 Scores = NDArray[np.float32]
@@ -88,12 +88,15 @@ def _relative(scores: Scores, target: Scores) -> Scores:
     """
     with np.errstate(invalid="ignore", over="ignore"):
         np.subtract(scores, scores.max(axis=0), out=target)
-    spread = -target.min()
-    if not np.isfinite(spread):
-        raise LpsnetError("scores hold NaN, infinity or differences beyond float32; labels need finite scores")
-    if spread:
+    if spread := _check_spread(-target.min()):
         target /= spread
     return target
+
+
+def _check_spread(spread: float) -> float:
+    if not np.isfinite(spread):
+        raise LpsnetError("scores hold NaN, infinity or differences beyond float32; labels need finite scores")
+    return spread
 
 
 class _Axis(NamedTuple):
@@ -139,10 +142,15 @@ def _axis(length: int, target: int, align_corners: bool) -> _Axis:
 
 
 def _compiled(kernels: Kernels, scores: Scores, rows: _Axis, columns: _Axis, num_threads: int) -> Labels:
-    last, classes = padded_scores(*scores.shape)
-    _relative(scores, classes)
+    size = scores.itemsize
+    if scores.strides[2] != size or any(stride % size for stride in scores.strides):
+        scores = np.ascontiguousarray(scores)
+    spread = _check_spread(kernels.spread(scores, num_threads=num_threads))
+    if not spread:
+        return np.zeros((rows.cell.size, columns.cell.size), np.uint8)
     return kernels.label_map(
-        last,
+        scores,
+        spread,
         rows.first_pixels(),
         rows.fraction,
         columns.first_pixels(),

@@ -29,13 +29,14 @@ from numpy.typing import NDArray
 
 from lpsnet.architecture import path_size
 from lpsnet.deployment.kernels import Axis, Kernels, find_kernels
-from lpsnet.errors import DataError
+from lpsnet.deployment.runtimes.session import Layout
+from lpsnet.errors import DataError, ModelFileError
 from lpsnet.record import ModelRecord, Normalisation
 
 Picture = NDArray[np.uint8]  # H x W x 3 RGB
 Plane = NDArray[np.float32]  # H x W, one channel
 Size = tuple[int, int]  # height, width
-Number = TypeVar("Number", np.uint8, np.float32)
+Number = TypeVar("Number", np.uint8, np.uint16, np.float32)
 
 MIN_INPUT = 32  # pixels; the smallest height and width that a network takes (model/network.py)
 
@@ -82,25 +83,51 @@ def prepare_paths(
     *,
     size: Size | None,
     ratios: Sequence[Fraction],
+    layout: Layout = "planes",
     workspace: Workspace | None = None,
-) -> list[NDArray[np.float32]]:
+) -> list[NDArray[Any]]:
     """What a network's paths are given for a picture: what `prepare` gives, resized as the network would.
 
-    Args and errors as for `prepare`; `ratios` are those of the paths. With a workspace the results are in its memory
-    and last until it is used again; only one caller may use it at a time.
+    Args and errors as for `prepare`; `ratios` are those of the paths. "pixels_bf16" needs the compiled loops. With a
+    workspace the results are in its memory and last until it is used again; only one caller may use it at a time.
 
     Returns:
-        1 x 3 x `path_size(size, ratio)` float32, C order, for every ratio.
+        For every ratio 1 x 3 x h x w float32, (h, w) = `path_size(size, ratio)`, C order, laid out as `layout` says.
     """
     check_picture(image)
     height, width = image.shape[:2]
     size = size or (max(height, MIN_INPUT), max(width, MIN_INPUT))
     memory = workspace or Workspace()
-    shapes = [(1, 3, *path_size(size, ratio)) for ratio in ratios]
-    results = [memory.array(f"path {path}", shape, np.float32) for path, shape in enumerate(shapes)]
+    sizes = [path_size(size, ratio) for ratio in ratios]
+    shapes = [(1, 3, *each) if layout == "planes" else (1, *each, 3) for each in sizes]
+    kind: type[Any] = np.uint16 if layout == "pixels_bf16" else np.float32
+    results: list[NDArray[Any]] = [memory.array(f"path {path}", shape, kind) for path, shape in enumerate(shapes)]
     if size == (height, width) and (kernels := find_kernels()):
-        _sample_bytes(kernels, np.ascontiguousarray(image), results, record)
-        return results
+        _sample_bytes(kernels, np.ascontiguousarray(image), results, sizes, layout, record)
+    elif layout == "planes":
+        _resize_planes(image, results, record, size, memory)
+    else:
+        planes = [memory.array(f"planes of path {path}", (1, 3, *each), np.float32) for path, each in enumerate(sizes)]
+        _resize_planes(image, planes, record, size, memory)
+        for path, (each, result) in enumerate(zip(planes, results, strict=True)):
+            pixels = result if layout == "pixels" else memory.array(f"pixels of path {path}", result.shape, np.float32)
+            cv2.merge(list(each[0]), pixels[0])
+            if layout == "pixels_bf16":
+                _loops().round(pixels, result, num_threads=cv2.getNumThreads())
+    return results
+
+
+def _loops() -> Kernels:
+    if (kernels := find_kernels()) is None:
+        raise ModelFileError("inputs in bfloat16 need the compiled loops, and this installation has none")
+    return kernels
+
+
+def _resize_planes(
+    image: Picture, results: Sequence[NDArray[np.float32]], record: ModelRecord, size: Size, memory: Workspace
+) -> None:
+    """Fill the results (1 x 3 x h x w) with the picture, normalised, at `size`, and resized from there."""
+    height, width = image.shape[:2]
     whole = next((list(result[0]) for result in results if result.shape[2:] == size), None)
     whole = whole or [memory.array("whole", size, np.float32)] * 3
     original = whole if size == (height, width) else [memory.array("original", (height, width), np.float32)] * 3
@@ -113,21 +140,25 @@ def prepare_paths(
         for result in results:
             if result.shape[2:] != size:
                 _sample(whole[channel], result[0, channel], align_corners=record.align_corners)
-    return results
 
 
 def _sample_bytes(
-    kernels: Kernels, image: Picture, targets: Sequence[NDArray[np.float32]], record: ModelRecord
+    kernels: Kernels,
+    image: Picture,
+    targets: Sequence[NDArray[Any]],
+    sizes: Sequence[Size],
+    layout: Layout,
+    record: ModelRecord,
 ) -> None:
-    """Fill the targets (1 x 3 x h x w) with the picture, sampled and normalised; with as many threads as OpenCV has."""
+    """Fill the targets with the picture, sampled at their sizes and normalised; with as many threads as OpenCV has."""
     mean, std = (np.array(values) for values in (record.normalisation.mean, record.normalisation.std))
     scale, shift = (1 / (255 * std)).astype(np.float32), (-mean / std).astype(np.float32)
-    for target in targets:
-        rows, columns = (
-            _axis(source, length, record.align_corners)
-            for source, length in zip(image.shape[:2], target.shape[2:], strict=True)
-        )
-        kernels.sample(image, rows, columns, scale, shift, target[0], num_threads=cv2.getNumThreads())
+    height, width = image.shape[:2]
+    axes = [
+        (_axis(height, target_height, record.align_corners), _axis(width, target_width, record.align_corners))
+        for target_height, target_width in sizes
+    ]
+    kernels.sample(image, axes, scale, shift, targets, layout, num_threads=cv2.getNumThreads())
 
 
 @functools.lru_cache(maxsize=64)

@@ -27,7 +27,14 @@ from lpsnet.deployment.model_file import find_record, read_record
 from lpsnet.deployment.models import find_model
 from lpsnet.deployment.opencv_threads import opencv_threads
 from lpsnet.deployment.preparation import MIN_INPUT, Workspace, prepare, prepare_paths
-from lpsnet.deployment.runtimes.session import Precision, Session, SessionOptions, open_session
+from lpsnet.deployment.runtimes.session import (
+    PATH_RUNTIMES,
+    Layout,
+    Precision,
+    Session,
+    SessionOptions,
+    open_session,
+)
 from lpsnet.deployment.segmentation import Segmentation
 from lpsnet.errors import LpsnetError, ModelFileError
 from lpsnet.record import ModelRecord
@@ -84,10 +91,13 @@ class Segmenter:
         options = SessionOptions(path, cast(Precision, precision), asked, size)  # `open_session` checks the precision
         runtime = runtime or DEFAULT_RUNTIMES[path.suffix.lower()]
         ratios = record.architecture.ratios if path_inputs and record.architecture is not None else None
-        session = None if ratios is None else _open_with_path_inputs(runtime, options, ratios)
+        layout = _quickest_layout(runtime, options.precision)
+        session = None
+        if ratios is not None:
+            session = _open_with_path_inputs(runtime, replace(options, path_ratios=ratios, path_layout=layout))
         if session is None:
-            session, ratios = open_session(runtime, options), None
-        self._set(session, record, input_size=size, model=str(model), ratios=ratios, num_threads=asked)
+            session, ratios, layout = open_session(runtime, options), None, "planes"
+        self._set(session, record, input_size=size, model=str(model), ratios=ratios, layout=layout, num_threads=asked)
 
     @classmethod
     def from_session(
@@ -106,6 +116,7 @@ class Segmenter:
         input_size: Size | None,
         model: str,
         ratios: Sequence[Fraction] | None = None,
+        layout: Layout = "planes",
         num_threads: int | None = None,
     ) -> None:
         self._session = session
@@ -113,6 +124,7 @@ class Segmenter:
         self._input_size = input_size
         self._model = model
         self._ratios = ratios  # of the session's inputs; None where it has one input, the picture
+        self._layout = layout  # of what the session takes
         self._num_threads = num_threads
         self._workspaces: deque[Workspace] = deque()
 
@@ -162,6 +174,7 @@ class Segmenter:
             "num_threads": self._session.num_threads,
             "input_size": None if self._input_size is None else list(self._input_size),
             "path_inputs": self.path_inputs,
+            "layout": self._layout,
             "align_corners": self._record.align_corners,
             "compiled_loops": find_kernels() is not None,
         }
@@ -201,14 +214,15 @@ class Segmenter:
         first: NDArray[np.float32] = scores[0]
         return first
 
-    def inputs(self, image: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
-        """What the engine is given for `image`: 1 x 3 x h x w float32, for each path where `path_inputs`, else one."""
+    def inputs(self, image: NDArray[np.uint8]) -> list[NDArray[Any]]:
+        """What the engine is given for `image`: 1 x 3 x h x w float32, or, where `path_inputs`, one for each path, laid
+        out as `protocol["layout"]` says (see `runtimes.session.Layout`)."""
         return self._prepare(image, Workspace())
 
-    def _prepare(self, image: NDArray[np.uint8], workspace: Workspace) -> list[NDArray[np.float32]]:
-        ratios, size = self._ratios or (Fraction(1),), self._input_size
+    def _prepare(self, image: NDArray[np.uint8], workspace: Workspace) -> list[NDArray[Any]]:
+        ratios, size, layout = self._ratios or (Fraction(1),), self._input_size, self._layout
         with opencv_threads(self._num_threads):
-            return prepare_paths(image, self._record, size=size, ratios=ratios, workspace=workspace)
+            return prepare_paths(image, self._record, size=size, ratios=ratios, layout=layout, workspace=workspace)
 
     @contextlib.contextmanager
     def _workspace(self) -> Iterator[Workspace]:
@@ -228,12 +242,20 @@ class Segmenter:
             return prepare(image, self._record, size=self._input_size)
 
 
-def _open_with_path_inputs(runtime: str, options: SessionOptions, ratios: tuple[Fraction, ...]) -> Session | None:
+def _open_with_path_inputs(runtime: str, options: SessionOptions) -> Session | None:
     """None where that cannot be done; where the file cannot be opened at all, opening it without says why."""
     try:
-        return open_session(runtime, replace(options, path_ratios=ratios))
+        return open_session(runtime, options)
     except ModelFileError:
         return None
+
+
+def _quickest_layout(runtime: str, precision: Precision) -> Layout:
+    """Pixels where the engine takes them, in bfloat16 where it computes so; OpenCV alone is quicker in planes."""
+    able = PATH_RUNTIMES.get(runtime, ())
+    if find_kernels() is None or "pixels" not in able:
+        return "planes"
+    return "pixels_bf16" if precision == "bf16" and "pixels_bf16" in able else "pixels"
 
 
 def _find_record(path: Path, given: ModelRecord | None) -> ModelRecord:

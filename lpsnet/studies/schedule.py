@@ -14,8 +14,8 @@ CROP = Fraction(9, 16)  # of a picture's height, of square crops; the paper's 76
 MIN_CROP = 32
 PAPER_SIZE = (1024, 2048)  # of the pictures that the paper's latencies are for
 
-# Section 4.2 but for what makes it short: few passes, smaller crops as below, no second branch beside a convolution, a
-# higher learning rate that rises at first, every fourth row and column of the loss, and scales that suit small pictures.
+# Section 4.2 but for what makes it short: few passes, smaller crops as below, no second branch beside a convolution,
+# every fourth row and column of the loss; a higher learning rate that rises at first, and scales for small pictures.
 SMALL = RECIPES["paper_cityscapes"].with_overrides(
     {
         "name": "study_small",
@@ -92,7 +92,8 @@ def _numbers(recipe: Recipe) -> str:
     loss = "hard example mining" if recipe.loss == "ohem" else recipe.loss.replace("_", "-")
     return (
         f"{length}, batch {recipe.batch_size}, crops of {'x'.join(map(str, recipe.crop_size))}, scales "
-        f"{recipe.scale[0]:g} to {recipe.scale[1]:g}, learning rate {recipe.learning_rate:g}, {loss}, {recipe.form} form"
+        f"{recipe.scale[0]:g} to {recipe.scale[1]:g}, learning rate {recipe.learning_rate:g}, {loss}, "
+        f"{recipe.form} form"
     )
 
 

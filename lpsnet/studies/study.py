@@ -79,7 +79,8 @@ class Run:
     """One piece of work of a study.
 
     Attributes:
-        key: all that its result depends on besides the machine, as JSON values.
+        key: all that its result depends on besides the machine, as JSON values; its first name says what is done:
+            "measured", "trained", …
         work: does it, or goes on with it; the result is JSON values.
         portable: whether the result is the same on any machine, such as a training's score; a time is not.
         seconds: that it will take, as far as is known; None if nothing is known.
@@ -89,6 +90,11 @@ class Run:
     work: Callable[[Place], Mapping[str, Json]] = field(compare=False)
     portable: bool = False
     seconds: float | None = None
+
+    @property
+    def kind(self) -> str:
+        """What is done: the first name of the key."""
+        return next(iter(self.key))
 
     @property
     def slug(self) -> str:

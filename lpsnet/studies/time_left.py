@@ -1,6 +1,10 @@
-"""How long a study will still take: what its runs are expected to take, set right by what those before really took."""
+"""How long a study will still take: what its runs are expected to take, set right by what those before really took.
+
+By kind: that latencies took half the time expected of them says nothing about trainings.
+"""
 
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 
 from lpsnet.studies.study import Run
@@ -15,7 +19,8 @@ class TimeLeft:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._expected = self._taken = 0.0
+        self._expected: defaultdict[str, float] = defaultdict(float)  # seconds, by kind of run
+        self._taken: defaultdict[str, float] = defaultdict(float)
         self._run: Run | None = None
         self._start = self._first_part = self._part = 0.0
 
@@ -33,22 +38,22 @@ class TimeLeft:
         """It is done: from now on expectations are corrected by what it took."""
         assert self._run is not None, "it began"
         if self._run.seconds:
-            self._expected += self._run.seconds * (1 - max(0.0, self._first_part))
-            self._taken += self._clock() - self._start
+            self._expected[self._run.kind] += self._run.seconds * (1 - max(0.0, self._first_part))
+            self._taken[self._run.kind] += self._clock() - self._start
         self._run = None
 
     def seconds(self, missing: Sequence[Run]) -> float | None:
         """Until all of `missing`, the one that is being made first, are done; None if one may take any time."""
-        expected = [run.seconds for run in missing]
-        if any(seconds is None for seconds in expected):
-            return None
-        total = sum(seconds for seconds in expected if seconds is not None)
-        if self._run is not None and self._run.seconds:
-            total -= self._run.seconds * self._part
-        return max(0.0, total * self._factor())
+        total = 0.0
+        for number, run in enumerate(missing):
+            if run.seconds is None:
+                return None
+            part = self._part if number == 0 and self._run is not None else 0.0
+            total += run.seconds * (1 - part) * self._factor(run.kind)
+        return total
 
-    def _factor(self) -> float:
-        return self._taken / self._expected if self._expected > 0 else 1.0
+    def _factor(self, kind: str) -> float:
+        return self._taken[kind] / self._expected[kind] if self._expected[kind] > 0 else 1.0
 
 
 def in_words(seconds: float) -> str:

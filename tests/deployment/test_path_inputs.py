@@ -107,6 +107,29 @@ def test_scores_are_those_of_the_network(
         assert _difference(case.net, session, _picture(picture_size)) < 1e-5
 
 
+@pytest.mark.parametrize("size", [None, FIXED])
+def test_openvino_takes_pixels(exported: Callable[..., Case], size: Size | None) -> None:
+    """And pixels in bfloat16: whatever it computes in, the scores are those of inputs that were rounded once."""
+    pytest.importorskip("openvino")
+    case = exported(RATIOS, size)
+    planes = [torch.from_numpy(each) for each in _inputs(case.net, _picture(FIXED, number=3))]
+    rounded = [each.to(torch.bfloat16) for each in planes]
+    whole = case.open("openvino")
+    pixels = [each.permute(0, 2, 3, 1).contiguous() for each in planes]
+    session = case.open("openvino", path_layout="pixels")
+    expected = whole.run(*(each.numpy() for each in planes))
+    np.testing.assert_allclose(session.run(*(each.numpy() for each in pixels)), expected, atol=1e-5 * np.ptp(expected))
+
+    halves = [each.permute(0, 2, 3, 1).contiguous().view(torch.int16).numpy().view(np.uint16) for each in rounded]
+    session = case.open("openvino", path_layout="pixels_bf16")
+    expected = whole.run(*(each.float().numpy() for each in rounded))
+    np.testing.assert_allclose(session.run(*halves), expected, atol=1e-5 * np.ptp(expected))
+    with pytest.raises(DataError, match="takes uint16 any x "):
+        session.run(*(each.numpy() for each in pixels))
+    with pytest.raises(ModelFileError, match=r"onnxruntime takes whole pictures, .* pixels; openvino take these"):
+        case.open("onnxruntime", path_layout="pixels")
+
+
 @pytest.mark.parametrize("runtime", ONNX_RUNTIMES)
 def test_interactions_and_the_other_convention_make_no_difference(tmp_path: Path, runtime: str) -> None:
     pytest.importorskip(runtime)
@@ -157,7 +180,7 @@ def test_a_network_whose_one_path_takes_the_picture_has_nothing_to_split(tmp_pat
 
 
 def test_engines_that_take_whole_pictures_say_so(case: Case) -> None:
-    with pytest.raises(ModelFileError, match=r"takes whole pictures; onnxruntime, .*openvino, ncnn take"):
+    with pytest.raises(ModelFileError, match=r"takes whole pictures, .* planes; onnxruntime, .*openvino, ncnn take"):
         case.open("pytorch")
 
 

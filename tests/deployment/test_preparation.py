@@ -5,12 +5,13 @@ from fractions import Fraction
 import cv2
 import numpy as np
 import pytest
-from compiled import implementation  # noqa: F401 (all tests run with the compiled loops, and without)
+from compiled import compiled_kernels, implementation  # noqa: F401 (tests run with the compiled loops, and without)
 
 from lpsnet.architecture import path_size
 from lpsnet.data.labels import CAMVID
+from lpsnet.deployment import preparation
 from lpsnet.deployment.preparation import Workspace, check_picture, prepare, prepare_paths
-from lpsnet.errors import DataError
+from lpsnet.errors import DataError, ModelFileError
 from lpsnet.record import ModelRecord, Normalisation
 
 Size = tuple[int, int]
@@ -95,6 +96,43 @@ def test_the_path_of_ratio_one_is_given_the_whole() -> None:
         np.testing.assert_array_equal(whole, prepare(image, record, size=size))
         (alone,) = prepare_paths(image, record, size=size, ratios=[Fraction(1, 4)])
         np.testing.assert_array_equal(quarter, alone)
+
+
+@pytest.mark.parametrize(("source", "target"), [((64, 97), None), ((50, 71), (64, 80))])
+def test_layouts_hold_the_same_numbers(source: Size, target: Size | None) -> None:
+    """Channels last; and in bfloat16, where there are compiled loops, as torch rounds. One path is 1 pixel wide."""
+    torch = pytest.importorskip("torch")
+    image, record = _picture(*source), _record(NORMALISATION)
+    ratios = [*RATIOS, Fraction(1, 90)]
+    planes = prepare_paths(image, record, size=target, ratios=ratios)
+    pixels = prepare_paths(image, record, size=target, ratios=ratios, layout="pixels")
+    for one, other in zip(planes, pixels, strict=True):
+        assert other.flags.c_contiguous
+        np.testing.assert_allclose(other, one.transpose(0, 2, 3, 1), atol=1e-6)
+    if preparation.find_kernels() is None:
+        with pytest.raises(ModelFileError, match="need the compiled loops"):
+            prepare_paths(image, record, size=(80, 96), ratios=ratios, layout="pixels_bf16")
+        return
+    workspace = Workspace()
+    for _ in range(2):  # in memory of its own, and in that of the last time
+        halves = prepare_paths(image, record, size=target, ratios=ratios, layout="pixels_bf16", workspace=workspace)
+        for one, other in zip(pixels, halves, strict=True):
+            expected = torch.from_numpy(one).to(torch.bfloat16).view(torch.int16).numpy().view(np.uint16)
+            assert other.flags.c_contiguous
+            np.testing.assert_array_equal(other, expected)
+
+
+def test_rounding_to_bfloat16_is_to_the_nearest_and_then_to_even() -> None:
+    """All upper halves of positive and negative numbers with eight lower halves each, against torch."""
+    torch = pytest.importorskip("torch")
+    upper = np.arange(0, 1 << 16, dtype=np.uint32)
+    upper = upper[(upper & 0x7F80) != 0x7F80]  # finite
+    lower = np.array([0, 1, 0x7FFF, 0x8000, 0x8001, 0xFFFF, 0x1234, 0xABCD], np.uint32)
+    numbers = ((upper[:, None] << 16) | lower).reshape(-1).view(np.float32)
+    target = np.zeros(numbers.shape, np.uint16)
+    compiled_kernels().round(numbers, target, num_threads=3)
+    expected = torch.from_numpy(numbers).to(torch.bfloat16).view(torch.int16).numpy().view(np.uint16)
+    np.testing.assert_array_equal(target, expected)
 
 
 @pytest.mark.parametrize("source", [(1, 1), (1, 90), (70, 1), (33, 2), (300, 310)])

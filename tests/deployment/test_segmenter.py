@@ -2,6 +2,7 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -135,6 +136,7 @@ def test_what_a_segmenter_says_of_itself(exported: Exported) -> None:
         "input_size": [64, 96],
         "path_inputs": True,
         "align_corners": True,
+        "layout": "planes",
         "compiled_loops": find_kernels() is not None,
     }
 
@@ -238,14 +240,34 @@ def test_both_ways_give_the_same_labels(
         for chosen in (True, False)
     )
     assert (fast.path_inputs, plain.path_inputs) == (True, False)
-    assert fast.protocol == plain.protocol | {"path_inputs": True}
+    layout = "pixels" if runtime == "openvino" and find_kernels() else "planes"
+    assert fast.protocol == plain.protocol | {"path_inputs": True, "layout": layout}
     image = _smooth(6, picture_size)
     assert [array.shape for array in plain.inputs(image)] == [fast.prepare(image).shape]
-    whole, quarter = fast.inputs(image)
-    assert whole.shape == (1, 3, *(input_size or picture_size))
-    assert quarter.shape[2:] == tuple(length // 4 for length in whole.shape[2:])
+    height, width = input_size or picture_size
+    sizes = [(height, width), (height // 4, width // 4)]
+    shapes = [(1, 3, *size) if layout == "planes" else (1, *size, 3) for size in sizes]
+    assert [array.shape for array in fast.inputs(image)] == shapes
     np.testing.assert_allclose(fast.scores(image), plain.scores(image), atol=1e-4 * np.ptp(plain.scores(image)))
     assert (fast(image) == plain(image)).mean() >= 0.999
+
+
+@pytest.mark.parametrize("input_size", [None, (64, 80)])
+def test_openvino_is_fed_in_the_arithmetic_it_computes_in(
+    exported: Exported, input_size: tuple[int, int] | None
+) -> None:
+    pytest.importorskip("openvino")
+    options: dict[str, Any] = {"runtime": "openvino", "precision": "bf16", "input_size": input_size, "num_threads": 1}
+    try:
+        fast, plain = (Segmenter(exported[True][1], path_inputs=chosen, **options) for chosen in (True, False))
+    except ModelFileError as error:
+        pytest.skip(str(error))
+    assert fast.protocol["layout"] == ("pixels_bf16" if find_kernels() else "planes")
+    image = _smooth(6, (96, 128))
+    whole, _ = fast.inputs(image)
+    assert whole.dtype == (np.uint16 if find_kernels() else np.float32)
+    np.testing.assert_allclose(fast.scores(image), plain.scores(image), atol=0.03 * np.ptp(plain.scores(image)))
+    assert (fast(image) == plain(image)).mean() >= 0.99
 
 
 def test_what_has_no_paths_to_feed_is_run_as_it_is(tmp_path: Path) -> None:

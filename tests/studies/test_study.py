@@ -174,6 +174,19 @@ def test_time_left_is_set_right_by_what_runs_took() -> None:
     assert left.seconds([*runs, Run({}, work=lambda place: {})]) is None
 
 
+def test_time_left_is_set_right_by_runs_of_the_same_kind_alone() -> None:
+    """A measurement that takes a tenth of what was expected makes no training any shorter."""
+    now = 0.0
+    left = TimeLeft(clock=lambda: now)
+    measured = Run({"timed": 1}, work=lambda place: {}, seconds=100.0)
+    trained = [Run({"trained": n}, work=lambda place: {}, seconds=100.0) for n in range(2)]
+    left.begin(measured)
+    now = 10.0
+    left.end()
+    assert left.seconds(trained) == 200
+    assert left.seconds([replace(measured, key={"timed": 2})]) == 10
+
+
 def test_time_in_words() -> None:
     assert [in_words(s) for s in (20, 100, 7260)] == ["less than a minute", "2 min", "2 h 1 min"]
 

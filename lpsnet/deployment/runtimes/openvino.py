@@ -18,6 +18,7 @@ from lpsnet.deployment.container import read_container
 from lpsnet.deployment.onnx_edit import EditError
 from lpsnet.deployment.onnx_paths import choose, size_to_try, wanted_sizes
 from lpsnet.deployment.runtimes.session import (
+    Layout,
     Precision,
     SessionOptions,
     Shape,
@@ -53,7 +54,7 @@ def open_session(options: SessionOptions) -> "OpenVinoSession":
     try:
         model = _read_model(core, options, suffix)
         if options.path_ratios is not None:
-            model = _split_at_paths(openvino, model, options.path_ratios, size=options.input_size)
+            model = _split_at_paths(openvino, model, options.path_ratios, options.path_layout, size=options.input_size)
         elif options.input_size is not None:
             shapes = fix_size([_shape(port.partial_shape) for port in model.inputs], options)
             model.reshape([1, *map(_dimension, shapes[0][1:])])
@@ -93,21 +94,25 @@ class OpenVinoSession:
         shapes = [_shape(port.partial_shape) for port in compiled.inputs]
         self._single = any(shape[0] == 1 for shape in shapes)
         self._shapes = [(None, *shape[1:]) if self._single else shape for shape in shapes]
+        self._kind: type[np.generic] = np.float32
+        if options.path_ratios is not None and options.path_layout == "pixels_bf16":
+            self._kind = np.uint16
         # A request serves one caller at a time; there come to be as many as there are callers at once.
         self._requests: deque[Any] = deque([compiled.create_infer_request()])
 
-    def run(self, *inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+    def run(self, *inputs: NDArray[Any]) -> NDArray[np.float32]:
         """Scores of normalised pictures; see `Session.run`."""
-        arrays = check_inputs(inputs, self._shapes)
+        arrays = check_inputs(inputs, self._shapes, self._kind)
         return run_one_by_one(self._infer, arrays) if self._single else self._infer(*arrays)
 
-    def _infer(self, *arrays: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _infer(self, *arrays: NDArray[Any]) -> NDArray[np.float32]:
+        tensors = list(arrays) if self._kind is np.float32 else [_bfloat16_tensor(array) for array in arrays]
         try:
             request = self._requests.pop()
         except IndexError:
             request = self._compiled.create_infer_request()
         try:
-            scores: NDArray[np.float32] = request.infer(list(arrays), share_inputs=True)[0]
+            scores: NDArray[np.float32] = request.infer(tensors, share_inputs=True)[0]
         except RuntimeError as error:
             raise ModelFileError(f"OpenVINO cannot run {self._path}: {one_line(error)}") from None
         finally:
@@ -121,7 +126,15 @@ def _read_model(core: Any, options: SessionOptions, suffix: str) -> Any:
     return core.read_model(options.path)
 
 
-def _split_at_paths(openvino: Any, model: Any, ratios: Sequence[Fraction], *, size: tuple[int, int] | None) -> Any:
+def _bfloat16_tensor(array: NDArray[np.uint16]) -> Any:
+    import openvino
+
+    return openvino.Tensor(array, array.shape, openvino.Type.bf16)
+
+
+def _split_at_paths(
+    openvino: Any, model: Any, ratios: Sequence[Fraction], layout: Layout, *, size: tuple[int, int] | None
+) -> Any:
     """The model with an input for every path in place of the picture; as `onnx_paths.split_at_paths` does."""
     own = _shape(model.inputs[0].partial_shape)
     tried = size_to_try(own[2:], size)
@@ -132,12 +145,10 @@ def _split_at_paths(openvino: Any, model: Any, ratios: Sequence[Fraction], *, si
     ports, parameters = _resized_pictures(model), []
     for name, ratio in zip(names, ratios, strict=True):
         is_fixed = size is not None or None not in own[2:]
-        # one picture at a time: OpenVINO 2026.4 computes nonsense of quantised inputs whose first length is free
-        shape = [1, 3, *path_size(tried, ratio)] if is_fixed else [1, 3, -1, -1]
-        parameter = openvino.opset1.parameter(shape, openvino.Type.f32)
+        parameter, planes = _path_input(openvino, path_size(tried, ratio) if is_fixed else (-1, -1), layout)
         replaced = model.inputs[0] if name is None else ports[name]
         for target in replaced.get_target_inputs():
-            target.replace_source_output(parameter.output(0))
+            target.replace_source_output(planes)
         parameters.append(parameter)
     split = openvino.Model(model.get_results(), parameters)
     left = {operation.friendly_name for operation in split.get_ordered_ops()}
@@ -145,6 +156,22 @@ def _split_at_paths(openvino: Any, model: Any, ratios: Sequence[Fraction], *, si
         if not any(target.get_node().friendly_name in left for target in parameter.output(0).get_target_inputs()):
             raise EditError(f"it has no path of ratio {ratio}")
     return split
+
+
+def _path_input(openvino: Any, size: tuple[int, int], layout: Layout) -> tuple[Any, Any]:
+    """An input of that layout, and what it is as 1 x 3 x h x w float32.
+
+    OpenVINO computes with a pixel's channels side by side, so that it has nothing to do for pixels, and for planes has.
+    One picture at a time: version 2026.4 computes nonsense of quantised inputs whose first length is free.
+    """
+    operations = openvino.opset1
+    if layout == "planes":
+        parameter = operations.parameter([1, 3, *size], openvino.Type.f32)
+        return parameter, parameter.output(0)
+    kind = openvino.Type.bf16 if layout == "pixels_bf16" else openvino.Type.f32
+    parameter = operations.parameter([1, *size, 3], kind)
+    planes = operations.transpose(parameter, operations.constant(np.array([0, 3, 1, 2])))
+    return parameter, operations.convert(planes, "f32").output(0)
 
 
 def _resized_pictures(model: Any) -> dict[str, Any]:

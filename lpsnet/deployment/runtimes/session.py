@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Literal, Protocol, get_args
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,10 @@ from lpsnet.errors import DataError, ModelFileError, unknown_name
 
 Precision = Literal["f32", "bf16", "f16", "int8"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+
+# How a path's input lies in memory: N x 3 x h x w float32, N x h x w x 3 float32, or the same in bfloat16, which NumPy
+# does not know: uint16 that hold the upper halves of float32
+Layout = Literal["planes", "pixels", "pixels_bf16"]
 
 Shape = tuple[int | None, ...]  # of an input of a model; None is a length that may change from call to call
 
@@ -34,6 +38,7 @@ class SessionOptions:
         input_size: (height, width) the engine may compile for; None means that sizes may change from call to call.
         path_ratios: the ratios of the network's paths, largest first, if each of them is to have an input of its own in
             place of the picture (`PATH_RUNTIMES`); see `Session.run`.
+        path_layout: of those inputs; one of the engine's `PATH_RUNTIMES`.
     """
 
     path: Path
@@ -41,6 +46,7 @@ class SessionOptions:
     num_threads: int | None = None
     input_size: tuple[int, int] | None = None
     path_ratios: tuple[Fraction, ...] | None = None
+    path_layout: Layout = "planes"
 
 
 class Session(Protocol):
@@ -62,10 +68,10 @@ class Session(Protocol):
     @property
     def num_threads(self) -> int | None: ...
 
-    def run(self, *inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+    def run(self, *inputs: NDArray[Any]) -> NDArray[np.float32]:
         """Scores of normalised pictures: N x 3 x H x W float32 in (one array for every input of the model, in its
         order; an exported network has one), N x K x h x w float32 out. With `SessionOptions.path_ratios` the inputs are
-        N x 3 x `architecture.path_size((H, W), ratio)`, one for each ratio."""
+        N x 3 x `architecture.path_size((H, W), ratio)`, one for each ratio, laid out as `path_layout` says."""
         ...
 
 
@@ -81,8 +87,13 @@ RUNTIMES: dict[str, str] = {
     "pytorch_cuda": "lpsnet.deployment.runtimes.pytorch_cuda",
 }
 
-# engines that can take the paths' inputs in place of the picture
-PATH_RUNTIMES = ("onnxruntime", "onnxruntime_cuda", "openvino", "ncnn")
+# engines that can take the paths' inputs in place of the picture, and the layouts they can take them in
+PATH_RUNTIMES: dict[str, tuple[Layout, ...]] = {
+    "onnxruntime": ("planes",),
+    "onnxruntime_cuda": ("planes",),
+    "openvino": ("planes", "pixels", "pixels_bf16"),
+    "ncnn": ("planes",),
+}
 
 
 def open_session(runtime: str, options: SessionOptions) -> Session:
@@ -97,9 +108,10 @@ def open_session(runtime: str, options: SessionOptions) -> Session:
         raise ModelFileError(unknown_name("runtime", runtime, RUNTIMES))
     if options.precision not in PRECISIONS:
         raise ModelFileError(unknown_name("precision", options.precision, PRECISIONS))
-    if options.path_ratios is not None and runtime not in PATH_RUNTIMES:
+    if options.path_ratios is not None and options.path_layout not in PATH_RUNTIMES.get(runtime, ()):
+        able = ", ".join(name for name, layouts in PATH_RUNTIMES.items() if options.path_layout in layouts)
         raise ModelFileError(
-            f"the runtime {runtime} takes whole pictures; {', '.join(PATH_RUNTIMES)} take paths' inputs"
+            f"the runtime {runtime} takes whole pictures, not paths' inputs as {options.path_layout}; {able} take these"
         )
     _check_numbers(options)
     if not options.path.is_file():
@@ -150,7 +162,9 @@ def fix_size(shapes: Sequence[Shape], options: SessionOptions) -> tuple[Shape, .
     return ((*shapes[0][:2], *size),)
 
 
-def check_inputs(inputs: Sequence[NDArray[np.float32]], shapes: Sequence[Shape]) -> list[NDArray[np.float32]]:
+def check_inputs(
+    inputs: Sequence[NDArray[Any]], shapes: Sequence[Shape], kind: type[np.generic] = np.float32
+) -> list[NDArray[Any]]:
     """The arrays given to `Session.run`, laid out in C order.
 
     Raises:
@@ -159,20 +173,20 @@ def check_inputs(inputs: Sequence[NDArray[np.float32]], shapes: Sequence[Shape])
     if len(inputs) != len(shapes):
         raise DataError(f"wrong number of inputs: the model takes {len(shapes)}; got {len(inputs)}")
     for array, shape in zip(inputs, shapes, strict=True):
-        _check_input(array, shape)
+        _check_input(array, shape, np.dtype(kind))
     if len({len(array) for array in inputs}) > 1:
         raise DataError(f"all inputs hold the same number of pictures; got {[len(array) for array in inputs]}")
     return [np.ascontiguousarray(array) for array in inputs]
 
 
-def _check_input(array: object, shape: Shape) -> None:
-    wanted = f"float32 {_shape_text(shape)}"
+def _check_input(array: object, shape: Shape, kind: np.dtype[Any]) -> None:
+    wanted = f"{kind} {_shape_text(shape)}"
     if not isinstance(array, np.ndarray):
         raise DataError(f"the model takes {wanted}; got {type(array).__name__}")
     fits = len(array.shape) == len(shape) and all(
         given > 0 and own in (None, given) for given, own in zip(array.shape, shape, strict=True)
     )
-    if array.dtype != np.float32 or not fits:
+    if array.dtype != kind or not fits:
         raise DataError(f"the model takes {wanted}; got {array.dtype} {_shape_text(array.shape)}")
 
 
@@ -180,9 +194,7 @@ def _shape_text(shape: Shape) -> str:
     return " x ".join("any" if length is None else str(length) for length in shape)
 
 
-def run_one_by_one(
-    run: Callable[..., NDArray[np.float32]], inputs: Sequence[NDArray[np.float32]]
-) -> NDArray[np.float32]:
+def run_one_by_one(run: Callable[..., NDArray[np.float32]], inputs: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
     """The results of `run`, which takes batches of one, for every picture of a batch."""
     if len(inputs[0]) == 1:
         return run(*inputs)
