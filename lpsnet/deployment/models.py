@@ -40,10 +40,13 @@ def check_sum(path: Path) -> Path:
     """`path`, a file that came with the package, if it is what was packed.
 
     Raises:
-        ModelFileError: it is another, or is missing.
+        ModelFileError: it is another, or is missing, or the list of checksums is.
     """
     check_model_file(path)
-    lines = (path.parent / CHECKSUMS).read_text(encoding="utf-8").splitlines()
+    try:
+        lines = (path.parent / CHECKSUMS).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelFileError(f"{path.parent / CHECKSUMS} cannot be read: {error}; install lpsnet again") from None
     if f"{sha256(path)}  {path.name}" not in lines:
         raise ModelFileError(f"{path} is not the file that came with lpsnet; install lpsnet again")
     return path

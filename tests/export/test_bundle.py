@@ -77,6 +77,9 @@ def test_checksums_are_those_of_the_files_and_are_looked_at(checkpoint: Path, fo
         find_model("streets")
     with pytest.raises(ModelFileError, match="unknown model"):
         bundled_checkpoint("roads")
+    (folder / CHECKSUMS).unlink()
+    with pytest.raises(ModelFileError, match=r"SHA256SUMS cannot be read: .*; install lpsnet again"):
+        find_model("streets")
 
 
 def test_weights_in_half_the_space_are_computed_with_in_f32(tmp_path: Path) -> None:
