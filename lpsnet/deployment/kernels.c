@@ -1,4 +1,4 @@
-/* The two loops that a picture waits for on its way through, in C: from bytes to a path's input, and from scores to
+/* The loops that a picture waits for on its way through, in C: from bytes to the paths' inputs, and from scores to
    labels. Compiled when the package is installed, if there is a compiler, and called by kernels.py; without one the same
    is computed by OpenCV and NumPy (preparation.py, label_map.py). No Python in here: a call holds no lock. */
 

@@ -10,7 +10,8 @@ paths' inputs to bytes changes the label of 0.1 to 0.6 % of a street's pixels. S
 in one step where the picture has another size than the network's input, for 0.2 to 1.6 %: it is taken in two.
 
 With the compiled loops (`kernels.py`) a picture of the network's input size goes to its paths in one pass over its
-bytes; bilinear sampling is linear, so normalising after it is the same.
+bytes; bilinear sampling is linear, so normalising after it is the same. They also lay the paths' inputs out as the
+engine computes with them, which it would do by itself, in one more pass over four times as many bytes.
 
 A picture that is shrunk by two or more is first averaged over squares as wide as the sampling distance: bilinear
 sampling alone would skip pixels, and with them the thin things in the picture. That is for pictures of another size

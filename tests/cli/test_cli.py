@@ -1,16 +1,14 @@
 """The command line from end to end, in this process: what it writes, what it says, and how it refuses."""
 
 import json
-import sys
 from pathlib import Path
-from typing import NamedTuple
 
+import command_line
 import cv2
 import numpy as np
 import pytest
 
 import lpsnet
-from lpsnet.cli import main
 from lpsnet.data.images import read_image
 from lpsnet.data.labels import LabelSpace
 from lpsnet.model.checkpoint import default_record, save_checkpoint
@@ -19,42 +17,18 @@ SCENES = "scenes:size=48x64,num_train=6,num_val=2"
 ARCH = "B=1,1,1,1,1;C=4,4,8,8,8;R=1,1/2"
 
 
-class Result(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    def run(*words: object) -> Result:
-        monkeypatch.setattr(sys, "argv", ["lpsnet", *map(str, words)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        return Result(int(ended.value.code or 0), *capsys.readouterr())
-
-    return run
-
-
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with `run/model.safetensors` and `model.onnx`, made by the commands themselves."""
     folder = tmp_path_factory.mktemp("cli")
     arguments = ["--data", SCENES, "--arch", ARCH, "--recipe", "demo", "--out", folder / "run"]
     settings = ["iterations=4", "batch_size=2", "crop_size=48x64", "num_workers=1", "precision=f32"]
-    call("train", *arguments, *[word for setting in settings for word in ("--set", setting)])
-    call("export", "--model", folder / "run/model.safetensors", "--out", folder / "model.onnx")
+    for words in (
+        ("train", *arguments, *[word for setting in settings for word in ("--set", setting)]),
+        ("export", "--model", folder / "run/model.safetensors", "--out", folder / "model.onnx"),
+    ):
+        assert not command_line.run(*words).code
     return folder
-
-
-def call(*words: object) -> None:
-    arguments, sys.argv = sys.argv, ["lpsnet", *map(str, words)]
-    try:
-        with pytest.raises(SystemExit) as ended:
-            main()
-    finally:
-        sys.argv = arguments
-    assert not ended.value.code
 
 
 @pytest.fixture

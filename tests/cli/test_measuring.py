@@ -1,9 +1,7 @@
 """`lpsnet benchmark`, `lpsnet study` and `lpsnet export --precision int8`, in this process, with short measurements."""
 
 import json
-import sys
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
@@ -14,7 +12,6 @@ pytest.importorskip("onnxslim")
 import torch
 
 from lpsnet.architecture import get_architecture
-from lpsnet.cli import main
 from lpsnet.cli.candidates import CandidateMaker, common_size, find_sources
 from lpsnet.data.datasets import open_dataset
 from lpsnet.deployment import benchmark
@@ -30,23 +27,9 @@ ARCH = "B=1,1,1,1,1;C=4,4,8,8,8;R=1,1/2"
 SHORT = TimingProtocol(warm_up_s=0, duration_s=0.005, turn_s=0.001)
 
 
-class Result(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+@pytest.fixture(autouse=True)
+def short_measurements(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(benchmark, "PROTOCOLS", {"quick": SHORT, "adaptive": SHORT, "paper": SHORT})
-
-    def run(*words: object) -> Result:
-        monkeypatch.setattr(sys, "argv", ["lpsnet", *map(str, words)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        return Result(int(ended.value.code or 0), *capsys.readouterr())
-
-    return run
 
 
 def net() -> Network:

@@ -1,8 +1,6 @@
 """Names on the command line: what shells offer, what a misspelt one is answered, and that every help has an example."""
 
-import sys
 from pathlib import Path
-from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -15,7 +13,7 @@ pytest.importorskip("onnxslim")
 import typer
 
 import lpsnet
-from lpsnet.cli import app, main
+from lpsnet.cli import app
 from lpsnet.data.scenes import SCENES
 from lpsnet.deployment import models
 from lpsnet.export.onnx import export_onnx
@@ -24,23 +22,6 @@ from lpsnet.record import ModelRecord
 
 ARCH = "B=1,1,1,1,1;C=4,4,8,8,8;R=1,1/2"
 DATA = "scenes:size=48x64,num_train=4,num_val=2"
-
-
-class Result(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    def run(*words: object) -> Result:
-        monkeypatch.setattr(sys, "argv", ["lpsnet", *map(str, words)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        return Result(int(ended.value.code or 0), *capsys.readouterr())
-
-    return run
 
 
 @pytest.fixture(scope="module")

@@ -3,11 +3,9 @@
 import json
 import os
 import signal
-import sys
 import threading
 import time
 from pathlib import Path
-from typing import NamedTuple
 
 import av
 import cv2
@@ -21,7 +19,6 @@ pytest.importorskip("onnxslim")
 import torch
 
 import lpsnet
-from lpsnet.cli import main
 from lpsnet.data.scenes import SCENES, draw_scene
 from lpsnet.deployment import camera
 from lpsnet.export.onnx import export_onnx
@@ -29,23 +26,6 @@ from lpsnet.model.network import create_model
 from lpsnet.record import ModelRecord
 
 ARCH = "B=1,1,1,1,1;C=4,4,8,8,8;R=1,1/2"
-
-
-class Result(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    def run(*words: object) -> Result:
-        monkeypatch.setattr(sys, "argv", ["lpsnet", *map(str, words)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        return Result(int(ended.value.code or 0), *capsys.readouterr())
-
-    return run
 
 
 @pytest.fixture(scope="module")

@@ -9,25 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from command_line import Result
 
-from lpsnet.cli import main
 from lpsnet.export.onnx import export_onnx
 from lpsnet.model.checkpoint import default_record, save_checkpoint
 from lpsnet.model.network import create_model
 
-Run = Callable[..., tuple[int, str, str]]
+Run = Callable[..., Result]
 PROGRAM = [sys.executable, "-c", "from lpsnet.cli import main; main()"]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    def run(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["lpsnet", *map(str, words)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        return int(ended.value.code or 0), *capsys.readouterr()
-
-    return run
 
 
 @pytest.fixture(scope="module")

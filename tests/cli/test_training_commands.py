@@ -1,16 +1,13 @@
 """`pretrain`, what `train --init` says, the options of `evaluate`, and the lines of progress."""
 
 import json
-import sys
 from pathlib import Path
-from typing import NamedTuple
 
 import cv2
 import numpy as np
 import pytest
 
 import lpsnet.cli.training as commands
-from lpsnet.cli import main
 from lpsnet.data.datasets import open_dataset
 from lpsnet.deployment.segmenter import Segmenter
 from lpsnet.training.run import Status
@@ -18,23 +15,6 @@ from lpsnet.training.run import Status
 SCENES = "scenes:size=48x64,num_train=4,num_val=2"
 ARCH = "B=1,1,1,1,1;C=4,4,8,8,8;R=1,1/2"
 SETTINGS = ("batch_size=2", "crop_size=48x64", "num_workers=1", "precision=f32", "warmup_iterations=0")
-
-
-class Result(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    def run(*words: object) -> Result:
-        monkeypatch.setattr(sys, "argv", ["lpsnet", *map(str, words)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        return Result(int(ended.value.code or 0), *capsys.readouterr())
-
-    return run
 
 
 def settings(*more: str) -> list[str]:

@@ -1,5 +1,6 @@
 """`lpsnet expand` from the command line: everything is real, and tiny."""
 
+import functools
 import json
 import random
 import signal
@@ -7,13 +8,14 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
+import command_line
 import pytest
+from command_line import Result
 from expansion_tiny import DATA, QUICK_TURN
 
-from lpsnet.cli import main
 from lpsnet.expansion.events import LatencyPass, StepDecided, Stopped, TrainingFinished, TrainingStarted
 from lpsnet.expansion.journal import read_journal
 from lpsnet.expansion.proxies import PROXIES, full_recipe, get_candidate_recipe
@@ -25,24 +27,11 @@ SETTINGS = ("iterations=4", "batch_size=2", "crop_size=48x64", "num_workers=1", 
 SMALL = ("--operations", "depth=0,0,0,1,1", "--operations", "resolution=0,1/4,0", "--max-step-size", 1)
 
 
-class Result(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
     monkeypatch.setattr("lpsnet.expansion.device_latency.TURN", QUICK_TURN)
-
-    def run(*words: object) -> Result:
-        settings = [word for setting in SETTINGS for word in ("--set", setting)]
-        monkeypatch.setattr(sys, "argv", list(map(str, ["lpsnet", "expand", *OPTIONS, *settings, *words])))
-        with pytest.raises(SystemExit) as ended:
-            main()
-        return Result(int(ended.value.code or 0), *capsys.readouterr())
-
-    return run
+    settings = [word for setting in SETTINGS for word in ("--set", setting)]
+    return functools.partial(command_line.run, "expand", *OPTIONS, *settings)
 
 
 def test_from_end_to_end_and_again(run, tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from commands import SCENES, run, train_words
+from command_line import run
+from commands import SCENES, train_words
 from disks import Disk, mounted
 from safetensors.numpy import load_file
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import SCENES, run, train_words
+from command_line import run
+from commands import SCENES, train_words
 
 _HOLD = (
     "import sys; from pathlib import Path; from lpsnet import locks\n"

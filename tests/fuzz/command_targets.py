@@ -1,14 +1,12 @@
 """The commands themselves: whatever the files are, they end with 0 or 2 and say why, and never with a traceback."""
 
-import contextlib
-import io
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+from command_line import run
 from damage import altered, damaged
 from fuzzing import Target
 from hypothesis import strategies as st
@@ -16,22 +14,7 @@ from model_targets import with_metadata
 from sample_models import models, record
 from sample_pictures import pictures, scene
 
-from lpsnet.cli import main
 from lpsnet.record import RECORD_KEY
-
-
-def run(*words: object) -> tuple[int, str, str]:
-    """Exit code, standard output and standard error of a command."""
-    out, err, before = io.StringIO(), io.StringIO(), sys.argv
-    sys.argv = ["lpsnet", *map(str, words)]
-    try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            main()
-    except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else 0
-    finally:
-        sys.argv = before
-    return code, out.getvalue(), err.getvalue()
 
 
 def check(*words: object) -> str:
