@@ -21,15 +21,15 @@ FLAGS = ("-O3", "-fPIC", "-fno-math-errno", "-fno-trapping-math", "-ffinite-math
 
 
 def build(library: Path = LIBRARY) -> bool:
-    """Compile to `library`; False, and no file, where that cannot be done."""
+    """Compile to `library`; False, and nothing done, where that cannot be."""
     compiler = shutil.which(os.environ.get("CC") or "cc")
     if compiler is None:
         return False
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=library.parent, prefix=f".{library.name}-") as folder:
         made = Path(folder) / library.name
         done = subprocess.run([compiler, "-shared", *FLAGS, "-o", made, SOURCE], capture_output=True)
         if done.returncode == 0:
-            shutil.copy(made, library)
+            made.replace(library)  # not over it: a program that runs with the old one would crash
         return done.returncode == 0
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from compiled import compiled_kernels
+from compiled import ROOT, compiled_kernels
 
 from lpsnet.deployment import kernels
 
@@ -52,6 +52,21 @@ def test_a_forked_child_has_threads_of_its_own() -> None:
     assert _work(0) == 4  # the parent's threads are there now
     with multiprocessing.get_context("fork").Pool(1) as pool:
         assert pool.map_async(_work, [0]).get(timeout=30) == [4]
+
+
+def test_a_library_in_use_is_not_written_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program that runs with it would crash; it goes on with the old file, which no longer has a name."""
+    monkeypatch.syspath_prepend(ROOT)
+    from build_kernels import build
+
+    library = tmp_path / "kernels.bin"
+    library.write_bytes(b"in use")
+    with library.open("rb") as held:
+        if not build(library):
+            pytest.skip("there is no C compiler")
+        assert held.read() == b"in use"
+    assert kernels.Kernels(library).path == library
+    assert list(tmp_path.iterdir()) == [library]
 
 
 @pytest.mark.parametrize(
