@@ -76,7 +76,7 @@ def main() -> None:
     """
     try:
         _catch_interrupts()
-        app()  # reports wrong arguments itself, with exit code 2, and ends in SystemExit
+        app(prog_name="lpsnet")  # reports wrong arguments itself, with exit code 2, and ends in SystemExit
         code = 0
     except LpsnetError as error:
         code = _fail(str(error), code=2)
