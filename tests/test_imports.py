@@ -26,6 +26,7 @@ ROOMS = (
     "reporting",
     "demo",
     "cli",
+    "__main__",
 )
 WITHOUT_TORCH = (
     "errors",

@@ -1,6 +1,8 @@
 """The command line from end to end, in this process: what it writes, what it says, and how it refuses."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import command_line
@@ -231,3 +233,6 @@ def test_version_and_help(run) -> None:
     assert run("--version").out == f"lpsnet {lpsnet.__version__}\n"
     for command in ("train", "segment", "evaluate", "export", "info", "demo"):
         assert "Example" in run(command, "--help").out
+    asked = [sys.executable, "-m", "lpsnet", "--help"]
+    help_text = subprocess.run(asked, capture_output=True, text=True, check=True).stdout
+    assert "Usage: lpsnet [OPTIONS]" in help_text
