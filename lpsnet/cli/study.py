@@ -47,6 +47,7 @@ def study(
     ] = None,
     precision: Annotated[str, typer.Option(help="Arithmetic of engines: f32, bf16, f16.")] = "f32",
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of engines and trainings.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Trainings at a time, each in a process.")] = 1,
     size: SizeOption = None,
     models: Annotated[Path | None, typer.Option(help="A model file, or a folder of them, to use beside ours.")] = None,
     picture: Annotated[list[str] | None, typer.Option("--picture", help="Name of a picture to show.")] = None,
@@ -76,7 +77,9 @@ def study(
         pictures=tuple(picture or []),
     )
     with _progress() as update:
-        result = run_study(chosen, settings, out, progress=update, say=lambda line: say(line, json_to="-"))
+        result = run_study(
+            chosen, settings, out, num_workers=workers, progress=update, say=lambda line: say(line, json_to="-")
+        )
     page, figure, table, values = result.files
     write_json({"findings": list(result.report.findings), "rows": [dict(row) for row in result.report.rows]}, json_to)
     for finding in result.report.findings:

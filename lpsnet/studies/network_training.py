@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -46,19 +47,25 @@ def training_run(training: TrainingRun, known: Known, *, num_threads: int | None
     Its result: `miou` and `pixel_accuracy` in percent, `ious` by class, `model` (a file in the run's folder) and
     `seconds`; or `failed`, why there is no score, if the training diverged.
     """
-
-    def work(place: Place) -> dict[str, Json]:
-        _set_threads(num_threads)
-        try:
-            return _trained(training, place)
-        except RunError as error:
-            if not str(error).startswith(DIVERGED):
-                raise
-            return {"failed": str(error)}
-
     pace = known(pace_run(training, num_threads=num_threads))
-    seconds = None if pace is None else _expected_s(training, pace)
-    return Run({"trained": training.settings()}, work, portable=True, seconds=seconds)
+    return Run(
+        {"trained": training.settings()},
+        partial(_train, training, num_threads),
+        portable=True,
+        seconds=None if pace is None else _expected_s(training, pace),
+        apart=True,
+        name=name_of(training),
+    )
+
+
+def _train(training: TrainingRun, num_threads: int | None, place: Place) -> dict[str, Json]:
+    _set_threads(num_threads)
+    try:
+        return _trained(training, place)
+    except RunError as error:
+        if not str(error).startswith(DIVERGED):
+            raise
+        return {"failed": str(error)}
 
 
 def pace_run(training: TrainingRun, *, num_threads: int | None = None) -> Run:

@@ -5,7 +5,10 @@ machine are not made twice. A run that was stopped half way finds its folder as 
 """
 
 import importlib
-from collections.abc import Callable
+import itertools
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,10 +17,11 @@ from lpsnet.charts.figures import check_drawing
 from lpsnet.deployment.load import LoadWatch
 from lpsnet.deployment.machine import describe_machine
 from lpsnet.errors import RunError, unknown_name
+from lpsnet.expansion.executors import LocalPool
 from lpsnet.locks import locked_folder
 from lpsnet.studies.page import write_study
 from lpsnet.studies.results import Results
-from lpsnet.studies.study import Outcome, Place, Progress, Report, Run, Settings, Study
+from lpsnet.studies.study import Json, Outcome, Place, Progress, Report, Run, Settings, Study
 from lpsnet.studies.time_left import TimeLeft, in_words
 
 # name -> "module:variable" of a `Study`; imported when it is asked for
@@ -74,6 +78,7 @@ def run_study(
     settings: Settings,
     out: Path,
     *,
+    num_workers: int = 1,
     progress: Progress | None = None,
     say: Callable[[str], None] | None = None,
 ) -> StudyResult:
@@ -82,6 +87,7 @@ def run_study(
     Args:
         study, settings: what is done.
         out: folder of results; several studies may share one, and then also the runs they have in common.
+        num_workers: trainings at a time, each in a process of its own; latencies are always measured alone.
         progress: told what is being done, how long all will take, and which part of this run is done.
         say: called with a line on how much is left, once that is known and after every run.
 
@@ -94,26 +100,50 @@ def run_study(
     study.check(settings)
     check_drawing()
     with locked_folder(out):
-        work = _Work(study, settings, Results(out, describe_machine().identity), progress or _tell_nobody, say)
+        results = Results(out, describe_machine().identity)
+        work = _Work(study, settings, results, num_workers, progress or _tell_nobody, say or _say_to_nobody)
         outcomes, num_made = work.finish()
         report = study.report(outcomes)
         files = write_study(study, settings, outcomes, report, out)
     return StudyResult(report, files, len(outcomes) - num_made)
 
 
+@dataclass(frozen=True, slots=True)
+class _Apart:
+    """A run for another process."""
+
+    run: Run
+    folder: Path
+    num_threads: int  # for what is not told how many it may use
+
+    def __str__(self) -> str:
+        return self.run.name or self.run.slug
+
+
+def _make_apart(task: _Apart) -> tuple[str, Mapping[str, Json], float]:
+    """In that process: the run's slug, its result, and the seconds it took."""
+    import torch
+
+    torch.set_num_threads(task.num_threads)
+    start = time.monotonic()
+    result = task.run.work(Place(task.folder, _tell_nobody))
+    return task.run.slug, result, time.monotonic() - start
+
+
 class _Work:
-    """The runs of a study, one after the other."""
+    """The runs of a study."""
 
     def __init__(
         self,
         study: Study,
         settings: Settings,
         results: Results,
+        num_workers: int,
         progress: Progress,
-        say: Callable[[str], None] | None,
+        say: Callable[[str], None],
     ) -> None:
         self._study, self._settings, self._results = study, settings, results
-        self._progress, self._say = progress, say
+        self._num_workers, self._progress, self._say = num_workers, progress, say
         self._left = TimeLeft()
         self._unknown = False  # whether it was said that the time is not known yet
 
@@ -122,8 +152,9 @@ class _Work:
         num_made = 0
         while missing := [run for run in self._plan() if self._results.find(run) is None]:
             self._announce(missing)
-            self._results.add(missing[0], self._make(missing))
-            num_made += 1
+            for run, outcome in self._make_next(missing):
+                self._results.add(run, outcome)
+                num_made += 1
         found = [self._results.find(run) for run in self._plan()]
         return [outcome for outcome in found if outcome is not None], num_made
 
@@ -131,9 +162,7 @@ class _Work:
         return list(self._study.plan(self._settings, self._results.result))
 
     def _announce(self, missing: list[Run]) -> None:
-        if self._say is None:
-            return
-        seconds = self._left.seconds(missing)
+        seconds = self._left.seconds(missing, num_workers=self._num_workers)
         runs = f"{self._study.name}: {len(missing)} run{'s' * (len(missing) > 1)} to make"
         if seconds is None and not self._unknown:
             self._unknown = True
@@ -141,21 +170,51 @@ class _Work:
         if seconds is not None and seconds >= 60:
             self._say(f"{runs}, about {in_words(seconds)}")
 
+    def _make_next(self, missing: list[Run]) -> Iterator[tuple[Run, Outcome]]:
+        """The first of what is missing; with several workers also those after it that may be made beside it."""
+        together = list(itertools.takewhile(lambda run: run.apart, missing)) if self._num_workers > 1 else []
+        if len(together) > 1:
+            yield from self._make_together(together, missing)
+        else:
+            yield missing[0], self._make(missing)
+
+    def _make_together(self, runs: list[Run], missing: list[Run]) -> Iterator[tuple[Run, Outcome]]:
+        num_threads = max(1, (os.cpu_count() or 1) // self._num_workers)
+        by_slug = {run.slug: run for run in runs}
+        tasks = [_Apart(run, self._results.place(run), num_threads) for run in by_slug.values()]
+        pool, watch = LocalPool(self._num_workers), LoadWatch.start()
+        for slug, result, seconds in pool.run(_make_apart, tasks, say=self._say):
+            run = by_slug.pop(slug)
+            self._left.took(run, seconds)
+            yield run, self._outcome(run, result, watch)
+            missing = [each for each in missing if each.slug != slug]
+            left = self._left.seconds(missing, num_workers=self._num_workers)
+            text = "" if left is None else f"; {in_words(left)} left in all"
+            self._progress(f"{run.name} is trained{text}", 1 - len(by_slug) / len(tasks))
+
     def _make(self, missing: list[Run]) -> Outcome:
         run, watch = missing[0], LoadWatch.start()
         self._left.begin(run)
 
         def tell(what: str, part: float) -> None:
             self._left.tell(part)
-            seconds = self._left.seconds(missing)
+            seconds = self._left.seconds(missing, num_workers=self._num_workers)
             left = "" if seconds is None else f"; {in_words(seconds)} left in all"
             self._progress(f"{what}{left}", part)
 
         result = run.work(Place(self._results.place(run), tell))
         self._left.end()
+        return self._outcome(run, result, watch)
+
+    @staticmethod
+    def _outcome(run: Run, result: Mapping[str, Json], watch: LoadWatch) -> Outcome:
         date = datetime.now(UTC).isoformat(timespec="seconds")
         return Outcome(dict(run.key), result, describe_machine().identity, watch.load().to_dict(), date)
 
 
 def _tell_nobody(what: str, part: float) -> None:
+    pass
+
+
+def _say_to_nobody(line: str) -> None:
     pass

@@ -1,6 +1,7 @@
 """A study that trains every network once, and the two best with more seeds, so that the spread is known."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from lpsnet.studies.agreement import best_two
 from lpsnet.studies.network import StudyNetwork
@@ -21,20 +22,21 @@ def training_plan(networks: Sequence[StudyNetwork], settings: Settings, known: K
     once = {network.name: training_of(network, data, recipe) for network in networks}
     paces = [pace_run(training, num_threads=settings.num_threads) for training in once.values()]
     first = {name: training_run(training, known, num_threads=settings.num_threads) for name, training in once.items()}
-    chosen = _to_repeat(first, known)
+    chosen, is_known = _to_repeat(first, known)
     more = [
-        training_run(
-            training_of(network, data, recipe, seed=seed), known, num_threads=settings.num_threads
-        )
+        training_run(training_of(network, data, recipe, seed=seed), known, num_threads=settings.num_threads)
         for network in networks
         if network.name in chosen
         for seed in range(1, settings.num_seeds or NUM_SEEDS)
-    ]  # fmt: skip
+    ]
+    if not is_known:  # they stand for others, and are not to be made beside what comes before them
+        more = [replace(run, apart=False) for run in more]
     return [*paces, *first.values(), *more]
 
 
-def _to_repeat(first: dict[str, Run], known: Known) -> list[str]:
+def _to_repeat(first: dict[str, Run], known: Known) -> tuple[list[str], bool]:
+    """The networks to be trained with more seeds, and whether they are known yet."""
     results = {name: known(run) for name, run in first.items()}
     if any(result is None for result in results.values()):
-        return sorted(first, key=lambda name: -(first[name].seconds or 0.0))[:2]
-    return best_two({name: result["miou"] for name, result in results.items() if result and "miou" in result})
+        return sorted(first, key=lambda name: -(first[name].seconds or 0.0))[:2], False
+    return best_two({name: result["miou"] for name, result in results.items() if result and "miou" in result}), True

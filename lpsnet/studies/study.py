@@ -84,12 +84,16 @@ class Run:
         work: does it, or goes on with it; the result is JSON values.
         portable: whether the result is the same on any machine, such as a training's score; a time is not.
         seconds: that it will take, as far as is known; None if nothing is known.
+        apart: whether it may be made in another process, beside others; `work` can then be pickled.
+        name: for people, of what is made apart.
     """
 
     key: Mapping[str, Json]
     work: Callable[[Place], Mapping[str, Json]] = field(compare=False)
     portable: bool = False
     seconds: float | None = None
+    apart: bool = False
+    name: str = ""
 
     @property
     def kind(self) -> str:

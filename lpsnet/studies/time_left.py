@@ -42,14 +42,23 @@ class TimeLeft:
             self._taken[self._run.kind] += self._clock() - self._start
         self._run = None
 
-    def seconds(self, missing: Sequence[Run]) -> float | None:
-        """Until all of `missing`, the one that is being made first, are done; None if one may take any time."""
+    def took(self, run: Run, seconds: float) -> None:
+        """A run that was made apart took so long."""
+        if run.seconds:
+            self._expected[run.kind] += run.seconds
+            self._taken[run.kind] += seconds
+
+    def seconds(self, missing: Sequence[Run], *, num_workers: int = 1) -> float | None:
+        """Until all of `missing` are done, the one that is being made first; None if one may take any time.
+
+        Runs that may be made apart are shared out among as many workers.
+        """
         total = 0.0
         for number, run in enumerate(missing):
             if run.seconds is None:
                 return None
             part = self._part if number == 0 and self._run is not None else 0.0
-            total += run.seconds * (1 - part) * self._factor(run.kind)
+            total += run.seconds * (1 - part) * self._factor(run.kind) / (num_workers if run.apart else 1)
         return total
 
     def _factor(self, kind: str) -> float:

@@ -114,6 +114,8 @@ def test_expansion_and_qualitative_share_their_trainings(tmp_path: Path, monkeyp
     result = run_study(expansion_steps.STUDY, SETTINGS, tmp_path)
     assert [row["paper_miou"] for row in result.report.rows] == [24.1, 41.4, 53.4]
     assert any("Rank correlation of mIoU with Table 4, 3 steps" in finding for finding in result.report.findings)
+    by_workers = run_study(expansion_steps.STUDY, SETTINGS, tmp_path / "apart", num_workers=2)
+    assert [row["miou"] for row in by_workers.report.rows] == [row["miou"] for row in result.report.rows]
     three = dict(zip(qualitative.NETWORKS, steps, strict=True))
     monkeypatch.setattr(qualitative, "NETWORKS", three)
     shown = run_study(qualitative.STUDY, Settings(data=(SCENES,), epochs=1.0, num_threads=1), tmp_path)

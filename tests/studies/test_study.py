@@ -2,13 +2,16 @@
 
 import csv
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import cv2
 import pytest
+from study_work import double
 
 pytest.importorskip("torch")
 pytest.importorskip("matplotlib")
@@ -132,6 +135,43 @@ def test_a_plan_is_made_anew_after_every_run(tmp_path: Path) -> None:
     assert [row["number"] for row in result.report.rows] == [1, 2, 4]
 
 
+def test_runs_that_may_be_made_apart_are_made_by_workers(tmp_path: Path) -> None:
+    """But for those before and after them, and what stands for a run that is not known yet is not made at all."""
+
+    def run(number: int, *, apart: bool = True) -> Run:
+        return Run({"number": number}, partial(double, number), apart=apart, name=f"number {number}")
+
+    def plan(settings: Settings, known: Known) -> list[Run]:
+        third = known(run(3))
+        stands_for_it = run(99, apart=False)
+        return [run(1, apart=False), run(2), run(3), run(4), stands_for_it if third is None else run(third["sum"])]
+
+    study, told, said = replace(Sums().study, plan=plan), [], []
+    result = run_study(
+        study, Settings(), tmp_path, num_workers=2, progress=lambda what, part: told.append(part), say=said.append
+    )
+    rows = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
+    processes = {row["key"]["number"]: row["result"]["process"] for row in rows}
+    assert sorted(processes) == [1, 2, 3, 4, 6]
+    assert [number for number, process in processes.items() if process == os.getpid()] == [1, 6]
+    assert len(set(processes.values())) == 4
+    assert [row["sum"] for row in result.report.rows] == [2, 4, 6, 8, 12]
+    assert told == [0.5, *(pytest.approx(part) for part in (1 / 3, 2 / 3, 1)), 0.5]
+    assert said[1:4] == [f"training {n} of 3: number {n + 1}" for n in (1, 2, 3)]
+    assert run_study(study, Settings(), tmp_path, num_workers=2).num_kept == 5
+
+
+def test_what_workers_have_finished_is_kept_when_one_fails(tmp_path: Path) -> None:
+    runs = [Run({"number": n}, partial(double, n), apart=True) for n in (1, 13, 2)]
+    study = replace(Sums().study, plan=lambda settings, known: runs)
+    with pytest.raises(RunError, match="13 is not added"):
+        run_study(study, Settings(), tmp_path, num_workers=2)
+    kept = [json.loads(line)["key"]["number"] for line in (tmp_path / "results.jsonl").read_text().splitlines()]
+    assert 13 not in kept
+    others = replace(study, plan=lambda settings, known: [run for run in runs if run.key["number"] != 13])
+    assert run_study(others, Settings(), tmp_path, num_workers=2).num_kept == len(kept)
+
+
 def test_a_run_has_a_folder_named_after_all_its_settings(tmp_path: Path) -> None:
     def work(place: Place) -> dict[str, str]:
         place.folder.mkdir(parents=True)
@@ -184,6 +224,9 @@ def test_time_left_is_set_right_by_runs_of_the_same_kind_alone() -> None:
     now = 10.0
     left.end()
     assert left.seconds(trained) == 200
+    assert left.seconds([replace(run, apart=True) for run in trained], num_workers=4) == 50
+    left.took(trained[0], 300.0)
+    assert left.seconds(trained) == 600
     assert left.seconds([replace(measured, key={"timed": 2})]) == 10
 
 
