@@ -55,10 +55,14 @@ def describe_best(spreads: Mapping[str, Spread], *, paper: str) -> str:
     first, second, *_ = sorted(spreads, key=lambda name: -spreads[name].mean)
     better, worse = spreads[first], spreads[second]
     agrees = "as in the paper" if first == paper else f"unlike in the paper, where it is {paper}"
-    return (
+    text = (
         f"{first} has the highest mIoU, {agrees}: {better.mean:.2f} before {second} with {worse.mean:.2f}, "
         f"{_seeds(better, worse)}."
     )
+    if paper in (first, second) or paper not in spreads:
+        return text
+    own = spreads[paper]
+    return f"{text} {paper}: {own.mean:.2f}, {_seeds(better, own)}."
 
 
 def _seeds(better: Spread, worse: Spread) -> str:

@@ -41,7 +41,7 @@ def plan(settings: Settings, known: Known) -> list[Run]:
         return begin
     networks = [_network(block, choice["c"]) for block, choice in chosen.items()]
     latencies = latency_run(networks, size, settings, num_classes=num_classes)
-    return [*begin, latencies, *training_plan(networks, settings, known)]
+    return [*begin, latencies, *training_plan(networks, settings, known, paper=BLOCKS[REFERENCE[0]].title)]
 
 
 def choice_run(settings: Settings, size: tuple[int, int], num_classes: int) -> Run:

@@ -28,7 +28,7 @@ def plan(settings: Settings, known: Known) -> list[Run]:
     num_classes = open_dataset(data).label_space.num_classes
     networks = list(NETWORKS.values())
     latencies = latency_run(networks, latency_size(settings, data), settings, num_classes=num_classes)
-    return [latencies, *training_plan(networks, settings, known)]
+    return [latencies, *training_plan(networks, settings, known, paper=TABLE_3[BEST].title)]
 
 
 def report(outcomes: Sequence[Outcome]) -> Report:

@@ -68,15 +68,18 @@ def test_interactions_from_end_to_end(tmp_path: Path, monkeypatch: pytest.Monkey
     result = run_study(interactions.STUDY, SETTINGS, tmp_path, say=said.append)
     rows = {row["interaction"]: row for row in result.report.rows}
     assert list(rows) == ["Baseline", "Direct-A", "Bilateral-B"]
-    num_seeds = sorted(len(row["miou_by_seed"].split()) for row in rows.values())
-    assert num_seeds == [1, 3, 3]  # the two best are trained with three seeds
+    num_seeds = {name: len(row["miou_by_seed"].split()) for name, row in rows.items()}
+    once = {name: float(row["miou_by_seed"].split()[0]) for name, row in rows.items()}
+    best = sorted(once, key=lambda name: -once[name])[:2]
+    assert num_seeds == {name: 3 if name in {*best, "Bilateral-B"} else 1 for name in rows}
     assert rows["Baseline"]["gain"] == rows["Baseline"]["extra_percent"] == 0
     assert all(0 <= row["miou"] <= 100 and row["median_ms"] > 0 for row in rows.values())
     assert rows["Bilateral-B"]["paper_gain"] == pytest.approx(3.0)
     page = result.files[0].read_text()
     assert "These are generated scenes" in page
     assert "The paper (Section 4.2): 90,000 iterations, batch 16, crops of 768x768" in page
-    assert run_study(interactions.STUDY, SETTINGS, tmp_path).num_kept == 3 + 1 + 3 + 4  # paces, latencies, trainings
+    more = 2 * len({*best, "Bilateral-B"})
+    assert run_study(interactions.STUDY, SETTINGS, tmp_path).num_kept == 3 + 1 + 3 + more  # paces, latencies, trainings
 
 
 def test_conv_blocks_from_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -91,6 +91,9 @@ def test_the_best_are_named_with_how_sure_it_is() -> None:
     assert "by every seed" in describe_best({"a": Spread((50.0, 50.5)), "b": two}, paper="b")
     assert "unlike in the paper, where it is c" in describe_best({"a": one, "c": three}, paper="c")
     assert describe_best({"a": one, "c": three}, paper="a").endswith("with 2 and 1 seeds.")
+    low = Spread((1.0, 2.0))
+    assert describe_best({"a": one, "c": three, "d": low}, paper="d").endswith(" d: 1.50, by every seed.")
+    assert describe_best({"a": one, "c": three}, paper="gone").endswith("with 2 and 1 seeds.")
     assert describe_best({"d": Spread((60.0,)), "c": three}, paper="a").endswith("one seed each.")
     assert Spread((50.0, 52.0)).deviation == pytest.approx(2**0.5)
     assert three.deviation is None
