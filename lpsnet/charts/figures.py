@@ -57,7 +57,13 @@ def tidy(axes: Any) -> None:
 
 
 def draw_beside(
-    axes: Any, names: Sequence[str], here: Sequence[float | None], paper: Sequence[float | None], *, label: str
+    axes: Any,
+    names: Sequence[str],
+    here: Sequence[float | None],
+    paper: Sequence[float | None],
+    *,
+    label: str,
+    seeds: Sequence[Sequence[float]] = (),
 ) -> None:
     """Two horizontal bars a name, what was measured here above what is published; the first name on top.
 
@@ -66,18 +72,35 @@ def draw_beside(
         names: of the rows.
         here, paper: a value a name, None where there is none.
         label: of the values, with their unit.
+        seeds: the values that each of `here` is the mean of, marked on its bar; none where there are not several.
     """
     tidy(axes)
     axes.grid(visible=False, axis="y")
     for values, shift, colour, title in ((here, -0.2, COLOURS[0], "here"), (paper, 0.2, GREY, "paper")):
         places = [number + shift for number in range(len(names))]
-        bars = axes.barh(places, [value or 0.0 for value in values], height=0.36, color=colour, label=title)
-        texts = ["–" if value is None else f"{value:.3g}" for value in values]
-        axes.bar_label(bars, labels=texts, padding=3, fontsize="x-small")
+        axes.barh(places, [value or 0.0 for value in values], height=0.36, color=colour, label=title)
+        for number, (place, value) in enumerate(zip(places, values, strict=True)):
+            marks = seeds[number] if values is here and seeds else ()
+            axes.plot(marks, [place] * len(marks), "|", color="black", markersize=7)
+            _write_value(axes, value, place, max((value or 0.0, *marks)))
     axes.set_yticks(range(len(names)), names, fontsize="small")
     axes.invert_yaxis()
     axes.margins(x=0.12)
     axes.set_xlabel(label)
+
+
+def _write_value(axes: Any, value: float | None, place: float, end: float) -> None:
+    """Past the end of its bar and of the marks on it."""
+    side, align = (3, "left") if (value or 0.0) >= 0 else (-3, "right")
+    axes.annotate(
+        "–" if value is None else f"{value:.3g}",
+        (end if side > 0 else value, place),
+        xytext=(side, 0),
+        textcoords="offset points",
+        ha=align,
+        va="center",
+        fontsize="x-small",
+    )
 
 
 def add_legend(figure: Any, axes: Any) -> None:

@@ -163,16 +163,20 @@ def _spread(row: Row) -> Spread:
 def _draw(rows: Sequence[Row], figure: Any) -> None:
     names = [row["block"] for row in rows]
     left, right = figure.subplots(1, 2)
-    draw_beside(left, names, [r["miou"] for r in rows], [r["paper_miou"] for r in rows], label="mIoU (%)")
-    draw_beside(
-        right, names, [r["gmacs_per_ms"] for r in rows], [r["paper_gmacs_per_ms"] for r in rows], label="10⁹ MACs / ms"
-    )  # fmt: skip
-    for number, row in enumerate(rows):
-        for score in _spread(row).scores:
-            left.plot(score, number - 0.2, "|", color="black", markersize=7)
+    mious = [r["miou"] for r in rows], [r["paper_miou"] for r in rows]
+    seeds = [_spread(row).scores if row["miou_deviation"] is not None else () for row in rows]
+    draw_beside(left, names, *mious, label="mIoU (%)", seeds=seeds)
+    rates = (_of_the_first([row[name] for row in rows]) for name in ("gmacs_per_ms", "paper_gmacs_per_ms"))
+    draw_beside(right, names, *rates, label=f"MACs per ms, of those of {names[0]} (%)")
     right.tick_params(labelleft=False)
     add_legend(figure, left)
     figure.suptitle("Table 2: seven blocks at one latency", fontsize="medium")
+
+
+def _of_the_first(values: Sequence[float | None]) -> list[float | None]:
+    """In percent: a GPU's rates and a processor's are of different sizes."""
+    first = values[0]
+    return [None if value is None or not first else 100 * value / first for value in values]
 
 
 STUDY = Study(
