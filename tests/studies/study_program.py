@@ -21,7 +21,7 @@ SETTINGS = Settings(data=(DATA,), epochs=40.0, num_seeds=2, num_threads=1)
 
 
 def plan(settings: Settings, known: Known) -> list[Run]:
-    return seeds.training_plan(NETWORKS, settings, known)
+    return seeds.training_plan(NETWORKS, settings, known, paper=NETWORKS[0].name)
 
 
 def report(outcomes: list[Outcome]) -> Report:
