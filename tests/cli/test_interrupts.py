@@ -52,7 +52,7 @@ def test_a_training_that_is_interrupted_says_how_to_go_on(tmp_path: Path) -> Non
 @pytest.mark.parametrize("command", ["info", "segment", ""])
 def test_other_commands_say_that_nothing_is_half_written(command: str) -> None:
     """The signal comes while the arguments are being looked at, before anything is done."""
-    code = "import os, signal, lpsnet.cli as cli\ncli.app = lambda: os.kill(os.getpid(), signal.SIGINT)\ncli.main()"
+    code = "import os, signal, lpsnet.cli as cli\ncli.app = lambda **_: os.kill(os.getpid(), signal.SIGINT)\ncli.main()"
     done = subprocess.run([sys.executable, "-c", code, *command.split()], capture_output=True, text=True)
     assert done.returncode == 130
     assert done.stderr == "lpsnet: stopped. What was finished before is in place; no file is half written.\n"
