@@ -120,8 +120,8 @@ def interrupt_once_something_is_written(folder: Path) -> None:
         until = time.monotonic() + 30
         while time.monotonic() < until:
             if any(path.stat().st_size for path in folder.glob(".*.mkv")):
-                # As if the signal had come. That from the system crashed this process now and then: the kernel could not
-                # go back from it (SI_KERNEL); a command of its own is sent real ones in test_interrupts.py.
+                # As if the signal had come: that from the system crashed this process now and then (SI_KERNEL).
+                # Processes of their own are sent real ones in test_interrupts.py.
                 _thread.interrupt_main(signal.SIGINT)
                 return  # and never later: it would end the process that runs the tests
             time.sleep(0.01)
