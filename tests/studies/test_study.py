@@ -166,7 +166,9 @@ def test_what_workers_have_finished_is_kept_when_one_fails(tmp_path: Path) -> No
     study = replace(Sums().study, plan=lambda settings, known: runs)
     with pytest.raises(RunError, match="13 is not added"):
         run_study(study, Settings(), tmp_path, num_workers=2)
-    kept = [json.loads(line)["key"]["number"] for line in (tmp_path / "results.jsonl").read_text().splitlines()]
+    results = tmp_path / "results.jsonl"  # there is none where the one that fails is the first to end
+    lines = results.read_text().splitlines() if results.exists() else []
+    kept = [json.loads(line)["key"]["number"] for line in lines]
     assert 13 not in kept
     others = replace(study, plan=lambda settings, known: [run for run in runs if run.key["number"] != 13])
     assert run_study(others, Settings(), tmp_path, num_workers=2).num_kept == len(kept)
