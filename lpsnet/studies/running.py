@@ -188,9 +188,7 @@ class _Work:
             self._left.took(run, seconds)
             yield run, self._outcome(run, result, watch)
             missing = [each for each in missing if each.slug != slug]
-            left = self._left.seconds(missing, num_workers=self._num_workers)
-            text = "" if left is None else f"; {in_words(left)} left in all"
-            self._progress(f"{run.name} is trained{text}", 1 - len(by_slug) / len(tasks))
+            self._progress(f"{run.name} is trained{self._what_is_left(missing)}", 1 - len(by_slug) / len(tasks))
 
     def _make(self, missing: list[Run]) -> Outcome:
         run, watch = missing[0], LoadWatch.start()
@@ -198,13 +196,15 @@ class _Work:
 
         def tell(what: str, part: float) -> None:
             self._left.tell(part)
-            seconds = self._left.seconds(missing, num_workers=self._num_workers)
-            left = "" if seconds is None else f"; {in_words(seconds)} left in all"
-            self._progress(f"{what}{left}", part)
+            self._progress(f"{what}{self._what_is_left(missing)}", part)
 
         result = run.work(Place(self._results.place(run), tell))
         self._left.end()
         return self._outcome(run, result, watch)
+
+    def _what_is_left(self, missing: list[Run]) -> str:
+        seconds = self._left.seconds(missing, num_workers=self._num_workers)
+        return "" if seconds is None else f"; {in_words(seconds)} left in all"
 
     @staticmethod
     def _outcome(run: Run, result: Mapping[str, Json], watch: LoadWatch) -> Outcome:
