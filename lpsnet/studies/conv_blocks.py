@@ -24,7 +24,6 @@ from lpsnet.studies.same_latency import Point, widths_of_same_latency
 from lpsnet.studies.schedule import data_of, describe_training, latency_size
 from lpsnet.studies.seeds import training_plan
 from lpsnet.studies.study import Json, Known, Outcome, Place, Report, Row, Run, Settings, Study, of_kind
-from lpsnet.training.recipe import Recipe
 
 MAX_APART = 0.1  # of the reference's time, above which a reader is told that a network is not as fast
 MAX_OPEN = 40  # networks kept open while c is chosen: all of a pass
@@ -83,9 +82,8 @@ def report(outcomes: Sequence[Outcome]) -> Report:
         _row(block, choice, times.get(BLOCKS[block].title), trained, timed, counted.result[block])
         for block, choice in chosen.result.items()
     ]
-    recipe = Recipe.from_values(trained[0].key["trained"]["recipe"])
     differences = (
-        describe_training(trained[0].key["trained"]["data"], recipe),
+        describe_training(trained[0].key["trained"]),
         describe_latency(timed),
     )
     return Report(tuple(rows), _findings(rows), partial(_draw, rows), (10.5, 4.6), differences)

@@ -14,11 +14,10 @@ from lpsnet.data.datasets import open_dataset
 from lpsnet.studies.agreement import Spread, rank_correlation
 from lpsnet.studies.network import StudyNetwork
 from lpsnet.studies.network_latency import Timed, by_name, describe_latency, latency_run, times_of
-from lpsnet.studies.network_training import pace_run, scores_of, training_of, training_run
+from lpsnet.studies.network_training import pace_run, scores_of, training_run
 from lpsnet.studies.published import TABLE_4
-from lpsnet.studies.schedule import data_of, describe_training, latency_size, recipe_of
+from lpsnet.studies.schedule import data_of, describe_training, latency_size, schedule_of
 from lpsnet.studies.study import Known, Outcome, Report, Row, Run, Scale, Settings, Study, of_kind
-from lpsnet.training.recipe import Recipe
 
 DIMENSIONS = dict(zip(("depth", "width", "resolution"), COLOURS, strict=False))  # the colour of a segment
 NUM_STEPS: dict[Scale, int] = {"small": 11, "paper": 15}  # steps 0 to 10, and all
@@ -34,9 +33,9 @@ def plan(settings: Settings, known: Known) -> list[Run]:
     data = data_of(settings)
     num_classes = open_dataset(data).label_space.num_classes
     chosen = networks(NUM_STEPS[settings.scale])
-    recipe = recipe_of(settings, data)
+    schedule = schedule_of(settings, data)
     seeds = range(settings.num_seeds or 1)
-    trainings = [training_of(network, data, recipe, seed=seed) for seed in seeds for network in chosen]
+    trainings = [schedule.training(network, seed=seed) for seed in seeds for network in chosen]
     return [
         latency_run(chosen, latency_size(settings, data), settings, num_classes=num_classes),
         *(pace_run(training, num_threads=settings.num_threads) for training in trainings[: len(chosen)]),
@@ -52,8 +51,7 @@ def report(outcomes: Sequence[Outcome]) -> Report:
         _row(step, network, times.get(network.name), scores_of(trained, network))
         for step, network in enumerate(networks(len(timed.key["timed"])))
     ]
-    run = trained[0].key["trained"]
-    differences = (describe_training(run["data"], Recipe.from_values(run["recipe"])), describe_latency(timed))
+    differences = (describe_training(trained[0].key["trained"]), describe_latency(timed))
     return Report(tuple(rows), _findings(rows), partial(_draw, rows), (10.5, 4.6), differences)
 
 

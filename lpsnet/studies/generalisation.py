@@ -14,11 +14,10 @@ from lpsnet.errors import RunError
 from lpsnet.studies.agreement import Spread
 from lpsnet.studies.network import StudyNetwork
 from lpsnet.studies.network_latency import by_name, describe_latency, latency_run, times_of
-from lpsnet.studies.network_training import pace_run, scores_of, training_of, training_run
+from lpsnet.studies.network_training import pace_run, scores_of, training_run
 from lpsnet.studies.published import OURS, TABLE_6, TABLE_7, Published
-from lpsnet.studies.schedule import describe_training, recipe_of
+from lpsnet.studies.schedule import describe_training, schedule_of
 from lpsnet.studies.study import Known, Outcome, Report, Row, Run, Settings, Study, of_kind
-from lpsnet.training.recipe import Recipe
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +54,9 @@ def plan(settings: Settings, known: Known) -> list[Run]:
     ]
     trainings = []
     for data in settings.data:
-        recipe = recipe_of(settings, data, paper=TABLES[_kind(data)].recipe)
+        schedule = schedule_of(settings, data, paper=TABLES[_kind(data)].recipe)
         for seed in range(settings.num_seeds or 1):
-            trainings += [training_of(network, data, recipe, seed=seed) for network in NETWORKS]
+            trainings += [schedule.training(network, seed=seed) for network in NETWORKS]
     paces = {run.slug: run for run in (pace_run(each, num_threads=settings.num_threads) for each in trainings)}
     runs = (training_run(each, known, num_threads=settings.num_threads) for each in trainings)
     return [*latencies, *paces.values(), *runs]
@@ -78,9 +77,7 @@ def report(outcomes: Sequence[Outcome]) -> Report:
         own = [outcome for outcome in trained if outcome.key["trained"]["data"].partition(":")[0] == kind]
         rows += [_row(table, network, latencies, own) for network in NETWORKS]
         if own:
-            run = own[0].key["trained"]
-            recipe = Recipe.from_values(run["recipe"])
-            differences.append(describe_training(run["data"], recipe, paper=table.recipe))
+            differences.append(describe_training(own[0].key["trained"], paper=table.recipe))
     return Report(tuple(rows), _findings(rows), partial(_draw, rows), (10.5, 4.6), tuple(differences))
 
 

@@ -22,10 +22,9 @@ from lpsnet.studies.agreement import Spread
 from lpsnet.studies.expansion_steps import networks
 from lpsnet.studies.network import StudyNetwork
 from lpsnet.studies.network_latency import Timed, by_name, describe_latency, latency_run, times_of
-from lpsnet.studies.network_training import pace_run, scores_of, training_of, training_run
-from lpsnet.studies.schedule import data_of, describe_training, latency_size, recipe_of
+from lpsnet.studies.network_training import pace_run, scores_of, training_run
+from lpsnet.studies.schedule import data_of, describe_training, latency_size, schedule_of
 from lpsnet.studies.study import Json, Known, Outcome, Report, Row, Run, Settings, Study, of_kind
-from lpsnet.training.recipe import Recipe
 
 GROWN = "grown"
 NUM_STEPS = 15  # of Table 4
@@ -40,9 +39,10 @@ def plan(settings: Settings, known: Known) -> list[Run]:
     candidates = [grown, *networks(NUM_STEPS)]
     timing = latency_run(candidates, latency_size(settings, data), settings, num_classes=num_classes)
     rival = _rival(known(timing), candidates)
-    recipe, threads = recipe_of(settings, data), settings.num_threads
+    # At the size that it was grown for
+    schedule, threads = schedule_of(settings, data, halved=False), settings.num_threads
     trainings = [
-        training_of(network, data, recipe, seed=seed)
+        schedule.training(network, seed=seed)
         for seed in range(settings.num_seeds or NUM_SEEDS)
         for network in (grown, rival)
     ]
@@ -56,8 +56,7 @@ def report(outcomes: Sequence[Outcome]) -> Report:
     times = by_name(times_of(timed), timed.key["runtimes"][0])
     built = {name: StudyNetwork(name, **_restored(traits)) for name, traits in timed.key["timed"].items()}
     rows = [_row(network, times[network.name], times[GROWN], trained) for network in built.values()]
-    recipe = Recipe.from_values(trained[0].key["trained"]["recipe"])
-    differences = (describe_training(trained[0].key["trained"]["data"], recipe), describe_latency(timed))
+    differences = (describe_training(trained[0].key["trained"]), describe_latency(timed))
     return Report(tuple(rows), _findings(rows, times), partial(_draw, rows), (7.5, 4.6), differences)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from lpsnet.charts.figures import COLOURS, GREY, tidy
 from lpsnet.expansion.operations import Operation, SearchNetwork
 from lpsnet.studies.agreement import rank_correlation
-from lpsnet.studies.schedule import data_of, describe_training, recipe_of
+from lpsnet.studies.schedule import data_of, describe_training, schedule_of
 from lpsnet.studies.study import Json, Known, Outcome, Place, Report, Row, Run, Settings, Study
 from lpsnet.training.recipe import Recipe
 from lpsnet.training.run import Status
@@ -26,7 +26,7 @@ SHARES = (0.125, 0.25, 0.5, 1.0)  # of the parent's iterations, a run each
 def plan(settings: Settings, known: Known) -> list[Run]:
     """One run, which keeps its own trainings in its folder and goes on with them."""
     data = data_of(settings)
-    recipe = recipe_of(settings, data)
+    recipe = schedule_of(settings, data, halved=False).recipe
     seeds = list(range(settings.num_seeds or 1))
     key = {
         "inherited": PARENT,
@@ -93,8 +93,7 @@ def report(outcomes: Sequence[Outcome]) -> Report:
         for child in children
         for iterations, scratch in child["scratch"]
     ]
-    recipe = Recipe.from_values(outcome.key["recipe"])
-    differences = (describe_training(outcome.key["data"], recipe),)
+    differences = (describe_training({**outcome.key, "input_size": None}),)
     findings = (*map(_finding, children), *_ranking(children))
     return Report(tuple(rows), findings, partial(_draw, children), (13.0, 3.8), differences)
 

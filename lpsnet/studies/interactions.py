@@ -14,7 +14,6 @@ from lpsnet.studies.published import TABLE_3
 from lpsnet.studies.schedule import data_of, describe_training, latency_size
 from lpsnet.studies.seeds import training_plan
 from lpsnet.studies.study import Known, Outcome, Report, Row, Run, Settings, Study, of_kind
-from lpsnet.training.recipe import Recipe
 
 BASELINE, BEST = "none", "bilateral_b"  # the paper's principle is that the latter gives the most for the least
 NETWORKS: Mapping[str, StudyNetwork] = {
@@ -38,9 +37,8 @@ def report(outcomes: Sequence[Outcome]) -> Report:
     times = by_name(times_of(timed), runtime)
     spreads = {name: _spread(scores_of(trained, network)) for name, network in NETWORKS.items()}
     rows = [_row(name, spreads, times) for name in NETWORKS]
-    recipe = Recipe.from_values(trained[0].key["trained"]["recipe"])
     differences = (
-        describe_training(trained[0].key["trained"]["data"], recipe),
+        describe_training(trained[0].key["trained"]),
         describe_latency(timed),
     )
     return Report(tuple(rows), _findings(rows, spreads), partial(_draw, rows), (10.5, 4.6), differences)

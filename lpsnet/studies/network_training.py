@@ -30,17 +30,6 @@ NUM_STEPS = 2  # timed, after one that is not
 BACKWARD = 3  # times that a training step takes of a forward pass
 
 
-def training_of(network: StudyNetwork, data: str, recipe: Recipe, *, seed: int = 0) -> TrainingRun:
-    """The training of a network, scored on val."""
-    return TrainingRun(
-        data,
-        network.architecture,
-        recipe.with_overrides({"seed": seed}),
-        block=network.block,
-        interaction=network.interaction,
-    )
-
-
 def training_run(training: TrainingRun, known: Known, *, num_threads: int | None = None) -> Run:
     """The run of a training. What it takes is known once `pace_run` of the same network is.
 
@@ -132,7 +121,7 @@ def _pace(training: TrainingRun) -> dict[str, Json]:
             next(steps)[0].item()
         step_s = (time.perf_counter() - start) / NUM_STEPS
         steps.close()
-    height, width = task.pictures.image(0).shape[:2]
+    height, width = training.input_size or task.pictures.image(0).shape[:2]
     crop_height, crop_width = training.recipe.crop_size
     share = height * width / (crop_height * crop_width)
     return {"step_s": step_s, "picture_s": step_s / training.recipe.batch_size * share / BACKWARD}

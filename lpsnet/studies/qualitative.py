@@ -23,12 +23,11 @@ from lpsnet.errors import RunError, unknown_name
 from lpsnet.evaluation.selection import select
 from lpsnet.studies.corrected import accuracy, corrected_regions, largest_gain
 from lpsnet.studies.network import StudyNetwork
-from lpsnet.studies.network_training import pace_run, training_of, training_run
+from lpsnet.studies.network_training import pace_run, training_run
 from lpsnet.studies.published import OURS
-from lpsnet.studies.schedule import data_of, describe_training, recipe_of
+from lpsnet.studies.schedule import data_of, describe_training, schedule_of
 from lpsnet.studies.study import Json, Known, Outcome, Place, Report, Row, Run, Settings, Study, of_kind
 from lpsnet.studies.user_models import fingerprint, model_files
-from lpsnet.training.recipe import Recipe
 
 NUM_SHOWN = 3  # as many rows as Figure 8
 NUM_LOOKED_AT = 60  # pictures of val that they are chosen from
@@ -42,8 +41,8 @@ def plan(settings: Settings, known: Known) -> list[Run]:
     if settings.models is not None:
         files = _named_files(settings.models)
         return [_picture_run(data, settings, files, [fingerprint(file) for file in files.values()])]
-    recipe = recipe_of(settings, data)
-    trainings = {name: training_of(network, data, recipe) for name, network in NETWORKS.items()}
+    schedule = schedule_of(settings, data)
+    trainings = {name: schedule.training(network) for name, network in NETWORKS.items()}
     runs = {name: training_run(each, known, num_threads=settings.num_threads) for name, each in trainings.items()}
     paces = [pace_run(each, num_threads=settings.num_threads) for each in trainings.values()]
     folders = {name: run.slug for name, run in runs.items()}
@@ -141,7 +140,7 @@ def report(outcomes: Sequence[Outcome]) -> Report:
         )
     if trained:
         run = trained[0].key["trained"]
-        differences.append(describe_training(run["data"], Recipe.from_values(run["recipe"])))
+        differences.append(describe_training(run))
     height = 13.0 / (2 + len(NETWORKS)) * pictures[0]["aspect"] if pictures else 0.0
     size = (13.0, 0.6 + len(pictures) * height)
     draw = partial(_draw, pictures, shown.folder)

@@ -1,20 +1,25 @@
-"""How the networks of a study are trained: one recipe for all of them, by the study's scale and data."""
+"""How the networks of a study are trained: alike, by the study's scale and data."""
 
-from fractions import Fraction
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 from lpsnet.data.datasets import open_dataset
 from lpsnet.errors import RunError
+from lpsnet.studies.network import StudyNetwork
 from lpsnet.studies.study import Settings
 from lpsnet.training.recipe import RECIPES, Recipe
+from lpsnet.training.run import TrainingRun
+
+Size = tuple[int, int]  # height, width
 
 # Where no data is given: generated scenes, to see a study work; they are not what the paper's figures are about
 SCENES = "scenes:size=128x256,num_train=400,num_val=60"
 NUM_EPOCHS = 20
-CROP = Fraction(9, 16)  # of a picture's height, of square crops; the paper's 768 of 1024 take twice as long
-MIN_CROP = 32
+HALVED_FROM = 256  # pictures at least as high are learnt and scored at half their size: a quarter of the time
 PAPER_SIZE = (1024, 2048)  # of the pictures that the paper's latencies are for
 
-# Section 4.2 but for what makes it short: few passes, smaller crops as below, no second branch beside a convolution,
+# Section 4.2 but for what makes it short: few passes, small pictures as below, no second branch beside a convolution,
 # every fourth row and column of the loss; a higher learning rate that rises at first, and scales for small pictures.
 SMALL = RECIPES["paper_cityscapes"].with_overrides(
     {
@@ -24,11 +29,37 @@ SMALL = RECIPES["paper_cityscapes"].with_overrides(
         "form": "plain",
         "learning_rate": 0.03,
         "warmup_iterations": 50,
-        "scale": (0.5, 1.5),
         "loss_stride": 4,
         "evaluate_every": 0,
     }
 )
+SMALL_SCALE = (0.75, 1.5)  # of pictures at the size that they are learnt at
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """How the networks of a study are trained, all alike.
+
+    Attributes:
+        data: the data set, as `open_dataset` takes it.
+        recipe: how.
+        input_size: that they are scored at, in pixels; None for the pictures' own.
+    """
+
+    data: str
+    recipe: Recipe
+    input_size: Size | None = None
+
+    def training(self, network: StudyNetwork, *, seed: int = 0) -> TrainingRun:
+        """The training of a network, scored on val."""
+        return TrainingRun(
+            self.data,
+            network.architecture,
+            self.recipe.with_overrides({"seed": seed}),
+            block=network.block,
+            interaction=network.interaction,
+            input_size=self.input_size,
+        )
 
 
 def data_of(settings: Settings) -> str:
@@ -44,26 +75,36 @@ def data_of(settings: Settings) -> str:
     return settings.data[0] if settings.data else SCENES
 
 
-def recipe_of(settings: Settings, data: str, *, paper: str = "paper_cityscapes") -> Recipe:
-    """The recipe for a data set; but for the paper's own, its crops are square and 9/16 as high as the pictures.
+def schedule_of(settings: Settings, data: str, *, paper: str = "paper_cityscapes", halved: bool = True) -> Schedule:
+    """The paper's recipe; or at small scale whole pictures, at half their size where that is enough to see anything.
+
+    Crops would not do: a network whose smallest path sees a last map of 2x2 in training, and another in use, is
+    scored on what it has not learnt.
 
     Args:
         settings: with scale and, if it is not the recipe's, the number of epochs.
         data: the data set, as `open_dataset` takes it.
         paper: the recipe at paper scale. It starts from scratch even where the paper's starts from ImageNet.
+        halved: whether large pictures may be halved.
 
     Raises:
         LpsnetError: the data cannot be opened.
     """
     if settings.scale == "paper":
-        recipe = RECIPES[paper].with_overrides({"evaluate_every": 0, "init_required": False})
+        schedule = Schedule(data, RECIPES[paper].with_overrides({"evaluate_every": 0, "init_required": False}))
     else:
-        crop = max(MIN_CROP, int(CROP * picture_size(data)[0]))
-        recipe = SMALL.with_overrides({"crop_size": (crop, crop)})
-    return recipe if settings.epochs is None else recipe.with_overrides({"epochs": settings.epochs})
+        height, width = picture_size(data)
+        part = 2 if halved and height >= HALVED_FROM else 1
+        size = (height // part, width // part)
+        scale = tuple(bound / part for bound in SMALL_SCALE)
+        recipe = SMALL.with_overrides({"crop_size": size, "scale": scale})
+        schedule = Schedule(data, recipe, None if part == 1 else size)
+    if settings.epochs is None:
+        return schedule
+    return replace(schedule, recipe=schedule.recipe.with_overrides({"epochs": settings.epochs}))
 
 
-def picture_size(data: str) -> tuple[int, int]:
+def picture_size(data: str) -> Size:
     """(height, width) in pixels of the first picture that a data set is trained on.
 
     Raises:
@@ -73,17 +114,25 @@ def picture_size(data: str) -> tuple[int, int]:
     return height, width
 
 
-def latency_size(settings: Settings, data: str) -> tuple[int, int]:
+def latency_size(settings: Settings, data: str) -> Size:
     """The size that latencies are measured at: the one asked for, the paper's, or the pictures' own."""
     return settings.size or (PAPER_SIZE if settings.scale == "paper" else picture_size(data))
 
 
-def describe_training(data: str, recipe: Recipe, *, paper: str = "paper_cityscapes") -> str:
-    """How networks were trained, beside the paper's way (the recipe `paper`), in a sentence."""
+def describe_training(trained: Mapping[str, Any], *, paper: str = "paper_cityscapes") -> str:
+    """How networks were trained, beside the paper's way (the recipe `paper`), in a sentence.
+
+    Args:
+        trained: the settings of one of the trainings, see `TrainingRun.settings`.
+        paper: the recipe at paper scale.
+    """
+    data = trained["data"]
+    size = "x".join(map(str, trained["input_size"] or ())) or "the pictures' own size"
     warning = "These are generated scenes: they show that the study works, no more. " if _is_generated(data) else ""
     return (
-        f"{warning}Trained on {data}, from scratch, all networks alike, scored on val at the pictures' own size: "
-        f"{_numbers(recipe)}. The paper (Section 4.2): {_numbers(RECIPES[paper])}."
+        f"{warning}Trained on {data}, from scratch, all networks alike, scored on val at "
+        f"{size}: {_numbers(Recipe.from_values(trained['recipe']))}. "
+        f"The paper (Section 4.2): {_numbers(RECIPES[paper])}."
     )
 
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 from lpsnet.studies.agreement import best_two
 from lpsnet.studies.network import StudyNetwork
-from lpsnet.studies.network_training import pace_run, training_of, training_run
-from lpsnet.studies.schedule import data_of, recipe_of
+from lpsnet.studies.network_training import pace_run, training_run
+from lpsnet.studies.schedule import data_of, schedule_of
 from lpsnet.studies.study import Known, Run, Settings
 
 NUM_SEEDS = 3  # of the two best, and of the paper's best
@@ -18,14 +18,13 @@ def training_plan(networks: Sequence[StudyNetwork], settings: Settings, known: K
     The last is the name of the network that is best in the paper. While it is not known which two are here, two that
     take longest stand for them: see `Study.plan`.
     """
-    data = data_of(settings)
-    recipe = recipe_of(settings, data)
-    once = {network.name: training_of(network, data, recipe) for network in networks}
+    schedule = schedule_of(settings, data_of(settings))
+    once = {network.name: schedule.training(network) for network in networks}
     paces = [pace_run(training, num_threads=settings.num_threads) for training in once.values()]
     first = {name: training_run(training, known, num_threads=settings.num_threads) for name, training in once.items()}
     chosen, is_known = _to_repeat(first, known, paper)
     more = [
-        training_run(training_of(network, data, recipe, seed=seed), known, num_threads=settings.num_threads)
+        training_run(schedule.training(network, seed=seed), known, num_threads=settings.num_threads)
         for network in networks
         if network.name in chosen
         for seed in range(1, settings.num_seeds or NUM_SEEDS)

@@ -1,5 +1,6 @@
 """A grown network against the paper's: which step is its rival, what is concluded, and a tiny run of it all."""
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,7 +14,7 @@ from lpsnet.model.fusion import fuse
 from lpsnet.model.network import create_model
 from lpsnet.studies import grown
 from lpsnet.studies.running import find_study, run_study
-from lpsnet.studies.schedule import recipe_of
+from lpsnet.studies.schedule import schedule_of
 from lpsnet.studies.study import Settings
 
 DATA = "scenes:size=48x64,num_train=4,num_val=2"
@@ -69,8 +70,10 @@ def test_what_is_concluded(ours: float, theirs: float, deviation: float | None, 
 
 @pytest.mark.slow
 def test_from_end_to_end(family: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    short = recipe_of(Settings(), DATA).with_overrides({"iterations": 2, "batch_size": 2, "num_workers": 1})
-    monkeypatch.setattr(grown, "recipe_of", lambda settings, data: short)
+    short = {"iterations": 2, "batch_size": 2, "num_workers": 1}
+    schedule = schedule_of(Settings(), DATA, halved=False)
+    schedule = replace(schedule, recipe=schedule.recipe.with_overrides(short))
+    monkeypatch.setattr(grown, "schedule_of", lambda settings, data, halved: schedule)
     monkeypatch.setattr(grown, "NUM_STEPS", 2)
     monkeypatch.setattr("lpsnet.studies.network_latency.TIMING", {"small": "quick"})
     settings = Settings(data=(DATA,), models=family, num_seeds=2, num_threads=1)

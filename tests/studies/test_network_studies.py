@@ -39,7 +39,7 @@ from lpsnet.studies import (
 from lpsnet.studies import network_training as training_module
 from lpsnet.studies.network import StudyNetwork
 from lpsnet.studies.running import run_study
-from lpsnet.studies.schedule import recipe_of
+from lpsnet.studies.schedule import schedule_of
 from lpsnet.studies.study import Settings
 from lpsnet.studies.user_models import input_size
 from lpsnet.training import loop
@@ -284,13 +284,17 @@ def test_generalisation_takes_its_two_data_sets_alone(tmp_path: Path) -> None:
 
 
 def test_recipes_by_scale(tmp_path: Path) -> None:
-    small = recipe_of(Settings(), "scenes:size=256x512,num_train=1,num_val=1")
-    expected = ((144, 144), 20, "cross_entropy", "plain")
-    assert (small.crop_size, small.epochs, small.loss, small.form) == expected
-    assert recipe_of(Settings(epochs=3.0), SCENES).epochs == 3
-    paper = recipe_of(Settings(scale="paper"), "not looked at")
+    pictures = "scenes:size=256x512,num_train=1,num_val=1"
+    half, whole = schedule_of(Settings(), pictures), schedule_of(Settings(), pictures, halved=False)
+    small = half.recipe
+    assert (small.epochs, small.loss, small.form) == (20, "cross_entropy", "plain")
+    assert (half.input_size, small.crop_size, small.scale) == ((128, 256), (128, 256), (0.375, 0.75))
+    assert (whole.input_size, whole.recipe.crop_size, whole.recipe.scale) == (None, (256, 512), (0.75, 1.5))
+    assert schedule_of(Settings(), "scenes:size=128x256,num_train=1,num_val=1").recipe.crop_size == (128, 256)
+    assert schedule_of(Settings(epochs=3.0), SCENES).recipe.epochs == 3
+    paper = schedule_of(Settings(scale="paper"), "not looked at").recipe
     assert (paper.iterations, paper.crop_size, paper.learning_rate) == (90_000, (768, 768), 0.01)
-    assert recipe_of(Settings(scale="paper"), "", paper="paper_camvid").learning_rate == 0.03
+    assert schedule_of(Settings(scale="paper"), "", paper="paper_camvid").recipe.learning_rate == 0.03
     with pytest.raises(RunError, match="at paper scale a study needs the pictures"):
         run_study(interactions.STUDY, Settings(scale="paper"), tmp_path)
 
