@@ -8,7 +8,7 @@ from lpsnet.deployment.hub.address import is_hub_address
 from lpsnet.deployment.model_file import METADATA_READERS, check_model_file
 from lpsnet.errors import ModelFileError, unknown_name
 
-DEFAULT_MODEL = "camvid_m_fine"  # streets; what is run where no model is named
+DEFAULT_MODEL = "camvid_m"  # streets; what is run where no model is named
 
 
 CHECKSUMS = "SHA256SUMS"  # of the models' files, beside them; `sha256sum --check` reads it

@@ -144,7 +144,7 @@ def test_lines_of_progress_tell_the_time_that_is_left(
 def test_a_training_starts_from_a_model_that_comes_with_the_package(run, tmp_path: Path) -> None:
     result = run(
         "train", "--data", "scenes:size=128x192,num_train=2,num_val=1", "--arch", "lpsnet_s", "--recipe", "demo",
-        "--init", "cityscapes_m_fine", "--set", "iterations=1", "--set", "batch_size=2", "--set", "crop_size=128x192",
+        "--init", "cityscapes_m", "--set", "iterations=1", "--set", "batch_size=2", "--set", "crop_size=128x192",
         "--out", tmp_path / "run",
     )  # fmt: skip
     assert result.code == 0, result.err
