@@ -10,12 +10,13 @@ import cv2
 import numpy as np
 import pytest
 from command_line import run
-from commands import SCENES, train_words
+from commands import SCENES, expand_words, train_words
 from disks import Disk, mounted
 from safetensors.numpy import load_file
 
 import lpsnet.training.loop as loop
 from lpsnet.errors import RunError
+from lpsnet.studies.network_latency import TIMING
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "expansion"))
 
@@ -39,6 +40,14 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True)
+def _quick_timing(monkeypatch: pytest.MonkeyPatch) -> None:
+    from expansion_tiny import QUICK_TURN
+
+    monkeypatch.setattr("lpsnet.expansion.device_latency.TURN", QUICK_TURN)
+    monkeypatch.setitem(TIMING, "small", "quick")
+
+
 def _segment(folder: Path, out: Path) -> Sequence[Any]:
     return ["segment", folder / "photos", "--model", folder / "model.onnx", "--out", out / "segmented"]
 
@@ -55,7 +64,22 @@ def _train(folder: Path, out: Path) -> Sequence[Any]:
     return [*train_words(out / "run"), "--resume"]
 
 
-COMMANDS = {"segment": _segment, "export": _export, "evaluate": _evaluate, "train": _train}
+def _expand_words(folder: Path, out: Path) -> Sequence[Any]:
+    return [*expand_words(out / "grown"), "--threads", 1]
+
+
+def _study(folder: Path, out: Path) -> Sequence[Any]:
+    return ["study", "embedded", "--models", folder / "model.onnx", "--size", "48x64", "--out", out / "study"]
+
+
+COMMANDS = {
+    "segment": _segment,
+    "export": _export,
+    "evaluate": _evaluate,
+    "train": _train,
+    "expand": _expand_words,
+    "study": _study,
+}
 commands = pytest.mark.parametrize("words", COMMANDS.values(), ids=COMMANDS)
 
 
