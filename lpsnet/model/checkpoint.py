@@ -19,6 +19,7 @@ from lpsnet.errors import LpsnetError, ModelFileError
 from lpsnet.files import atomic_path
 from lpsnet.model.building import empty_network, fill, fitting, not_finite, some
 from lpsnet.model.network import Network
+from lpsnet.model.parallel_branches import to_parallel_branches
 from lpsnet.model.single_branch import to_single_branch
 from lpsnet.record import RECORD_KEY, ModelRecord
 
@@ -112,7 +113,8 @@ def initialise_from(net: Network, path: str | Path, *, images: Tensor | None = N
         net: the network.
         path: of the checkpoint.
         images: N x 3 x H x W, normalised. With them a `net` in the form "plain" also takes from a checkpoint with
-            parallel branches or without batch norms (`single_branch.py`).
+            parallel branches or without batch norms (`single_branch.py`). A `net` with parallel branches takes from
+            a plain checkpoint without any (`parallel_branches.py`).
 
     Raises:
         ModelFileError: the file is not a usable checkpoint, or has another block or form than `net`, so that its
@@ -121,6 +123,9 @@ def initialise_from(net: Network, path: str | Path, *, images: Tensor | None = N
     _, source, tensors = _read(path)
     if images is not None and net.form == "plain" and source.form != "plain" and net.block == source.block:
         source = to_single_branch(fill(source, tensors).eval(), images)
+        tensors = source.state_dict()
+    elif (source.form, net.form) == ("plain", "reparameterised") and net.block == source.block:
+        source = to_parallel_branches(fill(source, tensors))
         tensors = source.state_dict()
     _check_kinship(net, source, path)
     taken, skipped = [], {}

@@ -301,7 +301,6 @@ def test_more_blocks_and_wider_stages_keep_their_own_weights(path: Path) -> None
 @pytest.mark.parametrize(
     ("source", "target", "word"),
     [
-        ({"form": "plain"}, {}, "form='plain'"),
         ({}, {"form": "deployed"}, "form='reparameterised'"),
         ({"block": "residual"}, {}, "residual"),
     ],
@@ -319,6 +318,22 @@ def test_initialising_training_from_a_deployed_checkpoint_is_refused(path: Path)
     save_checkpoint(fuse(small()), path)
     with pytest.raises(ModelFileError, match="no batch norms to train on"):
         initialise_from(small(), path)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_parallel_branches_begin_with_the_scores_of_a_plain_network(path: Path, randomised, training: bool) -> None:
+    plain = randomised(small(form="plain")).train(training)
+    save_checkpoint(plain, path)
+    net, random_state = small(), torch.get_rng_state()
+    assert not initialise_from(net, path).skipped
+    assert torch.equal(torch.get_rng_state(), random_state)
+    image = torch.randn(2, 3, 64, 96)
+    given, expected = net.train(training)(image), plain(image)
+    torch.testing.assert_close(given, expected, rtol=1e-4, atol=1e-5)
+    given.square().sum().backward()
+    scales = [value.grad for name, value in net.named_parameters() if name.endswith("conv1x1.norm.weight")]
+    assert scales
+    assert all(gradient.abs().max() > 0 for gradient in scales), "the other branches learn"
 
 
 def test_blocks_without_branches_do_not_mind_which_training_form(path: Path) -> None:
