@@ -21,7 +21,7 @@ from lpsnet.model.building import empty_network, fill, fitting, not_finite, some
 from lpsnet.model.network import Network
 from lpsnet.model.parallel_branches import to_parallel_branches
 from lpsnet.model.single_branch import to_single_branch
-from lpsnet.record import RECORD_KEY, ModelRecord
+from lpsnet.record import RECORD_KEY, Form, ModelRecord
 
 SUFFIX = ".safetensors"
 _NUM_BLOCKS_UNCHECKED = 1_000  # a record naming more is held against the tensors before such a network is built
@@ -121,11 +121,8 @@ def initialise_from(net: Network, path: str | Path, *, images: Tensor | None = N
             weights mean something else.
     """
     _, source, tensors = _read(path)
-    if images is not None and net.form == "plain" and source.form != "plain" and net.block == source.block:
-        source = to_single_branch(fill(source, tensors).eval(), images)
-        tensors = source.state_dict()
-    elif (source.form, net.form) == ("plain", "reparameterised") and net.block == source.block:
-        source = to_parallel_branches(fill(source, tensors))
+    if source.form != net.form and source.block == net.block:
+        source = _converted(fill(source, tensors), net.form, images)
         tensors = source.state_dict()
     _check_kinship(net, source, path)
     taken, skipped = [], {}
@@ -139,6 +136,15 @@ def initialise_from(net: Network, path: str | Path, *, images: Tensor | None = N
             own.copy_(value)  # tensors of a state dict share the network's memory
             taken.append(name)
     return Initialisation(tuple(taken), skipped)
+
+
+def _converted(source: Network, form: Form, images: Tensor | None) -> Network:
+    """The network in another form to train in; itself where there is no way to that."""
+    if form == "plain" and images is not None:
+        return to_single_branch(source.eval(), images)
+    if (source.form, form) == ("plain", "reparameterised"):
+        return to_parallel_branches(source)
+    return source
 
 
 def _with_suffix(path: str | Path) -> Path:

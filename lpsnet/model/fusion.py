@@ -26,14 +26,7 @@ def fuse(net: Network) -> Network:
     """
     if net.form == "deployed":
         return copy.deepcopy(net).eval()
-    fused = empty_network(
-        net.architecture,
-        num_classes=net.num_classes,
-        block=net.block,
-        interaction=net.interaction,
-        form="deployed",
-        align_corners=net.align_corners,
-    )
+    fused = empty_network(net.architecture, **net.traits, form="deployed")
     with torch.no_grad():
         return fill(fused, _fused_state(net, fused))
 

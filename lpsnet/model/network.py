@@ -8,7 +8,7 @@ Names in the state dict: `paths.{path}.stages.{stage}.{block}.…`, `interaction
 `head.weight`, `head.bias`; all counted from 0.
 """
 
-from typing import get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
@@ -84,6 +84,12 @@ class Network(nn.Module):
         self.head = nn.Conv2d(architecture.num_paths * architecture.widths[-1], num_classes, 1)
         _initialise(self)
         nn.init.normal_(self.head.weight, std=0.01)
+
+    @property
+    def traits(self) -> dict[str, Any]:
+        """What the network was built with but for its architecture and form, by the names of the arguments."""
+        names = ("num_classes", "block", "interaction", "align_corners")
+        return {name: getattr(self, name) for name in names}
 
     def _interaction(self, stage: int) -> Interaction:
         return Interaction(

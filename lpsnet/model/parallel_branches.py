@@ -15,14 +15,7 @@ def to_parallel_branches(net: Network) -> Network:
     """A copy of `net`, which is in the form "plain", in the form "reparameterised", with the same scores."""
     with torch.random.fork_rng(devices=[]):  # whoever calls has chosen what its random numbers are for
         torch.manual_seed(0)
-        branched = create_model(
-            net.architecture,
-            num_classes=net.num_classes,
-            block=net.block,
-            interaction=net.interaction,
-            form="reparameterised",
-            align_corners=net.align_corners,
-        )
+        branched = create_model(net.architecture, **net.traits, form="reparameterised")
     plain = net.state_dict()
     state = {name: plain.get(name, value) for name, value in branched.state_dict().items()}
     for name, module in branched.named_modules():

@@ -22,14 +22,7 @@ def to_single_branch(net: Network, images: Tensor) -> Network:
         images: N x 3 x H x W, normalised; what the batch norms' statistics are measured on.
     """
     deployed = fuse(net)
-    plain = empty_network(
-        net.architecture,
-        num_classes=net.num_classes,
-        block=net.block,
-        interaction=net.interaction,
-        form="plain",
-        align_corners=net.align_corners,
-    )
+    plain = empty_network(net.architecture, **net.traits, form="plain")
     moments = _measure(deployed, images)
     state = {name: value for name, value in deployed.state_dict().items() if name in plain.state_dict()}
     for name, module in plain.named_modules():

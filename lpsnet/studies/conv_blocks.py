@@ -82,10 +82,7 @@ def report(outcomes: Sequence[Outcome]) -> Report:
         _row(block, choice, times.get(BLOCKS[block].title), trained, timed, counted.result[block])
         for block, choice in chosen.result.items()
     ]
-    differences = (
-        describe_training(trained[0].key["trained"]),
-        describe_latency(timed),
-    )
+    differences = (describe_training(trained[0].key["trained"]), describe_latency(timed))
     return Report(tuple(rows), _findings(rows), partial(_draw, rows), (10.5, 4.6), differences)
 
 

@@ -37,10 +37,7 @@ def report(outcomes: Sequence[Outcome]) -> Report:
     times = by_name(times_of(timed), runtime)
     spreads = {name: _spread(scores_of(trained, network)) for name, network in NETWORKS.items()}
     rows = [_row(name, spreads, times) for name in NETWORKS]
-    differences = (
-        describe_training(trained[0].key["trained"]),
-        describe_latency(timed),
-    )
+    differences = (describe_training(trained[0].key["trained"]), describe_latency(timed))
     return Report(tuple(rows), _findings(rows, spreads), partial(_draw, rows), (10.5, 4.6), differences)
 
 

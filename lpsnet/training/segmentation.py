@@ -113,15 +113,8 @@ class Segmentation:
 
     def _delivered(self, weights: Weights) -> Network:
         """A network with these weights, which it shares, in eval mode."""
-        network = empty_network(
-            self.run.architecture,
-            num_classes=self.model.num_classes,
-            block=self.run.block,
-            interaction=self.run.interaction,
-            form=self.recipe.form,
-            align_corners=self.model.align_corners,
-        )
-        return fill(network, weights)
+        model = self.model
+        return fill(empty_network(model.architecture, **model.traits, form=model.form), weights)
 
     def _record(self) -> ModelRecord:
         return ModelRecord(

@@ -64,8 +64,8 @@ def _train(folder: Path, out: Path) -> Sequence[Any]:
     return [*train_words(out / "run"), "--resume"]
 
 
-def _expand_words(folder: Path, out: Path) -> Sequence[Any]:
-    return [*expand_words(out / "grown"), "--threads", 1]
+def _grow(folder: Path, out: Path) -> Sequence[Any]:
+    return expand_words(out / "grown")
 
 
 def _study(folder: Path, out: Path) -> Sequence[Any]:
@@ -77,7 +77,7 @@ COMMANDS = {
     "export": _export,
     "evaluate": _evaluate,
     "train": _train,
-    "expand": _expand_words,
+    "expand": _grow,
     "study": _study,
 }
 commands = pytest.mark.parametrize("words", COMMANDS.values(), ids=COMMANDS)
