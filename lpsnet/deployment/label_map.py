@@ -95,7 +95,10 @@ def _relative(scores: Scores, target: Scores) -> Scores:
 
 def _check_spread(spread: float) -> float:
     if not np.isfinite(spread):
-        raise LpsnetError("scores hold NaN, infinity or differences beyond float32; labels need finite scores")
+        raise LpsnetError(
+            "scores hold NaN, infinity or differences beyond float32; labels need finite scores; "
+            "a network may overflow in f16: compute it in bf16 or f32"
+        )
     return spread
 
 

@@ -206,7 +206,9 @@ def _system(root: Path, system: str) -> str:
 def command_line() -> str:
     """What this process was started with, as a shell would take it."""
     program, *arguments = sys.argv or [""]
-    return shlex.join([Path(program).name or "python", *arguments])
+    path = Path(program)
+    called = ["python", "-m", path.parent.name] if path.name == "__main__.py" else [path.name or "python"]
+    return shlex.join([*called, *arguments])
 
 
 def _after(text: str, key: str) -> str | None:

@@ -20,7 +20,10 @@ CHANGES = (
     ("resolution=1/8,0,0", 1),
     ("resolution=0,1/8,0", 2),
 )
-SHARES = (0.125, 0.25, 0.5, 1.0)  # of the parent's iterations, a run each
+# Of the parent's iterations, a run each. From scratch the second longest shows whether the curve is flat at the longest;
+# inherited they go down to a quarter of the shortest, where the order of the children is asked for.
+SCRATCH_SHARES = (0.25, 0.5, 1.0)
+INHERITED_SHARES = (0.0625, 0.125, 0.25, 0.5)
 
 
 def plan(settings: Settings, known: Known) -> list[Run]:
@@ -31,7 +34,8 @@ def plan(settings: Settings, known: Known) -> list[Run]:
     key = {
         "inherited": PARENT,
         "changes": [list(change) for change in CHANGES],
-        "shares": list(SHARES),
+        "scratch_shares": list(SCRATCH_SHARES),
+        "inherited_shares": list(INHERITED_SHARES),
         "data": data,
         "recipe": recipe.model_dump(mode="json"),
         "seeds": seeds,
@@ -44,7 +48,6 @@ def _compare(data: str, recipe: Recipe, seeds: Sequence[int], place: Place) -> d
     from lpsnet.studies.inheritance import compare_inheritance
 
     full = recipe.num_iterations(len(open_dataset(data).split("train")))
-    lengths = sorted({max(1, round(share * full)) for share in SHARES})
 
     def tell(name: str, status: Status) -> None:
         place.progress(f"training {name}", status.iteration / status.num_iterations)
@@ -55,8 +58,8 @@ def _compare(data: str, recipe: Recipe, seeds: Sequence[int], place: Place) -> d
         data=data,
         recipe=recipe,
         parent_iterations=full,
-        scratch_iterations=lengths,
-        inherited_iterations=lengths,
+        scratch_iterations=_lengths(SCRATCH_SHARES, full),
+        inherited_iterations=_lengths(INHERITED_SHARES, full),
         out=place.folder,
         seeds=seeds,
         on_status=tell,
@@ -77,6 +80,10 @@ def _compare(data: str, recipe: Recipe, seeds: Sequence[int], place: Place) -> d
     }
 
 
+def _lengths(shares: Sequence[float], full: int) -> list[int]:
+    return sorted({max(1, round(share * full)) for share in shares})
+
+
 def report(outcomes: Sequence[Outcome]) -> Report:
     """A row for every child and number of iterations."""
     (outcome,) = outcomes
@@ -87,11 +94,12 @@ def report(outcomes: Sequence[Outcome]) -> Report:
             "iterations": iterations,
             "parent_miou": child["parent_miou"],
             "at_start_miou": child["at_start"],
-            "scratch_miou": scratch,
-            "inherited_miou": dict(map(tuple, child["inherited"])).get(iterations),
+            "scratch_miou": scratch.get(iterations),
+            "inherited_miou": inherited.get(iterations),
         }
         for child in children
-        for iterations, scratch in child["scratch"]
+        for scratch, inherited in [(dict(child["scratch"]), dict(child["inherited"]))]
+        for iterations in sorted({*scratch, *inherited})
     ]
     differences = (describe_training({**outcome.key, "input_size": None}),)
     findings = (*map(_finding, children), *_ranking(children))

@@ -175,3 +175,16 @@ def test_load_average(monkeypatch: pytest.MonkeyPatch) -> None:
     assert load_average() == 1.5
     monkeypatch.delattr(os, "getloadavg")
     assert load_average() is None
+
+
+@pytest.mark.parametrize(
+    ("program", "said"),
+    [
+        ("/venv/bin/lpsnet", "lpsnet expand --out 'a b'"),
+        ("/venv/lib/lpsnet/__main__.py", "python -m lpsnet expand --out 'a b'"),
+        ("", "python expand --out 'a b'"),
+    ],
+)
+def test_the_command_line_is_one_that_a_shell_takes(program: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", [program, "expand", "--out", "a b"])
+    assert machine.command_line() == said

@@ -51,7 +51,8 @@ def test_training_speed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 def test_inheritance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inheritance_study, "PARENT", "B=1,1,1,1,1;C=2,2,4,4,4;R=1")
     monkeypatch.setattr(inheritance_study, "CHANGES", (("depth=0,0,0,1,1", 1),))
-    monkeypatch.setattr(inheritance_study, "SHARES", (1.0,))
+    monkeypatch.setattr(inheritance_study, "SCRATCH_SHARES", (1.0,))
+    monkeypatch.setattr(inheritance_study, "INHERITED_SHARES", (1.0,))
     settings = Settings(data=("scenes:size=48x64,num_train=4,num_val=2",), epochs=4.0)
     (row,) = run_study(inheritance_study.STUDY, settings, tmp_path).report.rows
     assert (row["operation"], row["iterations"]) == ("depth=0,0,0,1,1 x 1", 1)
