@@ -20,8 +20,8 @@ CHANGES = (
     ("resolution=1/8,0,0", 1),
     ("resolution=0,1/8,0", 2),
 )
-# Of the parent's iterations, a run each. From scratch the second longest shows whether the curve is flat at the longest;
-# inherited they go down to a quarter of the shortest, where the order of the children is asked for.
+# Of the parent's iterations, a run each. From scratch half as long tells whether the curve is flat at the longest;
+# inherited they are short, as those of a search are.
 SCRATCH_SHARES = (0.25, 0.5, 1.0)
 INHERITED_SHARES = (0.0625, 0.125, 0.25, 0.5)
 
