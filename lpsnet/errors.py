@@ -24,6 +24,10 @@ class ModelFileError(LpsnetError):
     """A model file, or the record inside it, cannot be used as it is."""
 
 
+class NonFiniteScoresError(LpsnetError):
+    """A network's scores, or what they are computed with, hold NaN or infinity."""
+
+
 class RunError(LpsnetError):
     """A run (training, expansion, study) cannot start or go on in the folder or with the settings given."""
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from lpsnet.evaluation.predictions import PredictionFolder
     from lpsnet.evaluation.views import Views
 
+_MAX_SESSIONS = 8  # open at a time, of several scales and sizes; each holds its network's weights and maps
+
 RuntimeOption = Annotated[str | None, typer.Option(help="Engine: onnxruntime, openvino, ncnn, tensorrt, pytorch.")]
 PrecisionOption = Annotated[str, typer.Option(help="Arithmetic: f32, bf16, f16, int8.")]
 ThreadsOption = Annotated[int | None, typer.Option("--threads", min=1, help="Threads of the engine.")]
@@ -111,7 +113,7 @@ def _averaging(segmenter: "Segmenter", open_at: "functools.partial[Segmenter]", 
     from lpsnet.evaluation.views import AveragingSegmenter
 
     return AveragingSegmenter(
-        functools.cache(lambda size: open_at(input_size=size)),
+        functools.lru_cache(_MAX_SESSIONS)(lambda size: open_at(input_size=size)),
         views,
         input_size=segmenter.input_size,
         align_corners=segmenter.record.align_corners,

@@ -60,7 +60,9 @@ def expand(
     split: Annotated[str, typer.Option(help="Pictures that candidates are trained on.")] = "train",
     val: Annotated[str, typer.Option(help="Pictures that they are scored on.")] = "val",
     inherit: Annotated[bool, typer.Option(help="Start candidates from their parent's weights.")] = True,
-    init: Annotated[Path | None, typer.Option(help="A checkpoint for networks that inherit nothing.")] = None,
+    init: Annotated[
+        str | None, typer.Option(help="A checkpoint or model's name for networks that inherit nothing.")
+    ] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe.")] = None,
     check_step: Annotated[int, typer.Option(min=0, help="Train this step's candidates again, longer; 0: none.")] = 0,
     check_length: Annotated[int, typer.Option(min=2, help="How many times as long.")] = 5,
@@ -79,6 +81,7 @@ def expand(
 
     Example: `lpsnet expand --data camvid:CamVid --recipe camvid_proxy --size 360x480 --steps 8 --budget-ms 20 --out x`
     """
+    from lpsnet.deployment.models import find_checkpoint
     from lpsnet.expansion.candidates import train_candidate
     from lpsnet.expansion.device_latency import Target
     from lpsnet.expansion.executors import InProcess, make_executor
@@ -107,7 +110,7 @@ def expand(
         ),
         interaction=interaction,
         inherit=inherit,
-        init=init,
+        init=None if init is None else find_checkpoint(init),
         budgets_ms=tuple(budget_ms or ()),
         num_threads=num_threads,
         check_step=check_step,

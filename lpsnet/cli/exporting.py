@@ -53,13 +53,13 @@ def export(
     Example: `lpsnet export --model runs/s/model.safetensors --to onnx --out s.onnx`
     """
     from lpsnet.deployment.model_file import read_record
-    from lpsnet.deployment.models import find_model
+    from lpsnet.deployment.models import find_checkpoint
     from lpsnet.evaluation.selection import Pictures, select, why_not_scorable
     from lpsnet.export.export import export as run_export
     from lpsnet.export.precisions import beside_other_precisions
     from lpsnet.model.checkpoint import load_checkpoint
 
-    checkpoint = find_model(model)
+    checkpoint = find_checkpoint(model)
     net, record = load_checkpoint(checkpoint), read_record(checkpoint)
     pictures = _pictures(data, split)
     labelled = None if pictures is None else select(pictures, max_pictures)

@@ -45,6 +45,7 @@ def train(
     Example: `lpsnet train --data camvid:CamVid --arch lpsnet_s --recipe camvid_small --out runs/s`
     """
     from lpsnet.architecture import get_architecture
+    from lpsnet.deployment.models import find_checkpoint
     from lpsnet.training.recipe import get_recipe, parse_overrides
     from lpsnet.training.run import TrainingRun
     from lpsnet.training.trainer import train as run_training
@@ -56,7 +57,7 @@ def train(
         split=split,
         block=block,
         interaction=interaction,
-        init=_find_checkpoint(init),
+        init=None if init is None else find_checkpoint(init),
         input_size=parse_size(size),
     )
     with progress_reporter() as report:
@@ -65,15 +66,6 @@ def train(
         print_scores(result.evaluation)
     say(f"Model: {result.model}")
     next_command("lpsnet", "export", "--model", result.model, "--to", "onnx", "--out", out / "model.onnx")
-
-
-def _find_checkpoint(init: str | None) -> Path | None:
-    """The file of a checkpoint, or of a model that comes with the package, by its name."""
-    from lpsnet.deployment.models import bundled_checkpoint, list_models
-
-    if init is None or Path(init).exists() or init not in list_models():
-        return None if init is None else Path(init)
-    return bundled_checkpoint(init)
 
 
 def pretrain(

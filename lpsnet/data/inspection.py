@@ -14,7 +14,7 @@ from lpsnet.data.decoding import LabelDecoder, list_counts
 from lpsnet.data.findings import Finding
 from lpsnet.data.headers import Header
 from lpsnet.data.images import Mask, inspect_image, read_image, read_mask
-from lpsnet.data.labels import IGNORE_INDEX
+from lpsnet.data.labels import IGNORE_INDEX, MAX_CLASSES
 from lpsnet.data.splits import Pair, Split
 from lpsnet.errors import DataError
 
@@ -30,6 +30,9 @@ CONVERSIONS = {
 }
 
 
+MAX_VALUES = 2 * MAX_CLASSES  # kept of a file; a photograph in a label's place holds hundreds of thousands
+
+
 @dataclass
 class Report:
     """What was seen of one picture and its label file.
@@ -41,8 +44,8 @@ class Report:
         content: a key of `CONVERSIONS`, or "" for a plain RGB picture.
         size: (height, width) of the picture as it is read.
         labels: pixels by class id; None if there is no usable label file.
-        unknown: pixels by id or (r, g, b) that no class has.
-        other_values: pixels by (r, g, b) or id in a file of the wrong kind.
+        unknown: pixels by id or (r, g, b) that no class has; the `MAX_VALUES` most frequent.
+        other_values: pixels by (r, g, b) or id in a file of the wrong kind; the same.
     """
 
     pair: Pair
@@ -121,17 +124,23 @@ def _inspect_mask(report: Report, path: Path, decoder: LabelDecoder) -> None:
         return
     _compare_sizes(report, path, mask.shape[0], mask.shape[1])
     try:
-        report.labels, report.unknown = decoder.census(mask, source=path)
+        report.labels, unknown = decoder.census(mask, source=path)
     except DataError as error:
         report.find("ids_for_colours" if decoder.rgb else "colours_for_ids", path, str(error))
-        report.other_values = mask_values(mask)[1]
+        report.other_values = _most_frequent(mask_values(mask)[1])
         return
-    if report.unknown:
+    if unknown:
+        report.unknown = _most_frequent(unknown)
         what = "colours" if decoder.rgb else "ids"
-        message = f"label file {path} holds {what} that no class has: {list_counts(report.unknown)}"
+        message = f"label file {path} holds {what} that no class has: {list_counts(unknown)}"
         report.find("unknown_values", path, message)
     elif set(report.labels) <= {IGNORE_INDEX}:
         report.find("unlabelled_picture", report.pair.image, f"no pixel of {report.pair.image} has a label in {path}")
+
+
+def _most_frequent(counts: Mapping[Any, int]) -> dict[Any, int]:
+    """In their own order, where there are not too many."""
+    return dict(counts) if len(counts) <= MAX_VALUES else dict(Counter(counts).most_common(MAX_VALUES))
 
 
 def _compare_sizes(report: Report, path: Path, height: int, width: int) -> None:

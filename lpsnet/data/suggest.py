@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from lpsnet.data.datasets import Dataset, described_dataset
 from lpsnet.data.inspection import Report
-from lpsnet.data.labels import IGNORE_INDEX, Colour, LabelSpace
+from lpsnet.data.labels import IGNORE_INDEX, MAX_CLASSES, Colour, LabelSpace
 from lpsnet.data.layouts.description import Description
 from lpsnet.errors import DataError
 
@@ -52,6 +52,8 @@ def _repair_kind(values: dict[str, Any], reports: list[Report], space: LabelSpac
     found: Counter[Any] = Counter()
     for report in wrong:
         found.update(report.other_values)
+    if len(found) > MAX_CLASSES + 1:  # no labels: a photograph, or colours that were blended
+        return []
     promised_colours = "colour_map" in values
     for key in ("ids", "ignore", "colour_map", "reduce_zero_label"):
         values.pop(key, None)
@@ -86,7 +88,7 @@ def _ignore_unknown(values: dict[str, Any], reports: list[Report]) -> list[str]:
         return []
     if len(unknown) > _MANY:
         values["ignore"] = "others"
-        return [f"{len(unknown)} values in the label files have no class and mean no label here."]
+        return [f"{_MANY} values and more in the label files have no class and mean no label here."]
     values["ignore"] = [*values.get("ignore", []), *map(_plain, unknown)]
     listed = ", ".join(map(str, unknown))
     return [f"No class has {listed}: they mean no label here; if they are classes, give them names."]

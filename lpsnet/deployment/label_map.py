@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lpsnet.deployment.kernels import Kernels, find_kernels
-from lpsnet.errors import LpsnetError
+from lpsnet.errors import LpsnetError, NonFiniteScoresError
 
 Scores = NDArray[np.float32]
 Labels = NDArray[np.uint8]
@@ -56,7 +56,8 @@ def label_map(scores: Scores, size: tuple[int, int], *, align_corners: bool = Tr
         H x W uint8 class ids. Where classes have the same scores all around, the lowest of them.
 
     Raises:
-        LpsnetError: the scores are of another type or shape or not finite, or the size is not positive.
+        NonFiniteScoresError: the scores hold NaN or infinity, or differ by more than float32 holds.
+        LpsnetError: the scores are of another type or shape, or the size is not positive.
     """
     _check(scores, size)
     rows = _axis(scores.shape[1], size[0], align_corners)
@@ -95,7 +96,7 @@ def _relative(scores: Scores, target: Scores) -> Scores:
 
 def _check_spread(spread: float) -> float:
     if not np.isfinite(spread):
-        raise LpsnetError(
+        raise NonFiniteScoresError(
             "scores hold NaN, infinity or differences beyond float32; labels need finite scores; "
             "a network may overflow in f16: compute it in bf16 or f32"
         )

@@ -79,5 +79,20 @@ def find_model(model: str | Path) -> Path:
     raise ModelFileError(f"{unknown_name('model', model, bundled)}, or the path of a model file")
 
 
+def find_checkpoint(model: str | Path) -> Path:
+    """The same of a checkpoint, to train on from or to export; of models in several formats that in safetensors.
+
+    Raises:
+        ModelFileError: see `find_model`.
+    """
+    if is_hub_address(model):
+        from lpsnet.deployment.hub.download import download_model
+
+        return check_model_file(download_model(str(model), preferred=".safetensors"))
+    if not Path(model).exists() and str(model) in list_models():
+        return bundled_checkpoint(str(model))
+    return find_model(model)
+
+
 def _looks_like_a_path(text: str) -> bool:
     return "/" in text or "\\" in text or Path(text).suffix.lower() in METADATA_READERS

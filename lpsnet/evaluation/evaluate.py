@@ -29,6 +29,7 @@ Segment = Callable[[Picture], Labels]  # H x W x 3 uint8 RGB to H x W uint8 clas
 # What is not done unless a segmenter says so (`views.py`); published figures often do
 _PLAIN = {"flip": False, "multi_scale": False, "sliding_window": False}
 _NO_PROTOCOL: Mapping[str, Any] = MappingProxyType({})
+_LONG = ("confusion_matrix", "per_image", "colours")  # of the JSON values; left out of a summary
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +70,8 @@ class Evaluation:
         return sorted(known, key=lambda entry: entry[1])[:count]
 
     def summary(self) -> dict[str, Any]:
-        """`to_dict` without the confusion matrix and the single pictures, for logs and records."""
-        return {key: value for key, value in self.to_dict().items() if key not in ("confusion_matrix", "per_image")}
+        """`to_dict` without the confusion matrix, the single pictures and the colours, for logs and records."""
+        return {key: value for key, value in self.to_dict().items() if key not in _LONG}
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values; figures are percent, and null where there is nothing to divide by."""
@@ -84,6 +85,7 @@ class Evaluation:
             "accuracies": _by_name(names, figures.accuracies),
             "classes_missing": [name for name, iou in zip(names, figures.ious, strict=True) if math.isnan(iou)],
             "num_images": self.num_images,
+            "colours": dict(zip(names, map(list, self.label_space.colours), strict=True)),
             "confusion_matrix": self.matrix.tolist(),
             "per_image": [{"name": name, "miou": _known(miou)} for name, miou in self.per_image],
             "protocol": dict(self.protocol),

@@ -30,16 +30,19 @@ class OtherRun:
     Args:
         folder: of the run.
         settings: of the run that takes them; all but the device must be the same.
+        defaults: see `open_journal`.
 
     Raises:
         RunError: there is no journal, or it was made with other settings.
     """
 
-    def __init__(self, folder: Path, *, settings: Mapping[str, JsonValue]) -> None:
+    def __init__(
+        self, folder: Path, *, settings: Mapping[str, JsonValue], defaults: Mapping[str, JsonValue] | None = None
+    ) -> None:
         path = folder / "journal.jsonl"
         header, *lines = read_journal(path)
         assert isinstance(header, Header), "a journal begins with its header"
-        if changes := differences(_portable(header.settings), _portable(settings)):
+        if changes := differences(_portable(header.settings), _portable(settings), defaults or {}):
             raise RunError(f"trainings of {path} cannot be taken over: {changes}")
         self.folder, self.name = folder, f"{_machine(header.settings)}, begun {header.at}"
         self._inherits = bool(settings.get("inherit"))

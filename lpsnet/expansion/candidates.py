@@ -5,8 +5,9 @@ Everything about a candidate is in a folder of its own, so that one that was cut
 (`training.run_folder`).
 """
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,12 +33,12 @@ from lpsnet.training.network_segmenter import network_segmenter
 from lpsnet.training.precision import forward_type, make_accelerator
 from lpsnet.training.run import Status, TrainingRun
 from lpsnet.training.run_folder import RunFolder
+from lpsnet.training.run_log import DIVERGED
 from lpsnet.training.step import normalise
 from lpsnet.training.trainer import train
 
 START = "start.safetensors"
 MAX_PICTURES = 8  # for the statistics of new features; a batch of a recipe has about as many
-DIVERGED = "the loss is no longer finite"  # how the trainer's message begins
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +79,10 @@ def train_candidate(
         LpsnetError: anything else that keeps it from being trained, such as missing data or a full disk.
     """
     begun = time.monotonic()
-    if task.num_threads is not None:
-        torch.set_num_threads(task.num_threads)
-    outcome, inherited = _outcome(task, on_status)
+    with _threads(task.num_threads):
+        outcome, inherited = _outcome(task, on_status)
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()  # or an engine that measures the next candidates finds the GPU's memory taken
     details: dict[str, JsonValue] = {
         "model": "/".join(RunFolder(task.folder).model.parts[-3:]),
         "seconds": round(time.monotonic() - begun, 1),
@@ -90,6 +92,17 @@ def train_candidate(
         "precision": str(forward_type(task.run.recipe, make_accelerator().device)).removeprefix("torch."),
     }
     return TrainingResult(task.design, outcome, details)
+
+
+@contextlib.contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """PyTorch with that many, and then as it was: latencies may be measured in this process afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _outcome(task: CandidateTask, on_status: Callable[[Status], None]) -> tuple[Outcome, JsonValue]:
@@ -136,11 +149,12 @@ def _write_start(task: CandidateTask, parent: Path, path: Path) -> None:
     try:
         report = inherit(net, source, images=images, seed=task.run.recipe.seed)
     except LpsnetError as error:  # an operation such as another block leaves nothing in its place
-        record = _record(task, net, dataset).model_copy(update={"training": {"taken_over": False, "why": str(error)}})
-        save_checkpoint(net, path, record=record)
+        nothing = {"taken_over": False, "why": str(error)}
+        save_checkpoint(net, path, record=_record(task, net, dataset).model_copy(update={"training": nothing}))
         return
     training: dict[str, Any] = {"taken_over": True, **report.to_dict()}
-    record = _record(task, net, dataset).model_copy(update={"training": training})
+    inherited = {"training": training, "licence": read_record(parent).licence}
+    record = _record(task, net, dataset).model_copy(update=inherited)
     scores = {task.val: {"miou": _evaluate(net, record, task).miou}}
     save_checkpoint(net, path, record=record.model_copy(update={"scores": scores}))
 

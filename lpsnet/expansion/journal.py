@@ -99,7 +99,13 @@ class Journal:
 
 
 @contextlib.contextmanager
-def open_journal(path: str | Path, *, settings: Mapping[str, JsonValue], lpsnet_version: str) -> Iterator[Journal]:
+def open_journal(
+    path: str | Path,
+    *,
+    settings: Mapping[str, JsonValue],
+    lpsnet_version: str,
+    defaults: Mapping[str, JsonValue] | None = None,
+) -> Iterator[Journal]:
     """The journal at `path`, new or to be gone on with; locked against other processes until the end of the `with`.
 
     Args:
@@ -108,6 +114,7 @@ def open_journal(path: str | Path, *, settings: Mapping[str, JsonValue], lpsnet_
             its version, precision, threads, and the machine (CPU or GPU model and cores, no host name). What may change
             between runs, such as the number of steps, does not belong here.
         lpsnet_version: written to a new journal's header.
+        defaults: what settings mean that the journal does not name: it was begun before there were such.
 
     Raises:
         RunError: another process writes it, it was made with other settings, or a line of it cannot be read.
@@ -121,7 +128,7 @@ def open_journal(path: str | Path, *, settings: Mapping[str, JsonValue], lpsnet_
             events, length = _parse(content, path)
             header = Header(lpsnet_version=lpsnet_version, settings=_plain(settings))
             if events:
-                _check_settings(events[0], header, path)
+                _check_settings(events[0], header, path, defaults or {})
             descriptor = _open_truncated(path, length)
         try:
             journal = Journal(path, descriptor, events, len(content) - length)
@@ -175,18 +182,21 @@ def _event(line: bytes, number: int, path: Path) -> Event:
     return event
 
 
-def _check_settings(found: Event, asked: Header, path: Path) -> None:
+def _check_settings(found: Event, asked: Header, path: Path, defaults: Mapping[str, JsonValue]) -> None:
     assert isinstance(found, Header)
-    if changes := differences(found.settings, asked.settings):
+    if changes := differences(found.settings, asked.settings, defaults):
         raise RunError(
             f"{path} was made with other settings, and its measurements do not count here: {changes}. "
             "Start with the journal's settings to go on, or in another folder"
         )
 
 
-def differences(journal: Mapping[str, JsonValue], now: Mapping[str, JsonValue]) -> str:
-    """In which settings a journal and a run differ, in words; empty if in none."""
+def differences(
+    journal: Mapping[str, JsonValue], now: Mapping[str, JsonValue], defaults: Mapping[str, JsonValue]
+) -> str:
+    """In which settings a journal and a run differ, in words; empty if in none. `defaults`: see `open_journal`."""
     old, new = dict(_flat(dict(journal))), dict(_flat(_plain(now)))
+    old = {**{key: value for key, value in _flat(_plain(defaults)) if key in new}, **old}
     keys = [key for key in {**old, **new} if old.get(key, _ABSENT) != new.get(key, _ABSENT)]
     return "; ".join(f"{key}: {_shown(old, key)} in the journal, {_shown(new, key)} now" for key in keys)
 

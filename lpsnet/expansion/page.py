@@ -35,16 +35,18 @@ def progress_table(members: Sequence[Member]) -> list[str]:
     return lines
 
 
-def page(delivery: Delivery, *, title: str, num_classes: int) -> str:
+def page(delivery: Delivery, *, title: str, num_classes: int, interaction: str) -> str:
     """Markdown: the family's table, the choices, the Pareto front and the steps.
 
     Args:
         delivery: what is reported.
         title: the first line.
-        num_classes: of the networks, for their number of parameters.
+        num_classes, interaction: of the networks, for their number of parameters.
     """
     parameters = {
-        it.design: complexity(it.design.architecture, num_classes=num_classes, block=it.design.block).parameters
+        it.design: complexity(
+            it.design.architecture, num_classes=num_classes, block=it.design.block, interaction=interaction
+        ).parameters
         for it in delivery.members
     }
     parts = [f"# {title}", family_table(delivery.members, parameters=parameters)]

@@ -8,6 +8,7 @@ from pydantic import JsonValue
 
 from lpsnet.data.datasets import open_dataset
 from lpsnet.deployment.machine import command_line
+from lpsnet.deployment.model_file import read_record
 from lpsnet.errors import RunError
 from lpsnet.expansion.candidates import CandidateTask
 from lpsnet.expansion.device_latency import Target
@@ -18,10 +19,9 @@ from lpsnet.model.complexity import complexity
 from lpsnet.model.memory import inference_memory_mib
 from lpsnet.training.recipe import Recipe
 from lpsnet.training.run import TrainingRun
+from lpsnet.training.run_folder import FREE_SETTINGS
 
 PLAN = "plan.json"  # in the folder of a run
-# Settings of a recipe that change how fast a training goes and not what comes out of it
-FREE_SETTINGS = ("num_workers", "cache_mib", "evaluate_every")
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class ExpansionRun:
         options: number of steps, cap on k, limits.
         interaction: of all networks.
         inherit: whether candidates start from their parent's weights.
-        init: a checkpoint for networks that do not; None for random weights.
+        init: a checkpoint for networks that do not; None for random weights, which networks of other blocks get too.
         budgets_ms: latencies to name a network for. The largest is a limit of the search unless it has one.
         num_threads: processor cores of a training; None leaves the choice to PyTorch.
         check_step: the step whose candidates are trained again, longer, to check the proxy's ranking; 0 for none.
@@ -114,14 +114,17 @@ class ExpansionRun:
 
     def task(self, design: Design, course: Course, *, out: Path, parent_weights: Path | None) -> CandidateTask:
         """The training of a candidate, in a folder of its own in the run's folder `out`."""
+        recipe, init = _recipe(self.recipe, course), self.init
+        if init is not None and read_record(init).block != design.block:  # other blocks share no weights
+            recipe, init = recipe.with_overrides({"init_required": False}), None
         training = TrainingRun(
             data=self.data,
             architecture=design.architecture,
-            recipe=_recipe(self.recipe, course),
+            recipe=recipe,
             split=self.split,
             block=design.block,
             interaction=self.interaction,
-            init=self.init,
+            init=init,
             input_size=self.target.size,
         )
         folder = out / "candidates" / _folder_name(design, course)
@@ -155,6 +158,8 @@ def check_plan(run: ExpansionRun) -> int:
             f"recipe {run.recipe.name!r} starts from pre-trained weights: give them with --init, "
             "or train from scratch with --set init_required=false"
         )
+    if run.init is not None:
+        read_record(run.init)
     dataset = open_dataset(run.data)
     dataset.split(run.split)
     dataset.split(run.val)

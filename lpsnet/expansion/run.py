@@ -78,11 +78,12 @@ def run_expansion(
     """
     out = out.resolve()  # a candidate's record names the weights it started from
     num_classes = check_plan(run)
-    others = [OtherRun(folder, settings=run.settings({})) for folder in trainings_from]
+    defaults = {"recipe": run.recipe.defaults()}
+    others = [OtherRun(folder, settings=run.settings({}), defaults=defaults) for folder in trainings_from]
     machine = ThisMachine(run.target, out / "latency", num_classes=num_classes, interaction=run.interaction)
     measured_on = device or machine
     settings = run.settings(measured_on.describe(run.start.design))
-    with open_journal(out / JOURNAL, settings=settings, lpsnet_version=__version__) as journal:
+    with open_journal(out / JOURNAL, settings=settings, lpsnet_version=__version__, defaults=defaults) as journal:
         write_text(out / PLAN, json.dumps(run.asked(), indent=2) + "\n")
         running = _Running(run, out, journal, measured_on, executor or InProcess(), train, passes, others, say)
         delivery = running.deliver(running.search(num_classes), num_classes)
@@ -134,13 +135,17 @@ class _Running:
         self.say(f"measuring the {len(members)} best networks against each other")
         measured = remeasured(members, self.latency.absolute, effort=FINAL_EFFORT)
         delivery = Delivery.of(found, measured, budgets_ms=run.budgets_ms, folder=folder)
+        if run.check_step > len(found.steps):
+            self.say(f"the ranking is not checked: there is no step {run.check_step}")
         checks = (self._check_ranking(step) for step in found.steps if step.number == run.check_step)
         delivery = replace(delivery, check=next(checks, None))
         self.say("exporting the family and comparing the files with the networks")
         write_models(delivery, self._checkpoints(), size=run.target.size, pictures=self._pictures())
         write_text(folder / "family.json", json.dumps(delivery.to_dict(), indent=2, allow_nan=False) + "\n")
         title = f"{run.data}, {run.recipe.name}: expanded for {run.target}"
-        write_text(folder / "table.md", page(delivery, title=title, num_classes=num_classes))
+        write_text(
+            folder / "table.md", page(delivery, title=title, num_classes=num_classes, interaction=run.interaction)
+        )
         return delivery
 
     def _say_where_it_stands(self) -> None:

@@ -1,7 +1,7 @@
 """What `lpsnet evaluate --json` wrote, or a training left of its last evaluation, read back."""
 
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +9,8 @@ from pydantic import Field, model_validator
 
 from lpsnet.data.labels import LABEL_SPACES, MAX_CLASSES, Colour, LabelSpace
 from lpsnet.reporting.reading import CommandText, Figures, Percent, parsed, read_json
+
+Byte = Annotated[int, Field(ge=0, le=255)]
 
 
 class PictureScore(Figures):
@@ -33,6 +35,7 @@ class EvaluationFile(Figures):
     protocol: dict[str, Any]
     boundary_miou: Percent = None
     boundary_ious: dict[str, Percent] = Field(default_factory=dict)
+    colours: dict[str, tuple[Byte, Byte, Byte]] = Field(default_factory=dict)
     command: CommandText = ""
 
     @model_validator(mode="after")
@@ -66,8 +69,10 @@ class EvaluationFile(Figures):
         return np.array(self.confusion_matrix, np.int64)
 
     @property
-    def colours(self) -> tuple[Colour, ...]:
-        """Of the classes, RGB bytes: those of the label space that is known to have these classes, or others."""
+    def class_colours(self) -> tuple[Colour, ...]:
+        """Of the classes, RGB bytes. Where the file has none: those of a label space with these classes, or others."""
+        if self.colours.keys() == self.ious.keys():
+            return tuple(self.colours[name] for name in self.names)
         known = (space.colours for space in (*LABEL_SPACES.values(), _scenes()) if space.names == self.names)
         return next(known, LabelSpace.numbered(len(self.names)).colours)
 

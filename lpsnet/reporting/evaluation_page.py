@@ -68,7 +68,13 @@ def gallery_of(evaluation: EvaluationFile, options: PictureOptions) -> tuple[Gal
         return None, "No pictures are shown: the file does not say which data and model were evaluated."
     source = Source(data, str(protocol.get("split", "val")), model)
     if options.model is None:
-        source = replace(source, runtime=_text(protocol.get("runtime")), input_size=_size(protocol.get("input_size")))
+        source = replace(
+            source,
+            runtime=_text(protocol.get("runtime")),
+            precision=_text(protocol.get("precision")),
+            input_size=_size(protocol.get("input_size")),
+            is_averaged="averaged" in protocol,
+        )
     return show_pictures(evaluation, source, options.count)
 
 
@@ -112,7 +118,13 @@ def class_table(evaluation: EvaluationFile) -> Table:
         bar = Cell(figure(iou), bar=0.0 if iou is None else iou / 100)
         boundary = [figure(evaluation.boundary_ious.get(name))] if evaluation.boundary_ious else []
         accuracy = figure(evaluation.accuracies[name])
-        return (Cell(name, colour=evaluation.colours[number]), bar, accuracy, *boundary, figure(shares[number], 2))
+        return (
+            Cell(name, colour=evaluation.class_colours[number]),
+            bar,
+            accuracy,
+            *boundary,
+            figure(shares[number], 2),
+        )
 
     return Table((*heads, "Pixels (%)"), tuple(row(number) for number in order))
 
@@ -139,8 +151,8 @@ def _confusions(evaluation: EvaluationFile) -> tuple[Part, ...]:
     pairs = [np.unravel_index(place, shares.shape) for place in places]
     rows = tuple(
         (
-            Cell(evaluation.names[truth], colour=evaluation.colours[truth]),
-            Cell(evaluation.names[taken], colour=evaluation.colours[taken]),
+            Cell(evaluation.names[truth], colour=evaluation.class_colours[truth]),
+            Cell(evaluation.names[taken], colour=evaluation.class_colours[taken]),
             Cell(figure(100 * shares[truth, taken]), bar=float(shares[truth, taken])),
             f"{matrix[truth, taken]:,}",
         )

@@ -31,6 +31,7 @@ _JPEG = (
     *(cv2.IMWRITE_JPEG_QUALITY, 88),
     *(cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444),
 )
+_HALF = ("bf16", "f16")  # arithmetics that are asked for; a quantised file computes in its own
 _SAME = 1.0  # points of mIoU; a picture that scores otherwise now is not what was evaluated
 
 
@@ -43,14 +44,18 @@ class Source:
         split: of the data.
         model: a model file, or a bundled model's name.
         runtime: the engine; None for the file's own.
+        precision: the arithmetic; None for f32, or what the file is quantised to.
         input_size: (height, width) that the model runs at; None for its own.
+        is_averaged: whether scores are those of several views of a picture; what is shown is one view's.
     """
 
     data: str
     split: str
     model: str
     runtime: str | None = None
+    precision: str | None = None
     input_size: tuple[int, int] | None = None
+    is_averaged: bool = False
 
 
 def show_pictures(evaluation: EvaluationFile, source: Source, count: int) -> tuple[Gallery | None, str]:
@@ -65,7 +70,12 @@ def show_pictures(evaluation: EvaluationFile, source: Source, count: int) -> tup
         split = open_dataset(source.data).split(source.split)
         if split.label_space.names != evaluation.names:
             raise DataError(f"{source.data} has other classes now than were evaluated")
-        segmenter = Segmenter(source.model, runtime=source.runtime, input_size=source.input_size)
+        segmenter = Segmenter(
+            source.model,
+            runtime=source.runtime,
+            precision=source.precision if source.precision in _HALF else "f32",
+            input_size=source.input_size,
+        )
         rows = list(_rows(evaluation, split, segmenter, count))
     except ModuleNotFoundError as error:
         return None, _without(MissingDependencyError.from_import(error) or error)
@@ -73,9 +83,11 @@ def show_pictures(evaluation: EvaluationFile, source: Source, count: int) -> tup
         return None, _without(error)
     legend = tuple(zip(split.label_space.names, split.label_space.colours, strict=True))
     wrong = ("taken for another class", WRONG)
-    note = "" if all(same for _, _, same in rows) else (
-        "Pictures below do not score as they did when this was evaluated: data or model have changed since."
-    )  # fmt: skip
+    note = ""
+    if source.is_averaged:
+        note = "Several views of every picture were averaged; the predictions below are of the picture as it is."
+    elif not all(same for _, _, same in rows):
+        note = "Pictures below do not score as they did when this was evaluated: data or model have changed since."
     return Gallery(tuple((title, pictures) for title, pictures, _ in rows), (*legend, wrong)), note
 
 

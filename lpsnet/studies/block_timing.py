@@ -18,6 +18,7 @@ from torch import nn
 from lpsnet.data.labels import LabelSpace
 from lpsnet.deployment.container import write_container
 from lpsnet.deployment.latency import Latency
+from lpsnet.deployment.runtimes.pytorch import exact_float32
 from lpsnet.deployment.runtimes.session import Precision, Session, SessionOptions, open_session
 from lpsnet.deployment.timing import TimingProtocol, measure
 from lpsnet.errors import RunError, unknown_name
@@ -218,7 +219,8 @@ def _open_pytorch(runtime: str, stack: Any, case: Case, options: SessionOptions)
 
     @torch.inference_mode()
     def call() -> None:
-        forward(image)
+        with exact_float32(torch, device):
+            forward(image)
         if device == "cuda":
             torch.cuda.synchronize()
 

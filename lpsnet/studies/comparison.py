@@ -18,7 +18,7 @@ from lpsnet.deployment.benchmark import benchmark
 from lpsnet.deployment.benchmark_result import Candidate
 from lpsnet.deployment.machine import describe_machine
 from lpsnet.deployment.timing import PROTOCOLS
-from lpsnet.errors import RunError
+from lpsnet.errors import LpsnetError, RunError
 from lpsnet.studies.device import device_name
 from lpsnet.studies.network_latency import TIMING, Timed, measured, times_of
 from lpsnet.studies.published import ALL_METHODS, OURS, TABLE_5, Published
@@ -83,17 +83,20 @@ def _ours(folder: Path, settings: Settings, size: tuple[int, int]) -> list[Candi
 
 
 def _scoring_run(file: Path, settings: Settings) -> Run:
-    """A run that scores a file on val: `miou`, or `problem`. Its times are not used."""
+    """A run that scores a file on val: `miou`, or None and `problems`. Its times are not used."""
     (data,) = settings.data
     size = input_size(file, settings.size or PAPER_SIZE)
     own = candidates(Settings(models=file), size)[0]
 
     def work(place: Place) -> dict[str, Json]:
         labelled = open_dataset(data).split("val")
-        found = benchmark(
-            [own], size=size, protocol="quick", end_to_end=False, memory=False, labelled=labelled,
-            progress=place.progress,
-        )  # fmt: skip
+        try:
+            found = benchmark(
+                [own], size=size, protocol="quick", end_to_end=False, memory=False, labelled=labelled,
+                progress=place.progress,
+            )  # fmt: skip
+        except LpsnetError as error:  # one file that no engine takes at this size is no reason to stop
+            return {"miou": None, "problems": [str(error)]}
         return {"miou": found.results[0].miou, "problems": [text for _, text in found.problems]}
 
     return Run({"scored": fingerprint(file), "name": file.stem, "data": data, "size": list(size)}, work, portable=True)

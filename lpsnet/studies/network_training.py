@@ -15,7 +15,6 @@ import torch
 from lpsnet.data.datasets import open_dataset
 from lpsnet.errors import RunError
 from lpsnet.evaluation.selection import select
-from lpsnet.expansion.candidates import DIVERGED
 from lpsnet.studies.network import StudyNetwork
 from lpsnet.studies.study import Json, Known, Outcome, Place, Run
 from lpsnet.training.loop import Loop
@@ -23,6 +22,7 @@ from lpsnet.training.precision import make_accelerator
 from lpsnet.training.recipe import Recipe
 from lpsnet.training.run import Status, TrainingRun
 from lpsnet.training.run_folder import RunFolder
+from lpsnet.training.run_log import DIVERGED
 from lpsnet.training.segmentation import Segmentation
 from lpsnet.training.trainer import train
 

@@ -67,7 +67,9 @@ def _measure(settings: Settings, file: Path, size: tuple[int, int], place: Place
             labelled=data.split("val"),
             progress=place.progress,
         )
-    return {"rows": [_measured(found, result) for result in found.results], "num_scored": len(data.split("val"))}
+    rows = [_measured(found, result) for result in found.results]
+    problems = [f"{cell.runtime}, {cell.precision}: {problem}" for cell, problem in found.problems]
+    return {"rows": rows, "num_scored": len(data.split("val")), "problems": problems}
 
 
 def _candidates(
@@ -86,7 +88,9 @@ def _candidates(
 
 def _measured(found: Benchmark, result: Result) -> dict[str, Json]:
     same = [other for other in found.results if other.candidate.runtime == result.candidate.runtime]
-    whole = next(other for other in same if other.precision == "f32")
+    whole = next((other for other in same if other.precision == "f32"), None)
+    if whole is None:
+        raise RunError(f"{result.engine} does not compute the model in f32, which the others are compared with")
     assert result.end_to_end is not None
     return {
         "engine": result.engine,
@@ -105,20 +109,20 @@ def report(outcomes: Sequence[Outcome]) -> Report:
     """A row for each engine and precision."""
     (outcome,) = outcomes
     rows = tuple(outcome.result["rows"])
-    findings = tuple(
-        f"{row['engine']}, {row['precision']}: {row['times_as_fast_as_f32']:.2f} times as fast as f32, "
-        f"{row['miou_lost']:.2f} points of mIoU lost."
-        for row in rows
-        if row["precision"] != "f32"
-    )
-    return Report(rows, findings, partial(_draw, rows), (7.0, 4.0))
+    findings = [_finding(row) for row in rows if row["precision"] != "f32"]
+    return Report(rows, (*findings, *outcome.result.get("problems", ())), partial(_draw, rows), (7.0, 4.0))
+
+
+def _finding(row: Row) -> str:
+    lost = "not scored" if row["miou_lost"] is None else f"{row['miou_lost']:.2f} points of mIoU lost"
+    return f"{row['engine']}, {row['precision']}: {row['times_as_fast_as_f32']:.2f} times as fast as f32, {lost}."
 
 
 def _draw(rows: Sequence[Row], figure: Any) -> None:
     axes = figure.subplots()
     tidy(axes)
     engines = list(dict.fromkeys(row["engine"] for row in rows))
-    for row in rows:
+    for row in (row for row in rows if row["miou"] is not None):
         axes.scatter(row["network_ms"], row["miou"], color=COLOURS[engines.index(row["engine"])])
         axes.annotate(row["precision"], (row["network_ms"], row["miou"]), xytext=(4, 4), textcoords="offset points")
     for colour, engine in zip(COLOURS, engines, strict=False):

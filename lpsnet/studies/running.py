@@ -9,12 +9,12 @@ import itertools
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from lpsnet.charts.figures import check_drawing
-from lpsnet.deployment.load import LoadWatch
+from lpsnet.deployment.load import Load, LoadWatch
 from lpsnet.deployment.machine import describe_machine
 from lpsnet.errors import RunError, unknown_name
 from lpsnet.expansion.executors import LocalPool
@@ -186,7 +186,8 @@ class _Work:
         for slug, result, seconds in pool.run(_make_apart, tasks, say=self._say):
             run = by_slug.pop(slug)
             self._left.took(run, seconds)
-            yield run, self._outcome(run, result, watch)
+            # What else went on is not known: the other workers would be counted as other work
+            yield run, self._outcome(run, result, replace(watch.load(), other_cores=None))
             missing = [each for each in missing if each.slug != slug]
             self._progress(f"{run.name} is trained{self._what_is_left(missing)}", 1 - len(by_slug) / len(tasks))
 
@@ -200,16 +201,16 @@ class _Work:
 
         result = run.work(Place(self._results.place(run), tell))
         self._left.end()
-        return self._outcome(run, result, watch)
+        return self._outcome(run, result, watch.load())
 
     def _what_is_left(self, missing: list[Run]) -> str:
         seconds = self._left.seconds(missing, num_workers=self._num_workers)
         return "" if seconds is None else f"; {in_words(seconds)} left in all"
 
     @staticmethod
-    def _outcome(run: Run, result: Mapping[str, Json], watch: LoadWatch) -> Outcome:
+    def _outcome(run: Run, result: Mapping[str, Json], load: Load) -> Outcome:
         date = datetime.now(UTC).isoformat(timespec="seconds")
-        return Outcome(dict(run.key), result, describe_machine().identity, watch.load().to_dict(), date)
+        return Outcome(dict(run.key), result, describe_machine().identity, load.to_dict(), date)
 
 
 def _tell_nobody(what: str, part: float) -> None:

@@ -15,6 +15,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from lpsnet.data.transforms import Augmentation
+from lpsnet.errors import NonFiniteScoresError, RunError
 from lpsnet.locks import locked_folder
 from lpsnet.training.batches import Batches
 from lpsnet.training.device_batches import DeviceBatches, load_pictures
@@ -23,7 +24,7 @@ from lpsnet.training.precision import forward_type, make_accelerator
 from lpsnet.training.run import Status
 from lpsnet.training.run_facts import circumstances, now, version_changes
 from lpsnet.training.run_folder import RunFolder
-from lpsnet.training.run_log import RunLog, Steps
+from lpsnet.training.run_log import RunLog, Steps, diverged
 from lpsnet.training.state import MovingAverage, TrainingState
 from lpsnet.training.step import global_mean, normalise, set_training_mode
 from lpsnet.training.task import Details, Score, Task, Weights
@@ -55,6 +56,7 @@ def run_task(
     """
     accelerator = make_accelerator()
     folder = RunFolder(out)
+    _check_shares(settings, accelerator.num_processes)
     with contextlib.ExitStack() as stack:
         if accelerator.is_main_process:
             stack.enter_context(locked_folder(out))
@@ -74,6 +76,21 @@ def run_task(
             if task.opening:
                 on_message(task.opening)
         return loop.finish()
+
+
+def _check_finite(weights: Weights) -> None:
+    for name, tensor in weights.items():
+        if not tensor.isfinite().all():
+            raise NonFiniteScoresError(f"{name} is not finite, and scores made with it are not")
+
+
+def _check_shares(settings: Mapping[str, Any], num_processes: int) -> None:
+    batch_size = settings["recipe"]["batch_size"]
+    if batch_size < num_processes:
+        raise RunError(
+            f"a batch of {batch_size} pictures cannot be shared by {num_processes} processes; start fewer of them, or "
+            f"give each a picture with --set batch_size={num_processes}"
+        )
 
 
 class Loop(Generic[Details]):
@@ -103,7 +120,7 @@ class Loop(Generic[Details]):
         task.model.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.state = self._build_state()
         self._graphed: GraphedStep | None = None
-        self.pace = Steps(batch_size=self.recipe.batch_size, allow_infinite=self.state.scaler.is_enabled())
+        self.pace = Steps(batch_size=self.recipe.batch_size)
 
     def _build_state(self) -> TrainingState:
         recipe, model = self.recipe, self.task.model
@@ -263,7 +280,12 @@ class Loop(Generic[Details]):
         return "" if score is None else f"epoch {self._epoch(self.state.iteration)}: {score.headline}"
 
     def _evaluate(self, log: RunLog) -> Score[Details] | None:
-        score = self.task.evaluate(self._weights())
+        weights = self._weights()
+        try:
+            _check_finite(weights)  # the loss of the last step was, its update may not be
+            score = self.task.evaluate(weights)
+        except NonFiniteScoresError:
+            raise diverged(self.state.iteration, self.recipe.learning_rate) from None
         if score is not None:
             log.add_score(score, self.state.iteration)
         return score

@@ -69,7 +69,7 @@ class Criterion:
         classes = labels.masked_fill(labels >= logits.shape[1], 0)
         if self.kind == "ohem":
             losses = pixel_losses(logits, classes, upsampling)
-            weights = weights * self._hard_pixels(losses * weights, labels != IGNORE_INDEX)
+            weights = weights * self._hard_pixels(losses, labels != IGNORE_INDEX)
         return weighted_loss(logits, classes, weights, upsampling), weights.sum()
 
     def _of_scores(self, scores: Tensor, labels: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
@@ -83,7 +83,8 @@ class Criterion:
             reduction="none",
         )
         if self.kind == "ohem":
-            hard = self._hard_pixels(losses.detach(), labels != IGNORE_INDEX)
+            plain = F.cross_entropy(scores.detach(), labels.long(), ignore_index=IGNORE_INDEX, reduction="none")
+            hard = self._hard_pixels(plain, labels != IGNORE_INDEX)
             losses, weights = losses * hard, weights * hard
         total, weight = losses.sum(), weights.sum()
         if self.kind == "lovasz":
@@ -106,7 +107,11 @@ class Criterion:
         return table.index_select(0, labels.reshape(-1).int()).view(labels.shape)
 
     def _hard_pixels(self, losses: Tensor, labelled: Tensor) -> Tensor:
-        """Labelled pixels whose loss exceeds -log(threshold), and the hardest ones up to the share to be kept."""
+        """Labelled pixels whose loss exceeds -log(threshold), and the hardest ones up to the share to be kept.
+
+        Args:
+            losses: -log of the true class's probability, whatever its weight: rare classes are not harder for it.
+        """
         hard = labelled & (losses > -math.log(self.ohem_threshold))
         num_kept = max(1, math.ceil(self.ohem_min_kept * int(labelled.sum())))
         candidates = losses[labelled]

@@ -16,7 +16,7 @@ LOG_COLUMNS = ("iteration", "loss", "learning_rate", "pictures_per_second")
 _NUMBER = re.compile("[0-9]{1,18}")
 
 # Settings of a recipe that change how fast a run goes and not what comes out of it; a resumed run may change them.
-_FREE_SETTINGS = ("num_workers", "cache_mib", "evaluate_every")
+FREE_SETTINGS = ("num_workers", "cache_mib", "evaluate_every")
 STARTED = "started"  # key of `run.json` for facts of the start, which are no settings
 
 
@@ -171,5 +171,5 @@ def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
     recipe = settings.get("recipe")
     recipe = recipe if isinstance(recipe, dict) else {}
     flat = {key: value for key, value in settings.items() if key not in ("recipe", STARTED)}
-    flat |= {f"recipe.{key}": value for key, value in recipe.items() if key not in _FREE_SETTINGS}
+    flat |= {f"recipe.{key}": value for key, value in recipe.items() if key not in FREE_SETTINGS}
     return {key: json.loads(json.dumps(value)) for key, value in flat.items()}

@@ -25,15 +25,17 @@ class Step(NamedTuple):
     pictures_per_second: float
 
 
+DIVERGED = "the loss is no longer finite"  # how `diverged` begins
+
+
 class Steps:
     """Steps whose losses were not looked at yet.
 
     A loss is read when the step after it is on its way, so that a GPU is never waited for; at checkpoints all are.
     """
 
-    def __init__(self, *, batch_size: int, allow_infinite: bool) -> None:
+    def __init__(self, *, batch_size: int) -> None:
         self._batch_size = batch_size
-        self._allow_infinite = allow_infinite
         self._pending: list[tuple[int, Tensor, float, float]] = []
         self.restart()
 
@@ -56,7 +58,8 @@ class Steps:
         """The steps that are done, in their order; all but the last unless `everything`.
 
         Raises:
-            RunError: a loss is not finite (fp16 skips such steps by itself).
+            RunError: a loss is not finite. In f16 too: a gradient that overflows skips a step, a loss that does was
+                computed from features that did, and batch norms keep their mean.
         """
         number = len(self._pending) if everything else max(0, len(self._pending) - 1)
         ready, self._pending = self._pending[:number], self._pending[number:]
@@ -64,12 +67,17 @@ class Steps:
 
     def _step(self, iteration: int, loss: Tensor, learning_rate: float, rate: float) -> Step:
         step = Step(iteration, loss.item(), learning_rate, rate)
-        if not self._allow_infinite and not abs(step.loss) < float("inf"):
-            raise RunError(
-                f"the loss is no longer finite at iteration {iteration}; "
-                f"try a lower learning rate than {learning_rate:.3g} (--set learning_rate=…)"
-            )
+        if not abs(step.loss) < float("inf"):
+            raise diverged(iteration, learning_rate)
         return step
+
+
+def diverged(iteration: int, learning_rate: float) -> RunError:
+    """What is said of a training that leads nowhere."""
+    return RunError(
+        f"{DIVERGED} at iteration {iteration}; "
+        f"try a lower learning rate than {learning_rate:.3g} (--set learning_rate=…)"
+    )
 
 
 class RunLog:

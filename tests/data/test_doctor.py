@@ -9,8 +9,11 @@ import pytest
 from picture_files import with_exif_orientation, write_palette_png, write_picture
 
 from lpsnet.data.datasets import Dataset, open_dataset
+from lpsnet.data.decoding import LabelDecoder
 from lpsnet.data.doctor import check_dataset
 from lpsnet.data.findings import KINDS, Diagnosis
+from lpsnet.data.inspection import MAX_VALUES, inspect_pair
+from lpsnet.data.splits import Pair
 
 HEALTHY = "names: [road, car]"
 
@@ -280,3 +283,15 @@ def test_scenes_are_counted() -> None:
     assert diagnosis.ok
     assert diagnosis.counts["train"].num_labelled == 2
     assert diagnosis.suggested_yaml == ""
+
+
+def test_photographs_in_the_place_of_labels_are_told_and_nothing_is_suggested(folder: Path) -> None:
+    """Hundreds of colours are no classes; a real photograph has hundreds of thousands, and not all are kept."""
+    noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8)
+    for path in (folder / "masks").rglob("*.png"):
+        write_picture(path, noise)
+    report = inspect_pair(Pair("a", path, path), LabelDecoder.index({0: 0, 1: 1}))
+    assert len(report.other_values) == MAX_VALUES
+    diagnosis = check(folder)
+    assert {kind for kind, _ in found(diagnosis)} >= {"colours_for_ids"}
+    assert "colour_" not in diagnosis.suggested_yaml

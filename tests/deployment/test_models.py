@@ -7,7 +7,7 @@ import pytest
 
 from lpsnet.deployment import models
 from lpsnet.deployment.model_file import METADATA_READERS
-from lpsnet.deployment.models import find_model, list_models
+from lpsnet.deployment.models import find_checkpoint, find_model, list_models
 from lpsnet.deployment.runtimes.session import RUNTIMES
 from lpsnet.deployment.segmenter import DEFAULT_RUNTIMES
 from lpsnet.errors import ModelFileError
@@ -61,3 +61,16 @@ def test_bundled_models_are_onnx_files_by_name() -> None:
 def test_every_format_with_a_record_has_an_engine() -> None:
     assert set(DEFAULT_RUNTIMES) == set(METADATA_READERS)
     assert set(DEFAULT_RUNTIMES.values()) <= set(RUNTIMES)
+
+
+def test_a_checkpoint_is_the_safetensors_file_of_that_name(bundled: dict[str, Path], tmp_path: Path) -> None:
+    checkpoint = bundled["camvid_s"].with_suffix(".safetensors")
+    checkpoint.write_bytes(b"a model")
+    with (checkpoint.parent / "SHA256SUMS").open("a") as file:
+        file.write(f"{hashlib.sha256(b'a model').hexdigest()}  {checkpoint.name}\n")
+    assert find_checkpoint("camvid_s") == checkpoint
+    own = tmp_path / "own.safetensors"
+    own.write_bytes(b"x")
+    assert find_checkpoint(own) == own
+    with pytest.raises(ModelFileError, match=r"unknown model 'camvid-s'"):
+        find_checkpoint("camvid-s")

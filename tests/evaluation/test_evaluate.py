@@ -107,7 +107,7 @@ def test_to_dict_is_json_with_null_for_what_has_no_value() -> None:
 
 def test_the_summary_is_without_what_is_long() -> None:
     result = evaluate(_red, Split(2))
-    assert set(result.to_dict()) - set(result.summary()) == {"confusion_matrix", "per_image"}
+    assert set(result.to_dict()) - set(result.summary()) == {"confusion_matrix", "per_image", "colours"}
     assert result.summary()["miou"] == result.miou
 
 

@@ -16,6 +16,7 @@ from lpsnet.expansion import candidates
 from lpsnet.expansion.candidates import CandidateTask, train_candidate
 from lpsnet.expansion.measurements import Failure, Score
 from lpsnet.expansion.operations import Design, Operation
+from lpsnet.model.checkpoint import load_checkpoint, save_checkpoint
 from lpsnet.training.run import TrainingRun
 
 
@@ -123,3 +124,29 @@ def test_what_the_user_can_mend_is_not_a_failure(tmp_path: Path) -> None:
         train_candidate(task(START.design, tmp_path / "a", tmp_path / "no.safetensors"))
     with pytest.raises(RunError, match="pre-trained"):
         train_candidate(task(START.design, tmp_path / "b", init_required=True))
+
+
+def test_a_child_keeps_the_terms_of_its_parents_weights(tmp_path: Path, parent: tuple[Path, Score]) -> None:
+    path = tmp_path / "parent.safetensors"
+    record = read_record(parent[0]).model_copy(update={"licence": "for research"})
+    save_checkpoint(load_checkpoint(parent[0]), path, record=record)
+    design = Operation.parse("depth=0,0,0,1,1").apply(START).design
+    train_candidate(task(design, tmp_path / "child", path))
+    assert read_record(tmp_path / "child" / "model.safetensors").licence.startswith("for research; ")
+
+
+def test_threads_of_a_training_are_not_those_of_what_follows(tmp_path: Path) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    train_candidate(task(START.design, tmp_path))
+    assert torch.get_num_threads() == 2
+    torch.set_num_threads(before)
+
+
+def test_weights_that_the_last_step_broke_are_a_failure(tmp_path: Path) -> None:
+    """The loss of the only step is finite; its update is not."""
+    outcome = train_candidate(
+        task(START.design, tmp_path, iterations=1, learning_rate=1e38, warmup_iterations=0)
+    ).outcome
+    assert isinstance(outcome, Failure)
+    assert "no longer finite" in outcome.reason

@@ -250,3 +250,19 @@ def test_outcomes_come_back_as_they_were() -> None:
 
 def test_the_header_is_first_and_begins_with_its_kind() -> None:
     assert Header(lpsnet_version="0.1.0", settings={}).model_dump_json().startswith('{"kind":"header",')
+
+
+def test_a_setting_that_is_newer_than_the_journal_has_its_default(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    with _open(path, recipe={"epochs": 2}):
+        pass
+    newer = {**SETTINGS, "recipe": {"epochs": 2, "augment_on": "auto"}}
+    defaults = {"recipe": {"augment_on": "auto", "num_workers": 2}}
+    with open_journal(path, settings=newer, lpsnet_version="0.2.0", defaults=defaults):
+        pass
+    newer["recipe"] = {"epochs": 2, "augment_on": "workers"}
+    with (
+        pytest.raises(RunError, match=r'recipe.augment_on: "auto" in the journal, "workers" now'),
+        open_journal(path, settings=newer, lpsnet_version="0.2.0", defaults=defaults),
+    ):
+        pass

@@ -30,7 +30,7 @@ from expansion_tiny import (
 from lpsnet.data.datasets import open_dataset
 from lpsnet.deployment.model_file import read_record
 from lpsnet.deployment.segmenter import Segmenter
-from lpsnet.errors import RunError
+from lpsnet.errors import ModelFileError, RunError
 from lpsnet.evaluation.evaluate import evaluate
 from lpsnet.expansion.candidates import CandidateTask, train_candidate
 from lpsnet.expansion.delivery import Delivery
@@ -39,11 +39,13 @@ from lpsnet.expansion.events import Event, Header, LatencyPass, StepDecided, Tra
 from lpsnet.expansion.executors import FakeExecutor, LocalPool
 from lpsnet.expansion.journal import open_journal, read_journal
 from lpsnet.expansion.measurements import Limits
-from lpsnet.expansion.operations import Design
+from lpsnet.expansion.operations import Design, Operation
 from lpsnet.expansion.plan import ExpansionRun
 from lpsnet.expansion.run import JOURNAL, run_expansion
 from lpsnet.expansion.search import SearchOptions
+from lpsnet.model.checkpoint import save_checkpoint
 from lpsnet.model.complexity import complexity
+from lpsnet.model.network import create_model
 from lpsnet.training.recipe import get_recipe
 
 
@@ -232,11 +234,21 @@ def test_the_executor_is_given_a_step_at_a_time_and_the_device_rests(tmp_path: P
 
 @pytest.mark.usefixtures("bare")
 def test_without_inheritance_nothing_is_taken_over(tmp_path: Path) -> None:
-    fake = FakeExecutor()
-    run = replace(RUN, inherit=False, init=Path("weights.safetensors"), options=SearchOptions(num_steps=1))
-    quickly(run, tmp_path, executor=fake)
-    for task in (task for batch in fake.batches for task in batch):
-        assert (task.parent, task.run.init) == (None, Path("weights.safetensors"))
+    fake, init = FakeExecutor(), tmp_path / "weights.safetensors"
+    save_checkpoint(create_model(START.design.architecture, num_classes=NUM_CLASSES), init)
+    other = (*OPERATIONS, Operation.parse("block=ghost"))
+    run = replace(RUN, inherit=False, init=init, operations=other, options=SearchOptions(num_steps=1))
+    quickly(run, tmp_path / "run", executor=fake)
+    tasks = [task for batch in fake.batches for task in batch]
+    assert {task.design.block for task in tasks} == {"conv3x3", "ghost"}
+    for task in tasks:  # blocks of another kind share no weights with the checkpoint
+        assert (task.parent, task.run.init) == (None, init if task.design.block == "conv3x3" else None)
+
+
+def test_weights_that_are_not_there_are_told_before_anything_is_begun(tmp_path: Path) -> None:
+    with pytest.raises(ModelFileError, match=r"no model file at .*nowhere"):
+        quickly(replace(RUN, init=tmp_path / "nowhere.safetensors"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.usefixtures("bare")

@@ -155,6 +155,8 @@ def test_runs_that_may_be_made_apart_are_made_by_workers(tmp_path: Path) -> None
     assert sorted(processes) == [1, 2, 3, 4, 6]
     assert [number for number, process in processes.items() if process == os.getpid()] == [1, 6]
     assert len(set(processes.values())) == 4
+    alone = [row["key"]["number"] for row in rows if row["load"]["other_cores_busy"] is not None]
+    assert set(alone) <= {1, 6}, "the work of other workers is not other work"
     assert [row["sum"] for row in result.report.rows] == [2, 4, 6, 8, 12]
     assert told == [0.5, *(pytest.approx(part) for part in (1 / 3, 2 / 3, 1)), 0.5]
     assert said[1:4] == [f"training {n} of 3: number {n + 1}" for n in (1, 2, 3)]

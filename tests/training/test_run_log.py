@@ -13,7 +13,7 @@ from lpsnet.training.task import Score
 
 
 def test_the_last_step_is_read_when_the_next_is_there_or_everything_is() -> None:
-    steps = Steps(batch_size=4, allow_infinite=False)
+    steps = Steps(batch_size=4)
     seen: list[int] = []
     for iteration in range(1, 6):
         steps.add(iteration, torch.tensor(float(iteration)), 0.1)
@@ -25,15 +25,11 @@ def test_the_last_step_is_read_when_the_next_is_there_or_everything_is() -> None
 
 
 @pytest.mark.parametrize("loss", [float("nan"), float("inf"), -float("inf")])
-def test_a_loss_that_is_not_finite_is_an_error_but_for_fp16(loss: float) -> None:
-    for allowed in (True, False):
-        steps = Steps(batch_size=4, allow_infinite=allowed)
-        steps.add(7, torch.tensor(loss), 0.1)
-        if allowed:
-            assert len(steps.read(everything=True)) == 1
-        else:
-            with pytest.raises(RunError, match=r"^the loss is no longer finite at iteration 7; .* than 0.1 "):
-                steps.read(everything=True)
+def test_a_loss_that_is_not_finite_is_an_error(loss: float) -> None:
+    steps = Steps(batch_size=4)
+    steps.add(7, torch.tensor(loss), 0.1)
+    with pytest.raises(RunError, match=r"^the loss is no longer finite at iteration 7; .* than 0.1 "):
+        steps.read(everything=True)
 
 
 def test_the_log_is_written_now_and_then_and_whole_at_the_end(tmp_path: Path) -> None:

@@ -89,10 +89,7 @@ class Description(BaseModel):
         names = self.class_names()
         if not names:
             raise DataError("'names' is missing; give a list of class names")
-        try:
-            return LabelSpace.from_names(self.name or default_name, names, self._drawn_colours(names))
-        except ValidationError as error:
-            raise DataError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
+        return LabelSpace.from_names(self.name or default_name, names, self._drawn_colours(names))
 
     def decoder(self) -> LabelDecoder:
         """What the values in the label files mean."""

@@ -38,13 +38,17 @@ def translate(values: dict[str, Any], folder: Path) -> dict[str, Any]:
         DataError: the labels are polygons, or a picture's path has no "images" that a mask's path could be made from.
     """
     listed = {name: _as_list(values[name], name) for name in SPLITS if values.get(name)}
+    if not listed:
+        raise DataError("'train' and 'val' name no pictures; give each a folder, a list file .txt, or several of them")
     root = _root(values, folder, [place for members in listed.values() for place in members])
     masks_dir = str(values.get("masks_dir") or _default_masks(root, listed))
     images = {name: list(_pictures(root, members)) for name, members in listed.items()}
     wanted = {name: sorted({_mask_place(place, masks_dir) for place in members}) for name, members in images.items()}
     masks = {name: [place for place in members if (root / place).is_dir()] for name, members in wanted.items()}
     if not any(masks.values()):
-        first = next(iter(wanted.values()))[0]
+        first = next((place for members in wanted.values() for place in members), None)
+        if first is None:
+            raise DataError(f"{' and '.join(map(repr, listed))}: no pictures are listed")
         raise DataError(f"folder {root / first} does not exist; 'masks_dir' names the folder that masks are in")
     places = {"images": images, "masks": {name: found for name, found in masks.items() if found}}
     return {"path": str(root)} | places | _classes(values)

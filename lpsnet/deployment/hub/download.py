@@ -8,11 +8,13 @@ from lpsnet.deployment.hub.errors import hub_errors
 from lpsnet.deployment.model_file import METADATA_READERS
 from lpsnet.errors import ModelFileError
 
-PREFERRED_SUFFIX = ".onnx"  # taken where a repository holds one of these beside files of other formats
 
-
-def download_model(address: str | HubAddress) -> Path:
+def download_model(address: str | HubAddress, *, preferred: str = ".onnx") -> Path:
     """The model file at an address, downloaded into the cache of huggingface_hub unless it is there.
+
+    Args:
+        address: of a repository or a file in one.
+        preferred: the suffix of the file to take where a repository holds one of these beside others.
 
     Raises:
         ModelFileError: there is no such model, revision or file, which of several files is meant is not said, or the
@@ -24,19 +26,18 @@ def download_model(address: str | HubAddress) -> Path:
     with hub_errors(address):
         from huggingface_hub import hf_hub_download
 
-        file = address.file or choose_file(_list_files(address), address)
+        file = address.file or choose_file(_list_files(address), address, preferred=preferred)
         return Path(hf_hub_download(address.repo, file, revision=address.revision))
 
 
-def choose_file(files: Sequence[str], address: HubAddress) -> str:
-    """The one model file among a repository's files, or the one ONNX file among several.
+def choose_file(files: Sequence[str], address: HubAddress, *, preferred: str = ".onnx") -> str:
+    """The one model file among a repository's files, or the one with the preferred suffix among several.
 
     Raises:
         ModelFileError: there is none, or which one is meant is not clear.
     """
     models = [file for file in files if PurePosixPath(file).suffix.lower() in METADATA_READERS]
-    preferred = [file for file in models if PurePosixPath(file).suffix.lower() == PREFERRED_SUFFIX]
-    chosen = preferred or models
+    chosen = [file for file in models if PurePosixPath(file).suffix.lower() == preferred] or models
     if not chosen:
         raise ModelFileError(f"{address} holds no model file ({', '.join(METADATA_READERS)})")
     if len(chosen) > 1:

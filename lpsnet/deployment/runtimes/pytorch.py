@@ -26,6 +26,7 @@ from lpsnet.deployment.runtimes.session import (
 from lpsnet.errors import MissingDependencyError, ModelFileError
 
 _POSSIBLE: dict[str, list[Precision]] = {"cpu": ["f32", "bf16"], "cuda": ["f32", "bf16", "f16"]}
+_MAX_COMPILED = 256  # networks of one process, PyTorch's own limit for all of them
 _INPUT: Shape = (None, 3, None, None)
 
 
@@ -72,7 +73,7 @@ class PyTorchSession:
         self.num_threads = options.num_threads or int(torch.get_num_threads())
         self._type = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}[self.precision]
         self._net = net.to(device=device, dtype=self._type, memory_format=torch.channels_last)
-        self._forward: Callable[..., Any] = torch.compile(self._net) if compiled else self._net
+        self._forward: Callable[..., Any] = _compile(torch, self._net) if compiled else self._net
 
     def run(self, *inputs: NDArray[np.float32]) -> NDArray[np.float32]:
         """Scores of normalised pictures; see `Session.run`. Copies to and from a GPU are part of it."""
@@ -80,7 +81,7 @@ class PyTorchSession:
         torch = self._torch
         self._set_threads()
         try:
-            with torch.inference_mode(), _exact_float32(torch, self._device):
+            with torch.inference_mode(), exact_float32(torch, self._device):
                 image = torch.from_numpy(array if array.flags.writeable else array.copy()).to(
                     self._device, self._type, memory_format=torch.channels_last
                 )
@@ -94,8 +95,21 @@ class PyTorchSession:
             self._torch.set_num_threads(self.num_threads)
 
 
-def _exact_float32(torch: Any, device: str) -> contextlib.AbstractContextManager[None]:
-    """Without TF32, which cuDNN takes for float32 convolutions unless told (the paper's latencies are FP32)."""
+def _compile(torch: Any, net: Any) -> Callable[..., Any]:
+    """The network, to be compiled when it first runs.
+
+    Past a number of networks of one class, 8 unless told, PyTorch warns and computes without compiling: the ninth model
+    of a benchmark would be timed as something else.
+    """
+    limits = torch._dynamo.config
+    name = "recompile_limit" if hasattr(limits, "recompile_limit") else "cache_size_limit"
+    setattr(limits, name, max(getattr(limits, name), _MAX_COMPILED))
+    compiled: Callable[..., Any] = torch.compile(net)
+    return compiled
+
+
+def exact_float32(torch: Any, device: str) -> contextlib.AbstractContextManager[None]:
+    """A context without TF32, which cuDNN takes for float32 unless told (the paper's latencies are FP32)."""
     if device == "cpu":
         return contextlib.nullcontext()
     context: contextlib.AbstractContextManager[None] = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)

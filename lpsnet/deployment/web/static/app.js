@@ -20,6 +20,7 @@ class App {
     this.timing = new Timing();
     this.player = connectPlayer(() => this.wake());
     this.source = null; // what pictures come from, see sources.js
+    this.turn = 0; // counts what was asked for: only the last source is kept, an earlier camera must not stay on
     this.ready = null; // a promise of the engine
     this.running = false;
     this.again = false; // somebody asked for a picture while one was on its way
@@ -42,11 +43,15 @@ class App {
 
   async setSource(open) {
     this.stop();
+    const turn = this.turn;
+    let source;
     try {
-      this.source = await open();
+      source = await open();
     } catch (error) {
-      return problem(error);
+      return turn === this.turn ? problem(error) : undefined;
     }
+    if (turn !== this.turn) return source.close();
+    this.source = source;
     problem(null);
     this.timing.clear();
     this.player.show(this.source);
@@ -55,6 +60,7 @@ class App {
   }
 
   stop() {
+    this.turn += 1;
     this.source?.close();
     this.source = null;
     this.player.hide();
