@@ -18,6 +18,7 @@ import torch
 from pydantic import JsonValue
 
 from lpsnet import __version__
+from lpsnet.deployment.load import LoadWatch
 from lpsnet.deployment.machine import describe_machine
 from lpsnet.deployment.runtimes.session import RUNTIMES, Precision, Session, SessionOptions, open_session
 from lpsnet.deployment.timing import TimingProtocol, measure
@@ -31,6 +32,9 @@ from lpsnet.model.network import MIN_INPUT, Network, create_model
 
 # One turn of every network: what is repeated, and for how long, is the search's affair (see `replay.PASSES`).
 TURN = TimingProtocol(warm_up_s=0.02, duration_s=1e-6, turn_s=0.04)
+OTHER_CORES = 0.25  # processors that other programs may keep busy during a pass, besides those no engine's thread needs
+MIN_WATCHED_S = 0.2  # the system counts hundredths of a second; of shorter passes it says nothing
+MAX_BUSY = 10  # times that a pass is made again for that; then it counts, and so do those after it until it is quiet
 MAX_OPEN = 16  # sessions; each holds its network's weights and maps
 MAX_FILES = 128  # model files on the disk; writing one takes a second
 
@@ -92,6 +96,7 @@ class ThisMachine:
         folder: where model files are kept while they are needed; made if need be.
         num_classes, interaction: of the networks.
         max_open: sessions open at a time. More designs than these in a pass are measured in groups, one after another.
+        say: told, a line at a time, when other programs disturb.
     """
 
     def __init__(
@@ -102,10 +107,12 @@ class ThisMachine:
         num_classes: int,
         interaction: str = "bilateral_b",
         max_open: int = MAX_OPEN,
+        say: Callable[[str], None] = lambda line: None,
     ) -> None:
         self._target, self._folder = target, folder
         self._num_classes, self._interaction = num_classes, interaction
-        self._max_open = max_open
+        self._max_open, self._say = max_open, say
+        self._is_busy = False  # and was it for so long that passes count nevertheless
         self._sessions: dict[Design, Session] = {}  # the one used last is last
         self._num_passes = 0
 
@@ -126,7 +133,30 @@ class ThisMachine:
         }
 
     def measure_pass(self, designs: Sequence[Design]) -> list[float]:
-        """The median time of a turn of every design, in ms; every second pass goes backwards."""
+        """The median time of a turn of every design, in ms; every second pass goes backwards.
+
+        A pass beside which other programs worked is made again: what it says is how busy the machine was.
+        """
+        for _ in range(MAX_BUSY):
+            watch = LoadWatch.start()
+            times = self._pass(designs)
+            load = watch.load()
+            others = load.other_cores if load.other_cores and load.duration_s >= MIN_WATCHED_S else 0.0
+            is_quiet = others <= max(OTHER_CORES, self._spare_cores())
+            if is_quiet or self._is_busy:
+                break
+            self._say(f"  other programs keep {others:.1f} processors busy: measuring again")
+        if not is_quiet and not self._is_busy:
+            self._say("  warning: the machine does not become quiet, and latencies are those of a busy one")
+        self._is_busy = not is_quiet
+        return times
+
+    def _spare_cores(self) -> float:
+        """Logical processors that the engine leaves to others."""
+        threads = self._target.num_threads
+        return 0.0 if threads is None else float(describe_machine().num_threads - threads) - 1
+
+    def _pass(self, designs: Sequence[Design]) -> list[float]:
         if not gc.get_freeze_count():
             gc.freeze()  # `measure` collects garbage before it begins, and would look through all of torch every time
         order = list(designs) if self._num_passes % 2 == 0 else list(reversed(designs))

@@ -80,7 +80,7 @@ def run_expansion(
     num_classes = check_plan(run)
     defaults = {"recipe": run.recipe.defaults()}
     others = [OtherRun(folder, settings=run.settings({}), defaults=defaults) for folder in trainings_from]
-    machine = ThisMachine(run.target, out / "latency", num_classes=num_classes, interaction=run.interaction)
+    machine = ThisMachine(run.target, out / "latency", num_classes=num_classes, interaction=run.interaction, say=say)
     measured_on = device or machine
     settings = run.settings(measured_on.describe(run.start.design))
     with open_journal(out / JOURNAL, settings=settings, lpsnet_version=__version__, defaults=defaults) as journal:

@@ -3,16 +3,18 @@
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
 from expansion_tiny import QUICK_TURN, SIZE
 
+from lpsnet.deployment.load import Load
 from lpsnet.deployment.machine import describe_machine
 from lpsnet.deployment.runtimes.fake import Array, FakeSession
 from lpsnet.errors import ModelFileError, RunError
 from lpsnet.expansion import device_latency
-from lpsnet.expansion.device_latency import Target, ThisMachine
+from lpsnet.expansion.device_latency import MAX_BUSY, Target, ThisMachine
 from lpsnet.expansion.operations import Design, SearchNetwork
 
 TARGET = Target(SIZE, num_threads=1)
@@ -162,3 +164,65 @@ def test_targets_that_cannot_be(tmp_path: Path) -> None:
 def test_targets_in_a_line() -> None:
     assert str(TARGET) == "onnxruntime, f32, 1 thread, 48x64"
     assert str(Target((360, 480), "openvino", "bf16")) == "openvino, bf16, 360x480"
+
+
+ALL_THREADS = replace(TARGET, num_threads=None)
+
+
+class Watch:
+    """A `LoadWatch` of a machine that is as busy as told, pass by pass."""
+
+    busy: ClassVar[list[float | None]] = []
+
+    @classmethod
+    def start(cls) -> "Watch":
+        return cls()
+
+    def load(self) -> Load:
+        return Load(1.0, None, None, self.busy.pop(0))
+
+
+@pytest.fixture
+def watch(monkeypatch: pytest.MonkeyPatch) -> type[Watch]:
+    monkeypatch.setattr(device_latency, "LoadWatch", Watch)
+    return Watch
+
+
+@pytest.mark.parametrize("quiet", [0.2, None])
+def test_a_pass_beside_other_programs_is_made_again(
+    tmp_path: Path, engine: Engine, watch: type[Watch], quiet: float | None
+) -> None:
+    said: list[str] = []
+    machine = ThisMachine(ALL_THREADS, tmp_path, num_classes=3, say=said.append)
+    watch.busy = [1.3, 0.9, quiet, 7.0]
+    machine.measure_pass([SMALL])
+    assert watch.busy == [7.0]
+    assert said == [f"  other programs keep {cores} processors busy: measuring again" for cores in (1.3, 0.9)]
+
+
+def test_a_machine_that_stays_busy_is_measured_nevertheless_until_it_is_quiet(
+    tmp_path: Path, engine: Engine, watch: type[Watch]
+) -> None:
+    said: list[str] = []
+    machine = ThisMachine(ALL_THREADS, tmp_path, num_classes=3, say=said.append)
+    watch.busy = [1.0] * (MAX_BUSY + 1) + [0.0, 1.0, 0.0]
+    machine.measure_pass([SMALL])
+    assert len(watch.busy) == 4
+    assert "warning: the machine does not become quiet" in said[-1]
+    told = len(said)
+    machine.measure_pass([SMALL])  # one pass is enough
+    assert (len(watch.busy), len(said)) == (3, told)
+    machine.measure_pass([SMALL])  # quiet again …
+    machine.measure_pass([SMALL])  # … so that the next disturbance counts
+    assert watch.busy == []
+    assert len(said) == told + 1
+
+
+def test_processors_that_no_thread_of_the_engine_needs_may_be_busy(
+    tmp_path: Path, engine: Engine, watch: type[Watch], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many = replace(describe_machine(), num_threads=16)
+    monkeypatch.setattr(device_latency, "describe_machine", lambda: many)
+    watch.busy = [10.0]
+    ThisMachine(replace(TARGET, num_threads=2), tmp_path, num_classes=3).measure_pass([SMALL])
+    assert watch.busy == []
