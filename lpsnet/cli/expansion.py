@@ -53,6 +53,9 @@ def expand(
     control: Annotated[
         bool, typer.Option(help="Train the parent on as well, and compare its candidates with that.")
     ] = True,
+    max_length: Annotated[
+        int, typer.Option(min=1, help="Where no candidate gains: train 3, then 9 times as long, up to this; 1: stop.")
+    ] = 9,
     limit_parameters: Annotated[int | None, typer.Option(min=1, help="Parameters of a network at most.")] = None,
     limit_memory_mib: Annotated[
         float | None, typer.Option(help="Memory at most: weights and the feature maps alive at once.")
@@ -106,6 +109,7 @@ def expand(
             patience=patience or None,
             max_seeds=seeds,
             control=control and inherit,
+            max_length=max_length,
             limits=Limits(parameters=limit_parameters, memory_mib=limit_memory_mib),
         ),
         interaction=interaction,

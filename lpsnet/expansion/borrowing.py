@@ -18,7 +18,7 @@ from lpsnet.expansion.events import Header, TrainingFinished, course_fields
 from lpsnet.expansion.journal import Journal, differences, read_journal
 from lpsnet.expansion.measurements import Course
 from lpsnet.expansion.operations import Design
-from lpsnet.expansion.replay import TrainingResult
+from lpsnet.expansion.replay import TrainingResult, chosen_length, first_training
 from lpsnet.files import atomic_path, inside
 
 TAKEN_FROM = "taken_from"  # in a training's details: the run it was taken over from
@@ -44,6 +44,7 @@ class OtherRun:
         assert isinstance(header, Header), "a journal begins with its header"
         if changes := differences(_portable(header.settings), _portable(settings), defaults or {}):
             raise RunError(f"trainings of {path} cannot be taken over: {changes}")
+        self._lines = lines
         self.folder, self.name = folder, f"{_machine(header.settings)}, begun {header.at}"
         self._inherits = bool(settings.get("inherit"))
         self._trainings = {
@@ -64,9 +65,11 @@ class OtherRun:
         return inside(self.folder, line.details.get("model", ""))
 
     def _gave(self, parent: Design, own: Journal) -> bool:
-        """Whether the weights of `parent` in the journal `own` are those of this run."""
-        lines = (it for it in own.events if isinstance(it, TrainingFinished) and it.design == str(parent))
-        return any(it.is_first and it.details.get(TAKEN_FROM) == self.name for it in lines)
+        """Whether the weights of `parent` in the journal `own` are those of this run, and the ones chosen in both."""
+        length = chosen_length(own.events, parent)
+        line = first_training(own.events, parent, length)
+        taken = line is not None and line.details.get(TAKEN_FROM) == self.name
+        return taken and chosen_length(self._lines, parent) == length
 
 
 def take_over(

@@ -45,11 +45,13 @@ def hold_contest(
     candidates: Sequence[Candidate],
     latencies: Mapping[Design, Latency],
     outcomes: Mapping[Design, Outcome],
+    length: int,
 ) -> Contest:
+    """The candidates of step `number`; `outcomes` are theirs and the parent's, all of trainings of that length."""
     score = outcomes[parent.design]
     assert isinstance(score, Score), "a parent has a score"
     parent = replace(parent, latency=latencies.get(parent.design, parent.latency), score=score)
-    members = tuple(_member(number, it, latencies[it.design], outcomes[it.design]) for it in candidates)
+    members = tuple(_member(number, it, latencies[it.design], outcomes[it.design], length) for it in candidates)
     first: dict[Design, Member] = {}
     for member in members:
         first.setdefault(member.design, member)
@@ -99,9 +101,10 @@ def split_by_limit(
     return fast, slow
 
 
-def _member(number: int, candidate: Candidate, latency: Latency, outcome: Outcome) -> Member:
+def _member(number: int, candidate: Candidate, latency: Latency, outcome: Outcome, length: int) -> Member:
     assert isinstance(outcome, Score), "only scored candidates are ranked"
-    return Member(number, candidate.rung.network, latency, outcome, candidate.operation, candidate.rung.step_size)
+    operation, rung = candidate
+    return Member(number, rung.network, latency, outcome, operation, rung.step_size, length)
 
 
 def failure_of(candidate: Candidate, outcome: Outcome) -> Excluded:

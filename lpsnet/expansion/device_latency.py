@@ -137,7 +137,7 @@ class ThisMachine:
 
         A pass beside which other programs worked is made again: what it says is how busy the machine was.
         """
-        for _ in range(MAX_BUSY):
+        for attempt in range(MAX_BUSY):
             watch = LoadWatch.start()
             times = self._pass(designs)
             load = watch.load()
@@ -145,7 +145,8 @@ class ThisMachine:
             is_quiet = others <= max(OTHER_CORES, self._spare_cores())
             if is_quiet or self._is_busy:
                 break
-            self._say(f"  other programs keep {others:.1f} processors busy: measuring again")
+            if attempt == 0:
+                self._say(f"  other programs keep {others:.1f} processors busy: measuring again until it is quiet")
         if not is_quiet and not self._is_busy:
             self._say("  warning: the machine does not become quiet, and latencies are those of a busy one")
         self._is_busy = not is_quiet

@@ -102,8 +102,8 @@ class TrainingFinished(_Line):
 
     @property
     def is_first(self) -> bool:
-        """Whether its weights are those that children inherit and that are handed over."""
-        return self.seed == 0 and self.length == 1 and self.design != self.parent
+        """Whether its weights may be inherited and handed over, if it is as long as its design was chosen with."""
+        return self.seed == 0 and self.design != self.parent
 
     @property
     def outcome(self) -> Outcome:
@@ -137,6 +137,7 @@ class Row(BaseModel):
     spread: float
     at_start: float | None
     num_seeds: int = 1
+    length: int = 1
 
     @classmethod
     def of(cls, member: Member) -> Self:
@@ -158,6 +159,7 @@ class Row(BaseModel):
             spread=member.score.spread,
             at_start=member.score.at_start,
             num_seeds=member.score.num_seeds,
+            length=member.length,
         )
 
     @property
@@ -171,7 +173,7 @@ class Row(BaseModel):
         latency = Latency(self.median_ms, self.low_ms, self.high_ms)
         operation = Operation.parse(self.operation) if self.operation else None
         score = Score(self.miou, self.spread, self.at_start, self.num_seeds)
-        return Member(self.step, network, latency, score, operation, self.step_size)
+        return Member(self.step, network, latency, score, operation, self.step_size, self.length)
 
 
 class StartKnown(_Line):

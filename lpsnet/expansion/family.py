@@ -22,6 +22,7 @@ class Member:
         score: Perf(N).
         operation: delta, what made it from its parent; None at step 0.
         step_size: k; 0 at step 0.
+        length: how many times as long as usual it was trained, see `Course.length`.
     """
 
     step: int
@@ -30,6 +31,7 @@ class Member:
     score: Score
     operation: Operation | None = None
     step_size: int = 0
+    length: int = 1
 
     @property
     def design(self) -> Design:
@@ -65,6 +67,11 @@ class Step:
     stop: str = ""
 
     @property
+    def length(self) -> int:
+        """How many times as long as usual its candidates were trained."""
+        return max((member.length for member in self.candidates), default=1)
+
+    @property
     def decided(self) -> bool:
         """True if nothing inside the measurements' intervals would change the step."""
         return not self.doubt
@@ -74,6 +81,8 @@ class Step:
         """What the step decided, and whether it is sure, in words."""
         chosen = self.chosen
         taken = f"takes {chosen.operation} x{chosen.step_size}" if chosen else f"ends the search: {self.stop}"
+        if self.length > 1:
+            taken += f", trained {self.length} times as long"
         if self.decided:
             return taken
         rivals = ", ".join(str(it.operation) for it in self.rivals)

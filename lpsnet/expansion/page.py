@@ -7,7 +7,7 @@ from lpsnet.expansion.delivery import Delivery
 from lpsnet.expansion.family import Member, Step
 from lpsnet.expansion.ranking import decide, miou_per_ms
 from lpsnet.expansion.ranking_check import check_table
-from lpsnet.expansion.table import family_table, mean_and_spread, parent_score
+from lpsnet.expansion.table import family_table, lengths_note, mean_and_spread, parent_score
 from lpsnet.model.complexity import complexity
 
 _CANDIDATE_COLUMNS = (
@@ -50,6 +50,8 @@ def page(delivery: Delivery, *, title: str, num_classes: int, interaction: str) 
         for it in delivery.members
     }
     parts = [f"# {title}", family_table(delivery.members, parameters=parameters)]
+    if note := lengths_note(delivery.members):
+        parts.append(note)
     if delivery.choices:
         parts += ["## Under a budget", "\n".join(f"- {choice}" for choice in delivery.choices)]
     parts += ["## Pareto front of all trained networks", family_table(delivery.front)]

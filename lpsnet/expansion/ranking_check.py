@@ -30,7 +30,7 @@ class RankingCheck:
 
     Attributes:
         step: the step.
-        length: how many times as long the longer trainings are.
+        length: how many times as long as the step's the longer trainings are.
         checked: its candidates, every design once; those whose longer training has no score are left out.
     """
 

@@ -151,6 +151,17 @@ def family_of(events: Iterable[Event]) -> list[Member]:
     return [event.row.member for event in events if isinstance(event, StartKnown | StepDecided)]
 
 
+def chosen_length(events: Iterable[Event], design: Design) -> int:
+    """The `Course.length` that a design of the family was chosen with; 1 for one that is none of it."""
+    return next((it.length for it in family_of(events) if it.design == design), 1)
+
+
+def first_training(events: Iterable[Event], design: Design, length: int) -> TrainingFinished | None:
+    """The training whose weights children of a design inherit, and that are handed over."""
+    lines = (it for it in events if isinstance(it, TrainingFinished) and it.design == str(design))
+    return next((it for it in lines if it.is_first and it.length == length and it.miou is not None), None)
+
+
 def _check_decision(before: StepDecided, step: Step, journal: Journal) -> None:
     if step.chosen is not None and step.chosen.network == before.row.member.network:
         return

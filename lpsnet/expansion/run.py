@@ -33,7 +33,9 @@ from lpsnet.expansion.replay import (
     JournalledLatency,
     JournalledPerformance,
     TrainingResult,
+    chosen_length,
     family_of,
+    first_training,
     record_start,
     record_step,
 )
@@ -140,7 +142,8 @@ class _Running:
         checks = (self._check_ranking(step) for step in found.steps if step.number == run.check_step)
         delivery = replace(delivery, check=next(checks, None))
         self.say("exporting the family and comparing the files with the networks")
-        write_models(delivery, self._checkpoints(), size=run.target.size, pictures=self._pictures())
+        checkpoints = {it.design: self._checkpoint(it.design, it.length) for it in delivery.handed_over}
+        write_models(delivery, checkpoints, size=run.target.size, pictures=self._pictures())
         write_text(folder / "family.json", json.dumps(delivery.to_dict(), indent=2, allow_nan=False) + "\n")
         title = f"{run.data}, {run.recipe.name}: expanded for {run.target}"
         write_text(
@@ -176,8 +179,8 @@ class _Running:
 
     def _check_ranking(self, step: Step) -> RankingCheck:
         designs = list(dict.fromkeys(it.design for it in step.candidates))
-        course = Course(step.parent.design, length=self.run.check_length)
-        return RankingCheck.of(step, self.performance(designs, course), length=course.length)
+        course = Course(step.parent.design, length=self.run.check_length * step.length)
+        return RankingCheck.of(step, self.performance(designs, course), length=self.run.check_length)
 
     def _train(self, designs: Sequence[Design], course: Course) -> Iterator[TrainingResult]:
         """Trains designs; a result is in the journal when the next one is asked for."""
@@ -185,7 +188,7 @@ class _Running:
         begun = time.monotonic()
         taken = [take_over(self.others, it, course, own=self.journal, out=self.out) for it in designs]
         yield from filter(None, taken)
-        weights = None if course.parent is None else self._checkpoints()[course.parent]
+        weights = None if course.parent is None else self._parent_weights(course.parent)
         untrained = [design for design, known in zip(designs, taken, strict=True) if known is None]
         tasks = [self.run.task(design, course, out=self.out, parent_weights=weights) for design in untrained]
         folders = {task.design: task.folder for task in tasks}
@@ -197,13 +200,18 @@ class _Running:
                 minutes = (time.monotonic() - begun) / done * left / 60
                 self.say(f"  {left} left in this step, about {minutes:.0f} min")
 
-    def _checkpoints(self) -> dict[Design, Path]:
-        """The weights of every trained design, those of its first seed."""
-        found = {}
-        for event in self.journal.events:
-            if isinstance(event, TrainingFinished) and event.miou is not None and event.is_first:
-                found[Design.parse(event.design)] = inside(self.out, event.details.get("model", ""))
-        return found
+    def _parent_weights(self, design: Design) -> Path:
+        """Those of a network of the family, which its candidates start from."""
+        line = first_training(self.journal.events, design, chosen_length(self.journal.events, design))
+        return self._weights(design, line)
+
+    def _checkpoint(self, design: Design, length: int) -> Path:
+        """The weights of a trained design."""
+        return self._weights(design, first_training(self.journal.events, design, length))
+
+    def _weights(self, design: Design, line: TrainingFinished | None) -> Path:
+        assert line is not None, f"{design} was trained before it is asked for"
+        return inside(self.out, line.details.get("model", ""))
 
     def _pictures(self) -> list[Any]:
         pictures = open_dataset(self.run.data).split(self.run.val)

@@ -11,6 +11,8 @@ functions give the same search, and that is how one is resumed: it is run again 
 5. While the latencies are too uncertain to decide, parent and candidates are measured again with more effort, and while
    the scores are, the best and its strongest rival are trained with more seeds, both up to a bound. A step that is
    undecided then takes the candidate that looks best and says that it is undecided.
+6. Where no candidate gains, the trainings may have been too short to tell: what a wider network can do shows late. All
+   are trained `LONGER` times as long, and so are those of the steps after it, up to a bound. Then the search ends.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -34,7 +36,8 @@ from lpsnet.expansion.operations import Design, Operation, SearchNetwork, table_
 from lpsnet.expansion.seeds import Control, SeedScores
 from lpsnet.expansion.step_size import Excluded, choose_step_sizes, ladders
 
-_LEAST = (("num_steps", 0), ("max_step_size", 1), ("patience", 1), ("max_effort", 1), ("max_seeds", 1))
+LONGER = 3  # times, where no candidate gains
+_LEAST = {"num_steps": 0, "max_step_size": 1, "patience": 1, "max_effort": 1, "max_seeds": 1, "max_length": 1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,8 @@ class SearchOptions:
             nothing is repeated, and scores have the spread that the performance function gives them.
         control: whether the parent is trained on, too, as its candidates are, and they are compared with that: one that
             started from its weights has been trained for longer than it, and may gain by nothing else.
+        max_length: how many times as long as usual the candidates of a step are trained at most, where none gains. With
+            1 the search ends there.
         limits: what no chosen network may exceed.
     """
 
@@ -59,10 +64,11 @@ class SearchOptions:
     max_effort: int = 3
     max_seeds: int = 1
     control: bool = False
+    max_length: int = 1
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
-        for name, least in _LEAST:
+        for name, least in _LEAST.items():
             value = getattr(self, name)
             if value is not None and value < least:
                 raise RunError(f"{name} of a search is at least {least}; got {value}")
@@ -100,7 +106,7 @@ def expand(
     if options.limits.needs_cost and cost is None:
         raise RunError("a limit on parameters or memory needs the function that counts them: pass cost=")
     table = tuple(dict.fromkeys(table_1(num_slots=len(start.ratio_slots)) if operations is None else operations))
-    search = _Search(table, options, latency, performance, cost, progress or (lambda line: None), SeedScores())
+    search = _Search(table, options, latency, performance, cost, progress or (lambda line: None))
     member = search.start(start)
     found = Expansion(member, ())
     (on_start or (lambda member: None))(member)
@@ -114,7 +120,7 @@ def expand(
     return found
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Search:
     operations: tuple[Operation, ...]
     options: SearchOptions
@@ -122,7 +128,13 @@ class _Search:
     performance: PerformanceFunction
     cost: CostFunction | None
     progress: Callable[[str], None]
-    scores: SeedScores  # Perf(N) of all that was trained so far
+    length: int = 1  # of trainings, see `Course.length`
+    scores_by_length: dict[int, SeedScores] = field(default_factory=dict)  # Perf(N) of all that was trained so far
+
+    @property
+    def scores(self) -> SeedScores:
+        """Those of trainings as long as now."""
+        return self.scores_by_length.setdefault(self.length, SeedScores())
 
     def start(self, network: SearchNetwork) -> Member:
         """Line 10: P = Perf(N^0), L = Lat(N^0)."""
@@ -145,14 +157,30 @@ class _Search:
         fast, slow = split_by_limit(candidates, latencies, self.options.limits.latency_ms)
         if target_ms is not None:
             self.progress(f"step {number}: target {target_ms:.4g} ms, {len(designs_of(fast))} candidates to train")
+        while True:
+            ranked, failed = self._hold(number, parent, candidates, fast, latencies)
+            step = step_of(number, ranked, target_ms, self._in_order((*excluded, *slow, *failed)))
+            if step.chosen is not None or not step.candidates or self.length >= self.options.max_length:
+                return step
+            self.length = min(self.length * LONGER, self.options.max_length)
+            self.progress(f"step {number}: {step.stop}; training all of them {self.length} times as long as at first")
+
+    def _hold(
+        self,
+        number: int,
+        parent: Member,
+        candidates: Sequence[Candidate],
+        fast: Sequence[Candidate],
+        latencies: Mapping[Design, Latency],
+    ) -> tuple[Contest, list[Excluded]]:
+        """Lines 19 to 26 with trainings as long as now; and the candidates that failed or broke the limit after all."""
         outcomes = self._train(designs_of(fast), parent=parent.design)
         if self.options.control and fast:
             self._train_on(parent.design)
         failed = [failure_of(it, outcomes[it.design]) for it in fast if isinstance(outcomes[it.design], Failure)]
-        excluded = (*excluded, *slow, *failed)
         trained = [it for it in fast if isinstance(outcomes[it.design], Score)]
         ranked, late = self._ranked(number, parent, candidates, trained, latencies)
-        return step_of(number, ranked, target_ms, self._in_order((*excluded, *late)))
+        return ranked, [*failed, *late]
 
     def _candidates(self, parent: Member) -> tuple[list[Candidate], float | None, tuple[Excluded, ...]]:
         limits = self.options.limits
@@ -183,19 +211,22 @@ class _Search:
         return self._outcomes(designs)
 
     def _train_with(self, seed: int, designs: Sequence[Design], parent: Design | None) -> None:
-        found = self.performance(designs, Course(parent, seed))
+        found = self.performance(designs, Course(parent, seed, self.length))
         for design in designs:
             self.scores.add(design, seed, found[design])
 
     def _train_on(self, parent: Design) -> None:
         """Train the parent for as long again, from its own weights."""
         if Control(parent) not in self.scores:
-            self.scores.add(Control(parent), 0, self.performance([parent], Course(parent))[parent])
+            self.scores.add(Control(parent), 0, self.performance([parent], Course(parent, length=self.length))[parent])
 
-    def _baseline(self, parent: Design) -> Outcome:
+    def _baseline(self, parent: Member) -> Outcome:
         """What candidates are compared with."""
-        control = self.scores.outcome(Control(parent)) if Control(parent) in self.scores else None
-        return control if isinstance(control, Score) else self.scores.outcome(parent)
+        design = parent.design
+        control = self.scores.outcome(Control(design)) if Control(design) in self.scores else None
+        if isinstance(control, Score):
+            return control
+        return self.scores.outcome(design) if design in self.scores else parent.score
 
     def _outcomes(self, designs: Sequence[Design]) -> dict[Design, Outcome]:
         return {design: self.scores.outcome(design) for design in designs}
@@ -212,8 +243,8 @@ class _Search:
         effort, rounds = 1, 1
         while True:
             fast, slow = split_by_limit(trained, latencies, self.options.limits.latency_ms)
-            outcomes = {**self._outcomes(designs_of(fast)), parent.design: self._baseline(parent.design)}
-            ranked = hold_contest(number, parent, fast, latencies, outcomes)
+            outcomes = {**self._outcomes(designs_of(fast)), parent.design: self._baseline(parent)}
+            ranked = hold_contest(number, parent, fast, latencies, outcomes, self.length)
             if again := self._to_repeat(ranked) if rounds <= self.options.max_seeds else []:
                 rounds += 1
                 self.progress(f"step {number}: {len(again)} trainings with another seed, for the spread of the scores")

@@ -25,6 +25,15 @@ def family_table(members: Sequence[Member], *, parameters: Mapping[Design, int] 
     return "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
 
 
+def lengths_note(members: Sequence[Member]) -> str:
+    """Which networks were trained for longer than the others, in a sentence; empty if all were trained alike."""
+    longer = [f"{it.network} ({it.length} times)" for it in members if it.length > 1]
+    if not longer:
+        return ""
+    told = "; ".join(longer)
+    return f"Trained for longer, since no candidate had gained, so that their mIoU is not that of the others: {told}."
+
+
 def family_cells(member: Member) -> list[str]:
     """A network as texts, one for each of `FAMILY_COLUMNS`."""
     network, score, operation = member.network, member.score, member.operation

@@ -11,7 +11,7 @@ from lpsnet.charts.svg import Drawing
 from lpsnet.errors import RunError
 from lpsnet.expansion.family import Member, Step
 from lpsnet.expansion.ranking import decide, miou_per_ms
-from lpsnet.expansion.table import FAMILY_COLUMNS, family_cells, mean_and_spread, parent_score
+from lpsnet.expansion.table import FAMILY_COLUMNS, family_cells, lengths_note, mean_and_spread, parent_score
 from lpsnet.files import write_text
 from lpsnet.reporting import expansion_figure
 from lpsnet.reporting.expansion_reading import Budget, Search, read_expansion
@@ -147,7 +147,7 @@ def _family(found: Search) -> tuple[Part, ...]:
     rows = [
         (*family_cells(it), *((found.files[number],) if found.files else ())) for number, it in enumerate(found.members)
     ]
-    return (_networks(rows, files),) if rows else ()
+    return (_networks(rows, files, caption=lengths_note(found.members)),) if rows else ()
 
 
 def _front(found: Search) -> tuple[Part, ...]:

@@ -38,9 +38,10 @@ from lpsnet.expansion.device_latency import Target
 from lpsnet.expansion.events import Event, Header, LatencyPass, StepDecided, TrainingFinished, TrainingStarted
 from lpsnet.expansion.executors import FakeExecutor, LocalPool
 from lpsnet.expansion.journal import open_journal, read_journal
-from lpsnet.expansion.measurements import Limits
+from lpsnet.expansion.measurements import Limits, Score
 from lpsnet.expansion.operations import Design, Operation
 from lpsnet.expansion.plan import ExpansionRun
+from lpsnet.expansion.replay import TrainingResult
 from lpsnet.expansion.run import JOURNAL, run_expansion
 from lpsnet.expansion.search import SearchOptions
 from lpsnet.model.checkpoint import save_checkpoint
@@ -276,6 +277,32 @@ def test_a_control_is_trained_and_its_weights_are_not_handed_over(tmp_path: Path
         assert family.read_bytes() == parent.read_bytes(), "the parent's own weights, not those trained on"
     trained = [(it.design, it.parent) for it in _events(tmp_path) if isinstance(it, TrainingFinished)]
     assert sum(design == parent for design, parent in trained) == 2
+
+
+@pytest.mark.usefixtures("bare")
+def test_children_of_what_was_trained_for_longer_start_from_those_weights(tmp_path: Path) -> None:
+    def late(task: CandidateTask) -> TrainingResult:
+        result = train_in_no_time(task)
+        is_short = task.run.recipe.iterations == RUN.recipe.iterations
+        return replace(result, outcome=Score(1.0, at_start=10.0)) if task.parent and is_short else result
+
+    patient = replace(RUN, options=replace(RUN.options, max_length=9))
+    delivery = quickly(patient, tmp_path, train=late)
+    start, first, second = delivery.members
+    assert (start.length, first.length, second.length) == (1, 3, 3)
+    trained = {(it.design, it.length): it for it in _events(tmp_path) if isinstance(it, TrainingFinished)}
+    longer = tmp_path / str(trained[str(first.design), 3].details["model"])
+    assert longer.parent.name.endswith("-x3")
+    assert trained[str(first.design), 1].details["model"] != trained[str(first.design), 3].details["model"]
+    assert delivery.model(first).with_suffix(".safetensors").read_bytes() == longer.read_bytes()
+    fake = FakeExecutor()
+    again = quickly(patient, tmp_path, train=late, executor=fake)
+    assert (fake.batches, again.members) == ([], delivery.members)
+    fake = FakeExecutor()
+    quickly(replace(patient, options=replace(patient.options, num_steps=3)), tmp_path, train=late, executor=fake)
+    weights = tmp_path / str(trained[str(second.design), 3].details["model"])
+    assert {task.parent for batch in fake.batches for task in batch} == {weights}
+    assert {task.run.recipe.iterations for batch in fake.batches for task in batch} == {3 * RUN.recipe.iterations}
 
 
 @pytest.mark.usefixtures("bare")

@@ -1,0 +1,118 @@
+"""Where no candidate gains, trainings may be too short to tell: all of a step again, and for longer."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import pytest
+from expansion_landscapes import DEPTH, PATH, START, WIDTH
+
+from lpsnet.errors import RunError
+from lpsnet.expansion.family import Expansion, Member
+from lpsnet.expansion.measurements import Course, Latency, Outcome, Score
+from lpsnet.expansion.operations import Design
+from lpsnet.expansion.search import SearchOptions, expand
+from lpsnet.expansion.table import lengths_note
+
+DEEPER, WIDER, NEW_PATH = (it.apply(START).design for it in (DEPTH, WIDTH, PATH))
+
+
+class Slow:
+    """Every change costs time; scores depend on the course."""
+
+    def __init__(self, miou: Callable[[Design, Course], float]) -> None:
+        self.courses: list[tuple[tuple[Design, ...], Course]] = []
+        self._miou = miou
+
+    def latency(self, designs: Sequence[Design], *, effort: int) -> Mapping[Design, Latency]:
+        def size(it: Design) -> int:
+            return sum(it.architecture.blocks) + sum(it.architecture.widths) + it.architecture.num_paths
+
+        return {it: Latency.exactly(float(size(it))) for it in designs}
+
+    def performance(self, designs: Sequence[Design], course: Course) -> Mapping[Design, Outcome]:
+        self.courses.append((tuple(designs), course))
+        return {it: Score(self._miou(it, course), at_start=None if course.parent is None else 50.0) for it in designs}
+
+    def search(self, **options: Any) -> Expansion:
+        return expand(
+            START,
+            latency=self.latency,
+            performance=self.performance,
+            operations=[DEPTH, WIDTH, PATH],
+            options=SearchOptions(**{"num_steps": 1, "max_step_size": 1, "control": True, **options}),
+        )
+
+
+def late(design: Design, course: Course) -> float:
+    """More training alone gives 1 point; a change gives one more, once it is three times as long."""
+    if course.parent is None:
+        return 50.0
+    return 50.0 + course.length + (1.0 if design != course.parent and course.length >= 3 else 0.0)
+
+
+def test_all_are_trained_for_longer_and_so_are_those_of_the_steps_after_it() -> None:
+    slow = Slow(late)
+    first, second = slow.search(num_steps=2, max_length=9).steps
+    children = (DEEPER, WIDER, NEW_PATH)
+    assert slow.courses[:5] == [
+        ((START.design,), Course()),
+        (children, Course(START.design)),
+        ((START.design,), Course(START.design)),
+        (children, Course(START.design, length=3)),
+        ((START.design,), Course(START.design, length=3)),
+    ]
+    assert {course.length for _, course in slow.courses[5:]} == {3}
+    assert (first.length, first.chosen.length, first.chosen.score.miou) == (3, 3, 54.0)
+    assert (first.parent.score.miou, first.parent.length) == (53.0, 1)
+    assert first.verdict.endswith("x1, trained 3 times as long")
+    assert second.chosen.length == 3
+
+
+def test_past_the_bound_the_search_ends() -> None:
+    slow = Slow(lambda design, course: 50.0 if course.parent is None else 51.0 - (design != course.parent))
+    (step,) = slow.search(max_length=4).steps
+    assert [course.length for designs, course in slow.courses if WIDER in designs] == [1, 3, 4]
+    assert (step.chosen, step.length) == (None, 4)
+    assert step.stop == "no candidate gains: the best has 50.00 mIoU, their parent 51.00"
+    assert step.verdict.endswith("51.00, trained 4 times as long")
+
+
+def test_unless_asked_for_the_search_ends_at_once() -> None:
+    slow = Slow(late)
+    (step,) = slow.search().steps
+    assert (step.chosen, step.length) == (None, 1)
+    assert {course.length for _, course in slow.courses} == {1}
+    with pytest.raises(RunError, match="max_length of a search is at least 1"):
+        SearchOptions(max_length=0)
+
+
+def test_where_a_candidate_gains_nothing_is_repeated() -> None:
+    slow = Slow(lambda design, course: 60.0 if course.parent is not None and design != course.parent else 50.0)
+    slow.search(max_length=9)
+    assert {course.length for _, course in slow.courses} == {1}
+
+
+def test_without_a_control_the_parent_keeps_its_score() -> None:
+    slow = Slow(lambda design, course: 50.0 if course.parent is None else 48.0 + course.length)
+    (step,) = slow.search(max_length=9, control=False).steps
+    assert (step.length, step.chosen.score.miou, step.parent.score.miou) == (3, 51.0, 50.0)
+
+
+def test_how_much_is_luck_is_known_of_each_length_by_itself() -> None:
+    """Short trainings of the start differ by 8 points between seeds, long ones of the leaders by 0.02."""
+
+    def miou(design: Design, course: Course) -> float:
+        luck = 0.02 if course.length == 3 else 8.0
+        return late(design, course) - luck * course.seed
+
+    slow = Slow(miou)
+    (step,) = slow.search(max_length=3, max_seeds=2).steps
+    assert step.chosen.score.num_seeds == 2
+    assert step.chosen.score.spread < 0.02
+
+
+def test_a_table_says_which_were_trained_for_longer() -> None:
+    member = Member(0, START, Latency.exactly(1.0), Score(50.0))
+    longer = Member(1, WIDTH.apply(START), Latency.exactly(2.0), Score(55.0), WIDTH, 1, 3)
+    assert lengths_note([member]) == ""
+    assert lengths_note([member, longer]).endswith(f"not that of the others: {longer.network} (3 times).")
