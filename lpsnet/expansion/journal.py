@@ -37,12 +37,10 @@ class Journal:
 
     Attributes:
         path: the file.
-        cut_off: number of bytes of an unfinished last line that were cut off when it was opened; 0 if none.
     """
 
-    def __init__(self, path: Path, descriptor: int, events: Sequence[Event], cut_off: int) -> None:
+    def __init__(self, path: Path, descriptor: int, events: Sequence[Event]) -> None:
         self.path = path
-        self.cut_off = cut_off
         self._descriptor = descriptor
         self._events: list[Event] = []
         self._passes: dict[tuple[str, ...], list[tuple[float, ...]]] = {}
@@ -131,7 +129,7 @@ def open_journal(
                 _check_settings(events[0], header, path, defaults or {})
             descriptor = _open_truncated(path, length)
         try:
-            journal = Journal(path, descriptor, events, len(content) - length)
+            journal = Journal(path, descriptor, events)
             if not events:
                 journal.append(header)
             yield journal

@@ -58,19 +58,10 @@ class JournalledLatency:
         measure_pass: times every design once, in the order given, and returns the times in ms. What one time is (say,
             the median of a few runs) is its own affair.
         passes: how many passes each effort asks for in all; more effort than there are entries gets the last.
-        progress: told of every pass, a line at a time.
     """
 
-    def __init__(
-        self,
-        journal: Journal,
-        measure_pass: MeasurePass,
-        *,
-        passes: Sequence[int] = PASSES,
-        progress: Callable[[str], None] | None = None,
-    ) -> None:
+    def __init__(self, journal: Journal, measure_pass: MeasurePass, *, passes: Sequence[int] = PASSES) -> None:
         self._journal, self._measure_pass, self._num_passes = journal, measure_pass, tuple(passes)
-        self._progress = progress or (lambda line: None)
 
     def __call__(self, designs: Sequence[Design], *, effort: int) -> Mapping[Design, Latency]:
         """Latencies for decisions: compared, pass by pass, with the first design."""
@@ -83,10 +74,9 @@ class JournalledLatency:
     def _passes(self, designs: Sequence[Design], effort: int) -> list[tuple[float, ...]]:
         names = tuple(map(str, designs))
         wanted = self._num_passes[min(effort, len(self._num_passes) - 1)]
-        for number in range(len(self._journal.passes(names)) + 1, wanted + 1):
+        for _ in range(len(self._journal.passes(names)), wanted):
             times = tuple(float(time) for time in self._measure_pass(designs))
             self._journal.append(_latency_pass(names, times))
-            self._progress(f"  measured {len(names)} networks in turn, pass {number} of {wanted}")
         return self._journal.passes(names)[:wanted]
 
 

@@ -41,7 +41,6 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert lines[0]["settings"] == {**SETTINGS, "size": [360, 480]}
     assert lines[1]["ms"] == [1.0, 2.5]
     with _open(tmp_path / "out" / "journal.jsonl") as journal:
-        assert journal.cut_off == 0
         assert journal.passes(["a", "b"]) == [(1.0, 2.5), (2.0, 2.5), (3.0, 2.5)]
         assert journal.passes(["b", "a"]) == journal.passes(["a"]) == []
         line = journal.training(TINY, Course())
@@ -73,7 +72,6 @@ def test_cut_at_every_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         finished = content[:length].count(b"\n")
         end = content[:length].rfind(b"\n") + 1
         with _open(path) as journal:
-            assert journal.cut_off == length - end
             assert list(journal.events)[:finished] == whole[:finished]
             assert len(journal.events) == max(finished, 1)  # the header is written anew if need be
             journal.append(LatencyPass(designs=("z",), ms=(9.0,)))
