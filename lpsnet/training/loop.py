@@ -56,7 +56,7 @@ def run_task(
     """
     accelerator = make_accelerator()
     folder = RunFolder(out)
-    _check_shares(settings, accelerator.num_processes)
+    check_shares(settings, accelerator.num_processes)
     with contextlib.ExitStack() as stack:
         if accelerator.is_main_process:
             stack.enter_context(locked_folder(out))
@@ -84,7 +84,12 @@ def _check_finite(weights: Weights) -> None:
             raise NonFiniteScoresError(f"{name} is not finite, and scores made with it are not")
 
 
-def _check_shares(settings: Mapping[str, Any], num_processes: int) -> None:
+def check_shares(settings: Mapping[str, Any], num_processes: int) -> None:
+    """Raise unless every process gets a picture of each batch.
+
+    Raises:
+        RunError: there are more processes.
+    """
     batch_size = settings["recipe"]["batch_size"]
     if batch_size < num_processes:
         raise RunError(

@@ -165,3 +165,14 @@ def test_a_folder_of_another_kind_is_still_refused(tmp_path: Path) -> None:
     write_pairs(tmp_path, "scans/{}", "truth/{}", 0, 1)
     with pytest.raises(DataError, match=r"is a folder; name its layout .* or let 'lpsnet data check"):
         open_dataset(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("train", "says"), [("", "'train' and 'val' name no pictures"), ("train.txt", "no pictures are listed")]
+)
+def test_an_ultralytics_file_that_names_no_pictures_is_one_line(tmp_path: Path, train: str, says: str) -> None:
+    (tmp_path / "train.txt").write_text("")
+    (tmp_path / "data.yaml").write_text(f"train: {train}\nnames: {{0: a, 1: b}}\n")
+    with pytest.raises(DataError, match=says) as caught:
+        open_dataset(tmp_path / "data.yaml")
+    assert "\n" not in str(caught.value)

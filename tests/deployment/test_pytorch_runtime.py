@@ -101,3 +101,11 @@ def test_on_cuda(net: Network, path: Path, precision: str, bound: float) -> None
     assert "CPU" not in session.engine
     images = pictures(2, 3, 64, 96)
     assert difference(session.run(images), scores(net, images)) < bound
+
+
+def test_many_networks_are_compiled_not_only_eight(path: Path) -> None:
+    """Past its limit PyTorch computes without compiling, and only a log says so."""
+    for _ in range(2):
+        open_session("pytorch_compiled", SessionOptions(path))
+    limits = torch._dynamo.config
+    assert getattr(limits, "recompile_limit", limits.cache_size_limit) >= 256

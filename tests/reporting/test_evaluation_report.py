@@ -13,7 +13,9 @@ from page_reading import check_self_contained, read_page
 from shifted_labels import DATA, shifted
 
 from lpsnet.data.datasets import open_dataset
+from lpsnet.data.scenes import SCENES
 from lpsnet.errors import RunError
+from lpsnet.reporting import evaluation_page
 from lpsnet.reporting.evaluation_file import EvaluationFile
 from lpsnet.reporting.evaluation_page import PictureOptions
 from lpsnet.reporting.page import Gallery
@@ -105,6 +107,32 @@ def test_pictures_are_the_datas_own(evaluated: dict[str, Any], monkeypatch: pyte
 def test_a_model_that_says_otherwise_now_is_told(evaluated: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     _, note = _gallery(evaluated, monkeypatch, lambda labels, number: np.zeros_like(labels))
     assert "have changed since" in note
+
+
+def test_pictures_of_averaged_views_are_those_of_one_and_said_to_be(
+    evaluated: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Source] = []
+
+    def show(evaluation: EvaluationFile, source: Source, count: int) -> tuple[None, str]:
+        asked.append(source)
+        return None, ""
+
+    monkeypatch.setattr(evaluation_page, "show_pictures", show)
+    for protocol in ({"precision": "bf16"}, {"precision": "f32", "averaged": "probabilities"}):
+        changed = {**evaluated, "protocol": {**evaluated["protocol"], "model": "m", **protocol}}
+        evaluation_page.gallery_of(EvaluationFile.model_validate(changed), PictureOptions())
+    assert [(it.precision, it.is_averaged) for it in asked] == [("bf16", False), ("f32", True)]
+    averaged = Source(DATA, "val", "m.onnx", is_averaged=True)
+    _, note = _gallery(evaluated, monkeypatch, lambda labels, number: np.zeros_like(labels), source=averaged)
+    assert note.startswith("Several views of every picture were averaged")
+
+
+def test_colours_are_those_of_the_data(evaluated: dict[str, Any]) -> None:
+    own = {name: [number, 2, 3] for number, name in enumerate(evaluated["ious"])}
+    assert EvaluationFile.model_validate({**evaluated, "colours": own}).class_colours == tuple(map(tuple, own.values()))
+    older = EvaluationFile.model_validate({key: value for key, value in evaluated.items() if key != "colours"})
+    assert older.class_colours == SCENES.colours
 
 
 def test_the_difference_pixel_by_pixel() -> None:
@@ -207,7 +235,13 @@ def test_classes_without_pixels_have_dashes(evaluated: dict[str, Any], tmp_path:
     assert page.fact("mIoU") == "– %"
 
 
-def _gallery(evaluated: dict[str, Any], monkeypatch: pytest.MonkeyPatch, predict: Any) -> tuple[Gallery | None, str]:
+def _gallery(
+    evaluated: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    predict: Any,
+    *,
+    source: Source = Source(DATA, "val", "m.onnx"),  # noqa: B008 - frozen
+) -> tuple[Gallery | None, str]:
     """The pictures with predictions of `predict`, which is given the truth and the picture's number."""
     split = open_dataset(DATA).split("val")
     pictures = [split.image(number) for number in range(len(split))]
@@ -222,7 +256,7 @@ def _gallery(evaluated: dict[str, Any], monkeypatch: pytest.MonkeyPatch, predict
             return result
 
     monkeypatch.setattr("lpsnet.reporting.pictures.Segmenter", Segmenter)
-    return show_pictures(EvaluationFile.model_validate(evaluated), Source(DATA, "val", "m.onnx"), 2)
+    return show_pictures(EvaluationFile.model_validate(evaluated), source, 2)
 
 
 def _decoded(uri: str) -> np.ndarray:

@@ -14,6 +14,7 @@ pytest.importorskip("ncnn")
 pytest.importorskip("pnnx")
 
 import torch
+from matplotlib.figure import Figure
 
 from lpsnet.data.datasets import open_dataset
 from lpsnet.deployment import timing
@@ -26,7 +27,7 @@ from lpsnet.model.checkpoint import default_record, save_checkpoint
 from lpsnet.model.network import create_model
 from lpsnet.studies import exports, precisions
 from lpsnet.studies.running import find_study, run_study
-from lpsnet.studies.study import Settings
+from lpsnet.studies.study import Outcome, Settings
 
 DATA = "scenes:size=64x96,num_train=3,num_val=2"
 
@@ -120,3 +121,12 @@ def test_senseless_wishes_are_refused(
     chosen = replace(settings, models=checkpoint) if settings.models else settings
     with pytest.raises(RunError, match=message):
         run_study(find_study(name), chosen, tmp_path)
+
+
+def test_precisions_that_could_not_be_scored_are_told() -> None:
+    figures = {"times_as_fast_as_f32": 2.0, "miou_lost": None, "miou": None, "network_ms": 1}
+    row = {"engine": "e", "precision": "int8", **figures}
+    outcome = Outcome({"precisions": "x"}, {"rows": [row], "problems": ["e, int8: other classes"]}, "here", {}, "2026")
+    found = precisions.report([outcome])
+    assert found.findings == ("e, int8: 2.00 times as fast as f32, not scored.", "e, int8: other classes")
+    found.draw(Figure())

@@ -25,7 +25,7 @@ from lpsnet.architecture import Architecture
 from lpsnet.data.images import read_image
 from lpsnet.deployment import benchmark as benchmark_module
 from lpsnet.deployment.timing import TimingProtocol
-from lpsnet.errors import RunError
+from lpsnet.errors import LpsnetError, RunError
 from lpsnet.studies import (
     block_macs,
     comparison,
@@ -40,7 +40,7 @@ from lpsnet.studies import network_training as training_module
 from lpsnet.studies.network import StudyNetwork
 from lpsnet.studies.running import run_study
 from lpsnet.studies.schedule import schedule_of
-from lpsnet.studies.study import Settings
+from lpsnet.studies.study import Place, Settings
 from lpsnet.studies.user_models import input_size
 from lpsnet.training import loop
 
@@ -252,6 +252,19 @@ def test_comparison_measures_and_scores_the_users_files(tmp_path: Path, monkeypa
     assert sum(row["source"].startswith("paper") for row in result.report.rows) == 23 + 24 + 6 + 10
     with pytest.raises(RunError, match=r"no model files in .*; put files of these kinds there: \.onnx"):
         run_study(comparison.STUDY, Settings(models=tmp_path / "out/runs"), tmp_path / "out")
+
+
+def test_a_file_that_cannot_be_scored_does_not_stop_the_comparison(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object, **options: object) -> None:
+        raise LpsnetError("takes pictures of 32x64 only")
+
+    monkeypatch.setattr(comparison, "benchmark", refuse)
+    monkeypatch.setattr(comparison, "candidates", lambda settings, size: ["own"])
+    monkeypatch.setattr(comparison, "fingerprint", lambda file: "abc")
+    monkeypatch.setattr(comparison, "input_size", lambda file, usual: usual)
+    run = comparison._scoring_run(Path("own.onnx"), Settings(size=(48, 64), data=(SCENES,)))
+    result = run.work(Place(Path(), lambda what, part: None))
+    assert result == {"miou": None, "problems": ["takes pictures of 32x64 only"]}
 
 
 def test_a_size_in_a_name_counts() -> None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from lpsnet.errors import RunError
+from lpsnet.training import loop
 from lpsnet.training.run_folder import RunFolder
 from lpsnet.training.run_log import FLUSH_ITERATIONS, RunLog, Step, Steps
 from lpsnet.training.task import Score
@@ -63,3 +64,9 @@ def test_the_same_curves_go_to_tensorboard(tmp_path: Path) -> None:
         "val/miou",
     }
     assert [(event.step, event.value) for event in events.Scalars("train/loss")] == [(1, 0.5), (2, 0.25)]
+
+
+def test_more_processes_than_pictures_in_a_batch_are_refused() -> None:
+    loop.check_shares({"recipe": {"batch_size": 8}}, 8)
+    with pytest.raises(RunError, match="a batch of 8 pictures cannot be shared by 16 processes"):
+        loop.check_shares({"recipe": {"batch_size": 8}}, 16)
