@@ -32,15 +32,22 @@ class TrainingRun:
     init: Path | None = None
     input_size: tuple[int, int] | None = None
 
-    def settings(self) -> dict[str, Any]:
-        """The run as JSON values."""
+    def settings(self, folder: Path | None = None) -> dict[str, Any]:
+        """The run as JSON values.
+
+        Args:
+            folder: the run's. Weights that lie in it go where it goes, and are named without it.
+        """
+        init = self.init
+        if init is not None and folder is not None and init.resolve().parent == folder.resolve():
+            init = Path(init.name)
         return {
             "data": self.data,
             "split": self.split,
             "architecture": str(self.architecture),
             "block": self.block,
             "interaction": self.interaction,
-            "init": None if self.init is None else str(self.init),
+            "init": None if init is None else str(init),
             "input_size": None if self.input_size is None else list(self.input_size),
             "recipe": self.recipe.model_dump(mode="json"),
         }

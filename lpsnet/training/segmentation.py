@@ -103,7 +103,7 @@ class Segmentation:
         return Score(f"{evaluation.miou:.2f} mIoU on val", evaluation.summary(), curves, evaluation)
 
     def deliver(self, weights: Weights, path: Path, facts: Mapping[str, Any], score: Score[Evaluation] | None) -> None:
-        training = {**self.run.settings(), **self._initialisation_record(), **facts}
+        training = {**self.run.settings(path.parent), **self._initialisation_record(), **facts}
         scores = {} if score is None else {"val": dict(score.figures)}
         record = self._record().model_copy(update={"training": training, "scores": scores})
         if score is not None:

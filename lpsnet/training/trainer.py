@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from lpsnet.errors import RunError
 from lpsnet.training.loop import run_task
@@ -40,7 +39,7 @@ def train(
         )
     score = run_task(
         lambda device: Segmentation.of(run, device),
-        _settings(run, out),
+        run.settings(out),
         out,
         defaults=run.recipe.defaults(),
         resume=resume,
@@ -49,11 +48,3 @@ def train(
         tensorboard=tensorboard,
     )
     return TrainingResult(RunFolder(out).model, None if score is None else score.details)
-
-
-def _settings(run: TrainingRun, out: Path) -> dict[str, Any]:
-    """Those that the folder is held against. Weights that lie in it themselves go where it goes, so by their name."""
-    settings = run.settings()
-    if run.init is not None and run.init.resolve().parent == out.resolve():
-        settings["init"] = run.init.name
-    return settings

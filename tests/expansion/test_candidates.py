@@ -155,6 +155,7 @@ def test_weights_that_the_last_step_broke_are_a_failure(tmp_path: Path) -> None:
 def test_a_folder_that_was_moved_is_gone_on_with(tmp_path: Path, parent: tuple[Path, Score]) -> None:
     design = Operation.parse("depth=0,0,0,1,1").apply(START).design
     first = train_candidate(task(design, tmp_path / "here", parent[0]))
+    assert read_record(tmp_path / "here" / "model.safetensors").training["init"] == "start.safetensors"
     (tmp_path / "here").rename(tmp_path / "there")
     again = train_candidate(
         task(design, tmp_path / "there", parent[0]), on_status=lambda status: pytest.fail("it trains again")

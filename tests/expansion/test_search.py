@@ -193,6 +193,9 @@ def test_options_that_make_no_sense() -> None:
     for options in ({"num_steps": -1}, {"max_step_size": 0}, {"patience": 0}, {"max_effort": 0}):
         with pytest.raises(RunError, match="at least"):
             SearchOptions(**options)
+    least = {"num_steps": 0, "max_step_size": 1, "patience": 1, "max_effort": 1, "max_seeds": 1, "max_length": 1}
+    options = SearchOptions(**least)
+    assert {name: getattr(options, name) for name in least} == least
     for limits in ({"latency_ms": 0.0}, {"latency_ms": float("nan")}, {"parameters": -1}, {"memory_mib": float("inf")}):
         with pytest.raises(RunError, match="above 0"):
             Limits(**limits)
