@@ -21,11 +21,11 @@ NUM_CLASSES = 5
 Array = NDArray[np.float32]
 
 
-def small_network() -> Network:
+def small_network(*, align_corners: bool = True) -> Network:
     """Seeded, with scores of about -3 to 3 and batch norms that do something."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        net = create_model(ARCHITECTURE, num_classes=NUM_CLASSES)
+        net = create_model(ARCHITECTURE, num_classes=NUM_CLASSES, align_corners=align_corners)
         for _ in range(20):
             net(torch.randn(2, 3, 64, 64))  # for the batch norms' statistics
         torch.nn.init.normal_(net.head.weight)

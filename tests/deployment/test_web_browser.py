@@ -29,7 +29,6 @@ from lpsnet.deployment.web.server import make_server
 from lpsnet.export.onnx import to_onnx, write_model
 from lpsnet.model.checkpoint import default_record
 from lpsnet.model.fusion import fuse
-from lpsnet.model.network import create_model
 from lpsnet.record import ModelRecord, Normalisation
 
 ALONE = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
@@ -80,7 +79,7 @@ def browser(program: str) -> Iterator[Chromium]:
 
 
 def write_network(path: Path, *, align_corners: bool = True, input_size: tuple[int, int] | None = None) -> Path:
-    net = small_network() if align_corners else create_model(ARCHITECTURE, num_classes=5, align_corners=False).eval()
+    net = small_network(align_corners=align_corners)
     record = default_record(net, label_space=LabelSpace.from_names("odd names", NAMES))
     normalisation = Normalisation(mean=(0.2, 0.5, 0.7), std=(0.3, 0.2, 0.25))
     record = record.model_copy(update={"input_size": input_size, "normalisation": normalisation})
@@ -262,6 +261,22 @@ def test_the_camera(browser: Chromium, page: tuple[str, Path]) -> None:
     assert browser.evaluate("camera.getAttribute('aria-pressed')") == "true"
     browser.evaluate("camera.click()")
     assert browser.evaluate("camera.getAttribute('aria-pressed')") == "false"
+
+
+def test_a_camera_asked_for_twice_is_not_left_on(browser: Chromium, page: tuple[str, Path]) -> None:
+    """Two clicks before the first is answered open two streams: only one may go on, and none after a third click."""
+    browser.open(page[0])
+    browser.wait_for(STARTED)
+    browser.evaluate(
+        "(window.tracks = [], window.ask = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices),"
+        " navigator.mediaDevices.getUserMedia = async (wanted) => {"
+        "   const stream = await ask(wanted); tracks.push(...stream.getTracks()); return stream; })"
+    )
+    live = "tracks.filter((track) => track.readyState === 'live').length"
+    browser.evaluate("(camera.click(), camera.click())")
+    browser.wait_for(f"tracks.length === 2 && {live} === 1 && camera.getAttribute('aria-pressed') === 'true'")
+    browser.evaluate("camera.click()")
+    browser.wait_for(f"{live} === 0")
 
 
 def test_a_video_plays_and_pauses(browser: Chromium, page: tuple[str, Path], tmp_path: Path) -> None:

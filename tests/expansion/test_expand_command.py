@@ -24,7 +24,10 @@ from lpsnet.training.recipe import RECIPES
 
 OPTIONS = ("--data", DATA, "--recipe", "demo_proxy", "--start", "B=1,1,1,1,1;C=4,4,8,8,8;R=1", "--threads", 1)
 SETTINGS = ("iterations=4", "batch_size=2", "crop_size=48x64", "num_workers=1", "precision=f32")
-SMALL = ("--operations", "depth=0,0,0,1,1", "--operations", "resolution=0,1/4,0", "--max-step-size", 1)
+SMALL = (
+    *("--operations", "depth=0,0,0,1,1", "--operations", "resolution=0,1/4,0"),
+    *("--max-step-size", 1, "--max-length", 1),
+)
 
 
 @pytest.fixture

@@ -33,13 +33,14 @@ class Slow:
         self.courses.append((tuple(designs), course))
         return {it: Score(self._miou(it, course), at_start=None if course.parent is None else 50.0) for it in designs}
 
-    def search(self, **options: Any) -> Expansion:
+    def search(self, *, progress: Callable[[str], None] | None = None, **options: Any) -> Expansion:
         return expand(
             START,
             latency=self.latency,
             performance=self.performance,
             operations=[DEPTH, WIDTH, PATH],
             options=SearchOptions(**{"num_steps": 1, "max_step_size": 1, "control": True, **options}),
+            progress=progress,
         )
 
 
@@ -69,8 +70,12 @@ def test_all_are_trained_for_longer_and_so_are_those_of_the_steps_after_it() -> 
 
 
 def test_past_the_bound_the_search_ends() -> None:
-    slow = Slow(lambda design, course: 50.0 if course.parent is None else 51.0 - (design != course.parent))
-    (step,) = slow.search(max_length=4).steps
+    slow, said = Slow(lambda design, course: 50.0 if course.parent is None else 51.0 - (design != course.parent)), []
+    (step,) = slow.search(max_length=4, progress=said.append).steps
+    told = (
+        "step 1: no candidate gains: the best has 50.00 mIoU, their parent 51.00; training all of them {} times as long"
+    )
+    assert [line for line in said if "training all" in line] == [f"{told.format(n)} as at first" for n in (3, 4)]
     assert [course.length for designs, course in slow.courses if WIDER in designs] == [1, 3, 4]
     assert (step.chosen, step.length) == (None, 4)
     assert step.stop == "no candidate gains: the best has 50.00 mIoU, their parent 51.00"

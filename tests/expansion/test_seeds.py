@@ -10,7 +10,7 @@ from lpsnet.errors import RunError
 from lpsnet.expansion import page
 from lpsnet.expansion.family import Step
 from lpsnet.expansion.measurements import Course, Failure, Latency, Outcome, Score
-from lpsnet.expansion.operations import Design
+from lpsnet.expansion.operations import Design, table_1
 from lpsnet.expansion.search import SearchOptions, expand
 from lpsnet.expansion.seeds import SeedScores
 
@@ -136,6 +136,31 @@ def test_what_more_training_alone_gains_is_no_gain() -> None:
     assert (controlled.parent.score.miou, controlled.parent.score.at_start) == (54.0, 50.0)
     assert (START.design, Course(START.design)) in courses
     assert "54.0 mIoU, 50.0 before it was trained on as they are" in page._section(controlled)
+
+
+def test_repeating_has_a_bound_when_every_leader_falls() -> None:
+    """With a second seed every score is 40 points lower, so that others lead: they are repeated, and that was it."""
+    every = [it.apply(START).design for it in table_1()]
+    asked: list[tuple[Design, int]] = []
+
+    def performance(designs: Sequence[Design], course: Course) -> dict[Design, Outcome]:
+        asked.extend((design, course.seed) for design in designs)
+        first = {design: 90.0 - number for number, design in enumerate(dict.fromkeys(every))}
+        return {it: Score(10.0 if it == START.design else first[it] - 40 * course.seed) for it in designs}
+
+    def latency(designs: Sequence[Design], *, effort: int) -> dict[Design, Latency]:
+        return {it: Latency.exactly(1.0 if it == START.design else 2.0) for it in designs}
+
+    said: list[str] = []
+    options = SearchOptions(num_steps=1, max_step_size=1, max_seeds=2, max_effort=1)
+    found = expand(START, latency=latency, performance=performance, options=options, progress=said.append)
+    assert asked[:2] == [(START.design, 0), (START.design, 1)]
+    assert found.start.step == 0
+    assert sum(seed == 1 for _, seed in asked[2:]) == 2 * 2, "two leaders in each of two rounds"
+    assert said[0] == f"step 0: measuring and training the start, {START}"
+    assert said[1] == "step 1 of 1: step sizes for 10 operations"
+    assert said[2].startswith("step 1: target ")
+    assert said[3:] == ["step 1: 2 trainings with another seed, for the spread of the scores"] * 2
 
 
 def test_one_seed_repeats_nothing() -> None:
