@@ -247,7 +247,8 @@ class _Search:
             ranked = hold_contest(number, parent, fast, latencies, outcomes, self.length)
             if again := self._to_repeat(ranked) if rounds <= self.options.max_seeds else []:
                 rounds += 1
-                self.progress(f"step {number}: {len(again)} trainings with another seed, for the spread of the scores")
+                count = f"{len(again)} training{'s' * (len(again) > 1)}"
+                self.progress(f"step {number}: {count} with another seed, for the spread of the scores")
                 self._repeat(again, parent=parent.design)
             elif ranked.doubt == "latency" and effort < self.options.max_effort:
                 effort += 1
