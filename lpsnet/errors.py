@@ -32,6 +32,10 @@ class RunError(LpsnetError):
     """A run (training, expansion, study) cannot start or go on in the folder or with the settings given."""
 
 
+class DivergedError(RunError):
+    """A training leads nowhere: its loss or its weights are no longer finite."""
+
+
 # optional package -> the extra of lpsnet that brings it
 EXTRAS = {
     "torch": "train",

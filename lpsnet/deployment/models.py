@@ -24,18 +24,6 @@ def list_models() -> dict[str, Path]:
     return {path.stem: path for path in sorted(weights_folder().glob("*.onnx"))}
 
 
-def bundled_checkpoint(name: str) -> Path:
-    """The safetensors file of a model that comes with the package, to train on from or to export.
-
-    Raises:
-        ModelFileError: there is no such model, or its file is damaged.
-    """
-    models = list_models()
-    if name not in models:
-        raise ModelFileError(unknown_name("model", name, models))
-    return check_sum(models[name].with_suffix(".safetensors"))
-
-
 def check_sum(path: Path) -> Path:
     """`path`, a file that came with the package, if it is what was packed.
 
@@ -58,8 +46,12 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def find_model(model: str | Path) -> Path:
+def find_model(model: str | Path, *, preferred: str = ".onnx") -> Path:
     """The file of a model given by its path, the name of one that comes with the package, or an address on the Hub.
+
+    Args:
+        model: the path, name or address.
+        preferred: the suffix of the file to take where a model is there in several formats.
 
     Raises:
         ModelFileError: there is neither a file nor a model of that name, or the file is empty.
@@ -67,31 +59,21 @@ def find_model(model: str | Path) -> Path:
     if is_hub_address(model):
         from lpsnet.deployment.hub.download import download_model
 
-        return check_model_file(download_model(str(model)))
+        return check_model_file(download_model(str(model), preferred=preferred))
     path = Path(model)
     if path.exists() or _looks_like_a_path(str(model)):
         return check_model_file(path)
     bundled = list_models()
     if str(model) in bundled:
-        return check_sum(bundled[str(model)])
+        return check_sum(bundled[str(model)].with_suffix(preferred))
     if not bundled:
         raise ModelFileError(f"no model file at {model}, and no models come with this installation")
     raise ModelFileError(f"{unknown_name('model', model, bundled)}, or the path of a model file")
 
 
 def find_checkpoint(model: str | Path) -> Path:
-    """The same of a checkpoint, to train on from or to export; of models in several formats that in safetensors.
-
-    Raises:
-        ModelFileError: see `find_model`.
-    """
-    if is_hub_address(model):
-        from lpsnet.deployment.hub.download import download_model
-
-        return check_model_file(download_model(str(model), preferred=".safetensors"))
-    if not Path(model).exists() and str(model) in list_models():
-        return bundled_checkpoint(str(model))
-    return find_model(model)
+    """The same of a checkpoint, to train on from or to export: of models in several formats, that in safetensors."""
+    return find_model(model, preferred=".safetensors")
 
 
 def _looks_like_a_path(text: str) -> bool:

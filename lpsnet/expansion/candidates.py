@@ -19,7 +19,7 @@ from torch import Tensor
 from lpsnet.data.datasets import Dataset, open_dataset
 from lpsnet.deployment.machine import describe_machine
 from lpsnet.deployment.model_file import read_record
-from lpsnet.errors import LpsnetError, RunError
+from lpsnet.errors import DivergedError, LpsnetError, RunError
 from lpsnet.evaluation.evaluate import Evaluation, evaluate
 from lpsnet.expansion.inheritance import inherit
 from lpsnet.expansion.measurements import Failure, Outcome, Score
@@ -33,7 +33,6 @@ from lpsnet.training.network_segmenter import network_segmenter
 from lpsnet.training.precision import forward_type, make_accelerator
 from lpsnet.training.run import Status, TrainingRun
 from lpsnet.training.run_folder import RunFolder
-from lpsnet.training.run_log import DIVERGED
 from lpsnet.training.step import normalise
 from lpsnet.training.trainer import train
 
@@ -116,9 +115,7 @@ def _outcome(task: CandidateTask, on_status: Callable[[Status], None]) -> tuple[
         return Score(_final(task, trained.model, trained.evaluation).miou, at_start=at_start), inherited
     except torch.OutOfMemoryError as error:
         return Failure(f"out of memory: {str(error).splitlines()[0]}"), inherited
-    except RunError as error:
-        if not str(error).startswith(DIVERGED):
-            raise
+    except DivergedError as error:
         return Failure(str(error)), inherited
 
 

@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Protocol
 
@@ -142,7 +142,7 @@ class ThisMachine:
             times = self._pass(designs)
             load = watch.load()
             others = load.other_cores if load.other_cores and load.duration_s >= MIN_WATCHED_S else 0.0
-            is_quiet = others <= max(OTHER_CORES, self._spare_cores())
+            is_quiet = others <= max(OTHER_CORES, self._spare_cores)
             if is_quiet or self._is_busy:
                 break
             if attempt == 0:
@@ -152,8 +152,9 @@ class ThisMachine:
         self._is_busy = not is_quiet
         return times
 
+    @cached_property
     def _spare_cores(self) -> float:
-        """Logical processors that the engine leaves to others."""
+        """Logical processors that the engine leaves to others. Describing a machine starts programs: once is enough."""
         threads = self._target.num_threads
         return 0.0 if threads is None else float(describe_machine().num_threads - threads) - 1
 

@@ -142,7 +142,7 @@ class _Running:
         checks = (self._check_ranking(step) for step in found.steps if step.number == run.check_step)
         delivery = replace(delivery, check=next(checks, None))
         self.say("exporting the family and comparing the files with the networks")
-        checkpoints = {it.design: self._checkpoint(it.design, it.length) for it in delivery.handed_over}
+        checkpoints = {it.design: self._weights(it.design, it.length) for it in delivery.handed_over}
         write_models(delivery, checkpoints, size=run.target.size, pictures=self._pictures())
         write_text(folder / "family.json", json.dumps(delivery.to_dict(), indent=2, allow_nan=False) + "\n")
         title = f"{run.data}, {run.recipe.name}: expanded for {run.target}"
@@ -188,7 +188,8 @@ class _Running:
         begun = time.monotonic()
         taken = [take_over(self.others, it, course, own=self.journal, out=self.out) for it in designs]
         yield from filter(None, taken)
-        weights = None if course.parent is None else self._parent_weights(course.parent)
+        parent = course.parent
+        weights = None if parent is None else self._weights(parent, chosen_length(self.journal.events, parent))
         untrained = [design for design, known in zip(designs, taken, strict=True) if known is None]
         tasks = [self.run.task(design, course, out=self.out, parent_weights=weights) for design in untrained]
         folders = {task.design: task.folder for task in tasks}
@@ -200,16 +201,9 @@ class _Running:
                 minutes = (time.monotonic() - begun) / done * left / 60
                 self.say(f"  {left} left in this step, about {minutes:.0f} min")
 
-    def _parent_weights(self, design: Design) -> Path:
-        """Those of a network of the family, which its candidates start from."""
-        line = first_training(self.journal.events, design, chosen_length(self.journal.events, design))
-        return self._weights(design, line)
-
-    def _checkpoint(self, design: Design, length: int) -> Path:
-        """The weights of a trained design."""
-        return self._weights(design, first_training(self.journal.events, design, length))
-
-    def _weights(self, design: Design, line: TrainingFinished | None) -> Path:
+    def _weights(self, design: Design, length: int) -> Path:
+        """Those of a trained design that are inherited and handed over."""
+        line = first_training(self.journal.events, design, length)
         assert line is not None, f"{design} was trained before it is asked for"
         return inside(self.out, line.details.get("model", ""))
 

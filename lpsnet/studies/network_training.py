@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from lpsnet.data.datasets import open_dataset
-from lpsnet.errors import RunError
+from lpsnet.errors import DivergedError, RunError
 from lpsnet.evaluation.selection import select
 from lpsnet.studies.network import StudyNetwork
 from lpsnet.studies.study import Json, Known, Outcome, Place, Run
@@ -22,7 +22,6 @@ from lpsnet.training.precision import make_accelerator
 from lpsnet.training.recipe import Recipe
 from lpsnet.training.run import Status, TrainingRun
 from lpsnet.training.run_folder import RunFolder
-from lpsnet.training.run_log import DIVERGED
 from lpsnet.training.segmentation import Segmentation
 from lpsnet.training.trainer import train
 
@@ -51,9 +50,7 @@ def _train(training: TrainingRun, num_threads: int | None, place: Place) -> dict
     _set_threads(num_threads)
     try:
         return _trained(training, place)
-    except RunError as error:
-        if not str(error).startswith(DIVERGED):
-            raise
+    except DivergedError as error:
         return {"failed": str(error)}
 
 

@@ -78,12 +78,6 @@ def run_task(
         return loop.finish()
 
 
-def _check_finite(weights: Weights) -> None:
-    for name, tensor in weights.items():
-        if not tensor.isfinite().all():
-            raise NonFiniteScoresError(f"{name} is not finite, and scores made with it are not")
-
-
 def check_shares(settings: Mapping[str, Any], num_processes: int) -> None:
     """Raise unless every process gets a picture of each batch.
 
@@ -286,11 +280,13 @@ class Loop(Generic[Details]):
 
     def _evaluate(self, log: RunLog) -> Score[Details] | None:
         weights = self._weights()
+        failure = diverged(self.state.iteration, self.recipe.learning_rate)
+        if not all(bool(tensor.isfinite().all()) for tensor in weights.values()):  # the last update may have done it
+            raise failure
         try:
-            _check_finite(weights)  # the loss of the last step was, its update may not be
             score = self.task.evaluate(weights)
         except NonFiniteScoresError:
-            raise diverged(self.state.iteration, self.recipe.learning_rate) from None
+            raise failure from None
         if score is not None:
             log.add_score(score, self.state.iteration)
         return score

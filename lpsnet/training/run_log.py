@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from torch import Tensor
 
-from lpsnet.errors import RunError
+from lpsnet.errors import DivergedError
 from lpsnet.training.run_folder import LOG_COLUMNS, RunFolder
 from lpsnet.training.task import Details, Score
 
@@ -23,9 +23,6 @@ class Step(NamedTuple):
     loss: float
     learning_rate: float
     pictures_per_second: float
-
-
-DIVERGED = "the loss is no longer finite"  # how `diverged` begins
 
 
 class Steps:
@@ -58,8 +55,8 @@ class Steps:
         """The steps that are done, in their order; all but the last unless `everything`.
 
         Raises:
-            RunError: a loss is not finite. In f16 too: a gradient that overflows skips a step, a loss that does was
-                computed from features that did, and batch norms keep their mean.
+            DivergedError: a loss is not finite. In f16 too: a gradient that overflows skips a step, a loss that does
+                was computed from features that did, and batch norms keep their mean.
         """
         number = len(self._pending) if everything else max(0, len(self._pending) - 1)
         ready, self._pending = self._pending[:number], self._pending[number:]
@@ -72,10 +69,10 @@ class Steps:
         return step
 
 
-def diverged(iteration: int, learning_rate: float) -> RunError:
+def diverged(iteration: int, learning_rate: float) -> DivergedError:
     """What is said of a training that leads nowhere."""
-    return RunError(
-        f"{DIVERGED} at iteration {iteration}; "
+    return DivergedError(
+        f"the loss is no longer finite at iteration {iteration}; "
         f"try a lower learning rate than {learning_rate:.3g} (--set learning_rate=…)"
     )
 

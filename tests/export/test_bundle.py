@@ -12,7 +12,7 @@ from lpsnet.architecture import Architecture
 from lpsnet.data.datasets import open_dataset
 from lpsnet.deployment import models
 from lpsnet.deployment.model_file import read_record
-from lpsnet.deployment.models import CHECKSUMS, bundled_checkpoint, find_model, list_models
+from lpsnet.deployment.models import CHECKSUMS, find_checkpoint, find_model, list_models
 from lpsnet.deployment.segmenter import Segmenter
 from lpsnet.errors import ModelFileError
 from lpsnet.export.bundle import bundle, without_places
@@ -47,7 +47,7 @@ def test_a_bundled_model_is_the_network_in_half_the_space(checkpoint: Path, fold
     bundle("streets", checkpoint, folder, scores={"val": {"miou": 50.0}})
     assert list(list_models()) == ["streets"]
     image = np.random.default_rng(0).integers(0, 256, (60, 70, 3), np.uint8)
-    by_name, by_torch = Segmenter("streets"), Segmenter(bundled_checkpoint("streets"))
+    by_name, by_torch = Segmenter("streets"), Segmenter(find_checkpoint("streets"))
     assert by_name.record.scores == {"val": {"miou": 50.0}}
     assert by_torch.record.form == "reparameterised"  # to train on from
     whole = Segmenter(checkpoint).scores(image)
@@ -77,7 +77,7 @@ def test_checksums_are_those_of_the_files_and_are_looked_at(checkpoint: Path, fo
     with pytest.raises(ModelFileError, match="is not the file that came with lpsnet; install lpsnet again"):
         find_model("streets")
     with pytest.raises(ModelFileError, match="unknown model"):
-        bundled_checkpoint("roads")
+        find_checkpoint("roads")
     (folder / CHECKSUMS).unlink()
     with pytest.raises(ModelFileError, match=r"SHA256SUMS cannot be read: .*; install lpsnet again"):
         find_model("streets")
@@ -105,5 +105,5 @@ def test_what_is_shipped_is_whole_and_both_files_agree(name: str) -> None:
     assert record.input_size is not None
     height, width = record.input_size
     image = open_dataset(f"scenes:size={height}x{width},num_train=1,num_val=1").split("val").image(0)
-    labels, by_torch = Segmenter(name)(image), Segmenter(bundled_checkpoint(name))(image)
+    labels, by_torch = Segmenter(name)(image), Segmenter(find_checkpoint(name))(image)
     assert (labels == by_torch).mean() > 0.998

@@ -25,7 +25,7 @@ from lpsnet.architecture import Architecture
 from lpsnet.data.images import read_image
 from lpsnet.deployment import benchmark as benchmark_module
 from lpsnet.deployment.timing import TimingProtocol
-from lpsnet.errors import LpsnetError, RunError
+from lpsnet.errors import DivergedError, LpsnetError, RunError
 from lpsnet.studies import (
     block_macs,
     comparison,
@@ -218,7 +218,7 @@ def test_a_training_that_diverges_is_told_and_the_others_go_on(tmp_path: Path, m
 
     def train(run: Any, *words: Any, **options: Any) -> Any:
         if run.interaction == "direct_a":
-            raise RunError(f"{training_module.DIVERGED} at iteration 3")
+            raise DivergedError("the loss is no longer finite at iteration 3")
         return really(run, *words, **options)
 
     monkeypatch.setattr(training_module, "train", train)
