@@ -33,7 +33,7 @@ from lpsnet.expansion.measurements import (
     Score,
 )
 from lpsnet.expansion.operations import Design, Operation, SearchNetwork, table_1
-from lpsnet.expansion.seeds import Control, SeedScores
+from lpsnet.expansion.seeds import Control, SeedScores, Trained
 from lpsnet.expansion.step_size import Excluded, choose_step_sizes, ladders
 
 LONGER = 3  # times, where no candidate gains
@@ -92,7 +92,7 @@ def expand(
         start: N^0, for example `SearchNetwork.start("tiny")`.
         latency: Lat(·).
         performance: Perf(·). Called with seed 0 once for the start, once a step for the designs not scored before in
-            this search; with other seeds to repeat some.
+            this search and the parent, which is trained on; with other seeds to repeat some.
         operations: Delta; Table 1 for the start's number of slots if not given.
         options: number of steps, cap on k, limits.
         cost: parameters and memory of a design; needed for limits on them.
@@ -174,9 +174,8 @@ class _Search:
         latencies: Mapping[Design, Latency],
     ) -> tuple[Contest, list[Excluded]]:
         """Lines 19 to 26 with trainings as long as now; and the candidates that failed or broke the limit after all."""
-        outcomes = self._train(designs_of(fast), parent=parent.design)
-        if self.options.control and fast:
-            self._train_on(parent.design)
+        designs = designs_of(fast)
+        outcomes = self._train(designs, parent=parent.design, control=self.options.control and bool(designs))
         failed = [failure_of(it, outcomes[it.design]) for it in fast if isinstance(outcomes[it.design], Failure)]
         trained = [it for it in fast if isinstance(outcomes[it.design], Score)]
         ranked, late = self._ranked(number, parent, candidates, trained, latencies)
@@ -198,8 +197,13 @@ class _Search:
     def _measure(self, parent: Member, candidates: Sequence[Candidate], *, effort: int) -> Mapping[Design, Latency]:
         return self.latency([parent.design, *designs_of(candidates)], effort=effort)
 
-    def _train(self, designs: Sequence[Design], *, parent: Design | None) -> dict[Design, Outcome]:
-        missing = [design for design in designs if design not in self.scores]
+    def _train(
+        self, designs: Sequence[Design], *, parent: Design | None, control: bool = False
+    ) -> dict[Design, Outcome]:
+        """Train what has no score yet. The control is among them, so that no worker waits for it alone."""
+        missing: list[Trained] = [design for design in designs if design not in self.scores]
+        if control and parent is not None and Control(parent) not in self.scores:
+            missing.append(Control(parent))
         if missing:
             self._train_with(0, missing, parent)
         return self._outcomes(designs)
@@ -210,15 +214,11 @@ class _Search:
             self._train_with(seed, [it for it in designs if self.scores.num_tried(it) == seed], parent)
         return self._outcomes(designs)
 
-    def _train_with(self, seed: int, designs: Sequence[Design], parent: Design | None) -> None:
-        found = self.performance(designs, Course(parent, seed, self.length))
-        for design in designs:
-            self.scores.add(design, seed, found[design])
-
-    def _train_on(self, parent: Design) -> None:
-        """Train the parent for as long again, from its own weights."""
-        if Control(parent) not in self.scores:
-            self.scores.add(Control(parent), 0, self.performance([parent], Course(parent, length=self.length))[parent])
+    def _train_with(self, seed: int, networks: Sequence[Trained], parent: Design | None) -> None:
+        designs = {it: it.design if isinstance(it, Control) else it for it in networks}
+        found = self.performance(list(designs.values()), Course(parent, seed, self.length))
+        for it, design in designs.items():
+            self.scores.add(it, seed, found[design])
 
     def _baseline(self, parent: Member) -> Outcome:
         """What candidates are compared with."""

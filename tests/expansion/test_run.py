@@ -268,7 +268,7 @@ def test_a_control_is_trained_and_its_weights_are_not_handed_over(tmp_path: Path
     fake = FakeExecutor()
     controlled = replace(RUN, options=replace(RUN.options, control=True))
     delivery = quickly(controlled, tmp_path, executor=fake)
-    first, second = ((task.design, task.parent) for task in (fake.batches[2][0], fake.batches[4][0]))
+    first, second = ((task.design, task.parent) for task in (fake.batches[1][-1], fake.batches[2][-1]))
     weights = [it.details["model"] for it in _events(tmp_path) if isinstance(it, TrainingFinished) and it.is_first]
     for member, (design, parent) in zip(delivery.members, (first, second), strict=False):
         assert design == member.design
