@@ -54,7 +54,7 @@ def expand(
         bool, typer.Option(help="Train the parent on as well, and compare its candidates with that.")
     ] = True,
     max_length: Annotated[
-        int, typer.Option(min=1, help="Where no candidate gains: train 3, then 9 times as long, up to this; 1: stop.")
+        int, typer.Option(min=1, help="Where no candidate surely gains: train 3, then 9 times as long, up to this.")
     ] = 9,
     limit_parameters: Annotated[int | None, typer.Option(min=1, help="Parameters of a network at most.")] = None,
     limit_memory_mib: Annotated[

@@ -28,6 +28,12 @@ class Contest(NamedTuple):
     doubt: Doubt
 
     @property
+    def gain_is_open(self) -> bool:
+        """Whether it depends on where in their intervals the scores lie that a candidate gains, or that none does."""
+        found = self.decision
+        return bool(found.rivals) if found.chosen is None else found.gain_in_doubt
+
+    @property
     def leaders(self) -> list[Member]:
         """The candidate that Equation 5 takes and its strongest rival; the best candidate alone if none gains."""
         chosen = self.decision.chosen

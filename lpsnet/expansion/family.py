@@ -6,6 +6,7 @@ from typing import Literal
 
 from lpsnet.expansion.measurements import Latency, LatencyFunction, Score
 from lpsnet.expansion.operations import Design, Operation, SearchNetwork
+from lpsnet.expansion.ranking import surely_gains
 from lpsnet.expansion.step_size import Excluded
 
 Doubt = Literal["", "latency", "score"]
@@ -72,6 +73,11 @@ class Step:
         return max((member.length for member in self.candidates), default=1)
 
     @property
+    def gain_is_sure(self) -> bool:
+        """Whether the chosen network's mIoU is above its parent's, beyond the noise of both; False without one."""
+        return self.chosen is not None and surely_gains(self.parent, self.chosen)
+
+    @property
     def decided(self) -> bool:
         """True if nothing inside the measurements' intervals would change the step."""
         return not self.doubt
@@ -86,8 +92,9 @@ class Step:
         if self.decided:
             return taken
         rivals = ", ".join(str(it.operation) for it in self.rivals)
-        why = f"could be {rivals} as well" if rivals else "may gain nothing"
-        return f"{taken}; undecided, within the noise of the {self.doubt} it {why}"
+        could = [f"could be {rivals} as well"] if rivals else []
+        could += ["may gain nothing"] if chosen and not self.gain_is_sure else []
+        return f"{taken}; undecided, within the noise of the {self.doubt} it {', and it '.join(could)}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,7 +61,7 @@ def decide(parent: Measured, candidates: Sequence[Measured]) -> Decision:
         return Decision(None, tuple(rivals), gain_in_doubt=False)
     winner = candidates[chosen]
     rivals = [index for index, it in enumerate(candidates) if index != chosen and _may_overtake(parent, winner, it)]
-    return Decision(chosen, tuple(rivals), gain_in_doubt=not _surely_gains(parent, winner))
+    return Decision(chosen, tuple(rivals), gain_in_doubt=not surely_gains(parent, winner))
 
 
 def miou_per_ms(parent: Measured, candidate: Measured) -> float | None:
@@ -70,6 +70,11 @@ def miou_per_ms(parent: Measured, candidate: Measured) -> float | None:
     if after.latency <= before.latency:
         return None
     return float((after.miou - before.miou) / (after.latency - before.latency))
+
+
+def surely_gains(parent: Measured, candidate: Measured) -> bool:
+    """Whether the candidate's mIoU is above the parent's wherever both lie inside their intervals."""
+    return _worst(candidate).miou > _best(parent).miou
 
 
 class _Point(NamedTuple):
@@ -115,10 +120,6 @@ def _worst(it: Measured) -> _Point:
 
 def _may_gain(parent: Measured, candidate: Measured) -> bool:
     return _best(candidate).miou > _worst(parent).miou
-
-
-def _surely_gains(parent: Measured, candidate: Measured) -> bool:
-    return _worst(candidate).miou > _best(parent).miou
 
 
 def _may_overtake(parent: Measured, winner: Measured, rival: Measured) -> bool:

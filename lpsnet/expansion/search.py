@@ -9,10 +9,12 @@ functions give the same search, and that is how one is resumed: it is run again 
 4. The start, and in each step the best candidate and the one that comes after it, are trained with another seed too:
    that tells how much of a score is luck (`seeds.py`).
 5. While the latencies are too uncertain to decide, parent and candidates are measured again with more effort, and while
-   the scores are, the best and its strongest rival are trained with more seeds, both up to a bound. A step that is
-   undecided then takes the candidate that looks best and says that it is undecided.
-6. Where no candidate gains, the trainings may have been too short to tell: what a wider network can do shows late. All
-   are trained `LONGER` times as long, and so are those of the steps after it, up to a bound. Then the search ends.
+   the scores are, the best and its strongest rival are trained with more seeds (the parent, too, if it is open whether
+   anything gains), both up to a bound.
+6. Where no candidate gains, or what the best gains is still within the noise of the scores, the trainings may have been
+   too short to tell: what a wider network can do shows late. All are trained `LONGER` times as long, and so are those
+   of the steps after it, up to a bound. Past it a search without a gain ends, and a step that is undecided takes the
+   candidate that looks best and says that it is undecided.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -36,7 +38,7 @@ from lpsnet.expansion.operations import Design, Operation, SearchNetwork, table_
 from lpsnet.expansion.seeds import Control, SeedScores, Trained
 from lpsnet.expansion.step_size import Excluded, choose_step_sizes, ladders
 
-LONGER = 3  # times, where no candidate gains
+LONGER = 3  # times, where no candidate surely gains
 _LEAST = {"num_steps": 0, "max_step_size": 1, "patience": 1, "max_effort": 1, "max_seeds": 1, "max_length": 1}
 
 
@@ -53,8 +55,8 @@ class SearchOptions:
             nothing is repeated, and scores have the spread that the performance function gives them.
         control: whether the parent is trained on, too, as its candidates are, and they are compared with that: one that
             started from its weights has been trained for longer than it, and may gain by nothing else.
-        max_length: how many times as long as usual the candidates of a step are trained at most, where none gains. With
-            1 the search ends there.
+        max_length: how many times as long as usual the candidates of a step are trained at most, where none gains
+            beyond the noise of the scores.
         limits: what no chosen network may exceed.
     """
 
@@ -145,7 +147,8 @@ class _Search:
         if isinstance(outcome, Failure):
             raise RunError(f"the start {network} could not be trained: {outcome.reason}")
         if self.options.max_seeds > 1:
-            outcome = self._repeat([design], parent=None)[design]
+            self._repeat([design], parent=None)
+            outcome = self.scores.outcome(design)
         assert isinstance(outcome, Score), "the mean has a score if the first training has"
         return Member(0, network, latency, outcome)
 
@@ -160,10 +163,13 @@ class _Search:
         while True:
             ranked, failed = self._hold(number, parent, candidates, fast, latencies)
             step = step_of(number, ranked, target_ms, self._in_order((*excluded, *slow, *failed)))
-            if step.chosen is not None or not step.candidates or self.length >= self.options.max_length:
+            if step.gain_is_sure or not step.candidates or self.length >= self.options.max_length:
                 return step
             self.length = min(self.length * LONGER, self.options.max_length)
-            self.progress(f"step {number}: {step.stop}; training all of them {self.length} times as long as at first")
+            small = step.chosen and f"what {step.chosen.operation} gains lies within the noise of the scores"
+            self.progress(
+                f"step {number}: {small or step.stop}; training all of them {self.length} times as long as at first"
+            )
 
     def _hold(
         self,
@@ -208,11 +214,10 @@ class _Search:
             self._train_with(0, missing, parent)
         return self._outcomes(designs)
 
-    def _repeat(self, designs: Sequence[Design], *, parent: Design | None) -> dict[Design, Outcome]:
+    def _repeat(self, networks: Sequence[Trained], *, parent: Design | None) -> None:
         """Train each with its next seed."""
-        for seed in sorted({self.scores.num_tried(design) for design in designs}):
-            self._train_with(seed, [it for it in designs if self.scores.num_tried(it) == seed], parent)
-        return self._outcomes(designs)
+        for seed in sorted({self.scores.num_tried(it) for it in networks}):
+            self._train_with(seed, [it for it in networks if self.scores.num_tried(it) == seed], parent)
 
     def _train_with(self, seed: int, networks: Sequence[Trained], parent: Design | None) -> None:
         designs = {it: it.design if isinstance(it, Control) else it for it in networks}
@@ -259,10 +264,16 @@ class _Search:
             else:
                 return ranked, slow
 
-    def _to_repeat(self, ranked: Contest) -> list[Design]:
-        """The best design and its strongest rival: until each has two seeds, and while their scores leave it open."""
+    def _to_repeat(self, ranked: Contest) -> list[Trained]:
+        """The best design and its strongest rival: until each has two seeds, and while their scores leave it open.
+
+        And the control, while it is open whether the best gains anything.
+        """
         most = self.options.max_seeds if ranked.doubt == "score" else min(2, self.options.max_seeds)
-        return [member.design for member in ranked.leaders if self.scores.num_tried(member.design) < most]
+        control = Control(ranked.parent.design)
+        open_to = [control] if control in self.scores and ranked.gain_is_open else []
+        networks: list[Trained] = [*(member.design for member in ranked.leaders), *open_to]
+        return [it for it in networks if self.scores.num_tried(it) < most]
 
     def _in_order(self, excluded: Sequence[Excluded]) -> tuple[Excluded, ...]:
         return tuple(sorted(excluded, key=lambda it: self.operations.index(it.operation)))

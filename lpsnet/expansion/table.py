@@ -31,7 +31,7 @@ def lengths_note(members: Sequence[Member]) -> str:
     if not longer:
         return ""
     told = "; ".join(longer)
-    return f"Trained for longer, since no candidate had gained, so that their mIoU is not that of the others: {told}."
+    return f"Trained for longer, since no candidate surely gained; their mIoU is not that of the others: {told}."
 
 
 def family_cells(member: Member) -> list[str]:

@@ -101,6 +101,42 @@ def test_without_a_control_the_parent_keeps_its_score() -> None:
     assert (step.length, step.chosen.score.miou, step.parent.score.miou) == (3, 51.0, 50.0)
 
 
+def test_a_gain_within_the_noise_takes_longer_trainings_too() -> None:
+    """Short: seeds differ by 1 point and the widest gains 0.5 over the control. Three times as long it gains 6."""
+
+    def miou(design: Design, course: Course) -> float:
+        gain = 6.0 if course.length == 3 else 0.5
+        return 50.0 + course.length + gain * (design == WIDER) - 9.0 * (design in (DEEPER, NEW_PATH)) + course.seed
+
+    slow, said = Slow(miou), []
+    (step,) = slow.search(max_length=3, max_seeds=2, progress=said.append).steps
+    assert (step.length, step.chosen.operation, step.gain_is_sure, step.decided) == (3, WIDTH, True, True)
+    why = f"what {WIDTH} gains lies within the noise of the scores"
+    assert f"step 1: {why}; training all of them 3 times as long as at first" in said
+
+
+def test_while_it_is_open_whether_anything_gains_the_control_is_repeated_and_then_the_step_is_undecided() -> None:
+    def miou(design: Design, course: Course) -> float:
+        return 50.0 + 0.5 * (design == WIDER) - 9.0 * (design in (DEEPER, NEW_PATH)) + 2.0 * course.seed
+
+    slow = Slow(miou)
+    (step,) = slow.search(max_length=1, max_seeds=3).steps
+    controls = [course.seed for designs, course in slow.courses if START.design in designs and course.parent]
+    assert controls == [0, 1, 2]
+    assert (step.chosen.operation, step.doubt, step.rivals, step.gain_is_sure) == (WIDTH, "score", (), False)
+    assert step.verdict == f"takes {WIDTH} x1; undecided, within the noise of the score it may gain nothing"
+
+
+def test_a_sure_gain_repeats_no_control() -> None:
+    def miou(design: Design, course: Course) -> float:
+        return 50.0 + 6.0 * (design == WIDER) - 9.0 * (design in (DEEPER, NEW_PATH)) + 0.2 * course.seed
+
+    slow = Slow(miou)
+    (step,) = slow.search(max_length=9, max_seeds=3).steps
+    controls = [course.seed for designs, course in slow.courses if START.design in designs and course.parent]
+    assert (controls, step.length, step.decided) == ([0], 1, True)
+
+
 def test_how_much_is_luck_is_known_of_each_length_by_itself() -> None:
     """Short trainings of the start differ by 8 points between seeds, long ones of the leaders by 0.02."""
 
