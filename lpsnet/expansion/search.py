@@ -270,9 +270,10 @@ class _Search:
         And the control, while it is open whether the best gains anything.
         """
         most = self.options.max_seeds if ranked.doubt == "score" else min(2, self.options.max_seeds)
+        networks: list[Trained] = [member.design for member in ranked.leaders]
         control = Control(ranked.parent.design)
-        open_to = [control] if control in self.scores and ranked.gain_is_open else []
-        networks: list[Trained] = [*(member.design for member in ranked.leaders), *open_to]
+        if ranked.gain_is_open and control in self.scores:
+            networks.append(control)
         return [it for it in networks if self.scores.num_tried(it) < most]
 
     def _in_order(self, excluded: Sequence[Excluded]) -> tuple[Excluded, ...]:

@@ -1,6 +1,7 @@
 """Where no candidate gains, trainings may be too short to tell: all of a step again, and for longer."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import pytest
@@ -22,6 +23,10 @@ class Slow:
     def __init__(self, miou: Callable[[Design, Course], float]) -> None:
         self.courses: list[tuple[tuple[Design, ...], Course]] = []
         self._miou = miou
+
+    @property
+    def control_seeds(self) -> list[int]:
+        return [course.seed for designs, course in self.courses if START.design in designs and course.parent]
 
     def latency(self, designs: Sequence[Design], *, effort: int) -> Mapping[Design, Latency]:
         def size(it: Design) -> int:
@@ -49,6 +54,11 @@ def late(design: Design, course: Course) -> float:
     if course.parent is None:
         return 50.0
     return 50.0 + course.length + (1.0 if design != course.parent and course.length >= 3 else 0.0)
+
+
+def only_wider(design: Design, course: Course, *, gain: float, luck: float) -> float:
+    """The widest gains that much over the control, others lose; seeds differ by `luck`."""
+    return 50.0 + gain * (design == WIDER) - 9.0 * (design in (DEEPER, NEW_PATH)) + luck * course.seed
 
 
 def test_all_are_trained_for_longer_and_so_are_those_of_the_steps_after_it() -> None:
@@ -105,8 +115,7 @@ def test_a_gain_within_the_noise_takes_longer_trainings_too() -> None:
     """Short: seeds differ by 1 point and the widest gains 0.5 over the control. Three times as long it gains 6."""
 
     def miou(design: Design, course: Course) -> float:
-        gain = 6.0 if course.length == 3 else 0.5
-        return 50.0 + course.length + gain * (design == WIDER) - 9.0 * (design in (DEEPER, NEW_PATH)) + course.seed
+        return course.length + only_wider(design, course, gain=6.0 if course.length == 3 else 0.5, luck=1.0)
 
     slow, said = Slow(miou), []
     (step,) = slow.search(max_length=3, max_seeds=2, progress=said.append).steps
@@ -116,25 +125,17 @@ def test_a_gain_within_the_noise_takes_longer_trainings_too() -> None:
 
 
 def test_while_it_is_open_whether_anything_gains_the_control_is_repeated_and_then_the_step_is_undecided() -> None:
-    def miou(design: Design, course: Course) -> float:
-        return 50.0 + 0.5 * (design == WIDER) - 9.0 * (design in (DEEPER, NEW_PATH)) + 2.0 * course.seed
-
-    slow = Slow(miou)
+    slow = Slow(partial(only_wider, gain=0.5, luck=2.0))
     (step,) = slow.search(max_length=1, max_seeds=3).steps
-    controls = [course.seed for designs, course in slow.courses if START.design in designs and course.parent]
-    assert controls == [0, 1, 2]
+    assert slow.control_seeds == [0, 1, 2]
     assert (step.chosen.operation, step.doubt, step.rivals, step.gain_is_sure) == (WIDTH, "score", (), False)
     assert step.verdict == f"takes {WIDTH} x1; undecided, within the noise of the score it may gain nothing"
 
 
 def test_a_sure_gain_repeats_no_control() -> None:
-    def miou(design: Design, course: Course) -> float:
-        return 50.0 + 6.0 * (design == WIDER) - 9.0 * (design in (DEEPER, NEW_PATH)) + 0.2 * course.seed
-
-    slow = Slow(miou)
+    slow = Slow(partial(only_wider, gain=6.0, luck=0.2))
     (step,) = slow.search(max_length=9, max_seeds=3).steps
-    controls = [course.seed for designs, course in slow.courses if START.design in designs and course.parent]
-    assert (controls, step.length, step.decided) == ([0], 1, True)
+    assert (slow.control_seeds, step.length, step.decided) == ([0], 1, True)
 
 
 def test_how_much_is_luck_is_known_of_each_length_by_itself() -> None:
