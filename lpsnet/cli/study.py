@@ -41,6 +41,9 @@ def study(
     epochs: Annotated[
         float | None, typer.Option(help="Passes over the training pictures; default at small: 20.")
     ] = None,
+    form: Annotated[
+        str | None, typer.Option(help="Form that is trained: plain or reparameterised (grown). Default: plain.")
+    ] = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="Trainings of networks trained several times.")] = None,
     runtime: Annotated[
         list[str] | None, typer.Option("--runtime", help="Engine; may be given several times. Default: onnxruntime.")
@@ -73,6 +76,7 @@ def study(
         data=tuple(data or []),
         num_seeds=seeds,
         epochs=epochs,
+        form=form,
         models=models,
         pictures=tuple(picture or []),
     )

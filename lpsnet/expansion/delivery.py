@@ -14,7 +14,7 @@ from typing import Any, Self
 from lpsnet.deployment.model_file import read_record
 from lpsnet.deployment.preparation import Picture
 from lpsnet.expansion.events import Row
-from lpsnet.expansion.family import Expansion, Member, Step, best_under, pareto_front
+from lpsnet.expansion.family import Expansion, Member, Step, as_good_and_faster, best_under, pareto_front
 from lpsnet.expansion.operations import Design
 from lpsnet.expansion.ranking_check import RankingCheck
 from lpsnet.export.onnx import export_onnx
@@ -30,11 +30,15 @@ class Choice:
         budget_ms: the budget.
         member: the network; None if all trained ones are slower.
         model: its ONNX file.
+        faster: a member of the family that is faster and as good within the noise of the scores, if there is one.
+        faster_model: its ONNX file.
     """
 
     budget_ms: float
     member: Member | None
     model: Path | None
+    faster: Member | None = None
+    faster_model: Path | None = None
 
     @property
     def close(self) -> bool:
@@ -48,7 +52,14 @@ class Choice:
         latency = self.member.latency
         close = f", whose interval reaches to {latency.high_ms:.3g} ms" if self.close else ""
         score = f"{self.member.score.miou:.1f} mIoU at {latency.median_ms:.3g} ms"
-        return f"{self.budget_ms:g} ms: {self.model.name}, {score}{close}"
+        return f"{self.budget_ms:g} ms: {self.model.name}, {score}{close}{self._faster}"
+
+    @property
+    def _faster(self) -> str:
+        if self.faster is None or self.faster_model is None:
+            return ""
+        score = f"{self.faster.score.miou:.1f} at {self.faster.latency.median_ms:.3g} ms"
+        return f"; as good within the noise, and faster: {self.faster_model.name}, {score}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +95,14 @@ class Delivery:
         """
         now = {it.design: it for it in measured}
         bare = cls(folder, found, tuple(now[it.design] for it in found.members), tuple(pareto_front(measured)), ())
-        best = {budget_ms: best_under(measured, budget_ms) for budget_ms in sorted(set(budgets_ms))}
-        choices = (Choice(budget_ms, it, None if it is None else bare.model(it)) for budget_ms, it in best.items())
+        choices = (bare._choice(budget_ms, best_under(measured, budget_ms)) for budget_ms in sorted(set(budgets_ms)))
         return cls(folder, found, bare.members, bare.front, tuple(choices))
+
+    def _choice(self, budget_ms: float, best: Member | None) -> Choice:
+        if best is None:
+            return Choice(budget_ms, None, None)
+        faster = as_good_and_faster(self.members, best)
+        return Choice(budget_ms, best, self.model(best), faster, None if faster is None else self.model(faster))
 
     @property
     def others(self) -> list[Member]:
@@ -121,6 +137,7 @@ class Delivery:
                     "network": None if choice.member is None else _row(choice.member),
                     "model": None if choice.model is None else choice.model.name,
                     "interval_reaches_above": choice.close,
+                    "faster_as_good": None if choice.faster_model is None else choice.faster_model.name,
                 }
                 for choice in self.choices
             ],

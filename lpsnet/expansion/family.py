@@ -138,6 +138,22 @@ def best_under(members: Iterable[Member], budget_ms: float) -> Member | None:
     return min(fitting, key=_from_the_best, default=None)
 
 
+def as_good_and_faster(members: Iterable[Member], best: Member) -> Member | None:
+    """A member that is faster than `best` by its median and, as far as the noise of the scores tells, as good.
+
+    Of several, the one with the highest mIoU; None if there is none. Only members trained as long as `best` count: the
+    scores of others are not comparable.
+    """
+    found = [
+        member
+        for member in members
+        if member.length == best.length
+        and member.latency.median_ms < best.latency.median_ms
+        and not surely_gains(member, best)
+    ]
+    return min(found, key=_from_the_best, default=None)
+
+
 def pareto_front(members: Iterable[Member]) -> list[Member]:
     """The members that no other beats, by rising latency: each is better than every faster one.
 

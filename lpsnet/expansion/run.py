@@ -44,7 +44,7 @@ from lpsnet.files import inside, write_text
 from lpsnet.training.run_folder import RunFolder
 
 JOURNAL = "journal.jsonl"
-FINAL_EFFORT = 1  # of measuring the family in turn at the end
+FINAL_EFFORT = 2  # of measuring the family in turn at the end
 NUM_PICTURES = 2  # of the validation pictures, that every exported file is compared on
 
 Say = Callable[[str], None]

@@ -138,8 +138,10 @@ def _budgets(budgets: Sequence[Budget]) -> Table:
 def _budget(it: Budget) -> tuple[Cell | str, ...]:
     if it.member is None:
         return (f"{it.ms:g}", "none is this fast", "–", "–", "")
-    close = Cell("its interval reaches above", tag="doubt") if it.close else ""
-    return (f"{it.ms:g}", it.model, milliseconds(it.member.latency.median_ms), figure(it.member.score.miou), close)
+    close = "its interval reaches above" if it.close else ""
+    faster = f"{it.faster} is faster, and as good within the noise" if it.faster else ""
+    told = Cell("; ".join(filter(None, (close, faster))), tag="doubt" if it.close else "")
+    return (f"{it.ms:g}", it.model, milliseconds(it.member.latency.median_ms), figure(it.member.score.miou), told)
 
 
 def _family(found: Search) -> tuple[Part, ...]:

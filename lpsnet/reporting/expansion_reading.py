@@ -59,6 +59,7 @@ class _Choice(Figures):
     network: Row | None
     model: str | None
     interval_reaches_above: bool
+    faster_as_good: str | None = None
 
 
 class CheckedCandidate(Figures):
@@ -101,12 +102,14 @@ class Budget:
         member: the network; None if none is this fast.
         model: its file's name.
         close: whether the interval of its latency reaches above the budget.
+        faster: the file of a network that is faster and as good within the noise; empty if there is none.
     """
 
     ms: float
     member: Member | None
     model: str
     close: bool
+    faster: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +238,7 @@ def _step(it: _StepFigures) -> Step:
 
 def _budget(it: _Choice) -> Budget:
     member = None if it.network is None else it.network.member
-    return Budget(it.budget_ms, member, it.model or "", it.interval_reaches_above)
+    return Budget(it.budget_ms, member, it.model or "", it.interval_reaches_above, it.faster_as_good or "")
 
 
 def _since_last_step(events: Sequence[Event]) -> Sequence[Event]:

@@ -82,7 +82,7 @@ def schedule_of(settings: Settings, data: str, *, paper: str = "paper_cityscapes
     scored on what it has not learnt.
 
     Args:
-        settings: with scale and, if it is not the recipe's, the number of epochs.
+        settings: with scale and, if they are not the recipe's, the number of epochs and the form.
         data: the data set, as `open_dataset` takes it.
         paper: the recipe at paper scale. It starts from scratch even where the paper's starts from ImageNet.
         halved: whether large pictures may be halved.
@@ -99,9 +99,9 @@ def schedule_of(settings: Settings, data: str, *, paper: str = "paper_cityscapes
         scale = tuple(bound / part for bound in SMALL_SCALE)
         recipe = SMALL.with_overrides({"crop_size": size, "scale": scale})
         schedule = Schedule(data, recipe, None if part == 1 else size)
-    if settings.epochs is None:
-        return schedule
-    return replace(schedule, recipe=schedule.recipe.with_overrides({"epochs": settings.epochs}))
+    asked = {"epochs": settings.epochs, "form": settings.form}
+    changes = {name: value for name, value in asked.items() if value is not None}
+    return replace(schedule, recipe=schedule.recipe.with_overrides(changes)) if changes else schedule
 
 
 def picture_size(data: str) -> Size:

@@ -33,6 +33,7 @@ class Settings:
         data: what is trained and scored on, as `open_dataset` takes it; empty leaves the choice to the study.
         num_seeds: trainings of a network that is trained several times; None leaves the choice to the study.
         epochs: passes over the training pictures; None leaves the choice to the recipe.
+        form: that is trained, "plain" or "reparameterised"; None leaves the choice to the recipe.
         models: a model file, or a folder of them; None for none.
         pictures: names of pictures to show; empty leaves the choice to the study.
     """
@@ -45,6 +46,7 @@ class Settings:
     data: tuple[str, ...] = ()
     num_seeds: int | None = None
     epochs: float | None = None
+    form: str | None = None
     models: Path | None = None
     pictures: tuple[str, ...] = ()
 
@@ -207,6 +209,7 @@ OPTIONS: Mapping[str, str] = {
     "data": "--data",
     "num_seeds": "--seeds",
     "epochs": "--epochs",
+    "form": "--form",
     "models": "--models",
     "pictures": "--picture",
 }

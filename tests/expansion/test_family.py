@@ -7,7 +7,7 @@ from expansion_landscapes import Landscape
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lpsnet.expansion.family import Member, best_under, pareto_front, remeasured
+from lpsnet.expansion.family import Member, as_good_and_faster, best_under, pareto_front, remeasured
 from lpsnet.expansion.measurements import Latency, Score
 from lpsnet.expansion.operations import Design, Operation, SearchNetwork
 from lpsnet.expansion.search import SearchOptions, expand
@@ -40,6 +40,23 @@ def test_best_under_a_budget(found: list[Member], budget_ms: int) -> None:
     equal = [it for it in fitting if it.score.miou == best.score.miou]
     fastest = min(it.latency.median_ms for it in equal)
     assert best is next(it for it in equal if it.latency.median_ms == fastest)
+
+
+def test_a_faster_network_that_is_as_good_within_the_noise() -> None:
+    """The best has 50 ± 0.5 mIoU at 8 to 10 ms: 49.2 ± 0.4 reaches into that, 49.2 ± 0.3 just touches, 49 ± 0.4 not."""
+
+    def member(k: int, high_ms: float, miou: float, spread: float, length: int = 1) -> Member:
+        latency, score = Latency(high_ms - 1, high_ms - 1, high_ms), Score(miou, spread)
+        return Member(k, DEEPER.apply(START, k), latency, score, DEEPER, k, length)
+
+    best = Member(1, DEEPER.apply(START, 1), Latency(9.0, 8.0, 10.0), Score(50.0, 0.5), DEEPER, 1)
+    as_good, touching, worse = member(2, 7.0, 49.2, 0.4), member(3, 6.0, 49.2, 0.3), member(4, 5.0, 49.0, 0.4)
+    assert as_good_and_faster([best], best) is None
+    assert as_good_and_faster([best, worse], best) is None
+    assert as_good_and_faster([worse, touching, best], best) is touching
+    assert as_good_and_faster([worse, as_good, member(5, 6.5, 49.1, 0.9), best], best) is as_good, "the highest mIoU"
+    assert as_good_and_faster([member(6, 10.0, 50.0, 0.5)], best) is None, "as fast by its median"
+    assert as_good_and_faster([member(7, 7.0, 50.0, 0.5, length=3)], best) is None, "trained for longer"
 
 
 @settings(deadline=None)

@@ -122,6 +122,18 @@ def test_networks_under_budgets(quick: tuple[Path, Delivery]) -> None:
 
 
 @pytest.mark.usefixtures("bare")
+def test_a_faster_network_that_is_as_good_is_named_too(tmp_path: Path) -> None:
+    """Scores whose spread is larger than all that is gained: the start, the fastest, may be as good as any."""
+    delivery = quickly(replace(RUN, budgets_ms=(30.0,)), tmp_path)
+    noisy = [replace(it, score=replace(it.score, spread=40.0)) for it in delivery.members]
+    (choice,) = Delivery.of(delivery.found, noisy, budgets_ms=[30.0], folder=tmp_path).choices
+    faster = [it for it in noisy if it.latency.median_ms < choice.member.latency.median_ms]
+    assert choice.faster == max(faster, key=lambda it: it.score.miou)
+    end = f"; as good within the noise, and faster: {choice.faster_model.name}, {choice.faster.score.miou:.1f} at "
+    assert end in str(choice)
+
+
+@pytest.mark.usefixtures("bare")
 def test_nothing_above_the_largest_budget_is_grown(tmp_path: Path) -> None:
     delivery = quickly(replace(RUN, budgets_ms=(2.0, 7.0)), tmp_path)
     assert delivery.members[-1].latency.median_ms <= 7.0
@@ -146,7 +158,8 @@ def test_the_tables(quick: tuple[Path, Delivery]) -> None:
     assert kept == json.loads(json.dumps(delivery.to_dict()))
     assert [row["step"] for row in kept["family"]] == [0, 1, 2]
     assert [row["at_start"] for row in kept["family"]] == [None, 10.0, 10.0]
-    assert kept["choices"][0] == {"budget_ms": 0.5, "network": None, "model": None, "interval_reaches_above": False}
+    nothing = {"network": None, "model": None, "interval_reaches_above": False, "faster_as_good": None}
+    assert kept["choices"][0] == {"budget_ms": 0.5, **nothing}
     assert {row["operation"] for row in kept["steps"][0]["candidates"]} == set(map(str, OPERATIONS))
 
 

@@ -59,6 +59,18 @@ def test_the_tables_of_a_finished_search(tmp_path: Path) -> None:
     assert PLAN["command"] in page.texts
 
 
+def test_a_faster_network_that_is_as_good_is_named_beside_the_best(tmp_path: Path) -> None:
+    write_search(tmp_path, [FIRST, SECOND])
+    deliver(tmp_path, [FIRST, SECOND], budgets_ms=[1.8])
+    path = tmp_path / "family" / "family.json"
+    family = json.loads(path.read_text(encoding="utf-8"))
+    for reaches_above, says in ((False, ""), (True, "its interval reaches above; ")):
+        family["choices"][0] |= {"interval_reaches_above": reaches_above, "faster_as_good": "step_0.onnx"}
+        path.write_text(json.dumps(family), encoding="utf-8")
+        (row,) = report(tmp_path).table("Budget (ms)")
+        assert row[-1] == f"{says}step_0.onnx is faster, and as good within the noise"
+
+
 def test_each_step_says_what_it_tried_and_why(tmp_path: Path) -> None:
     page = report(write_search(tmp_path, [FIRST, SECOND]))
     first, second = [it for it in page.tables if it[0][0] == "Operation"]

@@ -10,9 +10,12 @@ from lpsnet.architecture import get_architecture
 from lpsnet.errors import RunError
 from lpsnet.export.onnx import export_onnx
 from lpsnet.model.checkpoint import default_record
+from lpsnet.model.complexity import complexity
 from lpsnet.model.fusion import fuse
 from lpsnet.model.network import create_model
 from lpsnet.studies import grown
+from lpsnet.studies.expansion_steps import networks
+from lpsnet.studies.network import StudyNetwork
 from lpsnet.studies.running import find_study, run_study
 from lpsnet.studies.schedule import schedule_of
 from lpsnet.studies.study import Settings
@@ -46,6 +49,19 @@ def test_the_rival_is_the_step_of_the_nearest_latency() -> None:
     candidates = [SimpleNamespace(name=name) for name in names]
     assert grown._rival(timed, candidates).name == "step 1", "medians 2.1 against 1.0, 2.5 and 4.0"
     assert grown._rival(None, candidates).name == "step 2"
+
+
+def test_steps_as_large_as_the_grown_network_are_measured_with_it() -> None:
+    """By multiplications, as `complexity` counts them: a tenth of step 14's are about those of step 8."""
+    steps = networks(grown.NUM_STEPS)
+    assert [it.name for it in grown._as_large(steps[0], steps)] == [f"step {n}" for n in range(7)]
+    assert [it.name for it in grown._as_large(steps[14], steps)] == [f"step {n}" for n in range(8, 15)]
+    ours = StudyNetwork("grown", get_architecture("B=1,2,2,2,2;C=8,24,48,96,96;R=9/8,1/2"))
+    macs = {it.name: complexity(it.architecture).macs / complexity(ours.architecture).macs for it in steps}
+    chosen = {it.name for it in grown._as_large(ours, steps)}
+    far = min(max(share, 1 / share) for name, share in macs.items() if name not in chosen)
+    assert len(chosen) == grown.NUM_TIMED
+    assert all(max(macs[name], 1 / macs[name]) <= far for name in chosen)
 
 
 def _row(network: str, miou: float, deviation: float | None, seeds: int = 3) -> dict[str, object]:

@@ -305,6 +305,10 @@ def test_recipes_by_scale(tmp_path: Path) -> None:
     assert (whole.input_size, whole.recipe.crop_size, whole.recipe.scale) == (None, (256, 512), (0.75, 1.5))
     assert schedule_of(Settings(), "scenes:size=128x256,num_train=1,num_val=1").recipe.crop_size == (128, 256)
     assert schedule_of(Settings(epochs=3.0), SCENES).recipe.epochs == 3
+    branched = schedule_of(Settings(form="reparameterised"), SCENES).recipe
+    assert (branched.form, branched.epochs) == ("reparameterised", 20)
+    with pytest.raises(RunError, match="unknown form of a recipe 'deployed'"):
+        schedule_of(Settings(form="deployed"), SCENES)
     paper = schedule_of(Settings(scale="paper"), "not looked at").recipe
     assert (paper.iterations, paper.crop_size, paper.learning_rate) == (90_000, (768, 768), 0.01)
     assert schedule_of(Settings(scale="paper"), "", paper="paper_camvid").recipe.learning_rate == 0.03
