@@ -1,6 +1,7 @@
 """Labels against a bilinear upsampling in float64 written from the definition, torch's, and answers made by hand."""
 
 import tracemalloc
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -9,6 +10,7 @@ from compiled import implementation  # noqa: F401 (all tests run with the compil
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from numpy.typing import NDArray
 
 from lpsnet.deployment.label_map import label_map
 from lpsnet.errors import LpsnetError
@@ -209,6 +211,16 @@ def test_one_class() -> None:
     assert not label_map(_made("normal", (1, 4, 4), seed=0), (33, 44)).any()
 
 
+def _between_numbers(scores: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
+    """The same numbers where maps, or the rows of a map, lie a number of bytes apart that is no multiple of four."""
+    num_classes, height, width = scores.shape
+    for row, between in ((4 * width, 1), (4 * width + 1, 4 - height % 4)):
+        strides = (height * row + between, row, 4)
+        view = np.ndarray(scores.shape, np.float32, bytearray(num_classes * strides[0]), strides=strides)
+        view[...] = scores
+        yield view
+
+
 @pytest.mark.parametrize("size", [(50, 60), (5, 6)])
 def test_any_strides_and_the_scores_are_left_as_they_are(size: tuple[int, int]) -> None:
     scores = _made("normal", (5, 7, 9), seed=3)
@@ -217,7 +229,7 @@ def test_any_strides_and_the_scores_are_left_as_they_are(size: tuple[int, int]) 
     spaced = np.zeros((5, 14, 27), np.float32)
     spaced[:, ::2, ::3] = scores
     flipped = np.ascontiguousarray(scores[:, ::-1, ::-1])[:, ::-1, ::-1]
-    for view in (channels_last, spaced[:, ::2, ::3], flipped):
+    for view in (channels_last, spaced[:, ::2, ::3], flipped, *_between_numbers(scores)):
         view.flags.writeable = False
         np.testing.assert_array_equal(label_map(view, size), expected)
 
