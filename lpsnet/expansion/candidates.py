@@ -6,6 +6,7 @@ Everything about a candidate is in a folder of its own, so that one that was cut
 """
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -112,7 +113,13 @@ def _outcome(task: CandidateTask, on_status: Callable[[Status], None]) -> tuple[
             at_start, inherited = start.scores.get(task.val, {}).get("miou"), start.training
             run = replace(run, init=task.folder / START) if inherited["taken_over"] else run
         trained = train(run, task.folder, resume=True, on_status=on_status, tensorboard=False)
-        return Score(_final(task, trained.model, trained.evaluation).miou, at_start=at_start), inherited
+        miou = _final(task, trained.model, trained.evaluation).miou
+        if math.isnan(miou):
+            raise RunError(
+                f"the split {task.val!r} of {run.data!r} has no labelled pixel to score on; "
+                "'lpsnet data check' says why, or give another with --val"
+            )
+        return Score(miou, at_start=at_start), inherited
     except torch.OutOfMemoryError as error:
         return Failure(f"out of memory: {str(error).splitlines()[0]}"), inherited
     except DivergedError as error:

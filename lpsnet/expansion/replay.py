@@ -146,6 +146,11 @@ def chosen_length(events: Iterable[Event], design: Design) -> int:
     return next((it.length for it in family_of(events) if it.design == design), 1)
 
 
+def decided_lengths(events: Iterable[Event]) -> dict[int, int]:
+    """The `Course.length` of every decided step's trainings, by its number."""
+    return {event.number: event.row.member.length for event in events if isinstance(event, StepDecided)}
+
+
 def first_training(events: Iterable[Event], design: Design, length: int) -> TrainingFinished | None:
     """The training whose weights children of a design inherit, and that are handed over."""
     lines = (it for it in events if isinstance(it, TrainingFinished) and it.design == str(design))
@@ -153,13 +158,19 @@ def first_training(events: Iterable[Event], design: Design, length: int) -> Trai
 
 
 def _check_decision(before: StepDecided, step: Step, journal: Journal) -> None:
-    if step.chosen is not None and step.chosen.network == before.row.member.network:
+    then = before.row.member
+    if step.chosen is not None and (step.chosen.network, step.chosen.length) == (then.network, then.length):
         return
-    now = f"takes {step.chosen.operation} x{step.chosen.step_size}" if step.chosen else f"stops, because {step.stop}"
+    now = f"takes {_choice(step.chosen)}" if step.chosen else f"stops, because {step.stop}"
     raise RunError(
-        f"step {step.number} took {before.row.operation} x{before.row.step_size} before, and now {now}: {journal.path} "
+        f"step {step.number} took {_choice(then)} before, and now {now}: {journal.path} "
         "was made with other options or another version; use those again, or another folder"
     )
+
+
+def _choice(member: Member) -> str:
+    length = f", trained {member.length} times as long" if member.length > 1 else ""
+    return f"{member.operation} x{member.step_size}{length}"
 
 
 def _record_stop(journal: Journal, step: Step) -> None:

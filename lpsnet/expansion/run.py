@@ -22,6 +22,7 @@ from lpsnet.expansion.device_latency import Device, ThisMachine
 from lpsnet.expansion.events import Header, LatencyPass, StepDecided, TrainingFinished
 from lpsnet.expansion.executors import Executor, InProcess
 from lpsnet.expansion.family import Expansion, Step, pareto_front, remeasured
+from lpsnet.expansion.inputs import INPUTS, inputs_of
 from lpsnet.expansion.journal import Journal, open_journal
 from lpsnet.expansion.measurements import Course
 from lpsnet.expansion.operations import Design
@@ -34,6 +35,7 @@ from lpsnet.expansion.replay import (
     JournalledPerformance,
     TrainingResult,
     chosen_length,
+    decided_lengths,
     family_of,
     first_training,
     record_start,
@@ -80,11 +82,13 @@ def run_expansion(
     """
     out = out.resolve()  # a candidate's record names the weights it started from
     num_classes = check_plan(run)
-    defaults = {"recipe": run.recipe.defaults()}
-    others = [OtherRun(folder, settings=run.settings({}), defaults=defaults) for folder in trainings_from]
+    inputs = {INPUTS: inputs_of(run)}
+    defaults = {"recipe": run.recipe.defaults(), **inputs}  # a journal that does not say is believed
+    wanted = {**run.settings({}), **inputs}
+    others = [OtherRun(folder, settings=wanted, defaults=defaults) for folder in trainings_from]
     machine = ThisMachine(run.target, out / "latency", num_classes=num_classes, interaction=run.interaction, say=say)
     measured_on = device or machine
-    settings = run.settings(measured_on.describe(run.start.design))
+    settings = {**run.settings(measured_on.describe(run.start.design)), **inputs}
     with open_journal(out / JOURNAL, settings=settings, lpsnet_version=__version__, defaults=defaults) as journal:
         write_text(out / PLAN, json.dumps(run.asked(), indent=2) + "\n")
         running = _Running(run, out, journal, measured_on, executor or InProcess(), train, passes, others, say)
@@ -125,6 +129,7 @@ class _Running:
             operations=self.run.table,
             options=self.run.search_options,
             cost=partial(self.run.cost, num_classes=num_classes),
+            lengths=decided_lengths(self.journal.events),
             on_start=lambda member: record_start(self.journal, member),
             on_step=self._on_step,
             progress=self.say,

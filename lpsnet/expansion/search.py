@@ -84,6 +84,7 @@ def expand(
     operations: Iterable[Operation] | None = None,
     options: SearchOptions | None = None,
     cost: CostFunction | None = None,
+    lengths: Mapping[int, int] | None = None,
     on_start: Callable[[Member], None] | None = None,
     on_step: Callable[[Step], None] | None = None,
     progress: Callable[[str], None] | None = None,
@@ -98,6 +99,8 @@ def expand(
         operations: Delta; Table 1 for the start's number of slots if not given.
         options: number of steps, cap on k, limits.
         cost: parameters and memory of a design; needed for limits on them.
+        lengths: of the trainings that steps were decided with before, by the number of the step: those keep them,
+            whatever `max_length` is now.
         on_start, on_step: told of the start and of every step as soon as it is known, the one the search stops at too.
         progress: told what is being done, a line at a time.
 
@@ -108,7 +111,7 @@ def expand(
     if options.limits.needs_cost and cost is None:
         raise RunError("a limit on parameters or memory needs the function that counts them: pass cost=")
     table = tuple(dict.fromkeys(table_1(num_slots=len(start.ratio_slots)) if operations is None else operations))
-    search = _Search(table, options, latency, performance, cost, progress or (lambda line: None))
+    search = _Search(table, options, latency, performance, cost, lengths or {}, progress or (lambda line: None))
     member = search.start(start)
     found = Expansion(member, ())
     (on_start or (lambda member: None))(member)
@@ -129,6 +132,7 @@ class _Search:
     latency: LatencyFunction
     performance: PerformanceFunction
     cost: CostFunction | None
+    lengths: Mapping[int, int]
     progress: Callable[[str], None]
     length: int = 1  # of trainings, see `Course.length`
     scores_by_length: dict[int, SeedScores] = field(default_factory=dict)  # Perf(N) of all that was trained so far
@@ -160,12 +164,13 @@ class _Search:
         fast, slow = split_by_limit(candidates, latencies, self.options.limits.latency_ms)
         if target_ms is not None:
             self.progress(f"step {number}: target {target_ms:.4g} ms, {len(designs_of(fast))} candidates to train")
+        longest = self.lengths.get(number, self.options.max_length)
         while True:
             ranked, failed = self._hold(number, parent, candidates, fast, latencies)
             step = step_of(number, ranked, target_ms, self._in_order((*excluded, *slow, *failed)))
-            if step.gain_is_sure or not step.candidates or self.length >= self.options.max_length:
+            if step.gain_is_sure or not step.candidates or self.length >= longest:
                 return step
-            self.length = min(self.length * LONGER, self.options.max_length)
+            self.length = min(self.length * LONGER, longest)
             small = step.chosen and f"what {step.chosen.operation} gains lies within the noise of the scores"
             self.progress(
                 f"step {number}: {small or step.stop}; training all of them {self.length} times as long as at first"

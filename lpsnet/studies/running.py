@@ -19,6 +19,7 @@ from lpsnet.deployment.machine import describe_machine
 from lpsnet.errors import RunError, unknown_name
 from lpsnet.expansion.executors import LocalPool
 from lpsnet.locks import locked_folder
+from lpsnet.studies.inputs import check_inputs
 from lpsnet.studies.page import write_study
 from lpsnet.studies.results import Results
 from lpsnet.studies.study import Json, Outcome, Place, Progress, Report, Run, Settings, Study
@@ -93,13 +94,14 @@ def run_study(
 
     Raises:
         RunError: a setting is not one of this study, the folder is in use or cannot be written to, or its results are
-            damaged.
+            damaged or of other data by the same name.
         MissingDependencyError: matplotlib, or what the study needs, is not installed.
         LpsnetError: what a run raises; those finished before it are kept.
     """
     study.check(settings)
     check_drawing()
     with locked_folder(out):
+        check_inputs(settings.data, out)
         results = Results(out, describe_machine().identity)
         work = _Work(study, settings, results, num_workers, progress or _tell_nobody, say or _say_to_nobody)
         outcomes, num_made = work.finish()

@@ -23,7 +23,7 @@ from lpsnet.training.graphed import GraphedStep
 from lpsnet.training.precision import forward_type, make_accelerator
 from lpsnet.training.run import Status
 from lpsnet.training.run_facts import circumstances, now, version_changes
-from lpsnet.training.run_folder import RunFolder
+from lpsnet.training.run_folder import INPUTS, RunFolder
 from lpsnet.training.run_log import RunLog, Steps, diverged
 from lpsnet.training.state import MovingAverage, TrainingState
 from lpsnet.training.step import global_mean, normalise, set_training_mode
@@ -67,6 +67,7 @@ def run_task(
         if accelerator.is_main_process:
             if warning := version_changes(folder.started()):
                 on_message(warning)
+            folder.check_inputs(task.inputs)
             folder.begin(settings, loop.start_facts())
         if resume and folder.state.exists():
             loop.go_on()
@@ -297,7 +298,8 @@ class Loop(Generic[Details]):
 
     def start_facts(self) -> dict[str, Any]:
         """Of the run, known before its first iteration, as JSON values."""
-        return {"num_iterations": self.num_iterations, "began": now(), **self._common_facts()}
+        inputs = {INPUTS: dict(self.task.inputs)}
+        return {"num_iterations": self.num_iterations, "began": now(), **inputs, **self._common_facts()}
 
     def _facts(self) -> dict[str, Any]:
         """Of the finished run, for its record."""

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 import lpsnet
 from lpsnet.architecture import Architecture
+from lpsnet.data.contents import file_contents, named_contents
 from lpsnet.data.labels import LabelSpace
 from lpsnet.deployment.opencv_threads import opencv_threads
 from lpsnet.model.checkpoint import save_checkpoint
@@ -169,6 +170,14 @@ class Classification:
     @property
     def waits_for_device(self) -> bool:
         return False
+
+    @property
+    def inputs(self) -> Mapping[str, str]:
+        folder = self.folder
+        return {
+            "classes": named_contents(folder.classes, "classes"),
+            "train": file_contents([path for path, _ in folder.train.files], "pictures"),
+        }
 
     def loss(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         total = F.cross_entropy(outputs.float(), targets, label_smoothing=self.recipe.label_smoothing, reduction="sum")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lpsnet.errors import RunError
-from lpsnet.files import atomic_path, write_text
+from lpsnet.files import atomic_path, refuse_streams, write_text
 
 LOG_COLUMNS = ("iteration", "loss", "learning_rate", "pictures_per_second")
 
@@ -18,6 +18,7 @@ _NUMBER = re.compile("[0-9]{1,18}")
 # Settings of a recipe that change how fast a run goes and not what comes out of it; a resumed run may change them.
 FREE_SETTINGS = ("num_workers", "cache_mib", "evaluate_every")
 STARTED = "started"  # key of `run.json` for facts of the start, which are no settings
+INPUTS = "inputs"  # key of these facts for what the run learns from, see `Task.inputs`
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,21 @@ class RunFolder:
                 "resume it with the settings it was started with, or choose another folder"
             )
 
+    def check_inputs(self, inputs: Mapping[str, str]) -> None:
+        """Raise unless the run that is here, if there is one, learns from the same; see `Task.inputs`.
+
+        Raises:
+            RunError: it does not. A run of an older version, which does not say, may go on.
+        """
+        held = self.started().get(INPUTS)
+        held = held if isinstance(held, dict) else {}
+        if changed := [key for key in inputs if held.get(key, inputs[key]) != inputs[key]]:
+            then, now = (_short(values[changed[0]]) for values in (held, inputs))
+            raise RunError(
+                f"the run in {self.path} was started on other data or weights: {changed[0]}: {then} then, {now} now; "
+                "put back what was there, or choose another folder"
+            )
+
     def begin(self, settings: Mapping[str, Any], started: Mapping[str, Any] | None = None) -> None:
         """Make this the folder of a run with `settings`, begun as `started` says, unless it already is one's."""
         if not self.run.exists():
@@ -92,6 +108,7 @@ class RunFolder:
 
     def _read_settings(self) -> dict[str, Any]:
         try:
+            refuse_streams(self.run)
             held = json.loads(self.run.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise RunError(f"{self.run} cannot be read: {error}") from None
@@ -164,6 +181,11 @@ def _evaluation(line: bytes, where: str) -> dict[str, Any]:
     if not isinstance(values, dict) or not isinstance(values.get("iteration"), int):
         raise RunError(f"{where} is no evaluation; mend or delete that line, and start again")
     return values
+
+
+def _short(text: object) -> str:
+    shown = str(text)
+    return shown if len(shown) <= 80 else f"{shown[:77]}..."
 
 
 def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import lpsnet
+from lpsnet.data.contents import data_contents
 from lpsnet.data.datasets import Dataset, Split, open_dataset
 from lpsnet.data.labels import IGNORE_INDEX
 from lpsnet.deployment.model_file import read_record
+from lpsnet.deployment.models import sha256
 from lpsnet.errors import RunError
 from lpsnet.evaluation.evaluate import Evaluation, evaluate
 from lpsnet.files import write_text
@@ -88,6 +90,12 @@ class Segmentation:
     @property
     def waits_for_device(self) -> bool:
         return self.criterion.waits_for_device
+
+    @property
+    def inputs(self) -> Mapping[str, str]:
+        init = self.run.init
+        weights = {} if init is None else {"init": sha256(init)[:8]}
+        return {**data_contents(self.dataset, self.run.split), **weights}
 
     def loss(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         return self.criterion(outputs, targets)

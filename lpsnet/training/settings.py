@@ -63,7 +63,7 @@ class LoopSettings(BaseModel):
     num_workers: int = Field(default=2, ge=1, le=256)
     cache_mib: int = Field(default=4096, ge=0)
     evaluate_every: int = Field(default=10, ge=0)
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**63)
 
     @model_validator(mode="after")
     def _check_length(self) -> Self:

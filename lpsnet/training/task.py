@@ -67,6 +67,7 @@ class Task(Protocol[Details]):
         model: in training form. It maps N, 3, H, W normalised pictures to what `loss` takes.
         opening: what is to be told people when the training begins; may be empty.
         waits_for_device: whether model or loss read results back from a GPU in the middle of a step.
+        inputs: what it learns from, by what it is, in short texts; a run goes on only while they are the same.
     """
 
     @property
@@ -83,6 +84,8 @@ class Task(Protocol[Details]):
     def opening(self) -> str: ...
     @property
     def waits_for_device(self) -> bool: ...
+    @property
+    def inputs(self) -> Mapping[str, str]: ...
 
     def loss(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """The sum of the loss over a batch and what it is to be divided by, both scalars on the model's device."""

@@ -3,6 +3,8 @@
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from expansion_tiny import DATA, RECIPE, SIZE, START
@@ -124,6 +126,18 @@ def test_what_the_user_can_mend_is_not_a_failure(tmp_path: Path) -> None:
         train_candidate(task(START.design, tmp_path / "a", tmp_path / "no.safetensors"))
     with pytest.raises(RunError, match="pre-trained"):
         train_candidate(task(START.design, tmp_path / "b", init_required=True))
+
+
+def test_pictures_without_labels_to_score_on_are_said(tmp_path: Path) -> None:
+    for kind, value in (("images", 90), ("masks", 255)):
+        for split in ("train", "val"):
+            (tmp_path / kind / split).mkdir(parents=True)
+            labels = np.full((64, 96), value if split == "val" or kind == "images" else 0, np.uint8)
+            cv2.imwrite(str(tmp_path / kind / split / "a.png"), labels)
+    (tmp_path / "data.yaml").write_text("names: [road, car]\nignore: [255]\n", encoding="utf-8")
+    it = task(START.design, tmp_path / "candidates" / "a", iterations=1)
+    with pytest.raises(RunError, match=r"'val' of .*data.yaml' has no labelled pixel to score on"):
+        train_candidate(replace(it, run=replace(it.run, data=str(tmp_path / "data.yaml"))))
 
 
 def test_a_child_keeps_the_terms_of_its_parents_weights(tmp_path: Path, parent: tuple[Path, Score]) -> None:

@@ -38,13 +38,20 @@ class Slow:
         self.courses.append((tuple(designs), course))
         return {it: Score(self._miou(it, course), at_start=None if course.parent is None else 50.0) for it in designs}
 
-    def search(self, *, progress: Callable[[str], None] | None = None, **options: Any) -> Expansion:
+    def search(
+        self,
+        *,
+        progress: Callable[[str], None] | None = None,
+        lengths: Mapping[int, int] | None = None,
+        **options: Any,
+    ) -> Expansion:
         return expand(
             START,
             latency=self.latency,
             performance=self.performance,
             operations=[DEPTH, WIDTH, PATH],
             options=SearchOptions(**{"num_steps": 1, "max_step_size": 1, "control": True, **options}),
+            lengths=lengths,
             progress=progress,
         )
 
@@ -156,3 +163,22 @@ def test_a_table_says_which_were_trained_for_longer() -> None:
     longer = Member(1, WIDTH.apply(START), Latency.exactly(2.0), Score(55.0), WIDTH, 1, 3)
     assert lengths_note([member]) == ""
     assert lengths_note([member, longer]).endswith(f"not that of the others: {longer.network} (3 times).")
+
+
+def test_steps_that_are_decided_keep_their_length_and_those_after_them_may_take_longer() -> None:
+    """As on a search that goes on with a higher `max_length` than it was begun with."""
+
+    def miou(design: Design, course: Course) -> float:
+        """Gains surely in no step; by so much that each is chosen."""
+        return 50.0 + course.length + 0.5 * (design != course.parent) + 1.0 * course.seed
+
+    slow = Slow(miou)
+    first, second = slow.search(num_steps=2, max_length=9, max_seeds=2, lengths={1: 1}).steps
+    assert (first.length, first.chosen.length) == (1, 1)
+    assert (second.length, second.chosen.length) == (9, 9)
+
+
+def test_a_decided_step_is_trained_as_long_as_then_though_less_is_allowed_now() -> None:
+    first, second = Slow(late).search(num_steps=2, max_length=1, lengths={1: 3}).steps
+    assert (first.length, first.chosen.length) == (3, 3)
+    assert second.length == 3  # steps never go back to shorter ones

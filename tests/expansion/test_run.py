@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -176,7 +177,7 @@ def test_the_front_is_of_all_trained_networks(quick: tuple[Path, Delivery]) -> N
 def test_the_files_of_a_family(tmp_path: Path) -> None:
     quickly(replace(RUN, options=SearchOptions(num_steps=0), budgets_ms=(30.0,)), tmp_path)
     assert {path.name for path in (tmp_path / "family").iterdir()} == {
-        *("step_0.safetensors", "step_0.onnx", "family.json", "table.md")
+        *("step_0.safetensors", "step_0.onnx", "family.json", "plan.json", "table.md")
     }
     asked = json.loads((tmp_path / "plan.json").read_text())
     assert (asked["num_steps"], asked["budgets_ms"]) == (0, [30.0])
@@ -361,6 +362,37 @@ def test_a_journal_made_with_other_settings_is_refused(
     with pytest.raises(RunError, match="made with other settings") as refused:
         quickly(replace(RUN, **change), quick[0])
     assert says in str(refused.value)
+
+
+def test_a_journal_of_other_data_or_weights_under_the_same_name_is_refused(tmp_path: Path) -> None:
+    """Which of the classes, pictures and weights there are is compared in tests of `data_contents`."""
+    weights = tmp_path / "w.safetensors"
+    save_checkpoint(create_model(START.design.architecture, num_classes=NUM_CLASSES), weights)
+    run, out = replace(RUN, init=weights, options=SearchOptions(num_steps=0)), tmp_path / "out"
+    quickly(run, out)
+    quickly(run, out, train=_never)
+    header, *lines = (out / JOURNAL).read_text().splitlines(keepends=True)
+    inputs = json.loads(header)["settings"]["inputs"]
+    assert list(inputs) == ["classes", "train", "val", "init"]
+    for key, text in inputs.items():
+        (out / JOURNAL).write_text("".join([header.replace(text, "7 others"), *lines]))
+        with pytest.raises(RunError, match=f'inputs.{key}: "7 others" in the journal, "{re.escape(text)[:60]}'):
+            quickly(run, out)
+    (out / JOURNAL).write_text("".join([header, *lines]))
+    save_checkpoint(create_model(START.design.architecture, num_classes=NUM_CLASSES), weights)
+    with pytest.raises(RunError, match=r"inputs.init: .* in the journal, .* now"):
+        quickly(run, out)
+
+
+def test_a_journal_that_does_not_say_what_it_was_trained_on_goes_on(tmp_path: Path) -> None:
+    """One of an older version."""
+    run = replace(RUN, options=SearchOptions(num_steps=0))
+    quickly(run, tmp_path)
+    header, *lines = (tmp_path / JOURNAL).read_text().splitlines(keepends=True)
+    older = json.loads(header)
+    del older["settings"]["inputs"]
+    (tmp_path / JOURNAL).write_text("".join([json.dumps(older, separators=(",", ":")) + "\n", *lines]))
+    quickly(run, tmp_path, train=_never)
 
 
 def test_a_journal_from_another_machine_is_not_mixed_in(quick: tuple[Path, Delivery]) -> None:

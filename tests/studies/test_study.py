@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
 import pytest
 from study_work import double
 
@@ -58,6 +59,30 @@ class Sums:
             {"number": o.key["number"], "sum": o.result["sum"], "half_ms": 1 / 3, "note": None} for o in outcomes
         )
         return Report(rows, ("Two and two are four.",), lambda figure: figure.subplots().plot([1, 2]))
+
+
+def test_results_of_other_data_by_the_same_name_are_not_mixed_in(tmp_path: Path) -> None:
+    data, out = tmp_path / "data.yaml", tmp_path / "out"
+    for kind in ("images", "masks"):
+        for split in ("train", "val"):
+            (tmp_path / kind / split).mkdir(parents=True)
+            cv2.imwrite(str(tmp_path / kind / split / "a.png"), np.zeros((32, 32), np.uint8))
+    data.write_text("names: [a, b]\n", encoding="utf-8")
+    sums, settings = Sums(), Settings(data=(str(data),))
+    study = replace(sums.study, options=frozenset({"data"}))
+    run_study(study, settings, out)
+    run_study(study, settings, out)
+    assert sums.made == [1, 2]
+    data.write_text("names: [b, a]\n", encoding="utf-8")
+    with pytest.raises(RunError, match=r"of other data by the name .*: classes: .*: a, b then, .*: b, a now"):
+        run_study(study, settings, out)
+    data.write_text("names: [a, b]\n", encoding="utf-8")
+    cv2.imwrite(str(tmp_path / "masks" / "val" / "a.png"), np.eye(32, dtype=np.uint8))
+    with pytest.raises(RunError, match=r"val: 1 pictures \(\w+\) then, 1 pictures"):
+        run_study(study, settings, out)
+    (out / "inputs.json").write_text("{", encoding="utf-8")
+    with pytest.raises(RunError, match=r"inputs.json is damaged"):
+        run_study(study, settings, out)
 
 
 def test_what_was_found_is_written(tmp_path: Path) -> None:

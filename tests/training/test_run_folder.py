@@ -68,3 +68,18 @@ def test_logs_go_back_to_the_checkpoint(tmp_path: Path) -> None:
     folder.rewind_logs(5, num_iterations=8)
     assert [int(row["iteration"]) for row in folder.read_log()] == [1, 2, 3, 4, 5]
     assert [line["iteration"] for line in folder.read_evaluations()] == [2, 4]
+
+
+def test_a_run_goes_on_only_on_what_it_was_started_with(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    inputs = {"classes": "2 classes (1): a, b", "train": "4 pictures (2)"}
+    folder.check_inputs(inputs)  # there is no run yet
+    folder.begin(settings(), {"inputs": inputs})
+    folder.check_inputs(inputs)
+    says = r"started on other data or weights: classes: 2 classes \(1\): a, b then, 2 classes \(9\): b, a now; put back"
+    with pytest.raises(RunError, match=says):
+        folder.check_inputs({**inputs, "classes": "2 classes (9): b, a"})
+
+
+def test_a_run_of_an_older_version_does_not_say_what_it_was_started_on(tmp_path: Path) -> None:
+    held(tmp_path, settings()).check_inputs({"classes": "2 classes (1): a, b"})

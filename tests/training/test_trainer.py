@@ -155,6 +155,17 @@ def test_going_on_with_other_versions_is_said(undisturbed: Path, tmp_path: Path)
     assert "numpy" not in line
 
 
+def test_going_on_with_other_data_is_refused(undisturbed: Path, tmp_path: Path) -> None:
+    shutil.copytree(undisturbed, tmp_path / "run")
+    path = tmp_path / "run" / "run.json"
+    settings = json.loads(path.read_text())
+    assert settings["started"]["inputs"]["train"].startswith("6 pictures (")
+    settings["started"]["inputs"]["train"] = "7 pictures (0123abcd)"
+    path.write_text(json.dumps(settings), encoding="utf-8")
+    with pytest.raises(RunError, match=r"started on other data or weights: train: 7 pictures \(0123abcd\) then, 6 "):
+        train(RUN, tmp_path / "run", resume=True, tensorboard=False)
+
+
 def test_data_that_is_not_there_leaves_no_run(tmp_path: Path) -> None:
     with pytest.raises(LpsnetError, match="unknown data set"):
         train(replace(RUN, data="nowhere:/x"), tmp_path, tensorboard=False)
