@@ -18,9 +18,8 @@ from numpy.typing import NDArray
 
 from lpsnet.deployment.ahead import Stopwatch, ahead, timed
 from lpsnet.deployment.drawing import PART, Style, draw
-from lpsnet.deployment.video import Frame, Stream, VideoWriter
+from lpsnet.deployment.video import Frame, Stream, video_writer
 from lpsnet.errors import DataError
-from lpsnet.files import atomic_path
 
 Labels = NDArray[np.uint8]
 Segment = Callable[[NDArray[np.uint8]], Labels]
@@ -169,14 +168,11 @@ def _segmented(
 def _writing(paths: dict[str, Path], stream: Stream, style: Style) -> Generator[Consume, None, None]:
     """What draws a frame and adds it to the videos; they are in their places once the block ends without an error."""
     with ExitStack() as stack:
-        writers = {
-            product: stack.enter_context(VideoWriter(stack.enter_context(atomic_path(path)), stream.info))
-            for product, path in paths.items()
-        }
+        writers = {product: stack.enter_context(video_writer(path, stream.info)) for product, path in paths.items()}
 
         def consume(frame: Frame, labels: Labels) -> None:
-            for product, writer in writers.items():
-                writer.write(draw(product, frame.image, labels, style), frame.time)
+            for product, write in writers.items():
+                write(draw(product, frame.image, labels, style), frame.time)
 
         yield consume
 

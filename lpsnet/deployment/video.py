@@ -1,10 +1,11 @@
 """Video files as streams of upright RGB frames, and such frames as video files, through PyAV (extra `video`).
 
 Times are kept as the file has them, so that frame rates, also changing ones, come out as they went in. The rotation
-that phones write beside the frames is carried out, and so is not written again. Sound is left out.
+or mirroring that phones write beside the frames is carried out, and so is not written again. Sound is left out.
 """
 
 import types
+from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +16,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lpsnet.errors import DataError, MissingDependencyError
+from lpsnet.deployment.declared_size import declared_size
+from lpsnet.errors import DataError, MissingDependencyError, RunError
+from lpsnet.files import atomic_path
 
 Picture = NDArray[np.uint8]  # H x W x 3 RGB, or H x W where ids are written
 
@@ -25,6 +28,8 @@ _UNKNOWN_COLOURS = (2, 2, 2)  # 'unspecified' in the numbers of H.273
 _MATRICES = {1: 1, 5: 5, 6: 5, 9: 9}
 # Constant quality that the eye does not tell from the source; speed before size, as the network needs the processor
 _H264 = {"crf": "20", "preset": "veryfast"}
+# MP4 has 31 bits for the time between frames, and between when one is decoded and when it is shown: five frames at most
+_MAX_UNITS, _NUM_TOGETHER = 2**31 - 1, 5
 
 
 class Frame(NamedTuple):
@@ -88,13 +93,13 @@ def video_stream(path: Path) -> Stream:
         first = next(_decoded(path, video), None)
         if first is None:
             raise DataError(f"{path} holds no frame of video")
-        info = _info(video, first)
+        info = _info(path, video, first)
     return Stream(str(path), info, lambda: _read(path, info))
 
 
-def _info(video: Any, first: Any) -> StreamInfo:
-    quarters = _quarter_turns(first)
-    height, width = (first.height, first.width) if quarters % 2 == 0 else (first.width, first.height)
+def _info(path: Path, video: Any, first: Any) -> StreamInfo:
+    swapped = _orientation(path, first).swapped
+    height, width = (first.width, first.height) if swapped else (first.height, first.width)
     aspect = Fraction(video.sample_aspect_ratio or 1)
     rate, context = Fraction(video.average_rate or video.guessed_rate or 25), video.codec_context
     return StreamInfo(
@@ -102,7 +107,7 @@ def _info(video: Any, first: Any) -> StreamInfo:
         frame_rate=rate,
         time_base=Fraction(video.time_base or 1 / rate),
         num_frames=video.frames or _frames_by_duration(video, rate),
-        pixel_aspect=aspect if quarters % 2 == 0 else 1 / aspect,
+        pixel_aspect=1 / aspect if swapped else aspect,
         colours=(context.colorspace, context.color_primaries, context.color_trc),
     )
 
@@ -118,7 +123,7 @@ def _read(path: Path, info: StreamInfo) -> Generator[Frame, None, None]:
     with _opened(path) as (_, video):
         start, last = None, -1
         for number, frame in enumerate(_decoded(path, video)):
-            image = _upright(frame)
+            image = _upright(path, frame)
             if image.shape[:2] != info.size:
                 sizes = "{}x{} to {}x{}".format(*info.size, *image.shape[:2])
                 raise DataError(f"{path} changes its size from {sizes} at frame {number}; cut it there first")
@@ -129,7 +134,7 @@ def _read(path: Path, info: StreamInfo) -> Generator[Frame, None, None]:
 
 
 def _decoded(path: Path, video: Any) -> Iterator[Any]:
-    """All frames that can be decoded; then a `DataError` if some could not, as where a file was cut off."""
+    """All frames that can be decoded; then a `DataError` if some could not, or are missing as a file was cut off."""
     num_damaged, invalid = 0, _av().error.InvalidDataError
     joined = video.container.format.name == "mpegts"  # whose packets are marked where files were joined, too
     with _named(path):
@@ -142,41 +147,88 @@ def _decoded(path: Path, video: Any) -> Iterator[Any]:
             num_damaged += damaged
     if num_damaged:
         raise DataError(f"{path} is damaged or cut off: of its video {num_damaged} packets cannot be decoded")
+    size, declared = path.stat().st_size, declared_size(path)
+    if declared is not None and size < declared:
+        raise DataError(f"{path} is cut off: it has {size} of the {declared} bytes that it should have; copy it again")
 
 
-def _quarter_turns(frame: Any) -> int:
-    """Quarter turns to the left that bring the frame upright, as the file's display matrix says."""
-    degrees: int = frame.rotation
-    return round(degrees / 90) % 4
+class _Orientation(NamedTuple):
+    """How a frame is brought upright: its rows become its columns, then it is mirrored; each or none of it."""
+
+    swapped: bool
+    left_right: bool
+    up_down: bool
 
 
-def _upright(frame: Any) -> Picture:
+def _orientation(path: Path, frame: Any) -> _Orientation:
+    """What the display matrix of the file or the frame asks for."""
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return _Orientation(False, False, False)
+    a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].tolist()  # a pixel at x, y is shown at a x + c y, b x + d y
+    straight, crossed = (abs(a), abs(d)), (abs(b), abs(c))
+    if min(straight) > 100 * max(crossed):  # what is less than a hundredth comes from rounding
+        return _Orientation(False, a < 0, d < 0)
+    if min(crossed) > 100 * max(straight):
+        return _Orientation(True, c < 0, b < 0)
+    raise DataError(
+        f"{path} is to be shown neither upright, nor turned by quarters, nor mirrored: its display matrix starts "
+        f"{a / 65536:g} {b / 65536:g} {c / 65536:g} {d / 65536:g}; bring its frames upright with ffmpeg first"
+    )
+
+
+def _upright(path: Path, frame: Any) -> Picture:
     image: Picture = frame.to_ndarray(format="rgb24")
-    quarters = _quarter_turns(frame)
-    return image if quarters == 0 else np.ascontiguousarray(np.rot90(image, quarters))
+    swapped, left_right, up_down = _orientation(path, frame)
+    image = image.swapaxes(0, 1) if swapped else image
+    return np.ascontiguousarray(image[:: -1 if up_down else 1, :: -1 if left_right else 1])
 
 
-class VideoWriter:
+@contextmanager
+def video_writer(path: Path, info: StreamInfo) -> Iterator[Callable[[Picture, int], None]]:
     """Writes frames to a video file: RGB as H.264 in MP4, ids without loss as FFV1 in Matroska.
 
-    The file is whole once the block is left without an error. H.264 that every player knows halves the resolution of
-    colours, which takes even sizes; with an odd height or width it is kept, which fewer players show.
+    The value adds a frame: H x W x 3 uint8 RGB, or H x W uint8 ids, all of one shape, and its time as in `Frame`.
+    The file is in its place, whole, once the block is left without an error. H.264 that every player knows halves the
+    resolution of colours, which takes even sizes; with an odd height or width it is kept, which fewer players show.
 
     Args:
         path: the file; a suffix `.mp4` or `.mkv` that suits the frames.
         info: of the stream that the frames come from: rate, time base, shape of pixels and colours.
 
     Raises:
+        DataError: FFmpeg cannot write such frames, or their times jump farther than MP4 can say.
         MissingDependencyError: PyAV is not installed.
+        RunError: the folder cannot be written to, or the disk is full.
     """
+    with atomic_path(path) as temporary:
+        file = _VideoFile(temporary, info)
+
+        def write(image: Picture, time: int) -> None:
+            if (jump := file.jump_to(time)) > file.max_jump:
+                raise DataError(
+                    f"{path} cannot hold times that jump by {float(jump):.0f} s within {_NUM_TOGETHER} frames, only "
+                    f"{float(file.max_jump):.0f} s; cut the source there, or mend its times with ffmpeg"
+                )
+            with _writing(path):
+                file.write(image, time)
+
+        with _writing(path), file:
+            yield write
+
+
+class _VideoFile:
+    """A video file that is being written; it is whole once its block is left without an error."""
 
     def __init__(self, path: Path, info: StreamInfo) -> None:
         self._path, self._info = path, info
+        self.max_jump = _MAX_UNITS * _mp4_unit(info.time_base)  # in seconds
+        self._times: deque[int] = deque(maxlen=_NUM_TOGETHER)
         self._container: Any = None
         self._video: Any = None
 
-    def __enter__(self) -> "VideoWriter":
-        return self
+    def __enter__(self) -> None:
+        pass
 
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: types.TracebackType | None) -> None:
         if self._container is None:
@@ -187,8 +239,11 @@ class VideoWriter:
         finally:
             self._container.close()
 
+    def jump_to(self, time: int) -> Fraction:
+        """Seconds from the few last frames to one of this time."""
+        return (time - self._times[0]) * self._info.time_base if self._times else Fraction(0)
+
     def write(self, image: Picture, time: int) -> None:
-        """Add a frame: H x W x 3 uint8 RGB, or H x W uint8 ids; all of one shape. `time` as in `Frame`."""
         if self._container is None:
             self._open(image)
         frame = _av().VideoFrame.from_ndarray(
@@ -199,6 +254,7 @@ class VideoWriter:
             frame = frame.reformat(format=self._video.pix_fmt, dst_colorspace=matrix)
         frame.pts, frame.time_base = time, self._info.time_base
         self._container.mux(self._video.encode(frame))
+        self._times.append(time)
 
     def _open(self, image: Picture) -> None:
         info, (height, width) = self._info, image.shape[:2]
@@ -213,6 +269,14 @@ class VideoWriter:
             known = info.colours[0] in _MATRICES
             colours = info.colours if known else _UNKNOWN_COLOURS
             context.colorspace, context.color_primaries, context.color_trc = colours
+
+
+def _mp4_unit(time_base: Fraction) -> Fraction:
+    """Seconds of the unit of time that FFmpeg writes to MP4: at least 10,000 a second."""
+    unit = Fraction(1, time_base.denominator)
+    while unit > Fraction(1, 10_000):
+        unit /= 2
+    return unit
 
 
 @contextmanager
@@ -237,6 +301,17 @@ def _named(path: Path) -> Iterator[None]:
         yield
     except _av().FFmpegError as error:
         raise DataError(f"{path} cannot be decoded as video: {error.strerror or error}") from None
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """FFmpeg's errors while it writes in one line that names the file, which goes by another name until it is whole."""
+    try:
+        yield
+    except OSError as error:  # some of FFmpeg's are both
+        raise RunError(f"cannot write {path}: {error.strerror or error}") from None
+    except _av().FFmpegError as error:
+        raise DataError(f"{path} cannot be written as video: {error.strerror or error}") from None
 
 
 def _av() -> Any:

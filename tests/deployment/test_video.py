@@ -1,5 +1,6 @@
 """Video files in and out: read files that PyAV wrote, and what is written read back by OpenCV."""
 
+import struct
 import sys
 import wave
 from fractions import Fraction
@@ -14,7 +15,7 @@ pytest.importorskip("av")
 import av
 from video_files import frame_rate, make_video, moving_scene, read_video
 
-from lpsnet.deployment.video import Frame, StreamInfo, VideoWriter, video_stream
+from lpsnet.deployment.video import Frame, StreamInfo, video_stream, video_writer
 from lpsnet.errors import DataError, MissingDependencyError
 
 NTSC = Fraction(30000, 1001)
@@ -26,9 +27,9 @@ def difference(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def write(path: Path, frames: list[Frame], info: StreamInfo) -> Path:
-    with VideoWriter(path, info) as writer:
+    with video_writer(path, info) as add:
         for image, time in frames:
-            writer.write(image, time)
+            add(image, time)
     return path
 
 
@@ -66,6 +67,54 @@ def test_rotation_is_carried_out(tmp_path: Path, rotation: int) -> None:
     np.testing.assert_array_equal(next(stream.read()).image, expected)
 
 
+def with_matrix(path: Path, numbers: tuple[float, float, float, float]) -> Path:
+    """The MP4 with its display matrix (a, b, c, d), by which a pixel at x, y is shown at a x + c y, b x + d y."""
+    data = path.read_bytes()
+    places = struct.Struct(">9i")
+    a, b, c, d = (round(65536 * number) for number in numbers)
+    upright = places.pack(65536, 0, 0, 0, 65536, 0, 0, 0, 1 << 30)
+    start = data.index(upright, data.index(b"tkhd"))
+    path.write_bytes(data[:start] + places.pack(a, b, 0, c, d, 0, 0, 0, 1 << 30) + data[start + places.size :])
+    return path
+
+
+# what a picture AB over CD becomes
+SHOWN = {
+    (1, 0, 0, 1): ("AB", "CD"),
+    (-1, 0, 0, 1): ("BA", "DC"),
+    (1, 0, 0, -1): ("CD", "AB"),
+    (-1, 0, 0, -1): ("DC", "BA"),
+    (0, 1, -1, 0): ("CA", "DB"),
+    (0, -1, 1, 0): ("BD", "AC"),
+    (0, 1, 1, 0): ("AC", "BD"),
+    (0, -1, -1, 0): ("DB", "CA"),
+    (0.0001, 1, -1, 0.0001): ("CA", "DB"),
+    (0, 0.5, -0.5, 0): ("CA", "DB"),
+}
+
+
+@pytest.mark.parametrize("matrix", SHOWN)
+def test_display_matrices_that_turn_and_mirror(tmp_path: Path, matrix: tuple[float, float, float, float]) -> None:
+    brightness = dict(zip("ABCD", (20, 90, 160, 230), strict=True))
+    corners = np.array([[brightness[name] for name in row] for row in ("AB", "CD")], np.uint8)
+    image = np.repeat(corners.repeat(24, axis=0).repeat(32, axis=1)[..., None], 3, axis=2)
+    stream = video_stream(with_matrix(make_video(tmp_path / "a.mp4", [image] * 2), matrix))
+    shown = next(stream.read()).image
+    assert shown.shape[:2] == stream.info.size == ((48, 64) if matrix[0] in (1, -1) else (64, 48))
+    height, width = stream.info.size
+    for row, names in enumerate(SHOWN[matrix]):
+        for column, name in enumerate(names):
+            corner = shown[(2 * row + 1) * height // 4, (2 * column + 1) * width // 4]
+            assert np.abs(corner.astype(int) - brightness[name]).max() < 8
+
+
+@pytest.mark.parametrize("matrix", [(0, 0, 0, 0), (0.7, 0.7, -0.7, 0.7), (1, 0, 0.2, 1), (1, 0, 0, 0)])
+def test_other_display_matrices_are_refused(tmp_path: Path, matrix: tuple[float, float, float, float]) -> None:
+    path = with_matrix(make_video(tmp_path / "a.mp4", moving_scene((48, 64), 2)), matrix)
+    with pytest.raises(DataError, match=r"a\.mp4 is to be shown neither upright, .* its display matrix starts"):
+        video_stream(path)
+
+
 @pytest.mark.parametrize("size", [(48, 64), (47, 64), (48, 63), (47, 63)])
 @pytest.mark.parametrize("rate", [Fraction(25), NTSC])
 def test_size_rate_and_frames_come_out_as_they_went_in(tmp_path: Path, size: tuple[int, int], rate: Fraction) -> None:
@@ -89,6 +138,36 @@ def test_a_changing_frame_rate_is_kept(tmp_path: Path) -> None:
     written = write(tmp_path / "b.mp4", list(stream.read()), stream.info)
     again = video_stream(written)
     assert [1000 * frame.time * again.info.time_base for frame in again.read()] == times
+
+
+TIMES = {Fraction(1, 1000): 16_000, Fraction(1, 15_625): 15_625, Fraction(1001, 30_000): 30_000}  # MP4's a second
+TIMES |= {Fraction(1, 90_000): 90_000, Fraction(1, 10**6): 10**6}
+
+
+@pytest.mark.parametrize("steady", [False, True])
+@pytest.mark.parametrize("time_base", TIMES)
+def test_times_that_mp4_cannot_say_are_refused_before_their_frame(
+    tmp_path: Path, time_base: Fraction, steady: bool
+) -> None:
+    """MP4 has 31 bits for a jump, which some frames that are decoded before they are shown may add up to."""
+    images, info = moving_scene((48, 64), 9), StreamInfo((48, 64), Fraction(25), time_base)
+    longest = int(Fraction(2**31 - 1, TIMES[time_base]) / time_base)
+    times = [number * (longest // 5) for number in range(8)] if steady else [0, 1, 2, *range(longest - 4, longest + 1)]
+    with video_writer(tmp_path / "a.mp4", info) as add:
+        for image, time in zip(images, times, strict=False):
+            add(image, time)
+        with pytest.raises(DataError, match=r"a\.mp4 cannot hold times that jump by \d+ s within 5 frames, only \d+ s"):
+            add(images[8], times[-1] + 2**31)
+    again = video_stream(tmp_path / "a.mp4")
+    assert [frame.time * again.info.time_base / time_base for frame in again.read()] == times
+
+
+def test_what_ffmpeg_cannot_write_is_one_line_that_names_the_file(tmp_path: Path) -> None:
+    wide = np.zeros((2, 20_000, 3), np.uint8)  # H.264 ends at 16384
+    with pytest.raises(DataError, match=r"a\.mp4 cannot be written as video: ") as error:
+        write(tmp_path / "a.mp4", [Frame(wide, 0)], StreamInfo((2, 20_000), Fraction(25)))
+    assert "\n" not in str(error.value)
+    assert not list(tmp_path.iterdir())
 
 
 def test_times_start_at_zero_and_rise(tmp_path: Path) -> None:
@@ -193,6 +272,44 @@ def test_what_can_be_decoded_of_a_cut_off_file_comes_before_the_error(tmp_path: 
         for frame in frames:
             seen.append(frame.time)
     assert 0 < len(seen) < 20
+
+
+def in_blocks(tmp_path: Path, suffix: str) -> tuple[Path, list[int]]:
+    """A video of 20 frames, and where it can be cut between two that stand alone."""
+    codec = {".mkv": "ffv1", ".webm": "libvpx", ".wmv": "wmv2"}[suffix]
+    path = make_video(tmp_path / f"a{suffix}", moving_scene((96, 128), 20), codec=codec)
+    with av.open(str(path)) as container:
+        starts = sorted({packet.pos for packet in container.demux(video=0) if packet.size})
+    return path, [start for start in starts[1:] if start > path.stat().st_size // 3]
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".webm", ".wmv"])
+def test_a_file_cut_off_between_two_frames(tmp_path: Path, suffix: str) -> None:
+    path, cuts = in_blocks(tmp_path, suffix)
+    data = path.read_bytes()
+    assert len(list(video_stream(path).read())) == 20
+    for cut in (cuts[0], cuts[len(cuts) // 2], cuts[-1], len(data) - 1):
+        path.write_bytes(data[:cut])
+        with pytest.raises(DataError, match=rf"cut off: it has {cut} of the {len(data)} bytes that it should have"):
+            list(video_stream(path).read())
+    path.write_bytes(data + bytes(100))
+    assert len(list(video_stream(path).read())) == 20
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".webm"])
+def test_a_recording_that_does_not_say_how_long_it_is(tmp_path: Path, suffix: str) -> None:
+    path, cuts = in_blocks(tmp_path, suffix)
+    head, segment, rest = path.read_bytes()[: cuts[-1]].partition(bytes.fromhex("18538067"))
+    path.write_bytes(head + segment + bytes.fromhex("01ffffffffffffff") + rest[8:])
+    assert 5 < len(list(video_stream(path).read())) < 20
+
+
+def test_a_broadcast_that_does_not_say_how_long_it_is(tmp_path: Path) -> None:
+    path, cuts = in_blocks(tmp_path, ".wmv")
+    data = bytearray(path.read_bytes()[: cuts[-1]])
+    data[data.index(bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")) + 88] |= 1
+    path.write_bytes(data)
+    assert 0 < len(list(video_stream(path).read())) < 20
 
 
 def test_damage_in_the_middle_costs_only_the_frames_it_hits(tmp_path: Path) -> None:

@@ -4,8 +4,12 @@ import gzip
 import hashlib
 import json
 import re
+import socket
+import struct
 import threading
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 
@@ -113,3 +117,121 @@ def test_our_own_server(tmp_path: Path) -> None:
         thread.join()
         with pytest.raises(RunError, match=rf"port {server.server_port}: .*; choose another one"):
             make_server(tmp_path, server.server_port)
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[int]:
+    """The port that a folder is served on; every answer has ended when the block has."""
+    with make_server(folder, 0) as server:
+        server.daemon_threads = False
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield server.server_port
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def answered(port: int, request: bytes) -> bytes:
+    """All that comes back for a request, sent as it is."""
+    with socket.create_connection((HOST, port), timeout=10) as client:
+        client.sendall(request)
+        return b"".join(iter(lambda: client.recv(1 << 16), b""))
+
+
+def status_of(port: int, address: str) -> int:
+    return int(answered(port, f"GET {address} HTTP/1.0\r\n\r\n".encode("latin-1")).split()[1])
+
+
+@pytest.fixture
+def page_folder(tmp_path: Path) -> Path:
+    """A page beside a file that is not to be had, and with links to it."""
+    (tmp_path / "secret.txt").write_text("secret")
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside/index.html").write_text("secret")
+    folder = tmp_path / "web"
+    (folder / "listed").mkdir(parents=True)
+    (folder / "index.html").write_text("here")
+    (folder / "listed/file.txt").write_text("here, too")
+    (folder / "link.txt").symlink_to(tmp_path / "secret.txt")
+    (folder / "away").symlink_to(tmp_path / "outside")
+    (folder / "inside.txt").symlink_to("index.html")
+    return folder
+
+
+OUTSIDE = ["/link.txt", "/away/", "/away/index.html", "/../secret.txt", "/..%2fsecret.txt", "/%2e%2e/secret.txt"]
+OUTSIDE += ["//etc/passwd", "/..%5csecret.txt", "/..\\secret.txt", "/listed/", "/listed", "/none", "/index.html/"]
+
+
+@pytest.mark.parametrize("address", [*OUTSIDE, "/%00", "/%ff", "/%ed%a0%80", "/" + "a" * 5000, "/" + "a/" * 5000])
+def test_what_is_no_file_of_the_page_is_not_found(
+    page_folder: Path, address: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with served(page_folder) as port:
+        assert status_of(port, address) == 404
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("address", ["/", "/index.html", "/?a=b", "/inside.txt", "/listed/file.txt", "/listed/../"])
+def test_files_of_the_page_are_found(page_folder: Path, address: str) -> None:
+    linked = page_folder.with_name("linked")
+    linked.symlink_to(page_folder)
+    with served(linked) as port:
+        assert status_of(port, address) == 200
+
+
+def test_a_first_page_from_elsewhere_is_not_found(page_folder: Path) -> None:
+    (page_folder / "index.html").unlink()
+    with served(page_folder) as port:
+        assert status_of(port, "/") == 404
+        (page_folder / "index.html").symlink_to(page_folder.parent / "secret.txt")
+        assert status_of(port, "/") == 404
+
+
+def test_a_head_is_the_answer_without_the_file(page_folder: Path) -> None:
+    with served(page_folder) as port:
+        head = answered(port, b"HEAD / HTTP/1.0\r\n\r\n")
+        assert head.split()[1] == b"200"
+        assert head.endswith(b"\r\n\r\n")
+        assert b"Content-Length: 4" in head
+
+
+@pytest.mark.parametrize("request_", [b"GET / HTTP/1.0\r\nA: " + b"a" * 100_000, b"GET /" + b"a" * 100_000, b"?\r\n"])
+def test_what_is_no_request_is_refused_without_a_word(
+    page_folder: Path, request_: bytes, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with served(page_folder) as port:
+        answer = answered(port, request_ + b"\r\n\r\n")
+    assert re.match(rb"HTTP/1.0 4\d\d |<!DOCTYPE HTML>", answer)  # the latter where the request names no version
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_client_that_says_nothing_blocks_no_other(page_folder: Path) -> None:
+    with (
+        served(page_folder) as port,
+        socket.create_connection((HOST, port)),
+        socket.create_connection((HOST, port)) as half,
+    ):
+        half.sendall(b"GET / HT")
+        assert status_of(port, "/") == 200
+
+
+def test_clients_that_go_away_leave_no_word(page_folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (page_folder / "model.onnx").write_bytes(bytes(16_000_000))  # more than the buffers between the two hold
+    with served(page_folder) as port:
+        for _ in range(20):
+            with socket.create_connection((HOST, port)) as client:
+                client.sendall(b"GET /model.onnx HTTP/1.0\r\n\r\n")
+                client.recv(1)
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # ends it by a reset
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_mistake_of_ours_is_not_kept_quiet(page_folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with make_server(page_folder, 0) as server:
+        try:
+            raise AssertionError("ours")
+        except AssertionError:
+            server.handle_error(None, (HOST, 1))
+    assert "AssertionError: ours" in capfd.readouterr().err
