@@ -1,7 +1,9 @@
 """Writing files so that a reader never sees half of one."""
 
 import contextlib
+import errno
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,10 +19,13 @@ def atomic_path(path: Path) -> Iterator[Path]:
     all of the new, a crash of the machine included. After an error nothing is left behind.
 
     Raises:
-        RunError: the folder cannot be written to, or the disk is full.
+        RunError: the folder cannot be written to, the disk is full, or `path` is a device, pipe or socket, which a file
+            would take the place of.
     """
     temporary: Path | None = None
     try:
+        if _is_stream(path):
+            raise RunError(f"cannot write {path}: it is a device, pipe or socket; give the path of a file")
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.stem[:64]}-", suffix=path.suffix, dir=path.parent)
         os.close(handle)
@@ -37,7 +42,13 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text atomically; see `atomic_path` for errors."""
+    """Write UTF-8 text atomically, or into the device or pipe that `path` is; see `atomic_path` for errors."""
+    try:
+        if _is_stream(path):
+            path.write_text(text, encoding="utf-8")
+            return
+    except OSError as error:
+        raise RunError(f"cannot write {path}: {error.strerror or error}") from None
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
@@ -55,12 +66,29 @@ def inside(folder: Path, name: object) -> Path:
     return Path(path)
 
 
+def refuse_streams(path: Path) -> None:
+    """Raise where reading `path` might never end: it is a device, pipe or socket.
+
+    Raises:
+        OSError: it is; or it is not there.
+    """
+    mode = path.stat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise OSError(errno.EINVAL, "it is a device, pipe or socket, not a file", str(path))
+
+
 def expand_home(path: str | Path) -> Path:
     """The path with `~` and `~name` as the home folders they stand for; as it is where there is no such user."""
     try:
         return Path(path).expanduser()
     except RuntimeError:
         return Path(path)
+
+
+def _is_stream(path: Path) -> bool:
+    """Whether what is written to `path` is not kept there: a pipe, a device, or /dev/stdout, wherever that leads."""
+    special = path.exists() and not (path.is_file() or path.is_dir())
+    return special or path.parent in (Path("/dev"), Path("/proc/self/fd"), Path("/dev/fd"))
 
 
 def _flush(path: Path) -> None:

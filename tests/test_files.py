@@ -2,6 +2,8 @@
 
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -41,6 +43,33 @@ def test_a_folder_that_cannot_be_written_to_gets_one_line(tmp_path: Path) -> Non
     with pytest.raises(RunError, match="cannot write") as caught:
         write_text(tmp_path / "file" / "below.txt", "x")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_pipes_get_the_text_and_stay_pipes(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    (tmp_path / "link").symlink_to(pipe)
+    for path in (pipe, tmp_path / "link"):
+        reader = subprocess.Popen(["cat", pipe], stdout=subprocess.PIPE, text=True)
+        write_text(path, "all of it")
+        assert reader.communicate(timeout=20)[0] == "all of it"
+    with pytest.raises(RunError, match="it is a device, pipe or socket; give the path of a file"), atomic_path(pipe):
+        raise AssertionError("nothing would be written")
+    assert stat.S_ISFIFO(pipe.lstat().st_mode)
+    assert (tmp_path / "link").is_symlink()
+
+
+@pytest.mark.skipif(not Path("/dev/stdout").exists(), reason="no /dev/stdout here")
+@pytest.mark.parametrize("redirected", [False, True])
+def test_standard_output_by_its_path(tmp_path: Path, redirected: bool) -> None:
+    words = [sys.executable, "-c", "import lpsnet.files as f; f.write_text(f.Path('/dev/stdout'), 'all of it')"]
+    if redirected:
+        with (tmp_path / "file").open("w") as file:
+            subprocess.run(words, stdout=file, check=True)
+        assert (tmp_path / "file").read_text() == "all of it"
+    else:
+        assert subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True).stdout == "all of it"
 
 
 @pytest.mark.parametrize("name", ["../x", "/etc/passwd", "a/../../x", "..", "", ".", "a/..", "a\0b", "../run-2/x"])

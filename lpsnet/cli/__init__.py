@@ -4,12 +4,14 @@ Each command lives in the module of its group and is registered by importing it 
 (torch, engines) is imported inside the command that needs it.
 """
 
+import contextlib
 import os
 import shlex
 import signal
 import sys
 import threading
 from collections.abc import Sequence
+from typing import Any
 
 import typer
 
@@ -64,6 +66,10 @@ offer_names(app)
 app.add_typer(data.app, name="data")
 
 
+# Of click, which newer versions of typer bring along under a name of their own
+_UsageError: type[Exception] = typer.BadParameter.__bases__[0]
+
+
 class _Interrupted(BaseException):
     """Ctrl-C. Not a `KeyboardInterrupt`, which the library under the command line turns into a bare "Aborted!"."""
 
@@ -76,14 +82,19 @@ def main() -> None:
     """
     try:
         _catch_interrupts()
-        app(prog_name="lpsnet")  # reports wrong arguments itself, with exit code 2, and ends in SystemExit
+        code = app(prog_name="lpsnet", standalone_mode=False) or 0  # what `typer.Exit` was raised with
+    except SystemExit:  # the library's way to end where the reader of our output is gone, e.g. `lpsnet … | head`
         code = 0
+    except _UsageError as error:
+        code = _fail_usage(error)
     except LpsnetError as error:
         code = _fail(str(error), code=2)
+    except MemoryError as error:
+        code = _fail(f"there is not enough memory: {error or 'no more'}; choose a smaller size or batch", code=2)
     except ModuleNotFoundError as error:
         missing = MissingDependencyError.from_import(error)
         code = _fail(str(missing), code=2) if missing else _fail_inside(error)
-    except BrokenPipeError:  # the reader of our output is gone, e.g. `lpsnet info … | head`
+    except BrokenPipeError:  # the same, found by us
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     except OSError as error:
@@ -119,6 +130,16 @@ def _fail_inside(error: Exception) -> int:
     return _fail(f"{type(error).__name__}: {error} — a bug in lpsnet; LPSNET_DEBUG=1 shows where", code=1)
 
 
+def _fail_usage(error: Any) -> int:
+    """Wrong words after `lpsnet`, in one line as all mistakes; no words at all get the help."""
+    if not error.format_message():
+        error.show()
+        return 2
+    command = error.ctx.command_path if error.ctx else "lpsnet"
+    return _fail(f"{error.format_message().rstrip('.')}; '{command} --help' says what is allowed", code=2)
+
+
 def _fail(message: str, *, code: int) -> int:
-    typer.echo(f"lpsnet: {printable(' '.join(message.split()))}", err=True)
+    with contextlib.suppress(OSError):  # nobody reads it; the exit code says it
+        typer.echo(f"lpsnet: {printable(' '.join(message.split()))}", err=True)
     return code

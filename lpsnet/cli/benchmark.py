@@ -12,7 +12,17 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from lpsnet.cli.output import JsonOption, SizeOption, console, next_command, parse_size, say, table, write_json
+from lpsnet.cli.output import (
+    MAX_THREADS,
+    JsonOption,
+    SizeOption,
+    console,
+    next_command,
+    parse_size,
+    say,
+    table,
+    write_json,
+)
 
 if TYPE_CHECKING:
     from lpsnet.deployment.benchmark_result import Benchmark, Result
@@ -39,7 +49,7 @@ def benchmark(
     runtime: RuntimesOption = None,
     size: SizeOption = None,
     precision: PrecisionsOption = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads of the engines.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, max=MAX_THREADS, help="Threads of the engines.")] = None,
     protocol: Annotated[str, typer.Option(help="adaptive, quick or paper.")] = "adaptive",
     data: Annotated[str | None, typer.Option(help="mIoU too, on this data set (as for train).")] = None,
     split: Annotated[str, typer.Option(help="Which of its pictures.")] = "val",

@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lpsnet.cli.output import JsonOption, SizeOption, next_command, parse_size, picture_progress, say, write_json
+from lpsnet.cli.output import (
+    MAX_THREADS,
+    JsonOption,
+    SizeOption,
+    next_command,
+    parse_size,
+    picture_progress,
+    say,
+    write_json,
+)
 from lpsnet.cli.training import print_scores
 from lpsnet.errors import DataError, LpsnetError
 
@@ -21,7 +30,7 @@ _MAX_SESSIONS = 8  # open at a time, of several scales and sizes; each holds its
 
 RuntimeOption = Annotated[str | None, typer.Option(help="Engine: onnxruntime, openvino, ncnn, tensorrt, pytorch.")]
 PrecisionOption = Annotated[str, typer.Option(help="Arithmetic: f32, bf16, f16, int8.")]
-ThreadsOption = Annotated[int | None, typer.Option("--threads", min=1, help="Threads of the engine.")]
+ThreadsOption = Annotated[int | None, typer.Option("--threads", min=1, max=MAX_THREADS, help="Threads of the engine.")]
 
 
 def evaluate(

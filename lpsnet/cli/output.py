@@ -23,6 +23,7 @@ JsonOption = Annotated[
 ]
 _STEERING = ("Cc", "Cs")  # Unicode's control characters and lone surrogates, which no terminal can be sent
 
+MAX_THREADS = 1024  # of engines and trainings: more is a slip, and engines answer it in their own words
 SizeOption = Annotated[str | None, typer.Option("--size", metavar="HxW", help="Height x width in pixels.")]
 
 # What is printed comes from files too: a class may be called [bold], and means just that

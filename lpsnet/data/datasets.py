@@ -106,6 +106,8 @@ def open_dataset(text: str | Path) -> Dataset:
 
 
 def _open(text: str) -> Dataset:
+    if not text:
+        raise DataError("the data set has an empty name; `.` is the current folder")
     kind, _, rest = text.partition(":")
     if kind == "scenes":
         return _scenes(text, rest)
@@ -173,12 +175,15 @@ def _check_names(split: Split) -> None:
 def _scenes(spec: str, text: str) -> Dataset:
     from lpsnet.data.scenes import SCENES, SceneSplit
 
-    settings = dict(_SCENE_DEFAULTS)
+    given: dict[str, str] = {}
     for item in filter(None, text.split(",")):
         key, _, value = (part.strip() for part in item.partition("="))
-        if key not in settings:
-            raise DataError(unknown_name("setting of 'scenes'", key, settings))
-        settings[key] = value
+        if key not in _SCENE_DEFAULTS:
+            raise DataError(unknown_name("setting of 'scenes'", key, _SCENE_DEFAULTS))
+        if key in given:
+            raise DataError(f"'{key}' is given twice in 'scenes': {given[key]} and {value}; give it once")
+        given[key] = value
+    settings = {**_SCENE_DEFAULTS, **given}
     size, seed = _parse_size(settings["size"]), _parse_number("seed", settings["seed"], lowest=0)
     counts = {name: _parse_number(f"num_{name}", settings[f"num_{name}"], lowest=1) for name in ("train", "val")}
     parts = {name: SceneSplit(size=size, count=count, seed=seed, name=name) for name, count in counts.items()}

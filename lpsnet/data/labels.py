@@ -29,7 +29,7 @@ class LabelSpace:
 
     Raises:
         DataError: there are too few or too many classes, a name twice or with a control character, or a colour missing
-            or out of range.
+            or out of range, or a class has no name.
     """
 
     name: str
@@ -43,6 +43,8 @@ class LabelSpace:
             raise DataError(f"label space {self.name!r} has {len(self.names)} names but {len(self.colours)} colours")
         if len(set(self.names)) != len(self.names):
             raise DataError(f"label space {self.name!r} uses a class name twice")
+        if not all(name.strip() for name in self.names):
+            raise DataError(f"label space {self.name!r} has a class without a name; give every class one")
         if unprintable := [name for name in (self.name, *self.names) if any(category(c) in ("Cc", "Cs") for c in name)]:
             raise DataError(f"the name {unprintable[0]!r} of a label space or a class has a control character in it")
         if any(not 0 <= channel <= 255 for colour in self.colours for channel in colour):

@@ -42,6 +42,8 @@ def find_media(sources: Sequence[str]) -> list[Medium]:
     """
     found: dict[Path, Medium] = {}
     for text in sources:
+        if not text:
+            raise DataError("a source has an empty name; `.` is the current folder")
         media = list(_expand(text))
         if not media:
             allowed = ", ".join((*IMAGE_SUFFIXES, *VIDEO_SUFFIXES))

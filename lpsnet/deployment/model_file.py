@@ -70,6 +70,8 @@ def check_model_file(path: str | Path) -> Path:
     path = Path(path)
     if path.is_dir():
         raise ModelFileError(f"{path} is a folder; give the model file in it")
+    if path.exists() and not path.is_file():
+        raise ModelFileError(f"{path} is a device, pipe or socket, not a model file")
     if not path.is_file():
         near = nearest(path.name, _neighbours(path))
         hint = f"; did you mean '{path.with_name(near)}'?" if near else ""

@@ -66,7 +66,7 @@ def overlay(image: Image, labels: Image, label_space: LabelSpace, *, opacity: fl
         sizes = f"{image.shape[0]}x{image.shape[1]} and {labels.shape[0]}x{labels.shape[1]}"
         raise DataError(f"picture and label map differ in size: {sizes} (height x width); resize the label map")
     blended = cv2.addWeighted(image, 1 - opacity, colours, opacity, 0, dst=colours)
-    unlabelled = cv2.compare(labels, IGNORE_INDEX, cv2.CMP_EQ)
+    unlabelled = np.equal(labels, IGNORE_INDEX).view(np.uint8)  # cv2.compare refuses a single pixel
     return np.asarray(cv2.copyTo(image, unlabelled, dst=blended))
 
 

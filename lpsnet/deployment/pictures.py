@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lpsnet.data.images import read_image, write_png
-from lpsnet.deployment.drawing import Style, draw
+from lpsnet.deployment.drawing import Picture, Style, draw
 from lpsnet.deployment.media import Medium
-from lpsnet.errors import LpsnetError
+from lpsnet.errors import DataError, LpsnetError
 
 Segment = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
 
@@ -47,12 +47,20 @@ def segment_pictures(
     """
     for medium in media:
         try:
-            image = read_image(medium.path)
-            labels = segment(image)
+            drawn = _drawn(segment, medium.path, products, style)
         except LpsnetError as error:
             yield PictureOutcome(medium.path, problem=str(error))
             continue
         files = {product: out / f"{medium.stem}.{product}.png" for product in products}
         for product, path in files.items():
-            write_png(path, draw(product, image, labels, style))
+            write_png(path, drawn[product])
         yield PictureOutcome(medium.path, files)
+
+
+def _drawn(segment: Segment, path: Path, products: Sequence[str], style: Style) -> dict[str, Picture]:
+    image = read_image(path)
+    try:
+        labels = segment(image)
+        return {product: draw(product, image, labels, style) for product in products}
+    except LpsnetError as error:
+        raise DataError(f"{path}: {error}") from None

@@ -124,9 +124,10 @@ class Segmentation(np.ndarray[tuple[int, int], np.dtype[np.uint8]]):
         if self._image is None or not self.size:
             return None
         drawn = overlay(self.image, self.labels, self.label_space)
-        shrink = min(1.0, MAX_NOTEBOOK_WIDTH / drawn.shape[1])
-        if shrink < 1:
-            drawn = np.asarray(cv2.resize(drawn, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA))
+        height, width = drawn.shape[:2]
+        if width > MAX_NOTEBOOK_WIDTH:
+            size = MAX_NOTEBOOK_WIDTH, max(1, round(height * MAX_NOTEBOOK_WIDTH / width))
+            drawn = np.asarray(cv2.resize(drawn, size, interpolation=cv2.INTER_AREA))
         _, encoded = cv2.imencode(".png", cv2.cvtColor(self._above_legend(drawn), cv2.COLOR_RGB2BGR))
         return encoded.tobytes()
 

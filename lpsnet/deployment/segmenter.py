@@ -9,6 +9,7 @@ become labels without ever being as large as the picture (`label_map.py`).
 """
 
 import contextlib
+import operator
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -275,6 +276,10 @@ def _one_of(num_threads: int | None, threads: int | None) -> int | None:
 def _check_size(size: Size | None) -> Size | None:
     if size is None:
         return None
-    if len(size) != 2 or any(isinstance(n, bool) or not isinstance(n, int) or n < MIN_INPUT for n in size):
+    try:
+        height, width = map(operator.index, size)
+    except (TypeError, ValueError):
+        height = width = 0
+    if min(height, width) < MIN_INPUT:
         raise ModelFileError(f"input_size is height and width in pixels, each at least {MIN_INPUT}; got {size}")
-    return size[0], size[1]
+    return height, width

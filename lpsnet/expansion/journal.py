@@ -27,6 +27,7 @@ from lpsnet.expansion.events import (
 )
 from lpsnet.expansion.measurements import Course
 from lpsnet.expansion.operations import Design
+from lpsnet.files import refuse_streams
 from lpsnet.locks import exclusive
 
 _START = b'{"kind":"header"'  # how every journal begins
@@ -122,7 +123,7 @@ def open_journal(
         path.parent.mkdir(parents=True, exist_ok=True)
     with exclusive(path.with_name(path.name + ".lock")):
         with _readable_errors(path):
-            content = path.read_bytes() if path.exists() else b""
+            content = _read(path) if path.exists() else b""
             events, length = _parse(content, path)
             header = Header(lpsnet_version=lpsnet_version, settings=_plain(settings))
             if events:
@@ -145,10 +146,15 @@ def read_journal(path: str | Path) -> list[Event]:
     """
     path = Path(path)
     with _readable_errors(path):
-        events, _ = _parse(path.read_bytes(), path)
+        events, _ = _parse(_read(path), path)
     if not events:
         raise RunError(f"{path} holds nothing yet; start the expansion first")
     return events
+
+
+def _read(path: Path) -> bytes:
+    refuse_streams(path)
+    return path.read_bytes()
 
 
 def _parse(content: bytes, path: Path) -> tuple[list[Event], int]:

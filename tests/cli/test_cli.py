@@ -1,6 +1,7 @@
 """The command line from end to end, in this process: what it writes, what it says, and how it refuses."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -194,11 +195,27 @@ MISTAKES = {
     "unknown format": lambda t, m: ["export", "--model", other_classes(t), "--to", "coreml", "--out", t / "a.onnx"],
     "unknown option": lambda t, m: ["segment", "--modell", m],
     "unknown command": lambda t, m: ["segmnt"],
+    "missing argument": lambda t, m: ["segment", "--model", m],
+    "value out of range": lambda t, m: ["segment", png(t), "--model", m, "--opacity", "nan"],
+    "no number": lambda t, m: ["segment", png(t), "--model", m, "--threads", "two"],
+    "threads beyond all machines": lambda t, m: ["segment", png(t), "--model", m, "--threads", "9" * 20],
+    "seed beyond all numbers": lambda t, m: ["train", "--data", SCENES, "--set", f"seed={2**64}", "--out", t / "o"],
+    "pipe as a data set": lambda t, m: ["train", "--data", pipe(t, "a.yaml"), "--out", t / "o"],
+    "pipe as a recipe": lambda t, m: ["train", "--data", SCENES, "--recipe", pipe(t, "a.yaml"), "--out", t / "o"],
+    "pipe as a model": lambda t, m: ["info", pipe(t, "a.safetensors")],
+    "pipe as a run": lambda t, m: ["train", "--data", SCENES, "--out", pipe(t, "run.json").parent, "--resume"],
+    "no name": lambda t, m: ["segment", "", "--model", m],
+    "no data": lambda t, m: ["train", "--data", "", "--out", t / "o"],
 }  # fmt: skip
 
 
 def text(folder: Path, name: str) -> Path:
     (folder / name).write_text("not what the name says")
+    return folder / name
+
+
+def pipe(folder: Path, name: str) -> Path:
+    os.mkfifo(folder / name)
     return folder / name
 
 
@@ -212,10 +229,38 @@ def test_a_mistake_gets_a_clear_line_and_exit_code_2(run, trained: Path, tmp_pat
     result = run(*MISTAKES[mistake](tmp_path, trained / "model.onnx"))
     assert result.code == 2, result
     assert "Traceback" not in result.err
-    if mistake not in ("unknown option", "unknown command"):  # the parser of arguments draws a box
-        lines = [line for line in result.err.splitlines() if line.startswith("lpsnet: ")]
-        assert len(lines) == 1
-        assert len(lines[0]) > 20
+    lines = [line for line in result.err.splitlines() if line.startswith("lpsnet: ")]
+    assert len(lines) == 1
+    assert len(lines[0]) > 20
+    assert "─" not in result.err, "no box"
+
+
+def test_wrong_words_are_answered_with_where_the_right_ones_are(run) -> None:
+    line = "lpsnet: No such command 'xyz'; 'lpsnet --help' says what is allowed\n"
+    assert run("xyz").err == line
+    assert run("segment", "--opacity", "2", "a.png").err.endswith("; 'lpsnet segment --help' says what is allowed\n")
+
+
+def test_without_words_the_help_is_shown(run) -> None:
+    result = run()
+    assert result.code == 2
+    assert "Usage: lpsnet [OPTIONS]" in result.out + result.err
+
+
+def test_a_reader_that_has_enough_is_no_mistake() -> None:
+    """The pipe is closed before anything is written."""
+    read, write = os.pipe()
+    os.close(read)
+    asked = [sys.executable, "-m", "lpsnet", "info", "lpsnet_s"]
+    done = subprocess.run(asked, stdout=write, stderr=subprocess.PIPE, text=True)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_mistake_that_cannot_be_said_is_one() -> None:
+    with Path("/dev/full").open("w") as full:
+        assert subprocess.run([sys.executable, "-m", "lpsnet", "info", "nothing"], stderr=full).returncode == 2
 
 
 def test_what_goes_wrong_inside_is_said_to_be_ours(run, monkeypatch: pytest.MonkeyPatch) -> None:

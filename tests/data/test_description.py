@@ -38,6 +38,7 @@ def refusal(path: Path) -> str:
         ("names: []", "'names' is missing"),
         ("images: images", "'names' is missing"),
         ("names: [a, a]", "uses a class name twice"),
+        ("names: [a, '']", "has a class without a name"),
         ("names: [a]\npath: nowhere", "nowhere does not exist"),
         ("names: [a]\nimages: pictures/{split}", "nothing like"),
         ("names: [a]\nimages: {train: pictures}", "pictures does not exist"),

@@ -40,6 +40,15 @@ def test_overlay_by_hand() -> None:
     np.testing.assert_array_equal(result, [[[125, 75, 75], [100, 100, 100]]])
 
 
+@pytest.mark.parametrize("size", [(1, 1), (4, 1), (1, 4), (1, 3000)])
+def test_the_smallest_pictures(size: tuple[int, int]) -> None:
+    """OpenCV takes small arrays for something else: a number, or a colour."""
+    image, labels = np.full((*size, 3), 100, np.uint8), np.zeros(size, np.uint8)
+    np.testing.assert_array_equal(overlay(image, labels, SPACE, opacity=1.0), np.tile(SPACE.colours[0], (*size, 1)))
+    labels[:] = IGNORE_INDEX
+    np.testing.assert_array_equal(overlay(image, labels, SPACE, opacity=1.0), image)
+
+
 @pytest.mark.parametrize("opacity", [0.0, 0.3, 0.55, 1.0])
 def test_overlay_pixel_by_pixel(opacity: float) -> None:
     image, labels = noise(13, 17, 3), noise(13, 17, high=4)

@@ -136,6 +136,16 @@ def _png(width: int, height: int, depth: int, rows: bytes) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
+def test_a_picture_that_cannot_be_drawn_is_named_and_the_others_are_done(tmp_path: Path, segmenter: Segmenter) -> None:
+    for name, width in (("a_wide", 70_000), ("b_fine", 40)):
+        Image.new("RGB", (width, 2)).save(tmp_path / f"{name}.png")
+    media, style = find_media([str(tmp_path)]), Style(segmenter.label_space, legend=True)
+    wide, fine = segment_pictures(segmenter, media, tmp_path / "out", products=("labels", "overlay"), style=style)
+    assert wide.problem == f"{tmp_path / 'a_wide.png'}: the width of a legend is 1 to 65536 pixels; got 70000"
+    assert not wide.files
+    assert fine.files["overlay"].exists()
+
+
 def test_a_decompression_bomb_is_refused_with_the_limit_and_how_to_raise_it(
     tmp_path: Path, segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch
 ) -> None:

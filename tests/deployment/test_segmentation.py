@@ -181,6 +181,8 @@ def test_notebooks_show_a_picture(result: Segmentation, plain: np.ndarray) -> No
     np.testing.assert_array_equal(shown[:40], result.overlay())
     wide = Segmentation(np.tile(plain, (1, 60)), np.zeros((40, 3000, 3), np.uint8), SPACE)
     assert cv2.imdecode(np.frombuffer(wide._repr_png_(), np.uint8), cv2.IMREAD_COLOR).shape[1] == MAX_NOTEBOOK_WIDTH
+    line = Segmentation(np.zeros((1, 20_000), np.uint8), np.zeros((1, 20_000, 3), np.uint8), SPACE)
+    assert cv2.imdecode(np.frombuffer(line._repr_png_(), np.uint8), cv2.IMREAD_COLOR).shape[1] == MAX_NOTEBOOK_WIDTH
 
 
 def test_what_does_not_fit_is_refused(plain: np.ndarray, image: np.ndarray) -> None:

@@ -9,6 +9,7 @@ from lpsnet.data.images import IMAGE_SUFFIXES
 from lpsnet.data.labels import LabelSpace
 from lpsnet.data.splits import FileSplit, Pair
 from lpsnet.errors import DataError
+from lpsnet.files import refuse_streams
 
 Keyed = list[tuple[str, Path]]  # (what a picture and its label file share, file)
 
@@ -89,6 +90,7 @@ def read_list(path: Path) -> list[list[str]]:
         DataError: the file cannot be read or a line has more than two words.
     """
     try:
+        refuse_streams(path)
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:
         raise DataError(f"cannot read the list {path}: {error.strerror or error}") from None
