@@ -10,6 +10,10 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from lpsnet.data.broken_picture import BrokenPictureError
+from lpsnet.data.png_text import text_orientation
+from lpsnet.data.tiff import Tiff
+
 ALLOWED_FORMATS = "PNG, JPEG, BMP, TIFF and WebP pictures"
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -18,13 +22,9 @@ _JPEG_CONTENT = {1: "grey", 3: "colour", 4: "CMYK"}  # by number of components
 
 _JPEG_FRAMES = {0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}  # SOF0 .. SOF15
 _JPEG_SCAN = 0xDA
+_JPEG_BARE = {0x00, 0x01, *range(0xD0, 0xDA)}  # have no length; no program writes them before the first scan
 _BMP_HEADERS = {struct.pack("<I", size) for size in (40, 52, 56, 64, 108, 124)}  # the header sizes of Windows
 _BMP_START = 54  # bytes of the file's header and the shortest of these
-_TIFF_WIDTH, _TIFF_HEIGHT, _TIFF_PHOTOMETRIC, _TIFF_PALETTE = 256, 257, 262, 3
-
-
-class BrokenPictureError(Exception):
-    """The bytes are no picture that can be read; the message says why, without the name of the file."""
 
 
 class Header(NamedTuple):
@@ -34,9 +34,11 @@ class Header(NamedTuple):
         format: "PNG", "JPEG", "BMP", "TIFF" or "WebP".
         width: columns, before any EXIF rotation.
         height: rows, before any EXIF rotation.
-        bit_depth: bits a sample for PNG, bits a pixel for BMP; 0 where the format has others or it is not read.
+        bit_depth: bits a sample for PNG and TIFF, bits a pixel for BMP; 0 where it is not read.
         palette: whether the pixels are indices into a table of colours (read for PNG, BMP and TIFF).
         content: "grey", "colour", "palette" or "CMYK", "+alpha" after it; "" where it is not read.
+        orientation: as in EXIF data, 1 (upright) to 8, where OpenCV does not look for it or turns pictures wrongly: in
+            a text of a PNG file and in TIFF.
     """
 
     format: str
@@ -45,6 +47,7 @@ class Header(NamedTuple):
     bit_depth: int = 0
     palette: bool = False
     content: str = ""
+    orientation: int = 1
 
 
 def read_header(data: bytes) -> Header:
@@ -60,7 +63,7 @@ def read_header(data: bytes) -> Header:
             try:
                 header = reader(data)
             except (struct.error, IndexError):
-                raise _truncated() from None
+                raise BrokenPictureError.cut_off() from None
             if header.width < 1 or header.height < 1:
                 raise BrokenPictureError(f"claims a size of {header.width} x {header.height} pixels")
             return header
@@ -79,11 +82,11 @@ def png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     position, kind = len(PNG_SIGNATURE), b""
     while kind != b"IEND":
         if position + 12 > len(data):
-            raise _truncated()
+            raise BrokenPictureError.cut_off()
         (length,) = struct.unpack_from(">I", data, position)
         kind = data[position + 4 : position + 8]
         if position + 12 + length > len(data):
-            raise _truncated()
+            raise BrokenPictureError.cut_off()
         content = data[position + 8 : position + 8 + length]
         (checksum,) = struct.unpack_from(">I", data, position + 8 + length)
         if zlib.crc32(content, zlib.crc32(kind)) != checksum:
@@ -92,20 +95,21 @@ def png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
         position += 12 + length
 
 
-def _truncated() -> BrokenPictureError:
-    return BrokenPictureError("is cut off: the file ends before the picture does")
-
-
 def _png(data: bytes) -> Header:
     chunks = png_chunks(data)
     kind, values = next(chunks)
     if kind != b"IHDR":
         raise BrokenPictureError("is a PNG file without a header")
     width, height, bit_depth, colour_type = struct.unpack_from(">IIBB", values)
-    for _ in chunks:  # walks to IEND, so that a file that was cut off is noticed
-        pass
+    orientation, has_exif = 1, False
+    for kind, values in chunks:  # to IEND, so that a file that was cut off is noticed
+        if kind == b"IHDR":
+            raise BrokenPictureError("is a PNG file with two headers")
+        has_exif |= kind == b"eXIf"  # then that is what holds
+        if orientation == 1:
+            orientation = text_orientation(kind, values)
     content = _PNG_CONTENT.get(colour_type, "")
-    return Header("PNG", width, height, bit_depth, content == "palette", content)
+    return Header("PNG", width, height, bit_depth, content == "palette", content, 1 if has_exif else orientation)
 
 
 def _jpeg(data: bytes) -> Header:
@@ -118,6 +122,9 @@ def _jpeg(data: bytes) -> Header:
             raise BrokenPictureError("is a damaged JPEG file")
         marker = data[position + 1]
         (length,) = struct.unpack_from(">H", data, position + 2)
+        # Where decoders would read on elsewhere, or take another of two sizes, the size read here would mean nothing.
+        if marker in _JPEG_BARE or length < 2 or (marker in _JPEG_FRAMES and header is not None):
+            raise BrokenPictureError("is a damaged JPEG file")
         if marker in _JPEG_FRAMES:
             height, width = struct.unpack_from(">HH", data, position + 5)
             header = Header("JPEG", width, height, content=_JPEG_CONTENT.get(data[position + 9], ""))
@@ -128,38 +135,29 @@ def _jpeg(data: bytes) -> Header:
         raise BrokenPictureError("is a damaged JPEG file")
     # Compressed data never holds FF D9, so one after the scan's start is the end, whatever was appended after it.
     if data.find(b"\xff\xd9", position) < 0:
-        raise _truncated()
+        raise BrokenPictureError.cut_off()
     return header
 
 
 def _bmp(data: bytes) -> Header:
     if len(data) < _BMP_START:
-        raise _truncated()
+        raise BrokenPictureError.cut_off()
     width, height = struct.unpack_from("<ii", data, 18)
     (bits,) = struct.unpack_from("<H", data, 28)
     return Header("BMP", width, abs(height), bits, bits <= 8)  # a negative height means rows from the top
 
 
 def _tiff(data: bytes) -> Header:
-    order = "<" if data[:2] == b"II" else ">"
-    (version,) = struct.unpack_from(order + "H", data, 2)
-    if version != 42:
+    if b"+" in data[:4]:
         raise BrokenPictureError("is a BigTIFF file, which is not read")
-    (directory,) = struct.unpack_from(order + "I", data, 4)
-    (count,) = struct.unpack_from(order + "H", data, directory)
-    tags = {}
-    for number in range(count):
-        tag, kind = struct.unpack_from(order + "HH", data, directory + 2 + 12 * number)
-        code = "I" if kind == 4 else "H"
-        (tags[tag],) = struct.unpack_from(order + code, data, directory + 10 + 12 * number)
-    palette = tags.get(_TIFF_PHOTOMETRIC) == _TIFF_PALETTE
-    return Header("TIFF", tags.get(_TIFF_WIDTH, 0), tags.get(_TIFF_HEIGHT, 0), palette=palette)
+    tiff = Tiff(data)
+    return Header("TIFF", tiff.width, tiff.height, tiff.bits, tiff.content == "palette", tiff.content, tiff.orientation)
 
 
 def _webp(data: bytes) -> Header:
     (length,) = struct.unpack_from("<I", data, 4)
     if len(data) < 8 + length:
-        raise _truncated()
+        raise BrokenPictureError.cut_off()
     kind = data[12:16]
     if kind == b"VP8X":
         width = int.from_bytes(data[24:27], "little") + 1

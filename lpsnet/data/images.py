@@ -16,7 +16,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from lpsnet.data.headers import ALLOWED_FORMATS, PNG_SIGNATURE, BrokenPictureError, Header, png_chunks, read_header
+from lpsnet.data.broken_picture import BrokenPictureError, UnreadKindError
+from lpsnet.data.headers import ALLOWED_FORMATS, PNG_SIGNATURE, Header, png_chunks, read_header
+from lpsnet.data.tiff import Tiff
 from lpsnet.errors import DataError
 from lpsnet.files import atomic_path
 
@@ -28,6 +30,16 @@ MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff")  # formats that keep every num
 MAX_PIXELS = 2**28  # a picture that claims more is refused unread; about 16,000 x 16,000
 MAX_PIXELS_VARIABLE = "LPSNET_MAX_PIXELS"  # the environment variable that sets another limit
 
+# orientation -> whether rows become columns, then OpenCV's way to mirror
+_TURNS: dict[int, tuple[bool, int | None]] = {
+    2: (False, 1),
+    3: (False, -1),
+    4: (False, 0),
+    5: (True, None),
+    6: (True, 1),
+    7: (True, -1),
+    8: (True, 0),
+}
 _PNG_GREY = b"\0"
 _SILENT = 0
 _opencv_log: Any = getattr(cv2.utils, "logging", cv2)  # OpenCV 5 moved the functions; OpenCV 4 has them in cv2
@@ -48,36 +60,45 @@ def read_image(path: str | Path, *, max_pixels: int | None = None) -> NDArray[np
         H x W x 3 uint8 RGB.
 
     Raises:
-        DataError: the file is missing, is a folder, holds no picture, is cut off, claims too many pixels, or holds
-            numbers other than 8 and 16 bit integers.
+        DataError: the file is missing, is a folder, holds no picture, is cut off, claims too many pixels, or is a
+            TIFF file of a kind that is not read (`tiff.py`).
     """
     path = Path(path)
-    data, _ = _read_checked(path, max_pixels)
-    return _as_bytes(_decode(path, data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH), path)
+    data, header = _read_checked(path, max_pixels)
+    if header.format == "TIFF":
+        data = Tiff(data).for_picture()
+    picture = _decode(path, data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+    _check_size(path, picture, header, may_turn=True)
+    return _as_bytes(_turned(picture, header.orientation), path)
 
 
 def read_mask(path: str | Path, *, expand_palette: bool = False, max_pixels: int | None = None) -> Mask:
     """Read a label file as the numbers it holds.
 
     A file with a palette gives the indices, not the colours, unless `expand_palette`; 1, 2 and 4 bits a pixel give
-    0..1, 0..3 and 0..15. EXIF rotation is not applied. Formats that change numbers (JPEG, WebP) are refused.
+    0..1, 0..3 and 0..15. A rotation is not carried out, and TIFF files in which white is 0 are not inverted. Formats
+    that change numbers (JPEG, WebP, and TIFF with such compression or of CMYK or YCbCr) are refused, and so are 16 bits
+    a channel with more than one channel, which may hold ids or colours times 257.
 
     Returns:
         H x W uint8 or uint16 ids, or H x W x 3 uint8 RGB if the file holds colours (transparency is dropped).
 
     Raises:
-        DataError: as `read_image`; also for a format other than PNG, BMP and TIFF.
+        DataError: as `read_image`; also for a format other than PNG, BMP and TIFF, and as above.
     """
     path = Path(path)
     data, header = _read_checked(path, max_pixels)
     if header.format not in ("PNG", "BMP", "TIFF"):
         raise DataError(f"label file {path} is a {header.format} file, which changes ids; save labels as PNG")
-    if not expand_palette and (header.palette or header.content == "grey"):
-        data = _without_colours(path, data, header)
+    data = _for_labels(path, data, header, expand_palette=expand_palette)
     mask = _decode(path, data, cv2.IMREAD_UNCHANGED)
+    _check_size(path, mask, header, may_turn=False)
     if mask.ndim == 2 and mask.dtype in (np.uint8, np.uint16):
         return _true_values(mask, header)
-    return _as_bytes(cv2.cvtColor(mask, cv2.COLOR_GRAY2BGR) if mask.ndim == 2 else mask[..., :3], path)
+    if mask.dtype == np.uint16:
+        claim = f"label file {path} holds {mask.shape[2]} channels of 16 bits"
+        raise DataError(f"{claim}; ids of 8 or 16 bits in one channel, or colours of 8 bits, are allowed; save it so")
+    return _as_bytes(mask[..., :3], path)
 
 
 def inspect_image(path: str | Path) -> Header:
@@ -117,6 +138,8 @@ def _read_checked(path: Path, max_pixels: int | None) -> tuple[bytes, Header]:
     data = _read_bytes(path)
     try:
         header = read_header(data)
+    except UnreadKindError as error:
+        raise DataError(f"{path} {error}") from None
     except BrokenPictureError as error:
         raise DataError(f"{path} {error}; allowed: {ALLOWED_FORMATS}") from None
     limit = _pixel_limit() if max_pixels is None else max_pixels
@@ -160,6 +183,22 @@ def _decode(path: Path, data: bytes, flags: int) -> NDArray[Any]:
     return decoded
 
 
+def _check_size(path: Path, picture: NDArray[Any], header: Header, *, may_turn: bool) -> None:
+    """The size that was compared with the limit is the one that came out."""
+    height, width = picture.shape[:2]
+    claimed = header.height, header.width
+    if (height, width) != claimed and not (may_turn and (width, height) == claimed):
+        claim = f"{path} claims {header.width} x {header.height} pixels and holds {width} x {height}"
+        raise DataError(f"{claim}; it is damaged; allowed: {ALLOWED_FORMATS}")
+
+
+def _turned(picture: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """The picture as an EXIF orientation wants it shown; unknown numbers mean upright, as to libtiff."""
+    transposed, mirrored = _TURNS.get(orientation, (False, None))
+    picture = cv2.transpose(picture) if transposed else picture
+    return picture if mirrored is None else cv2.flip(picture, mirrored)
+
+
 class _QuietOpenCV(contextlib.AbstractContextManager[None]):
     """OpenCV prints a line or two of its own about a bad file; the error raised for it says enough.
 
@@ -197,20 +236,23 @@ def _as_bytes(picture: NDArray[Any], path: Path) -> NDArray[np.uint8]:
 
 
 def _true_values(mask: NDArray[Any], header: Header) -> Mask:
-    """Undo the stretch that OpenCV gives to 1, 2 and 4 bit grey PNG (to 0..255, in whole steps of 255, 85 and 17)."""
-    if header.format == "PNG" and header.bit_depth < 8:
+    """Undo the stretch that OpenCV gives to 1, 2 and 4 bit grey (to 0..255, in whole steps of 255, 85 and 17)."""
+    if header.format in ("PNG", "TIFF") and header.bit_depth < 8:
         mask = mask // np.uint8(255 // (2**header.bit_depth - 1))
     ids: Mask = np.ascontiguousarray(mask)
     return ids
 
 
-def _without_colours(path: Path, data: bytes, header: Header) -> bytes:
-    """The same file without palette and transparency, so that OpenCV, which would expand them, decodes bare numbers."""
-    if header.format == "PNG":
-        return _grey_png(data)
-    if header.format == "BMP":
-        return _grey_bmp(data)
-    raise DataError(f"label file {path} is a TIFF file with a palette, which is not read; save labels as PNG")
+def _for_labels(path: Path, data: bytes, header: Header, *, expand_palette: bool) -> bytes:
+    """The same file without what OpenCV would apply to the numbers in it: palette, transparency, rotation."""
+    if header.format == "TIFF":
+        try:
+            return Tiff(data).for_labels(expand_palette=expand_palette)
+        except BrokenPictureError as error:
+            raise DataError(f"label file {path} {error}") from None
+    if expand_palette or not (header.palette or header.content == "grey"):
+        return data
+    return _grey_png(data) if header.format == "PNG" else _grey_bmp(data)
 
 
 def _grey_png(data: bytes) -> bytes:

@@ -4,6 +4,7 @@ import os
 import stat
 import struct
 import threading
+import zlib
 from pathlib import Path
 
 import cv2
@@ -12,6 +13,7 @@ import pytest
 from picture_files import (
     cmyk_jpeg,
     png_bytes,
+    png_chunk,
     with_exif_orientation,
     write_palette_png,
     write_picture,
@@ -109,6 +111,88 @@ def test_exif_rotation_is_carried_out(tmp_path: Path, orientation: int, turn: in
     np.testing.assert_array_equal(read_image(turned), np.rot90(read_image(plain), turn))
 
 
+def profile_text(kind: bytes, orientation: int, *, keyword: bytes = b"exif") -> bytes:
+    """A PNG chunk with EXIF data in a text, as ImageMagick before version 7 writes it."""
+    entry = struct.pack(">HHIHH", 0x0112, 3, 1, orientation, 0)
+    exif = b"Exif\0\0MM\0*" + struct.pack(">IH", 8, 1) + entry + bytes(4)
+    lines = [exif.hex()[start : start + 72] for start in range(0, 2 * len(exif), 72)]
+    text = f"\n{keyword.decode()}\n{len(exif):8d}\n{chr(10).join(lines)}\n".encode()
+    before = {b"tEXt": b"", b"zTXt": b"\0", b"iTXt": b"\1\0\0\0"}[kind]
+    return png_chunk(
+        kind, b"Raw profile type " + keyword + b"\0" + before + (text if kind == b"tEXt" else zlib.compress(text))
+    )
+
+
+@pytest.mark.parametrize("kind", [b"tEXt", b"zTXt", b"iTXt"])
+@pytest.mark.parametrize("keyword", [b"exif", b"APP1"])
+@pytest.mark.parametrize("after", [False, True])
+def test_exif_in_a_text_of_png_turns_pictures_but_not_labels(
+    tmp_path: Path, rgb: np.ndarray, kind: bytes, keyword: bytes, after: bool
+) -> None:
+    path = write_picture(tmp_path / "a.png", rgb)
+    plain = path.read_bytes()
+    place = len(plain) - 12 if after else 33  # before IEND or after IHDR
+    path.write_bytes(plain[:place] + profile_text(kind, 6, keyword=keyword) + plain[place:])
+    np.testing.assert_array_equal(read_image(path), np.rot90(rgb, -1))
+    np.testing.assert_array_equal(read_mask(path), rgb)
+
+
+@pytest.mark.parametrize("text", [b"", b"\nexif\n 4\nzz", b"\nexif\n 4\n4d4d002a", b"\xff" * 40])
+def test_a_damaged_text_of_png_does_no_harm(tmp_path: Path, rgb: np.ndarray, text: bytes) -> None:
+    path = write_picture(tmp_path / "a.png", rgb)
+    plain = path.read_bytes()
+    for kind in (b"tEXt", b"zTXt", b"iTXt"):
+        path.write_bytes(plain[:33] + png_chunk(kind, b"Raw profile type exif\0" + text) + plain[33:])
+        np.testing.assert_array_equal(read_image(path), rgb)
+
+
+def test_the_chunk_for_exif_goes_before_a_text(tmp_path: Path, rgb: np.ndarray) -> None:
+    path = write_picture(tmp_path / "a.png", rgb)
+    plain = path.read_bytes()
+    upright = b"MM\0*" + struct.pack(">IHHHIHHI", 8, 1, 0x0112, 3, 1, 1, 0, 0)
+    path.write_bytes(plain[:33] + profile_text(b"zTXt", 3) + png_chunk(b"eXIf", upright) + plain[33:])
+    np.testing.assert_array_equal(read_image(path), rgb)
+
+
+def test_a_png_with_two_headers_is_refused(tmp_path: Path, rgb: np.ndarray) -> None:
+    path = write_picture(tmp_path / "a.png", rgb)
+    plain = path.read_bytes()
+    path.write_bytes(plain[:33] + plain[8:33] + plain[33:])
+    assert "two headers" in refusal(path)
+
+
+@pytest.mark.parametrize("start", [b"\xff\xd0", b"\xff\x01", b"\xff\x00"])
+def test_a_jpeg_that_hides_its_size_is_refused(tmp_path: Path, start: bytes) -> None:
+    """A decoder reads on right after such a marker; who takes its length for true passes over a whole picture."""
+    large = write_picture(tmp_path / "large.jpg", np.zeros((64, 64, 3), np.uint8)).read_bytes()
+    small = write_picture(tmp_path / "small.jpg", np.zeros((8, 8, 3), np.uint8)).read_bytes()
+    path = tmp_path / "a.jpg"
+    path.write_bytes(b"\xff\xd8" + start + large[2:].ljust(0xFFE0, b"\0") + small[2:])
+    refusal(path, max_pixels=100)
+
+
+def test_a_jpeg_with_two_sizes_is_refused(tmp_path: Path) -> None:
+    path = write_picture(tmp_path / "a.jpg", np.zeros((64, 64, 3), np.uint8))
+    plain = path.read_bytes()
+    frame = plain.index(b"\xff\xc0")
+    (length,) = struct.unpack_from(">H", plain, frame + 2)
+    second = bytearray(plain[frame : frame + 2 + length])
+    second[5:9] = struct.pack(">HH", 1, 1)
+    scan = plain.index(b"\xff\xda")
+    path.write_bytes(plain[:scan] + second + plain[scan:])
+    assert "damaged JPEG" in refusal(path, max_pixels=100)
+
+
+def test_a_picture_of_another_size_than_claimed_is_refused(
+    tmp_path: Path, rgb: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_picture(tmp_path / "a.png", rgb)
+    monkeypatch.setattr("cv2.imdecode", lambda *_: np.zeros((7, 9, 3), np.uint8))
+    assert "claims 9 x 6 pixels and holds 9 x 7" in refusal(path)
+    with pytest.raises(DataError, match="claims 9 x 6 pixels and holds 9 x 7"):
+        read_mask(path)
+
+
 def test_cmyk_jpeg_becomes_rgb(tmp_path: Path) -> None:
     # Stored inverted: a level is 255 - ink, so red = cyan's level * black's level / 255.
     path = tmp_path / "a.jpg"
@@ -192,7 +276,7 @@ def test_no_pixels_and_floating_point_are_refused(tmp_path: Path) -> None:
     path.write_bytes(png_bytes(b"", size=(0, 4), depth=8, colour_type=0))
     assert "4 x 0 pixels" in refusal(path)
     cv2.imwrite(str(tmp_path / "a.tiff"), np.ones((4, 5, 3), np.float32))
-    assert "float32" in refusal(tmp_path / "a.tiff")
+    assert "32 bit floating point" in refusal(tmp_path / "a.tiff")
 
 
 @pytest.mark.parametrize(

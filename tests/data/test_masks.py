@@ -62,6 +62,18 @@ def test_a_colour_mask_is_rgb_and_loses_alpha(tmp_path: Path, rgb: np.ndarray) -
     np.testing.assert_array_equal(read_mask(write_picture(tmp_path / "b.png", rgba)), rgb)
 
 
+@pytest.mark.parametrize(("colour_type", "channels"), [(2, 3), (4, 2), (6, 4)])
+def test_more_channels_of_16_bits_are_refused(tmp_path: Path, colour_type: int, channels: int) -> None:
+    """Ids in equal channels and colours times 257 look the same; divided by 257, every id would be 0."""
+    ids = np.repeat(np.arange(12, dtype=">u2").reshape(3, 4, 1), channels, axis=2)
+    rows = b"".join(b"\0" + row.tobytes() for row in ids)
+    path = tmp_path / "a.png"
+    path.write_bytes(png_bytes(rows, size=(3, 4), depth=16, colour_type=colour_type))
+    for expand_palette in (False, True):
+        with pytest.raises(DataError, match="channels of 16 bits; ids of 8 or 16 bits in one channel"):
+            read_mask(path, expand_palette=expand_palette)
+
+
 def bmp_bytes(indices: np.ndarray, colours: list[tuple[int, int, int]]) -> bytes:
     """An 8 bit BMP file: rows from the bottom up, each filled to a multiple of four bytes."""
     height, width = indices.shape

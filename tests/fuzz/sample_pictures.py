@@ -7,6 +7,7 @@ from typing import Any
 import cv2
 import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 HEIGHT, WIDTH = 34, 45
 
@@ -48,6 +49,11 @@ def pictures() -> dict[str, bytes]:
         "deflate.tiff": _saved(image, "TIFF", compression="tiff_adobe_deflate"),
         "lzw.tiff": _saved(image, "TIFF", compression="tiff_lzw"),
         "palette.tiff": _saved(image.quantize(16), "TIFF"),
+        "rgba.tiff": _saved(image.convert("RGBA"), "TIFF"),
+        "one_bit.tiff": _saved(image.convert("1"), "TIFF"),
+        "cmyk.tiff": _saved(image.convert("CMYK"), "TIFF"),
+        "turned.tiff": _saved(image, "TIFF", exif=exif),
+        "text_exif.png": _saved(image, "PNG", pnginfo=_profile(exif)),
         "lossy.webp": _saved(image, "WEBP"),
         "lossless.webp": _saved(image, "WEBP", lossless=True),
         "exif.webp": _saved(image, "WEBP", exif=exif),
@@ -75,7 +81,16 @@ def label_files() -> dict[str, bytes]:
         "palette.png": _saved(palette, "PNG"),
         "ids.bmp": _encoded(".bmp", ids),
         "ids.tiff": _encoded(".tiff", ids),
+        "palette.tiff": _saved(palette, "TIFF"),
+        "turned.tiff": _saved(Image.fromarray(ids), "TIFF", tiffinfo={0x0112: 6}),
     }
+
+
+def _profile(exif: Image.Exif) -> PngInfo:
+    """EXIF data in a text, as ImageMagick wrote it."""
+    data, info = exif.tobytes(), PngInfo()
+    info.add_text("Raw profile type exif", f"\nexif\n{len(data):8d}\n{data.hex()}\n", zip=True)
+    return info
 
 
 def _saved(image: Image.Image, kind: str, **options: Any) -> bytes:
