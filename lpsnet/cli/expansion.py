@@ -8,7 +8,6 @@ import typer
 
 from lpsnet.cli.output import JsonOption, SizeOption, next_command, parse_size, say, write_json
 from lpsnet.cli.training import progress_reporter
-from lpsnet.errors import LpsnetError
 
 if TYPE_CHECKING:
     from lpsnet.deployment.runtimes.session import Precision
@@ -101,7 +100,7 @@ def expand(
         target=Target(_size(size, data, split), runtime, cast("Precision", precision), threads),
         split=split,
         val=val,
-        start=SearchNetwork.start(start, num_slots=paths, block=_block(block)),
+        start=SearchNetwork.start(start, num_slots=paths, block=block),
         operations=tuple(map(Operation.parse, operations or [])),
         options=SearchOptions(
             num_steps=steps,
@@ -128,7 +127,7 @@ def expand(
     write_json(delivery.to_dict(), json_to)
     print_delivery(delivery, json_to=json_to)
     _write_report(out, json_to=json_to)
-    _print_next(delivery, run, recipe, json_to)
+    _print_next(delivery, run, recipe, set_ or [], json_to)
 
 
 def _train_and_report(task: "CandidateTask") -> "TrainingResult":
@@ -165,15 +164,6 @@ def _size(size: str | None, data: str, split: str) -> tuple[int, int]:
     return height, width
 
 
-def _block(name: str) -> str:
-    from lpsnet.errors import unknown_name
-    from lpsnet.model.blocks import BLOCKS
-
-    if name not in BLOCKS:
-        raise LpsnetError(unknown_name("block", name, BLOCKS))
-    return name
-
-
 def print_delivery(delivery: "Delivery", *, json_to: str | None = None) -> None:
     """The family, how sure its steps are, and the network to use under each budget."""
     from lpsnet.expansion.page import progress_table
@@ -202,19 +192,35 @@ def _write_report(out: Path, *, json_to: str | None) -> None:
         say(f"No report was written: {error}", json_to=json_to)
 
 
-def _print_next(delivery: "Delivery", run: "ExpansionRun", recipe: str, json_to: str | None) -> None:
+def _print_next(
+    delivery: "Delivery", run: "ExpansionRun", recipe: str, settings: list[str], json_to: str | None
+) -> None:
     """Training the best network in full, if a proxy stood in; else running it."""
     from lpsnet.expansion.proxies import PROXIES, full_recipe
-    from lpsnet.training.recipe import RECIPES
 
     best = delivery.best
     model = delivery.model(best)
     words: list[Any] = ["lpsnet", "segment", "PICTURE", "--model", model]
     if recipe in PROXIES:
-        words = ["lpsnet", "train", "--data", run.data, "--arch", best.design.architecture]
+        words = ["lpsnet", "train", "--data", run.data, "--split", run.split, "--arch", best.design.architecture]
         words += ["--recipe", full_recipe(recipe), "--init", model.with_suffix(".safetensors")]
         words += ["--block", best.design.block, "--interaction", run.interaction]
         words += ["--size", "x".join(map(str, run.target.size))]
-        words += [] if run.recipe.form == RECIPES[full_recipe(recipe)].form else ["--set", f"form={run.recipe.form}"]
+        words += [word for setting in _lasting(settings, recipe, run.recipe) for word in ("--set", setting)]
         words += ["--out", model.with_name(f"{model.stem}_trained")]
     next_command(*words, json_to=json_to)
+
+
+def _lasting(settings: list[str], proxy: str, used: "Recipe") -> list[str]:
+    """Of the changes of a proxy, those that are for its full recipe as well: all but what makes trainings cheaper.
+
+    And the form, where it is another one: that of the weights to start from.
+    """
+    from lpsnet.expansion.proxies import PROXIES, full_recipe
+    from lpsnet.training.recipe import RECIPES
+
+    full = RECIPES[full_recipe(proxy)]
+    cheaper = {key for key, value in PROXIES[proxy] if value != getattr(full, key)}
+    left_out = {*cheaper, "iterations", "epochs", "form"}
+    kept = [setting for setting in settings if setting.partition("=")[0].strip() not in left_out]
+    return kept if used.form == full.form else [*kept, f"form={used.form}"]

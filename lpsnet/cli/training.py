@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -150,17 +150,16 @@ def _bar() -> Iterator[ShowStatus]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console("-")) as progress:
-        task = progress.add_task("training", total=None, loss=float("nan"), lr=0.0, rate=0.0)
 
         def report(status: "Status") -> None:
-            progress.update(
-                task,
-                total=status.num_iterations,
-                completed=status.iteration,
-                loss=status.loss,
-                lr=status.learning_rate,
-                rate=status.pictures_per_second,
-            )
+            figures: dict[str, Any] = {
+                "loss": status.loss,
+                "lr": status.learning_rate,
+                "rate": status.pictures_per_second,
+            }
+            if not progress.tasks:  # before the first status there is no loss to show
+                progress.add_task("training", total=status.num_iterations, **figures)
+            progress.update(progress.tasks[0].id, completed=status.iteration, **figures)
             if status.message:
                 progress.console.print(status.message)
 

@@ -1,10 +1,12 @@
 """What an expansion hands over: the family's networks, what it measured of them, and the one to use under each budget.
 
 In the folder: `step_N.safetensors` and `step_N.onnx` for each step's network, `candidate_SLUG` alike for a network that
-was not chosen in its step but is the best under a budget, `family.json` for machines, `table.md` for people.
+was not chosen in its step but is the best under a budget, `family.json` for machines, `table.md` for people, and
+`plan.json`, the run's plan that all this was made for: while the run has another one, it has not delivered.
 """
 
 import filecmp
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,13 +15,18 @@ from typing import Any, Self
 
 from lpsnet.deployment.model_file import read_record
 from lpsnet.deployment.preparation import Picture
+from lpsnet.errors import RunError
 from lpsnet.expansion.events import Row
 from lpsnet.expansion.family import Expansion, Member, Step, as_good_and_faster, best_under, pareto_front
 from lpsnet.expansion.operations import Design
+from lpsnet.expansion.plan import PLAN
 from lpsnet.expansion.ranking_check import RankingCheck
 from lpsnet.export.onnx import export_onnx
 from lpsnet.files import atomic_path
 from lpsnet.model.checkpoint import load_checkpoint
+
+FAMILY = "family.json"
+_OWN_FILE = re.compile(r"(step_\d+|candidate_[0-9a-f]{16})\.(onnx|safetensors)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,14 +157,28 @@ class Delivery:
 def write_models(
     delivery: Delivery, checkpoints: Mapping[Design, Path], *, size: tuple[int, int], pictures: Sequence[Picture]
 ) -> None:
-    """Write weights and ONNX file of every network that is handed over; those that are there already stay.
+    """Write weights and ONNX file of every network that is handed over, all of a delivery but its figures.
+
+    Files that are there already stay; those of networks that are not handed over any more go. If the plan is not the
+    one that the delivery before was made for, its `family.json` goes first: killed at any moment, this leaves no old
+    figures for a new plan.
 
     Args:
         delivery: what is handed over.
         checkpoints: of its designs, as trained.
         size: (height, width) in pixels that the ONNX files are for.
         pictures: H x W x 3 uint8 RGB each, that the ONNX files are compared with the networks on.
+
+    Raises:
+        RunError: the folder cannot be written.
     """
+    plan, kept = delivery.folder.parent / PLAN, delivery.folder / PLAN
+    try:
+        if not kept.exists() or not filecmp.cmp(kept, plan, shallow=False):
+            (delivery.folder / FAMILY).unlink(missing_ok=True)
+        _remove_others(delivery)
+    except OSError as error:
+        raise RunError(f"{delivery.folder} cannot be written: {error.strerror or error}; make it writable") from None
     for member in delivery.handed_over:
         path = delivery.model(member)
         weights, trained = path.with_suffix(".safetensors"), checkpoints[member.design]
@@ -166,6 +187,17 @@ def write_models(
                 shutil.copyfile(trained, temporary)
         if not path.exists() or path.stat().st_mtime < weights.stat().st_mtime:
             export_onnx(load_checkpoint(weights), path, record=read_record(weights), size=size, pictures=pictures)
+    with atomic_path(kept) as temporary:
+        shutil.copyfile(plan, temporary)
+
+
+def _remove_others(delivery: Delivery) -> None:
+    """Remove the models of earlier deliveries that are not handed over now."""
+    names = {delivery.model(it).stem for it in delivery.handed_over}
+    files = list(delivery.folder.iterdir()) if delivery.folder.is_dir() else []
+    for file in files:
+        if _OWN_FILE.fullmatch(file.name) and file.stem not in names:
+            file.unlink()
 
 
 def _row(member: Member) -> dict[str, Any]:

@@ -7,7 +7,7 @@ holds a `SearchNetwork`, with its slots, and measures and trains its `Design`, i
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Literal, Self, get_args
@@ -195,6 +195,30 @@ class Operation:
 
     def _added(self, numbers: tuple[int, ...], step_size: int) -> list[int]:
         return [number + step_size * int(value) for number, value in zip(numbers, self.delta, strict=True)]
+
+
+def check_operations(start: SearchNetwork, operations: Sequence[Operation]) -> None:
+    """Refuse operations that can be applied neither to `start` nor to anything the others make of it.
+
+    Raises:
+        ArchitectureError: an operation has another number of slots than the start, or it takes from a number more than
+            is there, and no other adds to that.
+    """
+    for operation in operations:
+        shape = operation.dimension, len(operation.delta)
+        others = [it.delta for it in operations if (it.dimension, len(it.delta)) == shape]
+        # What another one adds may be there by the time that this one takes it away
+        surely = [
+            0 if value < 0 and any(delta[place] > 0 for delta in others) else value
+            for place, value in enumerate(operation.delta)
+        ]
+        try:
+            if any(surely):
+                Operation(operation.dimension, surely).apply(start)
+        except ArchitectureError as error:
+            raise ArchitectureError(
+                f"operation {operation} can never be applied to {start}: {error}; leave it out, or give another"
+            ) from None
 
 
 def table_1(*, num_slots: int = NUM_SLOTS) -> tuple[Operation, ...]:

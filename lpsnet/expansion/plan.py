@@ -1,7 +1,9 @@
 """What an expansion is: what is expanded, on what, for what, and how each of its candidates is trained."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from math import inf
 from pathlib import Path
 
 from pydantic import JsonValue
@@ -9,19 +11,22 @@ from pydantic import JsonValue
 from lpsnet.data.datasets import open_dataset
 from lpsnet.deployment.machine import command_line
 from lpsnet.deployment.model_file import read_record
-from lpsnet.errors import RunError
+from lpsnet.errors import RunError, unknown_name
 from lpsnet.expansion.candidates import CandidateTask
 from lpsnet.expansion.device_latency import Target
 from lpsnet.expansion.measurements import Cost, Course
-from lpsnet.expansion.operations import Design, Operation, SearchNetwork, table_1
+from lpsnet.expansion.operations import Design, Operation, SearchNetwork, check_operations, table_1
 from lpsnet.expansion.search import SearchOptions
+from lpsnet.expansion.step_size import ladders
+from lpsnet.model.blocks import BLOCKS
 from lpsnet.model.complexity import complexity
+from lpsnet.model.interactions import INTERACTIONS
 from lpsnet.model.memory import inference_memory_mib
 from lpsnet.training.recipe import Recipe
 from lpsnet.training.run import TrainingRun
 from lpsnet.training.run_folder import FREE_SETTINGS
 
-PLAN = "plan.json"  # in the folder of a run
+PLAN = "plan.json"  # in the folder of a run, and beside a family: what it was handed over for
 
 
 @dataclass(frozen=True)
@@ -90,12 +95,16 @@ class ExpansionRun:
         }
 
     def asked(self) -> dict[str, JsonValue]:
-        """How far the search is to go, and by which command it was started, for reports."""
+        """How far the search is to go, and by which command it was started, for reports.
+
+        All but the command decides what is handed over.
+        """
         return {
             "command": command_line(),
-            "num_steps": self.options.num_steps,
+            **asdict(self.options),
             "budgets_ms": list(self.budgets_ms),
             "check_step": self.check_step,
+            "check_length": self.check_length,
         }
 
     def cost(self, design: Design, *, num_classes: int) -> Cost:
@@ -151,8 +160,11 @@ def check_plan(run: ExpansionRun) -> int:
     Raises:
         LpsnetError: it cannot.
     """
-    if not all(budget_ms > 0 for budget_ms in run.budgets_ms):
-        raise RunError(f"a latency budget is a number of milliseconds above 0; got {min(run.budgets_ms):g}")
+    for budget_ms in run.budgets_ms:
+        if not 0 < budget_ms < inf:
+            raise RunError(f"a latency budget is a finite number of milliseconds above 0; got {budget_ms:g}")
+    _check_names(run)
+    check_operations(run.start, run.operations)
     if run.recipe.init_required and run.init is None:
         raise RunError(
             f"recipe {run.recipe.name!r} starts from pre-trained weights: give them with --init, "
@@ -165,4 +177,25 @@ def check_plan(run: ExpansionRun) -> int:
     dataset.split(run.val)
     if shared := set(run.split.split("+")) & set(run.val.split("+")):
         raise RunError(f"candidates are scored on {run.val!r}, so they are not trained on {sorted(shared)[0]!r} too")
+    _check_first_step(run, num_classes=dataset.label_space.num_classes)
     return dataset.label_space.num_classes
+
+
+def _check_names(run: ExpansionRun) -> None:
+    blocks = [run.start.block, *(it.block for it in run.operations if it.dimension == "block")]
+    for kind, names, allowed in (("block", blocks, BLOCKS), ("interaction", [run.interaction], INTERACTIONS)):
+        for name in names:
+            if name not in allowed:
+                raise RunError(unknown_name(kind, name, allowed))
+
+
+def _check_first_step(run: ExpansionRun, *, num_classes: int) -> None:
+    """Whether an operation leads from the start to another network; how fast that is comes later."""
+    if not run.options.num_steps:
+        return
+    limits, cost = run.options.limits, partial(run.cost, num_classes=num_classes)
+    found, excluded = ladders(run.start, run.table, max_step_size=1, limits=limits, cost=cost)
+    if not found:
+        reasons = "; ".join(f"{it.operation}: {it.reason}" for it in excluded)
+        more = ", or raise the limits" if limits.needs_cost else ""
+        raise RunError(f"no operation leads from {run.start} to another network ({reasons}); give others{more}")

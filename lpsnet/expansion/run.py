@@ -8,6 +8,7 @@ with the journal's answers.
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -15,9 +16,10 @@ from typing import Any
 
 from lpsnet import __version__
 from lpsnet.data.datasets import open_dataset
+from lpsnet.errors import LpsnetError
 from lpsnet.expansion.borrowing import OtherRun, take_over
 from lpsnet.expansion.candidates import CandidateTask, train_candidate
-from lpsnet.expansion.delivery import Delivery, write_models
+from lpsnet.expansion.delivery import FAMILY, Delivery, write_models
 from lpsnet.expansion.device_latency import Device, ThisMachine
 from lpsnet.expansion.events import Header, LatencyPass, StepDecided, TrainingFinished
 from lpsnet.expansion.executors import Executor, InProcess
@@ -89,12 +91,25 @@ def run_expansion(
     machine = ThisMachine(run.target, out / "latency", num_classes=num_classes, interaction=run.interaction, say=say)
     measured_on = device or machine
     settings = {**run.settings(measured_on.describe(run.start.design)), **inputs}
-    with open_journal(out / JOURNAL, settings=settings, lpsnet_version=__version__, defaults=defaults) as journal:
-        write_text(out / PLAN, json.dumps(run.asked(), indent=2) + "\n")
+    opened = open_journal(out / JOURNAL, settings=settings, lpsnet_version=__version__, defaults=defaults)
+    with opened as journal, _planned(run, out / PLAN, journal):
         running = _Running(run, out, journal, measured_on, executor or InProcess(), train, passes, others, say)
         delivery = running.deliver(running.search(num_classes), num_classes)
         machine.clear()
     return delivery
+
+
+@contextmanager
+def _planned(run: ExpansionRun, path: Path, journal: Journal) -> Iterator[None]:
+    """The plan is what is asked for now; after a refusal before anything was done for it, it is as it was."""
+    before, known = path.read_text(encoding="utf-8") if path.exists() else None, len(journal.events)
+    write_text(path, json.dumps(run.asked(), indent=2) + "\n")
+    try:
+        yield
+    except LpsnetError:
+        if before is not None and len(journal.events) == known:
+            write_text(path, before)
+        raise
 
 
 @dataclass(frozen=True)
@@ -149,7 +164,7 @@ class _Running:
         self.say("exporting the family and comparing the files with the networks")
         checkpoints = {it.design: self._weights(it.design, it.length) for it in delivery.handed_over}
         write_models(delivery, checkpoints, size=run.target.size, pictures=self._pictures())
-        write_text(folder / "family.json", json.dumps(delivery.to_dict(), indent=2, allow_nan=False) + "\n")
+        write_text(folder / FAMILY, json.dumps(delivery.to_dict(), indent=2, allow_nan=False) + "\n")
         title = f"{run.data}, {run.recipe.name}: expanded for {run.target}"
         write_text(
             folder / "table.md", page(delivery, title=title, num_classes=num_classes, interaction=run.interaction)

@@ -1,10 +1,11 @@
 """An expansion read back from its folder: what it found, and, while it goes on, what is left.
 
 `journal.jsonl` is enough, at any moment; `family/family.json` adds the latencies measured in turn at the end, and the
-networks under budgets; `plan.json` says how far the search was asked to go.
+networks under budgets; `plan.json` says how far the search was asked to go, and `family/plan.json` how far it was to go
+when the family was handed over: where they differ, the family is not what is asked for now.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from lpsnet.expansion.events import (
     Header,
     LatencyPass,
     Row,
+    StartKnown,
     StepDecided,
     Stopped,
     TrainingFinished,
@@ -25,11 +27,11 @@ from lpsnet.expansion.events import (
 from lpsnet.expansion.family import Doubt, Expansion, Member, Step, pareto_front
 from lpsnet.expansion.journal import read_journal
 from lpsnet.expansion.operations import Operation
-from lpsnet.expansion.replay import family_of
 from lpsnet.expansion.step_size import Excluded
 from lpsnet.reporting.reading import Figures, read_json
 
 JOURNAL, FAMILY, PLAN = "journal.jsonl", "family/family.json", "plan.json"
+DELIVERED_PLAN = "family/plan.json"
 
 
 class _FamilyRow(Row):
@@ -160,7 +162,7 @@ def read_expansion(path: Path) -> Search:
     assert isinstance(header, Header), "a journal that can be read begins with its header"
     plan = _plan(path / PLAN)
     try:
-        return _finished(path, events, header, plan) or _unfinished(events, header, plan)
+        return _finished(path, events, header, plan) or _unfinished(path, events, header, plan)
     except LpsnetError as error:
         raise RunError(f"the expansion in {path} cannot be reported on: {error}") from None
 
@@ -171,7 +173,7 @@ def _plan(path: Path) -> dict[str, Any]:
 
 
 def _finished(path: Path, events: Sequence[Event], header: Header, plan: dict[str, Any]) -> Search | None:
-    """The search by its delivery; None if there is none, or if the search has gone on since."""
+    """The search by its delivery; None if there is none, or if it is not what is asked for now."""
     file = path / FAMILY
     if not file.is_file():
         return None
@@ -180,8 +182,7 @@ def _finished(path: Path, events: Sequence[Event], header: Header, plan: dict[st
     except ValidationError as error:
         first = error.errors()[0]
         raise RunError(f"{file}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
-    decided = [it for it in events if isinstance(it, StepDecided)]
-    if not family.family or len(decided) != len(family.family) - 1 or (not family.stop and _steps_left(events, plan)):
+    if not family.family or not _is_delivered(path, family, events, plan):
         return None
     start = family.family[0].member
     if family.steps:  # the latency that it had in its step; its score there may be that of its control
@@ -199,10 +200,23 @@ def _finished(path: Path, events: Sequence[Event], header: Header, plan: dict[st
     )
 
 
-def _unfinished(events: Sequence[Event], header: Header, plan: dict[str, Any]) -> Search:
-    members = tuple(family_of(events))
-    steps = [_decided(it) for it in events if isinstance(it, StepDecided)]
-    found = Expansion(members[0], tuple(steps)) if members else None
+def _is_delivered(path: Path, family: _Family, events: Sequence[Event], plan: dict[str, Any]) -> bool:
+    """Whether the family is what the plan asks for."""
+    if "max_length" in plan:  # a plan with all options, which is kept with what is handed over for it
+        return _without_command(plan) == _without_command(_plan(path / DELIVERED_PLAN))
+    steps = _steps(events, plan)
+    return len(steps) == len(family.family) - 1 and (bool(family.stop) or not _steps_left(steps, plan))
+
+
+def _without_command(plan: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in plan.items() if key != "command"}
+
+
+def _unfinished(path: Path, events: Sequence[Event], header: Header, plan: dict[str, Any]) -> Search:
+    starts = [it.row.member for it in events if isinstance(it, StartKnown)]
+    decided = _steps(events, plan) if starts else []
+    members = (*starts[-1:], *(it.row.member for it in decided))
+    found = Expansion(members[0], tuple(map(_decided, decided))) if members else None
     return Search(
         header=header,
         plan=plan,
@@ -211,9 +225,16 @@ def _unfinished(events: Sequence[Event], header: Header, plan: dict[str, Any]) -
         front=tuple(pareto_front(found.trained)) if found else (),
         budgets=(),
         files=(),
-        running=_running(events, plan),
+        running=_running(events, plan, asked_again=(path / DELIVERED_PLAN).is_file()),
         trainings=tuple(it for it in _since_last_step(events) if isinstance(it, TrainingFinished)),
     )
+
+
+def _steps(events: Sequence[Event], plan: Mapping[str, Any]) -> list[StepDecided]:
+    """The steps decided, as far as they are asked for: each once and in order, however the lines of the journal lie."""
+    wanted = plan.get("num_steps")
+    last = {it.number: it for it in events if isinstance(it, StepDecided)}
+    return [last[number] for number in sorted(last) if not isinstance(wanted, int) or number <= wanted]
 
 
 def _decided(event: StepDecided) -> Step:
@@ -246,25 +267,30 @@ def _since_last_step(events: Sequence[Event]) -> Sequence[Event]:
     return events[last + 1 :]
 
 
-def _steps_left(events: Sequence[Event], plan: dict[str, Any]) -> int:
+def _steps_left(steps: Sequence[StepDecided], plan: Mapping[str, Any]) -> int:
     """How many steps are still to be made, as far as is known."""
     wanted = plan.get("num_steps")
-    return max(0, wanted - sum(isinstance(it, StepDecided) for it in events)) if isinstance(wanted, int) else 0
+    return max(0, wanted - len(steps)) if isinstance(wanted, int) else 0
 
 
-def _running(events: Sequence[Event], plan: dict[str, Any]) -> tuple[str, ...]:
-    """Where a search stands that has not delivered."""
-    now = _since_last_step(events)
-    if stopped := [it for it in now if isinstance(it, Stopped)]:
-        return (
-            f"The search has ended at step {stopped[-1].number}: {stopped[-1].reason}. What is left is the delivery.",
-        )
-    number = sum(isinstance(it, StepDecided) for it in events)
-    left, wanted = _steps_left(events, plan), plan.get("num_steps")
+def _running(events: Sequence[Event], plan: Mapping[str, Any], *, asked_again: bool) -> tuple[str, ...]:
+    """Where a search stands that has not delivered; `asked_again`: what it was asked for before, it has."""
+    now, steps = _since_last_step(events), _steps(events, plan)
+    number, left, wanted = len(steps), _steps_left(steps, plan), plan.get("num_steps")
+    if (left or not isinstance(wanted, int)) and (stopped := _stopped(now)) is not None:
+        ended = f"The search {'' if asked_again else 'has '}ended at step {stopped.number}: {stopped.reason}."
+        again = "It was started again with other options, and has trained nothing since."
+        return (f"{ended} {again if asked_again else 'What is left is the delivery.'}",)
     if isinstance(wanted, int) and not left:
         return ("All steps are decided. What is left is the delivery: measuring the family in turn, and its files.",)
     of_all = f" of {wanted}, {left} left" if isinstance(wanted, int) else ""
     return (f"This search is not finished. Steps decided: {number}{of_all}.", _in_step(now, number + 1))
+
+
+def _stopped(now: Sequence[Event]) -> Stopped | None:
+    """Where the search ended, unless it has trained something since: then it goes on with other options."""
+    last = next((it for it in reversed(now) if isinstance(it, Stopped | TrainingStarted)), None)
+    return last if isinstance(last, Stopped) else None
 
 
 def _in_step(now: Sequence[Event], number: int) -> str:

@@ -162,6 +162,22 @@ def test_a_search_asked_to_go_further_than_its_delivery_is_not_finished(tmp_path
     assert "Steps decided: 1 of 4, 3 left." in report(tmp_path).text
 
 
+def test_a_journal_with_lines_twice_or_in_another_order_reads_the_same(tmp_path: Path) -> None:
+    journal = write_search(tmp_path, [FIRST, SECOND]) / "journal.jsonl"
+    header, start, first, second = journal.read_text(encoding="utf-8").splitlines(keepends=True)
+    expected = report(tmp_path)
+    for lines in (
+        [header, start, start, first, first, second],
+        [header, start, second, first],
+        [header, first, second, start],
+    ):
+        journal.write_text("".join(lines), encoding="utf-8")
+        assert report(tmp_path).tables == expected.tables
+    other = second.replace("40.125", "41.5")
+    journal.write_text("".join([header, start, first, second, other]), encoding="utf-8")
+    assert report(tmp_path).tables[0][-1][6] == "41.5", "of two lines for a step, the last"
+
+
 def test_the_check_of_a_ranking(tmp_path: Path) -> None:
     write_search(tmp_path, [FIRST])
     deliver(tmp_path, [FIRST])

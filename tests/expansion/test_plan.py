@@ -1,0 +1,96 @@
+"""Runs that cannot be are refused before anything is measured, trained or written."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from math import inf, nan
+from pathlib import Path
+
+import pytest
+from expansion_tiny import OPERATIONS, RUN
+
+from lpsnet.errors import LpsnetError
+from lpsnet.expansion.measurements import Limits
+from lpsnet.expansion.operations import Operation, SearchNetwork
+from lpsnet.expansion.plan import ExpansionRun, check_plan
+from lpsnet.expansion.run import run_expansion
+
+
+class _NoDevice:
+    def __getattr__(self, name: str):
+        pytest.fail("something is measured")
+
+
+def refused(run: ExpansionRun, out: Path) -> str:
+    """What is said of a run that is not begun."""
+    with pytest.raises(LpsnetError) as caught:
+        run_expansion(run, out / "run", device=_NoDevice())
+    assert not list(out.iterdir())
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def operations(*texts: str) -> Sequence[Operation]:
+    return tuple(map(Operation.parse, texts))
+
+
+@pytest.mark.parametrize(
+    ("budgets_ms", "named"),
+    [((5.0, nan), "nan"), ((nan, 5.0), "nan"), ((5.0, inf), "inf"), ((0.0, 5.0), "0"), ((5.0, -2.0), "-2")],
+)
+def test_the_budget_that_is_none_is_named(tmp_path: Path, budgets_ms: tuple[float, ...], named: str) -> None:
+    says = refused(replace(RUN, budgets_ms=budgets_ms), tmp_path)
+    assert says == f"a latency budget is a finite number of milliseconds above 0; got {named}"
+
+
+def test_names_that_nothing_has(tmp_path: Path) -> None:
+    run = replace(RUN, operations=(*OPERATIONS, Operation.parse("block=gost")))
+    assert "unknown block 'gost'; did you mean 'ghost'?" in refused(run, tmp_path)
+    run = replace(RUN, start=replace_block(RUN.start, "conv"))
+    assert "unknown block 'conv'" in refused(run, tmp_path)
+    assert "unknown interaction 'bilateral'" in refused(replace(RUN, interaction="bilateral"), tmp_path)
+
+
+def replace_block(network: SearchNetwork, block: str) -> SearchNetwork:
+    return SearchNetwork(network.blocks, network.widths, network.ratio_slots, block)
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        (("depth=0,0,0,1,1", "resolution=0,1/4"), "resolution=0,1/4 has 2 slots, the network 3"),
+        (("depth=0,0,0,1,1", "depth=-1,0,0,0,0"), "blocks are whole numbers from 1 to 1000; got 0"),
+        (("width=0,0,0,4,4", "width=-4,0,0,0,0"), "widths are whole numbers from 1 to 65536; got 0"),
+        (("width=0,0,0,4,4", "resolution=0,-1/4,0"), "resolution=0,-1/4,0"),
+        (("block=conv3x3",), "block=conv3x3: leads to the same network"),
+    ],
+)
+def test_operations_that_can_never_apply(tmp_path: Path, asked: tuple[str, ...], says: str) -> None:
+    said = refused(replace(RUN, operations=operations(*asked)), tmp_path)
+    assert says in said
+    assert asked[-1] in said
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        ("depth=1,0,0,0,0", "depth=-1,0,0,0,1"),
+        ("resolution=0,1/4,0", "resolution=1/4,-1/4,0"),
+        ("width=0,0,0,4,4", "width=-3,0,0,0,8"),
+        ("depth=0,0,0,1,1", "block=conv3x3"),
+    ],
+)
+def test_operations_that_apply_now_or_after_others(asked: tuple[str, ...]) -> None:
+    assert check_plan(replace(RUN, operations=operations(*asked))) > 0
+
+
+def test_limits_that_leave_nothing_are_told_at_once(tmp_path: Path) -> None:
+    run = replace(RUN, options=replace(RUN.options, limits=Limits(parameters=10)))
+    says = refused(run, tmp_path)
+    assert "depth=0,0,0,1,1: " in says
+    assert "parameters, limit 10" in says
+    assert "or raise the limits" in says
+    assert check_plan(replace(run, options=replace(run.options, num_steps=0))) > 0, "nothing is to be grown"
+
+
+def test_without_limits_nobody_speaks_of_them(tmp_path: Path) -> None:
+    assert "limit" not in refused(replace(RUN, operations=operations("block=conv3x3")), tmp_path)
