@@ -88,7 +88,7 @@ def step_of(number: int, ranked: Contest, target_ms: float | None, excluded: tup
 
 def _stop(ranked: Contest) -> str:
     if not ranked.candidates:
-        return "no operation leads to a network within the limits that could be trained"
+        return "no operation leads to a network that keeps the limits, if there are any, and could be trained"
     best = max(member.score.miou for member in ranked.candidates)
     return f"no candidate gains: the best has {best:.2f} mIoU, their parent {ranked.parent.score.miou:.2f}"
 

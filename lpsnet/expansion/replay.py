@@ -137,8 +137,15 @@ def record_step(journal: Journal, step: Step) -> None:
 
 
 def family_of(events: Iterable[Event]) -> list[Member]:
-    """The networks of a journal's search, from its start: the rows of its Table 4. For reports."""
-    return [event.row.member for event in events if isinstance(event, StartKnown | StepDecided)]
+    """The networks of a journal's search, from its start: the rows of its Table 4. For reports.
+
+    Each step once and in its place, also where lines were put back into a journal by hand.
+    """
+    members: dict[int, Member] = {}
+    for event in events:
+        if isinstance(event, StartKnown | StepDecided):
+            members.setdefault(event.row.step, event.row.member)
+    return [members[step] for step in sorted(members)]
 
 
 def chosen_length(events: Iterable[Event], design: Design) -> int:

@@ -12,7 +12,15 @@ import expansion_program
 import pytest
 
 from lpsnet.errors import RunError
-from lpsnet.expansion.events import Event, LatencyPass, StepDecided, Stopped, TrainingFinished, TrainingStarted
+from lpsnet.expansion.events import (
+    Event,
+    LatencyPass,
+    StartKnown,
+    StepDecided,
+    Stopped,
+    TrainingFinished,
+    TrainingStarted,
+)
 from lpsnet.expansion.family import Step
 from lpsnet.expansion.journal import Journal, open_journal, read_journal
 from lpsnet.expansion.measurements import Course, Score
@@ -228,6 +236,11 @@ def test_the_family_can_be_read_without_the_search(tmp_path: Path, undisturbed: 
         assert step.parent.miou == parent.score.miou
         assert all(row.at_start is not None for row in step.candidates)
         assert step.row in step.candidates
+
+
+def test_lines_that_were_put_back_by_hand_stand_once_and_in_their_place(undisturbed: Sequence[Event]) -> None:
+    decided = [event for event in undisturbed if isinstance(event, StartKnown | StepDecided)]
+    assert family_of([*decided[1:], *decided]) == family_of(undisturbed)
 
 
 def test_the_search_tells_the_journal_what_it_tells_its_caller(tmp_path: Path) -> None:

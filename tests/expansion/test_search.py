@@ -116,7 +116,7 @@ def test_a_budget_is_never_exceeded_and_ends_the_search() -> None:
     options = SearchOptions(num_steps=50, limits=Limits(latency_ms=20))
     found = expand(START, latency=landscape.latency, performance=landscape.performance, options=options)
     assert 18 < found.members[-1].latency.median_ms <= 20
-    assert found.stop.startswith("no operation leads to a network within the limits")
+    assert found.stop.startswith("no operation leads to a network that keeps the limits")
     assert len(found.steps) < 50
 
 
