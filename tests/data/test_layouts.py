@@ -12,6 +12,7 @@ from lpsnet.data.doctor import check_dataset
 from lpsnet.data.labels import BDD100K, CAMVID, CITYSCAPES, Colour
 from lpsnet.data.layouts.camvid import ORIGINAL_COLOURS, usual_split
 from lpsnet.data.layouts.cityscapes import OFFICIAL_IDS
+from lpsnet.data.layouts.places import resolve
 from lpsnet.errors import DataError
 
 IMAGE = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
@@ -93,7 +94,7 @@ def test_bdd100k(tmp_path: Path, older: bool) -> None:
         dataset.split("test")[0]
 
 
-@pytest.mark.parametrize("prefix", ["", "/SegNet/CamVid/"])
+@pytest.mark.parametrize("prefix", ["", "/SegNet/CamVid/", "//SegNet/CamVid/"])
 def test_camvid_lists(tmp_path: Path, prefix: str) -> None:
     write_picture(tmp_path / "train" / "0001TP_1.png", IMAGE)
     write_picture(tmp_path / "trainannot" / "0001TP_1.png", mask(0, 10, 11))
@@ -214,3 +215,11 @@ def test_a_preset_can_be_written_as_a_description(tmp_path: Path, layout: str) -
     assert described.label_space == preset.label_space
     assert described.split("train").names == preset.split("train").names
     np.testing.assert_array_equal(described.split("train").labels(0), preset.split("train").labels(0))
+
+
+def test_a_listed_path_that_begins_with_two_slashes(tmp_path: Path) -> None:
+    """POSIX tells "//a" from "/a"; the files that a list names have a folder in common all the same."""
+    (tmp_path / "train.txt").write_text("//a b.png\nc/d.png e.png\n")
+    with pytest.raises(DataError, match=r"c/d.png|//?a"):
+        open_dataset(f"camvid:{tmp_path}").split("train")[0]
+    assert resolve(tmp_path, tmp_path / "train.txt", "//a") == Path("/a")

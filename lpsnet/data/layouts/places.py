@@ -69,7 +69,8 @@ def resolve(root: Path, list_file: Path, text: str) -> Path:
     path = Path(text)
     tries = [root / path, list_file.parent / path, root.joinpath(*path.parts[-2:])]
     chosen = next((candidate for candidate in tries if candidate.exists()), tries[2 if path.is_absolute() else 0])
-    return Path(os.path.abspath(chosen))  # noqa: PTH100 - takes out ".." without following links
+    absolute = os.path.abspath(chosen)  # noqa: PTH100 - takes out ".." without following links
+    return Path(absolute[1:] if absolute.startswith("//") else absolute)  # which POSIX tells from "/", and nobody else
 
 
 def _pattern_key(path: Path, pattern: Path, ending: str) -> str:
