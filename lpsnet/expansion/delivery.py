@@ -112,12 +112,6 @@ class Delivery:
         return Choice(budget_ms, best, self.model(best), faster, None if faster is None else self.model(faster))
 
     @property
-    def others(self) -> list[Member]:
-        """The trained networks that are not in the family, with the latencies of their steps."""
-        family = {it.design for it in self.members}
-        return [it for it in self.found.trained if it.design not in family]
-
-    @property
     def best(self) -> Member:
         """The network for the largest budget that can be met, or else the family's last."""
         return next((it.member for it in reversed(self.choices) if it.member is not None), self.members[-1])

@@ -166,6 +166,38 @@ def pareto_front(members: Iterable[Member]) -> list[Member]:
     return front
 
 
+def on_one_scale(found: Expansion) -> list[Member]:
+    """The family and all other trained networks, with latencies that can be compared across steps.
+
+    A step measures its candidates in turn with their parent; the next may do so hours later, on a machine that is
+    faster or slower then. So the start keeps its latency, and each network has its parent's times what it took in
+    comparison with that in its step.
+    """
+    family = [found.start]
+    for step in found.steps:
+        if step.chosen is not None:
+            speed = family[-1].latency.median_ms / step.parent.latency.median_ms
+            family.append(replace(step.chosen, latency=step.chosen.latency.times(speed)))
+    return [*family, *beside(family, found.steps)]
+
+
+def beside(family: Iterable[Member], steps: Iterable[Step]) -> list[Member]:
+    """The trained networks that are not in the family, once each, with latencies to compare with the family's.
+
+    Args:
+        family: the parents of all steps, with the latencies that count.
+        steps: of the search.
+    """
+    now = {it.design: it for it in family}
+    others: dict[Design, Member] = {}
+    for step in steps:
+        speed = now[step.parent.design].latency.median_ms / step.parent.latency.median_ms
+        for it in step.candidates:
+            if it.design not in now:
+                others.setdefault(it.design, replace(it, latency=it.latency.times(speed)))
+    return list(others.values())
+
+
 def remeasured(members: Sequence[Member], latency: LatencyFunction, *, effort: int) -> list[Member]:
     """The same members with latencies measured against each other, all in turn.
 

@@ -43,6 +43,10 @@ class Latency:
         """A latency without uncertainty."""
         return cls(milliseconds, milliseconds, milliseconds)
 
+    def times(self, factor: float) -> Self:
+        """The same on a machine that is slower by `factor`."""
+        return type(self)(factor * self.median_ms, factor * self.low_ms, factor * self.high_ms)
+
 
 @dataclass(frozen=True, slots=True)
 class Score:

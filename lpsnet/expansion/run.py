@@ -23,7 +23,7 @@ from lpsnet.expansion.delivery import FAMILY, Delivery, write_models
 from lpsnet.expansion.device_latency import Device, ThisMachine
 from lpsnet.expansion.events import Header, LatencyPass, StepDecided, TrainingFinished
 from lpsnet.expansion.executors import Executor, InProcess
-from lpsnet.expansion.family import Expansion, Step, pareto_front, remeasured
+from lpsnet.expansion.family import Expansion, Step, on_one_scale, pareto_front, remeasured
 from lpsnet.expansion.inputs import INPUTS, inputs_of
 from lpsnet.expansion.journal import Journal, open_journal
 from lpsnet.expansion.measurements import Course
@@ -153,7 +153,8 @@ class _Running:
     def deliver(self, found: Expansion, num_classes: int) -> Delivery:
         """Measure the family in turn and write all its files."""
         run, folder = self.run, self.out / "family"
-        members = list(dict.fromkeys([*found.members, *pareto_front(found.trained)]))
+        front = {it.design for it in pareto_front(on_one_scale(found))}
+        members = [*found.members, *(it for it in found.trained if it.design in front and it not in found.members)]
         self.say(f"measuring the {len(members)} best networks against each other")
         measured = remeasured(members, self.latency.absolute, effort=FINAL_EFFORT)
         delivery = Delivery.of(found, measured, budgets_ms=run.budgets_ms, folder=folder)

@@ -24,7 +24,7 @@ from lpsnet.expansion.events import (
     TrainingFinished,
     TrainingStarted,
 )
-from lpsnet.expansion.family import Doubt, Expansion, Member, Step, pareto_front
+from lpsnet.expansion.family import Doubt, Expansion, Member, Step, beside, pareto_front
 from lpsnet.expansion.journal import read_journal
 from lpsnet.expansion.operations import Operation
 from lpsnet.expansion.step_size import Excluded
@@ -144,11 +144,17 @@ class Search:
 
     @property
     def others(self) -> list[Member]:
-        """The trained networks that are not in the family, with the latencies of their steps or of the front."""
-        family = {it.design for it in self.members}
+        """The trained networks that are not in the family, with latencies as the front and the family have them.
+
+        While the search goes on, with those of their steps, as the family's are.
+        """
+        if self.found is None:
+            return []
+        if self.running:
+            family = {it.design for it in self.members}
+            return [it for it in self.found.trained if it.design not in family]
         now = {it.design: it for it in self.front}
-        trained = self.found.trained if self.found else ()
-        return [now.get(it.design, it) for it in trained if it.design not in family]
+        return [now.get(it.design, it) for it in beside(self.members, self.found.steps)]
 
 
 def read_expansion(path: Path) -> Search:

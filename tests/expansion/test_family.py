@@ -1,13 +1,24 @@
 """The model under a budget, the Pareto front and the table, against brute force and Table 4."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from fractions import Fraction
 
 from expansion_landscapes import Landscape
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lpsnet.expansion.family import Member, as_good_and_faster, best_under, pareto_front, remeasured
+from lpsnet.expansion.family import (
+    Expansion,
+    Member,
+    Step,
+    as_good_and_faster,
+    beside,
+    best_under,
+    on_one_scale,
+    pareto_front,
+    remeasured,
+)
 from lpsnet.expansion.measurements import Latency, Score
 from lpsnet.expansion.operations import Design, Operation, SearchNetwork
 from lpsnet.expansion.search import SearchOptions, expand
@@ -99,6 +110,24 @@ def test_trained_networks_that_were_not_chosen_count_too() -> None:
     assert best_under(found.trained, 5.0).operation == wider
     assert best_under(found.trained, 4.9).operation == DEEPER
     assert best_under(found.trained, 0.9) is None
+
+
+def test_a_machine_of_another_speed_in_every_step() -> None:
+    """Truly 1, 2 and 4 ms, and 3 ms each for what was not chosen; in the second step all takes half as long."""
+
+    def member(k: int, ms: float) -> Member:
+        return replace(_member(k, ms, 10.0 * k), step=min(k, 2))
+
+    first = Step(1, member(0, 1.0), None, (member(1, 2.0), member(3, 3.0)), (), member(1, 2.0))
+    second = Step(2, member(1, 1.0), None, (member(2, 2.0), member(4, 1.5), member(3, 7.0)), (), member(2, 2.0))
+    ended = Step(3, member(2, 4.0), None, (member(5, 5.0),), (), None, stop="nothing gains")
+    found = on_one_scale(Expansion(member(0, 1.0), (first, second, ended)))
+    assert [(it.step_size, it.latency.median_ms) for it in found] == [(0, 1), (1, 2), (2, 4), (3, 3), (4, 3), (5, 5)]
+    at_the_end = [replace(it, latency=it.latency.times(2.0)) for it in found[:3]]
+    others = beside(at_the_end, (first, second, ended))
+    assert [(it.step_size, it.latency.median_ms) for it in others] == [(3, 6.0), (4, 6.0), (5, 10.0)]
+    wide = Latency(2.0, 1.0, 4.0).times(0.5)
+    assert (wide.median_ms, wide.low_ms, wide.high_ms) == (1.0, 0.5, 2.0)
 
 
 def test_a_family_measured_anew_in_one_turn() -> None:
