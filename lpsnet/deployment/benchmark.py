@@ -148,6 +148,7 @@ def _open_all(
     for candidate in candidates:
         try:
             cell = _open(candidate, picture, candidate.size or size, num_threads)
+            cell.segment(picture)  # a network that overflows in this precision has nothing that its time is worth
         except LpsnetError as error:
             problems.append((candidate, f"not measured: {error}"))
             continue

@@ -36,9 +36,11 @@ def ours(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_model(small_network(), tmp_path_factory.mktemp("ours") / "ours.onnx")
 
 
-def foreign(path: Path, *, labels: bool = False, shape: tuple[object, ...] = (1, 3, "h", "w")) -> Path:
+def foreign(
+    path: Path, *, labels: bool = False, operation: str = "Identity", shape: tuple[object, ...] = (1, 3, "h", "w")
+) -> Path:
     """Scores are the three channels of the picture: the class of a pixel is its brightest, normalised, channel."""
-    nodes = [onnx.helper.make_node("Identity", ["x"], ["y"])]
+    nodes = [onnx.helper.make_node(operation, ["x"], ["y"])]
     kind, out = onnx.TensorProto.FLOAT, list(shape)
     if labels:
         nodes = [onnx.helper.make_node("ArgMax", ["x"], ["y"], axis=1, keepdims=0)]
@@ -146,6 +148,21 @@ def test_what_cannot_be_done_is_said_and_the_rest_measured(ours: Path, tmp_path:
     assert "was exported for 32 x 32, not 48 x 64" in problems[1]
     assert "no mIoU" in problems[-1]
     assert f"{NUM_CLASSES} classes against 3" in problems[-1]
+
+
+@pytest.mark.parametrize("protocol", ["quick", "paper"])
+def test_a_network_without_finite_scores_leaves_the_others_measured(ours: Path, tmp_path: Path, protocol: str) -> None:
+    broken = foreign(tmp_path / "broken.onnx", operation="Log")  # NaN wherever a channel is darker than the mean
+    found = benchmark(
+        [Candidate("broken", broken, "onnxruntime"), Candidate("ours", ours, "onnxruntime")],
+        size=SIZE,
+        protocol=protocol,
+        memory=False,
+    )
+    assert [result.candidate.name for result in found.results] == ["ours"]
+    ((candidate, problem),) = found.problems
+    assert candidate.name == "broken"
+    assert problem.startswith("not measured: scores hold NaN, infinity")
 
 
 def test_a_quantised_file_is_measured_once(ours: Path, monkeypatch: pytest.MonkeyPatch) -> None:

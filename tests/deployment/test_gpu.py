@@ -16,6 +16,7 @@ pytest.importorskip("torch")
 import torch
 
 from lpsnet.data.scenes import SceneSplit
+from lpsnet.deployment.preparation import prepare
 from lpsnet.deployment.runtimes.session import SessionOptions, open_session
 from lpsnet.deployment.segmenter import Segmenter
 from lpsnet.errors import LpsnetError
@@ -33,17 +34,19 @@ needs_gpu = pytest.mark.skipif(not HAS_GPU, reason="needs CUDA")
 def net() -> Network:
     """LPS-Net-S in its training form, with batch norms that do something and scores of a useful range.
 
-    Statistics are those of what it is given, as after a training: features stay far below the largest number of f16.
+    Statistics are those of scenes, which it is given, as after a training: features stay far below the largest number
+    of f16. With those of random numbers a scene's would grow from block to block.
     """
     torch.manual_seed(0)
     net = create_model("lpsnet_s")
+    scenes, record = SceneSplit(size=(256, 512), count=2, seed=0, name="gpu"), default_record(net)
     for module in net.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = None  # the mean of all batches, here one
             torch.nn.init.uniform_(module.weight, 0.5, 1.5)
             torch.nn.init.normal_(module.bias, std=0.2)
     with torch.no_grad():
-        net(torch.randn(2, 3, 256, 256))
+        net(torch.from_numpy(np.concatenate([prepare(scenes.image(n), record, size=(256, 512)) for n in range(2)])))
     torch.nn.init.normal_(net.head.weight, std=0.1)
     return net.eval()
 
