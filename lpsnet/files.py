@@ -3,7 +3,6 @@
 import contextlib
 import errno
 import os
-import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +23,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """
     temporary: Path | None = None
     try:
-        if _is_stream(path):
+        if _keeps_nothing(path):
             raise RunError(f"cannot write {path}: it is a device, pipe or socket; give the path of a file")
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.stem[:64]}-", suffix=path.suffix, dir=path.parent)
@@ -44,7 +43,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text atomically, or into the device or pipe that `path` is; see `atomic_path` for errors."""
     try:
-        if _is_stream(path):
+        if _keeps_nothing(path):
             path.write_text(text, encoding="utf-8")
             return
     except OSError as error:
@@ -66,14 +65,18 @@ def inside(folder: Path, name: object) -> Path:
     return Path(path)
 
 
+def is_stream(path: Path) -> bool:
+    """Whether there is a device, pipe or socket, which may be without end; also behind a link."""
+    return path.exists() and not (path.is_file() or path.is_dir())
+
+
 def refuse_streams(path: Path) -> None:
-    """Raise where reading `path` might never end: it is a device, pipe or socket.
+    """Raise where reading `path` might never end.
 
     Raises:
-        OSError: it is; or it is not there.
+        OSError: it is a device, pipe or socket.
     """
-    mode = path.stat().st_mode
-    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+    if is_stream(path):
         raise OSError(errno.EINVAL, "it is a device, pipe or socket, not a file", str(path))
 
 
@@ -85,10 +88,9 @@ def expand_home(path: str | Path) -> Path:
         return Path(path)
 
 
-def _is_stream(path: Path) -> bool:
+def _keeps_nothing(path: Path) -> bool:
     """Whether what is written to `path` is not kept there: a pipe, a device, or /dev/stdout, wherever that leads."""
-    special = path.exists() and not (path.is_file() or path.is_dir())
-    return special or path.parent in (Path("/dev"), Path("/proc/self/fd"), Path("/dev/fd"))
+    return is_stream(path) or path.parent in (Path("/dev"), Path("/proc/self/fd"), Path("/dev/fd"))
 
 
 def _flush(path: Path) -> None:

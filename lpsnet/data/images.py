@@ -20,7 +20,7 @@ from lpsnet.data.broken_picture import BrokenPictureError, UnreadKindError
 from lpsnet.data.headers import ALLOWED_FORMATS, PNG_SIGNATURE, Header, png_chunks, read_header
 from lpsnet.data.tiff import Tiff
 from lpsnet.errors import DataError
-from lpsnet.files import atomic_path
+from lpsnet.files import atomic_path, is_stream
 
 Mask = NDArray[np.unsignedinteger[Any]]  # H x W uint8 or uint16 ids, or H x W x 3 uint8 RGB
 
@@ -152,8 +152,8 @@ def _read_checked(path: Path, max_pixels: int | None) -> tuple[bytes, Header]:
 def _read_bytes(path: Path) -> bytes:
     if path.is_dir():
         raise DataError(f"{path} is a folder, not a picture; allowed: {ALLOWED_FORMATS}")
-    if path.exists() and not path.is_file():  # a device or a pipe may never end
-        raise DataError(f"{path} is not an ordinary file; allowed: {ALLOWED_FORMATS}")
+    if is_stream(path):
+        raise DataError(f"{path} is a device, pipe or socket, not a file; allowed: {ALLOWED_FORMATS}")
     try:
         return path.read_bytes()
     except FileNotFoundError:

@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 from lpsnet.deployment.container import CONTENTS, read_container_metadata
 from lpsnet.deployment.onnx_outline import DamagedError, read_onnx_metadata
 from lpsnet.errors import ModelFileError, nearest, unknown_name
+from lpsnet.files import is_stream
 from lpsnet.record import RECORD_KEY, ModelRecord
 
 MAX_HEADER_BYTES = 100_000_000  # of a safetensors header, the format's own bound
@@ -70,7 +71,7 @@ def check_model_file(path: str | Path) -> Path:
     path = Path(path)
     if path.is_dir():
         raise ModelFileError(f"{path} is a folder; give the model file in it")
-    if path.exists() and not path.is_file():
+    if is_stream(path):
         raise ModelFileError(f"{path} is a device, pipe or socket, not a model file")
     if not path.is_file():
         near = nearest(path.name, _neighbours(path))

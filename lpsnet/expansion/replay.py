@@ -155,7 +155,7 @@ def chosen_length(events: Iterable[Event], design: Design) -> int:
 
 def decided_lengths(events: Iterable[Event]) -> dict[int, int]:
     """The `Course.length` of every decided step's trainings, by its number."""
-    return {event.number: event.row.member.length for event in events if isinstance(event, StepDecided)}
+    return {it.step: it.length for it in family_of(events) if it.step}
 
 
 def first_training(events: Iterable[Event], design: Design, length: int) -> TrainingFinished | None:

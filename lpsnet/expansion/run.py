@@ -14,6 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from pydantic import JsonValue
+
 from lpsnet import __version__
 from lpsnet.data.datasets import open_dataset
 from lpsnet.errors import LpsnetError
@@ -24,7 +26,6 @@ from lpsnet.expansion.device_latency import Device, ThisMachine
 from lpsnet.expansion.events import Header, LatencyPass, StepDecided, TrainingFinished
 from lpsnet.expansion.executors import Executor, InProcess
 from lpsnet.expansion.family import Expansion, Step, on_one_scale, pareto_front, remeasured
-from lpsnet.expansion.inputs import INPUTS, inputs_of
 from lpsnet.expansion.journal import Journal, open_journal
 from lpsnet.expansion.measurements import Course
 from lpsnet.expansion.operations import Design
@@ -45,7 +46,8 @@ from lpsnet.expansion.replay import (
 )
 from lpsnet.expansion.search import expand
 from lpsnet.files import inside, write_text
-from lpsnet.training.run_folder import RunFolder
+from lpsnet.training.inputs import training_inputs
+from lpsnet.training.run_folder import INPUTS, RunFolder
 
 JOURNAL = "journal.jsonl"
 FINAL_EFFORT = 2  # of measuring the family in turn at the end
@@ -84,7 +86,8 @@ def run_expansion(
     """
     out = out.resolve()  # a candidate's record names the weights it started from
     num_classes = check_plan(run)
-    inputs = {INPUTS: inputs_of(run)}
+    learnt = training_inputs(open_dataset(run.data), run.init, run.split, run.val)
+    inputs: dict[str, JsonValue] = {INPUTS: {**learnt}}
     defaults = {"recipe": run.recipe.defaults(), **inputs}  # a journal that does not say is believed
     wanted = {**run.settings({}), **inputs}
     others = [OtherRun(folder, settings=wanted, defaults=defaults) for folder in trainings_from]

@@ -239,8 +239,11 @@ def _unfinished(path: Path, events: Sequence[Event], header: Header, plan: dict[
 def _steps(events: Sequence[Event], plan: Mapping[str, Any]) -> list[StepDecided]:
     """The steps decided, as far as they are asked for: each once and in order, however the lines of the journal lie."""
     wanted = plan.get("num_steps")
-    last = {it.number: it for it in events if isinstance(it, StepDecided)}
-    return [last[number] for number in sorted(last) if not isinstance(wanted, int) or number <= wanted]
+    decided: dict[int, StepDecided] = {}
+    for it in events:
+        if isinstance(it, StepDecided):
+            decided.setdefault(it.number, it)  # the first line counts, as for a search that goes on
+    return [decided[number] for number in sorted(decided) if not isinstance(wanted, int) or number <= wanted]
 
 
 def _decided(event: StepDecided) -> Step:

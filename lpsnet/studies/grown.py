@@ -21,7 +21,7 @@ from lpsnet.deployment.model_file import read_record
 from lpsnet.errors import RunError
 from lpsnet.model.complexity import complexity
 from lpsnet.studies.agreement import Spread
-from lpsnet.studies.expansion_steps import networks
+from lpsnet.studies.expansion_steps import NUM_STEPS, networks
 from lpsnet.studies.network import StudyNetwork
 from lpsnet.studies.network_latency import Timed, by_name, describe_latency, latency_run, times_of
 from lpsnet.studies.network_training import pace_run, scores_of, training_run
@@ -29,7 +29,6 @@ from lpsnet.studies.schedule import data_of, describe_training, latency_size, sc
 from lpsnet.studies.study import Json, Known, Outcome, Report, Row, Run, Settings, Study, of_kind
 
 GROWN = "grown"
-NUM_STEPS = 15  # of Table 4
 NUM_TIMED = 7  # of them, those with the nearest number of multiplications: the rival is among them
 NUM_SEEDS = 3
 
@@ -39,7 +38,7 @@ def plan(settings: Settings, known: Known) -> list[Run]:
     data = data_of(settings)
     grown = StudyNetwork(GROWN, **_traits(_model(settings.models)))
     num_classes = open_dataset(data).label_space.num_classes
-    candidates = [grown, *_as_large(grown, networks(NUM_STEPS))]
+    candidates = [grown, *_as_large(grown, networks(NUM_STEPS["paper"]))]
     timing = latency_run(candidates, latency_size(settings, data), settings, num_classes=num_classes)
     rival = _rival(known(timing), candidates)
     # At the size that it was grown for

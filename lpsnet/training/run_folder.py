@@ -18,7 +18,7 @@ _NUMBER = re.compile("[0-9]{1,18}")
 # Settings of a recipe that change how fast a run goes and not what comes out of it; a resumed run may change them.
 FREE_SETTINGS = ("num_workers", "cache_mib", "evaluate_every")
 STARTED = "started"  # key of `run.json` for facts of the start, which are no settings
-INPUTS = "inputs"  # key of these facts for what the run learns from, see `Task.inputs`
+INPUTS = "inputs"  # key, here and in a journal's header, for what is learnt from; see `Task.inputs`
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import lpsnet
-from lpsnet.data.contents import data_contents
 from lpsnet.data.datasets import Dataset, Split, open_dataset
 from lpsnet.data.labels import IGNORE_INDEX
 from lpsnet.deployment.model_file import read_record
-from lpsnet.deployment.models import sha256
 from lpsnet.errors import RunError
 from lpsnet.evaluation.evaluate import Evaluation, evaluate
 from lpsnet.files import write_text
@@ -25,6 +23,7 @@ from lpsnet.model.checkpoint import Initialisation, initialise_from, save_checkp
 from lpsnet.model.network import Network, create_model
 from lpsnet.record import ModelRecord, Normalisation
 from lpsnet.training.initialisation import describe_initialisation
+from lpsnet.training.inputs import training_inputs
 from lpsnet.training.losses import Criterion, log_class_weights
 from lpsnet.training.network_segmenter import network_segmenter
 from lpsnet.training.recipe import Recipe
@@ -93,9 +92,7 @@ class Segmentation:
 
     @property
     def inputs(self) -> Mapping[str, str]:
-        init = self.run.init
-        weights = {} if init is None else {"init": sha256(init)[:8]}
-        return {**data_contents(self.dataset, self.run.split), **weights}
+        return training_inputs(self.dataset, self.run.init, self.run.split)
 
     def loss(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         return self.criterion(outputs, targets)

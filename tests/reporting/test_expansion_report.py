@@ -175,7 +175,7 @@ def test_a_journal_with_lines_twice_or_in_another_order_reads_the_same(tmp_path:
         assert report(tmp_path).tables == expected.tables
     other = second.replace("40.125", "41.5")
     journal.write_text("".join([header, start, first, second, other]), encoding="utf-8")
-    assert report(tmp_path).tables[0][-1][6] == "41.5", "of two lines for a step, the last"
+    assert report(tmp_path).tables[0][-1][6] == "40.1", "of two lines for a step, the first"
 
 
 def test_the_check_of_a_ranking(tmp_path: Path) -> None:

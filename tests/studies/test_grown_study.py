@@ -53,7 +53,7 @@ def test_the_rival_is_the_step_of_the_nearest_latency() -> None:
 
 def test_steps_as_large_as_the_grown_network_are_measured_with_it() -> None:
     """By multiplications, as `complexity` counts them: a tenth of step 14's are about those of step 8."""
-    steps = networks(grown.NUM_STEPS)
+    steps = networks(grown.NUM_STEPS["paper"])
     assert [it.name for it in grown._as_large(steps[0], steps)] == [f"step {n}" for n in range(7)]
     assert [it.name for it in grown._as_large(steps[14], steps)] == [f"step {n}" for n in range(8, 15)]
     ours = StudyNetwork("grown", get_architecture("B=1,2,2,2,2;C=8,24,48,96,96;R=9/8,1/2"))
@@ -90,7 +90,7 @@ def test_from_end_to_end(family: Path, tmp_path: Path, monkeypatch: pytest.Monke
     schedule = schedule_of(Settings(), DATA, halved=False)
     schedule = replace(schedule, recipe=schedule.recipe.with_overrides(short))
     monkeypatch.setattr(grown, "schedule_of", lambda settings, data, halved: schedule)
-    monkeypatch.setattr(grown, "NUM_STEPS", 2)
+    monkeypatch.setitem(grown.NUM_STEPS, "paper", 2)
     monkeypatch.setattr("lpsnet.studies.network_latency.TIMING", {"small": "quick"})
     settings = Settings(data=(DATA,), models=family, num_seeds=2, num_threads=1)
     result = run_study(find_study("grown"), settings, tmp_path)
