@@ -20,7 +20,8 @@ PLAIN_SECONDS = 60  # between lines of progress where there is no terminal to dr
 NAMES = (
     "conv-blocks (Table 2), interactions (Table 3), expansion (Table 4, Figure 7), conv-types (Figure 4), widths "
     "(Figure 5), qualitative (Figure 8), comparison (Tables 5 to 8, Figure 2), generalisation (Tables 6, 7), embedded "
-    "(Table 8). Not in the paper: end-to-end, label-map, precisions, exports, training-speed, inheritance, grown."
+    "(Table 8). Not in the paper: end-to-end, label-map, precisions, exports, training-speed, inheritance, "
+    "inheritance-until-flat, grown."
 )
 
 

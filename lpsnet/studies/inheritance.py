@@ -26,6 +26,7 @@ from lpsnet.training.run_folder import RunFolder
 
 Start = Literal["scratch", "inherited"]
 Change = tuple[Operation, int]  # an operation and its step size k
+Curve = list[tuple[int, float]]  # iterations of a run, mIoU after it in percent
 FLAT_POINTS = 0.5  # mIoU that a longer training must add, or the curve counts as flat
 
 
@@ -74,13 +75,9 @@ class Comparison:
     parent_miou: float
     runs: tuple[Run, ...]
 
-    def curve(self, start: Start) -> list[tuple[int, float]]:
+    def curve(self, start: Start) -> Curve:
         """(iterations of the run, mIoU after it, mean over seeds) with that start, shortest first."""
-        lengths = sorted({run.iterations for run in self.runs if run.start == start})
-        return [(length, fmean(self._mious(start, length))) for length in lengths]
-
-    def _mious(self, start: Start, iterations: int) -> list[float]:
-        return [run.miou for run in self.runs if (run.start, run.iterations) == (start, iterations)]
+        return _curve(self.runs, start)
 
     @property
     def at_start(self) -> float | None:
@@ -94,13 +91,12 @@ class Comparison:
 
         The longest run if the curve still rises there (`is_flat`).
         """
-        curve = self.curve("scratch")
-        return next(point for point in curve if max(miou for _, miou in curve) - point[1] <= FLAT_POINTS)
+        return _flat(self.curve("scratch"))
 
     @property
     def is_flat(self) -> bool:
         """Whether a longer run than `flat` is there to show that the curve rises no more."""
-        return self.flat[0] < self.curve("scratch")[-1][0]
+        return _is_flat(self.curve("scratch"))
 
     @property
     def reached(self) -> tuple[int, float] | None:
@@ -111,6 +107,23 @@ class Comparison:
     def share(self) -> float | None:
         """The iterations of `reached` over those of `flat`."""
         return None if self.reached is None else self.reached[0] / self.flat[0]
+
+
+def _curve(runs: Sequence[Run], start: Start) -> Curve:
+    mious: dict[int, list[float]] = {}
+    for run in runs:
+        if run.start == start:
+            mious.setdefault(run.iterations, []).append(run.miou)
+    return [(length, fmean(mious[length])) for length in sorted(mious)]
+
+
+def _flat(curve: Curve) -> tuple[int, float]:
+    best = max(miou for _, miou in curve)
+    return next(point for point in curve if best - point[1] <= FLAT_POINTS)
+
+
+def _is_flat(curve: Curve) -> bool:
+    return _flat(curve)[0] < curve[-1][0]
 
 
 def compare_inheritance(
@@ -143,27 +156,94 @@ def compare_inheritance(
         RunError: `out` holds results of other settings, or a training diverged.
         LpsnetError: the data or an operation cannot be used.
     """
-    study = _Study(data, recipe, out, on_status)
-    parents = {seed: study.run(parent, "scratch", parent_iterations, seed) for seed in seeds}
-    parent_miou = fmean(run.miou for run in parents.values())
+    study = _Study(data, recipe, seeds, out, on_status)
+    parents = study.scratch(parent, [parent_iterations])
     comparisons = []
-    for operation, step_size in changes:
-        child = operation.apply(parent, step_size)
-        runs = [study.run(child, "scratch", length, seed) for length in scratch_iterations for seed in seeds]
-        for length in inherited_iterations:
-            for seed in seeds:
-                runs.append(study.run(child, "inherited", length, seed, parent=parents[seed]))
-        architecture = str(child.design.architecture)
-        comparisons.append(Comparison(f"{operation} x {step_size}", architecture, parent_miou, tuple(runs)))
+    for change in changes:
+        child = _child(parent, change)
+        scratch = study.scratch(child, scratch_iterations)
+        inherited = study.inherited(child, inherited_iterations, parents)
+        comparisons.append(_comparison(change, child, parents, [*scratch, *inherited]))
     return comparisons
+
+
+def compare_until_flat(
+    parent: SearchNetwork,
+    changes: Sequence[Change],
+    *,
+    data: str,
+    recipe: Recipe,
+    first_iterations: int,
+    most_iterations: int,
+    inherited_shares: Sequence[float],
+    out: Path,
+    seeds: Sequence[int] = (0,),
+    on_status: Callable[[str, Status], None] = lambda name, status: None,
+) -> list[Comparison]:
+    """The same where no length is given: every child is trained from scratch for longer until its curve is flat.
+
+    Args:
+        parent, changes, data, recipe, out, seeds, on_status: as for `compare_inheritance`. The parent is trained for as
+            long as the child that was trained the longest.
+        first_iterations: of a child's shortest training from scratch; each of the others is twice as long as the one
+            before, until the mean over seeds is flat (`FLAT_POINTS`) …
+        most_iterations: … or the next would be longer than this.
+        inherited_shares: of the iterations at which a child's curve is flat, for its trainings from the parent's
+            weights.
+
+    Raises:
+        RunError, LpsnetError: as `compare_inheritance`.
+    """
+    study = _Study(data, recipe, seeds, out, on_status)
+    children = [_child(parent, change) for change in changes]
+    scratch = [study.until_flat(child, first_iterations, most_iterations) for child in children]
+    parents = study.scratch(parent, [max(run.iterations for runs in scratch for run in runs)])
+    comparisons = []
+    for change, child, runs in zip(changes, children, scratch, strict=True):
+        flat, _ = _flat(_curve(runs, "scratch"))
+        lengths = sorted({max(1, round(share * flat)) for share in inherited_shares})
+        inherited = study.inherited(child, lengths, parents)
+        comparisons.append(_comparison(change, child, parents, [*runs, *inherited]))
+    return comparisons
+
+
+def _child(parent: SearchNetwork, change: Change) -> SearchNetwork:
+    operation, step_size = change
+    return operation.apply(parent, step_size)
+
+
+def _comparison(change: Change, child: SearchNetwork, parents: Sequence[Run], runs: Sequence[Run]) -> Comparison:
+    operation, step_size = change
+    parent_miou = fmean(run.miou for run in parents)
+    return Comparison(f"{operation} x {step_size}", str(child.design.architecture), parent_miou, tuple(runs))
 
 
 @dataclass(frozen=True)
 class _Study:
     data: str
     recipe: Recipe
+    seeds: Sequence[int]
     out: Path
     on_status: Callable[[str, Status], None]
+
+    def scratch(self, network: SearchNetwork, lengths: Sequence[int]) -> list[Run]:
+        """From random weights, with every seed."""
+        return [self.run(network, "scratch", length, seed) for length in lengths for seed in self.seeds]
+
+    def inherited(self, child: SearchNetwork, lengths: Sequence[int], parents: Sequence[Run]) -> list[Run]:
+        """From its parent's weights, of every seed."""
+        return [
+            self.run(child, "inherited", length, parent.seed, parent=parent) for length in lengths for parent in parents
+        ]
+
+    def until_flat(self, child: SearchNetwork, first: int, most: int) -> list[Run]:
+        """From random weights, each length twice the one before."""
+        runs = self.scratch(child, [first])
+        length = 2 * first
+        while length <= most and not _is_flat(_curve(runs, "scratch")):
+            runs += self.scratch(child, [length])
+            length *= 2
+        return runs
 
     def run(
         self, network: SearchNetwork, start: Start, iterations: int, seed: int, *, parent: Run | None = None
@@ -196,7 +276,7 @@ class _Study:
             seed=task.run.recipe.seed,
             miou=trained.outcome.miou,
             at_start=trained.outcome.at_start,
-            curve=tuple(_curve(RunFolder(task.folder))),
+            curve=tuple(_evaluations(RunFolder(task.folder))),
             seconds=seconds,
             inherited=inherited,
             name=name,
@@ -230,7 +310,7 @@ def _point(point: tuple[int, float]) -> str:
     return f"{point[1]:.1f} at {point[0]}"
 
 
-def _curve(folder: RunFolder) -> Iterator[tuple[int, float]]:
+def _evaluations(folder: RunFolder) -> Iterator[tuple[int, float]]:
     return ((int(line["iteration"]), float(line["miou"])) for line in folder.read_evaluations())
 
 

@@ -1,8 +1,9 @@
 """What inheritance costs and saves, as a study; not in the paper, which trains every candidate from scratch."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lpsnet.charts.figures import COLOURS, GREY, tidy
 from lpsnet.expansion.operations import Operation, SearchNetwork
@@ -11,6 +12,9 @@ from lpsnet.studies.schedule import data_of, describe_training, schedule_of
 from lpsnet.studies.study import Json, Known, Outcome, Place, Report, Row, Run, Settings, Study
 from lpsnet.training.recipe import Recipe
 from lpsnet.training.run import Status
+
+if TYPE_CHECKING:
+    from lpsnet.studies.inheritance import Comparison
 
 PARENT = "step_3"  # of Table 4: one path, the first with widths that learn something
 # Rows of Table 1; the last one brings a new path.
@@ -40,18 +44,16 @@ def plan(settings: Settings, known: Known) -> list[Run]:
         "recipe": recipe.model_dump(mode="json"),
         "seeds": seeds,
     }
-    return [Run(key, partial(_compare, data, recipe, seeds), portable=True)]
+    return [Run(key, partial(_compare, data, recipe, seeds, settings.num_threads), portable=True)]
 
 
-def _compare(data: str, recipe: Recipe, seeds: Sequence[int], place: Place) -> dict[str, Json]:
+def _compare(data: str, recipe: Recipe, seeds: Sequence[int], num_threads: int | None, place: Place) -> dict[str, Json]:
     from lpsnet.data.datasets import open_dataset
     from lpsnet.studies.inheritance import compare_inheritance
+    from lpsnet.studies.network_training import set_threads
 
+    set_threads(num_threads)
     full = recipe.num_iterations(len(open_dataset(data).split("train")))
-
-    def tell(name: str, status: Status) -> None:
-        place.progress(f"training {name}", status.iteration / status.num_iterations)
-
     found = compare_inheritance(
         SearchNetwork.start(PARENT),
         [(Operation.parse(text), k) for text, k in CHANGES],
@@ -62,8 +64,13 @@ def _compare(data: str, recipe: Recipe, seeds: Sequence[int], place: Place) -> d
         inherited_iterations=_lengths(INHERITED_SHARES, full),
         out=place.folder,
         seeds=seeds,
-        on_status=tell,
+        on_status=telling(place),
     )
+    return curves(found)
+
+
+def curves(comparisons: Sequence["Comparison"]) -> dict[str, Json]:
+    """The result of such a study's run, as JSON values."""
     return {
         "children": [
             {
@@ -75,9 +82,18 @@ def _compare(data: str, recipe: Recipe, seeds: Sequence[int], place: Place) -> d
                 "share": each.share,
                 "is_flat": each.is_flat,
             }
-            for each in found
+            for each in comparisons
         ]
     }
+
+
+def telling(place: Place) -> Callable[[str, Status], None]:
+    """Tells the study's progress of the run that is being trained."""
+
+    def tell(name: str, status: Status) -> None:
+        place.progress(f"training {name}", status.iteration / status.num_iterations)
+
+    return tell
 
 
 def _lengths(shares: Sequence[float], full: int) -> list[int]:
@@ -85,7 +101,13 @@ def _lengths(shares: Sequence[float], full: int) -> list[int]:
 
 
 def report(outcomes: Sequence[Outcome]) -> Report:
-    """A row for every child and number of iterations."""
+    """A row for every child and number of iterations; how many it took, and whether the order is the same."""
+    found = report_curves(outcomes)
+    return replace(found, findings=(*found.findings, *_ranking(outcomes[0].result["children"])))
+
+
+def report_curves(outcomes: Sequence[Outcome]) -> Report:
+    """The same without the order of the children, who may each have lengths of their own."""
     (outcome,) = outcomes
     children = outcome.result["children"]
     rows: list[Row] = [
@@ -102,14 +124,13 @@ def report(outcomes: Sequence[Outcome]) -> Report:
         for iterations in sorted({*scratch, *inherited})
     ]
     differences = (describe_training({**outcome.key, "input_size": None}),)
-    findings = (*map(_finding, children), *_ranking(children))
-    return Report(tuple(rows), findings, partial(_draw, children), (13.0, 3.8), differences)
+    return Report(tuple(rows), tuple(map(_finding, children)), partial(_draw, children), (13.0, 3.8), differences)
 
 
 def _finding(child: Json) -> str:
     found = "no inherited training came to where the curve from scratch becomes flat."
     if child["share"] is not None:
-        found = f"inherited, {child['share']:.2f} of the iterations do what all do from scratch."
+        found = f"inherited, {child['share']:.2g} of the iterations do what all do from scratch."
     rising = "" if child["is_flat"] else " From scratch it still rises at the longest training."
     return f"{child['operation']}: {found}{rising}"
 
@@ -147,5 +168,5 @@ STUDY = Study(
     differences=(),
     plan=plan,
     report=report,
-    options=frozenset({"data", "num_seeds", "epochs"}),
+    options=frozenset({"data", "num_seeds", "epochs", "num_threads"}),
 )

@@ -47,7 +47,7 @@ def training_run(training: TrainingRun, known: Known, *, num_threads: int | None
 
 
 def _train(training: TrainingRun, num_threads: int | None, place: Place) -> dict[str, Json]:
-    _set_threads(num_threads)
+    set_threads(num_threads)
     try:
         return _trained(training, place)
     except DivergedError as error:
@@ -61,7 +61,7 @@ def pace_run(training: TrainingRun, *, num_threads: int | None = None) -> Run:
     key = {"paced": paced.settings(), "num_threads": num_threads}
 
     def work(place: Place) -> dict[str, Json]:
-        _set_threads(num_threads)
+        set_threads(num_threads)
         place.progress("timing a few training steps", 0.0)
         return _pace(paced)
 
@@ -84,7 +84,8 @@ def _is_of(outcome: Outcome, network: StudyNetwork) -> bool:
     return trained is not None and all(trained[name] == value for name, value in network.to_dict().items())
 
 
-def _set_threads(num_threads: int | None) -> None:
+def set_threads(num_threads: int | None) -> None:
+    """Of what torch computes in this process; None leaves them as they are."""
     if num_threads is not None:
         torch.set_num_threads(num_threads)
 

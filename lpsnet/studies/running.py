@@ -42,6 +42,7 @@ STUDIES: dict[str, str] = {
     "label-map": "lpsnet.studies.label_map_study:STUDY",
     "training-speed": "lpsnet.studies.training_speed_study:STUDY",
     "inheritance": "lpsnet.studies.inheritance_study:STUDY",
+    "inheritance-until-flat": "lpsnet.studies.until_flat_study:STUDY",
     "grown": "lpsnet.studies.grown:STUDY",
 }
 

@@ -20,7 +20,8 @@ from lpsnet.deployment.runtimes.session import PRECISIONS, RUNTIMES
 from lpsnet.expansion.proxies import PROXIES, get_candidate_recipe
 from lpsnet.model.blocks import BLOCKS
 from lpsnet.model.interactions import INTERACTIONS
-from lpsnet.studies.running import STUDIES
+from lpsnet.studies.running import STUDIES, find_study
+from lpsnet.studies.study import OPTIONS
 from lpsnet.training.pretraining_recipe import PRETRAINING_RECIPES
 from lpsnet.training.recipe import RECIPES, parse_overrides
 
@@ -72,6 +73,16 @@ def check(words: list[str], place: str) -> None:
             assert exists(value), f"{place}: lpsnet {' '.join(words)}: there is no {key} {value!r}"
     if values.get("set_") and values["recipe"] in {*RECIPES, *PROXIES}:
         get_candidate_recipe(values["recipe"]).with_overrides(parse_overrides(values["set_"]))
+    if words[0] == "study":
+        used = {
+            "--out",
+            "--scale",
+            "--workers",
+            "--json",
+            *(OPTIONS[name] for name in find_study(values["name"]).options),
+        }
+        for word in words:
+            assert not word.startswith("--") or word in used, f"{place}: study {values['name']} does not use {word}"
 
 
 @names

@@ -1,6 +1,7 @@
 """The study of inheritance: what it concludes from given curves, and a run of it on a few tiny scenes."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,10 +10,18 @@ import torch
 from lpsnet.data.datasets import open_dataset
 from lpsnet.errors import RunError
 from lpsnet.evaluation.metrics import ConfusionMatrix
+from lpsnet.expansion.candidates import CandidateTask
 from lpsnet.expansion.operations import Operation, SearchNetwork
 from lpsnet.model.checkpoint import load_checkpoint
-from lpsnet.studies import inheritance_study
-from lpsnet.studies.inheritance import Comparison, Run, Start, compare_inheritance, comparison_table
+from lpsnet.studies import inheritance, inheritance_study
+from lpsnet.studies.inheritance import (
+    Comparison,
+    Run,
+    Start,
+    compare_inheritance,
+    compare_until_flat,
+    comparison_table,
+)
 from lpsnet.studies.study import Outcome
 from lpsnet.training.recipe import get_recipe
 
@@ -107,6 +116,45 @@ def test_a_study_is_run_once(tmp_path: Path) -> None:
         compare(tmp_path)
 
 
+def test_from_scratch_until_flat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scores are given: depth is flat at 4, which 8 shows; a new path rises by 1 up to the longest."""
+    curves = {"2": {2: 40.0, 4: 45.0, 8: 45.25}, "1,1/2": {2: 40.0, 4: 41.0, 8: 42.0, 16: 43.0}}
+    trained: list[tuple[str, str, int, int, str]] = []
+
+    def do(study: object, name: str, start: Start, task: CandidateTask) -> Run:
+        recipe, child = task.run.recipe, str(task.design.architecture)
+        curve = next((it for key, it in curves.items() if f",{key};" in child or child.endswith(f"={key}")), {})
+        length = recipe.iterations
+        assert length is not None
+        miou = 45.0 if start == "inherited" and length >= 2 else curve.get(length, 30.0)
+        parent = "" if task.parent is None else Path(task.parent).parent.name
+        trained.append((child, start, length, recipe.seed, parent))
+        done = run(start, length, miou + (recipe.seed - 0.5), seed=recipe.seed)
+        return replace(done, name=name, settings=task.run.settings())
+
+    monkeypatch.setattr(inheritance._Study, "_do", do)
+    depth, path = compare_until_flat(
+        PARENT,
+        CHANGES,
+        data=DATA,
+        recipe=RECIPE,
+        first_iterations=2,
+        most_iterations=16,
+        inherited_shares=[0.25, 0.5],
+        out=tmp_path,
+        seeds=(0, 1),
+    )
+    assert depth.curve("scratch") == [(2, 40.0), (4, 45.0), (8, 45.25)]
+    assert (depth.flat, depth.is_flat, depth.reached, depth.share) == ((4, 45.0), True, (2, 45.0), 0.5)
+    assert path.curve("scratch") == [(2, 40.0), (4, 41.0), (8, 42.0), (16, 43.0)]
+    assert (path.flat, path.is_flat, path.reached, path.share) == ((16, 43.0), False, (4, 45.0), 0.25)
+    parents = {it[3]: it for it in trained if it[0] == str(PARENT.design.architecture)}
+    assert [parents[seed][2] for seed in (0, 1)] == [16, 16], "as long as the longest child"
+    assert len(trained) == 2 + 2 * (3 + 2) + 2 * (4 + 2)
+    for _, start, _, seed, parent in trained:
+        assert parent.endswith(f"-scratch-16-{seed}") == (start == "inherited")
+
+
 def parent_miou(out: Path) -> float:
     """Scored here: logits, upsampled, argmax, one confusion matrix."""
     (folder,) = (path for path in (out / "runs").glob("*-scratch-3-0") if "from" not in path.name)
@@ -147,7 +195,7 @@ def test_what_the_study_says_of_shares_and_ranking() -> None:
     first, second, third, ranking = found.findings
     assert first == "a: inherited, 0.25 of the iterations do what all do from scratch."
     assert second.startswith("b: no inherited training came to where the curve from scratch becomes flat. From scratch")
-    assert third == "c: inherited, 0.50 of the iterations do what all do from scratch."
+    assert third == "c: inherited, 0.5 of the iterations do what all do from scratch."
     assert ranking.endswith("from scratch for 400 iterations: -1.00 after 25 iterations, 1.00 after 100 iterations.")
     rows = [tuple(row[name] for name in ("iterations", "scratch_miou", "inherited_miou")) for row in found.rows[:3]]
     assert rows == [(25, None, 46.0), (100, 40.0, 47.0), (400, 50.0, None)]

@@ -10,7 +10,14 @@ pytest.importorskip("onnx")
 pytest.importorskip("matplotlib")
 
 from lpsnet.deployment.timing import TimingProtocol
-from lpsnet.studies import end_to_end_study, inheritance_study, label_map_study, training_speed, training_speed_study
+from lpsnet.studies import (
+    end_to_end_study,
+    inheritance_study,
+    label_map_study,
+    training_speed,
+    training_speed_study,
+    until_flat_study,
+)
 from lpsnet.studies.running import run_study
 from lpsnet.studies.study import Settings
 from lpsnet.studies.training_speed import TrainingSpeed
@@ -58,3 +65,18 @@ def test_inheritance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (row["operation"], row["iterations"]) == ("depth=0,0,0,1,1 x 1", 1)
     assert all(0 <= row[name] <= 100 for name in ("parent_miou", "at_start_miou", "scratch_miou", "inherited_miou"))
     assert run_study(inheritance_study.STUDY, settings, tmp_path).num_kept == 1
+
+
+def test_inheritance_until_flat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(until_flat_study, "PARENT", "B=1,1,1,1,1;C=2,2,4,4,4;R=1")
+    monkeypatch.setattr(until_flat_study, "CHANGES", (("depth=0,0,0,1,1", 1),))
+    monkeypatch.setattr(until_flat_study, "FIRST_ITERATIONS", 1)
+    monkeypatch.setattr(until_flat_study, "MOST_ITERATIONS", 2)
+    monkeypatch.setattr(until_flat_study, "INHERITED_SHARES", (1.0,))
+    settings = Settings(data=("scenes:size=48x64,num_train=4,num_val=2",), num_threads=1)
+    result = run_study(until_flat_study.STUDY, settings, tmp_path)
+    rows = [(row["iterations"], row["scratch_miou"] is not None) for row in result.report.rows]
+    assert rows == [(1, True), (2, True)]
+    (finding,) = result.report.findings
+    assert finding.startswith("depth=0,0,0,1,1 x 1: ")
+    assert run_study(until_flat_study.STUDY, settings, tmp_path).num_kept == 1

@@ -1,0 +1,76 @@
+"""What inheritance saves where training for longer brings no more, as a study; not in the paper.
+
+`inheritance` compares children after the same few epochs, which is what a search has to do with; most curves still rise
+there. Here a child is trained from scratch until its curve is flat. That takes few pictures and a small network: with
+many, no length that can be waited for is enough.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+
+from lpsnet.expansion.operations import Operation, SearchNetwork
+from lpsnet.studies.inheritance_study import curves, report_curves, telling
+from lpsnet.studies.schedule import schedule_of
+from lpsnet.studies.study import Json, Known, Place, Run, Settings, Study
+from lpsnet.training.recipe import Recipe
+
+DATA = "scenes:size=128x256,num_train=10,num_val=200"
+PARENT = "tiny"
+# Rows of Table 1, the last of them a new path
+CHANGES = (
+    ("depth=0,0,0,1,1", 1),
+    ("width=0,0,0,32,32", 1),
+    ("resolution=1/8,0,0", 1),
+    ("resolution=0,1/8,0", 2),
+)
+FIRST_ITERATIONS, MOST_ITERATIONS = 1000, 64_000
+INHERITED_SHARES = (1 / 64, 1 / 32, 1 / 16, 1 / 8, 1 / 4)
+
+
+def plan(settings: Settings, known: Known) -> list[Run]:
+    """One run, which keeps its own trainings in its folder and goes on with them."""
+    data = settings.data[0] if settings.data else DATA
+    recipe = schedule_of(settings, data, halved=False).recipe
+    seeds = list(range(settings.num_seeds or 2))
+    key = {
+        "inherited_until_flat": PARENT,
+        "changes": [list(change) for change in CHANGES],
+        "first_iterations": FIRST_ITERATIONS,
+        "most_iterations": MOST_ITERATIONS,
+        "inherited_shares": list(INHERITED_SHARES),
+        "data": data,
+        "recipe": recipe.model_dump(mode="json"),
+        "seeds": seeds,
+    }
+    return [Run(key, partial(_compare, data, recipe, seeds, settings.num_threads), portable=True)]
+
+
+def _compare(data: str, recipe: Recipe, seeds: Sequence[int], num_threads: int | None, place: Place) -> dict[str, Json]:
+    from lpsnet.studies.inheritance import compare_until_flat
+    from lpsnet.studies.network_training import set_threads
+
+    set_threads(num_threads)
+    found = compare_until_flat(
+        SearchNetwork.start(PARENT),
+        [(Operation.parse(text), k) for text, k in CHANGES],
+        data=data,
+        recipe=recipe,
+        first_iterations=FIRST_ITERATIONS,
+        most_iterations=MOST_ITERATIONS,
+        inherited_shares=INHERITED_SHARES,
+        out=place.folder,
+        seeds=seeds,
+        on_status=telling(place),
+    )
+    return curves(found)
+
+
+STUDY = Study(
+    name="inheritance-until-flat",
+    title="Children with their parent's weights, and without until their curves are flat",
+    reference="Not in the paper: Algorithm 1 trains every candidate from its beginning.",
+    differences=(),
+    plan=plan,
+    report=report_curves,
+    options=frozenset({"data", "num_seeds", "num_threads"}),
+)
