@@ -62,8 +62,8 @@ class Schedule:
         )
 
 
-def data_of(settings: Settings) -> str:
-    """The data set of a study that trains on one.
+def data_of(settings: Settings, *, scenes: str = SCENES) -> str:
+    """The data set of a study that trains on one; at small scale `scenes` where none is given.
 
     Raises:
         RunError: several are given, or none at paper scale.
@@ -72,7 +72,7 @@ def data_of(settings: Settings) -> str:
         raise RunError(f"this study trains on one data set; got {', '.join(settings.data)}")
     if not settings.data and settings.scale == "paper":
         raise RunError("at paper scale a study needs the pictures: --data cityscapes:PATH")
-    return settings.data[0] if settings.data else SCENES
+    return settings.data[0] if settings.data else scenes
 
 
 def schedule_of(settings: Settings, data: str, *, paper: str = "paper_cityscapes", halved: bool = True) -> Schedule:

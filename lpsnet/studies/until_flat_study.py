@@ -10,7 +10,7 @@ from functools import partial
 
 from lpsnet.expansion.operations import Operation, SearchNetwork
 from lpsnet.studies.inheritance_study import curves, report_curves, telling
-from lpsnet.studies.schedule import schedule_of
+from lpsnet.studies.schedule import data_of, schedule_of
 from lpsnet.studies.study import Json, Known, Place, Run, Settings, Study
 from lpsnet.training.recipe import Recipe
 
@@ -26,11 +26,17 @@ CHANGES = (
 FIRST_ITERATIONS, MOST_ITERATIONS = 1000, 64_000
 INHERITED_SHARES = (1 / 64, 1 / 32, 1 / 16, 1 / 8, 1 / 4)
 
+_LENGTHS = (
+    f"From scratch every child is trained for {FIRST_ITERATIONS:,} iterations, then anew for twice as many, until the "
+    f"mean over seeds rises by no more than half a point, or for {MOST_ITERATIONS:,}; the parent for as long as the "
+    "longest of them."
+)
+
 
 def plan(settings: Settings, known: Known) -> list[Run]:
     """One run, which keeps its own trainings in its folder and goes on with them."""
-    data = settings.data[0] if settings.data else DATA
-    recipe = schedule_of(settings, data, halved=False).recipe
+    data = data_of(settings, scenes=DATA)
+    recipe = schedule_of(settings, data, halved=False).recipe.with_overrides({"iterations": MOST_ITERATIONS})
     seeds = list(range(settings.num_seeds or 2))
     key = {
         "inherited_until_flat": PARENT,
@@ -69,7 +75,7 @@ STUDY = Study(
     name="inheritance-until-flat",
     title="Children with their parent's weights, and without until their curves are flat",
     reference="Not in the paper: Algorithm 1 trains every candidate from its beginning.",
-    differences=(),
+    differences=(_LENGTHS,),
     plan=plan,
     report=report_curves,
     options=frozenset({"data", "num_seeds", "num_threads"}),

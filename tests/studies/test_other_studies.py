@@ -1,5 +1,6 @@
 """Studies that are not in the paper, run on very little: what they measure is tested where it is written."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ pytest.importorskip("onnx")
 pytest.importorskip("matplotlib")
 
 from lpsnet.deployment.timing import TimingProtocol
+from lpsnet.errors import RunError
 from lpsnet.studies import (
     end_to_end_study,
     inheritance_study,
@@ -79,4 +81,6 @@ def test_inheritance_until_flat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert rows == [(1, True), (2, True)]
     (finding,) = result.report.findings
     assert finding.startswith("depth=0,0,0,1,1 x 1: ")
+    with pytest.raises(RunError, match="trains on one data set"):
+        run_study(until_flat_study.STUDY, replace(settings, data=("scenes", "scenes")), tmp_path)
     assert run_study(until_flat_study.STUDY, settings, tmp_path).num_kept == 1
