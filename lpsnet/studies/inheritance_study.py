@@ -156,6 +156,7 @@ def _draw(children: Sequence[Json], figure: Any) -> None:
         panel.plot(*zip(*child["inherited"], strict=True), "o-", color=COLOURS[0], label="inherited")
         panel.axhline(child["parent_miou"], color="0.3", linestyle=":", label="parent")
         panel.set_title(child["operation"], fontsize="small")
+        panel.set_xscale("log")  # lengths double
         panel.set_xlabel("iterations")
     axes[0].set_ylabel("mIoU (%)")
     axes[0].legend(frameon=False, fontsize="small")
