@@ -1,6 +1,6 @@
 """What inheritance costs and saves, as a study; not in the paper, which trains every candidate from scratch."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -50,27 +50,45 @@ def plan(settings: Settings, known: Known) -> list[Run]:
 def _compare(data: str, recipe: Recipe, seeds: Sequence[int], num_threads: int | None, place: Place) -> dict[str, Json]:
     from lpsnet.data.datasets import open_dataset
     from lpsnet.studies.inheritance import compare_inheritance
+
+    full = recipe.num_iterations(len(open_dataset(data).split("train")))
+    lengths = {
+        "parent_iterations": full,
+        "scratch_iterations": _lengths(SCRATCH_SHARES, full),
+        "inherited_iterations": _lengths(INHERITED_SHARES, full),
+    }
+    return compared(compare_inheritance, PARENT, CHANGES, lengths, data, recipe, seeds, num_threads, place)
+
+
+def compared(
+    compare: Callable[..., Sequence["Comparison"]],
+    parent: str,
+    changes: Sequence[tuple[str, int]],
+    lengths: Mapping[str, Any],
+    data: str,
+    recipe: Recipe,
+    seeds: Sequence[int],
+    num_threads: int | None,
+    place: Place,
+) -> dict[str, Json]:
+    """The result of a study's run, as JSON values: `compare`, a function of `inheritance.py`, with these `lengths`."""
     from lpsnet.studies.network_training import set_threads
 
     set_threads(num_threads)
-    full = recipe.num_iterations(len(open_dataset(data).split("train")))
-    found = compare_inheritance(
-        SearchNetwork.start(PARENT),
-        [(Operation.parse(text), k) for text, k in CHANGES],
+
+    def tell(name: str, status: Status) -> None:
+        place.progress(f"training {name}", status.iteration / status.num_iterations)
+
+    found = compare(
+        SearchNetwork.start(parent),
+        [(Operation.parse(text), k) for text, k in changes],
         data=data,
         recipe=recipe,
-        parent_iterations=full,
-        scratch_iterations=_lengths(SCRATCH_SHARES, full),
-        inherited_iterations=_lengths(INHERITED_SHARES, full),
         out=place.folder,
         seeds=seeds,
-        on_status=telling(place),
+        on_status=tell,
+        **lengths,
     )
-    return curves(found)
-
-
-def curves(comparisons: Sequence["Comparison"]) -> dict[str, Json]:
-    """The result of such a study's run, as JSON values."""
     return {
         "children": [
             {
@@ -82,18 +100,9 @@ def curves(comparisons: Sequence["Comparison"]) -> dict[str, Json]:
                 "share": each.share,
                 "is_flat": each.is_flat,
             }
-            for each in comparisons
+            for each in found
         ]
     }
-
-
-def telling(place: Place) -> Callable[[str, Status], None]:
-    """Tells the study's progress of the run that is being trained."""
-
-    def tell(name: str, status: Status) -> None:
-        place.progress(f"training {name}", status.iteration / status.num_iterations)
-
-    return tell
 
 
 def _lengths(shares: Sequence[float], full: int) -> list[int]:

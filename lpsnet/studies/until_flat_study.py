@@ -8,8 +8,7 @@ many, no length that can be waited for is enough.
 from collections.abc import Sequence
 from functools import partial
 
-from lpsnet.expansion.operations import Operation, SearchNetwork
-from lpsnet.studies.inheritance_study import curves, report_curves, telling
+from lpsnet.studies.inheritance_study import compared, report_curves
 from lpsnet.studies.schedule import data_of, schedule_of
 from lpsnet.studies.study import Json, Known, Place, Run, Settings, Study
 from lpsnet.training.recipe import Recipe
@@ -53,22 +52,13 @@ def plan(settings: Settings, known: Known) -> list[Run]:
 
 def _compare(data: str, recipe: Recipe, seeds: Sequence[int], num_threads: int | None, place: Place) -> dict[str, Json]:
     from lpsnet.studies.inheritance import compare_until_flat
-    from lpsnet.studies.network_training import set_threads
 
-    set_threads(num_threads)
-    found = compare_until_flat(
-        SearchNetwork.start(PARENT),
-        [(Operation.parse(text), k) for text, k in CHANGES],
-        data=data,
-        recipe=recipe,
-        first_iterations=FIRST_ITERATIONS,
-        most_iterations=MOST_ITERATIONS,
-        inherited_shares=INHERITED_SHARES,
-        out=place.folder,
-        seeds=seeds,
-        on_status=telling(place),
-    )
-    return curves(found)
+    lengths = {
+        "first_iterations": FIRST_ITERATIONS,
+        "most_iterations": MOST_ITERATIONS,
+        "inherited_shares": INHERITED_SHARES,
+    }
+    return compared(compare_until_flat, PARENT, CHANGES, lengths, data, recipe, seeds, num_threads, place)
 
 
 STUDY = Study(
