@@ -29,7 +29,7 @@ from lpsnet.deployment.models import find_model
 from lpsnet.deployment.opencv_threads import opencv_threads
 from lpsnet.deployment.preparation import MIN_INPUT, Workspace, prepare, prepare_paths
 from lpsnet.deployment.runtimes.session import (
-    PATH_RUNTIMES,
+    RUNTIMES,
     Layout,
     Precision,
     Session,
@@ -253,7 +253,7 @@ def _open_with_path_inputs(runtime: str, options: SessionOptions) -> Session | N
 
 def _quickest_layout(runtime: str, precision: Precision) -> Layout:
     """Pixels where the engine takes them, in bfloat16 where it computes so; OpenCV alone is quicker in planes."""
-    able = PATH_RUNTIMES.get(runtime, ())
+    able = RUNTIMES[runtime].path_layouts
     if find_kernels() is None or "pixels" not in able:
         return "planes"
     return "pixels_bf16" if precision == "bf16" and "pixels_bf16" in able else "pixels"

@@ -224,4 +224,4 @@ def test_unknown_names_are_refused(tmp_path: Path) -> None:
 def test_every_runtime_has_its_module() -> None:
     import importlib.util
 
-    assert all(importlib.util.find_spec(module) for module in RUNTIMES.values())
+    assert all(importlib.util.find_spec(engine.module) for engine in RUNTIMES.values())

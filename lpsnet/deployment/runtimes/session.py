@@ -6,8 +6,8 @@ that a missing optional package is noticed only by those who ask for it.
 
 import importlib
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
@@ -37,8 +37,8 @@ class SessionOptions:
         num_threads: threads the engine may use; None leaves the choice to the engine.
         input_size: (height, width) the engine may compile for; None means that sizes may change from call to call.
         path_ratios: the ratios of the network's paths, largest first, if each of them is to have an input of its own in
-            place of the picture (`PATH_RUNTIMES`); see `Session.run`.
-        path_layout: of those inputs; one of the engine's `PATH_RUNTIMES`.
+            place of the image; see `Session.run`.
+        path_layout: of those inputs; one of the engine's `Engine.path_layouts`.
     """
 
     path: Path
@@ -75,24 +75,31 @@ class Session(Protocol):
         ...
 
 
-# name -> module; a new engine is a module with `open_session` and a row here
-RUNTIMES: dict[str, str] = {
-    "onnxruntime": "lpsnet.deployment.runtimes.onnxruntime",
-    "onnxruntime_cuda": "lpsnet.deployment.runtimes.onnxruntime_cuda",
-    "openvino": "lpsnet.deployment.runtimes.openvino",
-    "ncnn": "lpsnet.deployment.runtimes.ncnn",
-    "tensorrt": "lpsnet.deployment.runtimes.tensorrt",
-    "pytorch": "lpsnet.deployment.runtimes.pytorch",
-    "pytorch_compiled": "lpsnet.deployment.runtimes.pytorch_compiled",
-    "pytorch_cuda": "lpsnet.deployment.runtimes.pytorch_cuda",
-}
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """A row of `RUNTIMES`.
 
-# engines that can take the paths' inputs in place of the picture, and the layouts they can take them in
-PATH_RUNTIMES: dict[str, tuple[Layout, ...]] = {
-    "onnxruntime": ("planes",),
-    "onnxruntime_cuda": ("planes",),
-    "openvino": ("planes", "pixels", "pixels_bf16"),
-    "ncnn": ("planes",),
+    Attributes:
+        module: the full name of the module whose `open_session(options, **arguments) -> Session` loads a model file.
+        arguments: what sets this engine apart from others of the same module.
+        path_layouts: the layouts in which it can take the paths' inputs in place of the image; empty if it cannot.
+    """
+
+    module: str
+    arguments: Mapping[str, bool] = field(default_factory=dict)
+    path_layouts: tuple[Layout, ...] = ()
+
+
+# A new engine is a module with `open_session` and a row here
+RUNTIMES: dict[str, Engine] = {
+    "onnxruntime": Engine("lpsnet.deployment.runtimes.onnxruntime", path_layouts=("planes",)),
+    "onnxruntime_cuda": Engine("lpsnet.deployment.runtimes.onnxruntime", {"cuda_only": True}, ("planes",)),
+    "openvino": Engine("lpsnet.deployment.runtimes.openvino", path_layouts=("planes", "pixels", "pixels_bf16")),
+    "ncnn": Engine("lpsnet.deployment.runtimes.ncnn", path_layouts=("planes",)),
+    "tensorrt": Engine("lpsnet.deployment.runtimes.tensorrt"),
+    "pytorch": Engine("lpsnet.deployment.runtimes.pytorch"),
+    "pytorch_compiled": Engine("lpsnet.deployment.runtimes.pytorch", {"compiled": True}),
+    "pytorch_cuda": Engine("lpsnet.deployment.runtimes.pytorch", {"cuda_only": True}),
 }
 
 
@@ -108,15 +115,16 @@ def open_session(runtime: str, options: SessionOptions) -> Session:
         raise ModelFileError(unknown_name("runtime", runtime, RUNTIMES))
     if options.precision not in PRECISIONS:
         raise ModelFileError(unknown_name("precision", options.precision, PRECISIONS))
-    if options.path_ratios is not None and options.path_layout not in PATH_RUNTIMES.get(runtime, ()):
-        able = ", ".join(name for name, layouts in PATH_RUNTIMES.items() if options.path_layout in layouts)
+    engine = RUNTIMES[runtime]
+    if options.path_ratios is not None and options.path_layout not in engine.path_layouts:
+        able = ", ".join(name for name, row in RUNTIMES.items() if options.path_layout in row.path_layouts)
         raise ModelFileError(
             f"the runtime {runtime} takes whole pictures, not paths' inputs as {options.path_layout}; {able} take these"
         )
     _check_numbers(options)
     if not options.path.is_file():
         raise ModelFileError(f"no model file at {options.path}")
-    session: Session = importlib.import_module(RUNTIMES[runtime]).open_session(options)
+    session: Session = importlib.import_module(engine.module).open_session(options, **engine.arguments)
     return session
 
 
