@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lpsnet.data.labels import LabelSpace
+from lpsnet.data.labels import LabelSpace, check_same_classes
 from lpsnet.errors import DataError
 from lpsnet.evaluation.boundary import BoundaryIoU
 from lpsnet.evaluation.metrics import ConfusionMatrix, Labels, Matrix, Scores, scores
@@ -155,22 +155,6 @@ def _known_protocol(split: "Split", sizes: set[tuple[int, ...]]) -> dict[str, An
         "label_space": split.label_space.name,
         **_PLAIN,
     }
-
-
-def check_same_classes(model: LabelSpace, data: LabelSpace) -> None:
-    """DataError, naming the difference, unless a model and a data set have the same class names in the same order."""
-    if model.names == data.names:
-        return
-    what = f"the model's classes ({model.name}) are not the data set's ({data.name})"
-    if len(model.names) != len(data.names):
-        what += f": {len(model.names)} classes against {len(data.names)}"
-    for which, own, others in (("only the model", model, data), ("only the data set", data, model)):
-        if alone := [name for name in own.names if name not in others.names]:
-            what += f"; {which} has {', '.join(alone[:6])}{', …' if len(alone) > 6 else ''}"
-    if set(model.names) == set(data.names):
-        place = next(i for i, pair in enumerate(zip(model.names, data.names, strict=True)) if pair[0] != pair[1])
-        what += f": the order differs, id {place} is {model.names[place]!r} and {data.names[place]!r}"
-    raise DataError(f"{what}. Evaluate with a model trained on these classes")
 
 
 def _predictions(segment: Segment, split: "Split") -> "Iterator[tuple[Sample, Labels]]":

@@ -7,7 +7,7 @@ from typing import overload
 import numpy as np
 from numpy.typing import NDArray
 
-from lpsnet.data.labels import LabelSpace
+from lpsnet.data.labels import LabelSpace, check_same_classes
 from lpsnet.data.splits import Sample, Split
 from lpsnet.errors import DataError
 
@@ -96,8 +96,6 @@ def why_not_scorable(split: Split, label_space: LabelSpace) -> str:
 
     Looks at the first sample: a split whose labels are partly missing is a mistake, and is told when it is read.
     """
-    from lpsnet.evaluation.evaluate import check_same_classes
-
     if len(split) == 0:
         return f"split {split.name!r} holds no pictures"
     try:

@@ -27,9 +27,8 @@ from lpsnet.deployment.container import write_container
 from lpsnet.deployment.runtimes.session import Precision
 from lpsnet.errors import MissingDependencyError, ModelFileError
 from lpsnet.export.proving import Format, Proof, write_proved
-from lpsnet.export.quantisation import Quantisation
+from lpsnet.export.quantisation import Quantisation, Size
 from lpsnet.export.report import ExportReport
-from lpsnet.export.verification import Size
 from lpsnet.model.convolution import ConvNorm
 from lpsnet.model.network import Network
 from lpsnet.record import ModelRecord

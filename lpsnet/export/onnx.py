@@ -22,10 +22,9 @@ from lpsnet.deployment.runtimes.onnxruntime import SIZE_NAMES
 from lpsnet.deployment.runtimes.session import Precision
 from lpsnet.errors import MissingDependencyError, ModelFileError
 from lpsnet.export.proving import Format, Proof, write_proved
-from lpsnet.export.quantisation import Quantisation, check_quantisation, quantise_onnx
+from lpsnet.export.quantisation import Quantisation, Size, check_quantisation, quantise_onnx
 from lpsnet.export.report import ExportReport
 from lpsnet.export.storage import store_in_half
-from lpsnet.export.verification import Size
 from lpsnet.model.network import Network
 from lpsnet.record import RECORD_KEY, ModelRecord
 

@@ -18,9 +18,9 @@ from lpsnet.data.splits import Split
 from lpsnet.deployment.preparation import Picture
 from lpsnet.deployment.runtimes.session import PRECISIONS, Precision, Session, SessionOptions, open_session
 from lpsnet.errors import ModelFileError, unknown_name
-from lpsnet.export.quantisation import Quantisation, check_quantisation
+from lpsnet.export.quantisation import Quantisation, Size, check_quantisation
 from lpsnet.export.report import ExportReport, MiouCheck
-from lpsnet.export.verification import BOUNDS, ODD_SIZES, Bounds, Size, compare_miou, verify
+from lpsnet.export.verification import BOUNDS, ODD_SIZES, Bounds, compare_miou, verify
 from lpsnet.files import atomic_path
 from lpsnet.model.fusion import fuse
 from lpsnet.model.network import MIN_INPUT, Network

@@ -25,8 +25,9 @@ from numpy.typing import NDArray
 
 from lpsnet.deployment.preparation import Picture, prepare
 from lpsnet.errors import MissingDependencyError, ModelFileError, unknown_name
-from lpsnet.export.verification import Size
 from lpsnet.record import ModelRecord
+
+Size = tuple[int, int]  # height and width of an image, in pixels
 
 FloatLayer = Literal["first", "last"]
 

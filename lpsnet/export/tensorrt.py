@@ -15,9 +15,8 @@ from lpsnet.deployment.runtimes.session import Precision
 from lpsnet.deployment.runtimes.tensorrt import trtexec_command
 from lpsnet.export.onnx import to_onnx, write_model
 from lpsnet.export.proving import Format, Proof, write_proved
-from lpsnet.export.quantisation import Quantisation, check_quantisation, quantise_onnx
+from lpsnet.export.quantisation import Quantisation, Size, check_quantisation, quantise_onnx
 from lpsnet.export.report import ExportReport
-from lpsnet.export.verification import Size
 from lpsnet.model.network import Network
 from lpsnet.record import ModelRecord
 

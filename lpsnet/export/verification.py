@@ -22,11 +22,10 @@ from lpsnet.deployment.runtimes.session import Precision, Session, SessionOption
 from lpsnet.deployment.segmenter import Segmenter
 from lpsnet.errors import DataError, ModelFileError
 from lpsnet.evaluation.evaluate import evaluate
+from lpsnet.export.quantisation import Size
 from lpsnet.export.report import Check, MiouCheck
 from lpsnet.model.network import Network
 from lpsnet.record import ModelRecord
-
-Size = tuple[int, int]
 
 # Sizes that no stride and no ratio divides, for files that take any size. A size that was frozen while the network was
 # traced shows here.

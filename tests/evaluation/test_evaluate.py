@@ -8,9 +8,9 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from lpsnet.data.labels import BDD100K, CAMVID, CITYSCAPES, LabelSpace
+from lpsnet.data.labels import BDD100K, CAMVID, CITYSCAPES, LabelSpace, check_same_classes
 from lpsnet.errors import DataError
-from lpsnet.evaluation.evaluate import check_same_classes, evaluate
+from lpsnet.evaluation.evaluate import evaluate
 from lpsnet.evaluation.metrics import scores
 
 SPACE = LabelSpace.from_names("three", ("a", "b", "c"))
