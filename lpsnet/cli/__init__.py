@@ -1,34 +1,24 @@
 """The command line: reads arguments, calls one function, prints. Nothing imports it.
 
-Each command lives in the module of its group and is registered by importing it here; whatever is slow to import
-(torch, engines) is imported inside the command that needs it.
+Each command is a function in the module of its group and a row in `COMMANDS`; its module is imported when the command
+is used. What needs torch is imported inside the functions, so that every command's help works without it.
 """
 
 import contextlib
+import importlib
 import os
 import shlex
 import signal
 import sys
 import threading
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import typer
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_command
 
 import lpsnet
-import lpsnet.cli.benchmark as benchmark
-import lpsnet.cli.data as data
-import lpsnet.cli.demo as demo
-import lpsnet.cli.expansion as expansion
-import lpsnet.cli.exporting as exporting
-import lpsnet.cli.hub as hub
-import lpsnet.cli.models as models
-import lpsnet.cli.report as report
-import lpsnet.cli.running as running
-import lpsnet.cli.stream as stream
-import lpsnet.cli.study as study
-import lpsnet.cli.training as training
-import lpsnet.cli.web as web
 from lpsnet.cli.completing import offer_names
 from lpsnet.cli.output import printable
 from lpsnet.errors import LpsnetError, MissingDependencyError
@@ -36,8 +26,77 @@ from lpsnet.errors import LpsnetError, MissingDependencyError
 # commands that go on with what is in their folder -> what they are told for that
 _RESUMABLE = {"train": "--resume", "pretrain": "--resume", "expand": "", "study": ""}
 
+
+class Command(NamedTuple):
+    """A row of `COMMANDS`: the module in this package, what it is called there, and its line in `lpsnet --help`."""
+
+    module: str
+    name: str
+    line: str
+
+
+COMMANDS = {
+    "demo": Command("demo", "demo", "Everything once on generated street scenes: no data, no downloads, four minutes."),
+    "segment": Command("running", "segment", "Segment images, videos and cameras: label maps and overlays."),
+    "train": Command("training", "train", "Train a network on labelled images."),
+    "pretrain": Command("training", "pretrain", "Train a network to classify images, as a start for `train --init`."),
+    "evaluate": Command("evaluating", "evaluate", "Score a model on labelled images: mIoU and IoU by class."),
+    "export": Command("exporting", "export", "Write a model for an engine and verify its labels."),
+    "benchmark": Command("benchmark", "benchmark", "Measure the latency of models, interleaved, on this machine."),
+    "expand": Command("expansion", "expand", "Grow networks step by step by mIoU gained per millisecond here."),
+    "info": Command("models", "info", "Parameters and multiply-accumulates by stage; the record of a model file."),
+    "models": Command("models", "models", "The models that come with the package, with their scores."),
+    "data": Command("data", "app", "Check data sets before training."),
+    "study": Command("study", "study", "Make a table or figure of the paper again on this device."),
+    "report": Command("report", "report", "Write one HTML page about a run, a search, a benchmark or a model."),
+    "stream": Command("stream", "stream", "Play a video for minutes: memory and frames per second over time."),
+    "web": Command("web", "web", "Write a page that segments in the browser; nothing is uploaded."),
+    "push": Command("hub", "push", "Upload a model to the Hugging Face Hub with a model card."),
+}
+
+
+class Commands(Mapping[str, Any]):
+    """Commands by name; the module of one is imported when it is looked up."""
+
+    def __getitem__(self, name: str) -> Any:
+        return load_command(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(COMMANDS)
+
+    def __len__(self) -> int:
+        return len(COMMANDS)
+
+
+class LazyGroup(TyperGroup):
+    """`lpsnet` itself: a command's module is imported when the command is used, and none for `lpsnet --help`."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.commands: Any = Commands()
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Every command with its line of the table."""
+        self.commands = {name: TyperCommand(name, help=row.line) for name, row in COMMANDS.items()}
+        super().format_help(ctx, formatter)
+        self.commands = Commands()
+
+
+def load_command(name: str) -> Any:
+    """The command of that name, with its options, from its module."""
+    row = COMMANDS[name]
+    found = getattr(importlib.import_module(f"lpsnet.cli.{row.module}"), row.name)
+    if isinstance(found, typer.Typer):
+        return get_command(found)
+    offer_names(found)
+    alone = typer.Typer(add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False)
+    alone.command(name)(found)
+    return get_command(alone)
+
+
 app = typer.Typer(
     name="lpsnet",
+    cls=LazyGroup,
     help="Real-time semantic segmentation: labelled pictures, a device and a latency budget in; a network out.",
     epilog="Examples: `lpsnet demo`, `lpsnet segment photos/ drive.mp4 --model model.onnx`, `lpsnet train --help`",
     no_args_is_help=True,
@@ -58,12 +117,6 @@ def _options(
     version: bool = typer.Option(False, "--version", callback=_print_version, is_eager=True, help="Print the version."),
 ) -> None:
     pass
-
-
-for group in (demo, running, stream, training, models, exporting, expansion, benchmark, study, report, web, hub):
-    group.register(app)
-offer_names(app)
-app.add_typer(data.app, name="data")
 
 
 # Of click, which newer versions of typer bring along under a name of their own

@@ -39,11 +39,6 @@ PrecisionsOption = Annotated[
 ]
 
 
-def register(app: typer.Typer) -> None:
-    """Add this group's commands."""
-    app.command()(benchmark)
-
-
 def benchmark(
     models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="Model files, names, architectures.")],
     runtime: RuntimesOption = None,

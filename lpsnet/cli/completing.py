@@ -9,8 +9,6 @@ import inspect
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-import typer
-
 Complete = Callable[[str], list[str]]  # the beginning of a word -> the words it may become
 
 _MODELS = "lpsnet.deployment.models:list_models"
@@ -46,16 +44,13 @@ _OFFERS: dict[str, tuple[str, ...]] = {
 }
 
 
-def offer_names(app: typer.Typer) -> None:
-    """Let the commands of `app` complete the values of the parameters in the table above."""
-    for command in app.registered_commands:
-        assert command.callback is not None
-        name = command.name or command.callback.__name__
-        for parameter in inspect.signature(command.callback).parameters.values():
-            offers = _OFFERS.get(f"{name} {parameter.name}", _OFFERS.get(parameter.name))
-            if offers:
-                (info,) = parameter.annotation.__metadata__
-                info.autocompletion = _completer(offers)
+def offer_names(command: Callable[..., None]) -> None:
+    """Let a command, given as its function, complete the values of the parameters in the table above."""
+    for parameter in inspect.signature(command).parameters.values():
+        offers = _OFFERS.get(f"{command.__name__} {parameter.name}", _OFFERS.get(parameter.name))
+        if offers:
+            (info,) = parameter.annotation.__metadata__
+            info.autocompletion = _completer(offers)
 
 
 def _completer(offers: Sequence[str]) -> Complete:

@@ -11,11 +11,6 @@ from lpsnet.cli.output import next_command, say
 from lpsnet.cli.training import print_scores, progress_reporter
 
 
-def register(app: typer.Typer) -> None:
-    """Add this group's commands."""
-    app.command()(demo)
-
-
 def demo(
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("lpsnet-demo"),
 ) -> None:

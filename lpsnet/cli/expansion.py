@@ -18,11 +18,6 @@ if TYPE_CHECKING:
     from lpsnet.training.recipe import Recipe
 
 
-def register(app: typer.Typer) -> None:
-    """Add this group's commands."""
-    app.command()(expand)
-
-
 def expand(
     data: Annotated[str, typer.Option(help="camvid:PATH, cityscapes:PATH, bdd100k:PATH, a YAML file, or scenes.")],
     out: Annotated[Path, typer.Option(help="The expansion's folder; give it again to go on.")],

@@ -19,11 +19,6 @@ NUM_COMPARED = 8  # real pictures that scores and labels are compared on
 NUM_CALIBRATED = 100
 
 
-def register(app: typer.Typer) -> None:
-    """Add this group's commands."""
-    app.command()(export)
-
-
 def export(
     model: Annotated[str, typer.Option(help="A checkpoint (.safetensors).")],
     out: Annotated[Path, typer.Option(help="The file to write.")],

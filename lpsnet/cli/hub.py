@@ -7,11 +7,6 @@ import typer
 from lpsnet.cli.output import next_command, say
 
 
-def register(app: typer.Typer) -> None:
-    """Add this group's commands."""
-    app.command()(push)
-
-
 def push(
     repo: Annotated[str, typer.Argument(metavar="OWNER/MODEL", help="Repository on the Hugging Face Hub.")],
     model: Annotated[str, typer.Option(help="A model file, or the name of one that comes with the package.")],

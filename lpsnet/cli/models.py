@@ -16,12 +16,6 @@ if TYPE_CHECKING:
 PAPER_SIZE = (1024, 2048)  # Cityscapes; the size of the paper's figures
 
 
-def register(app: typer.Typer) -> None:
-    """Add this group's commands."""
-    app.command()(info)
-    app.command()(models)
-
-
 def models(json_to: JsonOption = None) -> None:
     """The models that come with the package, and what each of them scored.
 

@@ -8,11 +8,6 @@ import typer
 from lpsnet.cli.output import next_command, say
 
 
-def register(app: typer.Typer) -> None:
-    """Add this group's commands."""
-    app.command()(report)
-
-
 def report(
     path: Annotated[
         Path, typer.Argument(metavar="DIR", help="A run's folder, a JSON file of figures, or a model file.")

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from lpsnet.cli.evaluating import PrecisionOption, RuntimeOption, ThreadsOption, evaluate
+from lpsnet.cli.evaluating import PrecisionOption, RuntimeOption, ThreadsOption
 from lpsnet.cli.output import JsonOption, SizeOption, next_command, parse_size, say, write_json
 from lpsnet.cli.segmenting import Work, stop_on_interrupt
 from lpsnet.deployment.drawing import DEFAULT_PRODUCTS, PRODUCTS, Style, check_products
@@ -13,12 +13,6 @@ from lpsnet.deployment.media import find_media
 from lpsnet.deployment.models import DEFAULT_MODEL
 
 STOPPED = 130  # exit code after Ctrl-C, as shells have it
-
-
-def register(app: typer.Typer) -> None:
-    """Add this group's commands."""
-    app.command()(segment)
-    app.command()(evaluate)
 
 
 def segment(

@@ -17,11 +17,6 @@ if TYPE_CHECKING:
 MAX_ROWS = 12  # of the table; --json has every sample
 
 
-def register(app: typer.Typer) -> None:
-    """Add this group's commands."""
-    app.command()(stream)
-
-
 def stream(
     video: Annotated[Path, typer.Argument(help="A video, which is played over and over.")],
     model: Annotated[

@@ -25,11 +25,6 @@ NAMES = (
 )
 
 
-def register(app: typer.Typer) -> None:
-    """Add this group's commands."""
-    app.command()(study)
-
-
 def study(
     name: Annotated[str, typer.Argument(metavar="NAME", help=NAMES)],
     out: Annotated[Path, typer.Option(help="Folder of the results; give it again to go on.")],

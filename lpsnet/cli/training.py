@@ -19,12 +19,6 @@ if TYPE_CHECKING:
 PLAIN_SECONDS = 30  # between lines of progress where there is no terminal to draw a bar on
 
 
-def register(app: typer.Typer) -> None:
-    """Add this group's commands."""
-    app.command()(train)
-    app.command()(pretrain)
-
-
 def train(
     data: Annotated[str, typer.Option(help="camvid:PATH, cityscapes:PATH, bdd100k:PATH, a YAML file, or scenes.")],
     out: Annotated[Path, typer.Option(help="The run's folder.")],

@@ -13,11 +13,6 @@ ServeOption = Annotated[
 ]
 
 
-def register(app: typer.Typer) -> None:
-    """Add this group's commands."""
-    app.command()(web)
-
-
 def web(
     model: Annotated[str, typer.Option(help="An ONNX file, or the name of a model that comes with the package.")],
     out: Annotated[Path, typer.Option(help="Folder of the page.")] = Path("web"),

@@ -253,7 +253,7 @@ def _open_with_path_inputs(runtime: str, options: SessionOptions) -> Session | N
 
 def _quickest_layout(runtime: str, precision: Precision) -> Layout:
     """Pixels where the engine takes them, in bfloat16 where it computes so; OpenCV alone is quicker in planes."""
-    able = RUNTIMES[runtime].path_layouts
+    able = RUNTIMES[runtime].path_layouts if runtime in RUNTIMES else ()
     if find_kernels() is None or "pixels" not in able:
         return "planes"
     return "pixels_bf16" if precision == "bf16" and "pixels_bf16" in able else "pixels"
