@@ -5,6 +5,8 @@ in the paper's network (Section 3.1). False: the outer edges of the first and la
 first or last source pixel take that pixel's value.
 """
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -56,7 +58,7 @@ def interpolation_matrix(
     return np.maximum(1 - distances, 0), _cells(places, source)[0]
 
 
-def _cells(places: NDArray[np.float64], source: int) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+def _cells(places: NDArray[np.floating[Any]], source: int) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
     places = np.clip(places, 0, source - 1)
     lower = np.minimum(places.astype(np.intp), max(source - 2, 0))
     return lower, (places - lower).astype(np.float32)
