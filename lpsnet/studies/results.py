@@ -47,7 +47,7 @@ class Results:
         """The folder of a run."""
         return self._folder / RUNS / run.slug
 
-    def add(self, run: Run, outcome: Outcome) -> None:
+    def add(self, outcome: Outcome) -> None:
         """Keep an outcome of a run; it is on the disk when this returns.
 
         Raises:
