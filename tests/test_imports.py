@@ -12,6 +12,8 @@ ROOMS = (
     "errors",
     "files",
     "locks",
+    "jsonl",
+    "sampling",
     "architecture",
     "charts",
     "data",
@@ -32,6 +34,8 @@ WITHOUT_TORCH = (
     "errors",
     "files",
     "locks",
+    "jsonl",
+    "sampling",
     "architecture",
     "charts",
     "data",
@@ -91,3 +95,34 @@ def test_deployment_side_loads_no_training_package(path: Path) -> None:
         for module in imported_modules(node):
             assert module.split(".")[0] not in TRAINING_PACKAGES, f"{path} imports {module}"
         pending.extend(ast.iter_child_nodes(node))
+
+
+def test_no_module_imports_itself_through_others() -> None:
+    """No cycle at any depth, imports inside functions and `if TYPE_CHECKING` included.
+
+    `lpsnet/__init__.py` is left out: it loads a module when one of its names is first used, and the modules, which need
+    it to exist, use its `__version__` alone.
+    """
+    graph = {module_of(path): imports_of(path) for path in FILES}
+    modules = set(graph)
+    graph = {module: {name for name in names if name in modules - {module}} for module, names in graph.items()}
+    while leaves := {module for module, names in graph.items() if not names}:
+        graph = {module: names - leaves for module, names in graph.items() if module not in leaves}
+    # what is left imports nothing but each other; those that nothing of it imports only lead there
+    while roots := graph.keys() - set().union(*graph.values()):
+        graph = {module: names for module, names in graph.items() if module not in roots}
+    assert not graph, f"these import each other: {graph}"
+
+
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imports_of(path: Path) -> set[str]:
+    """All that a file may import, each name of a `from … import` as if it were a module too."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        found.update(imported_modules(node))
+        if isinstance(node, ast.ImportFrom):
+            found.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return found

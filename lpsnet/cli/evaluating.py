@@ -71,7 +71,7 @@ def evaluate(
 
     views = Views(flip, _parse_scales(scales), _parse_pixels("window", window), _parse_pixels("stride", stride))
     pictures = open_dataset(data).split(split)
-    open_at = functools.partial(Segmenter, model, runtime=runtime, precision=precision, threads=threads)
+    open_at = functools.partial(Segmenter, model, runtime=runtime, precision=precision, num_threads=threads)
     segmenter = open_at(input_size=parse_size(size))
     segment: Segment = segmenter if views.is_plain else _averaging(segmenter, open_at, views)
     folder = _prediction_folder(save_predictions, segmenter, label_ids=label_ids)

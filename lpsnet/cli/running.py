@@ -55,7 +55,7 @@ def segment(
     from lpsnet.deployment.segmenter import Segmenter
 
     media, products = find_media(sources), check_products(write or DEFAULT_PRODUCTS)
-    segmenter = Segmenter(model, runtime=runtime, precision=precision, threads=threads, input_size=parse_size(size))
+    segmenter = Segmenter(model, runtime=runtime, precision=precision, num_threads=threads, input_size=parse_size(size))
     style = Style(segmenter.label_space, opacity, legend)
     with stop_on_interrupt() as stop:
         work = Work(segmenter, out, products, style, stop, max_frames, json_to)

@@ -47,7 +47,7 @@ def stream(
     from lpsnet.deployment.video import video_stream
 
     source = video_stream(video)
-    segmenter = Segmenter(model, runtime=runtime, precision=precision, threads=threads, input_size=parse_size(size))
+    segmenter = Segmenter(model, runtime=runtime, precision=precision, num_threads=threads, input_size=parse_size(size))
     watch = LoadWatch.start()
     with measuring_progress() as update:
         result = endure(

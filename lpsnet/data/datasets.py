@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lpsnet.data.guess import describe_folder, is_known_folder
 from lpsnet.data.labels import LabelSpace
 from lpsnet.data.layouts import bdd100k, camvid, cityscapes
 from lpsnet.data.layouts.custom import build_parts
@@ -141,8 +142,6 @@ def _usual_order(split: FileSplit) -> tuple[int, str]:
 
 
 def _open_folder(text: str, kind: str) -> Dataset:
-    from lpsnet.data.guess import describe_folder, is_known_folder  # which knows the presets here
-
     root = expand_home(text)
     if root.is_dir() and is_known_folder(root):
         return described_dataset(text, describe_folder(root), root)

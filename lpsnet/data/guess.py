@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lpsnet.data.datasets import PRESETS
 from lpsnet.data.images import MASK_SUFFIXES, read_mask
 from lpsnet.data.inspection import mask_values
+from lpsnet.data.labels import IGNORE_INDEX
+from lpsnet.data.layouts import bdd100k, camvid, cityscapes
 from lpsnet.data.layouts.custom import WHOLE
 from lpsnet.data.layouts.description import Description, load_description
 from lpsnet.data.layouts.pairing import find_pictures
 from lpsnet.data.layouts.ultralytics import polygon_refusal, text_labels
-from lpsnet.data.suggest import class_map
 from lpsnet.errors import DataError
 
 _FEW = 64  # values in a label file; a photograph has more
@@ -90,12 +90,12 @@ def guess_description(root: Path) -> Description:
 
 def _preset(root: Path) -> Description | None:
     """The description of a layout that is known; CamVid's is told by folders of its own, as lists may be anybody's."""
-    names = ["cityscapes", "bdd100k"]
+    presets = [cityscapes.describe, bdd100k.describe]
     if (root / "trainannot").is_dir() or (root / "701_StillsRaw_full").is_dir():
-        names.append("camvid")
-    for name in names:
+        presets.append(camvid.describe)
+    for describe in presets:
         try:
-            return PRESETS[name](root)
+            return describe(root)
         except DataError:
             continue
     return None
@@ -198,3 +198,13 @@ def _values(masks: Iterable[Path]) -> dict[str, Any]:
     if len(found[are_colours]) > _MAX_CLASSES:
         raise DataError(f"the label files hold {len(found[are_colours])} different values; up to {_MAX_CLASSES} can be")
     return class_map(found[are_colours], are_colours=are_colours)
+
+
+def class_map(values: Iterable[Any], *, are_colours: bool) -> dict[str, Any]:
+    """The keys of a description for label values whose classes have no names yet."""
+    found = sorted(values)
+    if are_colours:
+        return {"colour_map": {"colour_{}_{}_{}".format(*colour): list(colour) for colour in found}}
+    if len(found) > 2 and found[-1] == IGNORE_INDEX:  # beside two other ids or more, 255 means no label
+        found = found[:-1]
+    return {"names": {number: f"class_{number}" for number in found}}

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 from lpsnet.data.broken_picture import BrokenPictureError, UnreadKindError
 from lpsnet.data.headers import ALLOWED_FORMATS, PNG_SIGNATURE, Header, png_chunks, read_header
-from lpsnet.data.tiff import Tiff
 from lpsnet.errors import DataError
 from lpsnet.files import atomic_path, is_stream
 
@@ -65,8 +64,8 @@ def read_image(path: str | Path, *, max_pixels: int | None = None) -> NDArray[np
     """
     path = Path(path)
     data, header = _read_checked(path, max_pixels)
-    if header.format == "TIFF":
-        data = Tiff(data).for_picture()
+    if header.tiff is not None:
+        data = header.tiff.for_picture()
     picture = _decode(path, data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
     _check_size(path, picture, header, may_turn=True)
     return _as_bytes(_turned(picture, header.orientation), path)
@@ -108,7 +107,7 @@ def inspect_image(path: str | Path) -> Header:
         DataError: as `read_image`.
     """
     _, header = _read_checked(Path(path), None)
-    return header
+    return header._replace(tiff=None)  # which holds the file's bytes; the header may be kept for long
 
 
 def write_png(path: str | Path, array: Mask) -> None:
@@ -245,9 +244,9 @@ def _true_values(mask: NDArray[Any], header: Header) -> Mask:
 
 def _for_labels(path: Path, data: bytes, header: Header, *, expand_palette: bool) -> bytes:
     """The same file without what OpenCV would apply to the numbers in it: palette, transparency, rotation."""
-    if header.format == "TIFF":
+    if header.tiff is not None:
         try:
-            return Tiff(data).for_labels(expand_palette=expand_palette)
+            return header.tiff.for_labels(expand_palette=expand_palette)
         except BrokenPictureError as error:
             raise DataError(f"label file {path} {error}") from None
     if expand_palette or not (header.palette or header.content == "grey"):

@@ -1,6 +1,7 @@
 """EXIF data in text chunks of PNG, as ImageMagick wrote it before PNG had a chunk for it.
 
-Viewers turn such pictures; OpenCV does not look there.
+Viewers turn such pictures; OpenCV does not look there. Pillow does, but knows one of the two names only and, where
+there is no EXIF data before the pixels, decodes the picture first.
 """
 
 import struct

@@ -2,13 +2,14 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import yaml
 from pydantic import ValidationError
 
 from lpsnet.data.datasets import Dataset, described_dataset
+from lpsnet.data.guess import class_map
 from lpsnet.data.inspection import Report
 from lpsnet.data.labels import IGNORE_INDEX, MAX_CLASSES, Colour, LabelSpace
 from lpsnet.data.layouts.description import Description
@@ -32,16 +33,6 @@ def suggest_yaml(dataset: Dataset, reports: Mapping[str, list[Report]]) -> str:
     text = "".join(f"# {line}\n" for line in [f"Suggested by 'lpsnet data check {dataset.spec}'.", *remarks])
     text += yaml.safe_dump(values, sort_keys=False, allow_unicode=True, default_flow_style=None, width=118)
     return text if _opens(text, dataset) else ""
-
-
-def class_map(values: Iterable[Any], *, are_colours: bool) -> dict[str, Any]:
-    """The keys of a description for label values whose classes have no names yet."""
-    found = sorted(values)
-    if are_colours:
-        return {"colour_map": {"colour_{}_{}_{}".format(*colour): list(colour) for colour in found}}
-    if len(found) > 2 and found[-1] == IGNORE_INDEX:  # beside two other ids or more, 255 means no label
-        found = found[:-1]
-    return {"names": {number: f"class_{number}" for number in found}}
 
 
 def _repair_kind(values: dict[str, Any], reports: list[Report], space: LabelSpace) -> list[str]:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from lpsnet.data.labels import IGNORE_INDEX
 from lpsnet.errors import DataError
+from lpsnet.sampling import spacing
 
 MEAN_COLOUR = (124, 116, 104)  # ImageNet's mean RGB in bytes: what surrounds a picture smaller than the crop
 MAX_CROP = 16_384  # pixels a side; OpenCV's warp works up to 32,767
@@ -191,9 +192,9 @@ def _turn_about_grey(angle: float) -> Matrix:
 
 
 def _matrix(size: tuple[int, ...], placement: _Placement) -> Matrix:
-    """3 x 3, picture to crop. Pixel n covers n - 1/2 to n + 1/2, so scale s about the corner adds (s - 1) / 2."""
-    y, x = placement.height / size[0], placement.width / size[1]
-    return np.array([[x, 0, (x - 1) / 2 + placement.left], [0, y, (y - 1) / 2 + placement.top], [0, 0, 1]])
+    """3 x 3, picture to crop: the way back of a bilinear resize to the placement's size, then its top left corner."""
+    (y, top), (x, left) = (spacing(*lengths, align_corners=False) for lengths in zip(placement[:2], size, strict=True))
+    return np.array([[x, 0, left + placement.left], [0, y, top + placement.top], [0, 0, 1]])
 
 
 def _mirror(width: int) -> Matrix:

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from lpsnet.deployment.kernels import Kernels, find_kernels
 from lpsnet.errors import LpsnetError, NonFiniteScoresError
+from lpsnet.sampling import cells, spacing
 
 Scores = NDArray[np.float32]
 Labels = NDArray[np.uint8]
@@ -133,16 +134,12 @@ class _Axis(NamedTuple):
 
 
 def _axis(length: int, target: int, align_corners: bool) -> _Axis:
-    if align_corners:
-        step, origin = (length - 1) / (target - 1) if target > 1 and length > 1 else 1.0, 0.0
-    else:
-        step = length / target
-        origin = step / 2 - 0.5
-    position = np.clip(origin + step * np.arange(target), 0, length - 1)
-    cell = np.minimum(position.astype(np.intp), max(length - 2, 0))
+    cell, fraction = cells(length, target, align_corners=align_corners)
+    step, origin = spacing(length, target, align_corners=align_corners)
+    step = step or 1.0  # of one pixel or one score, where any distance will do but 0, which `pixel_after` divides by
     start = np.searchsorted(cell, np.arange(length))
     lead = origin + step * start.astype(np.float64) - np.arange(length)
-    return _Axis(cell, (position - cell).astype(np.float32), start, lead, step)
+    return _Axis(cell, fraction, start, lead, step)
 
 
 def _compiled(kernels: Kernels, scores: Scores, rows: _Axis, columns: _Axis, num_threads: int) -> Labels:

@@ -7,8 +7,9 @@ system.
 import os
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Self
+
+import psutil
 
 from lpsnet.deployment.machine import load_average
 
@@ -39,16 +40,11 @@ class Load:
 
 
 class LoadWatch:
-    """Watches the load from `start` on.
+    """Watches the load from `start` on."""
 
-    Args:
-        root: the folder that /proc is looked for in.
-    """
-
-    def __init__(self, *, root: Path = Path("/")) -> None:
-        self._root = root
+    def __init__(self) -> None:
         self._average = load_average()
-        self._busy_s, self._own_s, self._since = _busy_s(root), _own_s(), time.monotonic()
+        self._busy_s, self._own_s, self._since = _busy_s(), _own_s(), time.monotonic()
 
     @classmethod
     def start(cls) -> Self:
@@ -58,7 +54,7 @@ class LoadWatch:
     def load(self) -> Load:
         """The load since the start."""
         duration_s = time.monotonic() - self._since
-        busy_s = _busy_s(self._root)
+        busy_s = _busy_s()
         other_cores = None
         if busy_s is not None and self._busy_s is not None and duration_s > 0:
             own_s = _own_s() - self._own_s
@@ -66,15 +62,16 @@ class LoadWatch:
         return Load(duration_s, self._average, load_average(), other_cores)
 
 
-def _busy_s(root: Path) -> float | None:
+_BUSY = ("user", "nice", "system", "irq", "softirq", "steal")  # systems differ in which they count
+
+
+def _busy_s() -> float | None:
     """Seconds that all processors together have worked since the start of the machine, for whomever."""
     try:
-        first = (root / "proc/stat").read_text(encoding="utf-8").splitlines()[0].split()
-        # user, nice, system, idle, waiting for devices, interrupts (two kinds), stolen by other machines
-        user, nice, system, _, _, *others = map(int, first[1:9])
-    except (OSError, ValueError, IndexError):
+        times = psutil.cpu_times()
+    except (OSError, ValueError, IndexError, TypeError, psutil.Error):  # a sandbox whose /proc is not Linux's
         return None
-    return (user + nice + system + sum(others)) / os.sysconf("SC_CLK_TCK")
+    return sum(getattr(times, name, 0.0) for name in _BUSY)
 
 
 def _own_s() -> float:

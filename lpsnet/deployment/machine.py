@@ -1,9 +1,12 @@
 """What machine this is: a latency means nothing without it.
 
-Everything is read from files of the system or said by programs that come with it or with the GPU's driver; what cannot
-be found out is None, never a guess. The machine's name, its users and its addresses are nobody's business and not read.
+What cannot be found out is None, never a guess. The machine's name, its users and its addresses are nobody's business
+and not read. psutil knows memory and cores. It does not know the processor's model and features, GPUs, boards and power
+modes, and it counts the cores of the machine, not those that a process's affinity or a container leave to it: those are
+read from files of the system or said by programs that come with it or with the GPU's driver.
 """
 
+import contextlib
 import csv
 import os
 import platform
@@ -11,10 +14,13 @@ import re
 import shlex
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 MIB = 2**20
 CPU_FEATURES = (
@@ -84,13 +90,12 @@ def describe_machine(*, root: Path = Path("/"), ask: Ask | None = None, system: 
     ask = ask or _ask
     system = system or platform.system()
     gpus, driver = _nvidia(ask)
-    cpu, num_cores, memory_mib = _BASICS.get(system, _basics_elsewhere)(root, ask)
     return Machine(
-        cpu=cpu or platform.processor() or platform.machine() or "unknown processor",
+        cpu=_cpu(root, ask, system) or platform.processor() or platform.machine() or "unknown processor",
         cpu_features=_cpu_features(root),
-        num_cores=num_cores,
+        num_cores=_usable_cores(root, system),
         num_threads=_usable_threads(root),
-        memory_mib=memory_mib,
+        memory_mib=_memory_mib(root),
         gpus=gpus,
         gpu_driver=driver,
         board=_board(root),
@@ -102,26 +107,39 @@ def describe_machine(*, root: Path = Path("/"), ask: Ask | None = None, system: 
 
 
 def load_average() -> float | None:
-    """Processes that ran or wanted to, on average over the last minute; None where the system does not count them."""
+    """Processes that ran or wanted to, on average over the last minute; None where the system does not count them.
+
+    psutil's own imitates it on Windows, from the moment when it is first asked.
+    """
     try:
         return os.getloadavg()[0]
     except (AttributeError, OSError):  # Windows
         return None
 
 
-Basics = tuple[str | None, int | None, int | None]  # model of the processor, physical cores, memory in MiB
+def _cpu(root: Path, ask: Ask, system: str) -> str | None:
+    """The processor's model."""
+    if system == "Darwin":
+        said = ask(["sysctl", "-n", "machdep.cpu.brand_string"])
+    elif system == "Windows":
+        said = ask(["powershell", "-NoProfile", "-Command", "(Get-CimInstance Win32_Processor)[0].Name"])
+    else:
+        info = _read(root / "proc/cpuinfo") or ""
+        # x86 says 'model name'; 64-bit Arm says nothing in the file but `lscpu` knows the cores' names
+        said = _after(info, "model name") or _after(ask(["lscpu"]) or "", "Model name") or _after(info, "Hardware")
+    return (said or "").strip() or None
 
 
-def _linux_basics(root: Path, ask: Ask) -> Basics:
-    info = _read(root / "proc/cpuinfo") or ""
-    # x86 says 'model name'; 64-bit Arm says nothing in the file but `lscpu` knows the cores' names
-    cpu = _after(info, "model name") or _after(ask(["lscpu"]) or "", "Model name") or _after(info, "Hardware")
-    total = re.search(r"MemTotal:\s*(\d+) kB", _read(root / "proc/meminfo") or "")
-    limits = [int(total.group(1)) * 1024] if total else []
+def _memory_mib(root: Path) -> int | None:
+    """The machine's memory, or a container's limit where that is less."""
+    limits = []
+    with contextlib.suppress(OSError, ValueError, KeyError, RuntimeError, psutil.Error), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about figures that a sandbox leaves out and that are not asked for here
+        limits.append(int(psutil.virtual_memory().total))
     limit = (_read(root / "sys/fs/cgroup/memory.max") or "").strip()
     if limit.isdigit():
         limits.append(int(limit))
-    return cpu, _usable_cores(root), min(limits) // MIB if limits else None
+    return min(limits) // MIB or None if limits else None
 
 
 def _cpu_features(root: Path) -> tuple[str, ...]:
@@ -130,39 +148,18 @@ def _cpu_features(root: Path) -> tuple[str, ...]:
     return tuple(feature for feature in CPU_FEATURES if feature in has)
 
 
-def _usable_cores(root: Path) -> int | None:
+def _usable_cores(root: Path, system: str) -> int | None:
     """Physical cores behind the logical processors that this process may use: groups that share a core's hardware."""
+    if system in ("Darwin", "Windows"):
+        count: int | None = psutil.cpu_count(logical=False)
+        return count
     folder = root / "sys/devices/system/cpu"
     groups = {_read(folder / f"cpu{index}" / "topology" / "thread_siblings_list") for index in _affinity()}
     return len(groups) if groups and None not in groups else None
 
 
-def _macos_basics(root: Path, ask: Ask) -> Basics:
-    cores, memory = (ask(["sysctl", "-n", key]) for key in ("hw.physicalcpu", "hw.memsize"))
-    cpu = ask(["sysctl", "-n", "machdep.cpu.brand_string"])
-    return cpu and cpu.strip(), _number(cores), (_number(memory) or 0) // MIB or None
-
-
-def _windows_basics(root: Path, ask: Ask) -> Basics:
-    fields = "$c=Get-CimInstance Win32_Processor; $c[0].Name; ($c|Measure-Object NumberOfCores -Sum).Sum; "
-    fields += "(Get-CimInstance Win32_ComputerSystem).TotalPhysicalMemory"
-    lines = (ask(["powershell", "-NoProfile", "-Command", fields]) or "").split("\n")
-    cpu, cores, memory = (line.strip() for line in (*lines, "", "", "")[:3])
-    return cpu or None, _number(cores), (_number(memory) or 0) // MIB or None
-
-
-def _basics_elsewhere(root: Path, ask: Ask) -> Basics:
-    return None, None, None
-
-
-_BASICS: dict[str, Callable[[Path, Ask], Basics]] = {
-    "Linux": _linux_basics,
-    "Darwin": _macos_basics,
-    "Windows": _windows_basics,
-}
-
-
 def _affinity() -> set[int]:
+    """The logical processors that this process may run on."""
     if hasattr(os, "sched_getaffinity"):
         return os.sched_getaffinity(0)
     return set(range(os.cpu_count() or 1))
@@ -214,10 +211,6 @@ def command_line() -> str:
 def _after(text: str, key: str) -> str | None:
     found = re.search(rf"^{key}\s*:\s*(\S.*)$", text, re.MULTILINE)
     return found.group(1).strip() if found else None
-
-
-def _number(text: str | None) -> int | None:
-    return int(text) if text is not None and text.strip().isdigit() else None
 
 
 def _read(path: Path) -> str | None:

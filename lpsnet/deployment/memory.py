@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+import psutil
+
 from lpsnet.errors import RunError
 
 MIB = 2**20
@@ -43,15 +45,12 @@ def resident_memory_mib() -> float:
     """The memory, in MiB, that this process has in use now.
 
     Raises:
-        RunError: the system (other than Linux) does not say.
+        RunError: the system does not say.
     """
     try:
-        status = Path("/proc/self/status").read_text(encoding="utf-8")
-    except OSError:
-        raise RunError("resident memory is measured on Linux only") from None
-    found = re.search(r"VmRSS:\s*(\d+) kB", status)
-    assert found is not None
-    return int(found.group(1)) * 1024 / MIB
+        return float(psutil.Process().memory_info().rss) / MIB
+    except (OSError, ValueError, IndexError, psutil.Error) as error:
+        raise RunError(f"the system does not say how much memory is in use: {error}") from None
 
 
 def _of_command(command: list[str]) -> float:
@@ -96,6 +95,7 @@ def _work_and_report(work: Callable[[], object], sender: Connection) -> None:
 
 
 def _own_peak_mib() -> float:
+    """Peaks are not among what psutil tells on Linux and macOS."""
     status = Path("/proc/self/status")  # Linux: counted from the start of this program, see above
     if status.exists() and (found := re.search(r"VmHWM:\s*(\d+) kB", status.read_text(encoding="utf-8"))):
         return int(found.group(1)) * 1024 / MIB

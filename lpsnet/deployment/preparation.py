@@ -33,6 +33,7 @@ from lpsnet.deployment.kernels import Axis, Kernels, find_kernels
 from lpsnet.deployment.runtimes.session import Layout
 from lpsnet.errors import DataError, ModelFileError
 from lpsnet.record import ModelRecord, Normalisation
+from lpsnet.sampling import cells, spacing
 
 Picture = NDArray[np.uint8]  # H x W x 3 RGB
 Plane = NDArray[np.float32]  # H x W, one channel
@@ -165,10 +166,9 @@ def _sample_bytes(
 @functools.lru_cache(maxsize=64)
 def _axis(source: int, target: int, align_corners: bool) -> Axis:
     """Per target pixel: the two source pixels around it, and how far it is from the first."""
-    step, first = _placement(source, target, align_corners)
-    place = np.clip(first + step * np.arange(target), 0, source - 1)
-    before = np.minimum(place.astype(np.int32), max(source - 2, 0))
-    return before, np.minimum(before + 1, source - 1), (place - before).astype(np.float32)
+    lower, weight = cells(source, target, align_corners=align_corners)
+    before = lower.astype(np.int32)
+    return before, np.minimum(before + 1, source - 1), weight
 
 
 def check_picture(image: object) -> None:
@@ -220,17 +220,9 @@ def _window(source: int, target: int) -> int:
 def _sample(plane: Plane, target: Plane, *, align_corners: bool) -> None:
     """Fill `target` by bilinear sampling of `plane`."""
     (y_step, y_first), (x_step, x_first) = (
-        _placement(*lengths, align_corners) for lengths in zip(plane.shape, target.shape, strict=True)
+        spacing(*lengths, align_corners=align_corners) for lengths in zip(plane.shape, target.shape, strict=True)
     )
     to_source = np.array([[x_step, 0, x_first], [0, y_step, y_first]])
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     size = target.shape[::-1]
     cv2.warpAffine(plane, to_source, size, dst=target, flags=flags, borderMode=cv2.BORDER_REPLICATE)
-
-
-def _placement(source: int, target: int, align_corners: bool) -> tuple[float, float]:
-    """Distance of neighbouring target pixels along an axis, and the place of the first, both in source pixels."""
-    if align_corners:  # the first and last pixels coincide
-        return ((source - 1) / (target - 1) if target > 1 else 0.0), 0.0
-    step = source / target
-    return step, step / 2 - 0.5

@@ -10,6 +10,7 @@ become labels without ever being as large as the picture (`label_map.py`).
 
 import contextlib
 import operator
+import warnings
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -59,8 +60,9 @@ class Segmenter:
             Hugging Face Hub (`hf://OWNER/MODEL[@REVISION][/FILE]`).
         runtime: engine, see `RUNTIMES`; None takes the usual one for the file's format.
         precision: arithmetic to ask for: "f32", "bf16", "f16" or "int8"; `engine` and `precision` say what is used.
-        num_threads, threads: threads that the engine, and OpenCV for pictures, may use (two names for the same); None
-            leaves the choice to them. OpenCV has one number for the process: it is set for the time of a call.
+        num_threads: threads that the engine, and OpenCV for pictures, may use; None leaves the choice to them. OpenCV
+            has one number for the process: it is set for the time of a call.
+        threads: deprecated, the former name of `num_threads`.
         input_size: (height, width) in pixels that the network runs at. None takes the record's, and where the record
             has none every picture's own size. Label maps have the picture's size in any case.
         path_inputs: whether pictures may be resized for the network's paths before the engine gets them, where engine
@@ -268,6 +270,8 @@ def _find_record(path: Path, given: ModelRecord | None) -> ModelRecord:
 
 
 def _one_of(num_threads: int | None, threads: int | None) -> int | None:
+    if threads is not None:
+        warnings.warn("Segmenter(threads=…) is deprecated: give num_threads", DeprecationWarning, stacklevel=3)
     if num_threads is not None and threads is not None and num_threads != threads:
         raise LpsnetError(f"num_threads={num_threads} and threads={threads} are the same setting; give one of them")
     return threads if num_threads is None else num_threads

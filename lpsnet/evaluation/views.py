@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lpsnet.errors import LpsnetError
+from lpsnet.sampling import interpolation_matrix
 
 Size = tuple[int, int]  # height, width
 Picture = NDArray[np.uint8]
@@ -177,20 +178,11 @@ def _size_of(part: _Part) -> Size:
 
 def upsample(scores: Scores, size: Size, *, align_corners: bool) -> Scores:
     """Scores K x h x w float32 at another size, bilinearly: K x H x W float32."""
-    rows, columns = (_weights(*lengths, align_corners) for lengths in zip(scores.shape[1:], size, strict=True))
+    rows, columns = (
+        interpolation_matrix(*lengths, align_corners=align_corners)[0].astype(np.float32)
+        for lengths in zip(scores.shape[1:], size, strict=True)
+    )
     return np.asarray(rows @ scores @ columns.T, np.float32)
-
-
-def _weights(source: int, target: int, align_corners: bool) -> Scores:
-    """The matrix of bilinear interpolation along one axis, target x source."""
-    pixels = np.arange(target, dtype=np.float64)
-    if align_corners:
-        places = pixels * ((source - 1) / (target - 1) if target > 1 else 0.0)
-    else:
-        places = (pixels + 0.5) * (source / target) - 0.5
-    distances = np.abs(np.clip(places, 0, source - 1)[:, None] - np.arange(source))
-    weights: Scores = np.maximum(1 - distances, 0).astype(np.float32)
-    return weights
 
 
 def softmax(scores: Scores) -> Scores:

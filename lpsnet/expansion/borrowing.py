@@ -47,13 +47,14 @@ class OtherRun:
         self._lines = lines
         self.folder, self.name = folder, f"{_machine(header.settings)}, begun {header.at}"
         self._inherits = bool(settings.get("inherit"))
-        self._trainings = {
-            (it.design, it.parent, it.seed, it.length): it for it in lines if isinstance(it, TrainingFinished)
-        }
+        self._trainings: dict[tuple[JsonValue, ...], TrainingFinished] = {}
+        for it in lines:
+            if isinstance(it, TrainingFinished):  # the first counts, as in `Journal`
+                self._trainings.setdefault((it.design, it.parent, it.seed, it.length), it)
 
     def find(self, design: Design, course: Course, *, own: Journal) -> TrainingResult | None:
         """The training of `design`, if it is here with its weights and started from weights that `own` has too."""
-        line = self._trainings.get((str(design), *course_fields(course).values()))  # type: ignore[arg-type]
+        line = self._trainings.get((str(design), *course_fields(course).values()))
         if line is None or line.miou is None or not self.weights(line).is_file():
             return None
         if self._inherits and course.parent is not None and not self._gave(course.parent, own):

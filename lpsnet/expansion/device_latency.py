@@ -20,15 +20,12 @@ from pydantic import JsonValue
 from lpsnet import __version__
 from lpsnet.deployment.load import LoadWatch
 from lpsnet.deployment.machine import describe_machine
-from lpsnet.deployment.runtimes.session import RUNTIMES, Precision, Session, SessionOptions, open_session
+from lpsnet.deployment.runtimes.session import Precision, Session, SessionOptions, open_session
 from lpsnet.deployment.timing import TimingProtocol, measure
 from lpsnet.errors import RunError, unknown_name
 from lpsnet.expansion.operations import Design
-from lpsnet.export.onnx import to_onnx
-from lpsnet.files import atomic_path
-from lpsnet.model.checkpoint import default_record, save_checkpoint
-from lpsnet.model.fusion import fuse
-from lpsnet.model.network import MIN_INPUT, Network, create_model
+from lpsnet.export.for_runtime import WRITERS, untrained_for_runtime
+from lpsnet.model.network import MIN_INPUT
 
 # One turn of every network: what is repeated, and for how long, is the search's affair (see `replay.PASSES`).
 TURN = TimingProtocol(warm_up_s=0.02, duration_s=1e-6, turn_s=0.04)
@@ -59,8 +56,8 @@ class Target:
     num_threads: int | None = None
 
     def __post_init__(self) -> None:
-        if self.runtime not in _WRITERS:
-            raise RunError(unknown_name("runtime of an expansion", self.runtime, _WRITERS))
+        if self.runtime not in WRITERS:
+            raise RunError(unknown_name("runtime of an expansion", self.runtime, WRITERS))
         if self.precision == "int8":
             raise RunError("an expansion measures in f32, bf16 or f16: int8 networks are made from trained ones")
         if min(self.size) < MIN_INPUT:
@@ -205,17 +202,22 @@ class ThisMachine:
         return session
 
     def _model_file(self, design: Design) -> Path:
-        path = self._folder / f"{self._key(design)}{_WRITERS[self._target.runtime].suffix}"
+        name, runtime = self._key(design), self._target.runtime
+        path = self._folder / f"{name}{WRITERS[runtime].suffix}"
         if path.exists():
             path.touch()  # the files used last are kept
             return path
-        torch_state = torch.get_rng_state()
-        net = create_model(
-            design.architecture, num_classes=self._num_classes, block=design.block, interaction=self._interaction
-        )
-        torch.set_rng_state(torch_state)
         self._folder.mkdir(parents=True, exist_ok=True)
-        _WRITERS[self._target.runtime].write(fuse(net), path, self._target.size)
+        untrained_for_runtime(
+            design.architecture,
+            self._folder,
+            name,
+            runtime=runtime,
+            size=self._target.size,
+            num_classes=self._num_classes,
+            block=design.block,
+            interaction=self._interaction,
+        )
         for old in self._files()[:-MAX_FILES]:
             old.unlink(missing_ok=True)
         return path
@@ -227,44 +229,6 @@ class ThisMachine:
 
     def _files(self) -> list[Path]:
         """Our model files, the one used longest ago first."""
-        suffixes = {writer.suffix for writer in _WRITERS.values()}
+        suffixes = {writer.suffix for writer in WRITERS.values()}
         found = [path for path in self._folder.glob("*") if path.suffix in suffixes]
         return sorted(found, key=lambda path: path.stat().st_mtime)
-
-
-def _write_onnx(deployed: Network, path: Path, size: tuple[int, int]) -> None:
-    model = to_onnx(deployed, size=size)
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(model.SerializeToString())
-
-
-def _write_ncnn(deployed: Network, path: Path, size: tuple[int, int]) -> None:
-    from lpsnet.export.ncnn import export_ncnn
-
-    export_ncnn(deployed, path, record=default_record(deployed), size=size)
-
-
-def _write_checkpoint(deployed: Network, path: Path, size: tuple[int, int]) -> None:
-    save_checkpoint(deployed, path)
-
-
-@dataclass(frozen=True, slots=True)
-class _Writer:
-    suffix: str
-    write: Callable[[Network, Path, tuple[int, int]], None]
-
-
-_ONNX = _Writer(".onnx", _write_onnx)
-_CHECKPOINT = _Writer(".safetensors", _write_checkpoint)
-# engine -> how a network is written for it; what is measured is what `lpsnet export` would hand over
-_WRITERS: dict[str, _Writer] = {
-    "onnxruntime": _ONNX,
-    "onnxruntime_cuda": _ONNX,
-    "openvino": _ONNX,
-    "ncnn": _Writer(".ncnn", _write_ncnn),
-    "tensorrt": _ONNX,
-    "pytorch": _CHECKPOINT,
-    "pytorch_compiled": _CHECKPOINT,
-    "pytorch_cuda": _CHECKPOINT,
-}
-assert _WRITERS.keys() == RUNTIMES.keys()

@@ -16,15 +16,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Protocol
 
 from lpsnet.errors import LpsnetError, RunError, unknown_name
-
-Task = TypeVar("Task")
-Result = TypeVar("Result")
-Say = Callable[[str], None]
-
-MAX_ATTEMPTS = 3  # workers that one candidate may cost
+from lpsnet.expansion.ray_executor import MAX_ATTEMPTS, RayExecutor, Result, Say, Task
 
 
 class Executor(Protocol):
@@ -220,8 +215,6 @@ def make_executor(text: str, *, num_workers: int | None = None, num_threads: int
     """
     kind, _, address = text.partition(":")
     if kind == "ray":
-        from lpsnet.expansion.ray_executor import RayExecutor
-
         return RayExecutor(address or None, num_workers=num_workers, num_threads=num_threads)
     if text != "local":
         raise RunError(unknown_name("executor", text, ("local", "ray", "ray:ADDRESS")))

@@ -1,13 +1,12 @@
 """The journal of a search: every measurement and training is a line, on disk before anything is done with it.
 
-JSON lines, only ever appended to. A search is resumed by running it again with the journal's answers (`replay.py`), so
-it may be killed at any point; what is lost is what was not finished. A line without its end, from a process killed
-while it wrote, is cut off; anything else that cannot be read is refused, with its number.
+JSON lines (`jsonl.py`). A search is resumed by running it again with the journal's answers (`replay.py`), so it may be
+killed at any point; what is lost is what was not finished. A finished line that cannot be read is refused, with its
+number. Where lines were doubled by hand, the first of a training or a step counts, here and in reports.
 """
 
 import contextlib
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from lpsnet.expansion.events import (
 from lpsnet.expansion.measurements import Course
 from lpsnet.expansion.operations import Design
 from lpsnet.files import refuse_streams
+from lpsnet.jsonl import append_line, finished_lines
 from lpsnet.locks import exclusive
 
 _START = b'{"kind":"header"'  # how every journal begins
@@ -40,9 +40,8 @@ class Journal:
         path: the file.
     """
 
-    def __init__(self, path: Path, descriptor: int, events: Sequence[Event]) -> None:
+    def __init__(self, path: Path, events: Sequence[Event]) -> None:
         self.path = path
-        self._descriptor = descriptor
         self._events: list[Event] = []
         self._passes: dict[tuple[str, ...], list[tuple[float, ...]]] = {}
         self._trainings: dict[tuple[JsonValue, ...], TrainingFinished] = {}
@@ -73,16 +72,9 @@ class Journal:
         Raises:
             RunError: it could not be written; the journal is as it was.
         """
-        line = event.model_dump_json().encode() + b"\n"
-        length = os.lseek(self._descriptor, 0, os.SEEK_END)
         try:
-            written = os.write(self._descriptor, line)
-            if written != len(line):
-                raise OSError("the disk may be full")
-            os.fsync(self._descriptor)
+            append_line(self.path, event.model_dump_json())
         except OSError as error:
-            with contextlib.suppress(OSError):
-                os.ftruncate(self._descriptor, length)
             raise RunError(f"{self.path} cannot be written: {error}; make room and start the command again") from None
         self._remember(event)
 
@@ -123,19 +115,14 @@ def open_journal(
         path.parent.mkdir(parents=True, exist_ok=True)
     with exclusive(path.with_name(path.name + ".lock")):
         with _readable_errors(path):
-            content = _read(path) if path.exists() else b""
-            events, length = _parse(content, path)
+            events = _parse(_read(path), path) if path.exists() else []
             header = Header(lpsnet_version=lpsnet_version, settings=_plain(settings))
             if events:
                 _check_settings(events[0], header, path, defaults or {})
-            descriptor = _open_truncated(path, length)
-        try:
-            journal = Journal(path, descriptor, events)
-            if not events:
-                journal.append(header)
-            yield journal
-        finally:
-            os.close(descriptor)
+        journal = Journal(path, events)
+        if not events:
+            journal.append(header)
+        yield journal
 
 
 def read_journal(path: str | Path) -> list[Event]:
@@ -146,7 +133,7 @@ def read_journal(path: str | Path) -> list[Event]:
     """
     path = Path(path)
     with _readable_errors(path):
-        events, _ = _parse(_read(path), path)
+        events = _parse(_read(path), path)
     if not events:
         raise RunError(f"{path} holds nothing yet; start the expansion first")
     return events
@@ -157,14 +144,11 @@ def _read(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def _parse(content: bytes, path: Path) -> tuple[list[Event], int]:
-    """The events of all finished lines, and the length in bytes of these lines."""
-    length = content.rfind(b"\n") + 1
-    head = content[: len(_START)]
-    if not _START.startswith(head):
+def _parse(content: bytes, path: Path) -> list[Event]:
+    """The events of all finished lines."""
+    if not _START.startswith(content[: len(_START)]):
         raise RunError(f"{path} is not the journal of an expansion; give another folder")
-    events = [_event(line, number, path) for number, line in enumerate(content[:length].split(b"\n")[:-1], start=1)]
-    return events, length
+    return [_event(line, number, path) for number, line in enumerate(finished_lines(content), start=1)]
 
 
 def _event(line: bytes, number: int, path: Path) -> Event:
@@ -228,18 +212,6 @@ def _plain(settings: Mapping[str, JsonValue]) -> dict[str, Any]:
         return dict(json.loads(json.dumps(dict(settings), allow_nan=False)))
     except (TypeError, ValueError) as error:
         raise RunError(f"settings of a journal are JSON values: {error}") from None
-
-
-def _open_truncated(path: Path, length: int) -> int:
-    """Open for appending, cut to `length`, with the file's own entry on disk."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o644)
-    os.ftruncate(descriptor, length)
-    os.fsync(descriptor)
-    if hasattr(os, "O_DIRECTORY"):
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        os.fsync(folder)
-        os.close(folder)
-    return descriptor
 
 
 @contextlib.contextmanager

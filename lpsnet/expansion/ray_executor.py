@@ -5,11 +5,15 @@ then go on on another, and the weights of a parent are where its children look f
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from lpsnet.errors import LpsnetError, MissingDependencyError, RunError
-from lpsnet.expansion.executors import MAX_ATTEMPTS, Result, Say, Task
 
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+Say = Callable[[str], None]
+
+MAX_ATTEMPTS = 3  # workers that one candidate may cost, with any executor
 DEFAULT_CORES = 2  # of a worker without a GPU
 
 

@@ -6,6 +6,7 @@ goes through `export.export`.
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -32,12 +33,12 @@ def write_for_runtime(net: Network, folder: Path, name: str, *, runtime: str, re
         ModelFileError: there is no such engine, or it cannot express the network.
         MissingDependencyError: a package is not installed.
     """
-    if runtime not in _WRITERS:
-        raise ModelFileError(unknown_name("runtime", runtime, _WRITERS))
-    suffix, write = _WRITERS[runtime]
-    path = folder / f"{name}{suffix}"
+    if runtime not in WRITERS:
+        raise ModelFileError(unknown_name("runtime", runtime, WRITERS))
+    writer = WRITERS[runtime]
+    path = folder / f"{name}{writer.suffix}"
     deployed = fuse(net).to("cpu", torch.float32)
-    write(deployed, path, final_record(deployed, record, size), size)
+    writer.write(deployed, path, final_record(deployed, record, size), size)
     return path
 
 
@@ -80,17 +81,24 @@ def _write_checkpoint(deployed: Network, path: Path, record: ModelRecord, size: 
     save_checkpoint(deployed, path, record=record)
 
 
-_ONNX = (".onnx", _write_onnx)
-_CHECKPOINT = (".safetensors", _write_checkpoint)
-# engine -> suffix of its files, and what writes them
-_WRITERS: dict[str, tuple[str, Callable[[Network, Path, ModelRecord, Size], None]]] = {
+class Writer(NamedTuple):
+    """How networks are written for an engine: the suffix of its files, and what writes one."""
+
+    suffix: str
+    write: Callable[[Network, Path, ModelRecord, Size], None]
+
+
+_ONNX = Writer(".onnx", _write_onnx)
+_CHECKPOINT = Writer(".safetensors", _write_checkpoint)
+# engine -> how a network is written for it
+WRITERS: dict[str, Writer] = {
     "onnxruntime": _ONNX,
     "onnxruntime_cuda": _ONNX,
     "openvino": _ONNX,
-    "ncnn": (".ncnn", _write_ncnn),
+    "ncnn": Writer(".ncnn", _write_ncnn),
     "tensorrt": _ONNX,
     "pytorch": _CHECKPOINT,
     "pytorch_compiled": _CHECKPOINT,
     "pytorch_cuda": _CHECKPOINT,
 }
-assert _WRITERS.keys() == RUNTIMES.keys()
+assert WRITERS.keys() == RUNTIMES.keys()

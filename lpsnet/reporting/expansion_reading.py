@@ -221,7 +221,7 @@ def _without_command(plan: Mapping[str, Any]) -> dict[str, Any]:
 def _unfinished(path: Path, events: Sequence[Event], header: Header, plan: dict[str, Any]) -> Search:
     starts = [it.row.member for it in events if isinstance(it, StartKnown)]
     decided = _steps(events, plan) if starts else []
-    members = (*starts[-1:], *(it.row.member for it in decided))
+    members = (*starts[:1], *(it.row.member for it in decided))
     found = Expansion(members[0], tuple(map(_decided, decided))) if members else None
     return Search(
         header=header,
@@ -272,8 +272,11 @@ def _budget(it: _Choice) -> Budget:
 
 
 def _since_last_step(events: Sequence[Event]) -> Sequence[Event]:
-    last = max((n for n, it in enumerate(events) if isinstance(it, StepDecided)), default=0)
-    return events[last + 1 :]
+    places: dict[int, int] = {}
+    for place, it in enumerate(events):
+        if isinstance(it, StepDecided):
+            places.setdefault(it.number, place)
+    return events[max(places.values(), default=0) + 1 :]
 
 
 def _steps_left(steps: Sequence[StepDecided], plan: Mapping[str, Any]) -> int:

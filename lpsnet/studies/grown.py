@@ -59,7 +59,7 @@ def report(outcomes: Sequence[Outcome]) -> Report:
     built = {name: StudyNetwork(name, **_restored(traits)) for name, traits in timed.key["timed"].items()}
     rows = [_row(network, times[network.name], times[GROWN], trained) for network in built.values()]
     differences = (describe_training(trained[0].key["trained"]), describe_latency(timed))
-    return Report(tuple(rows), _findings(rows, times), partial(_draw, rows), (7.5, 4.6), differences)
+    return Report(tuple(rows), _findings(rows), partial(_draw, rows), (7.5, 4.6), differences)
 
 
 def _model(path: Path | None) -> Path:
@@ -120,7 +120,7 @@ def _row(network: StudyNetwork, time: Timed, grown: Timed, trained: Sequence[Out
     }
 
 
-def _findings(rows: Sequence[Row], times: Mapping[str, Timed]) -> tuple[str, ...]:
+def _findings(rows: Sequence[Row]) -> tuple[str, ...]:
     grown = next(row for row in rows if row["network"] == GROWN)
     rivals = [row for row in rows if row["network"] != GROWN and row["miou"] is not None]
     return tuple(_finding(grown, rival) for rival in rivals if grown["miou"] is not None)

@@ -291,25 +291,6 @@ class _Study:
         return CandidateTask(network.design, run, "val", folder, source)
 
 
-def comparison_table(comparisons: Sequence[Comparison]) -> str:
-    """The comparisons in Markdown, a row each; a score with * is still rising at the longest training from scratch."""
-    header = ["Operation", "Parent", "At start", "From scratch", "Inherited", "Share of iterations"]
-    rows = [header, ["---"] * len(header)]
-    for each in comparisons:
-        at_start = "-" if each.at_start is None else f"{each.at_start:.1f}"
-        flat = _point(each.flat) + ("" if each.is_flat else "*")
-        reached = f"best {_point(max(each.curve('inherited'), key=lambda point: point[1]))}"
-        if each.reached is not None:
-            reached = _point(each.reached)
-        share = "-" if each.share is None else f"{each.share:.2f}"
-        rows.append([each.operation, f"{each.parent_miou:.1f}", at_start, flat, reached, share])
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
-
-
-def _point(point: tuple[int, float]) -> str:
-    return f"{point[1]:.1f} at {point[0]}"
-
-
 def _evaluations(folder: RunFolder) -> Iterator[tuple[int, float]]:
     return ((int(line["iteration"]), float(line["miou"])) for line in folder.read_evaluations())
 

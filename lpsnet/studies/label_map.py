@@ -108,21 +108,6 @@ def example_scores(
     return blobs
 
 
-def scores_from_labels(
-    labels: Labels, *, num_classes: int = 19, size: tuple[int, int] = (48, 96), seed: int = 0
-) -> NDArray[np.float32]:
-    """Scores as a good network would give them for H x W labels: the logarithm of each class's share around a place.
-
-    Labels from `num_classes` on count as class 0. Returns K x h x w float32.
-    """
-    known = np.where(labels < num_classes, labels, 0)
-    masks = ((known == number).astype(np.float32) for number in range(num_classes))
-    shares = np.stack([cv2.resize(mask, size[::-1], interpolation=cv2.INTER_AREA) for mask in masks])
-    noise = np.random.default_rng(seed).standard_normal(shares.shape, np.float32)
-    scores: Scores = np.log(_smooth(shares, 1.0) + np.float32(1e-3)) + np.float32(0.3) * noise
-    return scores
-
-
 def _smooth(scores: Scores, deviation: float) -> Scores:
     return np.stack([cv2.GaussianBlur(plane, (0, 0), deviation) for plane in scores])
 

@@ -1,13 +1,12 @@
 """The finished runs of a folder: a line of JSON each, on the disk as soon as the run is done."""
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from lpsnet.errors import RunError
-from lpsnet.files import write_text
+from lpsnet.jsonl import append_line, finished_lines
 from lpsnet.studies.study import Json, Outcome, Run, slug_of
 
 RESULTS, RUNS = "results.jsonl", "runs"
@@ -48,7 +47,7 @@ class Results:
         """The folder of a run."""
         return self._folder / RUNS / run.slug
 
-    def add(self, run: Run, outcome: Outcome) -> None:
+    def add(self, outcome: Outcome) -> None:
         """Keep an outcome of a run; it is on the disk when this returns.
 
         Raises:
@@ -56,10 +55,7 @@ class Results:
         """
         line = json.dumps(outcome.to_dict(), allow_nan=False)
         try:
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(line + "\n")
-                file.flush()
-                os.fsync(file.fileno())
+            append_line(self._path, line)
         except OSError as error:
             raise RunError(f"cannot write {self._path}: {error.strerror or error}") from None
         self._remember(Outcome(**json.loads(line)))
@@ -69,11 +65,8 @@ class Results:
         self._outcomes[_text(outcome.key), outcome.machine] = replace(outcome, folder=folder)
 
     def _read(self) -> list[Outcome]:
-        *lines, unfinished = self._path.read_text(encoding="utf-8").split("\n")
-        if unfinished:  # the machine or the program stopped while it was written
-            write_text(self._path, "".join(f"{line}\n" for line in lines))
         try:
-            return [Outcome(**json.loads(line)) for line in lines]
+            return [Outcome(**json.loads(line)) for line in finished_lines(self._path.read_bytes())]
         except (ValueError, TypeError) as error:
             raise RunError(f"{self._path} is damaged: {error}; remove it to measure everything again") from None
 

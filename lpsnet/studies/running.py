@@ -155,8 +155,8 @@ class _Work:
         num_made = 0
         while missing := [run for run in self._plan() if self._results.find(run) is None]:
             self._announce(missing)
-            for run, outcome in self._make_next(missing):
-                self._results.add(run, outcome)
+            for outcome in self._make_next(missing):
+                self._results.add(outcome)
                 num_made += 1
         found = [self._results.find(run) for run in self._plan()]
         return [outcome for outcome in found if outcome is not None], num_made
@@ -173,15 +173,15 @@ class _Work:
         if seconds is not None and seconds >= 60:
             self._say(f"{runs}, about {in_words(seconds)}")
 
-    def _make_next(self, missing: list[Run]) -> Iterator[tuple[Run, Outcome]]:
+    def _make_next(self, missing: list[Run]) -> Iterator[Outcome]:
         """The first of what is missing; with several workers also those after it that may be made beside it."""
         together = list(itertools.takewhile(lambda run: run.apart, missing)) if self._num_workers > 1 else []
         if len(together) > 1:
             yield from self._make_together(together, missing)
         else:
-            yield missing[0], self._make(missing)
+            yield self._make(missing)
 
-    def _make_together(self, runs: list[Run], missing: list[Run]) -> Iterator[tuple[Run, Outcome]]:
+    def _make_together(self, runs: list[Run], missing: list[Run]) -> Iterator[Outcome]:
         num_threads = max(1, (os.cpu_count() or 1) // self._num_workers)
         by_slug = {run.slug: run for run in runs}
         tasks = [_Apart(run, self._results.place(run), num_threads) for run in by_slug.values()]
@@ -190,7 +190,7 @@ class _Work:
             run = by_slug.pop(slug)
             self._left.took(run, seconds)
             # What else went on is not known: the other workers would be counted as other work
-            yield run, self._outcome(run, result, replace(watch.load(), other_cores=None))
+            yield self._outcome(run, result, replace(watch.load(), other_cores=None))
             missing = [each for each in missing if each.slug != slug]
             self._progress(f"{run.name} is trained{self._what_is_left(missing)}", 1 - len(by_slug) / len(tasks))
 

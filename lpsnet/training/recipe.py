@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from lpsnet.data.transforms import Augmentation
 from lpsnet.data.yaml_files import read_yaml
@@ -28,6 +28,10 @@ class Recipe(LoopSettings):
         scale: bounds of the random scale of a picture before it is cropped.
         flip: probability of a horizontal flip.
         brightness, contrast, saturation: strength of colour jitter, each a factor within 1 ± this.
+        hue: largest turn of the colours about the grey axis, degrees either way; 0 is off.
+        rotation: largest turn of the image about the crop's centre, degrees either way; 0 is off.
+        max_class_share: largest share of a crop's labelled pixels that one class may fill, as far as
+            `CROP_ATTEMPTS` positions allow; 1 is off. Below 1, augmentation runs on the CPU.
         loss: "cross_entropy", "ohem" for online hard example mining, or "lovasz" for cross-entropy plus
             Lovász-softmax, which follows mIoU more closely and takes a sort of all pixels.
         ohem_threshold: OHEM keeps pixels whose true class got a probability below this …
@@ -47,6 +51,9 @@ class Recipe(LoopSettings):
     brightness: float = Field(default=0.5, ge=0, lt=1)
     contrast: float = Field(default=0.5, ge=0, lt=1)
     saturation: float = Field(default=0.5, ge=0, lt=1)
+    hue: float = Field(default=0.0, ge=0, le=180)
+    rotation: float = Field(default=0.0, ge=0, le=180)
+    max_class_share: float = Field(default=1.0, gt=0, le=1)
     loss: Literal["cross_entropy", "ohem", "lovasz"] = "cross_entropy"
     ohem_threshold: float = Field(default=0.7, gt=0, lt=1)
     ohem_min_kept: float = Field(default=1 / 16, gt=0, le=1)
@@ -70,9 +77,22 @@ class Recipe(LoopSettings):
             brightness=self.brightness,
             contrast=self.contrast,
             saturation=self.saturation,
+            hue_degrees=self.hue,
+            rotation_degrees=self.rotation,
+            max_class_share=self.max_class_share,
         )
 
+    @model_serializer(mode="wrap")
+    def _without_unused(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Settings that came later are named only where they are used.
 
+        Results of studies are found again by the JSON of their recipe, which therefore may not change.
+        """
+        values: dict[str, Any] = serialise(self)
+        return {key: value for key, value in values.items() if key not in _LATER or value != _LATER[key]}
+
+
+_LATER = {"hue": 0.0, "rotation": 0.0, "max_class_share": 1.0}  # setting -> value that turns it off
 _STRONG = {"loss": "ohem", "init_required": True}
 
 # One row a recipe. The paper's numbers: Section 4.2, 'training stage'.

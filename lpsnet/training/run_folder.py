@@ -10,6 +10,7 @@ from typing import Any
 
 from lpsnet.errors import RunError
 from lpsnet.files import atomic_path, refuse_streams, write_text
+from lpsnet.jsonl import append_line, finished_lines
 
 LOG_COLUMNS = ("iteration", "loss", "learning_rate", "pictures_per_second")
 
@@ -142,8 +143,7 @@ class RunFolder:
 
     def append_evaluation(self, line: Mapping[str, Any]) -> None:
         """Add a line to `evaluations.jsonl`."""
-        with self.evaluations.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        append_line(self.evaluations, json.dumps(line))
 
     def read_log(self) -> list[dict[str, str]]:
         """The whole lines of `log.csv`; a last one cut off by a crash is left out.
@@ -169,7 +169,7 @@ class RunFolder:
         """
         if not self.evaluations.exists():
             return []
-        lines = self.evaluations.read_bytes().split(b"\n")[:-1]
+        lines = finished_lines(self.evaluations.read_bytes())
         return [_evaluation(line, f"{self.evaluations}, line {number}") for number, line in enumerate(lines, start=1)]
 
 

@@ -21,6 +21,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from lpsnet.sampling import interpolation_matrix
+
 _PART = 1 << 17  # scores in a band on a CPU: 0.5 MB, half of a core's cache
 _PART_ELSEWHERE = 1 << 25  # where starting an operation costs more than memory does
 
@@ -54,7 +56,7 @@ class Upsampling:
         """From `source` (h, w) to every `stride`-th pixel of `target` (H, W)."""
         rows, cells = _interpolation(source[0], target[0], stride, align_corners)
         columns, _ = _interpolation(source[1], target[1], stride, align_corners)
-        return cls(rows.to(device, dtype), columns.to(device, dtype), cells.tolist())
+        return cls(rows.to(device, dtype), columns.to(device, dtype), cells)
 
     def __call__(self, scores: Tensor) -> Tensor:
         """N, K, h, w to N, K and the chosen pixels, all at once and differentiable."""
@@ -66,17 +68,11 @@ def grid_points(length: int, stride: int) -> Tensor:
     return torch.linspace(0, length - 1, max(1, length // stride), dtype=torch.float64).round().long()
 
 
-def _interpolation(source: int, target: int, stride: int, align_corners: bool) -> tuple[Tensor, Tensor]:
+def _interpolation(source: int, target: int, stride: int, align_corners: bool) -> tuple[Tensor, list[int]]:
     """The matrix of one axis, chosen pixels x source in float64, and the lower source of each pixel."""
-    pixels = grid_points(target, stride).double()
-    if align_corners:
-        places = pixels * ((source - 1) / (target - 1) if target > 1 else 0.0)
-    else:
-        places = (pixels + 0.5) * (source / target) - 0.5
-    places = places.clamp(0, source - 1)
-    lower = places.long().clamp(max=max(0, source - 2))
-    distance = (places[:, None] - torch.arange(source)).abs()
-    return (1 - distance).clamp(min=0), lower
+    pixels = grid_points(target, stride).double().numpy()
+    matrix, lower = interpolation_matrix(source, target, align_corners=align_corners, pixels=pixels)
+    return torch.from_numpy(matrix), lower.tolist()
 
 
 def pixel_losses(logits: Tensor, classes: Tensor, upsampling: Upsampling) -> Tensor:

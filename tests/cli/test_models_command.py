@@ -4,11 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
+from bundle_weights import bundle
 from typer.testing import CliRunner
 
 from lpsnet.cli import app
 from lpsnet.deployment import models
-from lpsnet.export.bundle import bundle
 from lpsnet.model.checkpoint import save_checkpoint
 from lpsnet.model.network import create_model
 

@@ -118,7 +118,7 @@ def _segment(out: Path) -> None:
             photos.mkdir(exist_ok=True)
             _write_whole(path, np.random.default_rng(number).integers(0, 256, (240, 320, 3), dtype=np.uint8))
     export(network(), model, to="onnx", record=default_record(fuse(network())), size=(64, 96))
-    segmenter = Segmenter(model, threads=1)
+    segmenter = Segmenter(model, num_threads=1)
     style = Style(segmenter.label_space)
     list(segment_pictures(segmenter, find_media([str(photos)]), out, products=DEFAULT_PRODUCTS, style=style))
 

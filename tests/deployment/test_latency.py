@@ -2,6 +2,8 @@
 
 import json
 import math
+import random
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -41,6 +43,25 @@ def test_the_interval_holds_the_median_as_often_as_it_says() -> None:
         held = np.mean([low <= math.log(2) <= high for low, high, _ in intervals])
         assert held == pytest.approx(intervals[0][2], abs=0.015)
         assert held >= 0.94
+
+
+@pytest.mark.parametrize(
+    ("num_samples", "left_out"),
+    [(1, 0), (5, 0), (6, 0), (8, 0), (9, 1), (11, 1), (12, 2), (15, 3), (20, 5), (25, 7), (30, 9), (50, 17), (100, 39)],
+)
+def test_the_ranks_of_the_sign_test_table(num_samples: int, left_out: int) -> None:
+    """The ranks of the 95 % interval of a median, from the usual tables of the sign test (r = left_out + 1)."""
+    samples = [float(i) for i in range(num_samples)]
+    random.Random(0).shuffle(samples)
+    low, high, _ = median_interval(samples, 0.95)
+    assert (low, high) == (left_out, num_samples - 1 - left_out)
+
+
+def test_many_samples_are_near_the_normal_approximation() -> None:
+    size = 3_000
+    low, high, _ = median_interval([float(i) for i in range(size)], 0.95)
+    assert low == pytest.approx(size / 2 - NormalDist().inv_cdf(0.975) * size**0.5 / 2, abs=2)
+    assert high == size - 1 - low
 
 
 def test_few_rounds_admit_that_they_are_few() -> None:

@@ -1,9 +1,11 @@
 """The load of made-up machines, and of this one while it works."""
 
 import os
+import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from lpsnet.deployment import load
@@ -12,32 +14,43 @@ from lpsnet.deployment.load import LoadWatch
 TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 
 
-def stat(root: Path, *seconds: float) -> None:
+linux_only = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="machines are made of Linux's files")
+
+
+@pytest.fixture
+def proc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that psutil takes for /proc."""
+    monkeypatch.setattr(psutil, "PROCFS_PATH", str(tmp_path))
+    return tmp_path
+
+
+def stat(proc: Path, *seconds: float) -> None:
     """user, nice, system, idle, iowait, irq, softirq, steal"""
-    (root / "proc").mkdir(exist_ok=True)
     fields = " ".join(str(round(second * TICKS)) for second in seconds)
-    (root / "proc/stat").write_text(f"cpu  {fields} 0 0\ncpu0 1 2 3\n")
+    (proc / "stat").write_text(f"cpu  {fields} 0 0\ncpu0 1 2 3\n")
 
 
-def test_other_work_is_what_processors_did_less_our_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@linux_only
+def test_other_work_is_what_processors_did_less_our_own(proc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = {"clock": 100.0, "own": 10.0}
     monkeypatch.setattr(load.time, "monotonic", lambda: now["clock"])
     monkeypatch.setattr(load, "_own_s", lambda: now["own"])
-    stat(tmp_path, 50, 5, 20, 1000, 7, 1, 1, 3)
-    watch = LoadWatch(root=tmp_path)
+    stat(proc, 50, 5, 20, 1000, 7, 1, 1, 3)
+    watch = LoadWatch()
     now.update(clock=110.0, own=18.0)
     # 20 s in all over 10 s: 8 of them ours, so 1.2 processors for others; idle and waiting do not count
-    stat(tmp_path, 60, 6, 24, 1500, 70, 2, 2, 6)
+    stat(proc, 60, 6, 24, 1500, 70, 2, 2, 6)
     found = watch.load()
     assert found.duration_s == 10
     assert found.other_cores == pytest.approx(1.2)
 
 
-def test_a_system_that_does_not_count_says_nothing(tmp_path: Path) -> None:
-    assert LoadWatch(root=tmp_path).load().other_cores is None
-    (tmp_path / "proc").mkdir()
-    (tmp_path / "proc/stat").write_text("cpu what is this")
-    assert LoadWatch(root=tmp_path).load().other_cores is None
+@linux_only
+@pytest.mark.parametrize("text", [None, "cpu what is this", "", "cpu 1 2", "\n"])
+def test_a_system_that_does_not_count_says_nothing(proc: Path, text: str | None) -> None:
+    if text is not None:
+        (proc / "stat").write_text(text)
+    assert LoadWatch().load().other_cores is None
 
 
 def test_it_is_json() -> None:

@@ -6,7 +6,9 @@ import platform
 import socket
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import psutil
 import pytest
 
 from lpsnet.deployment import machine
@@ -28,6 +30,7 @@ BogoMIPS	: 62.50
 Features	: fp asimd asimdhp asimddp
 CPU implementer	: 0x41
 """
+MEMINFO = "MemTotal:       32768000 kB\nMemFree: 5 kB\n"
 LSCPU_ARM = (
     "Architecture:          aarch64\nVendor ID:             ARM\nModel name:            Cortex-A78AE\nModel: 1\n"
 )
@@ -52,8 +55,22 @@ def answers(said: Said) -> machine.Ask:
     return lambda command: said.get(command[-1] if command[0] == "sysctl" else command[0])
 
 
+def tell_psutil(monkeypatch: pytest.MonkeyPatch, *, cores: int | None, memory: int | None) -> None:
+    """What the system says of its physical cores and its memory in bytes; None: nothing."""
+
+    def virtual_memory() -> SimpleNamespace:
+        if memory is None:
+            raise RuntimeError("it does not say")
+        return SimpleNamespace(total=memory)
+
+    monkeypatch.setattr(psutil, "cpu_count", lambda logical: 99 if logical else cores)
+    monkeypatch.setattr(psutil, "virtual_memory", virtual_memory)
+
+
 @pytest.fixture
-def four_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+def four_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four threads of a machine whose files lie in `tmp_path`, for psutil too."""
+    monkeypatch.setattr(psutil, "PROCFS_PATH", str(tmp_path / "proc"))
     monkeypatch.setattr(machine, "_affinity", lambda: {0, 1, 2, 3})
     monkeypatch.setattr(platform, "machine", lambda: "the architecture")
 
@@ -62,7 +79,7 @@ def four_threads(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_server_with_a_gpu(tmp_path: Path) -> None:
     files = {
         "proc/cpuinfo": CPUINFO_X86,
-        "proc/meminfo": "MemTotal:       32768000 kB\nMemFree: 5 kB\n",
+        "proc/meminfo": MEMINFO,
         "etc/os-release": 'NAME="Ubuntu"\nPRETTY_NAME="Ubuntu 22.04.3 LTS"\n',
         "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor": "performance\n",
     }
@@ -121,7 +138,7 @@ def test_a_raspberry_pi_whose_lscpu_is_missing(tmp_path: Path) -> None:
 def test_a_containers_share_of_the_machine(tmp_path: Path, quota: str, threads: int) -> None:
     files = {
         "proc/cpuinfo": CPUINFO_X86,
-        "proc/meminfo": "MemTotal:       32768000 kB\n",
+        "proc/meminfo": MEMINFO,
         "sys/fs/cgroup/cpu.max": f"{quota}\n",
         "sys/fs/cgroup/memory.max": f"{2**30}\n",
     }
@@ -131,23 +148,28 @@ def test_a_containers_share_of_the_machine(tmp_path: Path, quota: str, threads: 
 
 
 @pytest.mark.usefixtures("four_threads")
-def test_a_mac(tmp_path: Path) -> None:
-    said = {"machdep.cpu.brand_string": "Apple M2 Pro\n", "hw.physicalcpu": "10\n", "hw.memsize": f"{16 * 2**30}\n"}
+def test_a_mac(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = {"machdep.cpu.brand_string": "Apple M2 Pro\n"}
+    tell_psutil(monkeypatch, cores=10, memory=16 * 2**30)
     found = describe_machine(root=tmp_path, ask=answers(said), system="Darwin")
     assert (found.cpu, found.num_cores, found.memory_mib) == ("Apple M2 Pro", 10, 16384)
     assert found.system.startswith("macOS")
 
 
 @pytest.mark.usefixtures("four_threads")
-def test_windows(tmp_path: Path) -> None:
-    said = {"powershell": "AMD Ryzen 7 5800X 8-Core Processor             \r\n8\r\n34280000000\r\n"}
+def test_windows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = {"powershell": "AMD Ryzen 7 5800X 8-Core Processor             \r\n"}
+    tell_psutil(monkeypatch, cores=8, memory=34280000000)
     found = describe_machine(root=tmp_path, ask=answers(said), system="Windows")
     assert (found.cpu, found.num_cores, found.memory_mib) == ("AMD Ryzen 7 5800X 8-Core Processor", 8, 32691)
 
 
 @pytest.mark.usefixtures("four_threads")
 @pytest.mark.parametrize("system", ["Linux", "Darwin", "Windows", "FreeBSD"])
-def test_a_machine_that_says_nothing_is_described_all_the_same(tmp_path: Path, system: str) -> None:
+def test_a_machine_that_says_nothing_is_described_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, system: str
+) -> None:
+    tell_psutil(monkeypatch, cores=None, memory=None)
     found = describe_machine(root=tmp_path, ask=answers({}), system=system)
     assert found.cpu
     assert found.num_threads == 4

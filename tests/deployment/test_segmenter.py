@@ -122,7 +122,7 @@ def test_scores_are_the_networks(exported: Exported) -> None:
 
 def test_what_a_segmenter_says_of_itself(exported: Exported) -> None:
     path = exported[True][1]
-    segment = Segmenter(str(path), threads=1, input_size=(64, 96))
+    segment = Segmenter(str(path), num_threads=1, input_size=(64, 96))
     assert segment.label_space == SPACE
     assert segment.record.architecture is not None
     assert segment.engine.startswith("onnxruntime ")
@@ -277,6 +277,13 @@ def test_what_has_no_paths_to_feed_is_run_as_it_is(tmp_path: Path) -> None:
     segment = Segmenter(tmp_path / "m.onnx")
     assert not segment.path_inputs
     assert segment(_smooth(0, (50, 60))).shape == (50, 60)
+
+
+def test_the_former_name_of_num_threads_still_counts(exported: Exported) -> None:
+    with pytest.warns(DeprecationWarning, match="give num_threads") as warned:
+        segment = Segmenter(exported[True][1], threads=1)
+    assert segment.protocol["num_threads"] == 1
+    assert warned[0].filename == __file__, "the warning names the line that is to be changed"
 
 
 def test_opencv_keeps_its_threads(exported: Exported) -> None:

@@ -67,7 +67,7 @@ def segmenting(folder: Path) -> Iterator[None]:
     for number, size in enumerate(((64, 96), (120, 160), (90, 50))):
         noise = np.random.default_rng(number).integers(0, 256, (*size, 3), dtype=np.uint8)
         write_png(folder / "photos" / f"{number}.png", noise)
-    segmenter = Segmenter(folder / "model.onnx", threads=1)
+    segmenter = Segmenter(folder / "model.onnx", num_threads=1)
     media, style = find_media([str(folder / "photos")]), Style(segmenter.label_space)
     while True:
         list(segment_pictures(segmenter, media, folder / "out", products=DEFAULT_PRODUCTS, style=style))

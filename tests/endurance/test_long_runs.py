@@ -40,7 +40,7 @@ def test_eight_threads_get_the_labels_of_one(tmp_path: Path, suffix: str) -> Non
     else:
         pytest.importorskip(suffix.lstrip(".").replace("onnx", "onnxruntime"))
         export(net, model, to=suffix.lstrip("."), record=default_record(fuse(net)))
-    segmenter = Segmenter(model, threads=1)
+    segmenter = Segmenter(model, num_threads=1)
     dice = np.random.default_rng(0)
     pictures = [dice.integers(0, 256, (40 + 7 * (n % 5), 50 + 3 * (n % 4), 3), dtype=np.uint8) for n in range(64)]
     alone = [segmenter(picture) for picture in pictures]

@@ -17,6 +17,7 @@ from lpsnet.errors import ModelFileError, RunError
 from lpsnet.expansion import device_latency
 from lpsnet.expansion.device_latency import MAX_BUSY, Target, ThisMachine
 from lpsnet.expansion.operations import Design, SearchNetwork
+from lpsnet.export import for_runtime
 
 TARGET = Target(SIZE, num_threads=1)
 SMALL = SearchNetwork((1, 1, 1, 1, 1), (4, 4, 4, 4, 4), ("1/2",)).design
@@ -82,9 +83,9 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> Engine:
     engine = Engine()
     monkeypatch.setattr(device_latency, "open_session", engine.open_session)
     monkeypatch.setitem(
-        device_latency._WRITERS,
+        for_runtime.WRITERS,
         "onnxruntime",
-        device_latency._Writer(".onnx", lambda net, path, size: path.write_text(str(net.architecture))),
+        for_runtime.Writer(".onnx", lambda net, path, record, size: path.write_text(str(net.architecture))),
     )
     return engine
 

@@ -1,40 +1,15 @@
 """Medians and intervals against the binomial distribution, simulation and a drifting machine."""
 
 import random
-from statistics import NormalDist, median
+from statistics import median
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lpsnet.expansion.estimate import absolute, compared, median_interval
+from lpsnet.expansion.estimate import absolute, compared
 
 times = st.floats(0.1, 100)
-
-
-@pytest.mark.parametrize(
-    ("num_samples", "left_out"),
-    [(1, 0), (5, 0), (6, 0), (8, 0), (9, 1), (11, 1), (12, 2), (15, 3), (20, 5), (25, 7), (30, 9), (50, 17), (100, 39)],
-)
-def test_the_ranks_of_the_sign_test_table(num_samples: int, left_out: int) -> None:
-    """The ranks of the 95 % interval of a median, from the usual tables of the sign test (r = left_out + 1)."""
-    samples = [float(i) for i in range(num_samples)]
-    random.Random(0).shuffle(samples)
-    assert median_interval(samples) == (median(samples), float(left_out), float(num_samples - 1 - left_out))
-
-
-def test_the_interval_holds_the_true_median_19_times_in_20() -> None:
-    dice = random.Random(1)
-    draws = [median_interval([dice.expovariate(1.0) for _ in range(21)]) for _ in range(4_000)]
-    held = sum(low <= 0.693147 <= high for _, low, high in draws)
-    assert held / 4_000 > 0.95 - 3 * (0.95 * 0.05 / 4_000) ** 0.5
-
-
-def test_many_samples_are_near_the_normal_approximation() -> None:
-    size = 3_000
-    _, low, high = median_interval([float(i) for i in range(size)])
-    assert low == pytest.approx(size / 2 - NormalDist().inv_cdf(0.975) * size**0.5 / 2, abs=2)
-    assert high == size - 1 - low
 
 
 passes = st.integers(1, 4).flatmap(

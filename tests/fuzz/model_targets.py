@@ -39,7 +39,7 @@ def _segments(suffix: str, *, runtime: str | None = None) -> Callable[[bytes, Pa
     def check(data: bytes, folder: Path) -> None:
         path = folder / f"model{suffix}"
         path.write_bytes(data)
-        segmenter = Segmenter(path, runtime=runtime, threads=1)
+        segmenter = Segmenter(path, runtime=runtime, num_threads=1)
         labels = segmenter(scene())
         assert labels.shape == scene().shape[:2]
         assert labels.dtype == np.uint8

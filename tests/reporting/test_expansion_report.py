@@ -178,6 +178,16 @@ def test_a_journal_with_lines_twice_or_in_another_order_reads_the_same(tmp_path:
     assert report(tmp_path).tables[0][-1][6] == "40.1", "of two lines for a step, the first"
 
 
+def test_of_doubled_lines_the_first_counts_while_the_search_goes_on(tmp_path: Path) -> None:
+    journal = write_search(tmp_path, [FIRST], in_training(), plan=PLAN) / "journal.jsonl"
+    expected, (_, start, first, *_) = report(tmp_path), journal.read_text(encoding="utf-8").splitlines(keepends=True)
+    with journal.open("a", encoding="utf-8") as file:
+        file.write(first + start.replace('"miou":30.0', '"miou":31.0'))
+    assert start.replace('"miou":30.0', '"miou":31.0') != start
+    assert report(tmp_path).tables == expected.tables
+    assert "Step 2: 2 of 3 trainings begun are done, 1 to go." in report(tmp_path).text
+
+
 def test_the_check_of_a_ranking(tmp_path: Path) -> None:
     write_search(tmp_path, [FIRST])
     deliver(tmp_path, [FIRST])

@@ -79,7 +79,7 @@ def _row(network: str, miou: float, deviation: float | None, seeds: int = 3) -> 
     ],
 )
 def test_what_is_concluded(ours: float, theirs: float, deviation: float | None, says: str) -> None:
-    (finding,) = grown._findings([_row("grown", ours, deviation), _row("step 5", theirs, deviation)], {})
+    (finding,) = grown._findings([_row("grown", ours, deviation), _row("step 5", theirs, deviation)])
     assert says in finding
     assert "1.020 times as long (1.000 to 1.050)" in finding
 

@@ -6,7 +6,7 @@ import pytest
 pytest.importorskip("torch")
 
 from lpsnet.errors import LpsnetError
-from lpsnet.studies.label_map import Comparison, compare, example_scores, scores_from_labels
+from lpsnet.studies.label_map import Comparison, compare, example_scores
 
 
 @pytest.mark.parametrize("kind", ["regions", "blobs", "noise"])
@@ -22,18 +22,6 @@ def test_both_ways_are_timed_and_agree(kind: str) -> None:
 def test_the_ratio_is_that_of_the_medians() -> None:
     comparison = Comparison((9.0, 30.0, 10.0), (2.0, 1.0, 7.0), num_different=0, num_pixels=1, torch_threads=1)
     assert (comparison.median_torch_ms, comparison.median_label_map_ms, comparison.ratio) == (10.0, 2.0, 5.0)
-
-
-def test_scores_from_labels_give_the_labels_back() -> None:
-    labels = np.zeros((64, 96), np.uint8)
-    labels[32:, :] = 3
-    labels[:, 72:] = 255  # counts as class 0
-    scores = scores_from_labels(labels, num_classes=4, size=(8, 12))
-    assert scores.shape == (4, 8, 12)
-    assert scores.dtype == np.float32
-    assert scores.argmax(axis=0)[1, 2] == 0
-    assert scores.argmax(axis=0)[6, 2] == 3
-    assert scores.argmax(axis=0)[6, 11] == 0
 
 
 def test_scores_are_the_same_for_the_same_seed() -> None:

@@ -1,9 +1,11 @@
 """Recipes: the paper's numbers, overriding, reading from YAML, and refusing what cannot be."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from lpsnet.data.transforms import Augmentation
 from lpsnet.errors import RunError
 from lpsnet.training.recipe import RECIPES, get_recipe, parse_overrides
 
@@ -49,6 +51,20 @@ def test_defaults_are_json_and_make_the_recipe_again() -> None:
     assert {key for key in values if key not in defaults} == {"name"}
     given = {key: value for key, value in values.items() if key == "name" or defaults[key] != value}
     assert type(recipe).from_values(given) == recipe
+
+
+def test_augmentations_that_are_off_are_reached_by_name_and_change_nothing_otherwise() -> None:
+    recipe = get_recipe("demo")
+    before = Augmentation(
+        crop_size=(128, 256), scale=(0.75, 1.5), flip_probability=0.5, brightness=0.5, contrast=0.5, saturation=0.5
+    )
+    assert recipe.augmentation == before
+    assert not {"hue", "rotation", "max_class_share"} & recipe.model_dump(mode="json").keys(), "recipes keep their JSON"
+    overrides = parse_overrides(["rotation=10", "hue=20.5", "max_class_share=0.75"])
+    changed = recipe.with_overrides(overrides)
+    assert changed.augmentation == replace(before, rotation_degrees=10, hue_degrees=20.5, max_class_share=0.75)
+    assert type(recipe).from_values(changed.model_dump(mode="json")) == changed
+    assert changed.with_overrides({"rotation": 0, "hue": 0, "max_class_share": 1}) == recipe
 
 
 def test_epochs_and_iterations_replace_each_other() -> None:

@@ -28,10 +28,10 @@ def model_card(record: ModelRecord, *, repo: str, file: str) -> str:
         _section("Terms", _text(record.licence)),
         f"Made with lpsnet {_text(record.lpsnet_version)}".rstrip() + ". The file carries this record in full.",
     ]
-    return f"---\n{_metadata(record, file)}---\n\n" + "\n\n".join(filter(None, parts)) + "\n"
+    return f"---\n{_metadata(file)}---\n\n" + "\n\n".join(filter(None, parts)) + "\n"
 
 
-def _metadata(record: ModelRecord, file: str) -> str:
+def _metadata(file: str) -> str:
     values: dict[str, Any] = {
         "library_name": "lpsnet",
         "pipeline_tag": "image-segmentation",

@@ -7,6 +7,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from bundle_weights import bundle, main, without_places
 
 from lpsnet.architecture import Architecture
 from lpsnet.data.datasets import open_dataset
@@ -15,7 +16,6 @@ from lpsnet.deployment.model_file import read_record
 from lpsnet.deployment.models import CHECKSUMS, find_checkpoint, find_model, list_models
 from lpsnet.deployment.segmenter import Segmenter
 from lpsnet.errors import ModelFileError
-from lpsnet.export.bundle import bundle, without_places
 from lpsnet.export.onnx import export_onnx
 from lpsnet.model.checkpoint import default_record, load_checkpoint, save_checkpoint
 from lpsnet.model.fusion import fuse
@@ -94,6 +94,15 @@ def test_weights_in_half_the_space_are_computed_with_in_f32(tmp_path: Path) -> N
     image = np.random.default_rng(0).integers(0, 256, (60, 70, 3), np.uint8)
     scores = [Segmenter(tmp_path / f"{weights}.onnx").scores(image) for weights in ("f32", "f16")]
     assert np.array_equal(*scores)
+
+
+def test_the_script_takes_names_and_checkpoints(checkpoint: Path, folder: Path, capsys) -> None:
+    main([f"streets={checkpoint}", f"roads={checkpoint}", "--folder", str(folder)])
+    assert sorted(list_models()) == ["roads", "streets"]
+    for wrong in ("streets", "=a.safetensors", "streets="):
+        with pytest.raises(SystemExit):
+            main([wrong])
+        assert "NAME=CHECKPOINT; got" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", list_models())

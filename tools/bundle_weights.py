@@ -1,13 +1,13 @@
-"""Making a trained network one of the models that come with the package (`lpsnet/weights`).
+"""For maintainers: make a trained network one of the models that come with the package (`lpsnet/weights`).
 
 Two files a model, both with weights in f16: NAME.safetensors to go on training from or to export, and NAME.onnx, which
 runs without torch; and a line for each in SHA256SUMS, as `sha256sum --check` reads it.
 
-    python -m lpsnet.export.bundle camvid_s=runs/camvid_s/model.safetensors
+    python tools/bundle_weights.py camvid_s=runs/camvid_s/model.safetensors
 """
 
-import sys
-from collections.abc import Mapping
+import argparse
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +78,18 @@ def _rounded(net: Network) -> Network:
     return net.half().float()
 
 
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line; `arguments` are those of the process unless given."""
+    parser = argparse.ArgumentParser(description="Put trained networks among the models that come with the package.")
+    parser.add_argument("models", nargs="+", metavar="NAME=CHECKPOINT", help="name of a model and its checkpoint")
+    parser.add_argument("--folder", type=Path, default=weights_folder(), help="of the models [%(default)s]")
+    options = parser.parse_args(arguments)
+    for argument in options.models:
+        name, equals, checkpoint = argument.partition("=")
+        if not (name and equals and checkpoint):
+            parser.error(f"a model is given as NAME=CHECKPOINT; got {argument!r}")
+        print(bundle(name, Path(checkpoint), options.folder))
+
+
 if __name__ == "__main__":
-    for argument in sys.argv[1:]:
-        model, _, path = argument.partition("=")
-        print(bundle(model, Path(path), weights_folder()))
+    main()
