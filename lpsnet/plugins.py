@@ -27,10 +27,9 @@ def use_plugin(path: Path) -> None:
         PluginError: it is not there, or fails.
     """
     file = str(path.expanduser().resolve())
-    named = list(filter(None, os.environ.get(PLUGINS, "").split(os.pathsep)))
-    if file not in named:
-        os.environ[PLUGINS] = os.pathsep.join([*named, file])
     _load_file(file)
+    if file not in plugin_files():
+        os.environ[PLUGINS] = os.pathsep.join([*plugin_files(), file])
 
 
 def load_plugins() -> None:
@@ -39,10 +38,15 @@ def load_plugins() -> None:
     Raises:
         PluginError: one is not there, or fails.
     """
-    for file in filter(None, os.environ.get(PLUGINS, "").split(os.pathsep)):
+    for file in plugin_files():
         _load_file(file)
     for point in entry_points(group=GROUP):
         _load_once(f"plugin {point.name!r} ({point.value})", point.load)
+
+
+def plugin_files() -> list[str]:
+    """The files that are named, as absolute paths if `use_plugin` was given them."""
+    return list(filter(None, os.environ.get(PLUGINS, "").split(os.pathsep)))
 
 
 def _load_file(file: str) -> None:

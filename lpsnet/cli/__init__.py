@@ -11,9 +11,11 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 import lpsnet
 import lpsnet.cli.benchmark as benchmark
@@ -32,12 +34,38 @@ import lpsnet.cli.web as web
 from lpsnet.cli.completing import offer_names
 from lpsnet.cli.output import printable
 from lpsnet.errors import LpsnetError, MissingDependencyError
+from lpsnet.plugins import use_plugin
 
 # commands that go on with what is in their folder -> what they are told for that
 _RESUMABLE = {"train": "--resume", "pretrain": "--resume", "expand": "", "study": ""}
 
+
+class _Commands(TyperGroup):
+    """The commands; `--plugin FILE.py` may stand behind the name of one as well as before it."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        plugins, rest = _plugins_apart(args)
+        return super().parse_args(ctx, [*plugins, *rest])
+
+
+def _plugins_apart(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The words of `--plugin FILE.py`, wherever they stand before a `--`, and all others."""
+    plugins: list[str] = []
+    rest: list[str] = []
+    left = iter(words)
+    for word in left:
+        if word == "--":
+            return plugins, [*rest, word, *left]
+        if word == "--plugin":
+            plugins += [word, *[value for value in [next(left, None)] if value is not None]]
+        else:
+            (plugins if word.startswith("--plugin=") else rest).append(word)
+    return plugins, rest
+
+
 app = typer.Typer(
     name="lpsnet",
+    cls=_Commands,
     help="Real-time semantic segmentation: labelled pictures, a device and a latency budget in; a network out.",
     epilog="Examples: `lpsnet demo`, `lpsnet segment photos/ drive.mp4 --model model.onnx`, `lpsnet train --help`",
     no_args_is_help=True,
@@ -56,8 +84,13 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def _options(
     version: bool = typer.Option(False, "--version", callback=_print_version, is_eager=True, help="Print the version."),
+    plugin: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE.py", help="Python to run first, such as a block of your own; after a command too."),
+    ] = None,
 ) -> None:
-    pass
+    for path in plugin or ():
+        use_plugin(path)
 
 
 for group in (demo, running, stream, training, models, exporting, expansion, benchmark, study, report, web, hub):
@@ -117,7 +150,8 @@ def _catch_interrupts() -> None:
 
 def _how_to_go_on(words: Sequence[str]) -> str:
     """What became of the work of the command with these words, and what to do about it."""
-    command = words[0] if words else ""
+    _, rest = _plugins_apart(words)
+    command = rest[0] if rest else ""
     if command not in _RESUMABLE:
         return "What was finished before is in place; no file is half written."
     flag = [word for word in (_RESUMABLE[command],) if word and word not in words]
