@@ -12,6 +12,7 @@ import command_line
 import pytest
 
 from lpsnet import plugins
+from lpsnet.cli import _how_to_go_on, _plugins_apart
 from lpsnet.expansion.device_latency import TURN
 from lpsnet.expansion.events import TrainingFinished
 from lpsnet.expansion.journal import read_journal
@@ -179,6 +180,12 @@ def test_a_folder_is_no_plugin(tmp_path: Path, forgetful: None) -> None:
     assert "is not there; give a file of Python" in command_line.run("info", "tiny", "--plugin", tmp_path / "x.py").line
 
 
+def test_a_plugin_without_a_name() -> None:
+    assert command_line.run("info", "tiny", "--plugin").line.startswith(
+        "lpsnet: Option '--plugin' requires an argument;"
+    )
+
+
 def test_it_is_loaded_once(tmp_path: Path) -> None:
     """However it is named, and whoever asks for the table."""
     path = tmp_path / "mine.py"
@@ -208,6 +215,21 @@ def test_an_installed_package_needs_no_flag(partial: Path) -> None:
     )
     assert (run.returncode, run.stderr.count("\n")) == (2, 1)
     assert run.stderr.startswith("lpsnet: plugin 'partial' (partial_gone) cannot be loaded: ModuleNotFoundError: ")
+
+
+@pytest.mark.parametrize(
+    "words", [["--plugin", "x.py", "train", "--out", "y"], ["train", "--plugin=x.py", "--out", "y"]]
+)
+def test_an_interrupted_command_is_resumed_with_its_plugin(words: list[str]) -> None:
+    assert _how_to_go_on(words) == f"Go on where it was with: lpsnet {' '.join(words)} --resume"
+
+
+def test_words_behind_two_dashes_are_no_options() -> None:
+    assert _plugins_apart(["segment", "--plugin", "a.py", "--", "--plugin", "b"]) == (
+        ["--plugin", "a.py"],
+        ["segment", "--", "--plugin", "b"],
+    )
+    assert _plugins_apart(["train", "--plugin"]) == (["--plugin"], ["train"])
 
 
 def test_without_a_plugin_nothing_is_run(partial: Path) -> None:

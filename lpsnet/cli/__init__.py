@@ -45,6 +45,8 @@ class _Commands(TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         plugins, rest = _plugins_apart(args)
+        if plugins[-1:] == ["--plugin"]:
+            raise _UsageError("Option '--plugin' requires an argument", ctx)
         return super().parse_args(ctx, [*plugins, *rest])
 
 

@@ -221,10 +221,10 @@ class BlockType:
             block belong to units that are named here.
         parts: width -> the sizes of the groups that the input's or output's channels consist of, their sum the width.
             In a wider block each group is longer at its end. One group unless given.
-        identity: unit -> what it does in a block that gives out its input, which has the output's width and no negative
-            numbers if a block ends in a ReLU. "pass": gives out what it reads; "zero": gives nothing, as before a sum
-            with a shortcut; "repeat": computes from the same channels what this unit of the block before computed.
-            Units without a role keep fresh weights.
+        identity: unit -> what it does in a new block at the end of a stage, so that the block's output is its input.
+            "pass": gives out what it reads (a ReLU after it changes nothing, as the input comes out of a ReLU); "zero":
+            gives nothing, where its output is added to a shortcut; "repeat": computes from the same channels what this
+            unit of the block before computed. Units without a role keep fresh weights.
         outputs: the units whose batch norms together give the output its scale: it is `s` times as large if their
             scales and shifts are.
         carries_input: whether a shortcut adds the input to the output, or is part of it.
