@@ -28,6 +28,10 @@ class NonFiniteScoresError(LpsnetError):
     """A network's scores, or what they are computed with, hold NaN or infinity."""
 
 
+class PluginError(LpsnetError):
+    """A module named by `--plugin`, or an installed plugin, cannot be loaded."""
+
+
 class RunError(LpsnetError):
     """A run (training, expansion, study) cannot start or go on in the folder or with the settings given."""
 

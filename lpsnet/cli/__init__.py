@@ -12,7 +12,8 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -22,6 +23,7 @@ import lpsnet
 from lpsnet.cli.completing import offer_names
 from lpsnet.cli.output import printable
 from lpsnet.errors import LpsnetError, MissingDependencyError
+from lpsnet.plugins import use_plugin
 
 # commands that go on with what is in their folder -> what they are told for that
 _RESUMABLE = {"train": "--resume", "pretrain": "--resume", "expand": "", "study": ""}
@@ -75,6 +77,11 @@ class LazyGroup(TyperGroup):
         super().__init__(**settings)
         self.commands: Any = Commands()
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """`--plugin FILE.py` may stand behind the name of a command as well as before it."""
+        plugins, rest = _plugins_apart(args)
+        return super().parse_args(ctx, [*plugins, *rest])
+
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Every command with its line of the table."""
         self.commands = {name: TyperCommand(name, help=row.line) for name, row in COMMANDS.items()}
@@ -92,6 +99,21 @@ def load_command(name: str) -> Any:
     alone = typer.Typer(add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False)
     alone.command(name)(found)
     return get_command(alone)
+
+
+def _plugins_apart(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The words of `--plugin FILE.py`, wherever they stand before a `--`, and all others."""
+    plugins: list[str] = []
+    rest: list[str] = []
+    left = iter(words)
+    for word in left:
+        if word == "--":
+            return plugins, [*rest, word, *left]
+        if word == "--plugin":
+            plugins += [word, *[value for value in [next(left, None)] if value is not None]]
+        else:
+            (plugins if word.startswith("--plugin=") else rest).append(word)
+    return plugins, rest
 
 
 app = typer.Typer(
@@ -115,8 +137,13 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def _options(
     version: bool = typer.Option(False, "--version", callback=_print_version, is_eager=True, help="Print the version."),
+    plugin: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE.py", help="Python to run first, such as a block of your own; after a command too."),
+    ] = None,
 ) -> None:
-    pass
+    for path in plugin or ():
+        use_plugin(path)
 
 
 # Of click, which newer versions of typer bring along under a name of their own
@@ -170,7 +197,8 @@ def _catch_interrupts() -> None:
 
 def _how_to_go_on(words: Sequence[str]) -> str:
     """What became of the work of the command with these words, and what to do about it."""
-    command = words[0] if words else ""
+    _, rest = _plugins_apart(words)
+    command = rest[0] if rest else ""
     if command not in _RESUMABLE:
         return "What was finished before is in place; no file is half written."
     flag = [word for word in (_RESUMABLE[command],) if word and word not in words]

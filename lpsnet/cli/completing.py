@@ -9,6 +9,8 @@ import inspect
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from lpsnet.errors import LpsnetError
+
 Complete = Callable[[str], list[str]]  # the beginning of a word -> the words it may become
 
 _MODELS = "lpsnet.deployment.models:list_models"
@@ -67,6 +69,6 @@ def _names(offer: str) -> Iterable[str]:
         return [offer]
     try:
         found: Any = getattr(importlib.import_module(module), table)
-    except ImportError:
+    except (ImportError, LpsnetError):  # LpsnetError: a plugin that fails
         return []
     return list(found() if callable(found) else found)

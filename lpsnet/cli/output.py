@@ -17,6 +17,7 @@ from rich.table import Table
 
 from lpsnet.errors import LpsnetError
 from lpsnet.files import write_text
+from lpsnet.plugins import plugin_files
 
 JsonOption = Annotated[
     str | None, typer.Option("--json", metavar="FILE", help="Write the figures as JSON; `-` is standard output.")
@@ -48,8 +49,9 @@ def write_json(value: Mapping[str, Any], json_to: str | None) -> None:
 
 
 def next_command(*words: object, json_to: str | None = None) -> None:
-    """Print the command one would run next."""
-    say(f"Next: {shlex.join(map(str, words))}", json_to=json_to)
+    """Print the command one would run next, which needs the same plugins."""
+    plugins = [word for file in plugin_files() for word in ("--plugin", file)]
+    say(f"Next: {shlex.join([*map(str, words), *plugins])}", json_to=json_to)
 
 
 def say(message: str, *, json_to: str | None = None) -> None:

@@ -7,7 +7,7 @@ batch norm takes its statistics from its input just before it is used, so later 
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from types import EllipsisType
 from typing import Any
@@ -75,6 +75,21 @@ class Growth:
         """Set `parameter[index]` to zero."""
         parameter[index] = 0
         self._sources[self._names[parameter]][index] = _ZEROED
+
+    def copy_module(self, module: nn.Module, source: nn.Module) -> None:
+        """Set all of `module` to what is in `source`, whose tensors have the same names and shapes."""
+        for parameter, values in zip(module.parameters(), source.parameters(), strict=True):
+            self.copy(parameter, ..., values)
+        for own, given in zip(module.buffers(), source.buffers(), strict=True):
+            if own.is_floating_point():  # not the number of batches: the child has seen none
+                own.copy_(given)
+
+    def measure_all(self, module: nn.Module, *, but: Collection[nn.Module] = ()) -> None:
+        """Have the statistics of all batch norms in `module` measured but for those in the modules `but`."""
+        left_out = {norm for part in but for norm in part.modules()}
+        for norm in module.modules():
+            if isinstance(norm, nn.BatchNorm2d) and norm not in left_out:
+                self.measure(norm)
 
     def copy_norm(self, norm: nn.BatchNorm2d, source: nn.BatchNorm2d, places: Tensor) -> None:
         """Give the channels `places` of `norm` those of `source`; the statistics of the others will be measured."""

@@ -12,8 +12,9 @@ Any of these, together or alone:
 
 What stays, stays in evaluation mode, where batch norm is a scale and a shift. In training mode it nearly stays if
 pictures are given, because only they tell the statistics of the features that a new block has to pass on. Momentum is
-not taken over: an optimiser starts afresh. The algebra is that of `BLOCKS` other than "shufflenet", whose units leave
-no channel in its place; such networks can take ratios, paths and classes, but not blocks and channels.
+not taken over: an optimiser starts afresh. How a block's weights carry over is in its row of `BLOCKS`; what the row
+does not say starts fresh, as new blocks and channels of "shufflenet" do. What the algebra promises is held against the
+logits of both networks.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,11 +30,14 @@ from lpsnet.expansion.growth import Growth, Origin, evaluating
 from lpsnet.expansion.kinship import PathMap, check_kinship, continued_paths, nearest_path
 from lpsnet.expansion.new_paths import fill_interaction, meets_directly, quieten
 from lpsnet.expansion.widening import Places, channel_places, copy_block
+from lpsnet.model.blocks import BLOCKS
 from lpsnet.model.interactions import INTERACTIONS
 from lpsnet.model.network import INTERACTING_STAGES, Network, Path, create_model
 
 Change = Literal["depth", "width", "resolution", "paths", "classes"]
 Preserving = Literal["exact", "nearly", "no"]
+
+_ROUNDING = 0.01  # relative difference of the logits; where it should be none, more shows that a block's row is wrong
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +108,7 @@ def inherit(
         parent: not touched.
         images: N x 3 x H x W training pictures, normalised, as the training will give them to the network; a handful.
             They pass the child in one batch without gradients. Without them the statistics of new batch norms are 0
-            and 1: scores in evaluation mode start the same, but training has to find those statistics first.
+            and 1: logits in evaluation mode start the same, but training has to find those statistics first.
         seed: of the random weights; torch's random state is not touched.
         path_map: for each of the child's paths, largest ratio first, the number of the parent's path that it continues,
             or None for a new one; every path of the parent once. Unless given, paths of equal ratio belong together,
@@ -124,7 +128,11 @@ def inherit(
         if images is not None and expected is not None:
             growth.settle(images)
             difference = _relative_difference(_scores(child, images), expected)
-    grade, reasons = _grade(growth, parent, paths)
+        grade, reasons = _grade(growth, parent, paths)
+        found = _probed(child, parent) if images is None and grade == "exact" else difference
+    if grade == "exact" and found is not None and found > _ROUNDING:
+        wrong = f"the logits differ by {found:.1%}: the row of block {child.block!r} does not describe what it computes"
+        grade, reasons = "no", (wrong, *reasons)
     changes = _changes(child, parent, paths)
     return Inheritance(changes, paths, grade, reasons, growth.origins(), images is not None, difference)
 
@@ -150,13 +158,23 @@ def _fill(growth: Growth, parent: Network, paths: PathMap) -> None:
     ratios = child.architecture.ratios
     for path, ratio, number in zip(child.paths, ratios, paths, strict=True):
         source = nearest_path(ratio, parent.architecture.ratios) if number is None else number
+        if number is None and _is_loud(child):
+            fault = "does not say what gives its output the scale (`outputs` in its row)"
+            growth.losses.append(f"block {child.block!r} {fault}; a new path starts fresh, and in full strength")
+            growth.measure_all(path)
+            continue
         _fill_path(growth, path, parent.paths[source], places)
         if number is None and meets_directly(child):
-            quieten(path, child.block)
+            quieten(growth, path, child.block)
     for stage, own, given in zip(INTERACTING_STAGES, child.interactions, parent.interactions, strict=True):
         fill_interaction(growth, own, given, places[stage], paths)
     if child.num_classes == parent.num_classes:
         _fill_head(growth, parent, places[-1], paths)
+
+
+def _is_loud(child: Network) -> bool:
+    """Whether a new path disturbs the others, because its block's row does not say how to make it quiet."""
+    return meets_directly(child) and BLOCKS[child.block].outputs is None
 
 
 def _fill_path(growth: Growth, path: nn.Module, source: nn.Module, places: Sequence[Places]) -> None:
@@ -166,7 +184,7 @@ def _fill_path(growth: Growth, path: nn.Module, source: nn.Module, places: Seque
     for stage, given, writes in zip(path.stages, source.stages, places, strict=True):
         blocks, old_blocks = list(stage.children()), list(given.children())
         for block, old_block in zip(blocks, old_blocks, strict=False):
-            copy_block(growth, block, old_block, reads, writes)
+            copy_block(growth, growth.child.block, block, old_block, reads, writes)
             reads = writes
         for previous, block in zip(blocks[len(old_blocks) - 1 :], blocks[len(old_blocks) :], strict=False):
             pass_through(growth, growth.child.block, block, previous, writes)
@@ -190,6 +208,13 @@ def _scores(net: Network, images: Tensor) -> Tensor:
     with evaluating(net):
         scores: Tensor = net(images.to(net.head.weight.device))
     return scores
+
+
+def _probed(child: Network, parent: Network) -> float | None:
+    """The relative difference of the logits of noise, for want of images."""
+    noise = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    noise = noise.to(parent.head.weight)
+    return _relative_difference(_scores(child, noise), _scores(parent, noise))
 
 
 def _relative_difference(scores: Tensor, expected: Tensor) -> float | None:
@@ -230,5 +255,6 @@ def _grade(growth: Growth, parent: Network, paths: PathMap) -> tuple[Preserving,
     meets = None in paths and interaction.pair is not None
     if meets and not interaction.adds:
         broken.append(f"what a new path gives the others in {child.interaction} takes the place of their own features")
-    small = ["a new path adds a little to the features of the others"] if meets and interaction.adds else []
+    is_quiet = meets and interaction.adds and not _is_loud(child)
+    small = ["a new path adds a little to the features of the others"] if is_quiet else []
     return ("no" if broken else "nearly" if small else "exact"), (*broken, *small)

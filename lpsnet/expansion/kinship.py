@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 from lpsnet.errors import LpsnetError
+from lpsnet.model.blocks import BLOCKS
 from lpsnet.model.network import Network
 
 PathMap = Sequence[int | None]  # for each of the child's paths the number of the parent's, or None for a new path
@@ -24,7 +25,7 @@ def check_kinship(child: Network, parent: Network) -> None:
         )
     for trait in ("block", "interaction", "form", "align_corners"):
         own, given = getattr(child, trait), getattr(parent, trait)
-        alike = trait == "form" and child.block != "conv3x3"  # the forms of `Network` that differ for conv3x3 alone
+        alike = trait == "form" and not BLOCKS[child.block].has_branches
         if own != given and not alike:
             raise LpsnetError(
                 f"a child has its parent's {trait}: the parent has {given}, the child {own}; "
@@ -42,11 +43,6 @@ def _check_growth(child: Network, parent: Network) -> None:
     }
     if less := [trait for trait, pairs in compared.items() if any(number < least for number, least in pairs)]:
         raise LpsnetError(f"a child is at least as {less[0]} as its parent; {own} is not, its parent is {given}")
-    if child.block == "shufflenet" and (own.blocks, own.widths) != (given.blocks, given.widths):
-        raise LpsnetError(
-            "networks of shufflenet blocks cannot take over blocks or channels: their units shuffle the channels, and "
-            "neither a new block nor a wider one could leave them in place; train the child from scratch"
-        )
 
 
 def continued_paths(child: Network, parent: Network, path_map: PathMap | None) -> tuple[int | None, ...]:

@@ -7,31 +7,19 @@ Stages 4 and 5 start on the very features that the copied weights were trained f
 interaction transforms what it adds, the transformation is made small instead, and the path is left as it is.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import nn
 
-from lpsnet.expansion.growth import Growth
-from lpsnet.expansion.widening import Places, copy_unit
+from lpsnet.expansion.growth import Growth, evaluating
+from lpsnet.expansion.widening import Places, copy_unit, submodule
+from lpsnet.model.blocks import BLOCKS
 from lpsnet.model.convolution import ConvNorm
 from lpsnet.model.interactions import Attention, Interaction
 from lpsnet.model.network import INTERACTING_STAGES, Network, Path
 
 QUIET = 0.01  # what a new path adds to others, relative to its features in full strength
-
-# The units of a block whose batch norms give its output the scale.
-_OUTPUTS: Mapping[str, Sequence[str]] = {
-    "conv3x3": ("unit",),
-    "sepconv3x3": ("pointwise",),
-    "bottleneck": ("expand", "shortcut"),
-    "residual": ("second", "shortcut"),
-    "shufflenet": ("second", "other_branch"),
-    "inverted_residual": ("project",),
-    "ghost": ("primary", "cheap"),
-}
-# In these a shortcut carries the input to the output: a stage is quiet only if all its blocks are.
-_CARRYING = ("bottleneck", "residual", "shufflenet", "inverted_residual")
 
 
 def meets_directly(net: Network) -> bool:
@@ -39,19 +27,28 @@ def meets_directly(net: Network) -> bool:
     return bool(net.interactions[0].pairs) and not any(True for _ in net.interactions.parameters())
 
 
-def quieten(path: nn.Module, kind: str) -> None:
+def quieten(growth: Growth, path: nn.Module, kind: str) -> None:
     """Scale what `path` gives after Stage 3 and Stage 4 by `QUIET`; `kind` is the blocks' name in `BLOCKS`.
 
     What stands before the outputs is left as it is. Inside a block or stage of shortcuts it may then be normalised with
     statistics that no longer fit, until training has found others; all that comes of it is quiet.
     """
     assert isinstance(path, Path)
-    for stage in INTERACTING_STAGES:
-        blocks = list(path.stages[stage].children())
-        for block in blocks if kind in _CARRYING else blocks[-1:]:
-            for name, unit in block.named_children():
-                if name in _OUTPUTS[kind]:
+    row, inputs, loud = BLOCKS[kind], {}, {}
+    with evaluating(path):
+        maps = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)).to(growth.child.head.weight)
+        for stage in range(max(INTERACTING_STAGES) + 1):
+            inputs[stage], maps = maps, path(maps, stage)
+            loud[stage] = maps.norm()
+        for stage in INTERACTING_STAGES:
+            blocks = list(path.stages[stage].children())
+            for block in blocks if row.carries_input else blocks[-1:]:
+                for unit in filter(None, (submodule(block, name) for name in row.outputs or ())):
                     _scale(unit)
+            if path(inputs[stage], stage).norm() > 10 * QUIET * loud[stage]:
+                growth.losses.append(
+                    f"block {kind!r} is not made quiet by what its row says (`outputs`, `carries_input`)"
+                )
 
 
 def fill_interaction(
@@ -82,9 +79,7 @@ def fill_interaction(
 def _settle_pair(growth: Growth, pair: nn.Module, *, quiet: bool) -> None:
     if quiet:
         _scale(pair)
-    for norm in pair.modules():
-        if isinstance(norm, nn.BatchNorm2d):
-            growth.measure(norm)
+    growth.measure_all(pair)
 
 
 def _fill_pair(growth: Growth, pair: nn.Module, source: nn.Module, places: Places) -> None:

@@ -18,7 +18,7 @@ from lpsnet.expansion.measurements import Cost, Course
 from lpsnet.expansion.operations import Design, Operation, SearchNetwork, check_operations, table_1
 from lpsnet.expansion.search import SearchOptions
 from lpsnet.expansion.step_size import ladders
-from lpsnet.model.blocks import BLOCKS
+from lpsnet.model.blocks import BLOCKS, unknown_block
 from lpsnet.model.complexity import complexity
 from lpsnet.model.interactions import INTERACTIONS
 from lpsnet.model.memory import inference_memory_mib
@@ -183,10 +183,10 @@ def check_plan(run: ExpansionRun) -> int:
 
 def _check_names(run: ExpansionRun) -> None:
     blocks = [run.start.block, *(it.block for it in run.operations if it.dimension == "block")]
-    for kind, names, allowed in (("block", blocks, BLOCKS), ("interaction", [run.interaction], INTERACTIONS)):
-        for name in names:
-            if name not in allowed:
-                raise RunError(unknown_name(kind, name, allowed))
+    if unknown := [block for block in blocks if block not in BLOCKS]:
+        raise RunError(unknown_block(unknown[0]))
+    if run.interaction not in INTERACTIONS:
+        raise RunError(unknown_name("interaction", run.interaction, INTERACTIONS))
 
 
 def _check_first_step(run: ExpansionRun, *, num_classes: int) -> None:

@@ -4,10 +4,12 @@ The machines share the expansion's folder and the data, both at the same path: a
 then go on on another, and the weights of a parent are where its children look for them.
 """
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from lpsnet.errors import LpsnetError, MissingDependencyError, RunError
+from lpsnet.plugins import PLUGINS
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -59,7 +61,9 @@ class RayExecutor:
 
     def _join(self) -> None:
         try:
-            self._ray.init(address=self._address, log_to_driver=False, ignore_reinit_error=True)
+            self._ray.init(
+                address=self._address, log_to_driver=False, ignore_reinit_error=True, runtime_env=_environment()
+            )
         except (ConnectionError, OSError, ValueError, RuntimeError) as error:
             said = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise RunError(f"Ray at {self._address or 'this machine'} cannot be joined: {said}") from None
@@ -82,6 +86,11 @@ class RayExecutor:
         except ray.exceptions.RayError as error:
             said = str(error).splitlines()[0]
             raise RunError(f"the cluster lost {task} {MAX_ATTEMPTS} times: {said}; start the command again") from None
+
+
+def _environment() -> dict[str, Any]:
+    """What workers on other machines find in theirs: the plugins, which lie at the same path there as the data do."""
+    return {"env_vars": {PLUGINS: os.environ[PLUGINS]}} if os.environ.get(PLUGINS) else {}
 
 
 def _import_ray() -> Any:

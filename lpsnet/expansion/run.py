@@ -220,6 +220,8 @@ class _Running:
         results = self.executor.run(self.train, tasks, say=lambda line: self.say(f"  {line}"))
         for done, result in enumerate(results, start=1):
             yield result
+            if line := _beginning(result):
+                self.say(f"  {line}")
             RunFolder(folders[result.design]).state.unlink(missing_ok=True)  # as large as several models
             if left := len(tasks) - done:
                 minutes = (time.monotonic() - begun) / done * left / 60
@@ -234,3 +236,16 @@ class _Running:
     def _pictures(self) -> list[Any]:
         pictures = open_dataset(self.run.data).split(self.run.val)
         return [pictures.image(index) for index in range(min(NUM_PICTURES, len(pictures)))]
+
+
+def _beginning(result: TrainingResult) -> str:
+    """Why a candidate did not begin where its parent was; empty if it did, or nothing was to be inherited."""
+    inherited = result.details.get("inherited")
+    if not isinstance(inherited, dict):
+        return ""
+    if not inherited.get("taken_over"):
+        return f"{result.design} inherits no weights: {inherited.get('why')}"
+    reasons = inherited.get("reasons")
+    if inherited.get("preserving") != "no" or not isinstance(reasons, list):
+        return ""
+    return f"{result.design} begins with other logits than its parent's: {'; '.join(map(str, reasons))}"

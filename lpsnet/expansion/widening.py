@@ -4,46 +4,57 @@ A channel of the parent has a place among the child's channels, the same in ever
 channel by channel (Equation 2). A unit's rows for old channels read old channels with the parent's weights and new ones
 with zeros; its rows for new channels keep their random weights and read everything. So nothing old depends on anything
 new, and the readers of the new channels learn first. Blocks of any two widths may be given, equal ones included.
+
+Which channels a unit reads and writes is in the block's row (`BlockType.channels`).
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterable
+from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
 
 from lpsnet.expansion.growth import Growth, affine, others
-from lpsnet.model.blocks import Bottleneck, Conv3x3, GhostModule, InvertedResidual, Residual, SepConv3x3
+from lpsnet.model.blocks import BLOCKS
 from lpsnet.model.convolution import ConvNorm, RepConvNorm
 
 Places = Tensor  # 1-D int64: for each of the parent's channels its number among the child's
-Wires = Mapping[str, tuple[Places, Places]]  # unit of a block -> places of what it reads, and of what it writes
 
 
 def channel_places(block: str, old_width: int, new_width: int) -> Places:
-    """The places of the output channels of a `block` of `old_width` in one of `new_width`."""
-    if block != "ghost":
+    """The places of the output channels of a `block` of `old_width` in one of `new_width` (`BlockType.parts`).
+
+    The first ones where the row's parts are none of such widths; `inherit` finds that the logits change then.
+    """
+    old_parts, new_parts = (tuple(BLOCKS[block].parts(width)) for width in (old_width, new_width))
+    grow = len(old_parts) == len(new_parts) and all(old <= new for old, new in zip(old_parts, new_parts, strict=True))
+    if not grow or (sum(old_parts), sum(new_parts)) != (old_width, new_width):
         return torch.arange(old_width)
-    # Its output is two parts one after the other (`GhostModule`), and both grow.
-    old_primary, new_primary = old_width - old_width // 2, new_width - new_width // 2
-    return torch.cat((torch.arange(old_primary), new_primary + torch.arange(old_width // 2)))
+    starts = accumulate(new_parts, initial=0)
+    return torch.cat([start + torch.arange(old) for start, old in zip(starts, old_parts, strict=False)])
 
 
-def copy_block(growth: Growth, block: nn.Module, source: nn.Module, reads: Places, writes: Places) -> None:
-    """Fill `block` of the child from `source` of the parent.
+def copy_block(growth: Growth, kind: str, block: nn.Module, source: nn.Module, reads: Places, writes: Places) -> None:
+    """Fill `block` of the child from `source` of the parent; it stays fresh where its row does not say how.
 
     Args:
         growth: the child.
-        block, source: blocks of one type, in training form, `block` at least as wide.
+        kind: the blocks' name in `BLOCKS`.
+        block, source: blocks of that kind in training form, `block` at least as wide.
         reads, writes: places of the channels of the block's input and output.
     """
-    for name, (unit_reads, unit_writes) in _wires(source, reads, writes).items():
-        copy_unit(growth, _unit(block, name), _unit(source, name), unit_reads, unit_writes)
-    if isinstance(block, Conv3x3) and isinstance(source, Conv3x3):
-        _copy_identity(growth, block.unit, source.unit, reads, writes)
-    if isinstance(block, Bottleneck | Residual) and isinstance(source, Bottleneck | Residual):
-        _copy_shortcut(growth, block.shortcut, source.shortcut, reads, writes)
-    if isinstance(block, InvertedResidual) and isinstance(source, InvertedResidual):
-        _check_shortcut(growth, block.adds_input, source.adds_input)
+    if shapes(block) == shapes(source):
+        growth.copy_module(block, source)
+        return
+    if fault := _fault(kind, block, source, reads, writes):
+        growth.losses.append(f"block {kind!r} {fault}; its blocks of another width start fresh")
+        growth.measure_all(block)
+        return
+    for name, channels in (BLOCKS[kind].channels or {}).items():
+        own, given = submodule(block, name), submodule(source, name)
+        places = {"input": reads, "output": writes}
+        read, written = (places.get(kind, inner) for kind, inner in zip(channels, _inner_places(given), strict=True))
+        _copy_part(growth, own, given, read, written)
 
 
 def copy_unit(growth: Growth, unit: ConvNorm, source: ConvNorm, reads: Places, writes: Places) -> None:
@@ -63,11 +74,38 @@ def norm_of(unit: ConvNorm) -> nn.BatchNorm2d:
     return unit.norm
 
 
-def _copy_identity(growth: Growth, unit: nn.Module, source: nn.Module, reads: Places, writes: Places) -> None:
+def submodule(block: nn.Module, name: str) -> nn.Module | None:
+    """A part of a block by its name; None where this block has none."""
+    try:
+        return block.get_submodule(name)
+    except AttributeError:
+        return None
+
+
+def shapes(module: nn.Module) -> dict[str, torch.Size]:
+    """Of all tensors, by name."""
+    return {name: tensor.shape for name, tensor in module.state_dict().items()}
+
+
+def _copy_part(growth: Growth, part: nn.Module | None, source: nn.Module | None, reads: Places, writes: Places) -> None:
+    """Fill a unit or a shortcut, which may be there in only one of the two networks."""
+    if isinstance(part, RepConvNorm) and isinstance(source, RepConvNorm):
+        copy_unit(growth, part.conv3x3, source.conv3x3, reads, writes)
+        copy_unit(growth, part.conv1x1, source.conv1x1, reads, writes)
+        _copy_identity(growth, part, source, reads, writes)
+    elif isinstance(part, ConvNorm) and isinstance(source, ConvNorm):
+        copy_unit(growth, part, source, reads, writes)
+    elif isinstance(part, ConvNorm) and isinstance(source, nn.Identity):
+        _copy_shortcut(growth, part, reads, writes)
+    elif isinstance(part, nn.Identity) != isinstance(source, nn.Identity):
+        change = "gets" if isinstance(part, nn.Identity) else "loses"
+        growth.losses.append(f"the first block of Stage 5 {change} a shortcut")
+    elif part is not None:  # what it computes is new
+        growth.measure_all(part)
+
+
+def _copy_identity(growth: Growth, unit: RepConvNorm, source: RepConvNorm, reads: Places, writes: Places) -> None:
     """The identity branch of the re-parameterised form, which is there only between equal widths."""
-    if not isinstance(unit, RepConvNorm):
-        return
-    assert isinstance(source, RepConvNorm)
     if unit.identity is not None and source.identity is not None:
         growth.copy_norm(unit.identity, source.identity, writes)
     elif unit.identity is not None:
@@ -88,87 +126,65 @@ def _fold_identity(growth: Growth, unit: ConvNorm, source: RepConvNorm, reads: P
     growth.pass_on(norm_of(unit), writes, shift=shift + identity_shift)
 
 
-def _copy_shortcut(growth: Growth, shortcut: nn.Module, source: nn.Module, reads: Places, writes: Places) -> None:
-    """The shortcut of a residual block, which has a convolution only between different shapes."""
-    if isinstance(shortcut, ConvNorm) and isinstance(source, ConvNorm):
-        copy_unit(growth, shortcut, source, reads, writes)
-    elif isinstance(shortcut, ConvNorm):
-        growth.zero(shortcut.conv.weight, writes)
-        shortcut.conv.weight[writes, reads] = 1
-        growth.pass_on(norm_of(shortcut), writes)
-        growth.measure(norm_of(shortcut), others(writes, shortcut.conv.out_channels))
-    else:
-        _check_shortcut(growth, isinstance(shortcut, nn.Identity), isinstance(source, nn.Identity))
+def _copy_shortcut(growth: Growth, shortcut: ConvNorm, reads: Places, writes: Places) -> None:
+    """A shortcut that was the input itself, and is a convolution between different widths now: the unit matrix."""
+    growth.zero(shortcut.conv.weight, writes)
+    centre = shortcut.conv.weight.shape[-1] // 2
+    shortcut.conv.weight[writes, reads, centre, centre] = 1
+    growth.pass_on(norm_of(shortcut), writes)
+    growth.measure(norm_of(shortcut), others(writes, shortcut.conv.out_channels))
 
 
-def _check_shortcut(growth: Growth, adds_input: bool, parent_adds_input: bool) -> None:
-    if adds_input != parent_adds_input:
-        change = "gets" if adds_input else "loses"
-        growth.losses.append(f"the first block of Stage 5 {change} a shortcut")
+def _fault(kind: str, block: nn.Module, source: nn.Module, reads: Places, writes: Places) -> str:
+    """What keeps the row's `channels` from carrying the weights over, in words; empty if nothing does."""
+    channels = BLOCKS[kind].channels
+    if channels is None:
+        return "does not say how its weights carry over to another width (`channels` in its row)"
+    if left := [name for name, _ in block.named_parameters() if not _is_in(name, channels)]:
+        return f"does not say which channels {left[0]!r} reads and writes (`channels` in its row)"
+    for name, (read, written) in channels.items():
+        own, given = submodule(block, name), submodule(source, name)
+        widths = {"input": len(reads), "output": len(writes)}
+        if not _fits(own, given, widths.get(read), widths.get(written)):
+            return f"has in {name!r} what its row's `channels` do not describe"
+    return ""
 
 
-def _wires(source: nn.Module, reads: Places, writes: Places) -> Wires:
-    """The units of a block that is like `source`, shortcuts left out."""
-    for kind, wires in _WIRES.items():
-        if isinstance(source, kind):
-            return wires(source, reads, writes)
-    return {name: (_columns(unit), _rows(unit)) for name, unit in _all_units(source)}
+def _is_in(name: str, parts: Iterable[str]) -> bool:
+    return any(name.startswith(f"{part}.") for part in parts)
 
 
-def _conv3x3_wires(source: nn.Module, reads: Places, writes: Places) -> Wires:
-    names = ("unit.conv3x3", "unit.conv1x1") if isinstance(source.unit, RepConvNorm) else ("unit",)
-    return dict.fromkeys(names, (reads, writes))
+def _fits(own: nn.Module | None, given: nn.Module | None, num_read: int | None, num_written: int | None) -> bool:
+    """Whether a part can be filled: convolutions of the numbers of channels in the row, dense or depthwise.
+
+    A shortcut may be a convolution, an `nn.Identity` or None, another one in each network.
+    """
+    if isinstance(own, RepConvNorm) and isinstance(given, RepConvNorm):
+        own, given = own.conv3x3, given.conv3x3
+    if given is None:
+        return isinstance(own, ConvNorm | RepConvNorm | nn.Identity | None)
+    if isinstance(given, nn.Identity) and isinstance(own, ConvNorm):
+        return own.conv.groups == 1 and num_read is not None and num_read == num_written
+    if isinstance(given, nn.Identity) or isinstance(own, nn.Identity):
+        return isinstance(given, nn.Identity | ConvNorm) and isinstance(own, nn.Identity | None)
+    if not isinstance(own, ConvNorm) or not isinstance(given, ConvNorm):
+        return False
+    alike = (own.conv.groups == given.conv.groups == 1) or (_is_depthwise(own) and _is_depthwise(given))
+    (read, written), (reads, writes) = _sizes(given), _sizes(own)
+    grows = reads >= read and writes >= written and own.conv.kernel_size == given.conv.kernel_size
+    return alike and grows and num_read in (None, read) and num_written in (None, written)
 
 
-def _sepconv3x3_wires(source: nn.Module, reads: Places, writes: Places) -> Wires:
-    return {"depthwise": (reads, reads), "pointwise": (reads, writes)}
+def _is_depthwise(unit: ConvNorm) -> bool:
+    return unit.conv.groups == unit.conv.in_channels == unit.conv.out_channels
 
 
-def _bottleneck_wires(source: nn.Module, reads: Places, writes: Places) -> Wires:
-    inner = _rows(_unit(source, "reduce"))
-    return {"reduce": (reads, inner), "spatial": (inner, inner), "expand": (inner, writes)}
+def _inner_places(given: nn.Module | None) -> tuple[Places, Places]:
+    """The places of inner channels that a unit of the parent reads, and of those that it writes: the first ones."""
+    unit = given.conv3x3 if isinstance(given, RepConvNorm) else given
+    num_read, num_written = _sizes(unit) if isinstance(unit, ConvNorm) else (0, 0)
+    return torch.arange(num_read), torch.arange(num_written)
 
 
-def _residual_wires(source: nn.Module, reads: Places, writes: Places) -> Wires:
-    return {"first": (reads, writes), "second": (writes, writes)}
-
-
-def _inverted_residual_wires(source: nn.Module, reads: Places, writes: Places) -> Wires:
-    inner = _rows(_unit(source, "expand"))
-    return {"expand": (reads, inner), "depthwise": (inner, inner), "project": (inner, writes)}
-
-
-def _ghost_wires(source: nn.Module, reads: Places, writes: Places) -> Wires:
-    wires = {"primary": (reads, _rows(_unit(source, "primary")))}
-    if source.cheap is not None:
-        cheap = _rows(_unit(source, "cheap"))
-        wires["cheap"] = (cheap, cheap)
-    return wires
-
-
-_WIRES: dict[type[nn.Module], Callable[[nn.Module, Places, Places], Wires]] = {
-    Conv3x3: _conv3x3_wires,
-    SepConv3x3: _sepconv3x3_wires,
-    Bottleneck: _bottleneck_wires,
-    Residual: _residual_wires,
-    InvertedResidual: _inverted_residual_wires,
-    GhostModule: _ghost_wires,
-}  # a ShuffleNet unit never grows wider (`inheritance.py`), so each of its units stays as it is
-
-
-def _unit(block: nn.Module, name: str) -> ConvNorm:
-    unit = block.get_submodule(name)
-    assert isinstance(unit, ConvNorm)
-    return unit
-
-
-def _all_units(block: nn.Module) -> Iterator[tuple[str, ConvNorm]]:
-    return ((name, module) for name, module in block.named_modules() if isinstance(module, ConvNorm))
-
-
-def _rows(unit: ConvNorm) -> Places:
-    return torch.arange(unit.conv.out_channels)
-
-
-def _columns(unit: ConvNorm) -> Places:
-    return torch.arange(unit.conv.in_channels)
+def _sizes(unit: ConvNorm) -> tuple[int, int]:
+    return unit.conv.in_channels, unit.conv.out_channels

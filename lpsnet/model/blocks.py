@@ -1,4 +1,4 @@
-"""The seven convolutional blocks of Table 2, in one table.
+"""The seven convolutional blocks of Table 2, in one table: a row holds everything that the package knows of a block.
 
 A block maps N x in x H x W to N x out x ceil(H / stride) x ceil(W / stride), with stride 1 or 2 and any widths from 1
 up. In the macro architecture (Section 3.1) one block stands in the place of one 3x3 convolution: it takes the stride of
@@ -9,15 +9,21 @@ the latency is about 5 ms. It names the FLOPs (multiply-accumulates) at 1024x204
 a block. These were chosen so that a whole c meets the FLOPs; `table_2_c` is that c.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lpsnet.errors import unknown_name
 from lpsnet.model.convolution import ConvNorm, RepConvNorm, relu
+from lpsnet.plugins import load_plugins
 from lpsnet.record import Form
+
+Channels = Literal["input", "output", "inner"]  # of the block's input, of its output, or of neither
+Role = Literal["pass", "zero", "repeat"]
 
 
 class Conv3x3(nn.Module):
@@ -152,12 +158,12 @@ class InvertedResidual(nn.Module):
         self.expand = ConvNorm(in_channels, inner, kernel=1, deployed=deployed)
         self.depthwise = ConvNorm(inner, inner, kernel=3, stride=stride, groups=inner, deployed=deployed)
         self.project = ConvNorm(inner, out_channels, kernel=1, deployed=deployed)
-        self.adds_input = stride == 1 and in_channels == out_channels
+        self.shortcut = nn.Identity() if stride == 1 and in_channels == out_channels else None
 
     def forward(self, x: Tensor) -> Tensor:
         inner = F.relu6(self.depthwise(F.relu6(self.expand(x), inplace=True)), inplace=True)
         projected: Tensor = self.project(inner)
-        return x + projected if self.adds_input else projected
+        return projected if self.shortcut is None else self.shortcut(x) + projected
 
 
 class GhostModule(nn.Module):
@@ -191,30 +197,137 @@ def _shortcut(in_channels: int, out_channels: int, stride: int, deployed: bool) 
     return ConvNorm(in_channels, out_channels, kernel=1, stride=stride, deployed=deployed)
 
 
+def _one_part(width: int) -> Sequence[int]:
+    return (width,)
+
+
 @dataclass(frozen=True, slots=True)
 class BlockType:
-    """A row of Table 2.
+    """A row of Table 2: how a block is built, and how a larger network takes its weights over.
+
+    The last five are for `expansion.inheritance`. A unit is a `ConvNorm` or `RepConvNorm` of the block, or a shortcut,
+    by its name in the module. Where a row does not say something (None), the parts that need it start with fresh
+    weights, and the result says so.
 
     Attributes:
         build: (in_channels, out_channels, stride, form) -> the block. Forms "reparameterised" and "plain" differ for
             conv3x3 only; "deployed" has its batch norms folded into the convolutions.
-        title: the block's name in Table 2.
-        table_2_c: the width factor c at which the network of Table 2 has about `table_2_gmacs`.
-        table_2_gmacs: Table 2's FLOPs, in 10^9 multiply-accumulates at 1024x2048.
+        title: the block's name in Table 2, or in figures.
+        table_2_c: the width factor c at which the network of Table 2 has about `table_2_gmacs`; 0 if it is not there.
+        table_2_gmacs: Table 2's FLOPs, in 10^9 multiply-accumulates at 1024x2048; 0 if it is not there.
+        channels: unit -> the channels that it reads, and those that it writes. In a wider block the old channels of the
+            input and the output are at the places that `parts` gives, old inner channels are the unit's first ones. A
+            unit may be an `nn.Identity` or None where the shape stays or changes: a shortcut. All parameters of the
+            block belong to units that are named here.
+        parts: width -> the sizes of the groups that the input's or output's channels consist of, their sum the width.
+            In a wider block each group is longer at its end. One group unless given.
+        identity: unit -> what it does in a new block at the end of a stage, so that the block's output is its input.
+            "pass": gives out what it reads (a ReLU after it changes nothing, as the input comes out of a ReLU); "zero":
+            gives nothing, where its output is added to a shortcut; "repeat": computes from the same channels what this
+            unit of the block before computed. Units without a role keep fresh weights.
+        outputs: the units whose batch norms together give the output its scale: it is `s` times as large if their
+            scales and shifts are.
+        carries_input: whether a shortcut adds the input to the output, or is part of it.
     """
 
     build: Callable[[int, int, int, Form], nn.Module]
     title: str
-    table_2_c: int
-    table_2_gmacs: float
+    table_2_c: int = 0
+    table_2_gmacs: float = 0.0
+    channels: Mapping[str, tuple[Channels, Channels]] | None = None
+    parts: Callable[[int], Sequence[int]] = _one_part
+    identity: Mapping[str, Role] | None = None
+    outputs: tuple[str, ...] | None = None
+    carries_input: bool = False
+
+    @property
+    def has_branches(self) -> bool:
+        """Whether the form "reparameterised" has other tensors than "plain"."""
+        with torch.device("meta"):  # no memory, no random numbers
+            first, second = (self.build(4, 4, 1, form).state_dict() for form in ("reparameterised", "plain"))
+        return first.keys() != second.keys()
 
 
 BLOCKS: dict[str, BlockType] = {
-    "conv3x3": BlockType(Conv3x3, "3x3 Conv", 14, 18.5),
-    "sepconv3x3": BlockType(SepConv3x3, "3x3 SepConv", 9, 1.1),
-    "bottleneck": BlockType(Bottleneck, "Bottleneck", 13, 2.2),
-    "residual": BlockType(Residual, "Residual", 9, 16.1),
-    "shufflenet": BlockType(ShuffleNetUnit, "ShuffleNet Unit", 9, 0.8),
-    "inverted_residual": BlockType(InvertedResidual, "Inverted Residual", 5, 2.0),
-    "ghost": BlockType(GhostModule, "Ghost Module", 7, 2.5),
+    "conv3x3": BlockType(
+        Conv3x3,
+        "3x3 Conv",
+        14,
+        18.5,
+        channels={"unit": ("input", "output")},
+        identity={"unit": "pass"},
+        outputs=("unit",),
+    ),
+    "sepconv3x3": BlockType(
+        SepConv3x3,
+        "3x3 SepConv",
+        9,
+        1.1,
+        channels={"depthwise": ("input", "input"), "pointwise": ("input", "output")},
+        identity={"depthwise": "pass", "pointwise": "pass"},
+        outputs=("pointwise",),
+    ),
+    "bottleneck": BlockType(
+        Bottleneck,
+        "Bottleneck",
+        13,
+        2.2,
+        channels={
+            "reduce": ("input", "inner"),
+            "spatial": ("inner", "inner"),
+            "expand": ("inner", "output"),
+            "shortcut": ("input", "output"),
+        },
+        identity={"expand": "zero"},
+        outputs=("expand", "shortcut"),
+        carries_input=True,
+    ),
+    "residual": BlockType(
+        Residual,
+        "Residual",
+        9,
+        16.1,
+        channels={"first": ("input", "output"), "second": ("output", "output"), "shortcut": ("input", "output")},
+        identity={"second": "zero"},
+        outputs=("second", "shortcut"),
+        carries_input=True,
+    ),
+    # Its units shuffle the channels: neither a wider unit nor a new one could leave them in their places.
+    "shufflenet": BlockType(
+        ShuffleNetUnit, "ShuffleNet Unit", 9, 0.8, outputs=("second", "other_branch"), carries_input=True
+    ),
+    "inverted_residual": BlockType(
+        InvertedResidual,
+        "Inverted Residual",
+        5,
+        2.0,
+        channels={
+            "expand": ("input", "inner"),
+            "depthwise": ("inner", "inner"),
+            "project": ("inner", "output"),
+            "shortcut": ("input", "output"),
+        },
+        identity={"project": "zero"},
+        outputs=("project",),
+        carries_input=True,
+    ),
+    "ghost": BlockType(
+        GhostModule,
+        "Ghost Module",
+        7,
+        2.5,
+        channels={"primary": ("input", "inner"), "cheap": ("inner", "inner")},
+        parts=lambda width: (width - width // 2, width // 2),
+        identity={"primary": "pass", "cheap": "repeat"},
+        outputs=("primary", "cheap"),
+    ),
 }
+
+
+def unknown_block(name: object) -> str:
+    """The message for a name that is not in `BLOCKS`."""
+    return f"{unknown_name('block', name, BLOCKS)}. A block of your own comes with --plugin FILE.py"
+
+
+# Here, and not where a command begins: so the rows are there in every process that looks a block up, workers included.
+load_plugins()

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from lpsnet.architecture import NUM_STAGES, Architecture, get_architecture
 from lpsnet.data.labels import MAX_CLASSES
 from lpsnet.errors import LpsnetError, unknown_name
-from lpsnet.model.blocks import BLOCKS
+from lpsnet.model.blocks import BLOCKS, unknown_block
 from lpsnet.model.interactions import INTERACTIONS, Interaction
 from lpsnet.model.resizing import resize_like, resize_to_ratio
 from lpsnet.record import Form
@@ -169,11 +169,9 @@ def create_model(
 def _check_choices(num_classes: object, block: object, interaction: object, form: object) -> None:
     if isinstance(num_classes, bool) or not isinstance(num_classes, int) or not 1 <= num_classes <= MAX_CLASSES:
         raise LpsnetError(f"num_classes is a whole number from 1 to {MAX_CLASSES}; got {num_classes!r}")
-    for kind, name, allowed in (
-        ("block", block, BLOCKS),
-        ("interaction", interaction, INTERACTIONS),
-        ("form", form, FORMS),
-    ):
+    if block not in BLOCKS:
+        raise LpsnetError(unknown_block(block))
+    for kind, name, allowed in (("interaction", interaction, INTERACTIONS), ("form", form, FORMS)):
         if name not in allowed:
             raise LpsnetError(unknown_name(kind, name, allowed))
 

@@ -15,7 +15,7 @@ from lpsnet.expansion.device_latency import Target, ThisMachine
 from lpsnet.expansion.operations import Design
 from lpsnet.model.blocks import BLOCKS
 from lpsnet.studies.agreement import Spread, describe_best, rank_correlation
-from lpsnet.studies.block_macs import TOLERANCE, gmacs, macs_run
+from lpsnet.studies.block_macs import TOLERANCE, gmacs, macs_run, paper_blocks
 from lpsnet.studies.network import StudyNetwork, table_2_architecture
 from lpsnet.studies.network_latency import Timed, by_name, describe_latency, latency_run, times_of
 from lpsnet.studies.network_training import scores_of
@@ -56,7 +56,7 @@ def choice_run(settings: Settings, size: tuple[int, int], num_classes: int) -> R
 
         try:
             found = widths_of_same_latency(
-                {block: row.table_2_c for block, row in BLOCKS.items()},
+                {block: BLOCKS[block].table_2_c for block in paper_blocks()},
                 REFERENCE,
                 measure_pass=measure_pass,
                 progress=lambda part: place.progress("choosing c for every block", part),

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from lpsnet.data.contents import data_contents
+from lpsnet.data.contents import changed_contents, data_contents
 from lpsnet.data.datasets import open_dataset
 from lpsnet.errors import RunError
 from lpsnet.files import write_text
@@ -25,7 +25,7 @@ def check_inputs(data: Sequence[str], out: Path) -> None:
         dataset = open_dataset(spec)
         now = data_contents(dataset, *dataset.splits)
         then = held.setdefault(spec, now)
-        if changed := [key for key in {**then, **now} if then.get(key) != now.get(key)]:
+        if changed := changed_contents(then, now):
             key = changed[0]
             raise RunError(
                 f"{out} holds results of other data by the name {spec!r}: {key}: {then.get(key, 'none')} then, "

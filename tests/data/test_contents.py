@@ -1,13 +1,17 @@
 """What runs compare to know whether their data is still the same."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from lpsnet.data.contents import data_contents, file_contents
-from lpsnet.data.datasets import open_dataset
+from lpsnet.data.contents import changed_contents, data_contents, file_contents
+from lpsnet.data.datasets import Dataset, open_dataset
+from lpsnet.data.labels import CAMVID, LabelSpace
+from lpsnet.data.splits import Sample
+from lpsnet.errors import DataError
 
 YAML = """
 names: [road, sky]
@@ -72,7 +76,9 @@ def test_other_files_are_noticed(described: Path) -> None:
 
 def test_the_order_of_joined_splits_counts() -> None:
     scenes = open_dataset("scenes:size=32x32,num_train=2,num_val=2")
-    assert len(set(data_contents(scenes, "train+val", "val+train").values())) == 3
+    contents = data_contents(scenes, "train+val", "val+train")
+    assert contents["train+val"] != contents["val+train"]
+    assert contents["train+val samples"] != contents["val+train samples"]
 
 
 def test_files_are_told_by_folder_name_and_size(tmp_path: Path) -> None:
@@ -85,3 +91,70 @@ def test_files_are_told_by_folder_name_and_size(tmp_path: Path) -> None:
     assert texts[2].startswith("2 pictures (")
     one.write_text("123", encoding="utf-8")
     assert file_contents([one], "pictures") != texts[0]
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A split of somebody's own: pictures of one colour and one class."""
+
+    colour: int = 0
+    class_id: int | None = 0
+    name: str = "train"
+    label_space: LabelSpace = CAMVID
+    names: tuple[str, ...] = ("a", "b", "c")
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> Sample:
+        return Sample(self.names[index], self.image(index), self.labels(index))
+
+    def image(self, index: int) -> np.ndarray:
+        return np.full((32, 32, 3), self.colour, np.uint8)
+
+    def labels(self, index: int) -> np.ndarray:
+        if self.class_id is None:
+            raise DataError("no labels")
+        return np.full((32, 32), self.class_id, np.uint8)
+
+
+def _drawn(**kinds: object) -> dict[str, str]:
+    split = Drawn(**kinds)
+    return data_contents(Dataset("own", CAMVID, {split.name: split}), split.name)
+
+
+@pytest.mark.parametrize("other", ["size=32x48", "seed=1", "size=64x32"])
+def test_other_scenes_of_the_same_names_are_noticed(other: str) -> None:
+    words = {"size": "32x32", "num_train": "2", "num_val": "2", "seed": "0"}
+    key, _, value = other.partition("=")
+    one, two = (
+        data_contents(
+            open_dataset(f"scenes:{','.join(f'{k}={v}' for k, v in it.items())}"), "train", "val", "train+val"
+        )
+        for it in (words, {**words, key: value})
+    )
+    assert one.keys() == two.keys()
+    assert {k for k in one if one[k] != two[k]} == {f"{name} samples" for name in ("train", "val", "train+val")}
+
+
+def test_other_pixels_and_labels_of_a_split_of_somebodys_own_are_noticed() -> None:
+    kinds = [_drawn(), _drawn(colour=1), _drawn(class_id=1), _drawn(class_id=None), _drawn(names=("a", "b", "d"))]
+    assert kinds[0] == _drawn()
+    assert len({it["train samples"] for it in kinds}) == 5
+    assert kinds[0]["train samples"].startswith("3 samples (")
+
+
+def test_splits_of_files_are_not_opened(described: Path) -> None:
+    """And what is said of them stays what older versions said, byte for byte."""
+    (described.parent / "images" / "train" / "1.png").write_bytes(b"nothing")
+    assert list(_contents(described)) == ["classes", "train"]
+
+
+def test_what_an_older_version_did_not_say_is_assumed_equal() -> None:
+    now = _drawn()
+    older = {key: value for key, value in now.items() if not key.endswith(" samples")}
+    assert changed_contents(older, now) == []
+    assert changed_contents(now, now) == []
+    assert changed_contents(now, _drawn(colour=1)) == ["train samples"]
+    assert changed_contents({**older, "val": "x"}, now) == ["val"]
+    assert changed_contents(older, {**now, "val": "x"}) == ["val"]

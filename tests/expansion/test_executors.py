@@ -140,6 +140,7 @@ class FakeRay(SimpleNamespace):
 
     def init(self, **options: object) -> None:
         self.calls.append(("init", options["address"]))
+        self.environment = options["runtime_env"]
         if options["address"] == "nowhere:1":
             raise ConnectionError("could not find any running Ray instance")
 
@@ -174,6 +175,15 @@ class FakeRay(SimpleNamespace):
 
     def shutdown(self) -> None:
         self.calls.append("shutdown")
+
+
+def test_ray_workers_find_the_plugins(monkeypatch: pytest.MonkeyPatch) -> None:
+    ray = FakeRay(CPU=1.0)
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    for value, environment in (("", {}), ("/shared/mine.py", {"env_vars": {"LPSNET_PLUGINS": "/shared/mine.py"}})):
+        monkeypatch.setenv("LPSNET_PLUGINS", value)
+        list(make_executor("ray").run(executor_work.square, [2], say=silent))
+        assert ray.environment == environment
 
 
 def _no_memory(number: int) -> int:

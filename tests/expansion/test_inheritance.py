@@ -506,7 +506,6 @@ def _net(arch: Architecture = SMALL, **kinds: object) -> Network:
         (_net(align_corners=False), _net(), "its parent's align_corners"),
         (_net(form="deployed"), _net(form="deployed"), "deployed networks have no batch norms"),
         (_net(), _net(form="deployed"), "deployed networks have no batch norms"),
-        (_net(LARGE, block="shufflenet"), _net(block="shufflenet"), "cannot take over blocks or channels"),
     ],
 )
 def test_refusals(child: Network, parent: Network, message: str) -> None:

@@ -373,11 +373,16 @@ def test_a_journal_of_other_data_or_weights_under_the_same_name_is_refused(tmp_p
     quickly(run, out, train=_never)
     header, *lines = (out / JOURNAL).read_text().splitlines(keepends=True)
     inputs = json.loads(header)["settings"]["inputs"]
-    assert list(inputs) == ["classes", "train", "val", "init"]
+    assert list(inputs) == ["classes", "train", "train samples", "val", "val samples", "init"]
     for key, text in inputs.items():
         (out / JOURNAL).write_text("".join([header.replace(text, "7 others"), *lines]))
         with pytest.raises(RunError, match=f'inputs.{key}: "7 others" in the journal, "{re.escape(text)[:60]}'):
             quickly(run, out)
+    older = json.loads(header)  # which looked at the names of generated scenes only
+    for key in ("train samples", "val samples"):
+        del older["settings"]["inputs"][key]
+    (out / JOURNAL).write_text("".join([json.dumps(older, separators=(",", ":")) + "\n", *lines]))
+    quickly(run, out, train=_never)
     (out / JOURNAL).write_text("".join([header, *lines]))
     save_checkpoint(create_model(START.design.architecture, num_classes=NUM_CLASSES), weights)
     with pytest.raises(RunError, match=r"inputs.init: .* in the journal, .* now"):

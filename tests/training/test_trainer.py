@@ -166,6 +166,21 @@ def test_going_on_with_other_data_is_refused(undisturbed: Path, tmp_path: Path) 
         train(RUN, tmp_path / "run", resume=True, tensorboard=False)
 
 
+def test_scenes_drawn_otherwise_are_other_data(undisturbed: Path, tmp_path: Path) -> None:
+    """The words after `--data` are the same, and so are the names of the pictures."""
+    shutil.copytree(undisturbed, tmp_path / "run")
+    path = tmp_path / "run" / "run.json"
+    settings = json.loads(path.read_text())
+    inputs = settings["started"]["inputs"]
+    inputs["train samples"] = "6 samples (0123abcd)"
+    path.write_text(json.dumps(settings), encoding="utf-8")
+    with pytest.raises(RunError, match=r"other data or weights: train samples: 6 samples \(0123abcd\) then, 6 samples"):
+        train(RUN, tmp_path / "run", resume=True, tensorboard=False)
+    del inputs["train samples"]  # of an older version
+    path.write_text(json.dumps(settings), encoding="utf-8")
+    train(RUN, tmp_path / "run", resume=True, tensorboard=False)
+
+
 def test_data_that_is_not_there_leaves_no_run(tmp_path: Path) -> None:
     with pytest.raises(LpsnetError, match="unknown data set"):
         train(replace(RUN, data="nowhere:/x"), tmp_path, tensorboard=False)

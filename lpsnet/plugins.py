@@ -1,0 +1,78 @@
+"""Modules of the user's that add rows to the tables of this package, such as a block: files, and installed packages.
+
+Files are named by `lpsnet --plugin FILE.py` or in the environment variable LPSNET_PLUGINS, through which processes that
+a command starts load them as well. Installed packages name their modules as entry points of the group `lpsnet.plugins`.
+All are code, and run with the rights of whoever starts the command. Each is loaded once in a process.
+"""
+
+import importlib.util
+import os
+import sys
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from pathlib import Path
+
+from lpsnet.errors import LpsnetError, PluginError
+
+PLUGINS = "LPSNET_PLUGINS"  # environment variable: paths of files, separated as those of PATH
+GROUP = "lpsnet.plugins"  # of entry points: NAME = "package.module"
+
+_loaded: set[str] = set()
+
+
+def use_plugin(path: Path) -> None:
+    """Load a file now, and have the processes that this one starts load it.
+
+    Raises:
+        PluginError: it is not there, or fails.
+    """
+    file = str(path.expanduser().resolve())
+    _load_file(file)
+    if file not in plugin_files():
+        os.environ[PLUGINS] = os.pathsep.join([*plugin_files(), file])
+
+
+def load_plugins() -> None:
+    """Load all that are named and installed, unless that was done.
+
+    Raises:
+        PluginError: one is not there, or fails.
+    """
+    for file in plugin_files():
+        _load_file(file)
+    for point in entry_points(group=GROUP):
+        _load_once(f"plugin {point.name!r} ({point.value})", point.load)
+
+
+def plugin_files() -> list[str]:
+    """The files that are named, as absolute paths if `use_plugin` was given them."""
+    return list(filter(None, os.environ.get(PLUGINS, "").split(os.pathsep)))
+
+
+def _load_file(file: str) -> None:
+    _load_once(f"plugin {file}", lambda: _run(Path(file)))
+
+
+def _run(path: Path) -> None:
+    if path.suffix != ".py" or not path.is_file():
+        raise PluginError(f"plugin {path} is not there; give a file of Python, FILE.py")
+    spec = importlib.util.spec_from_file_location(f"lpsnet_plugin_{path.stem}", path)
+    assert spec is not None, "a file's name that ends in .py"
+    assert spec.loader is not None, "likewise"
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where dataclasses and pickle look for it
+    spec.loader.exec_module(module)
+
+
+def _load_once(name: str, load: Callable[[], object]) -> None:
+    if name in _loaded:
+        return
+    _loaded.add(name)  # first: what it imports may ask for all plugins
+    try:
+        load()
+    except LpsnetError:
+        _loaded.discard(name)
+        raise
+    except (Exception, SystemExit) as error:
+        _loaded.discard(name)
+        raise PluginError(f"{name} cannot be loaded: {type(error).__name__}: {error}") from error
