@@ -106,7 +106,9 @@ class Architecture:
 
 
 def path_size(size: tuple[int, int], ratio: Fraction) -> tuple[int, int]:
-    """Height and width in pixels of the input of a path: floor(r H) x floor(r W), at least 1 x 1 (NOTES, path size)."""
+    """Height and width in pixels of the input of a path: floor(r H) x floor(r W), at least 1 x 1 (design-notes, 'Input
+    and output sizes').
+    """
     height, width = (max(1, length * ratio.numerator // ratio.denominator) for length in size)
     return height, width
 

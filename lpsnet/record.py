@@ -17,7 +17,7 @@ from lpsnet.errors import LpsnetError, ModelFileError
 RECORD_KEY = "lpsnet"  # the metadata key in ONNX and safetensors files
 RECORD_FORMAT = 1
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of RGB in 0 .. 1; official implementation (NOTES, normalisation)
+IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of RGB in 0 .. 1; official implementation (design-notes, 'Normalisation')
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 Form = Literal["reparameterised", "plain", "deployed"]

@@ -1,7 +1,7 @@
 """What a benchmark gives: candidates measured in turn on one machine, every sample, and what a reader must know of it.
 
-The network alone is what the paper times (NOTES, 'What is timed'): scores from a normalised picture. End to end is what
-a user waits for: from the picture's bytes to a label map of its size.
+The network alone is what the paper times (design-notes, 'What is timed'): scores from a normalised picture. End to end
+is what a user waits for: from the picture's bytes to a label map of its size.
 """
 
 from dataclasses import dataclass, field

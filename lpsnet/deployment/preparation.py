@@ -1,8 +1,8 @@
 """From a picture to what a network takes: checked, normalised and resized.
 
 The whole chain uses one bilinear convention, that of the model's record. With align_corners, as in the paper's network
-(NOTES, resizing), the corners of picture, network input and scores coincide, so that scores can be brought straight to
-the picture's size, whatever size the network ran at. `cv2.resize` knows only the other convention.
+(design-notes, 'Resizing'), the corners of picture, network input and scores coincide, so that scores can be brought
+straight to the picture's size, whatever size the network ran at. `cv2.resize` knows only the other convention.
 
 A picture is normalised first, by a table of the 256 values a byte can have, and then resized in float32, a channel at a
 time. With OpenCV 5 that is as quick as resizing bytes and normalising afterwards, and it loses nothing: rounding the

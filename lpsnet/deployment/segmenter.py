@@ -1,7 +1,7 @@
 """The segmenter: a model file in, then pictures in and label maps out. No torch.
 
 A picture is normalised, brought to the network's input size, scored by an engine, and the scores are brought to the
-picture's own size before the best class of every pixel is taken (paper 3.1; NOTES, evaluation).
+picture's own size before the best class of every pixel is taken (paper 3.1; design-notes, 'Evaluation').
 
 That is the same function whichever way it is computed. The fast way: where engine and file allow it, the picture is
 brought to the size of each path here, and the engine never sees the whole of it (`onnx_paths.py`); and scores

@@ -1,4 +1,5 @@
-"""Lat(·) of Section 3.4 measured on this machine: the network alone, one picture at a time (NOTES, 'What is timed').
+"""Lat(·) of Section 3.4 measured on this machine: the network alone, one picture at a time (design-notes, 'What is
+timed').
 
 How fast a network is does not depend on what its weights are, so a design is measured with random ones, before anybody
 trains it. It is written in the format its engine reads and opened as it will be when it is used.

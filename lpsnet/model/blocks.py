@@ -27,7 +27,7 @@ Role = Literal["pass", "zero", "repeat"]
 
 
 class Conv3x3(nn.Module):
-    """3x3 convolution + batch norm + ReLU (NOTES, block). Table 2: c=14, 18.42 G of 18.5 G.
+    """3x3 convolution + batch norm + ReLU (design-notes, 'The block'). Table 2: c=14, 18.42 G of 18.5 G.
 
     The one block whose form "reparameterised" has parallel branches; they are summed before the ReLU.
     """

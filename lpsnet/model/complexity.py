@@ -2,8 +2,8 @@
 
 Counted, not derived: the deployed network runs once on torch's meta device, which computes shapes and no numbers, and
 every convolution reports what it did. So a new block or interaction is counted without a formula of its own. Counted
-are convolutions only, as in NOTES' table: one multiply-accumulate for each weight at each output position; biases are
-among the parameters and not among the operations; resizing, sums and activations are left out.
+are convolutions only, as in design-notes, 'Parameters and MACs': one multiply-accumulate for each weight at each output
+position; biases are among the parameters and not among the operations; resizing, sums and activations are left out.
 """
 
 import re

@@ -2,7 +2,7 @@
 
 An interaction takes the feature maps of all paths, N x C x H_i x W_i, largest first, and returns as many of the same
 shapes. F is a 1x1 convolution + batch norm without activation, Att a 1x1 convolution with bias to one map + sigmoid, U
-and D bilinear resizing to the other path's size (NOTES, 'Where the text is silent').
+and D bilinear resizing to the other path's size (design-notes, 'Interactions between paths').
 
 With more than two paths every pair interacts, the larger path as x_h and the smaller as x_l, each pair with weights of
 its own. All pairs read the interaction's inputs, and what they give to a path is summed. One path is left as it is.

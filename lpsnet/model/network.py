@@ -2,7 +2,7 @@
 
 The picture is resized to every path's ratio; a path is five stages of blocks, the first block of Stages 1 to 4 with
 stride 2; paths interact after Stage 3 and Stage 4. After Stage 5 all are resized to the largest path's size,
-concatenated along channels and scored by a 1x1 convolution with bias (NOTES, 'Settled facts').
+concatenated along channels and scored by a 1x1 convolution with bias (design-notes, 'The network').
 
 Names in the state dict: `paths.{path}.stages.{stage}.{block}.…`, `interactions.{0 after Stage 3, 1 after Stage 4}.…`,
 `head.weight`, `head.bias`; all counted from 0.

@@ -1,4 +1,5 @@
-"""Checkpoints of the authors' own implementation (NOTES, 'Official checkpoint'): names, and nothing else, differ.
+"""Checkpoints of the authors' own implementation (design-notes, 'Official checkpoint layout'): names, and nothing else,
+differ.
 
     one path    net.stages.{stage}.{block}.0.weight …
     two paths   netH.… and netL.…

@@ -1,8 +1,8 @@
 """The time a user waits, from a decoded picture to its label map, beside that of the network alone.
 
-The paper times the network up to its scores (NOTES, 'What is timed'). Before them a picture is normalised and resized,
-after them scores are brought to its size and the best class is taken. Here all is measured in turn, in one run, for
-every engine asked for:
+The paper times the network up to its scores (design-notes, 'What is timed'). Before them a picture is normalised and
+resized, after them scores are brought to its size and the best class is taken. Here all is measured in turn, in one
+run, for every engine asked for:
 
 - `network`: the engine alone, from the normalised picture to the scores; the picture is resized for the paths inside;
 - `network_by_path`: the same from the paths' inputs, resized before; None where engine or file does not allow it;

@@ -1,7 +1,7 @@
 """Pre-training on classified pictures (Section 4.2): the network learns features, then loses what it classified with.
 
-NOTES: classify with global average pooling over the concatenated last features; drop the head. What is left is a
-checkpoint to start a training from (`train --init`).
+design-notes, 'Pre-training': classify with global average pooling over the concatenated last features; drop the head.
+What is left is a checkpoint to start a training from (`train --init`).
 """
 
 from collections.abc import Callable, Iterator, Mapping

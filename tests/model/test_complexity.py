@@ -1,4 +1,6 @@
-"""The counts against the table in NOTES (counted by hand there) and against torch's own counter."""
+"""The counts against a table counted by hand (design-notes, 'Parameters and MACs', has four of its rows) and against
+torch's own counter.
+"""
 
 import json
 import time
@@ -15,8 +17,8 @@ from lpsnet.model.fusion import fuse
 from lpsnet.model.interactions import INTERACTIONS
 from lpsnet.model.network import create_model
 
-# NOTES, 'Parameters and MACs, deployed form, 19 classes': parameters, 10^9 MACs at 1024x2048 and at 360x480
-NOTES = [
+# design-notes, 'Parameters and MACs': parameters, 10^9 MACs at 1024x2048 and at 360x480
+COUNTED = [  (identifier)
     (16_091, "0.063", "0.005"),
     (145_563, "0.327", "0.029"),
     (578_995, "1.243", "0.109"),
@@ -38,7 +40,7 @@ NOTES = [
 @pytest.mark.parametrize("step", range(15))
 def test_the_table_in_the_notes(step: int) -> None:
     large, small = (complexity(f"step_{step}", size=size) for size in ((1024, 2048), (360, 480)))
-    assert (large.parameters, f"{large.macs / 1e9:.3f}", f"{small.macs / 1e9:.3f}") == NOTES[step]
+    assert (large.parameters, f"{large.macs / 1e9:.3f}", f"{small.macs / 1e9:.3f}") == COUNTED[step]  (identifier)
     assert small.parameters == large.parameters
 
 

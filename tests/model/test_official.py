@@ -1,4 +1,4 @@
-"""Official checkpoints against a forward pass written from NOTES on the raw state dict, without our network."""
+"""Official checkpoints against a forward pass written from design-notes on the raw state dict, without our network."""
 
 import pickle
 from fractions import Fraction
@@ -21,7 +21,7 @@ RATIOS = {1: ("1/2",), 2: ("3/4", "1/4"), 3: ("1", "1/2", "1/4"), 4: ("5/4", "1"
 
 
 def official_state(num_paths: int, *, training_form: bool = False, num_classes: int = 5) -> State:
-    """A random state dict in the format of NOTES, 'Official checkpoint'."""
+    """A random state dict in the format of design-notes, 'Official checkpoint layout'."""
     state: State = {}
     for net in PATHS[num_paths]:
         before = 3
@@ -56,7 +56,7 @@ def to(x: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def forward(state: State, image: Tensor, ratios: tuple[str, ...]) -> Tensor:
-    """Section 3.1 and NOTES, 'Settled facts', on raw tensors."""
+    """Section 3.1 and design-notes, 'The network', on raw tensors."""
     height, width = image.shape[2:]
     x = [to(image, (int(height * Fraction(r)), int(width * Fraction(r)))) for r in ratios]
     for stage, count in enumerate(BLOCKS):
