@@ -25,7 +25,7 @@ from lpsnet.deployment.kernels import Kernels, find_kernels
 from lpsnet.errors import LpsnetError, NonFiniteScoresError
 from lpsnet.sampling import cells, spacing
 
-Scores = NDArray[np.float32]
+Logits = NDArray[np.float32]
 Labels = NDArray[np.uint8]
 Indices = NDArray[np.intp]
 Fractions = NDArray[np.float32]
@@ -40,7 +40,7 @@ _PART = 1 << 17  # scores handled at a time: 0.5 MB, so that they stay in a core
 _FEW_PIXELS = 2  # pixels a score, in height or width, below which computing every pixel is quicker
 
 
-def label_map(scores: Scores, size: tuple[int, int], *, align_corners: bool = True, num_threads: int = 1) -> Labels:
+def label_map(scores: Logits, size: tuple[int, int], *, align_corners: bool = True, num_threads: int = 1) -> Labels:
     """The class with the largest score at every pixel, of scores resized bilinearly.
 
     Equal to the argmax of `torch.nn.functional.interpolate(scores, size, mode="bilinear")` in float64, except where
@@ -71,7 +71,7 @@ def label_map(scores: Scores, size: tuple[int, int], *, align_corners: bool = Tr
     return _labels_between_rows(relative, _labels_on_rows(relative, columns), rows, columns)
 
 
-def _check(scores: Scores, size: tuple[int, int]) -> None:
+def _check(scores: Logits, size: tuple[int, int]) -> None:
     if not isinstance(scores, np.ndarray) or scores.dtype != np.float32:
         kind = scores.dtype if isinstance(scores, np.ndarray) else type(scores).__name__
         raise LpsnetError(f"scores are a NumPy array of float32, not {kind}")
@@ -83,7 +83,7 @@ def _check(scores: Scores, size: tuple[int, int]) -> None:
         raise LpsnetError(f"the size of a label map is (height, width), whole numbers of at least 1; got {size}")
 
 
-def _relative(scores: Scores, target: Scores) -> Scores:
+def _relative(scores: Logits, target: Logits) -> Logits:
     """`target` with the scores minus the largest of their place, over the largest difference: -1 to 0, a 0 everywhere.
 
     It changes no label (what all classes share cancels out) and keeps float32 exact where scores have a large offset.
@@ -142,7 +142,7 @@ def _axis(length: int, target: int, align_corners: bool) -> _Axis:
     return _Axis(cell, fraction, start, lead, step)
 
 
-def _compiled(kernels: Kernels, scores: Scores, rows: _Axis, columns: _Axis, num_threads: int) -> Labels:
+def _compiled(kernels: Kernels, scores: Logits, rows: _Axis, columns: _Axis, num_threads: int) -> Labels:
     size = scores.itemsize
     if scores.strides[2] != size or any(stride % size for stride in scores.strides):
         scores = np.ascontiguousarray(scores)
@@ -161,7 +161,7 @@ def _compiled(kernels: Kernels, scores: Scores, rows: _Axis, columns: _Axis, num
     )
 
 
-def _labels_of_all(scores: Scores, rows: _Axis, columns: _Axis) -> Labels:
+def _labels_of_all(scores: Logits, rows: _Axis, columns: _Axis) -> Labels:
     """H x W labels, by computing all scores of a few rows at a time."""
     height, width = scores.shape[1:]
     labels = np.empty((rows.cell.size, columns.cell.size), np.uint8)
@@ -174,7 +174,7 @@ def _labels_of_all(scores: Scores, rows: _Axis, columns: _Axis) -> Labels:
     return labels
 
 
-def _labels_on_rows(scores: Scores, columns: _Axis) -> Labels:
+def _labels_on_rows(scores: Logits, columns: _Axis) -> Labels:
     """h x W labels: on the rows of scores, at every output column."""
     height, width = scores.shape[1:]
     nodes = scores.argmax(axis=0).astype(np.uint8)
@@ -192,7 +192,7 @@ def _labels_on_rows(scores: Scores, columns: _Axis) -> Labels:
     return np.ascontiguousarray(np.bitwise_xor.accumulate(changes, axis=1)[:, :-1])
 
 
-def _labels_between_rows(scores: Scores, on_rows: Labels, rows: _Axis, columns: _Axis) -> Labels:
+def _labels_between_rows(scores: Logits, on_rows: Labels, rows: _Axis, columns: _Axis) -> Labels:
     """H x W labels, from those on the rows of scores."""
     width = on_rows.shape[1]
     changes = np.zeros((rows.cell.size + 1, width), np.uint8)
@@ -208,7 +208,7 @@ def _labels_between_rows(scores: Scores, on_rows: Labels, rows: _Axis, columns: 
     return _accumulate_down(changes)[:-1]
 
 
-def _column_ends(scores: Scores, row: Indices, cell: Indices, fraction: Fractions) -> tuple[Scores, Scores]:
+def _column_ends(scores: Logits, row: Indices, cell: Indices, fraction: Fractions) -> tuple[Logits, Logits]:
     """K x n scores at n places of the rows `row` and of the rows below them."""
     width = scores.shape[2]
     right = min(1, width - 1)
@@ -218,7 +218,7 @@ def _column_ends(scores: Scores, row: Indices, cell: Indices, fraction: Fraction
     return upper, lower
 
 
-def _between(first: Scores, last: Scores, fraction: Fractions) -> Scores:
+def _between(first: Logits, last: Logits, fraction: Fractions) -> Logits:
     """The scores that far (0 to 1) from `first` to `last`; written over `last`."""
     last -= first
     last *= fraction
@@ -237,8 +237,8 @@ class _Lines(NamedTuple):
     """
 
     number: Indices
-    first: Scores
-    last: Scores
+    first: Logits
+    last: Logits
     before: Labels
     after: Labels
     low: Fractions
@@ -246,7 +246,7 @@ class _Lines(NamedTuple):
 
 
 def _crossings(
-    first: Scores, last: Scores, before: Labels, after: Labels
+    first: Logits, last: Logits, before: Labels, after: Labels
 ) -> Iterator[tuple[Indices, Fractions, Labels]]:
     """Where the largest class changes along n straight lines per class, from `first` to `last` (K x n scores).
 
@@ -266,7 +266,7 @@ def _crossings(
         lines = _split(lines, again, place[again], values[:, again].argmax(axis=0).astype(np.uint8))
 
 
-def _crossing(lines: _Lines) -> tuple[Fractions, Scores, Scores]:
+def _crossing(lines: _Lines) -> tuple[Fractions, Logits, Logits]:
     """Where the lines of the two labels cross, the scores of all classes there (K x n), and of the first of the two.
 
     The place is kept inside the piece, so that changes along a line stay in order, whatever rounding makes of three

@@ -3,15 +3,13 @@
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lpsnet.data.images import write_png
 from lpsnet.data.labels import CITYSCAPES, IGNORE_INDEX, LabelSpace
 from lpsnet.data.layouts.cityscapes import OFFICIAL_IDS
 from lpsnet.errors import DataError
+from lpsnet.evaluation.metrics import Labels
 from lpsnet.files import inside
-
-Labels = NDArray[np.uint8]
 
 
 class PredictionFolder:

@@ -19,7 +19,7 @@ from lpsnet.sampling import interpolation_matrix
 
 Size = tuple[int, int]  # height, width
 Picture = NDArray[np.uint8]
-Scores = NDArray[np.float32]
+Logits = NDArray[np.float32]
 
 MIN_SCALE, MAX_SCALE = 0.1, 8.0
 MIN_WINDOW = 32  # pixels; networks take no less
@@ -29,7 +29,7 @@ STRIDE_SHARE = 2 / 3  # of a window, how far apart windows are unless that is gi
 class Scorer(Protocol):
     """Scores pictures at one size, whatever their own: a `Segmenter` with an input size."""
 
-    def scores(self, image: Picture) -> Scores:
+    def scores(self, image: Picture) -> Logits:
         """Class scores, K x h x w float32, of a picture, H x W x 3 uint8 RGB."""
 
 
@@ -122,9 +122,9 @@ class AveragingSegmenter:
         labels: NDArray[np.uint8] = self.probabilities(image).argmax(axis=0).astype(np.uint8)
         return labels
 
-    def probabilities(self, image: Picture) -> Scores:
+    def probabilities(self, image: Picture) -> Logits:
         """The mean probability of every class at every pixel, K x H x W float32."""
-        total: Scores | None = None
+        total: Logits | None = None
         count = np.zeros(image.shape[:2], np.float32)
         for part, scores in self._scored(image):
             size = _size_of(part)
@@ -137,7 +137,7 @@ class AveragingSegmenter:
         total /= count
         return total
 
-    def _scored(self, image: Picture) -> Iterator[tuple[_Part, Scores]]:
+    def _scored(self, image: Picture) -> Iterator[tuple[_Part, Logits]]:
         """Every view's part of the picture and its scores."""
         for scale in self._views.scales:
             base = self._input_size or (image.shape[0], image.shape[1])
@@ -176,7 +176,7 @@ def _size_of(part: _Part) -> Size:
     return part.rows.stop - part.rows.start, part.columns.stop - part.columns.start
 
 
-def upsample(scores: Scores, size: Size, *, align_corners: bool) -> Scores:
+def upsample(scores: Logits, size: Size, *, align_corners: bool) -> Logits:
     """Scores K x h x w float32 at another size, bilinearly: K x H x W float32."""
     rows, columns = (
         interpolation_matrix(*lengths, align_corners=align_corners)[0].astype(np.float32)
@@ -185,7 +185,7 @@ def upsample(scores: Scores, size: Size, *, align_corners: bool) -> Scores:
     return np.asarray(rows @ scores @ columns.T, np.float32)
 
 
-def softmax(scores: Scores) -> Scores:
+def softmax(scores: Logits) -> Logits:
     """Probabilities of K x H x W scores, in their place."""
     scores -= scores.max(axis=0)
     np.exp(scores, out=scores)

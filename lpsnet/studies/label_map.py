@@ -14,10 +14,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lpsnet.deployment.label_map import label_map
+from lpsnet.deployment.label_map import Logits, label_map
 from lpsnet.errors import LpsnetError, unknown_name
 
-Scores = NDArray[np.float32]
 Labels = NDArray[np.uint8]
 Kind = Literal["regions", "blobs", "noise"]
 
@@ -58,7 +57,7 @@ class Comparison:
 
 
 def compare(
-    scores: Scores, size: tuple[int, int] = (1024, 2048), *, align_corners: bool = True, repeats: int = 9
+    scores: Logits, size: tuple[int, int] = (1024, 2048), *, align_corners: bool = True, repeats: int = 9
 ) -> Comparison:
     """Time `label_map` and torch by turns (A B A B ...), after one round that is not counted.
 
@@ -108,11 +107,11 @@ def example_scores(
     return blobs
 
 
-def _smooth(scores: Scores, deviation: float) -> Scores:
+def _smooth(scores: Logits, deviation: float) -> Logits:
     return np.stack([cv2.GaussianBlur(plane, (0, 0), deviation) for plane in scores])
 
 
-def _torch_label_map(scores: Scores, size: tuple[int, int], align_corners: bool) -> Labels:
+def _torch_label_map(scores: Logits, size: tuple[int, int], align_corners: bool) -> Labels:
     batch = torch.from_numpy(scores)[None]
     resized = torch.nn.functional.interpolate(batch, size, mode="bilinear", align_corners=align_corners)
     labels: Labels = resized.argmax(1)[0].numpy()

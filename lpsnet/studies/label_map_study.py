@@ -10,7 +10,7 @@ import numpy as np
 from lpsnet.architecture import get_architecture, score_size
 from lpsnet.charts.figures import COLOURS, GREY, tidy
 from lpsnet.data.images import read_image
-from lpsnet.deployment.label_map import Scores
+from lpsnet.deployment.label_map import Logits
 from lpsnet.deployment.segmenter import Segmenter
 from lpsnet.deployment.timing import measuring_alone
 from lpsnet.errors import RunError
@@ -30,7 +30,7 @@ def plan(settings: Settings, known: Known) -> list[Run]:
     if bool(files) != bool(settings.pictures) or len(files) > 1:
         raise RunError("study label-map takes real scores from one model, --models FILE, and pictures, --picture FILE")
 
-    def run(kind: str, make: Callable[[], Scores], *of: Json) -> Run:
+    def run(kind: str, make: Callable[[], Logits], *of: Json) -> Run:
         def work(place: Place) -> dict[str, Json]:
             place.progress(f"scores like {kind}", 0.0)
             with measuring_alone():
@@ -55,7 +55,7 @@ def plan(settings: Settings, known: Known) -> list[Run]:
     return [*real, *made_up]
 
 
-def _scores(file: Path, picture: str, size: tuple[int, int]) -> Scores:
+def _scores(file: Path, picture: str, size: tuple[int, int]) -> Logits:
     return Segmenter(file, input_size=size).scores(read_image(Path(picture)))
 
 

@@ -18,7 +18,7 @@ from lpsnet.model.interactions import INTERACTIONS
 from lpsnet.model.network import create_model
 
 # design-notes, 'Parameters and MACs': parameters, 10^9 MACs at 1024x2048 and at 360x480
-COUNTED = [ 
+COUNTED = [
     (16_091, "0.063", "0.005"),
     (145_563, "0.327", "0.029"),
     (578_995, "1.243", "0.109"),
@@ -40,7 +40,7 @@ COUNTED = [
 @pytest.mark.parametrize("step", range(15))
 def test_the_table_in_the_notes(step: int) -> None:
     large, small = (complexity(f"step_{step}", size=size) for size in ((1024, 2048), (360, 480)))
-    assert (large.parameters, f"{large.macs / 1e9:.3f}", f"{small.macs / 1e9:.3f}") == COUNTED[step] 
+    assert (large.parameters, f"{large.macs / 1e9:.3f}", f"{small.macs / 1e9:.3f}") == COUNTED[step]
     assert small.parameters == large.parameters
 
 
