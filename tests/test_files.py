@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lpsnet.errors import RunError
-from lpsnet.files import atomic_path, expand_home, inside, write_text
+from lpsnet.io import atomic_path, expand_home, inside, write_text
 
 
 def test_a_finished_block_replaces_the_file(tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ def test_pipes_get_the_text_and_stay_pipes(tmp_path: Path) -> None:
 @pytest.mark.skipif(not Path("/dev/stdout").exists(), reason="no /dev/stdout here")
 @pytest.mark.parametrize("redirected", [False, True])
 def test_standard_output_by_its_path(tmp_path: Path, redirected: bool) -> None:
-    words = [sys.executable, "-c", "import lpsnet.files as f; f.write_text(f.Path('/dev/stdout'), 'all of it')"]
+    words = [sys.executable, "-c", "import lpsnet.io as f; f.write_text(f.Path('/dev/stdout'), 'all of it')"]
     if redirected:
         with (tmp_path / "file").open("w") as file:
             subprocess.run(words, stdout=file, check=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lpsnet.jsonl import append_line, finished_lines
+from lpsnet.io import append_line, finished_lines
 
 
 @pytest.mark.parametrize(

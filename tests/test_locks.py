@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from lpsnet import locks
+from lpsnet import io as locks
 from lpsnet.deployment.timing import LOCK_NAME, TimingProtocol, measure
 from lpsnet.errors import RunError
-from lpsnet.locks import locked_folder, one_at_a_time
+from lpsnet.io import locked_folder, one_at_a_time
 
 QUICK = TimingProtocol(warm_up_s=0.0, duration_s=1e-6, turn_s=1e-6)
 HOLDER = (
-    "import sys; from pathlib import Path; from lpsnet.locks import one_at_a_time\n"
+    "import sys; from pathlib import Path; from lpsnet.io import one_at_a_time\n"
     "with one_at_a_time(Path(sys.argv[1]), on_wait=print): print('held', flush=True); sys.stdin.read()"
 )
 
@@ -38,7 +38,7 @@ def test_a_place_that_is_no_folder_cannot_be_locked(tmp_path: Path) -> None:
 
 def test_a_locked_folder_is_refused_to_another_process_until_the_first_ends(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from lpsnet.locks import locked_folder\n"
+        "import sys; from pathlib import Path; from lpsnet.io import locked_folder\n"
         "with locked_folder(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
     )
     with subprocess.Popen(

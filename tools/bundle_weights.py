@@ -17,7 +17,7 @@ from lpsnet.deployment.model_file import read_record
 from lpsnet.deployment.models import CHECKSUMS, sha256, weights_folder
 from lpsnet.export.onnx import export_onnx
 from lpsnet.export.report import ExportReport
-from lpsnet.files import atomic_path
+from lpsnet.io import atomic_path
 from lpsnet.model.checkpoint import load_checkpoint, save_checkpoint
 from lpsnet.model.fusion import fuse
 from lpsnet.model.network import Network

@@ -11,7 +11,7 @@ from typing import Any
 from lpsnet.charts.frame import NUM_COLOURS
 from lpsnet.charts.svg import STYLE
 from lpsnet.errors import MissingDependencyError
-from lpsnet.files import atomic_path
+from lpsnet.io import atomic_path
 
 COLOURS = tuple(re.findall(r"--c\d: (#[0-9a-f]{6});", STYLE.read_text(encoding="utf-8"))[:NUM_COLOURS])
 GREY = "0.55"

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from lpsnet.deployment.benchmark_result import Benchmark, Result
     from lpsnet.deployment.runtimes.session import Precision
 
+
 _FILE_WIDTH = 160  # characters of a line in a file or a pipe
 _MIN_NAME = 12  # characters of a model's name in a line, at least
 

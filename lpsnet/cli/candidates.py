@@ -17,6 +17,7 @@ from lpsnet.errors import LpsnetError, unknown_name
 if TYPE_CHECKING:
     from lpsnet.deployment.runtimes.session import Precision
 
+
 Size = tuple[int, int]
 Source = Path | Architecture
 

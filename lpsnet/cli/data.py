@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lpsnet.cli.output import JsonOption, console, next_command, picture_progress, say, table, write_json
-from lpsnet.files import write_text
+from lpsnet.io import write_text
 
 if TYPE_CHECKING:
     from lpsnet.data.findings import Diagnosis
+
 
 MAX_SHOWN = 20  # findings of one kind; --json has all of them
 

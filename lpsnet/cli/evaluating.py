@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from lpsnet.evaluation.predictions import PredictionFolder
     from lpsnet.evaluation.views import Views
 
+
 _MAX_SESSIONS = 8  # open at a time, of several scales and sizes; each holds its network's weights and maps
 
 RuntimeOption = Annotated[str | None, typer.Option(help="Engine: onnxruntime, openvino, ncnn, tensorrt, pytorch.")]

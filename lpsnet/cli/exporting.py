@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from lpsnet.export.quantisation import FloatLayer, Quantisation
     from lpsnet.export.report import ExportReport
 
+
 NUM_COMPARED = 8  # real pictures that scores and labels are compared on
 NUM_CALIBRATED = 100
 

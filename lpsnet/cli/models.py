@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from lpsnet.model.complexity import Complexity
     from lpsnet.record import ModelRecord
 
+
 PAPER_SIZE = (1024, 2048)  # Cityscapes; the size of the paper's figures
 
 

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from lpsnet.errors import LpsnetError
-from lpsnet.files import write_text
+from lpsnet.io import write_text
 from lpsnet.plugins import plugin_files
 
 JsonOption = Annotated[

@@ -14,6 +14,7 @@ from lpsnet.deployment.models import DEFAULT_MODEL
 if TYPE_CHECKING:
     from lpsnet.deployment.endurance import Endurance
 
+
 MAX_ROWS = 12  # of the table; --json has every sample
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from lpsnet.deployment.runtimes.session import Precision
     from lpsnet.studies.study import Scale
 
+
 PLAIN_SECONDS = 60  # between lines of progress where there is no terminal to draw a bar on
 NAMES = (
     "conv-blocks (Table 2), interactions (Table 3), expansion (Table 4, Figure 7), conv-types (Figure 4), widths "

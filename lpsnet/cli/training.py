@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from lpsnet.evaluation.evaluate import Evaluation
     from lpsnet.training.run import Status
 
+
 PLAIN_SECONDS = 30  # between lines of progress where there is no terminal to draw a bar on
 
 

@@ -23,7 +23,7 @@ from lpsnet.data.layouts.custom import build_parts
 from lpsnet.data.layouts.description import Description, load_description
 from lpsnet.data.splits import FileSplit, JoinedSplit, Sample, Split
 from lpsnet.errors import DataError, unknown_name
-from lpsnet.files import expand_home
+from lpsnet.io import expand_home
 
 __all__ = ["Dataset", "Sample", "Split", "open_dataset"]
 

@@ -19,7 +19,7 @@ from lpsnet.data.labels import LabelSpace
 from lpsnet.data.splits import FileSplit, Split
 from lpsnet.data.suggest import suggest_yaml
 from lpsnet.errors import DataError
-from lpsnet.files import expand_home
+from lpsnet.io import expand_home
 
 Progress = Callable[[int, int], None]  # called with the number of pictures done and their total
 Reports = Mapping[str, list[Report]]  # by split

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from lpsnet.data.broken_picture import BrokenPictureError, UnreadKindError
 from lpsnet.data.headers import ALLOWED_FORMATS, PNG_SIGNATURE, Header, png_chunks, read_header
 from lpsnet.errors import DataError
-from lpsnet.files import atomic_path, is_stream
+from lpsnet.io import atomic_path, is_stream
 
 Mask = NDArray[np.unsignedinteger[Any]]  # H x W uint8 or uint16 ids, or H x W x 3 uint8 RGB
 

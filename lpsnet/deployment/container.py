@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from lpsnet.errors import ModelFileError, unknown_name
-from lpsnet.files import atomic_path
+from lpsnet.io import atomic_path
 from lpsnet.record import RECORD_KEY, ModelRecord
 
 RECORD_NAME = "record.json"

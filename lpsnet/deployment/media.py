@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 from lpsnet.data.images import IMAGE_SUFFIXES
 from lpsnet.deployment.drawing import is_product
 from lpsnet.errors import DataError
-from lpsnet.files import expand_home
+from lpsnet.io import expand_home
 
 VIDEO_SUFFIXES = (
     *(".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg"),

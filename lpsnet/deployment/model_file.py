@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 from lpsnet.deployment.container import CONTENTS, read_container_metadata
 from lpsnet.deployment.onnx_outline import DamagedError, read_onnx_metadata
 from lpsnet.errors import ModelFileError, nearest, unknown_name
-from lpsnet.files import is_stream
+from lpsnet.io import is_stream
 from lpsnet.record import RECORD_KEY, ModelRecord
 
 MAX_HEADER_BYTES = 100_000_000  # of a safetensors header, the format's own bound

@@ -24,7 +24,7 @@ from statistics import median, median_low
 
 from lpsnet.deployment.latency import Latency, median_interval
 from lpsnet.errors import RunError
-from lpsnet.locks import one_at_a_time
+from lpsnet.io import one_at_a_time
 
 LOCK_NAME = "lpsnet-measuring.lock"  # in the system's folder for temporary files
 MAX_CALLS_PER_TURN = 10_000

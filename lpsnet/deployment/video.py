@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from lpsnet.deployment.declared_size import declared_size
 from lpsnet.errors import DataError, MissingDependencyError, RunError
-from lpsnet.files import atomic_path
+from lpsnet.io import atomic_path
 
 Picture = NDArray[np.uint8]  # H x W x 3 RGB, or H x W where ids are written
 

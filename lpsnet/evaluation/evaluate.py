@@ -23,6 +23,7 @@ from lpsnet.evaluation.metrics import ConfusionMatrix, Labels, Matrix, Scores, s
 if TYPE_CHECKING:
     from lpsnet.data.datasets import Sample, Split
 
+
 Picture = NDArray[np.uint8]
 Segment = Callable[[Picture], Labels]  # H x W x 3 uint8 RGB to H x W uint8 class ids
 

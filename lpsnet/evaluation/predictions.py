@@ -9,7 +9,7 @@ from lpsnet.data.labels import CITYSCAPES, IGNORE_INDEX, LabelSpace
 from lpsnet.data.layouts.cityscapes import OFFICIAL_IDS
 from lpsnet.errors import DataError
 from lpsnet.evaluation.metrics import Labels
-from lpsnet.files import inside
+from lpsnet.io import inside
 
 
 class PredictionFolder:

@@ -19,7 +19,7 @@ from lpsnet.expansion.journal import Journal, differences, read_journal
 from lpsnet.expansion.measurements import Course
 from lpsnet.expansion.operations import Design
 from lpsnet.expansion.replay import TrainingResult, chosen_length, first_training
-from lpsnet.files import atomic_path, inside
+from lpsnet.io import atomic_path, inside
 
 TAKEN_FROM = "taken_from"  # in a training's details: the run it was taken over from
 

@@ -22,7 +22,7 @@ from lpsnet.expansion.operations import Design
 from lpsnet.expansion.plan import PLAN
 from lpsnet.expansion.ranking_check import RankingCheck
 from lpsnet.export.onnx import export_onnx
-from lpsnet.files import atomic_path
+from lpsnet.io import atomic_path
 from lpsnet.model.checkpoint import load_checkpoint
 
 FAMILY = "family.json"

@@ -26,9 +26,7 @@ from lpsnet.expansion.events import (
 )
 from lpsnet.expansion.measurements import Course
 from lpsnet.expansion.operations import Design
-from lpsnet.files import refuse_streams
-from lpsnet.jsonl import append_line, finished_lines
-from lpsnet.locks import exclusive
+from lpsnet.io import append_line, exclusive, finished_lines, refuse_streams
 
 _START = b'{"kind":"header"'  # how every journal begins
 

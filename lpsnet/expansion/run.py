@@ -45,7 +45,7 @@ from lpsnet.expansion.replay import (
     record_step,
 )
 from lpsnet.expansion.search import expand
-from lpsnet.files import inside, write_text
+from lpsnet.io import inside, write_text
 from lpsnet.training.inputs import training_inputs
 from lpsnet.training.run_folder import INPUTS, RunFolder
 

@@ -17,7 +17,7 @@ from lpsnet.errors import ModelFileError, unknown_name
 from lpsnet.export.onnx import to_onnx, write_model
 from lpsnet.export.proving import final_record
 from lpsnet.export.quantisation import Size
-from lpsnet.files import atomic_path
+from lpsnet.io import atomic_path
 from lpsnet.model.checkpoint import default_record, load_checkpoint, save_checkpoint
 from lpsnet.model.fusion import fuse
 from lpsnet.model.network import Network, create_model

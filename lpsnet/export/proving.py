@@ -21,7 +21,7 @@ from lpsnet.errors import ModelFileError, unknown_name
 from lpsnet.export.quantisation import Quantisation, Size, check_quantisation
 from lpsnet.export.report import ExportReport, MiouCheck
 from lpsnet.export.verification import BOUNDS, ODD_SIZES, Bounds, compare_miou, verify
-from lpsnet.files import atomic_path
+from lpsnet.io import atomic_path
 from lpsnet.model.fusion import fuse
 from lpsnet.model.network import MIN_INPUT, Network
 from lpsnet.record import ModelRecord

@@ -12,7 +12,7 @@ from lpsnet.errors import MissingDependencyError, ModelFileError, unknown_name
 from lpsnet.export.onnx import write_model
 from lpsnet.export.openvino import packed
 from lpsnet.export.quantisation import Quantisation, Size, quantise_for_openvino, quantise_onnx
-from lpsnet.files import atomic_path
+from lpsnet.io import atomic_path
 from lpsnet.record import ModelRecord
 
 

@@ -16,7 +16,7 @@ from lpsnet.architecture import Architecture
 from lpsnet.data.labels import LabelSpace
 from lpsnet.deployment.model_file import read_record
 from lpsnet.errors import LpsnetError, ModelFileError
-from lpsnet.files import atomic_path
+from lpsnet.io import atomic_path
 from lpsnet.model.building import empty_network, fill, fitting, not_finite, some
 from lpsnet.model.network import Network
 from lpsnet.model.parallel_branches import to_parallel_branches

@@ -12,7 +12,7 @@ from lpsnet.errors import RunError
 from lpsnet.expansion.family import Member, Step
 from lpsnet.expansion.ranking import decide, miou_per_ms
 from lpsnet.expansion.table import FAMILY_COLUMNS, family_cells, lengths_note, mean_and_spread, parent_score
-from lpsnet.files import write_text
+from lpsnet.io import write_text
 from lpsnet.reporting import expansion_figure
 from lpsnet.reporting.expansion_reading import Budget, Search, read_expansion
 from lpsnet.reporting.page import (

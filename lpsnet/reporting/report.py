@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lpsnet.deployment.model_file import METADATA_READERS
 from lpsnet.errors import RunError
-from lpsnet.files import write_text
+from lpsnet.io import write_text
 from lpsnet.reporting.benchmark_page import benchmark_page
 from lpsnet.reporting.evaluation_page import PictureOptions, evaluation_page
 from lpsnet.reporting.expansion_page import expansion_page

@@ -16,6 +16,7 @@ from lpsnet.training.run import Status
 if TYPE_CHECKING:
     from lpsnet.studies.inheritance import Comparison
 
+
 PARENT = "step_3"  # of Table 4: one path, the first with widths that learn something
 # Rows of Table 1; the last one brings a new path.
 CHANGES = (

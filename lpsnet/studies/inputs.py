@@ -7,7 +7,7 @@ from pathlib import Path
 from lpsnet.data.contents import changed_contents, data_contents
 from lpsnet.data.datasets import open_dataset
 from lpsnet.errors import RunError
-from lpsnet.files import write_text
+from lpsnet.io import write_text
 
 INPUTS = "inputs.json"  # in a study's folder: data set, as text -> `data_contents` of all its splits
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from lpsnet import __version__
 from lpsnet.charts.figures import save_figure
 from lpsnet.deployment.machine import describe_machine
-from lpsnet.files import write_text
+from lpsnet.io import write_text
 from lpsnet.studies.study import OPTIONS, Json, Outcome, Report, Row, Settings, Study
 
 

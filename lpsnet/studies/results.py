@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from lpsnet.errors import RunError
-from lpsnet.jsonl import append_line, finished_lines
+from lpsnet.io import append_line, finished_lines
 from lpsnet.studies.study import Json, Outcome, Run, slug_of
 
 RESULTS, RUNS = "results.jsonl", "runs"

@@ -18,7 +18,7 @@ from lpsnet.deployment.load import Load, LoadWatch
 from lpsnet.deployment.machine import describe_machine
 from lpsnet.errors import RunError, unknown_name
 from lpsnet.expansion.executors import LocalPool
-from lpsnet.locks import locked_folder
+from lpsnet.io import locked_folder
 from lpsnet.studies.inputs import check_inputs
 from lpsnet.studies.page import write_study
 from lpsnet.studies.results import Results

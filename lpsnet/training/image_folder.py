@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from lpsnet.data.images import read_image
 from lpsnet.data.layouts.pairing import find_pictures
 from lpsnet.errors import DataError
-from lpsnet.files import expand_home
+from lpsnet.io import expand_home
 
 Files = list[tuple[Path, int]]  # with the numbers of their classes
 

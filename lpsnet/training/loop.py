@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from lpsnet.data.transforms import Augmentation
 from lpsnet.errors import NonFiniteScoresError, RunError
-from lpsnet.locks import locked_folder
+from lpsnet.io import locked_folder
 from lpsnet.training.batches import Batches
 from lpsnet.training.device_batches import DeviceBatches, load_pictures
 from lpsnet.training.graphed import GraphedStep

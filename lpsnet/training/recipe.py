@@ -12,8 +12,8 @@ from typing import Any, Literal, Self, TypeVar
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from lpsnet.data.transforms import Augmentation
-from lpsnet.data.yaml_files import read_yaml
 from lpsnet.errors import DataError, LpsnetError, RunError, unknown_name
+from lpsnet.io import read_yaml
 from lpsnet.training.settings import LoopSettings
 
 Size = tuple[int, int]

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lpsnet.errors import RunError
-from lpsnet.files import atomic_path, refuse_streams, write_text
-from lpsnet.jsonl import append_line, finished_lines
+from lpsnet.io import append_line, atomic_path, finished_lines, refuse_streams, write_text
 
 LOG_COLUMNS = ("iteration", "loss", "learning_rate", "pictures_per_second")
 

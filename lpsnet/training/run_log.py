@@ -13,6 +13,7 @@ from lpsnet.training.task import Details, Score
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
+
 FLUSH_ITERATIONS = 20
 
 

@@ -17,7 +17,7 @@ from lpsnet.data.labels import IGNORE_INDEX
 from lpsnet.deployment.model_file import read_record
 from lpsnet.errors import RunError
 from lpsnet.evaluation.evaluate import Evaluation, evaluate
-from lpsnet.files import write_text
+from lpsnet.io import write_text
 from lpsnet.model.building import empty_network, fill
 from lpsnet.model.checkpoint import Initialisation, initialise_from, save_checkpoint
 from lpsnet.model.network import Network, create_model

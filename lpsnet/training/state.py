@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lpsnet.errors import RunError
-from lpsnet.files import atomic_path
+from lpsnet.io import atomic_path
 
 _KEY = "lpsnet_training_state"
 

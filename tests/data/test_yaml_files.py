@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from lpsnet.data.yaml_files import MAX_BYTES, read_yaml
 from lpsnet.errors import DataError
+from lpsnet.io import MAX_BYTES, read_yaml
 
 
 def test_plain_values_are_read(tmp_path: Path) -> None:

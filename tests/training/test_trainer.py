@@ -16,7 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from lpsnet.errors import LpsnetError, RunError
-from lpsnet.locks import locked_folder
+from lpsnet.io import locked_folder
 from lpsnet.model.checkpoint import load_checkpoint
 from lpsnet.model.network import create_model
 from lpsnet.training.run import Status

@@ -9,7 +9,7 @@ from lpsnet.data.layouts.pairing import Found, Keyed, build_splits, read_list
 from lpsnet.data.layouts.places import LIST_SUFFIX, SPLIT, collect, expand_splits, resolve
 from lpsnet.data.splits import FileSplit
 from lpsnet.errors import DataError
-from lpsnet.files import expand_home
+from lpsnet.io import expand_home
 
 WHOLE = "all"  # the only split of a description whose places have no splits
 

@@ -19,8 +19,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from lpsnet.data.decoding import LabelDecoder
 from lpsnet.data.labels import IGNORE_INDEX, Colour, LabelSpace
 from lpsnet.data.layouts.ultralytics import is_ultralytics, translate
-from lpsnet.data.yaml_files import read_yaml
 from lpsnet.errors import DataError, unknown_name
+from lpsnet.io import read_yaml
 
 _Level = Annotated[int, Field(ge=0, le=255)]
 _Rgb = tuple[_Level, _Level, _Level]

@@ -9,7 +9,7 @@ from lpsnet.data.images import IMAGE_SUFFIXES
 from lpsnet.data.labels import LabelSpace
 from lpsnet.data.splits import FileSplit, Pair
 from lpsnet.errors import DataError
-from lpsnet.files import refuse_streams
+from lpsnet.io import refuse_streams
 
 Keyed = list[tuple[str, Path]]  # (what a picture and its label file share, file)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lpsnet.data.layouts.pairing import Keyed, find_keyed, key_of, read_list
 from lpsnet.errors import DataError
-from lpsnet.files import expand_home
+from lpsnet.io import expand_home
 
 SPLIT = "{split}"
 LIST_SUFFIX = ".txt"

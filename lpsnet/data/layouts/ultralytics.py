@@ -19,7 +19,7 @@ from lpsnet.data.labels import IGNORE_INDEX
 from lpsnet.data.layouts.pairing import find_pictures, read_list
 from lpsnet.data.layouts.places import LIST_SUFFIX, resolve
 from lpsnet.errors import DataError
-from lpsnet.files import expand_home
+from lpsnet.io import expand_home
 
 SPLITS = ("train", "val", "test")
 _IMAGES, _MASKS, _POLYGONS = "images", "masks", "labels"

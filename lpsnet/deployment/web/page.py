@@ -16,7 +16,7 @@ from lpsnet.data.images import read_image
 from lpsnet.deployment.model_file import read_record
 from lpsnet.deployment.models import find_model
 from lpsnet.errors import DataError, ModelFileError
-from lpsnet.files import atomic_path, write_text
+from lpsnet.io import atomic_path, write_text
 
 MODEL_NAME = "model.onnx"
 RECORD_NAME = "record.json"
