@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lpsnet.data.datasets import Split, open_dataset
+from lpsnet.data.dataset import Split, open_dataset
 from lpsnet.data.images import write_png
 from lpsnet.deployment.model_file import read_record
 from lpsnet.deployment.overlay import colourise, legend, overlay, side_by_side

@@ -62,9 +62,9 @@ def benchmark(
     Example: `lpsnet benchmark lpsnet_s lpsnet_m --runtime openvino --precision f32 --precision bf16 --size 512x1024`
     """
     from lpsnet.cli.candidates import CandidateMaker, common_size, find_sources
-    from lpsnet.data.datasets import open_dataset
+    from lpsnet.data.dataset import open_dataset
+    from lpsnet.data.split import select
     from lpsnet.deployment.benchmark import benchmark as run_benchmark
-    from lpsnet.evaluation.selection import select
 
     labelled = select(open_dataset(data).split(split), max_pictures) if data else None
     sources = find_sources(models)

@@ -98,9 +98,9 @@ class CandidateMaker:
 
     def _quantised(self, whole: Path, runtime: str) -> Path:
         """The same in int8, calibrated on generated scenes: its weights are random, and so is what it says of them."""
-        from lpsnet.data.scenes import SceneSplit
+        from lpsnet.data.split import Pictures
+        from lpsnet.data.synthetic import SceneSplit
         from lpsnet.deployment.model_file import read_record
-        from lpsnet.evaluation.selection import Pictures
         from lpsnet.export.quantisation import Quantisation
         from lpsnet.export.quantised_file import QUANTISERS, quantise_file
 

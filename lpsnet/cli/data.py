@@ -9,7 +9,7 @@ from lpsnet.cli.output import JsonOption, console, next_command, picture_progres
 from lpsnet.io import write_text
 
 if TYPE_CHECKING:
-    from lpsnet.data.findings import Diagnosis
+    from lpsnet.data.inspection import Diagnosis
 
 
 MAX_SHOWN = 20  # findings of one kind; --json has all of them

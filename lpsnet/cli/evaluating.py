@@ -20,7 +20,7 @@ from lpsnet.cli.training import print_scores
 from lpsnet.errors import DataError, LpsnetError
 
 if TYPE_CHECKING:
-    from lpsnet.data.datasets import Split
+    from lpsnet.data.dataset import Split
     from lpsnet.deployment.segmenter import Segmenter
     from lpsnet.evaluation.evaluate import Evaluation, Segment
     from lpsnet.evaluation.predictions import PredictionFolder
@@ -64,7 +64,7 @@ def evaluate(
 
     Example: `lpsnet evaluate --model runs/s/model.safetensors --data camvid:CamVid --split val --json scores.json`
     """
-    from lpsnet.data.datasets import open_dataset
+    from lpsnet.data.dataset import open_dataset
     from lpsnet.deployment.machine import command_line
     from lpsnet.deployment.segmenter import Segmenter
     from lpsnet.evaluation.evaluate import evaluate as run_evaluation

@@ -153,7 +153,7 @@ def _size(size: str | None, data: str, split: str) -> tuple[int, int]:
     """The size asked for, or else that of the first training picture."""
     if (parsed := parse_size(size)) is not None:
         return parsed
-    from lpsnet.data.datasets import open_dataset
+    from lpsnet.data.dataset import open_dataset
 
     height, width = open_dataset(data).split(split).image(0).shape[:2]
     return height, width

@@ -10,7 +10,7 @@ from lpsnet.cli.output import JsonOption, SizeOption, console, next_command, par
 from lpsnet.errors import LpsnetError
 
 if TYPE_CHECKING:
-    from lpsnet.data.splits import Split
+    from lpsnet.data.split import Split
     from lpsnet.deployment.runtimes.session import Precision
     from lpsnet.export.quantisation import FloatLayer, Quantisation
     from lpsnet.export.report import ExportReport
@@ -48,9 +48,9 @@ def export(
 
     Example: `lpsnet export --model runs/s/model.safetensors --to onnx --out s.onnx`
     """
+    from lpsnet.data.split import Pictures, select, why_not_scorable
     from lpsnet.deployment.model_file import read_record
     from lpsnet.deployment.models import find_checkpoint
-    from lpsnet.evaluation.selection import Pictures, select, why_not_scorable
     from lpsnet.export.export import export as run_export
     from lpsnet.export.precisions import beside_other_precisions
     from lpsnet.model.checkpoint import load_checkpoint
@@ -90,13 +90,13 @@ def export(
 
 
 def _pictures(data: str | None, split: str) -> "Split | None":
-    from lpsnet.data.datasets import open_dataset
+    from lpsnet.data.dataset import open_dataset
 
     return None if data is None else open_dataset(data).split(split)
 
 
 def _quantisation(data: str | None, split: str, count: int, keep_float: str) -> "Quantisation":
-    from lpsnet.evaluation.selection import Pictures, select
+    from lpsnet.data.split import Pictures, select
     from lpsnet.export.quantisation import Quantisation
 
     pictures = _pictures(data, split)

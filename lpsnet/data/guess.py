@@ -11,14 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lpsnet.data.description import WHOLE, Description, load_description
+from lpsnet.data.formats import bdd100k, camvid, cityscapes
+from lpsnet.data.formats.ultralytics import polygon_refusal, text_labels
 from lpsnet.data.images import MASK_SUFFIXES, read_mask
 from lpsnet.data.inspection import mask_values
 from lpsnet.data.labels import IGNORE_INDEX
-from lpsnet.data.layouts import bdd100k, camvid, cityscapes
-from lpsnet.data.layouts.custom import WHOLE
-from lpsnet.data.layouts.description import Description, load_description
-from lpsnet.data.layouts.pairing import find_pictures
-from lpsnet.data.layouts.ultralytics import polygon_refusal, text_labels
+from lpsnet.data.pairing import find_pictures
 from lpsnet.errors import DataError
 
 _FEW = 64  # values in a label file; a photograph has more

@@ -16,8 +16,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from lpsnet.data.broken_picture import BrokenPictureError, UnreadKindError
-from lpsnet.data.headers import ALLOWED_FORMATS, PNG_SIGNATURE, Header, png_chunks, read_header
+from lpsnet.data.image_headers import (
+    ALLOWED_FORMATS,
+    PNG_SIGNATURE,
+    BrokenPictureError,
+    Header,
+    UnreadKindError,
+    png_chunks,
+    read_header,
+)
 from lpsnet.errors import DataError
 from lpsnet.io import atomic_path, is_stream
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lpsnet.data.labels import MAX_CLASSES, LabelSpace
-from lpsnet.data.splits import Split
+from lpsnet.data.split import Split
 from lpsnet.deployment.benchmark_result import Benchmark, Candidate, Result
 from lpsnet.deployment.latency import Latency
 from lpsnet.deployment.load import LoadWatch
@@ -239,7 +239,7 @@ def _evaluated(result: Result, cell: _Cell, labelled: Split, problems: Problems,
 
 
 def _scene(size: Size) -> Picture:
-    from lpsnet.data.scenes import SceneSplit
+    from lpsnet.data.synthetic import SceneSplit
 
     return SceneSplit(size=size, count=1, seed=0, name="benchmark").image(0)
 

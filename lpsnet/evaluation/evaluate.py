@@ -21,7 +21,7 @@ from lpsnet.evaluation.boundary import BoundaryIoU
 from lpsnet.evaluation.metrics import ConfusionMatrix, Labels, Matrix, Scores, scores
 
 if TYPE_CHECKING:
-    from lpsnet.data.datasets import Sample, Split
+    from lpsnet.data.dataset import Sample, Split
 
 
 Picture = NDArray[np.uint8]

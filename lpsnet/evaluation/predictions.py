@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
+from lpsnet.data.formats.cityscapes import OFFICIAL_IDS
 from lpsnet.data.images import write_png
 from lpsnet.data.labels import CITYSCAPES, IGNORE_INDEX, LabelSpace
-from lpsnet.data.layouts.cityscapes import OFFICIAL_IDS
 from lpsnet.errors import DataError
 from lpsnet.evaluation.metrics import Labels
 from lpsnet.io import inside

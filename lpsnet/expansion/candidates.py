@@ -17,7 +17,7 @@ import torch
 from pydantic import JsonValue
 from torch import Tensor
 
-from lpsnet.data.datasets import Dataset, open_dataset
+from lpsnet.data.dataset import Dataset, open_dataset
 from lpsnet.deployment.machine import describe_machine
 from lpsnet.deployment.model_file import read_record
 from lpsnet.errors import DivergedError, LpsnetError, RunError

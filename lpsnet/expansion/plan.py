@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
-from lpsnet.data.datasets import open_dataset
+from lpsnet.data.dataset import open_dataset
 from lpsnet.deployment.machine import command_line
 from lpsnet.deployment.model_file import read_record
 from lpsnet.errors import RunError, unknown_name

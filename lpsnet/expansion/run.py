@@ -17,7 +17,7 @@ from typing import Any
 from pydantic import JsonValue
 
 from lpsnet import __version__
-from lpsnet.data.datasets import open_dataset
+from lpsnet.data.dataset import open_dataset
 from lpsnet.errors import LpsnetError
 from lpsnet.expansion.borrowing import OtherRun, take_over
 from lpsnet.expansion.candidates import CandidateTask, train_candidate

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from lpsnet.data.splits import Split
+from lpsnet.data.split import Split
 from lpsnet.deployment.benchmark import benchmark
 from lpsnet.deployment.benchmark_result import Benchmark, Candidate
 from lpsnet.deployment.runtimes.session import PRECISIONS

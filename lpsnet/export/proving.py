@@ -14,7 +14,7 @@ from typing import TypedDict, Unpack
 import torch
 
 from lpsnet import __version__
-from lpsnet.data.splits import Split
+from lpsnet.data.split import Split
 from lpsnet.deployment.preparation import Picture
 from lpsnet.deployment.runtimes.session import PRECISIONS, Precision, Session, SessionOptions, open_session
 from lpsnet.errors import ModelFileError, unknown_name

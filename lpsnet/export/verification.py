@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lpsnet.data.splits import Split
+from lpsnet.data.split import Split
 from lpsnet.deployment.label_map import label_map
 from lpsnet.deployment.preparation import Picture, prepare
 from lpsnet.deployment.runtimes.pytorch import PyTorchSession

@@ -78,6 +78,6 @@ class EvaluationFile(Figures):
 
 
 def _scenes() -> LabelSpace:
-    from lpsnet.data.scenes import SCENES
+    from lpsnet.data.synthetic import SCENES
 
     return SCENES

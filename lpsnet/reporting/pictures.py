@@ -12,9 +12,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from lpsnet.data.datasets import open_dataset
+from lpsnet.data.dataset import open_dataset
 from lpsnet.data.labels import IGNORE_INDEX, LabelSpace
-from lpsnet.data.splits import Split
+from lpsnet.data.split import Split
 from lpsnet.deployment.overlay import overlay
 from lpsnet.deployment.segmenter import Segmenter
 from lpsnet.errors import DataError, LpsnetError, MissingDependencyError, ModelFileError

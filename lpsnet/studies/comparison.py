@@ -13,7 +13,7 @@ from typing import Any
 
 from lpsnet.architecture import get_architecture
 from lpsnet.charts.figures import COLOURS, GREY, tidy
-from lpsnet.data.datasets import open_dataset
+from lpsnet.data.dataset import open_dataset
 from lpsnet.deployment.benchmark import benchmark
 from lpsnet.deployment.benchmark_result import Candidate
 from lpsnet.deployment.machine import describe_machine

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from lpsnet.charts.figures import add_legend, draw_beside
-from lpsnet.data.datasets import open_dataset
+from lpsnet.data.dataset import open_dataset
 from lpsnet.expansion.device_latency import Target, ThisMachine
 from lpsnet.expansion.operations import Design
 from lpsnet.model.blocks import BLOCKS

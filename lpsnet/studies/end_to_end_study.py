@@ -58,7 +58,7 @@ def _measure(settings: Settings, place: Place) -> dict[str, Json]:
 
 
 def _picture(settings: Settings, size: tuple[int, int]) -> Picture:
-    from lpsnet.data.scenes import SceneSplit
+    from lpsnet.data.synthetic import SceneSplit
 
     for name in settings.pictures:
         return read_image(Path(name))

@@ -10,7 +10,7 @@ from typing import Any
 
 from lpsnet.architecture import get_architecture
 from lpsnet.charts.figures import COLOURS, tidy
-from lpsnet.data.datasets import open_dataset
+from lpsnet.data.dataset import open_dataset
 from lpsnet.studies.agreement import Spread, rank_correlation
 from lpsnet.studies.network import StudyNetwork
 from lpsnet.studies.network_latency import Timed, by_name, describe_latency, latency_run, times_of

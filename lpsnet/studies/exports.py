@@ -16,14 +16,14 @@ import torch
 from numpy.typing import NDArray
 
 from lpsnet.charts.figures import COLOURS, tidy
-from lpsnet.data.datasets import open_dataset
+from lpsnet.data.dataset import open_dataset
 from lpsnet.data.images import read_image
+from lpsnet.data.split import select
 from lpsnet.deployment.model_file import read_record
 from lpsnet.deployment.preparation import Picture
 from lpsnet.deployment.runtimes.session import SessionOptions, open_session
 from lpsnet.deployment.segmenter import Segmenter
 from lpsnet.errors import RunError
-from lpsnet.evaluation.selection import select
 from lpsnet.export.export import export
 from lpsnet.export.verification import ODD_SIZES, Bounds, verify
 from lpsnet.model.checkpoint import default_record, load_checkpoint

@@ -16,7 +16,7 @@ from typing import Any
 
 from lpsnet.architecture import get_architecture
 from lpsnet.charts.figures import COLOURS, GREY, tidy
-from lpsnet.data.datasets import open_dataset
+from lpsnet.data.dataset import open_dataset
 from lpsnet.deployment.model_file import read_record
 from lpsnet.errors import RunError
 from lpsnet.model.complexity import complexity

@@ -49,7 +49,7 @@ def plan(settings: Settings, known: Known) -> list[Run]:
 
 
 def _compare(data: str, recipe: Recipe, seeds: Sequence[int], num_threads: int | None, place: Place) -> dict[str, Json]:
-    from lpsnet.data.datasets import open_dataset
+    from lpsnet.data.dataset import open_dataset
     from lpsnet.studies.inheritance import compare_inheritance
 
     full = recipe.num_iterations(len(open_dataset(data).split("train")))

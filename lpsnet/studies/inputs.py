@@ -4,8 +4,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from lpsnet.data.contents import changed_contents, data_contents
-from lpsnet.data.datasets import open_dataset
+from lpsnet.data.dataset import changed_contents, data_contents, open_dataset
 from lpsnet.errors import RunError
 from lpsnet.io import write_text
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import torch
 
-from lpsnet.data.datasets import open_dataset
+from lpsnet.data.dataset import open_dataset
+from lpsnet.data.split import select
 from lpsnet.errors import DivergedError, RunError
-from lpsnet.evaluation.selection import select
 from lpsnet.studies.network import StudyNetwork
 from lpsnet.studies.study import Json, Known, Outcome, Place, Run
 from lpsnet.training.loop import Loop

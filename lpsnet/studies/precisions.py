@@ -10,14 +10,14 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from lpsnet.charts.figures import COLOURS, tidy
-from lpsnet.data.datasets import open_dataset
+from lpsnet.data.dataset import open_dataset
+from lpsnet.data.split import Pictures, select
 from lpsnet.deployment.benchmark import benchmark
 from lpsnet.deployment.benchmark_result import Benchmark, Candidate, Result
 from lpsnet.deployment.latency import compare
 from lpsnet.deployment.model_file import read_record
 from lpsnet.deployment.runtimes.session import PRECISIONS
 from lpsnet.errors import RunError
-from lpsnet.evaluation.selection import Pictures, select
 from lpsnet.export.for_runtime import checkpoint_for_runtime
 from lpsnet.export.quantisation import Quantisation
 from lpsnet.export.quantised_file import QUANTISERS, quantise_file

@@ -14,13 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lpsnet.architecture import get_architecture
-from lpsnet.data.datasets import open_dataset
+from lpsnet.data.dataset import open_dataset
 from lpsnet.data.images import read_image, write_png
-from lpsnet.data.splits import Sample, Split
+from lpsnet.data.split import Sample, Split, select
 from lpsnet.deployment.overlay import colourise
 from lpsnet.deployment.segmenter import Segmenter
 from lpsnet.errors import RunError, unknown_name
-from lpsnet.evaluation.selection import select
 from lpsnet.studies.corrected import accuracy, corrected_regions, largest_gain
 from lpsnet.studies.network import StudyNetwork
 from lpsnet.studies.network_training import pace_run, training_run

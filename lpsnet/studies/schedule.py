@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from lpsnet.data.datasets import open_dataset
+from lpsnet.data.dataset import open_dataset
 from lpsnet.errors import RunError
 from lpsnet.studies.network import StudyNetwork
 from lpsnet.studies.study import Settings

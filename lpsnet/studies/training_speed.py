@@ -23,9 +23,9 @@ import torch
 from numpy.typing import NDArray
 
 from lpsnet.architecture import get_architecture
+from lpsnet.data.split import select
 from lpsnet.deployment.machine import describe_machine
 from lpsnet.errors import LpsnetError
-from lpsnet.evaluation.selection import select
 from lpsnet.studies.plain_training import PlainLoop
 from lpsnet.training.loop import Loop
 from lpsnet.training.precision import make_accelerator

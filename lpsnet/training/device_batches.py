@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lpsnet.data.augment import MEAN_COLOUR, Augmentation
 from lpsnet.data.labels import IGNORE_INDEX
-from lpsnet.data.transforms import MEAN_COLOUR, Augmentation
 from lpsnet.training.batches import SampleOrder, augmentation_rng, batch_positions
 from lpsnet.training.task import Pictures
 

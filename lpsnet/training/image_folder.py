@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lpsnet.data.images import read_image
-from lpsnet.data.layouts.pairing import find_pictures
+from lpsnet.data.pairing import find_pictures
 from lpsnet.errors import DataError
 from lpsnet.io import expand_home
 

@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-from lpsnet.data.contents import data_contents
-from lpsnet.data.datasets import Dataset
+from lpsnet.data.dataset import Dataset, data_contents
 from lpsnet.deployment.models import sha256
 
 

@@ -14,7 +14,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from lpsnet.data.transforms import Augmentation
+from lpsnet.data.augment import Augmentation
 from lpsnet.errors import NonFiniteScoresError, RunError
 from lpsnet.io import locked_folder
 from lpsnet.training.batches import Batches

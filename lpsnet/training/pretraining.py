@@ -17,7 +17,8 @@ from torch.nn import functional as F
 
 import lpsnet
 from lpsnet.architecture import Architecture
-from lpsnet.data.contents import file_contents, named_contents
+from lpsnet.data.augment import RandomResizedCrop, centre_window
+from lpsnet.data.dataset import file_contents, named_contents
 from lpsnet.data.labels import LabelSpace
 from lpsnet.deployment.opencv_threads import opencv_threads
 from lpsnet.model.checkpoint import save_checkpoint
@@ -30,7 +31,6 @@ from lpsnet.training.run import Status
 from lpsnet.training.run_folder import RunFolder
 from lpsnet.training.step import normalise
 from lpsnet.training.task import Score, Weights
-from lpsnet.training.windows import RandomWindow, centre_window
 
 # A checkpoint is a network's, and a network has a head: one class, whose scores are 0 and which no training takes over
 NO_CLASSES = LabelSpace.from_names("pretraining", ("nothing yet",))
@@ -155,7 +155,7 @@ class Classification:
         return self.folder.train
 
     @property
-    def augmentation(self) -> RandomWindow:
+    def augmentation(self) -> RandomResizedCrop:
         return self.run.recipe.augmentation
 
     @property

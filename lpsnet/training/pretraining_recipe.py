@@ -5,11 +5,11 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
+from lpsnet.data.augment import RandomResizedCrop
 from lpsnet.errors import RunError
 from lpsnet.model.network import MIN_INPUT
 from lpsnet.training.recipe import find_recipe
 from lpsnet.training.settings import LoopSettings
-from lpsnet.training.windows import RandomWindow
 
 
 class PretrainingRecipe(LoopSettings):
@@ -47,9 +47,9 @@ class PretrainingRecipe(LoopSettings):
         return self
 
     @property
-    def augmentation(self) -> RandomWindow:
+    def augmentation(self) -> RandomResizedCrop:
         """The transforms of a training sample."""
-        return RandomWindow(
+        return RandomResizedCrop(
             crop_size=self.crop_size,
             area=self.area,
             aspect=self.aspect,

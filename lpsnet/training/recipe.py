@@ -11,7 +11,7 @@ from typing import Any, Literal, Self, TypeVar
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from lpsnet.data.transforms import Augmentation
+from lpsnet.data.augment import Augmentation
 from lpsnet.errors import DataError, LpsnetError, RunError, unknown_name
 from lpsnet.io import read_yaml
 from lpsnet.training.settings import LoopSettings

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import lpsnet
-from lpsnet.data.datasets import Dataset, Split, open_dataset
+from lpsnet.data.dataset import Dataset, Split, open_dataset
 from lpsnet.data.labels import IGNORE_INDEX
 from lpsnet.deployment.model_file import read_record
 from lpsnet.errors import RunError

@@ -13,7 +13,7 @@ import torch
 
 from lpsnet.architecture import get_architecture
 from lpsnet.cli.candidates import CandidateMaker, common_size, find_sources
-from lpsnet.data.datasets import open_dataset
+from lpsnet.data.dataset import open_dataset
 from lpsnet.deployment import benchmark
 from lpsnet.deployment.timing import TimingProtocol
 from lpsnet.errors import LpsnetError

@@ -14,7 +14,7 @@ import typer
 
 import lpsnet
 from lpsnet.cli import app
-from lpsnet.data.scenes import SCENES
+from lpsnet.data.synthetic import SCENES
 from lpsnet.deployment import models
 from lpsnet.export.onnx import export_onnx
 from lpsnet.model.checkpoint import default_record, save_checkpoint

@@ -19,7 +19,7 @@ pytest.importorskip("onnxslim")
 import torch
 
 import lpsnet
-from lpsnet.data.scenes import SCENES, draw_scene
+from lpsnet.data.synthetic import SCENES, draw_scene
 from lpsnet.deployment import camera
 from lpsnet.export.onnx import export_onnx
 from lpsnet.model.network import create_model

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import lpsnet.cli.training as commands
-from lpsnet.data.datasets import open_dataset
+from lpsnet.data.dataset import open_dataset
 from lpsnet.deployment.segmenter import Segmenter
 from lpsnet.training.run import Status
 
@@ -52,7 +52,7 @@ def test_pretraining_is_where_a_training_starts(run, folder: Path, tmp_path: Pat
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from lpsnet.data.scenes import SCENES as SPACE
+    from lpsnet.data.synthetic import SCENES as SPACE
     from lpsnet.model.checkpoint import default_record, save_checkpoint
     from lpsnet.model.network import create_model
 

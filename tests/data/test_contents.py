@@ -7,10 +7,9 @@ import cv2
 import numpy as np
 import pytest
 
-from lpsnet.data.contents import changed_contents, data_contents, file_contents
-from lpsnet.data.datasets import Dataset, open_dataset
+from lpsnet.data.dataset import Dataset, changed_contents, data_contents, file_contents, open_dataset
 from lpsnet.data.labels import CAMVID, LabelSpace
-from lpsnet.data.splits import Sample
+from lpsnet.data.split import Sample
 from lpsnet.errors import DataError
 
 YAML = """

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from lpsnet.data.datasets import open_dataset
+from lpsnet.data.dataset import open_dataset
 from lpsnet.errors import DataError
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from picture_files import write_picture
 
-from lpsnet.data.datasets import PRESETS, TERMS, Sample, open_dataset
+from lpsnet.data.dataset import PRESETS, TERMS, Sample, open_dataset
 from lpsnet.errors import DataError
 
 IMAGE = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from picture_files import write_palette_png, write_picture
 
-from lpsnet.data.decoding import LabelDecoder, ranges
+from lpsnet.data.decode import LabelDecoder, ranges
 from lpsnet.errors import DataError
 
 RED, GREEN, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 0)

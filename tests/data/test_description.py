@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from picture_files import write_picture
 
-from lpsnet.data.datasets import open_dataset
+from lpsnet.data.dataset import open_dataset
 from lpsnet.errors import DataError
 
 

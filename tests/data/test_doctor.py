@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 from picture_files import with_exif_orientation, write_palette_png, write_picture
 
-from lpsnet.data.datasets import Dataset, open_dataset
-from lpsnet.data.decoding import LabelDecoder
+from lpsnet.data.dataset import Dataset, open_dataset
+from lpsnet.data.decode import LabelDecoder
 from lpsnet.data.doctor import check_dataset
-from lpsnet.data.findings import KINDS, Diagnosis
-from lpsnet.data.inspection import MAX_VALUES, inspect_pair
-from lpsnet.data.splits import Pair
+from lpsnet.data.inspection import KINDS, MAX_VALUES, Diagnosis, inspect_pair
+from lpsnet.data.split import Pair
 
 HEALTHY = "names: [road, car]"
 

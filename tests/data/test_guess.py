@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from picture_files import write_palette_png, write_picture
 
-from lpsnet.data.datasets import Dataset, open_dataset
+from lpsnet.data.dataset import Dataset, open_dataset
 from lpsnet.data.doctor import check_dataset
 
 

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from picture_files import write_picture
 
-from lpsnet.data.datasets import Dataset, open_dataset
+from lpsnet.data.dataset import Dataset, open_dataset
 from lpsnet.data.doctor import check_dataset
+from lpsnet.data.formats.camvid import ORIGINAL_COLOURS, usual_split
+from lpsnet.data.formats.cityscapes import OFFICIAL_IDS
 from lpsnet.data.labels import BDD100K, CAMVID, CITYSCAPES, Colour
-from lpsnet.data.layouts.camvid import ORIGINAL_COLOURS, usual_split
-from lpsnet.data.layouts.cityscapes import OFFICIAL_IDS
-from lpsnet.data.layouts.places import resolve
+from lpsnet.data.pairing import resolve
 from lpsnet.errors import DataError
 
 IMAGE = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from picture_files import packed_rows, png_bytes, write_palette_png, write_picture
 
-from lpsnet.data.decoding import LabelDecoder
+from lpsnet.data.decode import LabelDecoder
 from lpsnet.data.images import read_image, read_mask
 from lpsnet.errors import DataError
 

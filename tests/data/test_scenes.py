@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 
 from lpsnet.data.labels import IGNORE_INDEX
-from lpsnet.data.scenes import SCENES, SceneSplit, buildings, draw_scene, things
-from lpsnet.data.scenes.canvas import (
+from lpsnet.data.split import Split
+from lpsnet.data.synthetic import SCENES, SceneSplit, draw_scene
+from lpsnet.data.synthetic import objects as buildings
+from lpsnet.data.synthetic import objects as things
+from lpsnet.data.synthetic.canvas import (
     BUILDING,
     CAR,
     POLE,
@@ -25,7 +28,6 @@ from lpsnet.data.scenes.canvas import (
     pick,
     shade,
 )
-from lpsnet.data.splits import Split
 from lpsnet.errors import DataError, LpsnetError
 
 SIZE = (64, 128)
@@ -150,7 +152,7 @@ def test_a_scene_is_its_seed_split_and_index() -> None:
 
 def test_same_scene_in_another_process() -> None:
     program = (
-        "import hashlib; from lpsnet.data.scenes import SceneSplit;"
+        "import hashlib; from lpsnet.data.synthetic import SceneSplit;"
         f"s = SceneSplit(size={SIZE}, count=8, seed=0, name='train')[5];"
         "print(hashlib.sha256(s.image.tobytes() + s.labels.tobytes()).hexdigest())"
     )

@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
+from lpsnet.data.augment import MEAN_COLOUR, Augmentation, colour_matrix
 from lpsnet.data.labels import IGNORE_INDEX
-from lpsnet.data.transforms import MEAN_COLOUR, Augmentation, colour_matrix
 from lpsnet.errors import DataError, LpsnetError
 
 STILL = {"flip_probability": 0.0, "brightness": 0.0, "contrast": 0.0, "saturation": 0.0}

@@ -15,7 +15,7 @@ import onnx
 from engine_models import NUM_CLASSES, small_network, write_model
 
 from lpsnet.data.labels import LabelSpace
-from lpsnet.data.splits import Sample
+from lpsnet.data.split import Sample
 from lpsnet.deployment import benchmark as module
 from lpsnet.deployment.benchmark import benchmark
 from lpsnet.deployment.benchmark_result import Candidate

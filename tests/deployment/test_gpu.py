@@ -15,7 +15,7 @@ pytest.importorskip("torch")
 
 import torch
 
-from lpsnet.data.scenes import SceneSplit
+from lpsnet.data.synthetic import SceneSplit
 from lpsnet.deployment.preparation import prepare
 from lpsnet.deployment.runtimes.session import SessionOptions, open_session
 from lpsnet.deployment.segmenter import Segmenter

@@ -8,7 +8,7 @@ import av
 import cv2
 import numpy as np
 
-from lpsnet.data.scenes import draw_scene
+from lpsnet.data.synthetic import draw_scene
 
 
 def moving_scene(size: tuple[int, int], num_frames: int, *, seed: int = 0, step: int = 4) -> list[np.ndarray]:

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from lpsnet.cli import main
+from lpsnet.data.formats.cityscapes import OFFICIAL_IDS
 from lpsnet.data.labels import CAMVID
-from lpsnet.data.layouts.cityscapes import OFFICIAL_IDS
-from lpsnet.data.scenes import SCENES, SceneSplit
+from lpsnet.data.synthetic import SCENES, SceneSplit
 
 SIZE = (48, 64)
 ARCH = "B=1,1,1,1,1;C=4,4,8,8,8;R=1,1/2"

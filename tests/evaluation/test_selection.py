@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 
 from lpsnet.data.labels import LabelSpace
-from lpsnet.data.scenes import SceneSplit
-from lpsnet.data.splits import FileSplit, Pair
+from lpsnet.data.split import FileSplit, Pair, Pictures, Selection, select, why_not_scorable
+from lpsnet.data.synthetic import SceneSplit
 from lpsnet.errors import DataError
-from lpsnet.evaluation.selection import Pictures, Selection, select, why_not_scorable
 
 SCENES = SceneSplit(size=(32, 48), count=10, seed=0, name="val")
 

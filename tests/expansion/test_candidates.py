@@ -9,7 +9,7 @@ import pytest
 import torch
 from expansion_tiny import DATA, RECIPE, SIZE, START
 
-from lpsnet.data.datasets import open_dataset
+from lpsnet.data.dataset import open_dataset
 from lpsnet.deployment.model_file import read_record
 from lpsnet.deployment.segmenter import Segmenter
 from lpsnet.errors import RunError

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from lpsnet.architecture import Architecture, get_architecture
-from lpsnet.data.datasets import open_dataset
+from lpsnet.data.dataset import open_dataset
 from lpsnet.errors import LpsnetError
 from lpsnet.expansion.inheritance import Inheritance, inherit
 from lpsnet.expansion.kinship import nearest_path

@@ -28,7 +28,7 @@ from expansion_tiny import (
     work,
 )
 
-from lpsnet.data.datasets import open_dataset
+from lpsnet.data.dataset import open_dataset
 from lpsnet.deployment.model_file import read_record
 from lpsnet.deployment.segmenter import Segmenter
 from lpsnet.errors import ModelFileError, RunError

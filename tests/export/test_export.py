@@ -11,7 +11,7 @@ pytest.importorskip("onnx")
 pytest.importorskip("onnxslim")
 
 from lpsnet.data.labels import LabelSpace
-from lpsnet.data.scenes import SceneSplit
+from lpsnet.data.synthetic import SceneSplit
 from lpsnet.deployment.model_file import read_record
 from lpsnet.errors import ModelFileError
 from lpsnet.export.export import EXPORTERS, export

@@ -6,7 +6,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from lpsnet.data.labels import IGNORE_INDEX, LabelSpace  # noqa: E402
-from lpsnet.data.splits import Sample  # noqa: E402
+from lpsnet.data.split import Sample  # noqa: E402
 from lpsnet.deployment.runtimes.fake import FakeSession  # noqa: E402
 from lpsnet.deployment.segmenter import Segmenter  # noqa: E402
 from lpsnet.errors import DataError, ModelFileError  # noqa: E402

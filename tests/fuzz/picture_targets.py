@@ -11,7 +11,7 @@ from fuzzing import Target
 from hypothesis import strategies as st
 from sample_pictures import label_files, pictures
 
-from lpsnet.data.decoding import LabelDecoder
+from lpsnet.data.decode import LabelDecoder
 from lpsnet.data.images import inspect_image, read_image, read_mask
 from lpsnet.errors import DataError
 

@@ -11,7 +11,7 @@ from fuzzing import Target
 from hypothesis import strategies as st
 from run_targets import journal_bytes
 
-from lpsnet.data.datasets import open_dataset
+from lpsnet.data.dataset import open_dataset
 from lpsnet.evaluation.evaluate import evaluate
 
 _DATA = "scenes:size=32x48,num_train=1,num_val=2"

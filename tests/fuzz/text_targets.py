@@ -12,7 +12,7 @@ from fuzzing import Target
 
 from lpsnet.architecture import Architecture, get_architecture, list_architectures
 from lpsnet.cli.output import parse_size
-from lpsnet.data.datasets import open_dataset
+from lpsnet.data.dataset import open_dataset
 from lpsnet.training.pretraining_recipe import get_pretraining_recipe
 from lpsnet.training.recipe import RECIPES, Recipe, get_recipe, parse_overrides
 

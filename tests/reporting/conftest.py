@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from shifted_labels import DATA, shifted
 
-from lpsnet.data.datasets import open_dataset
+from lpsnet.data.dataset import open_dataset
 from lpsnet.evaluation.evaluate import evaluate
 
 

@@ -12,8 +12,8 @@ import pytest
 from page_reading import check_self_contained, read_page
 from shifted_labels import DATA, shifted
 
-from lpsnet.data.datasets import open_dataset
-from lpsnet.data.scenes import SCENES
+from lpsnet.data.dataset import open_dataset
+from lpsnet.data.synthetic import SCENES
 from lpsnet.errors import RunError
 from lpsnet.reporting import evaluation_page
 from lpsnet.reporting.evaluation_file import EvaluationFile

@@ -16,7 +16,7 @@ pytest.importorskip("pnnx")
 import torch
 from matplotlib.figure import Figure
 
-from lpsnet.data.datasets import open_dataset
+from lpsnet.data.dataset import open_dataset
 from lpsnet.deployment import timing
 from lpsnet.deployment.runtimes.session import PRECISIONS
 from lpsnet.deployment.segmenter import Segmenter

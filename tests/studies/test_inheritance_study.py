@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lpsnet.data.datasets import open_dataset
+from lpsnet.data.dataset import open_dataset
 from lpsnet.errors import RunError
 from lpsnet.evaluation.metrics import ConfusionMatrix
 from lpsnet.expansion.candidates import CandidateTask

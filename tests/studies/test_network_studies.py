@@ -228,7 +228,7 @@ def test_a_training_that_diverges_is_told_and_the_others_go_on(tmp_path: Path, m
 
 
 def test_comparison_measures_and_scores_the_users_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from lpsnet.data.datasets import open_dataset
+    from lpsnet.data.dataset import open_dataset
     from lpsnet.export.onnx import export_onnx
     from lpsnet.model.checkpoint import default_record
     from lpsnet.model.network import create_model
@@ -318,7 +318,7 @@ def test_recipes_by_scale(tmp_path: Path) -> None:
 
 def test_pictures_of_the_qualitative_study_are_those_segmented(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From files, with a rule in the place of the networks: S sees class 0 everywhere, M and L what is there."""
-    from lpsnet.data.datasets import open_dataset
+    from lpsnet.data.dataset import open_dataset
     from lpsnet.deployment.overlay import colourise
 
     split = open_dataset(SCENES).split("val")

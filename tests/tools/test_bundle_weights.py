@@ -10,7 +10,7 @@ import torch
 from bundle_weights import bundle, main, without_places
 
 from lpsnet.architecture import Architecture
-from lpsnet.data.datasets import open_dataset
+from lpsnet.data.dataset import open_dataset
 from lpsnet.deployment import models
 from lpsnet.deployment.model_file import read_record
 from lpsnet.deployment.models import CHECKSUMS, find_checkpoint, find_model, list_models

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from lpsnet.data.datasets import Sample
+from lpsnet.data.augment import Augmentation
+from lpsnet.data.dataset import Sample
 from lpsnet.data.labels import LabelSpace
-from lpsnet.data.transforms import Augmentation
 from lpsnet.training.batches import Batches, PictureCache, SampleOrder
 
 PLAIN = Augmentation(

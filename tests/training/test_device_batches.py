@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from lpsnet.data.datasets import open_dataset
-from lpsnet.data.scenes.split import SceneSplit
-from lpsnet.data.transforms import Augmentation
+from lpsnet.data.augment import Augmentation
+from lpsnet.data.dataset import open_dataset
+from lpsnet.data.synthetic import SceneSplit
 from lpsnet.training.batches import Batches
 from lpsnet.training.device_batches import DeviceBatches, load_pictures
 

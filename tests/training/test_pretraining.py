@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from lpsnet.architecture import Architecture
+from lpsnet.data.augment import centre_window
 from lpsnet.deployment.model_file import read_record
 from lpsnet.errors import DataError, RunError
 from lpsnet.model.checkpoint import initialise_from, load_checkpoint
@@ -17,7 +18,6 @@ from lpsnet.model.network import create_model
 from lpsnet.training.pretraining import Accuracy, Classification, Classifier, PretrainingRun, pretrain
 from lpsnet.training.pretraining_recipe import get_pretraining_recipe
 from lpsnet.training.run import Status
-from lpsnet.training.windows import centre_window
 
 ARCHITECTURE = Architecture((1, 1, 1, 1, 1), (4, 4, 8, 8, 8), ("1", "1/2"))
 RECIPE = get_pretraining_recipe("pictures_small").with_overrides(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lpsnet.data.transforms import Augmentation
+from lpsnet.data.augment import Augmentation
 from lpsnet.errors import RunError
 from lpsnet.training.recipe import RECIPES, get_recipe, parse_overrides
 

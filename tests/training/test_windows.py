@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from lpsnet.data.augment import RandomResizedCrop, centre_window
 from lpsnet.errors import RunError
 from lpsnet.training.pretraining_recipe import PRETRAINING_RECIPES, PretrainingRecipe, get_pretraining_recipe
-from lpsnet.training.windows import RandomWindow, centre_window
 
 LABEL = np.asarray(3, np.int64)
 OFF = {"flip_probability": 0.0, "strengths": (0.0, 0.0, 0.0)}
@@ -19,7 +19,7 @@ def gradient(height: int, width: int) -> np.ndarray:
 
 def test_a_window_of_everything_is_the_picture() -> None:
     picture = gradient(48, 64)
-    whole = RandomWindow(crop_size=(48, 64), area=(1, 1), aspect=(4 / 3, 4 / 3), **OFF)
+    whole = RandomResizedCrop(crop_size=(48, 64), area=(1, 1), aspect=(4 / 3, 4 / 3), **OFF)
     crop, label = whole(picture, LABEL, np.random.default_rng(0))
     np.testing.assert_array_equal(crop, picture)
     assert label is LABEL
@@ -27,7 +27,7 @@ def test_a_window_of_everything_is_the_picture() -> None:
 
 def test_windows_keep_to_their_bounds_and_lie_everywhere() -> None:
     picture = gradient(200, 250)
-    window = RandomWindow(crop_size=(64, 64), area=(0.1, 0.3), aspect=(0.5, 2.0), **OFF)
+    window = RandomResizedCrop(crop_size=(64, 64), area=(0.1, 0.3), aspect=(0.5, 2.0), **OFF)
     rng = np.random.default_rng(0)
     shares, aspects, lefts = [], [], []
     for _ in range(300):
@@ -46,7 +46,7 @@ def test_windows_keep_to_their_bounds_and_lie_everywhere() -> None:
 
 
 def test_where_no_window_fits_the_middle_is_shown() -> None:
-    wide = RandomWindow(crop_size=(32, 32), area=(1, 1), aspect=(1, 1), **OFF)
+    wide = RandomResizedCrop(crop_size=(32, 32), area=(1, 1), aspect=(1, 1), **OFF)
     crop, _ = wide(gradient(40, 200), LABEL, np.random.default_rng(0))
     assert 78 <= crop[..., 0].min() <= 82
     assert 118 <= crop[..., 0].max() <= 121
@@ -54,12 +54,12 @@ def test_where_no_window_fits_the_middle_is_shown() -> None:
 
 def test_flip_and_jitter() -> None:
     picture = gradient(48, 64)
-    mirror = RandomWindow(
+    mirror = RandomResizedCrop(
         crop_size=(48, 64), area=(1, 1), aspect=(4 / 3, 4 / 3), flip_probability=1.0, strengths=(0.0, 0.0, 0.0)
     )
     crop, _ = mirror(picture, LABEL, np.random.default_rng(0))
     np.testing.assert_array_equal(crop, picture[:, ::-1])
-    bright = RandomWindow(
+    bright = RandomResizedCrop(
         crop_size=(48, 64), area=(1, 1), aspect=(4 / 3, 4 / 3), flip_probability=0.0, strengths=(0.5, 0.0, 0.0)
     )
     means = [bright(picture, LABEL, np.random.default_rng(seed))[0].mean() / picture.mean() for seed in range(50)]

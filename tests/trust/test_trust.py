@@ -13,7 +13,7 @@ import pytest
 import torch
 from onnx.external_data_helper import set_external_data
 
-from lpsnet.data.datasets import open_dataset
+from lpsnet.data.dataset import open_dataset
 from lpsnet.data.labels import LabelSpace
 from lpsnet.deployment.container import read_container
 from lpsnet.deployment.segmenter import Segmenter

@@ -16,8 +16,7 @@ from typing import Any
 
 from lpsnet.data.images import IMAGE_SUFFIXES, MASK_SUFFIXES
 from lpsnet.data.labels import IGNORE_INDEX
-from lpsnet.data.layouts.pairing import find_pictures, read_list
-from lpsnet.data.layouts.places import LIST_SUFFIX, resolve
+from lpsnet.data.pairing import LIST_SUFFIX, find_pictures, read_list, resolve
 from lpsnet.errors import DataError
 from lpsnet.io import expand_home
 

@@ -8,9 +8,9 @@ Two layouts are read, both with train ids and 255 for no label:
 
 from pathlib import Path
 
+from lpsnet.data.description import Description
 from lpsnet.data.labels import BDD100K
-from lpsnet.data.layouts.description import Description
-from lpsnet.data.layouts.pairing import find_pictures
+from lpsnet.data.pairing import find_pictures
 from lpsnet.errors import DataError
 
 # folder of the pictures, folder of the label files, what a label file's stem has after the picture's

@@ -12,9 +12,9 @@ have, and train ids if both are as frequent. A split without it has no labels.
 from pathlib import Path
 from typing import Any
 
+from lpsnet.data.description import Description
 from lpsnet.data.labels import CITYSCAPES, IGNORE_INDEX
-from lpsnet.data.layouts.description import Description
-from lpsnet.data.layouts.pairing import find_pictures
+from lpsnet.data.pairing import find_pictures
 from lpsnet.errors import DataError
 
 # The official ids (name: id, train id); 255 for the classes that take part in neither training nor scores.

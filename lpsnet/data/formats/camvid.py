@@ -12,9 +12,9 @@ Two layouts are read:
 import re
 from pathlib import Path
 
+from lpsnet.data.description import Description
 from lpsnet.data.labels import CAMVID, Colour
-from lpsnet.data.layouts.description import Description
-from lpsnet.data.layouts.pairing import find_pictures
+from lpsnet.data.pairing import find_pictures
 from lpsnet.errors import DataError
 
 SPLITS = ("train", "val", "test")

@@ -1,0 +1,181 @@
+"""Finding the files of a split and bringing pictures and label files together by what their names share.
+
+Places where a description says that files are: a folder, a pattern, or a list file; and `{split}` in their names.
+"""
+
+import glob
+import os
+import re
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from lpsnet.data.decode import LabelDecoder
+from lpsnet.data.images import IMAGE_SUFFIXES
+from lpsnet.data.labels import LabelSpace
+from lpsnet.data.split import FileSplit, Pair
+from lpsnet.errors import DataError
+from lpsnet.io import expand_home, refuse_streams
+
+Keyed = list[tuple[str, Path]]  # (what a picture and its label file share, file)
+
+
+class Found(NamedTuple):
+    """The files of one split before they are paired.
+
+    Attributes:
+        images: the pictures.
+        masks: the label files.
+        expected: the folder that label files are expected in, to name one that is missing.
+        ending: what a label file's stem has after the key.
+    """
+
+    images: Keyed
+    masks: Keyed
+    expected: Path
+    ending: str = ""
+
+
+def find_pictures(folder: Path, *, ending: str = "", suffixes: Sequence[str] = IMAGE_SUFFIXES) -> list[Path]:
+    """The picture files in `folder` and the folders in it whose stem ends with `ending`, in the order of their names.
+
+    Hidden files, which some systems leave beside every picture, are passed over.
+    """
+    found = (path for path in folder.rglob("*") if path.suffix.lower() in suffixes and not path.name.startswith("."))
+    return sorted(path for path in found if path.stem.endswith(ending))
+
+
+def find_keyed(folder: Path, *, ending: str = "", suffixes: Sequence[str] = IMAGE_SUFFIXES) -> Keyed:
+    """As `find_pictures`, with their keys."""
+    paths = find_pictures(folder, ending=ending, suffixes=suffixes)
+    return [(key_of(path, folder, ending=ending), path) for path in paths]
+
+
+def key_of(path: Path, base: Path, *, ending: str = "") -> str:
+    """What a picture and its label file share: the path from `base` without suffix and `ending`, with "/"."""
+    if not path.name:
+        raise DataError(f"{path} is a folder, where the path of a picture is expected")
+    return path.relative_to(base).with_suffix("").as_posix().removesuffix(ending)
+
+
+def build_splits(
+    space: LabelSpace, decoder: LabelDecoder, found: Mapping[str, Found], *, unlisted: Collection[str] = ()
+) -> list[FileSplit]:
+    """Splits of files that are paired by equal keys.
+
+    Where a picture has no label file, the pair names the file that was expected; where no picture of a split has one,
+    the split is one without labels. A label file that no pair uses is kept as spare by the first split that found it.
+
+    Args:
+        space: the classes.
+        decoder: what the label files hold.
+        found: the files of each split.
+        unlisted: keys of pictures that are there but in no split on purpose; their label files are not spare.
+    """
+    pairs = {name: _pair(files) for name, files in found.items()}
+    seen = {pair.mask for members in pairs.values() for pair in members}
+    splits = []
+    for name, files in found.items():
+        spare = tuple(path for key, path in files.masks if path not in seen and key not in unlisted)
+        seen.update(spare)
+        splits.append(FileSplit(name, space, decoder, tuple(pairs[name]), spare))
+    return splits
+
+
+def _pair(files: Found) -> list[Pair]:
+    masks = dict(files.masks)
+    if not any(key in masks for key, _ in files.images):
+        return [Pair(key, path, None) for key, path in files.images]
+    return [Pair(key, path, masks.get(key, files.expected / f"{key}{files.ending}.png")) for key, path in files.images]
+
+
+def read_list(path: Path) -> list[list[str]]:
+    """The lines of a list file, each a picture or a picture and its label file; blank lines are passed over.
+
+    Raises:
+        DataError: the file cannot be read or a line has more than two words.
+    """
+    try:
+        refuse_streams(path)
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except OSError as error:
+        raise DataError(f"cannot read the list {path}: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise DataError(f"cannot read the list {path}: it is not a text file") from None
+    rows = [line.split() for line in lines]
+    for number, words in enumerate(rows, start=1):
+        if len(words) > 2:
+            raise DataError(f"{path}, line {number} has {len(words)} words; a picture and its label file are allowed")
+    return [words for words in rows if words]
+
+
+SPLIT = "{split}"
+LIST_SUFFIX = ".txt"
+
+
+def expand_splits(root: Path, template: str) -> dict[str, str]:
+    """The splits for which a place with `{split}` in it exists under `root`, each with its place.
+
+    "images/{split}/*.png" gives {"train": "images/train/*.png", "val": "images/val/*.png"} if the two folders exist.
+    """
+    parts = Path(template).parts
+    if not any(SPLIT in part for part in parts):
+        return {}
+    last = max(index for index, part in enumerate(parts) if SPLIT in part)
+    start = os.path.abspath(root / Path(*parts[: last + 1]))  # noqa: PTH100 - resolve() would follow links
+    pattern = glob.escape(start).replace(SPLIT, "*")
+    expression = re.escape(start).replace(re.escape(SPLIT), r"(?P<split>[^/\\]+)", 1)
+    expression = expression.replace(re.escape(SPLIT), "(?P=split)")
+    is_list = start.endswith(LIST_SUFFIX)
+    paths = [path for path in glob.glob(pattern) if is_list or Path(path).is_dir()]  # noqa: PTH207 - an absolute pattern
+    names = {match["split"] for match in (re.fullmatch(expression, path) for path in paths) if match}
+    return {name: template.replace(SPLIT, name) for name in sorted(names)}
+
+
+def collect(root: Path, place: str, *, suffixes: Sequence[str], ending: str) -> Keyed:
+    """The files of a place whose suffix is among `suffixes` and whose stem ends with `ending`, with their keys.
+
+    Raises:
+        DataError: the folder or the list file does not exist.
+    """
+    target = root / expand_home(place)
+    if target.suffix == LIST_SUFFIX:
+        return list_keys([resolve(root, target, words[0]) for words in read_list(target)], ending)
+    if glob.has_magic(place):
+        paths = (Path(text) for text in glob.glob(str(target), recursive=True))  # noqa: PTH207 - may be absolute
+        chosen = sorted(path for path in paths if path.suffix.lower() in suffixes and path.stem.endswith(ending))
+        return [(_pattern_key(path, target, ending), path) for path in chosen]
+    if target.is_file() and target.suffix.lower() in suffixes:
+        return [(key_of(target, target.parent, ending=ending), target)]
+    if not target.is_dir():
+        raise DataError(f"folder {target} does not exist")
+    return find_keyed(target, ending=ending, suffixes=suffixes)
+
+
+def list_keys(paths: Sequence[Path], ending: str) -> Keyed:
+    """Listed files with their keys, which start below the deepest folder that all of them are in."""
+    if not paths:
+        return []
+    base = Path(os.path.commonpath([path.parent for path in paths]))
+    return [(key_of(path, base, ending=ending), path) for path in paths]
+
+
+def resolve(root: Path, list_file: Path, text: str) -> Path:
+    """A path in a list as an absolute one: from the root of the data set, or else from the folder of the list.
+
+    An absolute path from another machine, as `/SegNet/CamVid/train/X.png` in CamVid's lists, counts by its end.
+    """
+    path = Path(text)
+    tries = [root / path, list_file.parent / path, root.joinpath(*path.parts[-2:])]
+    chosen = next((candidate for candidate in tries if candidate.exists()), tries[2 if path.is_absolute() else 0])
+    absolute = os.path.abspath(chosen)  # noqa: PTH100 - takes out ".." without following links
+    return Path(absolute[1:] if absolute.startswith("//") else absolute)  # which POSIX tells from "/", and nobody else
+
+
+def _pattern_key(path: Path, pattern: Path, ending: str) -> str:
+    """The parts of the path that the pattern leaves open: `*/image/*.png` and `*/mask/*.png` give equal keys."""
+    magic = [glob.has_magic(part) for part in pattern.parts]
+    if "**" in pattern.parts:
+        return key_of(path, Path(*pattern.parts[: magic.index(True)]), ending=ending)
+    parts = (*path.parent.parts, path.stem.removesuffix(ending))
+    return "/".join(part for part, is_open in zip(parts, magic, strict=True) if is_open)
