@@ -16,11 +16,10 @@ if TYPE_CHECKING:
     from lpsnet.deployment.segmentation import Segmentation
     from lpsnet.deployment.segmenter import Segmenter
     from lpsnet.errors import LpsnetError
-    from lpsnet.model.checkpoint import load_checkpoint, save_checkpoint
-    from lpsnet.model.complexity import complexity
-    from lpsnet.model.fusion import fuse
-    from lpsnet.model.network import create_model
-    from lpsnet.model.official import load_official_checkpoint
+    from lpsnet.models.checkpoint import load_checkpoint, load_official_checkpoint, save_checkpoint
+    from lpsnet.models.network import create_model
+    from lpsnet.models.profile import complexity
+    from lpsnet.models.reparameterise import fuse
     from lpsnet.record import ModelRecord
 
 _HOME = {
@@ -30,15 +29,15 @@ _HOME = {
     "ModelRecord": "lpsnet.record",
     "Segmentation": "lpsnet.deployment.segmentation",
     "Segmenter": "lpsnet.deployment.segmenter",
-    "complexity": "lpsnet.model.complexity",
-    "create_model": "lpsnet.model.network",
-    "fuse": "lpsnet.model.fusion",
+    "complexity": "lpsnet.models.profile",
+    "create_model": "lpsnet.models.network",
+    "fuse": "lpsnet.models.reparameterise",
     "get_architecture": "lpsnet.architecture",
     "list_architectures": "lpsnet.architecture",
-    "load_checkpoint": "lpsnet.model.checkpoint",
-    "load_official_checkpoint": "lpsnet.model.official",
+    "load_checkpoint": "lpsnet.models.checkpoint",
+    "load_official_checkpoint": "lpsnet.models.checkpoint",
     "push_to_hub": "lpsnet.deployment.hub.push",
-    "save_checkpoint": "lpsnet.model.checkpoint",
+    "save_checkpoint": "lpsnet.models.checkpoint",
 }
 
 __all__ = [

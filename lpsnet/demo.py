@@ -30,7 +30,7 @@ from lpsnet.expansion.run import run_expansion
 from lpsnet.expansion.search import SearchOptions
 from lpsnet.export.onnx import export_onnx
 from lpsnet.export.report import ExportReport
-from lpsnet.model.checkpoint import load_checkpoint
+from lpsnet.models.checkpoint import load_checkpoint
 from lpsnet.reporting.report import write_report
 from lpsnet.training.recipe import get_recipe
 from lpsnet.training.run import Status, TrainingRun

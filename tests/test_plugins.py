@@ -16,7 +16,7 @@ from lpsnet.cli import _how_to_go_on, _plugins_apart
 from lpsnet.expansion.device_latency import TURN
 from lpsnet.expansion.events import TrainingFinished
 from lpsnet.expansion.journal import read_journal
-from lpsnet.model.blocks import BLOCKS
+from lpsnet.models.blocks import BLOCKS
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs/how-to/new-block.md"
@@ -56,7 +56,7 @@ import json, sys, torch
 from torch import nn
 from lpsnet.architecture import Architecture
 from lpsnet.expansion.inheritance import inherit
-from lpsnet.model.network import create_model
+from lpsnet.models.network import create_model
 
 torch.manual_seed(1)
 SMALL = (1, 2, 1, 2, 2), (3, 4, 5, 7, 7), ("1", "1/2")
@@ -189,9 +189,9 @@ def test_a_plugin_without_a_name() -> None:
 def test_it_is_loaded_once(tmp_path: Path) -> None:
     """However it is named, and whoever asks for the table."""
     path = tmp_path / "mine.py"
-    path.write_text("import lpsnet.model.blocks\nprint('loaded')\n", encoding="utf-8")
+    path.write_text("import lpsnet.models.blocks\nprint('loaded')\n", encoding="utf-8")
     program = (
-        "from pathlib import Path\nfrom lpsnet.plugins import load_plugins, use_plugin\nimport lpsnet.model.network\n"
+        "from pathlib import Path\nfrom lpsnet.plugins import load_plugins, use_plugin\nimport lpsnet.models.network\n"
         "use_plugin(Path('mine.py'))\nuse_plugin(Path('../x/mine.py').parent / 'mine.py')\nload_plugins()"
     ).replace("../x", f"../{tmp_path.name}")
     assert python(program, tmp_path) == "loaded\n"
@@ -234,5 +234,5 @@ def test_words_behind_two_dashes_are_no_options() -> None:
 
 def test_without_a_plugin_nothing_is_run(partial: Path) -> None:
     """A file beside the data, or in the current folder, is not looked for."""
-    program = "import lpsnet.model.blocks as b; print('partial' in b.BLOCKS)"
+    program = "import lpsnet.models.blocks as b; print('partial' in b.BLOCKS)"
     assert python(program, partial.parent) == "False\n"

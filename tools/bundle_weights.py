@@ -18,9 +18,9 @@ from lpsnet.deployment.models import CHECKSUMS, sha256, weights_folder
 from lpsnet.export.onnx import export_onnx
 from lpsnet.export.report import ExportReport
 from lpsnet.io import atomic_path
-from lpsnet.model.checkpoint import load_checkpoint, save_checkpoint
-from lpsnet.model.fusion import fuse
-from lpsnet.model.network import Network
+from lpsnet.models.checkpoint import load_checkpoint, save_checkpoint
+from lpsnet.models.network import Network
+from lpsnet.models.reparameterise import fuse
 from lpsnet.record import ModelRecord
 
 

@@ -118,7 +118,7 @@ class CandidateMaker:
         if architecture is None:
             return None
         try:
-            from lpsnet.model.complexity import complexity
+            from lpsnet.models.profile import complexity
         except ModuleNotFoundError:
             return None
         choices = {} if record is None else {"block": record.block, "interaction": record.interaction}

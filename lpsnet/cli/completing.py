@@ -21,12 +21,12 @@ _RECIPES = "lpsnet.training.recipe:RECIPES"
 # or a function that gives one), or the names themselves
 _OFFERS: dict[str, tuple[str, ...]] = {
     "arch": (_ARCHITECTURES,),
-    "block": ("lpsnet.model.blocks:BLOCKS",),
+    "block": ("lpsnet.models.blocks:BLOCKS",),
     "data": ("scenes", "camvid:", "cityscapes:", "bdd100k:"),
     "executor": ("local", "ray"),
     "expand recipe": ("lpsnet.expansion.proxies:PROXIES", _RECIPES),
     "export model": (),
-    "interaction": ("lpsnet.model.interactions:INTERACTIONS",),
+    "interaction": ("lpsnet.models.interactions:INTERACTIONS",),
     "model": (_MODELS,),
     "models": (_MODELS, _ARCHITECTURES),
     "precision": ("lpsnet.deployment.runtimes.session:PRECISIONS",),

@@ -53,7 +53,7 @@ def export(
     from lpsnet.deployment.models import find_checkpoint
     from lpsnet.export.export import export as run_export
     from lpsnet.export.precisions import beside_other_precisions
-    from lpsnet.model.checkpoint import load_checkpoint
+    from lpsnet.models.checkpoint import load_checkpoint
 
     checkpoint = find_checkpoint(model)
     net, record = load_checkpoint(checkpoint), read_record(checkpoint)

@@ -10,7 +10,7 @@ from lpsnet.cli.output import JsonOption, SizeOption, console, next_command, par
 from lpsnet.errors import LpsnetError, MissingDependencyError
 
 if TYPE_CHECKING:
-    from lpsnet.model.complexity import Complexity
+    from lpsnet.models.profile import Complexity
     from lpsnet.record import ModelRecord
 
 
@@ -90,7 +90,7 @@ def _count(
     if architecture is None:
         return None
     try:
-        from lpsnet.model.complexity import complexity
+        from lpsnet.models.profile import complexity
     except ModuleNotFoundError as error:
         if record is None:
             raise

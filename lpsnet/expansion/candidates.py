@@ -26,8 +26,8 @@ from lpsnet.expansion.inheritance import inherit
 from lpsnet.expansion.measurements import Failure, Outcome, Score
 from lpsnet.expansion.operations import Design
 from lpsnet.expansion.replay import TrainingResult
-from lpsnet.model.checkpoint import default_record, load_checkpoint, save_checkpoint
-from lpsnet.model.network import Network, create_model
+from lpsnet.models.checkpoint import default_record, load_checkpoint, save_checkpoint
+from lpsnet.models.network import Network, create_model
 from lpsnet.record import ModelRecord, Normalisation
 from lpsnet.training.batches import Batches
 from lpsnet.training.network_segmenter import network_segmenter

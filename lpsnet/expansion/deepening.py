@@ -12,8 +12,7 @@ from torch import nn
 
 from lpsnet.expansion.growth import Growth
 from lpsnet.expansion.widening import Places, norm_of, shapes, submodule
-from lpsnet.model.blocks import BLOCKS, Role
-from lpsnet.model.convolution import ConvNorm, RepConvNorm
+from lpsnet.models.blocks import BLOCKS, ConvNorm, RepConvNorm, Role
 
 
 def pass_through(growth: Growth, kind: str, block: nn.Module, previous: nn.Module, places: Places) -> None:

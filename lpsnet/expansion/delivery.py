@@ -23,7 +23,7 @@ from lpsnet.expansion.plan import PLAN
 from lpsnet.expansion.ranking_check import RankingCheck
 from lpsnet.export.onnx import export_onnx
 from lpsnet.io import atomic_path
-from lpsnet.model.checkpoint import load_checkpoint
+from lpsnet.models.checkpoint import load_checkpoint
 
 FAMILY = "family.json"
 _OWN_FILE = re.compile(r"(step_\d+|candidate_[0-9a-f]{16})\.(onnx|safetensors)")

@@ -26,7 +26,7 @@ from lpsnet.deployment.timing import TimingProtocol, measure
 from lpsnet.errors import RunError, unknown_name
 from lpsnet.expansion.operations import Design
 from lpsnet.export.for_runtime import WRITERS, untrained_for_runtime
-from lpsnet.model.network import MIN_INPUT
+from lpsnet.models.network import MIN_INPUT
 
 # One turn of every network: what is repeated, and for how long, is the search's affair (see `replay.PASSES`).
 TURN = TimingProtocol(warm_up_s=0.02, duration_s=1e-6, turn_s=0.04)

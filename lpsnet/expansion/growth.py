@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lpsnet.model.network import Network
+from lpsnet.models.network import Network
 
 Index = Tensor | tuple[Tensor, Tensor] | EllipsisType
 _NEW, _COPIED, _ZEROED = 0, 1, 2

@@ -30,9 +30,9 @@ from lpsnet.expansion.growth import Growth, Origin, evaluating
 from lpsnet.expansion.kinship import PathMap, check_kinship, continued_paths, nearest_path
 from lpsnet.expansion.new_paths import fill_interaction, meets_directly, quieten
 from lpsnet.expansion.widening import Places, channel_places, copy_block
-from lpsnet.model.blocks import BLOCKS
-from lpsnet.model.interactions import INTERACTIONS
-from lpsnet.model.network import INTERACTING_STAGES, Network, Path, create_model
+from lpsnet.models.blocks import BLOCKS
+from lpsnet.models.interactions import INTERACTIONS
+from lpsnet.models.network import INTERACTING_STAGES, Network, Path, create_model
 
 Change = Literal["depth", "width", "resolution", "paths", "classes"]
 Preserving = Literal["exact", "nearly", "no"]

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 from lpsnet.errors import LpsnetError
-from lpsnet.model.blocks import BLOCKS
-from lpsnet.model.network import Network
+from lpsnet.models.blocks import BLOCKS
+from lpsnet.models.network import Network
 
 PathMap = Sequence[int | None]  # for each of the child's paths the number of the parent's, or None for a new path
 

@@ -14,10 +14,9 @@ from torch import nn
 
 from lpsnet.expansion.growth import Growth, evaluating
 from lpsnet.expansion.widening import Places, copy_unit, submodule
-from lpsnet.model.blocks import BLOCKS
-from lpsnet.model.convolution import ConvNorm
-from lpsnet.model.interactions import Attention, Interaction
-from lpsnet.model.network import INTERACTING_STAGES, Network, Path
+from lpsnet.models.blocks import BLOCKS, ConvNorm
+from lpsnet.models.interactions import Attention, Interaction
+from lpsnet.models.network import INTERACTING_STAGES, Network, Path
 
 QUIET = 0.01  # what a new path adds to others, relative to its features in full strength
 

@@ -8,7 +8,7 @@ from lpsnet.expansion.family import Member, Step
 from lpsnet.expansion.ranking import decide, miou_per_ms
 from lpsnet.expansion.ranking_check import check_table
 from lpsnet.expansion.table import family_table, lengths_note, mean_and_spread, parent_score
-from lpsnet.model.complexity import complexity
+from lpsnet.models.profile import complexity
 
 _CANDIDATE_COLUMNS = (
     "Operation",

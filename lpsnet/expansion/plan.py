@@ -18,10 +18,9 @@ from lpsnet.expansion.measurements import Cost, Course
 from lpsnet.expansion.operations import Design, Operation, SearchNetwork, check_operations, table_1
 from lpsnet.expansion.search import SearchOptions
 from lpsnet.expansion.step_size import ladders
-from lpsnet.model.blocks import BLOCKS, unknown_block
-from lpsnet.model.complexity import complexity
-from lpsnet.model.interactions import INTERACTIONS
-from lpsnet.model.memory import inference_memory_mib
+from lpsnet.models.blocks import BLOCKS, unknown_block
+from lpsnet.models.interactions import INTERACTIONS
+from lpsnet.models.profile import complexity, inference_memory_mib
 from lpsnet.training.recipe import Recipe
 from lpsnet.training.run import TrainingRun
 from lpsnet.training.run_folder import FREE_SETTINGS

@@ -15,8 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from lpsnet.expansion.growth import Growth, affine, others
-from lpsnet.model.blocks import BLOCKS
-from lpsnet.model.convolution import ConvNorm, RepConvNorm
+from lpsnet.models.blocks import BLOCKS, ConvNorm, RepConvNorm
 
 Places = Tensor  # 1-D int64: for each of the parent's channels its number among the child's
 

@@ -9,7 +9,7 @@ from lpsnet.errors import ModelFileError, unknown_name
 from lpsnet.export.proving import Proof
 from lpsnet.export.quantisation import Quantisation
 from lpsnet.export.report import ExportReport
-from lpsnet.model.network import Network
+from lpsnet.models.network import Network
 from lpsnet.record import ModelRecord
 
 # format -> "module:function", called like `export_onnx`; imported when asked for, with its optional packages

@@ -18,9 +18,9 @@ from lpsnet.export.onnx import to_onnx, write_model
 from lpsnet.export.proving import final_record
 from lpsnet.export.quantisation import Size
 from lpsnet.io import atomic_path
-from lpsnet.model.checkpoint import default_record, load_checkpoint, save_checkpoint
-from lpsnet.model.fusion import fuse
-from lpsnet.model.network import Network, create_model
+from lpsnet.models.checkpoint import default_record, load_checkpoint, save_checkpoint
+from lpsnet.models.network import Network, create_model
+from lpsnet.models.reparameterise import fuse
 from lpsnet.record import ModelRecord
 
 _SEED = 0

@@ -29,8 +29,8 @@ from lpsnet.errors import MissingDependencyError, ModelFileError
 from lpsnet.export.proving import Format, Proof, write_proved
 from lpsnet.export.quantisation import Quantisation, Size
 from lpsnet.export.report import ExportReport
-from lpsnet.model.convolution import ConvNorm
-from lpsnet.model.network import Network
+from lpsnet.models.blocks import ConvNorm
+from lpsnet.models.network import Network
 from lpsnet.record import ModelRecord
 
 FORMAT = Format("ncnn", ".ncnn", runtime="ncnn", precisions=("f32", "f16"))

@@ -25,7 +25,7 @@ from lpsnet.export.proving import Format, Proof, write_proved
 from lpsnet.export.quantisation import Quantisation, Size, check_quantisation, quantise_onnx
 from lpsnet.export.report import ExportReport
 from lpsnet.export.storage import store_in_half
-from lpsnet.model.network import Network
+from lpsnet.models.network import Network
 from lpsnet.record import RECORD_KEY, ModelRecord
 
 OPSET = 17

@@ -14,7 +14,7 @@ from lpsnet.export.onnx import to_onnx
 from lpsnet.export.proving import Format, Proof, write_proved
 from lpsnet.export.quantisation import Quantisation, Size, check_quantisation, quantise_for_openvino
 from lpsnet.export.report import ExportReport
-from lpsnet.model.network import Network
+from lpsnet.models.network import Network
 from lpsnet.record import ModelRecord
 
 FORMAT = Format("openvino", ".openvino", runtime="openvino", precisions=("f32", "f16", "int8"))

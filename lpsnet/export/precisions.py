@@ -12,7 +12,7 @@ from lpsnet.deployment.runtimes.session import PRECISIONS
 from lpsnet.errors import ModelFileError
 from lpsnet.export.export import export
 from lpsnet.export.report import ExportReport
-from lpsnet.model.network import Network
+from lpsnet.models.network import Network
 from lpsnet.record import ModelRecord
 
 # format -> the engine that runs its files here. TensorRT runs its own elsewhere; ncnn's are not quantised.

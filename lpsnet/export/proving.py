@@ -22,8 +22,8 @@ from lpsnet.export.quantisation import Quantisation, Size, check_quantisation
 from lpsnet.export.report import ExportReport, MiouCheck
 from lpsnet.export.verification import BOUNDS, ODD_SIZES, Bounds, compare_miou, verify
 from lpsnet.io import atomic_path
-from lpsnet.model.fusion import fuse
-from lpsnet.model.network import MIN_INPUT, Network
+from lpsnet.models.network import MIN_INPUT, Network
+from lpsnet.models.reparameterise import fuse
 from lpsnet.record import ModelRecord
 
 # (deployed network, record of the file, path): writes the file

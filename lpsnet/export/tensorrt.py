@@ -17,7 +17,7 @@ from lpsnet.export.onnx import to_onnx, write_model
 from lpsnet.export.proving import Format, Proof, write_proved
 from lpsnet.export.quantisation import Quantisation, Size, check_quantisation, quantise_onnx
 from lpsnet.export.report import ExportReport
-from lpsnet.model.network import Network
+from lpsnet.models.network import Network
 from lpsnet.record import ModelRecord
 
 FORMAT = Format("tensorrt", ".onnx", runtime="onnxruntime", precisions=("f32", "f16", "bf16", "int8"))

@@ -24,7 +24,7 @@ from lpsnet.errors import DataError, ModelFileError
 from lpsnet.evaluation.evaluate import evaluate
 from lpsnet.export.quantisation import Size
 from lpsnet.export.report import Check, MiouCheck
-from lpsnet.model.network import Network
+from lpsnet.models.network import Network
 from lpsnet.record import ModelRecord
 
 # Sizes that no stride and no ratio divides, for files that take any size. A size that was frozen while the network was

@@ -3,8 +3,8 @@
 from bisect import bisect_left
 from functools import partial
 
-from lpsnet.model.blocks import BLOCKS
-from lpsnet.model.complexity import complexity
+from lpsnet.models.blocks import BLOCKS
+from lpsnet.models.profile import complexity
 from lpsnet.studies.network import table_2_architecture
 from lpsnet.studies.published import TABLE_2
 from lpsnet.studies.study import Json, Place, Run

@@ -24,7 +24,7 @@ from lpsnet.deployment.timing import TimingProtocol, measure
 from lpsnet.errors import RunError, unknown_name
 from lpsnet.export.ncnn import run_pnnx
 from lpsnet.export.onnx import OPSET
-from lpsnet.model.blocks import BLOCKS
+from lpsnet.models.blocks import BLOCKS
 from lpsnet.record import ModelRecord
 from lpsnet.studies.study import Json, Progress
 

@@ -25,7 +25,7 @@ from lpsnet.deployment.preparation import Picture
 from lpsnet.deployment.runtimes.session import Precision
 from lpsnet.deployment.segmenter import Segmenter
 from lpsnet.deployment.timing import PROTOCOLS, TimingProtocol, measure
-from lpsnet.model.network import Network
+from lpsnet.models.network import Network
 from lpsnet.record import ModelRecord
 
 Labels = NDArray[np.uint8]

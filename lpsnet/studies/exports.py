@@ -26,9 +26,9 @@ from lpsnet.deployment.segmenter import Segmenter
 from lpsnet.errors import RunError
 from lpsnet.export.export import export
 from lpsnet.export.verification import ODD_SIZES, Bounds, verify
-from lpsnet.model.checkpoint import default_record, load_checkpoint
-from lpsnet.model.fusion import fuse
-from lpsnet.model.network import Network, create_model
+from lpsnet.models.checkpoint import default_record, load_checkpoint
+from lpsnet.models.network import Network, create_model
+from lpsnet.models.reparameterise import fuse
 from lpsnet.record import ModelRecord
 from lpsnet.studies.end_to_end import reference_segmenter
 from lpsnet.studies.study import Json, Known, Outcome, Place, Report, Row, Run, Settings, Study

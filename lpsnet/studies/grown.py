@@ -19,7 +19,7 @@ from lpsnet.charts.figures import COLOURS, GREY, tidy
 from lpsnet.data.dataset import open_dataset
 from lpsnet.deployment.model_file import read_record
 from lpsnet.errors import RunError
-from lpsnet.model.complexity import complexity
+from lpsnet.models.profile import complexity
 from lpsnet.studies.agreement import Spread
 from lpsnet.studies.expansion_steps import NUM_STEPS, networks
 from lpsnet.studies.network import StudyNetwork

@@ -3,7 +3,7 @@
 from collections import Counter
 from pathlib import Path
 
-from lpsnet.model.checkpoint import Initialisation
+from lpsnet.models.checkpoint import Initialisation
 
 
 def describe_initialisation(initialisation: Initialisation, path: Path) -> str:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from lpsnet.deployment.runtimes.session import Precision
 from lpsnet.deployment.segmenter import Segmenter
-from lpsnet.model.network import Network
+from lpsnet.models.network import Network
 from lpsnet.record import ModelRecord
 
 

@@ -21,8 +21,8 @@ from lpsnet.data.augment import RandomResizedCrop, centre_window
 from lpsnet.data.dataset import file_contents, named_contents
 from lpsnet.data.labels import LabelSpace
 from lpsnet.deployment.opencv_threads import opencv_threads
-from lpsnet.model.checkpoint import save_checkpoint
-from lpsnet.model.network import Network, create_model
+from lpsnet.models.checkpoint import save_checkpoint
+from lpsnet.models.network import Network, create_model
 from lpsnet.record import ModelRecord, Normalisation
 from lpsnet.training.image_folder import ClassifiedPictures, ImageFolder, open_image_folder
 from lpsnet.training.loop import run_task

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from lpsnet.data.augment import RandomResizedCrop
 from lpsnet.errors import RunError
-from lpsnet.model.network import MIN_INPUT
+from lpsnet.models.network import MIN_INPUT
 from lpsnet.training.recipe import find_recipe
 from lpsnet.training.settings import LoopSettings
 

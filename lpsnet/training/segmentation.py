@@ -18,9 +18,8 @@ from lpsnet.deployment.model_file import read_record
 from lpsnet.errors import RunError
 from lpsnet.evaluation.evaluate import Evaluation, evaluate
 from lpsnet.io import write_text
-from lpsnet.model.building import empty_network, fill
-from lpsnet.model.checkpoint import Initialisation, initialise_from, save_checkpoint
-from lpsnet.model.network import Network, create_model
+from lpsnet.models.checkpoint import Initialisation, initialise_from, save_checkpoint
+from lpsnet.models.network import Network, create_model, empty_network, fill
 from lpsnet.record import ModelRecord, Normalisation
 from lpsnet.training.initialisation import describe_initialisation
 from lpsnet.training.inputs import training_inputs

@@ -14,7 +14,7 @@ import pytest
 import lpsnet
 from lpsnet.data.images import read_image
 from lpsnet.data.labels import LabelSpace
-from lpsnet.model.checkpoint import default_record, save_checkpoint
+from lpsnet.models.checkpoint import default_record, save_checkpoint
 
 SCENES = "scenes:size=48x64,num_train=6,num_val=2"
 ARCH = "B=1,1,1,1,1;C=4,4,8,8,8;R=1,1/2"
@@ -267,7 +267,7 @@ def test_what_goes_wrong_inside_is_said_to_be_ours(run, monkeypatch: pytest.Monk
     def broken(*arguments: object, **settings: object) -> None:
         raise RuntimeError("boom")
 
-    monkeypatch.setattr("lpsnet.model.complexity.complexity", broken)
+    monkeypatch.setattr("lpsnet.models.profile.complexity", broken)
     result = run("info", "lpsnet_s")
     assert result.code == 1
     assert "a bug in lpsnet" in result.err

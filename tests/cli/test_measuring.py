@@ -18,9 +18,9 @@ from lpsnet.deployment import benchmark
 from lpsnet.deployment.timing import TimingProtocol
 from lpsnet.errors import LpsnetError
 from lpsnet.export.onnx import export_onnx
-from lpsnet.model.checkpoint import default_record, save_checkpoint
-from lpsnet.model.complexity import complexity
-from lpsnet.model.network import Network, create_model
+from lpsnet.models.checkpoint import default_record, save_checkpoint
+from lpsnet.models.network import Network, create_model
+from lpsnet.models.profile import complexity
 
 SCENES = "scenes:size=48x64,num_train=4,num_val=2"
 ARCH = "B=1,1,1,1,1;C=4,4,8,8,8;R=1,1/2"

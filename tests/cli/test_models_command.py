@@ -9,8 +9,8 @@ from typer.testing import CliRunner
 
 from lpsnet.cli import app
 from lpsnet.deployment import models
-from lpsnet.model.checkpoint import save_checkpoint
-from lpsnet.model.network import create_model
+from lpsnet.models.checkpoint import save_checkpoint
+from lpsnet.models.network import create_model
 
 
 def test_models_are_listed_with_size_score_and_terms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from lpsnet.cli import app
 from lpsnet.data.synthetic import SCENES
 from lpsnet.deployment import models
 from lpsnet.export.onnx import export_onnx
-from lpsnet.model.checkpoint import default_record, save_checkpoint
+from lpsnet.models.checkpoint import default_record, save_checkpoint
 from lpsnet.record import ModelRecord
 
 ARCH = "B=1,1,1,1,1;C=4,4,8,8,8;R=1,1/2"

@@ -22,7 +22,7 @@ import lpsnet
 from lpsnet.data.synthetic import SCENES, draw_scene
 from lpsnet.deployment import camera
 from lpsnet.export.onnx import export_onnx
-from lpsnet.model.network import create_model
+from lpsnet.models.network import create_model
 from lpsnet.record import ModelRecord
 
 ARCH = "B=1,1,1,1,1;C=4,4,8,8,8;R=1,1/2"

@@ -12,8 +12,8 @@ import pytest
 from command_line import Result
 
 from lpsnet.export.onnx import export_onnx
-from lpsnet.model.checkpoint import default_record, save_checkpoint
-from lpsnet.model.network import create_model
+from lpsnet.models.checkpoint import default_record, save_checkpoint
+from lpsnet.models.network import create_model
 
 Run = Callable[..., Result]
 PROGRAM = [sys.executable, "-c", "from lpsnet.cli import main; main()"]

@@ -53,8 +53,8 @@ def test_pretraining_is_where_a_training_starts(run, folder: Path, tmp_path: Pat
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from lpsnet.data.synthetic import SCENES as SPACE
-    from lpsnet.model.checkpoint import default_record, save_checkpoint
-    from lpsnet.model.network import create_model
+    from lpsnet.models.checkpoint import default_record, save_checkpoint
+    from lpsnet.models.network import create_model
 
     network = create_model(ARCH, num_classes=SPACE.num_classes).eval()
     record = default_record(network, label_space=SPACE).model_copy(

@@ -26,9 +26,9 @@ from lpsnet.deployment.pictures import segment_pictures
 from lpsnet.deployment.segmenter import Segmenter
 from lpsnet.expansion.journal import read_journal
 from lpsnet.export.export import export
-from lpsnet.model.checkpoint import default_record
-from lpsnet.model.fusion import fuse
-from lpsnet.model.network import Network, create_model
+from lpsnet.models.checkpoint import default_record
+from lpsnet.models.network import Network, create_model
+from lpsnet.models.reparameterise import fuse
 from lpsnet.studies.running import run_study
 from lpsnet.studies.study import Known, Place, Report, Run, Settings, Study
 from lpsnet.training import loop

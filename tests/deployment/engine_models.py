@@ -11,8 +11,8 @@ from lpsnet.data.labels import LabelSpace
 from lpsnet.export.export import export
 from lpsnet.export.ncnn import export_ncnn
 from lpsnet.export.openvino import export_openvino
-from lpsnet.model.checkpoint import default_record, save_checkpoint
-from lpsnet.model.network import Network, create_model
+from lpsnet.models.checkpoint import default_record, save_checkpoint
+from lpsnet.models.network import Network, create_model
 from lpsnet.record import ModelRecord
 
 ARCHITECTURE = "B=1,1,1,1,1;C=4,8,8,8,8;R=3/4,1/4"

@@ -16,7 +16,7 @@ from engine_models import NUM_CLASSES, Array, difference, pictures, scores, smal
 
 from lpsnet.deployment.runtimes.session import RUNTIMES, SessionOptions, open_session
 from lpsnet.errors import DataError, MissingDependencyError, ModelFileError
-from lpsnet.model.network import Network
+from lpsnet.models.network import Network
 
 SUFFIXES = {"onnxruntime": ".onnx", "openvino": ".onnx", "ncnn": ".ncnn", "pytorch": ".safetensors"}
 PACKAGES = {"onnxruntime": "onnxruntime", "openvino": "openvino", "ncnn": "ncnn", "pytorch": "torch"}

@@ -21,9 +21,9 @@ from lpsnet.deployment.runtimes.session import SessionOptions, open_session
 from lpsnet.deployment.segmenter import Segmenter
 from lpsnet.errors import LpsnetError
 from lpsnet.export.for_runtime import write_for_runtime
-from lpsnet.model.checkpoint import default_record
-from lpsnet.model.fusion import fuse
-from lpsnet.model.network import Network, create_model
+from lpsnet.models.checkpoint import default_record
+from lpsnet.models.network import Network, create_model
+from lpsnet.models.reparameterise import fuse
 
 SIZE = (1024, 2048)
 HAS_GPU = torch.cuda.is_available()
@@ -125,7 +125,7 @@ def test_latencies(files: dict[str, Path]) -> None:
     from lpsnet.cli.benchmark import print_benchmark
     from lpsnet.deployment.benchmark import benchmark
     from lpsnet.deployment.benchmark_result import Candidate
-    from lpsnet.model.complexity import complexity
+    from lpsnet.models.profile import complexity
 
     macs = complexity("lpsnet_s", size=SIZE).macs
     cells = [

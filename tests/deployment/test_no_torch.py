@@ -54,8 +54,8 @@ def test_the_deployment_side_works_without_torch(tmp_path: Path) -> None:
     from lpsnet.data.labels import LabelSpace
     from lpsnet.deployment.segmenter import Segmenter
     from lpsnet.export.onnx import export_onnx
-    from lpsnet.model.checkpoint import save_checkpoint
-    from lpsnet.model.network import create_model
+    from lpsnet.models.checkpoint import save_checkpoint
+    from lpsnet.models.network import create_model
     from lpsnet.record import ModelRecord
 
     torch.manual_seed(0)

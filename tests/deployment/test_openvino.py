@@ -16,7 +16,7 @@ from engine_models import difference, pictures, scores, small_network, write_mod
 from lpsnet.deployment.runtimes.openvino import compile_properties
 from lpsnet.deployment.runtimes.session import Precision, SessionOptions, open_session
 from lpsnet.errors import ModelFileError
-from lpsnet.model.network import Network
+from lpsnet.models.network import Network
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def test_weights_in_f16_are_computed_with_in_f32(net: Network, tmp_path: Path) -
     """OpenVINO's `runtimePrecision` calls this f16. It is f32 to the last bits with weights that were rounded once."""
     file = write_model(net, tmp_path / "model.openvino", precision="f16")
     session = open_session("openvino", SessionOptions(file, num_threads=1))
-    from lpsnet.model.fusion import fuse
+    from lpsnet.models.reparameterise import fuse
 
     rounded = fuse(net)
     for parameter in rounded.parameters():

@@ -23,8 +23,8 @@ from lpsnet.deployment.onnx_paths import split_at_paths  # noqa: E402
 from lpsnet.deployment.runtimes.session import Session, SessionOptions, open_session  # noqa: E402
 from lpsnet.errors import DataError, ModelFileError  # noqa: E402
 from lpsnet.export.onnx import in_half_precision, to_onnx  # noqa: E402
-from lpsnet.model.fusion import fuse  # noqa: E402
-from lpsnet.model.network import Network, create_model  # noqa: E402
+from lpsnet.models.network import Network, create_model  # noqa: E402
+from lpsnet.models.reparameterise import fuse  # noqa: E402
 
 Size = tuple[int, int]
 
@@ -262,7 +262,7 @@ def ncnn_case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     pytest.importorskip("pnnx")
     from lpsnet.data.labels import LabelSpace
     from lpsnet.export.ncnn import export_ncnn
-    from lpsnet.model.checkpoint import default_record
+    from lpsnet.models.checkpoint import default_record
 
     ratios, size = request.param
     torch.manual_seed(1)

@@ -13,7 +13,7 @@ from engine_models import difference, pictures, scores, small_network, write_mod
 
 from lpsnet.deployment.runtimes.session import SessionOptions, open_session
 from lpsnet.errors import LpsnetError, ModelFileError
-from lpsnet.model.network import Network
+from lpsnet.models.network import Network
 
 
 @pytest.fixture(scope="module")

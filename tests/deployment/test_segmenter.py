@@ -21,7 +21,7 @@ pytest.importorskip("onnx")
 pytest.importorskip("onnxslim")
 
 from lpsnet.export.onnx import export_onnx  # noqa: E402
-from lpsnet.model.network import Network, create_model  # noqa: E402
+from lpsnet.models.network import Network, create_model  # noqa: E402
 
 SPACE = LabelSpace.from_names("five", "abcde")
 NORMALISATION = Normalisation(mean=(0.3, 0.5, 0.4), std=(0.2, 0.25, 0.3))
@@ -202,7 +202,7 @@ def test_settings_that_cannot_be(exported: Exported, tmp_path: Path) -> None:
 
 def test_a_checkpoint_gives_the_labels_of_its_export(exported: Exported, tmp_path: Path) -> None:
     pytest.importorskip("safetensors")
-    from lpsnet.model.checkpoint import save_checkpoint
+    from lpsnet.models.checkpoint import save_checkpoint
 
     net, path = exported[True]
     save_checkpoint(net, tmp_path / "m.safetensors", record=_record(form=net.form))

@@ -27,8 +27,8 @@ from lpsnet.deployment.segmenter import Segmenter
 from lpsnet.deployment.web.page import write_page
 from lpsnet.deployment.web.server import make_server
 from lpsnet.export.onnx import to_onnx, write_model
-from lpsnet.model.checkpoint import default_record
-from lpsnet.model.fusion import fuse
+from lpsnet.models.checkpoint import default_record
+from lpsnet.models.reparameterise import fuse
 from lpsnet.record import ModelRecord, Normalisation
 
 ALONE = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"

@@ -24,7 +24,7 @@ from lpsnet.deployment.web.page import write_page
 from lpsnet.deployment.web.server import HOST, make_server
 from lpsnet.errors import DataError, ModelFileError, RunError
 from lpsnet.export.onnx import export_onnx
-from lpsnet.model.checkpoint import default_record, save_checkpoint
+from lpsnet.models.checkpoint import default_record, save_checkpoint
 from lpsnet.record import ModelRecord
 
 NAMES = ("</script>", "a & b", "<b>", "größe", '"')

@@ -18,8 +18,8 @@ import lpsnet
 from lpsnet.cli import app
 from lpsnet.deployment.runtimes.session import PRECISIONS, RUNTIMES
 from lpsnet.expansion.proxies import PROXIES, get_candidate_recipe
-from lpsnet.model.blocks import BLOCKS
-from lpsnet.model.interactions import INTERACTIONS
+from lpsnet.models.blocks import BLOCKS
+from lpsnet.models.interactions import INTERACTIONS
 from lpsnet.studies.running import STUDIES, find_study
 from lpsnet.studies.study import OPTIONS
 from lpsnet.training.pretraining_recipe import PRETRAINING_RECIPES

@@ -58,9 +58,9 @@ def segmenting(folder: Path) -> Iterator[None]:
     from lpsnet.deployment.pictures import segment_pictures
     from lpsnet.deployment.segmenter import Segmenter
     from lpsnet.export.export import export
-    from lpsnet.model.checkpoint import default_record
-    from lpsnet.model.fusion import fuse
-    from lpsnet.model.network import create_model
+    from lpsnet.models.checkpoint import default_record
+    from lpsnet.models.network import create_model
+    from lpsnet.models.reparameterise import fuse
 
     net = create_model("tiny", num_classes=5)
     export(net, folder / "model.onnx", to="onnx", record=default_record(fuse(net)))

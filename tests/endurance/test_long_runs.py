@@ -10,9 +10,9 @@ from endurance import WORK, Held, growth, sampled
 
 from lpsnet.deployment.segmenter import Segmenter
 from lpsnet.export.export import export
-from lpsnet.model.checkpoint import default_record, save_checkpoint
-from lpsnet.model.fusion import fuse
-from lpsnet.model.network import create_model
+from lpsnet.models.checkpoint import default_record, save_checkpoint
+from lpsnet.models.network import create_model
+from lpsnet.models.reparameterise import fuse
 
 TOLERANCE_MIB = 8
 

@@ -9,8 +9,7 @@ from torch import Tensor, nn
 
 from lpsnet.architecture import Architecture
 from lpsnet.expansion.inheritance import Inheritance
-from lpsnet.model.blocks import BLOCKS, BlockType
-from lpsnet.model.convolution import ConvNorm, relu
+from lpsnet.models.blocks import BLOCKS, BlockType, ConvNorm, relu
 
 DEEPER = Architecture(LARGE.blocks, SMALL.widths, SMALL.ratios)
 WIDER = Architecture(SMALL.blocks, LARGE.widths, SMALL.ratios)

@@ -18,7 +18,7 @@ from lpsnet.expansion import candidates
 from lpsnet.expansion.candidates import CandidateTask, train_candidate
 from lpsnet.expansion.measurements import Failure, Score
 from lpsnet.expansion.operations import Design, Operation
-from lpsnet.model.checkpoint import load_checkpoint, save_checkpoint
+from lpsnet.models.checkpoint import load_checkpoint, save_checkpoint
 from lpsnet.training.run import TrainingRun
 
 

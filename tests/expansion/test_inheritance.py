@@ -19,8 +19,8 @@ from lpsnet.expansion.inheritance import Inheritance, inherit
 from lpsnet.expansion.kinship import nearest_path
 from lpsnet.expansion.new_paths import QUIET
 from lpsnet.expansion.operations import Operation, SearchNetwork, table_1
-from lpsnet.model.blocks import BLOCKS
-from lpsnet.model.network import Network, create_model
+from lpsnet.models.blocks import BLOCKS
+from lpsnet.models.network import Network, create_model
 
 NUM_CLASSES = 5
 EXACT = 1e-5  # of the spread of the scores, for every one of them

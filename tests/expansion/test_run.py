@@ -45,9 +45,9 @@ from lpsnet.expansion.plan import ExpansionRun
 from lpsnet.expansion.replay import TrainingResult
 from lpsnet.expansion.run import JOURNAL, run_expansion
 from lpsnet.expansion.search import SearchOptions
-from lpsnet.model.checkpoint import save_checkpoint
-from lpsnet.model.complexity import complexity
-from lpsnet.model.network import create_model
+from lpsnet.models.checkpoint import save_checkpoint
+from lpsnet.models.network import create_model
+from lpsnet.models.profile import complexity
 from lpsnet.training.recipe import get_recipe
 
 

@@ -5,8 +5,8 @@ import torch
 from numpy.typing import NDArray
 
 from lpsnet.data.labels import LabelSpace
-from lpsnet.model.checkpoint import default_record
-from lpsnet.model.network import Network, create_model
+from lpsnet.models.checkpoint import default_record
+from lpsnet.models.network import Network, create_model
 from lpsnet.record import ModelRecord
 
 SIZE = (48, 80)

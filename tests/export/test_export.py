@@ -15,7 +15,7 @@ from lpsnet.data.synthetic import SceneSplit
 from lpsnet.deployment.model_file import read_record
 from lpsnet.errors import ModelFileError
 from lpsnet.export.export import EXPORTERS, export
-from lpsnet.model.network import create_model
+from lpsnet.models.network import create_model
 from lpsnet.record import ModelRecord
 
 RECORD = ModelRecord(architecture="tiny", label_space=LabelSpace.numbered(3))

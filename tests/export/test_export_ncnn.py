@@ -24,11 +24,11 @@ from lpsnet.errors import MissingDependencyError, ModelFileError
 from lpsnet.export import ncnn as exporter
 from lpsnet.export.ncnn import export_ncnn, traced_sizes
 from lpsnet.export.report import ExportReport
-from lpsnet.model.blocks import BLOCKS
-from lpsnet.model.checkpoint import default_record
-from lpsnet.model.fusion import fuse
-from lpsnet.model.interactions import INTERACTIONS
-from lpsnet.model.network import Network, create_model
+from lpsnet.models.blocks import BLOCKS
+from lpsnet.models.checkpoint import default_record
+from lpsnet.models.interactions import INTERACTIONS
+from lpsnet.models.network import Network, create_model
+from lpsnet.models.reparameterise import fuse
 
 DEPTH = "B=1,1,1,1,1;C=4,8,8,8,8;"
 SIZE = (48, 80)

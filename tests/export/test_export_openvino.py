@@ -20,9 +20,9 @@ from lpsnet.errors import MissingDependencyError, ModelFileError
 from lpsnet.export import openvino as exporter
 from lpsnet.export.openvino import export_openvino
 from lpsnet.export.report import ExportReport
-from lpsnet.model.blocks import BLOCKS
-from lpsnet.model.checkpoint import default_record
-from lpsnet.model.network import Network, create_model
+from lpsnet.models.blocks import BLOCKS
+from lpsnet.models.checkpoint import default_record
+from lpsnet.models.network import Network, create_model
 
 SIZE = (48, 80)
 

@@ -17,7 +17,7 @@ from lpsnet.deployment.model_file import read_record
 from lpsnet.deployment.runtimes.session import SessionOptions, open_session
 from lpsnet.errors import ModelFileError
 from lpsnet.export.for_runtime import checkpoint_for_runtime, untrained_for_runtime
-from lpsnet.model.checkpoint import save_checkpoint
+from lpsnet.models.checkpoint import save_checkpoint
 
 
 @pytest.mark.parametrize(("runtime", "suffix"), [("onnxruntime", ".onnx"), ("pytorch", ".safetensors")])

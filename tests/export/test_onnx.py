@@ -20,9 +20,9 @@ from lpsnet.deployment.model_file import read_record  # noqa: E402
 from lpsnet.errors import MissingDependencyError, ModelFileError  # noqa: E402
 from lpsnet.export import onnx as exporter
 from lpsnet.export.onnx import export_onnx  # noqa: E402
-from lpsnet.model.blocks import BLOCKS  # noqa: E402
-from lpsnet.model.interactions import INTERACTIONS  # noqa: E402
-from lpsnet.model.network import Network, create_model  # noqa: E402
+from lpsnet.models.blocks import BLOCKS  # noqa: E402
+from lpsnet.models.interactions import INTERACTIONS  # noqa: E402
+from lpsnet.models.network import Network, create_model  # noqa: E402
 from lpsnet.record import ModelRecord  # noqa: E402
 
 SPACE = LabelSpace.from_names("five", "abcde")

@@ -25,7 +25,7 @@ from lpsnet.export.openvino import export_openvino
 from lpsnet.export.quantisation import Quantisation
 from lpsnet.export.report import ExportReport
 from lpsnet.export.tensorrt import export_tensorrt
-from lpsnet.model.fusion import fuse
+from lpsnet.models.reparameterise import fuse
 
 FIRST = "/paths.{}/stages.0/stages.0.0/unit/conv/Conv"
 

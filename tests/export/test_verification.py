@@ -11,7 +11,7 @@ from lpsnet.deployment.runtimes.fake import FakeSession  # noqa: E402
 from lpsnet.deployment.segmenter import Segmenter  # noqa: E402
 from lpsnet.errors import DataError, ModelFileError  # noqa: E402
 from lpsnet.export.verification import ODD_SIZES, Bounds, compare_miou, verify  # noqa: E402
-from lpsnet.model.network import create_model  # noqa: E402
+from lpsnet.models.network import create_model  # noqa: E402
 from lpsnet.record import ModelRecord  # noqa: E402
 
 torch.manual_seed(0)

@@ -19,9 +19,8 @@ from sample_pictures import scene
 
 from lpsnet.deployment.model_file import read_record
 from lpsnet.deployment.segmenter import Segmenter
-from lpsnet.model.checkpoint import initialise_from, load_checkpoint
-from lpsnet.model.network import create_model
-from lpsnet.model.official import load_official_checkpoint
+from lpsnet.models.checkpoint import initialise_from, load_checkpoint, load_official_checkpoint
+from lpsnet.models.network import create_model
 from lpsnet.record import RECORD_KEY, ModelRecord
 
 

@@ -10,10 +10,9 @@ import torch
 from lpsnet.data.labels import LabelSpace
 from lpsnet.deployment.container import RECORD_NAME
 from lpsnet.export.export import export
-from lpsnet.model.checkpoint import default_record, save_checkpoint
-from lpsnet.model.fusion import fuse
-from lpsnet.model.network import Network, create_model
-from lpsnet.model.official import official_state_dict
+from lpsnet.models.checkpoint import default_record, official_state_dict, save_checkpoint
+from lpsnet.models.network import Network, create_model
+from lpsnet.models.reparameterise import fuse
 from lpsnet.record import ModelRecord
 
 ARCHITECTURE = "B=1,1,1,1,1;C=4,4,8,8,8;R=1/2,1/4"

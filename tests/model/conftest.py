@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from lpsnet.model.network import Network
+from lpsnet.models.network import Network
 
 
 @pytest.fixture(autouse=True)

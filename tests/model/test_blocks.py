@@ -9,9 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lpsnet.model.blocks import BLOCKS
-from lpsnet.model.complexity import complexity
-from lpsnet.model.convolution import ConvNorm
+from lpsnet.models.blocks import BLOCKS, ConvNorm
+from lpsnet.models.profile import complexity
 
 State = dict[str, Tensor]
 
@@ -149,8 +148,8 @@ def test_table_2(name: str) -> None:
 
 _STEP = """
 import torch
-from lpsnet.model.blocks import BLOCKS
-from lpsnet.model.network import create_model
+from lpsnet.models.blocks import BLOCKS
+from lpsnet.models.network import create_model
 
 for block in BLOCKS:
     net = create_model("B=1,2,1,1,1;C=8,24,16,24,24;R=1,1/4", block=block, interaction="attention_b", num_classes=4)

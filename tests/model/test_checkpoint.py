@@ -12,11 +12,11 @@ from safetensors.torch import load_file, save_file
 from lpsnet.data.labels import CAMVID, LabelSpace
 from lpsnet.deployment.model_file import read_record
 from lpsnet.errors import LpsnetError, ModelFileError
-from lpsnet.model.blocks import BLOCKS
-from lpsnet.model.checkpoint import default_record, initialise_from, load_checkpoint, save_checkpoint
-from lpsnet.model.fusion import fuse
-from lpsnet.model.interactions import INTERACTIONS
-from lpsnet.model.network import FORMS, Network, create_model
+from lpsnet.models.blocks import BLOCKS
+from lpsnet.models.checkpoint import default_record, initialise_from, load_checkpoint, save_checkpoint
+from lpsnet.models.interactions import INTERACTIONS
+from lpsnet.models.network import FORMS, Network, create_model
+from lpsnet.models.reparameterise import fuse
 from lpsnet.record import RECORD_KEY
 
 CASES = [*((block, "none") for block in BLOCKS), *(("conv3x3", interaction) for interaction in INTERACTIONS)]

@@ -11,11 +11,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lpsnet.architecture import get_architecture
 from lpsnet.errors import LpsnetError
-from lpsnet.model.blocks import BLOCKS
-from lpsnet.model.complexity import complexity
-from lpsnet.model.fusion import fuse
-from lpsnet.model.interactions import INTERACTIONS
-from lpsnet.model.network import create_model
+from lpsnet.models.blocks import BLOCKS
+from lpsnet.models.interactions import INTERACTIONS
+from lpsnet.models.network import create_model
+from lpsnet.models.profile import complexity
+from lpsnet.models.reparameterise import fuse
 
 # design-notes, 'Parameters and MACs': parameters, 10^9 MACs at 1024x2048 and at 360x480
 COUNTED = [

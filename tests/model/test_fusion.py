@@ -5,10 +5,10 @@ import torch
 from torch import nn
 
 from lpsnet.errors import LpsnetError
-from lpsnet.model.blocks import BLOCKS
-from lpsnet.model.fusion import fuse
-from lpsnet.model.interactions import INTERACTIONS
-from lpsnet.model.network import Network, create_model
+from lpsnet.models.blocks import BLOCKS
+from lpsnet.models.interactions import INTERACTIONS
+from lpsnet.models.network import Network, create_model
+from lpsnet.models.reparameterise import fuse
 
 
 def check_equal(net: Network, fused: Network, size: tuple[int, int] = (64, 96)) -> None:

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lpsnet.model.complexity import complexity
-from lpsnet.model.interactions import INTERACTIONS, Interaction
+from lpsnet.models.interactions import INTERACTIONS, Interaction
+from lpsnet.models.profile import complexity
 
 C = 5
 SIZES = [(9, 14), (6, 7), (3, 2)]

@@ -11,9 +11,9 @@ import torch.nn.functional as F
 
 from lpsnet.architecture import Architecture, score_size
 from lpsnet.errors import ArchitectureError, LpsnetError
-from lpsnet.model.blocks import BLOCKS
-from lpsnet.model.interactions import INTERACTIONS
-from lpsnet.model.network import create_model
+from lpsnet.models.blocks import BLOCKS
+from lpsnet.models.interactions import INTERACTIONS
+from lpsnet.models.network import create_model
 
 RATIOS = {1: "1/2", 2: "3/4,1/4", 3: "1,1/2,1/4", 4: "5/4,1,2/3,1/8"}
 SIZES = [(33, 47), (32, 32), (333, 517), (64, 96), (100, 35)]

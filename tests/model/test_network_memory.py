@@ -4,7 +4,7 @@ import pytest
 
 from lpsnet.architecture import Architecture
 from lpsnet.errors import LpsnetError
-from lpsnet.model.memory import MIB, inference_memory_mib
+from lpsnet.models.profile import MIB, inference_memory_mib
 
 
 def _numbers(text: str, size: tuple[int, int], **options: object) -> float:

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lpsnet.errors import ArchitectureError, LpsnetError, ModelFileError
-from lpsnet.model.fusion import fuse
-from lpsnet.model.network import create_model
-from lpsnet.model.official import load_official_checkpoint, official_state_dict
+from lpsnet.models.checkpoint import load_official_checkpoint, official_state_dict
+from lpsnet.models.network import create_model
+from lpsnet.models.reparameterise import fuse
 
 State = dict[str, Tensor]
 BLOCKS, WIDTHS = (1, 2, 1, 2, 1), (4, 6, 5, 8, 7)

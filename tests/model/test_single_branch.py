@@ -6,11 +6,10 @@ import pytest
 import torch
 
 from lpsnet.errors import ModelFileError
-from lpsnet.model.blocks import BLOCKS
-from lpsnet.model.checkpoint import initialise_from, save_checkpoint
-from lpsnet.model.fusion import fuse
-from lpsnet.model.network import Network, create_model
-from lpsnet.model.single_branch import to_single_branch
+from lpsnet.models.blocks import BLOCKS
+from lpsnet.models.checkpoint import initialise_from, save_checkpoint
+from lpsnet.models.network import Network, create_model
+from lpsnet.models.reparameterise import fuse, to_single_branch
 
 ARCH = "B=1,2,1,2,1;C=4,6,8,8,8;R=1,1/2"
 

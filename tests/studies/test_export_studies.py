@@ -23,8 +23,8 @@ from lpsnet.deployment.segmenter import Segmenter
 from lpsnet.errors import RunError
 from lpsnet.evaluation.evaluate import evaluate
 from lpsnet.export.for_runtime import checkpoint_for_runtime
-from lpsnet.model.checkpoint import default_record, save_checkpoint
-from lpsnet.model.network import create_model
+from lpsnet.models.checkpoint import default_record, save_checkpoint
+from lpsnet.models.network import create_model
 from lpsnet.studies import exports, precisions
 from lpsnet.studies.running import find_study, run_study
 from lpsnet.studies.study import Outcome, Settings

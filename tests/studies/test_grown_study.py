@@ -9,10 +9,10 @@ import pytest
 from lpsnet.architecture import get_architecture
 from lpsnet.errors import RunError
 from lpsnet.export.onnx import export_onnx
-from lpsnet.model.checkpoint import default_record
-from lpsnet.model.complexity import complexity
-from lpsnet.model.fusion import fuse
-from lpsnet.model.network import create_model
+from lpsnet.models.checkpoint import default_record
+from lpsnet.models.network import create_model
+from lpsnet.models.profile import complexity
+from lpsnet.models.reparameterise import fuse
 from lpsnet.studies import grown
 from lpsnet.studies.expansion_steps import networks
 from lpsnet.studies.network import StudyNetwork

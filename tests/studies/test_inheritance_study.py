@@ -12,7 +12,7 @@ from lpsnet.errors import RunError
 from lpsnet.evaluation.metrics import ConfusionMatrix
 from lpsnet.expansion.candidates import CandidateTask
 from lpsnet.expansion.operations import Operation, SearchNetwork
-from lpsnet.model.checkpoint import load_checkpoint
+from lpsnet.models.checkpoint import load_checkpoint
 from lpsnet.studies import inheritance, inheritance_study
 from lpsnet.studies.inheritance import (
     Comparison,

@@ -230,8 +230,8 @@ def test_a_training_that_diverges_is_told_and_the_others_go_on(tmp_path: Path, m
 def test_comparison_measures_and_scores_the_users_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from lpsnet.data.dataset import open_dataset
     from lpsnet.export.onnx import export_onnx
-    from lpsnet.model.checkpoint import default_record
-    from lpsnet.model.network import create_model
+    from lpsnet.models.checkpoint import default_record
+    from lpsnet.models.network import create_model
 
     monkeypatch.setattr(comparison, "OURS", {"LPS-Net-S": "tiny"})
     files = tmp_path / "files"

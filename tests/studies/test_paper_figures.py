@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("torch")
 
-from lpsnet.model.blocks import BLOCKS
+from lpsnet.models.blocks import BLOCKS
 from lpsnet.studies.agreement import Spread, best_two, describe_best, rank_correlation
 from lpsnet.studies.block_macs import TOLERANCE, gmacs, nearest_c
 from lpsnet.studies.corrected import accuracy, corrected_regions, largest_gain

@@ -17,9 +17,9 @@ from lpsnet.deployment.models import CHECKSUMS, find_checkpoint, find_model, lis
 from lpsnet.deployment.segmenter import Segmenter
 from lpsnet.errors import ModelFileError
 from lpsnet.export.onnx import export_onnx
-from lpsnet.model.checkpoint import default_record, load_checkpoint, save_checkpoint
-from lpsnet.model.fusion import fuse
-from lpsnet.model.network import create_model
+from lpsnet.models.checkpoint import default_record, load_checkpoint, save_checkpoint
+from lpsnet.models.network import create_model
+from lpsnet.models.reparameterise import fuse
 
 TINY = Architecture((1, 1, 1, 1, 1), (4, 4, 8, 8, 8), ("1", "1/2"))
 

@@ -6,7 +6,7 @@ import torch
 from accelerate import Accelerator
 
 from lpsnet.architecture import Architecture
-from lpsnet.model.network import create_model
+from lpsnet.models.network import create_model
 from lpsnet.training.losses import Criterion
 from lpsnet.training.step import global_mean, set_training_mode
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from lpsnet.architecture import Architecture
-from lpsnet.model.checkpoint import initialise_from, save_checkpoint
-from lpsnet.model.network import create_model
+from lpsnet.models.checkpoint import initialise_from, save_checkpoint
+from lpsnet.models.network import create_model
 from lpsnet.training.initialisation import describe_initialisation
 
 SOURCE = Architecture((1, 1, 1, 1, 1), (4, 4, 8, 8, 8), ("1", "1/2"))

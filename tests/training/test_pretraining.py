@@ -13,8 +13,8 @@ from lpsnet.architecture import Architecture
 from lpsnet.data.augment import centre_window
 from lpsnet.deployment.model_file import read_record
 from lpsnet.errors import DataError, RunError
-from lpsnet.model.checkpoint import initialise_from, load_checkpoint
-from lpsnet.model.network import create_model
+from lpsnet.models.checkpoint import initialise_from, load_checkpoint
+from lpsnet.models.network import create_model
 from lpsnet.training.pretraining import Accuracy, Classification, Classifier, PretrainingRun, pretrain
 from lpsnet.training.pretraining_recipe import get_pretraining_recipe
 from lpsnet.training.run import Status

@@ -17,8 +17,8 @@ from safetensors.torch import load_file
 
 from lpsnet.errors import LpsnetError, RunError
 from lpsnet.io import locked_folder
-from lpsnet.model.checkpoint import load_checkpoint
-from lpsnet.model.network import create_model
+from lpsnet.models.checkpoint import load_checkpoint
+from lpsnet.models.network import create_model
 from lpsnet.training.run import Status
 from lpsnet.training.run_folder import RunFolder
 from lpsnet.training.state import MovingAverage

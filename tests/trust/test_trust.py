@@ -20,10 +20,9 @@ from lpsnet.deployment.segmenter import Segmenter
 from lpsnet.errors import DataError, LpsnetError, ModelFileError, RunError
 from lpsnet.evaluation.predictions import PredictionFolder
 from lpsnet.export.export import export
-from lpsnet.model.checkpoint import default_record
-from lpsnet.model.fusion import fuse
-from lpsnet.model.network import create_model
-from lpsnet.model.official import load_official_checkpoint, official_state_dict
+from lpsnet.models.checkpoint import default_record, load_official_checkpoint, official_state_dict
+from lpsnet.models.network import create_model
+from lpsnet.models.reparameterise import fuse
 from lpsnet.training.recipe import get_recipe
 
 PACKAGE = Path(__file__).parents[2] / "lpsnet"

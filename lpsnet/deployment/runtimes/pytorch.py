@@ -46,8 +46,8 @@ def open_session(options: SessionOptions, *, compiled: bool = False, cuda_only: 
     try:
         import torch
 
-        from lpsnet.model.checkpoint import load_checkpoint
-        from lpsnet.model.fusion import fuse
+        from lpsnet.models.checkpoint import load_checkpoint
+        from lpsnet.models.reparameterise import fuse
     except ImportError as error:
         raise MissingDependencyError.for_extra(error.name or "torch", "train") from None
     if cuda_only and not torch.cuda.is_available():

@@ -1,0 +1,147 @@
+"""From the training form to the deployed one: batch norms and parallel branches folded into convolutions with bias.
+
+RepVGG's algebra (Ding et al. 2021, which the paper trains with): in evaluation mode batch norm is a scale and a shift a
+channel, a 1x1 convolution is a 3x3 one that is zero but at its centre, the identity is a 1x1 convolution with the unit
+matrix, and parallel convolutions add up. Computed in float64; exact but for rounding to the weights' type at the end.
+
+From any form to the plain training form: one convolution and batch norm a block, to go on training at half the cost.
+
+A deployed network has no batch norms to train with, and one with parallel branches (RepVGG) takes twice as long in a
+step. Here the folded convolutions get batch norms whose statistics are those of some pictures, and whose scale and
+shift undo the normalising: in evaluation mode the scores stay what they were, in training mode nearly so.
+
+From the plain form to the one with parallel branches (RepVGG), to go on training with them.
+
+The 3x3 branch takes the convolution and its batch norm. The other branches begin with a scale of zero, so that the
+scores stay what they were in either mode; they learn, as the gradient of a scale is not zero.
+"""
+
+import copy
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lpsnet.models.blocks import ConvNorm, RepConvNorm
+from lpsnet.models.network import Network, create_model, empty_network, fill
+
+Folded = tuple[Tensor, Tensor]  # weight and bias of a convolution, float64
+
+
+def fuse(net: Network) -> Network:
+    """The deployed form of `net`: a copy in evaluation mode whose scores are those of `net` in evaluation mode.
+
+    Every convolution with batch norm becomes one convolution with bias, in blocks and interactions. `net` is not
+    touched, nor are its training flag and torch's random state. A network that is deployed already is copied.
+    """
+    if net.form == "deployed":
+        return copy.deepcopy(net).eval()
+    fused = empty_network(net.architecture, **net.traits, form="deployed")
+    with torch.no_grad():
+        return fill(fused, _fused_state(net, fused))
+
+
+def _fused_state(net: Network, fused: Network) -> dict[str, Tensor]:
+    """Tensors for all of `fused`: folded for units, copied for what has no batch norm (the head, attention)."""
+    state = {}
+    for name, module in fused.named_modules():
+        if isinstance(module, ConvNorm):
+            weight, bias = _fold(net.get_submodule(name))
+            state[f"{name}.conv.weight"] = weight.to(net.head.weight.dtype)
+            state[f"{name}.conv.bias"] = bias.to(net.head.weight.dtype)
+    own = net.state_dict()
+    return {name: state[name] if name in state else own[name].clone() for name in fused.state_dict()}
+
+
+def _fold(unit: nn.Module) -> Folded:
+    if isinstance(unit, RepConvNorm):
+        return _fold_branches(unit)
+    assert isinstance(unit, ConvNorm)
+    assert isinstance(unit.norm, nn.BatchNorm2d)
+    return _fold_norm(unit.conv.weight.double(), unit.norm)
+
+
+def _fold_norm(weight: Tensor, norm: nn.BatchNorm2d) -> Folded:
+    """A convolution without bias followed by `norm` in evaluation mode."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    scale = norm.weight.double() / torch.sqrt(norm.running_var.double() + norm.eps)
+    return weight * scale[:, None, None, None], norm.bias.double() - norm.running_mean.double() * scale
+
+
+def _fold_branches(unit: RepConvNorm) -> Folded:
+    weight, bias = _fold(unit.conv3x3)
+    point_weight, point_bias = _fold(unit.conv1x1)
+    if unit.identity is not None:
+        eye = torch.eye(unit.identity.num_features, dtype=torch.float64, device=weight.device)
+        identity_weight, identity_bias = _fold_norm(eye[:, :, None, None], unit.identity)
+        point_weight, point_bias = point_weight + identity_weight, point_bias + identity_bias
+    return weight + F.pad(point_weight, (1, 1, 1, 1)), bias + point_bias
+
+
+def to_single_branch(net: Network, images: Tensor) -> Network:
+    """A copy of `net` in the form "plain", in evaluation mode, with the same scores.
+
+    Args:
+        net: of any form.
+        images: N x 3 x H x W, normalised; what the batch norms' statistics are measured on.
+    """
+    deployed = fuse(net)
+    plain = empty_network(net.architecture, **net.traits, form="plain")
+    moments = _measure(deployed, images)
+    state = {name: value for name, value in deployed.state_dict().items() if name in plain.state_dict()}
+    for name, module in plain.named_modules():
+        if isinstance(module, ConvNorm):
+            assert isinstance(module.norm, nn.BatchNorm2d)
+            bias = deployed.state_dict()[f"{name}.conv.bias"]
+            state.update(_norm_state(f"{name}.norm", bias, *moments[name], eps=module.norm.eps))
+    return fill(plain, state)
+
+
+def _norm_state(name: str, bias: Tensor, mean: Tensor, variance: Tensor, *, eps: float) -> dict[str, Tensor]:
+    """A batch norm that adds `bias`, where `mean` and `variance` are those of what has the bias already."""
+    return {
+        f"{name}.weight": torch.sqrt(variance + eps),
+        f"{name}.bias": mean.clone(),
+        f"{name}.running_mean": mean - bias,
+        f"{name}.running_var": variance,
+        f"{name}.num_batches_tracked": torch.zeros((), dtype=torch.long),
+    }
+
+
+@torch.no_grad()
+def _measure(deployed: Network, images: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+    """Mean and variance of each channel of each convolution's output, by the name of its unit."""
+    moments: dict[str, tuple[Tensor, Tensor]] = {}
+
+    def hook_for(name: str) -> object:
+        def hook(conv: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            variance, mean = torch.var_mean(output.float(), dim=(0, 2, 3), correction=0)
+            moments[name] = mean, variance
+
+        return hook
+
+    units = {name: module for name, module in deployed.named_modules() if isinstance(module, ConvNorm)}
+    hooks = [unit.conv.register_forward_hook(hook_for(name)) for name, unit in units.items()]  # type: ignore[arg-type]
+    try:
+        deployed(images)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return moments
+
+
+def to_parallel_branches(net: Network) -> Network:
+    """A copy of `net`, which is in the form "plain", in the form "reparameterised", with the same scores."""
+    with torch.random.fork_rng(devices=[]):  # whoever calls has chosen what its random numbers are for
+        torch.manual_seed(0)
+        branched = create_model(net.architecture, **net.traits, form="reparameterised")
+    plain = net.state_dict()
+    state = {name: plain.get(name, value) for name, value in branched.state_dict().items()}
+    for name, module in branched.named_modules():
+        if isinstance(module, RepConvNorm):
+            state.update({f"{name}.conv3x3.{rest}": plain[f"{name}.{rest}"] for rest in module.conv3x3.state_dict()})
+            for branch in ("conv1x1.norm", "identity"):
+                if (scale := state.get(f"{name}.{branch}.weight")) is not None:
+                    state[f"{name}.{branch}.weight"] = torch.zeros_like(scale)
+    return fill(branched, state)
