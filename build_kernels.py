@@ -1,4 +1,4 @@
-"""Compiles the loops in `lpsnet/deployment/kernels.c` when the package is built or installed.
+"""Compiles the loops in `lpsnet/inference/kernels.c` when the package is built or installed.
 
 They are called through ctypes and know nothing of Python, so one file serves all its versions. Where there is no C
 compiler, or it fails, the package is whole without them: NumPy and OpenCV compute the same.
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent
-SOURCE = ROOT / "lpsnet" / "deployment" / "kernels.c"
+SOURCE = ROOT / "lpsnet" / "inference" / "kernels.c"
 LIBRARY = SOURCE.with_name("kernels.bin")
 # Scores are finite, and no floating-point flag is ever looked at: loops over classes become vectors
 FLAGS = ("-O3", "-fPIC", "-fno-math-errno", "-fno-trapping-math", "-ffinite-math-only", "-fno-signed-zeros")

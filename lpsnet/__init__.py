@@ -12,10 +12,10 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from lpsnet.architecture import Architecture, get_architecture, list_architectures
     from lpsnet.data.labels import LabelSpace
-    from lpsnet.deployment.hub.push import push_to_hub
-    from lpsnet.deployment.segmentation import Segmentation
-    from lpsnet.deployment.segmenter import Segmenter
     from lpsnet.errors import LpsnetError
+    from lpsnet.inference.hub import push_to_hub
+    from lpsnet.inference.result import Segmentation
+    from lpsnet.inference.segmenter import Segmenter
     from lpsnet.models.checkpoint import load_checkpoint, load_official_checkpoint, save_checkpoint
     from lpsnet.models.network import create_model
     from lpsnet.models.profile import complexity
@@ -27,8 +27,8 @@ _HOME = {
     "LabelSpace": "lpsnet.data.labels",
     "LpsnetError": "lpsnet.errors",
     "ModelRecord": "lpsnet.record",
-    "Segmentation": "lpsnet.deployment.segmentation",
-    "Segmenter": "lpsnet.deployment.segmenter",
+    "Segmentation": "lpsnet.inference.result",
+    "Segmenter": "lpsnet.inference.segmenter",
     "complexity": "lpsnet.models.profile",
     "create_model": "lpsnet.models.network",
     "fuse": "lpsnet.models.reparameterise",
@@ -36,7 +36,7 @@ _HOME = {
     "list_architectures": "lpsnet.architecture",
     "load_checkpoint": "lpsnet.models.checkpoint",
     "load_official_checkpoint": "lpsnet.models.checkpoint",
-    "push_to_hub": "lpsnet.deployment.hub.push",
+    "push_to_hub": "lpsnet.inference.hub",
     "save_checkpoint": "lpsnet.models.checkpoint",
 }
 

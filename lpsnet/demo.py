@@ -14,9 +14,6 @@ from numpy.typing import NDArray
 
 from lpsnet.data.dataset import Split, open_dataset
 from lpsnet.data.images import write_png
-from lpsnet.deployment.model_file import read_record
-from lpsnet.deployment.overlay import colourise, legend, overlay, side_by_side
-from lpsnet.deployment.segmenter import Segmenter
 from lpsnet.errors import MissingDependencyError
 from lpsnet.evaluation.evaluate import Evaluation, evaluate
 from lpsnet.expansion.candidates import CandidateTask, train_candidate
@@ -30,6 +27,9 @@ from lpsnet.expansion.run import run_expansion
 from lpsnet.expansion.search import SearchOptions
 from lpsnet.export.onnx import export_onnx
 from lpsnet.export.report import ExportReport
+from lpsnet.inference.model_file import read_record
+from lpsnet.inference.segmenter import Segmenter
+from lpsnet.inference.visualise import colourise, legend, overlay, side_by_side
 from lpsnet.models.checkpoint import load_checkpoint
 from lpsnet.reporting.report import write_report
 from lpsnet.training.recipe import get_recipe

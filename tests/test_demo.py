@@ -10,10 +10,10 @@ import pytest
 
 from lpsnet import demo
 from lpsnet.data.images import read_image
-from lpsnet.deployment.model_file import read_record
 from lpsnet.expansion import device_latency
 from lpsnet.expansion.operations import SearchNetwork
 from lpsnet.expansion.proxies import PROXIES
+from lpsnet.inference.model_file import read_record
 from lpsnet.training.recipe import RECIPES
 from lpsnet.training.run import Status
 

@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 
-from lpsnet.deployment.model_file import read_record
-from lpsnet.deployment.models import CHECKSUMS, sha256, weights_folder
 from lpsnet.export.onnx import export_onnx
 from lpsnet.export.report import ExportReport
+from lpsnet.inference.hub import CHECKSUMS, sha256, weights_folder
+from lpsnet.inference.model_file import read_record
 from lpsnet.io import atomic_path
 from lpsnet.models.checkpoint import load_checkpoint, save_checkpoint
 from lpsnet.models.network import Network

@@ -25,8 +25,8 @@ from lpsnet.cli.output import (
 )
 
 if TYPE_CHECKING:
-    from lpsnet.deployment.benchmark_result import Benchmark, Result
-    from lpsnet.deployment.runtimes.session import Precision
+    from lpsnet.benchmark.benchmark import Benchmark, Result
+    from lpsnet.inference.engines import Precision
 
 
 _FILE_WIDTH = 160  # characters of a line in a file or a pipe
@@ -61,10 +61,10 @@ def benchmark(
 
     Example: `lpsnet benchmark lpsnet_s lpsnet_m --runtime openvino --precision f32 --precision bf16 --size 512x1024`
     """
+    from lpsnet.benchmark.benchmark import benchmark as run_benchmark
     from lpsnet.cli.candidates import CandidateMaker, common_size, find_sources
     from lpsnet.data.dataset import open_dataset
     from lpsnet.data.split import select
-    from lpsnet.deployment.benchmark import benchmark as run_benchmark
 
     labelled = select(open_dataset(data).split(split), max_pictures) if data else None
     sources = find_sources(models)

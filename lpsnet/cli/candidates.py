@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lpsnet.architecture import Architecture, get_architecture, list_architectures
-from lpsnet.deployment.benchmark_result import Candidate
-from lpsnet.deployment.model_file import find_record
-from lpsnet.deployment.models import find_model, list_models
-from lpsnet.deployment.segmenter import DEFAULT_RUNTIMES
+from lpsnet.benchmark.benchmark import Candidate
 from lpsnet.errors import LpsnetError, unknown_name
+from lpsnet.inference.hub import find_model, list_models
+from lpsnet.inference.model_file import find_record
+from lpsnet.inference.segmenter import DEFAULT_RUNTIMES
 
 if TYPE_CHECKING:
-    from lpsnet.deployment.runtimes.session import Precision
+    from lpsnet.inference.engines import Precision
 
 
 Size = tuple[int, int]
@@ -100,9 +100,9 @@ class CandidateMaker:
         """The same in int8, calibrated on generated scenes: its weights are random, and so is what it says of them."""
         from lpsnet.data.split import Pictures
         from lpsnet.data.synthetic import SceneSplit
-        from lpsnet.deployment.model_file import read_record
         from lpsnet.export.quantisation import Quantisation
         from lpsnet.export.quantised_file import QUANTISERS, quantise_file
+        from lpsnet.inference.model_file import read_record
 
         if runtime not in QUANTISERS:
             return whole  # which the engine will refuse, and say why

@@ -13,7 +13,7 @@ from lpsnet.errors import LpsnetError
 
 Complete = Callable[[str], list[str]]  # the beginning of a word -> the words it may become
 
-_MODELS = "lpsnet.deployment.models:list_models"
+_MODELS = "lpsnet.inference.hub:list_models"
 _ARCHITECTURES = "lpsnet.architecture:list_architectures"
 _RECIPES = "lpsnet.training.recipe:RECIPES"
 
@@ -29,12 +29,12 @@ _OFFERS: dict[str, tuple[str, ...]] = {
     "interaction": ("lpsnet.models.interactions:INTERACTIONS",),
     "model": (_MODELS,),
     "models": (_MODELS, _ARCHITECTURES),
-    "precision": ("lpsnet.deployment.runtimes.session:PRECISIONS",),
+    "precision": ("lpsnet.inference.engines:PRECISIONS",),
     "pretrain data": (),
     "pretrain recipe": ("lpsnet.training.pretraining_recipe:PRETRAINING_RECIPES",),
-    "protocol": ("lpsnet.deployment.timing:PROTOCOLS",),
+    "protocol": ("lpsnet.benchmark.timing:PROTOCOLS",),
     "recipe": (_RECIPES,),
-    "runtime": ("lpsnet.deployment.runtimes.session:RUNTIMES",),
+    "runtime": ("lpsnet.inference.engines:RUNTIMES",),
     "scale": ("small", "paper"),
     "split": ("train", "val", "test"),
     "start": (_ARCHITECTURES,),
@@ -42,7 +42,7 @@ _OFFERS: dict[str, tuple[str, ...]] = {
     "to": ("lpsnet.export.export:EXPORTERS",),
     "train split": ("train", "train+val"),
     "what": (_MODELS, _ARCHITECTURES),
-    "write": ("lpsnet.deployment.drawing:PRODUCTS",),
+    "write": ("lpsnet.inference.visualise:PRODUCTS",),
 }
 
 

@@ -21,10 +21,10 @@ from lpsnet.errors import DataError, LpsnetError
 
 if TYPE_CHECKING:
     from lpsnet.data.dataset import Split
-    from lpsnet.deployment.segmenter import Segmenter
     from lpsnet.evaluation.evaluate import Evaluation, Segment
     from lpsnet.evaluation.predictions import PredictionFolder
     from lpsnet.evaluation.views import Views
+    from lpsnet.inference.segmenter import Segmenter
 
 
 _MAX_SESSIONS = 8  # open at a time, of several scales and sizes; each holds its network's weights and maps
@@ -64,11 +64,11 @@ def evaluate(
 
     Example: `lpsnet evaluate --model runs/s/model.safetensors --data camvid:CamVid --split val --json scores.json`
     """
+    from lpsnet.benchmark.machine import command_line
     from lpsnet.data.dataset import open_dataset
-    from lpsnet.deployment.machine import command_line
-    from lpsnet.deployment.segmenter import Segmenter
     from lpsnet.evaluation.evaluate import evaluate as run_evaluation
     from lpsnet.evaluation.views import Views
+    from lpsnet.inference.segmenter import Segmenter
 
     views = Views(flip, _parse_scales(scales), _parse_pixels("window", window), _parse_pixels("stride", stride))
     pictures = open_dataset(data).split(split)

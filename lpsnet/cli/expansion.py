@@ -10,11 +10,11 @@ from lpsnet.cli.output import JsonOption, SizeOption, next_command, parse_size, 
 from lpsnet.cli.training import progress_reporter
 
 if TYPE_CHECKING:
-    from lpsnet.deployment.runtimes.session import Precision
     from lpsnet.expansion.candidates import CandidateTask
     from lpsnet.expansion.delivery import Delivery
     from lpsnet.expansion.plan import ExpansionRun
     from lpsnet.expansion.replay import TrainingResult
+    from lpsnet.inference.engines import Precision
     from lpsnet.training.recipe import Recipe
 
 
@@ -78,7 +78,6 @@ def expand(
 
     Example: `lpsnet expand --data camvid:CamVid --recipe camvid_proxy --size 360x480 --steps 8 --budget-ms 20 --out x`
     """
-    from lpsnet.deployment.models import find_checkpoint
     from lpsnet.expansion.candidates import train_candidate
     from lpsnet.expansion.device_latency import Target
     from lpsnet.expansion.executors import InProcess, make_executor
@@ -87,6 +86,7 @@ def expand(
     from lpsnet.expansion.plan import ExpansionRun
     from lpsnet.expansion.run import run_expansion
     from lpsnet.expansion.search import SearchOptions
+    from lpsnet.inference.hub import find_checkpoint
 
     used_recipe, num_threads = _recipe(recipe, set_), _threads(executor, workers, cores)
     run = ExpansionRun(
@@ -143,7 +143,7 @@ def _threads(executor: str, workers: int | None, cores: int | None) -> int | Non
     """Processor cores of a training: those asked for, or else a worker's share of this machine."""
     if cores is not None or executor != "local" or workers in (None, 1):
         return cores
-    from lpsnet.deployment.machine import describe_machine
+    from lpsnet.benchmark.machine import describe_machine
 
     assert workers is not None
     return max(1, describe_machine().num_threads // workers)

@@ -11,9 +11,9 @@ from lpsnet.errors import LpsnetError
 
 if TYPE_CHECKING:
     from lpsnet.data.split import Split
-    from lpsnet.deployment.runtimes.session import Precision
     from lpsnet.export.quantisation import FloatLayer, Quantisation
     from lpsnet.export.report import ExportReport
+    from lpsnet.inference.engines import Precision
 
 
 NUM_COMPARED = 8  # real pictures that scores and labels are compared on
@@ -49,10 +49,10 @@ def export(
     Example: `lpsnet export --model runs/s/model.safetensors --to onnx --out s.onnx`
     """
     from lpsnet.data.split import Pictures, select, why_not_scorable
-    from lpsnet.deployment.model_file import read_record
-    from lpsnet.deployment.models import find_checkpoint
     from lpsnet.export.export import export as run_export
     from lpsnet.export.precisions import beside_other_precisions
+    from lpsnet.inference.hub import find_checkpoint
+    from lpsnet.inference.model_file import read_record
     from lpsnet.models.checkpoint import load_checkpoint
 
     checkpoint = find_checkpoint(model)

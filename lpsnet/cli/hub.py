@@ -20,8 +20,7 @@ def push(
     """
     from pathlib import Path
 
-    from lpsnet.deployment.hub.push import push_to_hub
-    from lpsnet.deployment.models import find_model
+    from lpsnet.inference.hub import find_model, push_to_hub
 
     page = push_to_hub(model, repo, private=private, keep_card=keep_card, message=message)
     say(f"Pushed {model} and its card to {page}" if not keep_card else f"Pushed {model} to {page}")

@@ -22,8 +22,8 @@ def models(json_to: JsonOption = None) -> None:
 
     Example: `lpsnet models`
     """
-    from lpsnet.deployment.model_file import read_record
-    from lpsnet.deployment.models import list_models
+    from lpsnet.inference.hub import list_models
+    from lpsnet.inference.model_file import read_record
 
     found = {name: (path, read_record(path)) for name, path in list_models().items()}
     described = {name: {"path": str(path), "record": r.model_dump(mode="json")} for name, (path, r) in found.items()}
@@ -107,8 +107,8 @@ def _count(
 
 def _find_record(what: str) -> "ModelRecord | None":
     """The record of a model file or a bundled model; None for an architecture."""
-    from lpsnet.deployment.model_file import read_record
-    from lpsnet.deployment.models import find_model
+    from lpsnet.inference.hub import find_model
+    from lpsnet.inference.model_file import read_record
 
     if what in list_architectures() or "=" in what:
         return None

@@ -8,9 +8,9 @@ import typer
 from lpsnet.cli.evaluating import PrecisionOption, RuntimeOption, ThreadsOption
 from lpsnet.cli.output import JsonOption, SizeOption, next_command, parse_size, say, write_json
 from lpsnet.cli.segmenting import Work, stop_on_interrupt
-from lpsnet.deployment.drawing import DEFAULT_PRODUCTS, PRODUCTS, Style, check_products
-from lpsnet.deployment.media import find_media
-from lpsnet.deployment.models import DEFAULT_MODEL
+from lpsnet.inference.hub import DEFAULT_MODEL
+from lpsnet.inference.pipeline import find_media
+from lpsnet.inference.visualise import DEFAULT_PRODUCTS, PRODUCTS, Style, check_products
 
 STOPPED = 130  # exit code after Ctrl-C, as shells have it
 
@@ -52,7 +52,7 @@ def segment(
 
     `lpsnet segment 0 --write side-by-side` (the first camera, until Ctrl-C)
     """
-    from lpsnet.deployment.segmenter import Segmenter
+    from lpsnet.inference.segmenter import Segmenter
 
     media, products = find_media(sources), check_products(write or DEFAULT_PRODUCTS)
     segmenter = Segmenter(model, runtime=runtime, precision=precision, num_threads=threads, input_size=parse_size(size))

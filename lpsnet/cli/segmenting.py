@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Any
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from lpsnet.cli.output import console, picture_progress, say
-from lpsnet.deployment.drawing import Style
-from lpsnet.deployment.media import Medium
 from lpsnet.errors import DataError
+from lpsnet.inference.pipeline import Medium
+from lpsnet.inference.visualise import Style
 
 if TYPE_CHECKING:
-    from lpsnet.deployment.pictures import PictureOutcome
-    from lpsnet.deployment.segmenter import Segmenter
-    from lpsnet.deployment.streams import Pace, StreamOutcome
+    from lpsnet.inference.pipeline import Pace, PictureOutcome, StreamOutcome
+    from lpsnet.inference.segmenter import Segmenter
 
 
 @contextmanager
@@ -58,7 +57,7 @@ class Work:
 
     def pictures(self, media: Sequence[Medium]) -> None:
         """Segment pictures, until they are done or asked to stop."""
-        from lpsnet.deployment.pictures import segment_pictures
+        from lpsnet.inference.pipeline import segment_pictures
 
         if not media:
             return
@@ -72,9 +71,8 @@ class Work:
 
     def stream(self, medium: Medium) -> None:
         """Segment a video or camera; one that cannot be read does not stop the others."""
-        from lpsnet.deployment.camera import camera_stream
-        from lpsnet.deployment.streams import segment_stream
-        from lpsnet.deployment.video import video_stream
+        from lpsnet.inference.pipeline import segment_stream
+        from lpsnet.inference.video import camera_stream, video_stream
 
         try:
             stream = camera_stream(int(str(medium.path))) if medium.kind == "camera" else video_stream(medium.path)

@@ -9,10 +9,10 @@ from lpsnet.cli.benchmark import measuring_progress
 from lpsnet.cli.evaluating import PrecisionOption, RuntimeOption, ThreadsOption
 from lpsnet.cli.output import JsonOption, SizeOption, next_command, parse_size, say, table, write_json
 from lpsnet.cli.output import console as people
-from lpsnet.deployment.models import DEFAULT_MODEL
+from lpsnet.inference.hub import DEFAULT_MODEL
 
 if TYPE_CHECKING:
-    from lpsnet.deployment.endurance import Endurance
+    from lpsnet.benchmark.endurance import Endurance
 
 
 MAX_ROWS = 12  # of the table; --json has every sample
@@ -40,12 +40,11 @@ def stream(
 
     Example: `lpsnet stream drive.mp4 --model model.onnx --minutes 10 --json stream.json`
     """
-    from lpsnet.deployment.drawing import Style
-    from lpsnet.deployment.endurance import endure
-    from lpsnet.deployment.load import LoadWatch
-    from lpsnet.deployment.machine import describe_machine
-    from lpsnet.deployment.segmenter import Segmenter
-    from lpsnet.deployment.video import video_stream
+    from lpsnet.benchmark.endurance import endure
+    from lpsnet.benchmark.machine import LoadWatch, describe_machine
+    from lpsnet.inference.segmenter import Segmenter
+    from lpsnet.inference.video import video_stream
+    from lpsnet.inference.visualise import Style
 
     source = video_stream(video)
     segmenter = Segmenter(model, runtime=runtime, precision=precision, num_threads=threads, input_size=parse_size(size))

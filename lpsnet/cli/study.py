@@ -13,7 +13,7 @@ from lpsnet.cli.benchmark import measuring_progress
 from lpsnet.cli.output import MAX_THREADS, JsonOption, SizeOption, next_command, parse_size, say, write_json
 
 if TYPE_CHECKING:
-    from lpsnet.deployment.runtimes.session import Precision
+    from lpsnet.inference.engines import Precision
     from lpsnet.studies.study import Scale
 
 

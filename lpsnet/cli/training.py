@@ -40,7 +40,7 @@ def train(
     Example: `lpsnet train --data camvid:CamVid --arch lpsnet_s --recipe camvid_small --out runs/s`
     """
     from lpsnet.architecture import get_architecture
-    from lpsnet.deployment.models import find_checkpoint
+    from lpsnet.inference.hub import find_checkpoint
     from lpsnet.training.recipe import get_recipe, parse_overrides
     from lpsnet.training.run import TrainingRun
     from lpsnet.training.trainer import train as run_training

@@ -23,8 +23,7 @@ def web(
 
     Any server of plain files will do. Example: `lpsnet web --model model.onnx --out web --serve 8000`
     """
-    from lpsnet.deployment.web.page import write_page
-    from lpsnet.deployment.web.server import serve
+    from lpsnet.inference.web import serve, write_page
 
     page = write_page(model, out, example=example)
     say(f"Wrote the page to {page.folder}/ ({page.num_bytes / 1e6:.1f} MB); any server of plain files will do")

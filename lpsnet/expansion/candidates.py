@@ -17,15 +17,15 @@ import torch
 from pydantic import JsonValue
 from torch import Tensor
 
+from lpsnet.benchmark.machine import describe_machine
 from lpsnet.data.dataset import Dataset, open_dataset
-from lpsnet.deployment.machine import describe_machine
-from lpsnet.deployment.model_file import read_record
 from lpsnet.errors import DivergedError, LpsnetError, RunError
 from lpsnet.evaluation.evaluate import Evaluation, evaluate
 from lpsnet.expansion.inheritance import inherit
 from lpsnet.expansion.measurements import Failure, Outcome, Score
 from lpsnet.expansion.operations import Design
 from lpsnet.expansion.replay import TrainingResult
+from lpsnet.inference.model_file import read_record
 from lpsnet.models.checkpoint import default_record, load_checkpoint, save_checkpoint
 from lpsnet.models.network import Network, create_model
 from lpsnet.record import ModelRecord, Normalisation

@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from lpsnet.deployment.model_file import read_record
-from lpsnet.deployment.preparation import Picture
 from lpsnet.errors import RunError
 from lpsnet.expansion.events import Row
 from lpsnet.expansion.family import Expansion, Member, Step, as_good_and_faster, best_under, pareto_front
@@ -22,6 +20,8 @@ from lpsnet.expansion.operations import Design
 from lpsnet.expansion.plan import PLAN
 from lpsnet.expansion.ranking_check import RankingCheck
 from lpsnet.export.onnx import export_onnx
+from lpsnet.inference.model_file import read_record
+from lpsnet.inference.preprocess import Picture
 from lpsnet.io import atomic_path
 from lpsnet.models.checkpoint import load_checkpoint
 

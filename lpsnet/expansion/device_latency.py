@@ -19,13 +19,12 @@ import torch
 from pydantic import JsonValue
 
 from lpsnet import __version__
-from lpsnet.deployment.load import LoadWatch
-from lpsnet.deployment.machine import describe_machine
-from lpsnet.deployment.runtimes.session import Precision, Session, SessionOptions, open_session
-from lpsnet.deployment.timing import TimingProtocol, measure
+from lpsnet.benchmark.machine import LoadWatch, describe_machine
+from lpsnet.benchmark.timing import TimingProtocol, measure
 from lpsnet.errors import RunError, unknown_name
 from lpsnet.expansion.operations import Design
 from lpsnet.export.for_runtime import WRITERS, untrained_for_runtime
+from lpsnet.inference.engines import Precision, Session, SessionOptions, open_session
 from lpsnet.models.network import MIN_INPUT
 
 # One turn of every network: what is repeated, and for how long, is the search's affair (see `replay.PASSES`).

@@ -8,7 +8,7 @@ down drops out. Medians and intervals are of these quotients.
 from collections.abc import Sequence
 from statistics import median
 
-from lpsnet.deployment.latency import median_interval
+from lpsnet.benchmark.timing import median_interval
 from lpsnet.expansion.measurements import Latency
 
 CONFIDENCE = (

@@ -8,9 +8,8 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
+from lpsnet.benchmark.machine import command_line
 from lpsnet.data.dataset import open_dataset
-from lpsnet.deployment.machine import command_line
-from lpsnet.deployment.model_file import read_record
 from lpsnet.errors import RunError, unknown_name
 from lpsnet.expansion.candidates import CandidateTask
 from lpsnet.expansion.device_latency import Target
@@ -18,6 +17,7 @@ from lpsnet.expansion.measurements import Cost, Course
 from lpsnet.expansion.operations import Design, Operation, SearchNetwork, check_operations, table_1
 from lpsnet.expansion.search import SearchOptions
 from lpsnet.expansion.step_size import ladders
+from lpsnet.inference.model_file import read_record
 from lpsnet.models.blocks import BLOCKS, unknown_block
 from lpsnet.models.interactions import INTERACTIONS
 from lpsnet.models.profile import complexity, inference_memory_mib

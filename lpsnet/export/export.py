@@ -4,11 +4,11 @@ import importlib
 from pathlib import Path
 from typing import Unpack
 
-from lpsnet.deployment.runtimes.session import Precision
 from lpsnet.errors import ModelFileError, unknown_name
 from lpsnet.export.proving import Proof
 from lpsnet.export.quantisation import Quantisation
 from lpsnet.export.report import ExportReport
+from lpsnet.inference.engines import Precision
 from lpsnet.models.network import Network
 from lpsnet.record import ModelRecord
 

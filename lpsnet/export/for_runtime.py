@@ -11,12 +11,12 @@ from typing import NamedTuple
 import torch
 
 from lpsnet.architecture import Architecture
-from lpsnet.deployment.model_file import read_record
-from lpsnet.deployment.runtimes.session import RUNTIMES
 from lpsnet.errors import ModelFileError, unknown_name
 from lpsnet.export.onnx import to_onnx, write_model
 from lpsnet.export.proving import final_record
 from lpsnet.export.quantisation import Size
+from lpsnet.inference.engines import RUNTIMES
+from lpsnet.inference.model_file import read_record
 from lpsnet.io import atomic_path
 from lpsnet.models.checkpoint import default_record, load_checkpoint, save_checkpoint
 from lpsnet.models.network import Network, create_model

@@ -23,12 +23,12 @@ from typing import Any, Unpack
 import torch
 
 from lpsnet.architecture import SCORE_STRIDE, Architecture, path_size
-from lpsnet.deployment.container import write_container
-from lpsnet.deployment.runtimes.session import Precision
 from lpsnet.errors import MissingDependencyError, ModelFileError
 from lpsnet.export.proving import Format, Proof, write_proved
 from lpsnet.export.quantisation import Quantisation, Size
 from lpsnet.export.report import ExportReport
+from lpsnet.inference.engines import Precision
+from lpsnet.inference.model_file import write_container
 from lpsnet.models.blocks import ConvNorm
 from lpsnet.models.network import Network
 from lpsnet.record import ModelRecord

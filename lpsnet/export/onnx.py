@@ -18,13 +18,13 @@ from typing import Any, Literal, Unpack
 import torch
 
 from lpsnet import __version__
-from lpsnet.deployment.runtimes.onnxruntime import SIZE_NAMES
-from lpsnet.deployment.runtimes.session import Precision
 from lpsnet.errors import MissingDependencyError, ModelFileError
 from lpsnet.export.proving import Format, Proof, write_proved
 from lpsnet.export.quantisation import Quantisation, Size, check_quantisation, quantise_onnx
 from lpsnet.export.report import ExportReport
 from lpsnet.export.storage import store_in_half
+from lpsnet.inference.engines import Precision
+from lpsnet.inference.engines.onnxruntime import SIZE_NAMES
 from lpsnet.models.network import Network
 from lpsnet.record import RECORD_KEY, ModelRecord
 

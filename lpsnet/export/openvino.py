@@ -7,13 +7,13 @@ import tempfile
 from pathlib import Path
 from typing import Any, Unpack
 
-from lpsnet.deployment.container import write_container
-from lpsnet.deployment.runtimes.session import Precision
 from lpsnet.errors import MissingDependencyError
 from lpsnet.export.onnx import to_onnx
 from lpsnet.export.proving import Format, Proof, write_proved
 from lpsnet.export.quantisation import Quantisation, Size, check_quantisation, quantise_for_openvino
 from lpsnet.export.report import ExportReport
+from lpsnet.inference.engines import Precision
+from lpsnet.inference.model_file import write_container
 from lpsnet.models.network import Network
 from lpsnet.record import ModelRecord
 

@@ -5,13 +5,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from lpsnet.benchmark.benchmark import Benchmark, Candidate, benchmark
 from lpsnet.data.split import Split
-from lpsnet.deployment.benchmark import benchmark
-from lpsnet.deployment.benchmark_result import Benchmark, Candidate
-from lpsnet.deployment.runtimes.session import PRECISIONS
 from lpsnet.errors import ModelFileError
 from lpsnet.export.export import export
 from lpsnet.export.report import ExportReport
+from lpsnet.inference.engines import PRECISIONS
 from lpsnet.models.network import Network
 from lpsnet.record import ModelRecord
 

@@ -15,12 +15,12 @@ import torch
 
 from lpsnet import __version__
 from lpsnet.data.split import Split
-from lpsnet.deployment.preparation import Picture
-from lpsnet.deployment.runtimes.session import PRECISIONS, Precision, Session, SessionOptions, open_session
 from lpsnet.errors import ModelFileError, unknown_name
 from lpsnet.export.quantisation import Quantisation, Size, check_quantisation
 from lpsnet.export.report import ExportReport, MiouCheck
 from lpsnet.export.verification import BOUNDS, ODD_SIZES, Bounds, compare_miou, verify
+from lpsnet.inference.engines import PRECISIONS, Precision, Session, SessionOptions, open_session
+from lpsnet.inference.preprocess import Picture
 from lpsnet.io import atomic_path
 from lpsnet.models.network import MIN_INPUT, Network
 from lpsnet.models.reparameterise import fuse

@@ -23,8 +23,8 @@ from typing import Any, Literal, get_args, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from lpsnet.deployment.preparation import Picture, prepare
 from lpsnet.errors import MissingDependencyError, ModelFileError, unknown_name
+from lpsnet.inference.preprocess import Picture, prepare
 from lpsnet.record import ModelRecord
 
 Size = tuple[int, int]  # height and width of an image, in pixels

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lpsnet.deployment.container import write_container
 from lpsnet.errors import MissingDependencyError, ModelFileError, unknown_name
 from lpsnet.export.onnx import write_model
 from lpsnet.export.openvino import packed
 from lpsnet.export.quantisation import Quantisation, Size, quantise_for_openvino, quantise_onnx
+from lpsnet.inference.model_file import write_container
 from lpsnet.io import atomic_path
 from lpsnet.record import ModelRecord
 

@@ -11,12 +11,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Unpack
 
-from lpsnet.deployment.runtimes.session import Precision
-from lpsnet.deployment.runtimes.tensorrt import trtexec_command
 from lpsnet.export.onnx import to_onnx, write_model
 from lpsnet.export.proving import Format, Proof, write_proved
 from lpsnet.export.quantisation import Quantisation, Size, check_quantisation, quantise_onnx
 from lpsnet.export.report import ExportReport
+from lpsnet.inference.engines import Precision
+from lpsnet.inference.engines.tensorrt import trtexec_command
 from lpsnet.models.network import Network
 from lpsnet.record import ModelRecord
 

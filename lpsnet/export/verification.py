@@ -15,15 +15,15 @@ import torch
 from numpy.typing import NDArray
 
 from lpsnet.data.split import Split
-from lpsnet.deployment.label_map import label_map
-from lpsnet.deployment.preparation import Picture, prepare
-from lpsnet.deployment.runtimes.pytorch import PyTorchSession
-from lpsnet.deployment.runtimes.session import Precision, Session, SessionOptions
-from lpsnet.deployment.segmenter import Segmenter
 from lpsnet.errors import DataError, ModelFileError
 from lpsnet.evaluation.evaluate import evaluate
 from lpsnet.export.quantisation import Size
 from lpsnet.export.report import Check, MiouCheck
+from lpsnet.inference.engines import Precision, Session, SessionOptions
+from lpsnet.inference.engines.pytorch import PyTorchSession
+from lpsnet.inference.label_map import label_map
+from lpsnet.inference.preprocess import Picture, prepare
+from lpsnet.inference.segmenter import Segmenter
 from lpsnet.models.network import Network
 from lpsnet.record import ModelRecord
 

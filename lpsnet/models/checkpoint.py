@@ -27,8 +27,8 @@ from torch import Tensor
 from lpsnet import __version__
 from lpsnet.architecture import NUM_STAGES, Architecture, Ratio
 from lpsnet.data.labels import MAX_CLASSES, LabelSpace
-from lpsnet.deployment.model_file import check_model_file, read_record
 from lpsnet.errors import LpsnetError, ModelFileError
+from lpsnet.inference.model_file import check_model_file, read_record
 from lpsnet.io import atomic_path
 from lpsnet.models.network import Network, empty_network, fill, fitting, not_finite, some
 from lpsnet.models.reparameterise import to_parallel_branches, to_single_branch
@@ -81,7 +81,7 @@ def save_checkpoint(
 def load_checkpoint(path: str | Path, *, num_classes: int | None = None) -> Network:
     """The network in a checkpoint, in the form it was saved in, in evaluation mode, with float32 weights on the CPU.
 
-    Its record: `lpsnet.deployment.model_file.read_record(path)`.
+    Its record: `lpsnet.inference.model_file.read_record(path)`.
 
     Args:
         path: a file that `save_checkpoint` wrote.

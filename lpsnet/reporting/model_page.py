@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from lpsnet.data.labels import LabelSpace
-from lpsnet.deployment.model_file import read_record
+from lpsnet.inference.model_file import read_record
 from lpsnet.record import ModelRecord
 from lpsnet.reporting.page import Cell, Command, Facts, Page, Part, Section, Table, Tile, figure, known
 from lpsnet.reporting.reading import flat, number_of, text_of

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from lpsnet.data.dataset import open_dataset
 from lpsnet.data.labels import IGNORE_INDEX, LabelSpace
 from lpsnet.data.split import Split
-from lpsnet.deployment.overlay import overlay
-from lpsnet.deployment.segmenter import Segmenter
 from lpsnet.errors import DataError, LpsnetError, MissingDependencyError, ModelFileError
 from lpsnet.evaluation.metrics import confusion_matrix, scores
+from lpsnet.inference.segmenter import Segmenter
+from lpsnet.inference.visualise import overlay
 from lpsnet.reporting.evaluation_file import EvaluationFile
 from lpsnet.reporting.page import Gallery, Picture
 

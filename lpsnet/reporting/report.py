@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from lpsnet.deployment.model_file import METADATA_READERS
 from lpsnet.errors import RunError
+from lpsnet.inference.model_file import METADATA_READERS
 from lpsnet.io import write_text
 from lpsnet.reporting.benchmark_page import benchmark_page
 from lpsnet.reporting.evaluation_page import PictureOptions, evaluation_page

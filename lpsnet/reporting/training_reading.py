@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lpsnet.deployment.model_file import read_record
 from lpsnet.errors import LpsnetError, RunError
+from lpsnet.inference.model_file import read_record
 from lpsnet.reporting.evaluation_file import EvaluationFile
 from lpsnet.reporting.reading import GREATEST, number_of, read_json
 from lpsnet.training.run_folder import LOG_COLUMNS, STARTED, RunFolder

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
-from lpsnet.deployment.timing import PROTOCOLS, TimingProtocol
+from lpsnet.benchmark.timing import PROTOCOLS, TimingProtocol
 from lpsnet.studies.block_timing import NUM_STACKED, Case, check_runtime, time_blocks
 from lpsnet.studies.study import Json, Outcome, Place, Run, Scale, Settings
 

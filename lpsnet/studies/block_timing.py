@@ -15,15 +15,14 @@ import numpy as np
 import torch
 from torch import nn
 
+from lpsnet.benchmark.timing import Latency, TimingProtocol, measure
 from lpsnet.data.labels import LabelSpace
-from lpsnet.deployment.container import write_container
-from lpsnet.deployment.latency import Latency
-from lpsnet.deployment.runtimes.pytorch import exact_float32
-from lpsnet.deployment.runtimes.session import Precision, Session, SessionOptions, open_session
-from lpsnet.deployment.timing import TimingProtocol, measure
 from lpsnet.errors import RunError, unknown_name
 from lpsnet.export.ncnn import run_pnnx
 from lpsnet.export.onnx import OPSET
+from lpsnet.inference.engines import Precision, Session, SessionOptions, open_session
+from lpsnet.inference.engines.pytorch import exact_float32
+from lpsnet.inference.model_file import write_container
 from lpsnet.models.blocks import BLOCKS
 from lpsnet.record import ModelRecord
 from lpsnet.studies.study import Json, Progress

@@ -12,12 +12,11 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from lpsnet.architecture import get_architecture
+from lpsnet.benchmark.benchmark import Candidate, benchmark
+from lpsnet.benchmark.machine import describe_machine
+from lpsnet.benchmark.timing import PROTOCOLS
 from lpsnet.charts.figures import COLOURS, GREY, tidy
 from lpsnet.data.dataset import open_dataset
-from lpsnet.deployment.benchmark import benchmark
-from lpsnet.deployment.benchmark_result import Candidate
-from lpsnet.deployment.machine import describe_machine
-from lpsnet.deployment.timing import PROTOCOLS
 from lpsnet.errors import LpsnetError, RunError
 from lpsnet.studies.device import device_name
 from lpsnet.studies.network_latency import TIMING, Timed, measured, times_of

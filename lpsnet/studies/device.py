@@ -1,6 +1,6 @@
 """What a study says of the device it ran on: what it is called, and its power mode where it can be read."""
 
-from lpsnet.deployment.machine import Machine
+from lpsnet.benchmark.machine import Machine
 
 
 def device_name(machine: Machine) -> str:

@@ -10,11 +10,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from lpsnet.benchmark.benchmark import Candidate, benchmark
+from lpsnet.benchmark.machine import describe_machine
+from lpsnet.benchmark.timing import PROTOCOLS
 from lpsnet.charts.figures import COLOURS, GREY, tidy
-from lpsnet.deployment.benchmark import benchmark
-from lpsnet.deployment.benchmark_result import Candidate
-from lpsnet.deployment.machine import describe_machine
-from lpsnet.deployment.timing import PROTOCOLS
 from lpsnet.errors import RunError
 from lpsnet.studies.device import device_name, power_mode
 from lpsnet.studies.network_latency import TIMING, Timed, measured, times_of

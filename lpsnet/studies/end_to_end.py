@@ -20,11 +20,10 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.functional import avg_pool2d, interpolate, pad
 
-from lpsnet.deployment.latency import Comparison, Latency, compare
-from lpsnet.deployment.preparation import Picture
-from lpsnet.deployment.runtimes.session import Precision
-from lpsnet.deployment.segmenter import Segmenter
-from lpsnet.deployment.timing import PROTOCOLS, TimingProtocol, measure
+from lpsnet.benchmark.timing import PROTOCOLS, Comparison, Latency, TimingProtocol, compare, measure
+from lpsnet.inference.engines import Precision
+from lpsnet.inference.preprocess import Picture
+from lpsnet.inference.segmenter import Segmenter
 from lpsnet.models.network import Network
 from lpsnet.record import ModelRecord
 

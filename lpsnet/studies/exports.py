@@ -19,13 +19,13 @@ from lpsnet.charts.figures import COLOURS, tidy
 from lpsnet.data.dataset import open_dataset
 from lpsnet.data.images import read_image
 from lpsnet.data.split import select
-from lpsnet.deployment.model_file import read_record
-from lpsnet.deployment.preparation import Picture
-from lpsnet.deployment.runtimes.session import SessionOptions, open_session
-from lpsnet.deployment.segmenter import Segmenter
 from lpsnet.errors import RunError
 from lpsnet.export.export import export
 from lpsnet.export.verification import ODD_SIZES, Bounds, verify
+from lpsnet.inference.engines import SessionOptions, open_session
+from lpsnet.inference.model_file import read_record
+from lpsnet.inference.preprocess import Picture
+from lpsnet.inference.segmenter import Segmenter
 from lpsnet.models.checkpoint import default_record, load_checkpoint
 from lpsnet.models.network import Network, create_model
 from lpsnet.models.reparameterise import fuse

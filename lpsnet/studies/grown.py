@@ -17,8 +17,8 @@ from typing import Any
 from lpsnet.architecture import get_architecture
 from lpsnet.charts.figures import COLOURS, GREY, tidy
 from lpsnet.data.dataset import open_dataset
-from lpsnet.deployment.model_file import read_record
 from lpsnet.errors import RunError
+from lpsnet.inference.model_file import read_record
 from lpsnet.models.profile import complexity
 from lpsnet.studies.agreement import Spread
 from lpsnet.studies.expansion_steps import NUM_STEPS, networks

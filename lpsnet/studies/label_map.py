@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lpsnet.deployment.label_map import Logits, label_map
 from lpsnet.errors import LpsnetError, unknown_name
+from lpsnet.inference.label_map import Logits, label_map
 
 Labels = NDArray[np.uint8]
 Kind = Literal["regions", "blobs", "noise"]

@@ -9,10 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 
-from lpsnet.deployment.benchmark import benchmark
-from lpsnet.deployment.benchmark_result import Benchmark, Candidate, Result
-from lpsnet.deployment.latency import Comparison, Latency, compare
-from lpsnet.deployment.timing import PROTOCOLS
+from lpsnet.benchmark.benchmark import Benchmark, Candidate, Result, benchmark
+from lpsnet.benchmark.timing import PROTOCOLS, Comparison, Latency, compare
 from lpsnet.studies.network import StudyNetwork
 from lpsnet.studies.study import Json, Outcome, Place, Run, Scale, Settings
 

@@ -9,8 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from lpsnet import __version__
+from lpsnet.benchmark.machine import describe_machine
 from lpsnet.charts.figures import save_figure
-from lpsnet.deployment.machine import describe_machine
 from lpsnet.io import write_text
 from lpsnet.studies.study import OPTIONS, Json, Outcome, Report, Row, Settings, Study
 

@@ -9,18 +9,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from lpsnet.benchmark.benchmark import Benchmark, Candidate, Result, benchmark
+from lpsnet.benchmark.timing import compare
 from lpsnet.charts.figures import COLOURS, tidy
 from lpsnet.data.dataset import open_dataset
 from lpsnet.data.split import Pictures, select
-from lpsnet.deployment.benchmark import benchmark
-from lpsnet.deployment.benchmark_result import Benchmark, Candidate, Result
-from lpsnet.deployment.latency import compare
-from lpsnet.deployment.model_file import read_record
-from lpsnet.deployment.runtimes.session import PRECISIONS
 from lpsnet.errors import RunError
 from lpsnet.export.for_runtime import checkpoint_for_runtime
 from lpsnet.export.quantisation import Quantisation
 from lpsnet.export.quantised_file import QUANTISERS, quantise_file
+from lpsnet.inference.engines import PRECISIONS
+from lpsnet.inference.model_file import read_record
 from lpsnet.studies.study import Json, Known, Outcome, Place, Report, Row, Run, Settings, Study
 from lpsnet.studies.user_models import fingerprint, input_size, model_files
 

@@ -17,9 +17,9 @@ from lpsnet.architecture import get_architecture
 from lpsnet.data.dataset import open_dataset
 from lpsnet.data.images import read_image, write_png
 from lpsnet.data.split import Sample, Split, select
-from lpsnet.deployment.overlay import colourise
-from lpsnet.deployment.segmenter import Segmenter
 from lpsnet.errors import RunError, unknown_name
+from lpsnet.inference.segmenter import Segmenter
+from lpsnet.inference.visualise import colourise
 from lpsnet.studies.corrected import accuracy, corrected_regions, largest_gain
 from lpsnet.studies.network import StudyNetwork
 from lpsnet.studies.network_training import pace_run, training_run

@@ -13,9 +13,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from lpsnet.benchmark.machine import Load, LoadWatch, describe_machine
 from lpsnet.charts.figures import check_drawing
-from lpsnet.deployment.load import Load, LoadWatch
-from lpsnet.deployment.machine import describe_machine
 from lpsnet.errors import RunError, unknown_name
 from lpsnet.expansion.executors import LocalPool
 from lpsnet.io import locked_folder

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from lpsnet import __version__
-from lpsnet.deployment.runtimes.session import Precision
 from lpsnet.errors import RunError, unknown_name
+from lpsnet.inference.engines import Precision
 
 Scale = Literal["small", "paper"]
 Json = Any  # what json reads and writes

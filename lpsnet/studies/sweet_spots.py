@@ -10,7 +10,7 @@ narrowest and the widest have one neighbour and are not judged. And "setups of c
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lpsnet.deployment.latency import compare
+from lpsnet.benchmark.timing import compare
 from lpsnet.studies.block_timing import BlockTime
 
 MARGIN = 1.05

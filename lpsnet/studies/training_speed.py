@@ -23,8 +23,8 @@ import torch
 from numpy.typing import NDArray
 
 from lpsnet.architecture import get_architecture
+from lpsnet.benchmark.machine import describe_machine
 from lpsnet.data.split import select
-from lpsnet.deployment.machine import describe_machine
 from lpsnet.errors import LpsnetError
 from lpsnet.studies.plain_training import PlainLoop
 from lpsnet.training.loop import Loop

@@ -3,10 +3,10 @@
 import re
 from pathlib import Path
 
-from lpsnet.deployment.benchmark_result import Candidate
-from lpsnet.deployment.model_file import find_record
-from lpsnet.deployment.segmenter import DEFAULT_RUNTIMES
+from lpsnet.benchmark.benchmark import Candidate
 from lpsnet.errors import RunError
+from lpsnet.inference.model_file import find_record
+from lpsnet.inference.segmenter import DEFAULT_RUNTIMES
 from lpsnet.studies.study import Settings
 
 Size = tuple[int, int]

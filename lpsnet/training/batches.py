@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lpsnet.deployment.opencv_threads import opencv_threads
+from lpsnet.inference.segmenter import opencv_threads
 from lpsnet.training.task import Augment, Pictures
 
 Pair = tuple[NDArray[np.uint8], NDArray[Any]]  # a picture and its target

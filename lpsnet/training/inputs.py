@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from lpsnet.data.dataset import Dataset, data_contents
-from lpsnet.deployment.models import sha256
+from lpsnet.inference.hub import sha256
 
 
 def training_inputs(dataset: Dataset, init: Path | None, *splits: str) -> dict[str, str]:

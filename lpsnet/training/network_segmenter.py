@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lpsnet.deployment.runtimes.session import Precision
-from lpsnet.deployment.segmenter import Segmenter
+from lpsnet.inference.engines import Precision
+from lpsnet.inference.segmenter import Segmenter
 from lpsnet.models.network import Network
 from lpsnet.record import ModelRecord
 

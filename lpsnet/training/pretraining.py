@@ -20,7 +20,7 @@ from lpsnet.architecture import Architecture
 from lpsnet.data.augment import RandomResizedCrop, centre_window
 from lpsnet.data.dataset import file_contents, named_contents
 from lpsnet.data.labels import LabelSpace
-from lpsnet.deployment.opencv_threads import opencv_threads
+from lpsnet.inference.segmenter import opencv_threads
 from lpsnet.models.checkpoint import save_checkpoint
 from lpsnet.models.network import Network, create_model
 from lpsnet.record import ModelRecord, Normalisation

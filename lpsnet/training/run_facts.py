@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 import lpsnet
-from lpsnet.deployment.machine import command_line, describe_machine
+from lpsnet.benchmark.machine import command_line, describe_machine
 
 
 def versions() -> Mapping[str, str]:

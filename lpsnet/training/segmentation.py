@@ -14,9 +14,9 @@ from torch import Tensor
 import lpsnet
 from lpsnet.data.dataset import Dataset, Split, open_dataset
 from lpsnet.data.labels import IGNORE_INDEX
-from lpsnet.deployment.model_file import read_record
 from lpsnet.errors import RunError
 from lpsnet.evaluation.evaluate import Evaluation, evaluate
+from lpsnet.inference.model_file import read_record
 from lpsnet.io import write_text
 from lpsnet.models.checkpoint import Initialisation, initialise_from, save_checkpoint
 from lpsnet.models.network import Network, create_model, empty_network, fill

@@ -12,10 +12,10 @@ pytest.importorskip("onnxslim")
 import torch
 
 from lpsnet.architecture import get_architecture
+from lpsnet.benchmark import benchmark
+from lpsnet.benchmark.timing import TimingProtocol
 from lpsnet.cli.candidates import CandidateMaker, common_size, find_sources
 from lpsnet.data.dataset import open_dataset
-from lpsnet.deployment import benchmark
-from lpsnet.deployment.timing import TimingProtocol
 from lpsnet.errors import LpsnetError
 from lpsnet.export.onnx import export_onnx
 from lpsnet.models.checkpoint import default_record, save_checkpoint

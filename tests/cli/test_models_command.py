@@ -8,7 +8,7 @@ from bundle_weights import bundle
 from typer.testing import CliRunner
 
 from lpsnet.cli import app
-from lpsnet.deployment import models
+from lpsnet.inference import hub as models
 from lpsnet.models.checkpoint import save_checkpoint
 from lpsnet.models.network import create_model
 

@@ -15,8 +15,8 @@ import typer
 import lpsnet
 from lpsnet.cli import app
 from lpsnet.data.synthetic import SCENES
-from lpsnet.deployment import models
 from lpsnet.export.onnx import export_onnx
+from lpsnet.inference import hub as models
 from lpsnet.models.checkpoint import default_record, save_checkpoint
 from lpsnet.record import ModelRecord
 

@@ -20,8 +20,8 @@ import torch
 
 import lpsnet
 from lpsnet.data.synthetic import SCENES, draw_scene
-from lpsnet.deployment import camera
 from lpsnet.export.onnx import export_onnx
+from lpsnet.inference import video as camera
 from lpsnet.models.network import create_model
 from lpsnet.record import ModelRecord
 
@@ -179,7 +179,7 @@ def test_a_camera_until_ctrl_c(run, model: Path, tmp_path: Path, monkeypatch: py
 def test_the_model_and_the_folder_have_defaults(
     run, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lpsnet.deployment import models
+    from lpsnet.inference import hub as models
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(models, "list_models", lambda: {models.DEFAULT_MODEL: model})

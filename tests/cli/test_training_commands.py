@@ -9,7 +9,7 @@ import pytest
 
 import lpsnet.cli.training as commands
 from lpsnet.data.dataset import open_dataset
-from lpsnet.deployment.segmenter import Segmenter
+from lpsnet.inference.segmenter import Segmenter
 from lpsnet.training.run import Status
 
 SCENES = "scenes:size=48x64,num_train=4,num_val=2"

@@ -20,12 +20,11 @@ from safetensors.numpy import load
 from lpsnet.architecture import Architecture
 from lpsnet.cli import main
 from lpsnet.data.images import read_image, read_mask
-from lpsnet.deployment.drawing import DEFAULT_PRODUCTS, Style
-from lpsnet.deployment.media import find_media
-from lpsnet.deployment.pictures import segment_pictures
-from lpsnet.deployment.segmenter import Segmenter
 from lpsnet.expansion.journal import read_journal
 from lpsnet.export.export import export
+from lpsnet.inference.pipeline import find_media, segment_pictures
+from lpsnet.inference.segmenter import Segmenter
+from lpsnet.inference.visualise import DEFAULT_PRODUCTS, Style
 from lpsnet.models.checkpoint import default_record
 from lpsnet.models.network import Network, create_model
 from lpsnet.models.reparameterise import fuse

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from lpsnet.deployment import kernels, label_map, preparation
+from lpsnet.inference import kernels, label_map
+from lpsnet.inference import preprocess as preparation
 
 ROOT = Path(__file__).parents[2]
 

@@ -5,7 +5,7 @@ from collections.abc import Generator
 
 import pytest
 
-from lpsnet.deployment.ahead import Stopwatch, ahead, timed
+from lpsnet.inference.pipeline import Stopwatch, prefetch, timed
 
 PATIENCE_S = 20  # for what must happen at some time
 
@@ -31,14 +31,14 @@ class Counting:
 
 def test_the_same_items_in_the_same_order() -> None:
     counting = Counting(500)
-    assert list(ahead(counting.numbers())) == list(range(500))
+    assert list(prefetch(counting.numbers())) == list(range(500))
     assert counting.closed
     assert counting.thread != threading.current_thread().name
 
 
 def test_it_waits_for_those_who_use_the_items() -> None:
     counting = Counting()
-    items = ahead(counting.numbers(), num_waiting=3)
+    items = prefetch(counting.numbers(), num_waiting=3)
     for number in range(50):
         assert next(items) == number
         assert counting.given <= number + 1 + 3 + 1  # used, waiting, and the one that waits to be let in
@@ -46,7 +46,7 @@ def test_it_waits_for_those_who_use_the_items() -> None:
 
 
 def test_an_error_comes_at_its_place() -> None:
-    items = ahead(Counting(fail_at=3).numbers())
+    items = prefetch(Counting(fail_at=3).numbers())
     assert [next(items) for _ in range(3)] == [0, 1, 2]
     with pytest.raises(ValueError, match="no more"):
         next(items)
@@ -55,7 +55,7 @@ def test_an_error_comes_at_its_place() -> None:
 @pytest.mark.parametrize("num_used", [1, 7])
 def test_closing_ends_the_whole_chain(num_used: int) -> None:
     before, counting = threading.active_count(), Counting()
-    items = ahead(ahead(counting.numbers()))
+    items = prefetch(prefetch(counting.numbers()))
     for _ in range(num_used):
         next(items)
     assert threading.active_count() == before + 2
@@ -72,7 +72,7 @@ def test_stages_work_at_the_same_time() -> None:
         yield True
         yield in_use.wait(PATIENCE_S)
 
-    stage = ahead(items())
+    stage = prefetch(items())
     assert next(stage)
     in_use.set()
     assert next(stage)

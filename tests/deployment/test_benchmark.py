@@ -14,12 +14,11 @@ pytest.importorskip("onnxslim")
 import onnx
 from engine_models import NUM_CLASSES, small_network, write_model
 
+from lpsnet.benchmark import benchmark as module
+from lpsnet.benchmark.benchmark import Candidate, benchmark
+from lpsnet.benchmark.timing import TimingProtocol
 from lpsnet.data.labels import LabelSpace
 from lpsnet.data.split import Sample
-from lpsnet.deployment import benchmark as module
-from lpsnet.deployment.benchmark import benchmark
-from lpsnet.deployment.benchmark_result import Candidate
-from lpsnet.deployment.timing import TimingProtocol
 from lpsnet.errors import RunError
 
 SIZE = (48, 64)

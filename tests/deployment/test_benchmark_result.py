@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from lpsnet.deployment.benchmark_result import Benchmark, Candidate, Result
-from lpsnet.deployment.latency import Latency
-from lpsnet.deployment.load import Load
-from lpsnet.deployment.machine import describe_machine
+from lpsnet.benchmark.benchmark import Benchmark, Candidate, Result
+from lpsnet.benchmark.machine import Load, describe_machine
+from lpsnet.benchmark.timing import Latency
 
 MACHINE = replace(describe_machine(), num_threads=4)
 NOISE = [1.0, 1.01, 0.99, 1.02, 0.98, 1.0, 1.01, 0.99, 1.005, 0.995]

@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from lpsnet.deployment.camera import camera_stream
 from lpsnet.errors import DataError
+from lpsnet.inference.video import camera_stream
 
 
 class FakeCapture:

@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 
 from lpsnet.data.labels import CAMVID
-from lpsnet.deployment.container import CONTENTS, read_container, write_container
-from lpsnet.deployment.model_file import read_record
 from lpsnet.errors import ModelFileError
+from lpsnet.inference.model_file import CONTENTS, read_container, read_record, write_container
 from lpsnet.record import ModelRecord
 
 RECORD = ModelRecord(architecture="tiny", label_space=CAMVID, input_size=(360, 480), licence="CC0 — frei")

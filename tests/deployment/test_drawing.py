@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from lpsnet.data.labels import CITYSCAPES, LabelSpace
-from lpsnet.deployment.drawing import PRODUCTS, Style, check_products, draw, is_product
-from lpsnet.deployment.overlay import colourise, overlay
 from lpsnet.errors import LpsnetError
+from lpsnet.inference.visualise import PRODUCTS, Style, check_products, colourise, draw, is_product, overlay
 
 RNG = np.random.default_rng(0)
 IMAGE = RNG.integers(0, 256, (40, 60, 3), dtype=np.uint8)

@@ -14,8 +14,8 @@ pytest.importorskip("onnxslim")
 
 from engine_models import NUM_CLASSES, Array, difference, pictures, scores, small_network, write_model
 
-from lpsnet.deployment.runtimes.session import RUNTIMES, SessionOptions, open_session
 from lpsnet.errors import DataError, MissingDependencyError, ModelFileError
+from lpsnet.inference.engines import RUNTIMES, SessionOptions, open_session
 from lpsnet.models.network import Network
 
 SUFFIXES = {"onnxruntime": ".onnx", "openvino": ".onnx", "ncnn": ".ncnn", "pytorch": ".safetensors"}

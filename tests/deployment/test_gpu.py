@@ -16,11 +16,11 @@ pytest.importorskip("torch")
 import torch
 
 from lpsnet.data.synthetic import SceneSplit
-from lpsnet.deployment.preparation import prepare
-from lpsnet.deployment.runtimes.session import SessionOptions, open_session
-from lpsnet.deployment.segmenter import Segmenter
 from lpsnet.errors import LpsnetError
 from lpsnet.export.for_runtime import write_for_runtime
+from lpsnet.inference.engines import SessionOptions, open_session
+from lpsnet.inference.preprocess import prepare
+from lpsnet.inference.segmenter import Segmenter
 from lpsnet.models.checkpoint import default_record
 from lpsnet.models.network import Network, create_model
 from lpsnet.models.reparameterise import fuse
@@ -122,9 +122,8 @@ def test_labels_on_the_gpu_are_those_of_onnx_runtime(
 @needs_gpu
 def test_latencies(files: dict[str, Path]) -> None:
     """Printed; a table by engine and precision."""
+    from lpsnet.benchmark.benchmark import Candidate, benchmark
     from lpsnet.cli.benchmark import print_benchmark
-    from lpsnet.deployment.benchmark import benchmark
-    from lpsnet.deployment.benchmark_result import Candidate
     from lpsnet.models.profile import complexity
 
     macs = complexity("lpsnet_s", size=SIZE).macs
@@ -166,7 +165,7 @@ def test_onnx_runtime_that_falls_back_is_refused(files: dict[str, Path], monkeyp
 
     if HAS_GPU or "onnxruntime" not in files:
         pytest.skip("needs onnx and onnxslim, and no GPU")
-    from lpsnet.deployment.runtimes import onnxruntime as ours
+    from lpsnet.inference.engines import onnxruntime as ours
 
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [ours._CUDA, "CPUExecutionProvider"])
     monkeypatch.setattr(ours, "_providers", lambda _: ["CPUExecutionProvider"])

@@ -11,12 +11,9 @@ from hub_server import TOKEN, HubServer
 
 import lpsnet
 from lpsnet.data.labels import LabelSpace
-from lpsnet.deployment.hub.address import HubAddress, check_repo
-from lpsnet.deployment.hub.card import model_card
-from lpsnet.deployment.hub.download import choose_file
-from lpsnet.deployment.hub.push import push_to_hub
-from lpsnet.deployment.model_file import read_record
 from lpsnet.errors import MissingDependencyError, ModelFileError
+from lpsnet.inference.hub import HubAddress, check_repo, choose_file, model_card, push_to_hub
+from lpsnet.inference.model_file import read_record
 from lpsnet.record import ModelRecord
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from compiled import ROOT, compiled_kernels
 
-from lpsnet.deployment import kernels
+from lpsnet.inference import kernels
 
 
 def test_bands_cover_everything_once() -> None:
@@ -80,7 +80,7 @@ def test_which_loops_are_taken(tmp_path: Path, switch: str, content: str, found:
     library = tmp_path / "lpsnet" / "deployment" / kernels.LIBRARY.name
     library.write_bytes(loops.path.read_bytes() if content == "library" else b"not a library")
     done = subprocess.run(
-        [sys.executable, "-c", "from lpsnet.deployment.kernels import find_kernels; print(find_kernels() is not None)"],
+        [sys.executable, "-c", "from lpsnet.inference.kernels import find_kernels; print(find_kernels() is not None)"],
         env={**os.environ, "PYTHONPATH": str(tmp_path), kernels.SWITCH: switch},
         capture_output=True,
         text=True,

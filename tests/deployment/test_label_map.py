@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
-from lpsnet.deployment.label_map import label_map
 from lpsnet.errors import LpsnetError
+from lpsnet.inference.label_map import label_map
 
 _TOLERANCE = 1e-5  # of the largest difference between two classes at one place
 

@@ -8,7 +8,7 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 
-from lpsnet.deployment.latency import Latency, compare, median_interval
+from lpsnet.benchmark.timing import Latency, compare, median_interval
 from lpsnet.errors import RunError
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from lpsnet.deployment import load
-from lpsnet.deployment.load import LoadWatch
+from lpsnet.benchmark import machine as load
+from lpsnet.benchmark.machine import LoadWatch
 
 TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 

@@ -11,8 +11,8 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from lpsnet.deployment import machine
-from lpsnet.deployment.machine import describe_machine, load_average
+from lpsnet.benchmark import machine
+from lpsnet.benchmark.machine import describe_machine, load_average
 
 Said = dict[str, str]
 

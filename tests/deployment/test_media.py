@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from lpsnet.deployment.media import find_media
 from lpsnet.errors import DataError
+from lpsnet.inference.pipeline import find_media
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from lpsnet.deployment.memory import peak_memory_mib
+from lpsnet.benchmark.machine import peak_memory_mib
 from lpsnet.errors import RunError
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="not measured on Windows")
@@ -39,7 +39,7 @@ def test_a_command_does_not_inherit_the_peak_of_the_one_that_asks() -> None:
     """A process that has held 300 MiB; Linux would hand that on to what it starts."""
     program = (
         "b'x' * (300 * 2**20)\n"
-        "from lpsnet.deployment.memory import peak_memory_mib\n"
+        "from lpsnet.benchmark.machine import peak_memory_mib\n"
         f"print(peak_memory_mib({python('pass')!r}))"
     )
     import subprocess

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from lpsnet.data.labels import CAMVID
-from lpsnet.deployment.model_file import find_record, read_metadata, read_record
 from lpsnet.errors import ModelFileError
+from lpsnet.inference.model_file import find_record, read_metadata, read_record
 from lpsnet.record import RECORD_KEY, ModelRecord
 
 RECORD = ModelRecord(architecture="tiny", label_space=CAMVID, input_size=(360, 480), licence="CC0 — frei")

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from lpsnet.deployment import models
-from lpsnet.deployment.model_file import METADATA_READERS
-from lpsnet.deployment.models import find_checkpoint, find_model, list_models
-from lpsnet.deployment.runtimes.session import RUNTIMES
-from lpsnet.deployment.segmenter import DEFAULT_RUNTIMES
 from lpsnet.errors import ModelFileError
+from lpsnet.inference import hub as models
+from lpsnet.inference.engines import RUNTIMES
+from lpsnet.inference.hub import find_checkpoint, find_model, list_models
+from lpsnet.inference.model_file import METADATA_READERS
+from lpsnet.inference.segmenter import DEFAULT_RUNTIMES
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ pytest.importorskip("ncnn")
 
 
 from lpsnet.data.labels import CAMVID
-from lpsnet.deployment.container import read_container, write_container
-from lpsnet.deployment.runtimes.session import Session, SessionOptions, open_session
 from lpsnet.errors import DataError, ModelFileError
+from lpsnet.inference.engines import Session, SessionOptions, open_session
+from lpsnet.inference.model_file import read_container, write_container
 from lpsnet.record import ModelRecord
 
 RECORD = ModelRecord(architecture="tiny", label_space=CAMVID)

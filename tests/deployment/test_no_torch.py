@@ -28,7 +28,7 @@ for name in names[1:]:
 
 import numpy as np
 import lpsnet
-from lpsnet.deployment.model_file import read_record
+from lpsnet.inference.model_file import read_record
 from lpsnet.errors import MissingDependencyError
 
 segment = lpsnet.Segmenter(sys.argv[1])
@@ -52,8 +52,8 @@ def test_the_deployment_side_works_without_torch(tmp_path: Path) -> None:
     import numpy as np
 
     from lpsnet.data.labels import LabelSpace
-    from lpsnet.deployment.segmenter import Segmenter
     from lpsnet.export.onnx import export_onnx
+    from lpsnet.inference.segmenter import Segmenter
     from lpsnet.models.checkpoint import save_checkpoint
     from lpsnet.models.network import create_model
     from lpsnet.record import ModelRecord

@@ -7,8 +7,8 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from lpsnet.deployment.onnx_edit import EditError, OnnxModel, Port
-from lpsnet.deployment.onnx_outline import DamagedError
+from lpsnet.inference.model_file import DamagedError
+from lpsnet.inference.onnx_graph import EditError, OnnxModel, Port
 
 onnx = pytest.importorskip("onnx")
 make = onnx.helper.make_node

@@ -8,9 +8,9 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from lpsnet.deployment.runtimes.onnxruntime import open_session as open_onnxruntime
-from lpsnet.deployment.runtimes.session import Session, SessionOptions, open_session
 from lpsnet.errors import DataError, ModelFileError
+from lpsnet.inference.engines import Session, SessionOptions, open_session
+from lpsnet.inference.engines.onnxruntime import open_session as open_onnxruntime
 
 onnx = pytest.importorskip("onnx")
 TYPES = onnx.TensorProto

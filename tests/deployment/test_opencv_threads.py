@@ -7,7 +7,7 @@ from threading import Barrier
 import cv2
 import pytest
 
-from lpsnet.deployment.opencv_threads import opencv_threads
+from lpsnet.inference.segmenter import opencv_threads
 
 
 @pytest.fixture(autouse=True)

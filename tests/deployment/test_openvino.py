@@ -13,9 +13,9 @@ pytest.importorskip("onnxslim")
 import openvino
 from engine_models import difference, pictures, scores, small_network, write_model
 
-from lpsnet.deployment.runtimes.openvino import compile_properties
-from lpsnet.deployment.runtimes.session import Precision, SessionOptions, open_session
 from lpsnet.errors import ModelFileError
+from lpsnet.inference.engines import Precision, SessionOptions, open_session
+from lpsnet.inference.engines.openvino import compile_properties
 from lpsnet.models.network import Network
 
 

@@ -18,11 +18,14 @@ onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxslim")
 
 from lpsnet.architecture import path_size  # noqa: E402
-from lpsnet.deployment.onnx_edit import EditError, OnnxModel  # noqa: E402
-from lpsnet.deployment.onnx_paths import split_at_paths  # noqa: E402
-from lpsnet.deployment.runtimes.session import Session, SessionOptions, open_session  # noqa: E402
 from lpsnet.errors import DataError, ModelFileError  # noqa: E402
 from lpsnet.export.onnx import in_half_precision, to_onnx  # noqa: E402
+from lpsnet.inference.engines import Session, SessionOptions, open_session  # noqa: E402
+from lpsnet.inference.onnx_graph import (  # noqa: E402
+    EditError,
+    OnnxModel,
+    split_at_paths,  # noqa: E402
+)
 from lpsnet.models.network import Network, create_model  # noqa: E402
 from lpsnet.models.reparameterise import fuse  # noqa: E402
 

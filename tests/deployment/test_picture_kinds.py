@@ -11,12 +11,11 @@ from PIL import Image
 
 from lpsnet.data.images import MAX_PIXELS, read_image
 from lpsnet.data.labels import LabelSpace
-from lpsnet.deployment.drawing import Style
-from lpsnet.deployment.media import find_media
-from lpsnet.deployment.pictures import segment_pictures
-from lpsnet.deployment.runtimes.fake import FakeSession
-from lpsnet.deployment.segmenter import Segmenter
 from lpsnet.errors import DataError
+from lpsnet.inference.engines import FakeSession
+from lpsnet.inference.pipeline import find_media, segment_pictures
+from lpsnet.inference.segmenter import Segmenter
+from lpsnet.inference.visualise import Style
 from lpsnet.record import ModelRecord, Normalisation
 
 # Six colours, far apart and none with equal channels but two; the class of a pixel is the nearest of them.

@@ -9,9 +9,9 @@ from compiled import compiled_kernels, implementation  # noqa: F401 (tests run w
 
 from lpsnet.architecture import path_size
 from lpsnet.data.labels import CAMVID
-from lpsnet.deployment import preparation
-from lpsnet.deployment.preparation import Workspace, check_picture, prepare, prepare_paths
 from lpsnet.errors import DataError, ModelFileError
+from lpsnet.inference import preprocess as preparation
+from lpsnet.inference.preprocess import Workspace, check_picture, prepare, prepare_paths
 from lpsnet.record import ModelRecord, Normalisation
 
 Size = tuple[int, int]

@@ -11,8 +11,8 @@ pytest.importorskip("onnx")
 import torch
 from engine_models import difference, pictures, scores, small_network, write_model
 
-from lpsnet.deployment.runtimes.session import SessionOptions, open_session
 from lpsnet.errors import LpsnetError, ModelFileError
+from lpsnet.inference.engines import SessionOptions, open_session
 from lpsnet.models.network import Network
 
 

@@ -10,11 +10,11 @@ import pytest
 
 from lpsnet.data.images import read_image
 from lpsnet.data.labels import LabelSpace
-from lpsnet.deployment.overlay import overlay
-from lpsnet.deployment.runtimes.fake import FakeSession
-from lpsnet.deployment.segmentation import MAX_NOTEBOOK_WIDTH, Segmentation
-from lpsnet.deployment.segmenter import Segmenter
 from lpsnet.errors import DataError
+from lpsnet.inference.engines import FakeSession
+from lpsnet.inference.result import MAX_NOTEBOOK_WIDTH, Segmentation
+from lpsnet.inference.segmenter import Segmenter
+from lpsnet.inference.visualise import overlay
 from lpsnet.record import ModelRecord
 
 SPACE = LabelSpace(name="three", names=("red", "green", "blue"), colours=((200, 0, 0), (0, 200, 0), (0, 0, 200)))

@@ -10,10 +10,10 @@ import pytest
 
 from lpsnet.architecture import get_architecture
 from lpsnet.data.labels import LabelSpace
-from lpsnet.deployment.kernels import find_kernels
-from lpsnet.deployment.runtimes.fake import FakeSession
-from lpsnet.deployment.segmenter import Segmenter
 from lpsnet.errors import DataError, LpsnetError, ModelFileError
+from lpsnet.inference.engines import FakeSession
+from lpsnet.inference.kernels import find_kernels
+from lpsnet.inference.segmenter import Segmenter
 from lpsnet.record import ModelRecord, Normalisation
 
 torch = pytest.importorskip("torch")
@@ -222,7 +222,7 @@ def test_a_checkpoint_is_run_by_pytorch(monkeypatch: pytest.MonkeyPatch, tmp_pat
         asked.append(runtime)
         return FakeSession(lambda image: np.zeros((1, 5, 2, 2), np.float32))
 
-    monkeypatch.setattr("lpsnet.deployment.segmenter.open_session", open_session)
+    monkeypatch.setattr("lpsnet.inference.segmenter.open_session", open_session)
     assert Segmenter(path).label_space == SPACE
     Segmenter(path, runtime="onnxruntime")
     assert asked == ["pytorch", "onnxruntime"]

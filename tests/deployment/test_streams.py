@@ -19,11 +19,10 @@ pytest.importorskip("av")
 from video_files import frame_rate, make_video, moving_scene, read_video
 
 from lpsnet.data.labels import LabelSpace
-from lpsnet.deployment.drawing import PRODUCTS, Style
-from lpsnet.deployment.overlay import overlay
-from lpsnet.deployment.streams import Pace, StreamOutcome, run_stream, segment_stream
-from lpsnet.deployment.video import Frame, Stream, StreamInfo, video_stream
 from lpsnet.errors import DataError, RunError
+from lpsnet.inference.pipeline import Pace, StreamOutcome, run_stream, segment_stream
+from lpsnet.inference.video import Frame, Stream, StreamInfo, video_stream
+from lpsnet.inference.visualise import PRODUCTS, Style, overlay
 
 SPACE = LabelSpace(
     name="levels", names=("dark", "grey", "light"), colours=((200, 0, 0), (0, 200, 0), (0, 0, 200))

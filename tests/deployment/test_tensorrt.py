@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lpsnet.deployment.runtimes.session import SessionOptions, open_session
-from lpsnet.deployment.runtimes.tensorrt import (
+from lpsnet.errors import MissingDependencyError, ModelFileError
+from lpsnet.inference.engines import SessionOptions, open_session
+from lpsnet.inference.engines.tensorrt import (
     PROVIDER,
     engine_cache,
     parse_trtexec,
@@ -18,7 +19,6 @@ from lpsnet.deployment.runtimes.tensorrt import (
     run_trtexec,
     trtexec_command,
 )
-from lpsnet.errors import MissingDependencyError, ModelFileError
 
 # The form in which each version prints its figures; the numbers are made up.
 TRTEXEC_8_4 = """\

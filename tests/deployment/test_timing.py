@@ -8,8 +8,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lpsnet.deployment.latency import compare
-from lpsnet.deployment.timing import CLOCK_TOLERANCE_NS, MAX_DISCARDED, PROTOCOLS, Clock, TimingProtocol, measure
+from lpsnet.benchmark.timing import (
+    CLOCK_TOLERANCE_NS,
+    MAX_DISCARDED,
+    PROTOCOLS,
+    Clock,
+    TimingProtocol,
+    compare,
+    measure,
+)
 from lpsnet.errors import RunError
 
 MS = 1_000_000

@@ -15,8 +15,8 @@ pytest.importorskip("av")
 import av
 from video_files import frame_rate, make_video, moving_scene, read_video
 
-from lpsnet.deployment.video import Frame, StreamInfo, video_stream, video_writer
 from lpsnet.errors import DataError, MissingDependencyError
+from lpsnet.inference.video import Frame, StreamInfo, video_stream, video_writer
 
 NTSC = Fraction(30000, 1001)
 

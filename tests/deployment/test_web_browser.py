@@ -21,12 +21,11 @@ from numpy.typing import NDArray
 
 from lpsnet.data.images import read_image, read_mask, write_png
 from lpsnet.data.labels import LabelSpace
-from lpsnet.deployment.label_map import label_map
-from lpsnet.deployment.preparation import prepare
-from lpsnet.deployment.segmenter import Segmenter
-from lpsnet.deployment.web.page import write_page
-from lpsnet.deployment.web.server import make_server
 from lpsnet.export.onnx import to_onnx, write_model
+from lpsnet.inference.label_map import label_map
+from lpsnet.inference.preprocess import prepare
+from lpsnet.inference.segmenter import Segmenter
+from lpsnet.inference.web import make_server, write_page
 from lpsnet.models.checkpoint import default_record
 from lpsnet.models.reparameterise import fuse
 from lpsnet.record import ModelRecord, Normalisation

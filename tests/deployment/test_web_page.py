@@ -19,16 +19,15 @@ from engine_models import small_network
 
 from lpsnet.data.images import write_png
 from lpsnet.data.labels import LabelSpace
-from lpsnet.deployment.model_file import read_record
-from lpsnet.deployment.web.page import write_page
-from lpsnet.deployment.web.server import HOST, make_server
 from lpsnet.errors import DataError, ModelFileError, RunError
 from lpsnet.export.onnx import export_onnx
+from lpsnet.inference.model_file import read_record
+from lpsnet.inference.web import HOST, make_server, write_page
 from lpsnet.models.checkpoint import default_record, save_checkpoint
 from lpsnet.record import ModelRecord
 
 NAMES = ("</script>", "a & b", "<b>", "größe", '"')
-RUNTIME = Path(str(resources.files("lpsnet.deployment.web") / "static/runtime"))
+RUNTIME = Path(str(resources.files("lpsnet.inference.web") / "static/runtime"))
 
 
 @pytest.fixture(scope="module")

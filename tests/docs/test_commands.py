@@ -16,8 +16,8 @@ from typer.main import get_command
 
 import lpsnet
 from lpsnet.cli import app
-from lpsnet.deployment.runtimes.session import PRECISIONS, RUNTIMES
 from lpsnet.expansion.proxies import PROXIES, get_candidate_recipe
+from lpsnet.inference.engines import PRECISIONS, RUNTIMES
 from lpsnet.models.blocks import BLOCKS
 from lpsnet.models.interactions import INTERACTIONS
 from lpsnet.studies.running import STUDIES, find_study

@@ -53,11 +53,10 @@ def growth(samples: list[Held]) -> Held:
 def segmenting(folder: Path) -> Iterator[None]:
     """Pictures of a stream, in three sizes, segmented and written over and over."""
     from lpsnet.data.images import write_png
-    from lpsnet.deployment.drawing import DEFAULT_PRODUCTS, Style
-    from lpsnet.deployment.media import find_media
-    from lpsnet.deployment.pictures import segment_pictures
-    from lpsnet.deployment.segmenter import Segmenter
     from lpsnet.export.export import export
+    from lpsnet.inference.pipeline import find_media, segment_pictures
+    from lpsnet.inference.segmenter import Segmenter
+    from lpsnet.inference.visualise import DEFAULT_PRODUCTS, Style
     from lpsnet.models.checkpoint import default_record
     from lpsnet.models.network import create_model
     from lpsnet.models.reparameterise import fuse

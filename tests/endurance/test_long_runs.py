@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from endurance import WORK, Held, growth, sampled
 
-from lpsnet.deployment.segmenter import Segmenter
 from lpsnet.export.export import export
+from lpsnet.inference.segmenter import Segmenter
 from lpsnet.models.checkpoint import default_record, save_checkpoint
 from lpsnet.models.network import create_model
 from lpsnet.models.reparameterise import fuse

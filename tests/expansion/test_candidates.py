@@ -10,14 +10,14 @@ import torch
 from expansion_tiny import DATA, RECIPE, SIZE, START
 
 from lpsnet.data.dataset import open_dataset
-from lpsnet.deployment.model_file import read_record
-from lpsnet.deployment.segmenter import Segmenter
 from lpsnet.errors import RunError
 from lpsnet.evaluation.evaluate import evaluate
 from lpsnet.expansion import candidates
 from lpsnet.expansion.candidates import CandidateTask, train_candidate
 from lpsnet.expansion.measurements import Failure, Score
 from lpsnet.expansion.operations import Design, Operation
+from lpsnet.inference.model_file import read_record
+from lpsnet.inference.segmenter import Segmenter
 from lpsnet.models.checkpoint import load_checkpoint, save_checkpoint
 from lpsnet.training.run import TrainingRun
 

@@ -10,14 +10,13 @@ import pytest
 import torch
 from expansion_tiny import QUICK_TURN, SIZE
 
-from lpsnet.deployment.load import Load
-from lpsnet.deployment.machine import describe_machine
-from lpsnet.deployment.runtimes.fake import Array, FakeSession
+from lpsnet.benchmark.machine import Load, describe_machine
 from lpsnet.errors import ModelFileError, RunError
 from lpsnet.expansion import device_latency
 from lpsnet.expansion.device_latency import MAX_BUSY, Target, ThisMachine
 from lpsnet.expansion.operations import Design, SearchNetwork
 from lpsnet.export import for_runtime
+from lpsnet.inference.engines import Array, FakeSession
 
 TARGET = Target(SIZE, num_threads=1)
 SMALL = SearchNetwork((1, 1, 1, 1, 1), (4, 4, 4, 4, 4), ("1/2",)).design

@@ -29,8 +29,6 @@ from expansion_tiny import (
 )
 
 from lpsnet.data.dataset import open_dataset
-from lpsnet.deployment.model_file import read_record
-from lpsnet.deployment.segmenter import Segmenter
 from lpsnet.errors import ModelFileError, RunError
 from lpsnet.evaluation.evaluate import evaluate
 from lpsnet.expansion.candidates import CandidateTask, train_candidate
@@ -45,6 +43,8 @@ from lpsnet.expansion.plan import ExpansionRun
 from lpsnet.expansion.replay import TrainingResult
 from lpsnet.expansion.run import JOURNAL, run_expansion
 from lpsnet.expansion.search import SearchOptions
+from lpsnet.inference.model_file import read_record
+from lpsnet.inference.segmenter import Segmenter
 from lpsnet.models.checkpoint import save_checkpoint
 from lpsnet.models.network import create_model
 from lpsnet.models.profile import complexity

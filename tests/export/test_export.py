@@ -12,9 +12,9 @@ pytest.importorskip("onnxslim")
 
 from lpsnet.data.labels import LabelSpace
 from lpsnet.data.synthetic import SceneSplit
-from lpsnet.deployment.model_file import read_record
 from lpsnet.errors import ModelFileError
 from lpsnet.export.export import EXPORTERS, export
+from lpsnet.inference.model_file import read_record
 from lpsnet.models.network import create_model
 from lpsnet.record import ModelRecord
 

@@ -17,13 +17,12 @@ import torch
 
 from lpsnet.architecture import Architecture
 from lpsnet.data.labels import LabelSpace
-from lpsnet.deployment.container import read_container
-from lpsnet.deployment.model_file import read_record
-from lpsnet.deployment.runtimes.session import SessionOptions, open_session
 from lpsnet.errors import MissingDependencyError, ModelFileError
 from lpsnet.export import ncnn as exporter
 from lpsnet.export.ncnn import export_ncnn, traced_sizes
 from lpsnet.export.report import ExportReport
+from lpsnet.inference.engines import SessionOptions, open_session
+from lpsnet.inference.model_file import read_container, read_record
 from lpsnet.models.blocks import BLOCKS
 from lpsnet.models.checkpoint import default_record
 from lpsnet.models.interactions import INTERACTIONS

@@ -13,10 +13,10 @@ import torch
 from export_networks import ARCHITECTURE, SIZE, network, record_of
 
 from lpsnet.architecture import get_architecture
-from lpsnet.deployment.model_file import read_record
-from lpsnet.deployment.runtimes.session import SessionOptions, open_session
 from lpsnet.errors import ModelFileError
 from lpsnet.export.for_runtime import checkpoint_for_runtime, untrained_for_runtime
+from lpsnet.inference.engines import SessionOptions, open_session
+from lpsnet.inference.model_file import read_record
 from lpsnet.models.checkpoint import save_checkpoint
 
 

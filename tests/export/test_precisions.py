@@ -12,8 +12,8 @@ from dataclasses import replace
 
 from export_networks import SIZE, network, pictures, record_of
 
-from lpsnet.deployment import benchmark
-from lpsnet.deployment.timing import TimingProtocol
+from lpsnet.benchmark import benchmark
+from lpsnet.benchmark.timing import TimingProtocol
 from lpsnet.errors import ModelFileError
 from lpsnet.export.onnx import export_onnx
 from lpsnet.export.precisions import beside_other_precisions

@@ -16,8 +16,6 @@ import onnx
 import torch
 from export_networks import SIZE, network, pictures, record_of
 
-from lpsnet.deployment.preparation import prepare
-from lpsnet.deployment.runtimes.session import SessionOptions, open_session
 from lpsnet.errors import MissingDependencyError, ModelFileError
 from lpsnet.export import onnx as exporter
 from lpsnet.export.onnx import export_onnx
@@ -25,6 +23,8 @@ from lpsnet.export.openvino import export_openvino
 from lpsnet.export.quantisation import Quantisation
 from lpsnet.export.report import ExportReport
 from lpsnet.export.tensorrt import export_tensorrt
+from lpsnet.inference.engines import SessionOptions, open_session
+from lpsnet.inference.preprocess import prepare
 from lpsnet.models.reparameterise import fuse
 
 FIRST = "/paths.{}/stages.0/stages.0.0/unit/conv/Conv"

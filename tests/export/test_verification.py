@@ -7,10 +7,10 @@ torch = pytest.importorskip("torch")
 
 from lpsnet.data.labels import IGNORE_INDEX, LabelSpace  # noqa: E402
 from lpsnet.data.split import Sample  # noqa: E402
-from lpsnet.deployment.runtimes.fake import FakeSession  # noqa: E402
-from lpsnet.deployment.segmenter import Segmenter  # noqa: E402
 from lpsnet.errors import DataError, ModelFileError  # noqa: E402
 from lpsnet.export.verification import ODD_SIZES, Bounds, compare_miou, verify  # noqa: E402
+from lpsnet.inference.engines import FakeSession  # noqa: E402
+from lpsnet.inference.segmenter import Segmenter  # noqa: E402
 from lpsnet.models.network import create_model  # noqa: E402
 from lpsnet.record import ModelRecord  # noqa: E402
 

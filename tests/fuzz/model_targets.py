@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from sample_models import RATIOS, members, models, record
 from sample_pictures import scene
 
-from lpsnet.deployment.model_file import read_record
-from lpsnet.deployment.segmenter import Segmenter
+from lpsnet.inference.model_file import read_record
+from lpsnet.inference.segmenter import Segmenter
 from lpsnet.models.checkpoint import initialise_from, load_checkpoint, load_official_checkpoint
 from lpsnet.models.network import create_model
 from lpsnet.record import RECORD_KEY, ModelRecord

@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 
 from lpsnet.data.labels import LabelSpace
-from lpsnet.deployment.container import RECORD_NAME
 from lpsnet.export.export import export
+from lpsnet.inference.model_file import RECORD_NAME
 from lpsnet.models.checkpoint import default_record, official_state_dict, save_checkpoint
 from lpsnet.models.network import Network, create_model
 from lpsnet.models.reparameterise import fuse

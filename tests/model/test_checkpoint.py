@@ -10,8 +10,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from lpsnet.data.labels import CAMVID, LabelSpace
-from lpsnet.deployment.model_file import read_record
 from lpsnet.errors import LpsnetError, ModelFileError
+from lpsnet.inference.model_file import read_record
 from lpsnet.models.blocks import BLOCKS
 from lpsnet.models.checkpoint import default_record, initialise_from, load_checkpoint, save_checkpoint
 from lpsnet.models.interactions import INTERACTIONS

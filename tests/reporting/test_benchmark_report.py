@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 from page_reading import Page, check_self_contained, read_page
 
-from lpsnet.deployment.benchmark_result import Benchmark, Candidate, Result
-from lpsnet.deployment.latency import Latency
-from lpsnet.deployment.load import Load
-from lpsnet.deployment.machine import describe_machine
+from lpsnet.benchmark.benchmark import Benchmark, Candidate, Result
+from lpsnet.benchmark.machine import Load, describe_machine
+from lpsnet.benchmark.timing import Latency
 from lpsnet.errors import RunError
 from lpsnet.reporting.report import write_report
 

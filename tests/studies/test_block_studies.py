@@ -11,7 +11,7 @@ pytest.importorskip("torch")
 pytest.importorskip("onnx")
 pytest.importorskip("matplotlib")
 
-from lpsnet.deployment.timing import TimingProtocol
+from lpsnet.benchmark.timing import TimingProtocol
 from lpsnet.errors import RunError
 from lpsnet.studies import block_study, block_timing, conv_types, widths
 from lpsnet.studies.block_timing import NUM_STACKED, BlockTime, Case, block_times, count_macs, time_blocks

@@ -11,13 +11,13 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("onnx")
 pytest.importorskip("onnxslim")
 
+from lpsnet.benchmark.timing import PROTOCOLS  # noqa: E402
 from lpsnet.data.labels import LabelSpace  # noqa: E402
-from lpsnet.deployment.preparation import prepare  # noqa: E402
-from lpsnet.deployment.runtimes.session import Precision  # noqa: E402
-from lpsnet.deployment.segmenter import Segmenter  # noqa: E402
-from lpsnet.deployment.timing import PROTOCOLS  # noqa: E402
 from lpsnet.errors import ModelFileError  # noqa: E402
 from lpsnet.export.onnx import export_onnx  # noqa: E402
+from lpsnet.inference.engines import Precision  # noqa: E402
+from lpsnet.inference.preprocess import prepare  # noqa: E402
+from lpsnet.inference.segmenter import Segmenter  # noqa: E402
 from lpsnet.models.network import Network, create_model  # noqa: E402
 from lpsnet.record import ModelRecord  # noqa: E402
 from lpsnet.studies.end_to_end import Engine, measure_end_to_end, reference_segmenter  # noqa: E402

@@ -16,13 +16,13 @@ pytest.importorskip("pnnx")
 import torch
 from matplotlib.figure import Figure
 
+from lpsnet.benchmark import timing
 from lpsnet.data.dataset import open_dataset
-from lpsnet.deployment import timing
-from lpsnet.deployment.runtimes.session import PRECISIONS
-from lpsnet.deployment.segmenter import Segmenter
 from lpsnet.errors import RunError
 from lpsnet.evaluation.evaluate import evaluate
 from lpsnet.export.for_runtime import checkpoint_for_runtime
+from lpsnet.inference.engines import PRECISIONS
+from lpsnet.inference.segmenter import Segmenter
 from lpsnet.models.checkpoint import default_record, save_checkpoint
 from lpsnet.models.network import create_model
 from lpsnet.studies import exports, precisions

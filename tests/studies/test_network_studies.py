@@ -22,9 +22,9 @@ pytest.importorskip("matplotlib")
 import study_program
 
 from lpsnet.architecture import Architecture
+from lpsnet.benchmark import benchmark as benchmark_module
+from lpsnet.benchmark.timing import TimingProtocol
 from lpsnet.data.images import read_image
-from lpsnet.deployment import benchmark as benchmark_module
-from lpsnet.deployment.timing import TimingProtocol
 from lpsnet.errors import DivergedError, LpsnetError, RunError
 from lpsnet.studies import (
     block_macs,
@@ -319,7 +319,7 @@ def test_recipes_by_scale(tmp_path: Path) -> None:
 def test_pictures_of_the_qualitative_study_are_those_segmented(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From files, with a rule in the place of the networks: S sees class 0 everywhere, M and L what is there."""
     from lpsnet.data.dataset import open_dataset
-    from lpsnet.deployment.overlay import colourise
+    from lpsnet.inference.visualise import colourise
 
     split = open_dataset(SCENES).split("val")
     truths = {split.image(number).tobytes(): split.labels(number) for number in range(2)}

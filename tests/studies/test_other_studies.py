@@ -10,7 +10,7 @@ pytest.importorskip("torch")
 pytest.importorskip("onnx")
 pytest.importorskip("matplotlib")
 
-from lpsnet.deployment.timing import TimingProtocol
+from lpsnet.benchmark.timing import TimingProtocol
 from lpsnet.errors import RunError
 from lpsnet.studies import (
     end_to_end_study,

@@ -11,12 +11,12 @@ from bundle_weights import bundle, main, without_places
 
 from lpsnet.architecture import Architecture
 from lpsnet.data.dataset import open_dataset
-from lpsnet.deployment import models
-from lpsnet.deployment.model_file import read_record
-from lpsnet.deployment.models import CHECKSUMS, find_checkpoint, find_model, list_models
-from lpsnet.deployment.segmenter import Segmenter
 from lpsnet.errors import ModelFileError
 from lpsnet.export.onnx import export_onnx
+from lpsnet.inference import hub as models
+from lpsnet.inference.hub import CHECKSUMS, find_checkpoint, find_model, list_models
+from lpsnet.inference.model_file import read_record
+from lpsnet.inference.segmenter import Segmenter
 from lpsnet.models.checkpoint import default_record, load_checkpoint, save_checkpoint
 from lpsnet.models.network import create_model
 from lpsnet.models.reparameterise import fuse

@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 
 from lpsnet.architecture import Architecture
 from lpsnet.data.augment import centre_window
-from lpsnet.deployment.model_file import read_record
 from lpsnet.errors import DataError, RunError
+from lpsnet.inference.model_file import read_record
 from lpsnet.models.checkpoint import initialise_from, load_checkpoint
 from lpsnet.models.network import create_model
 from lpsnet.training.pretraining import Accuracy, Classification, Classifier, PretrainingRun, pretrain

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lpsnet.deployment.model_file import read_record
+from lpsnet.inference.model_file import read_record
 from lpsnet.training.run_folder import RunFolder
 from lpsnet.training.trainer import train
 

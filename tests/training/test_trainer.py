@@ -83,7 +83,7 @@ def test_loss_falls_and_the_record_tells_the_run(undisturbed: Path) -> None:
     assert sum(curve[i] for i in range(20, 25)) < 0.8 * sum(curve[i] for i in range(1, 6))
     network = load_checkpoint(undisturbed / "model.safetensors")
     assert network.architecture == RUN.architecture
-    from lpsnet.deployment.model_file import read_record
+    from lpsnet.inference.model_file import read_record
 
     record = read_record(undisturbed / "model.safetensors")
     assert record.input_size == (48, 64)

@@ -15,11 +15,11 @@ from onnx.external_data_helper import set_external_data
 
 from lpsnet.data.dataset import open_dataset
 from lpsnet.data.labels import LabelSpace
-from lpsnet.deployment.container import read_container
-from lpsnet.deployment.segmenter import Segmenter
 from lpsnet.errors import DataError, LpsnetError, ModelFileError, RunError
 from lpsnet.evaluation.predictions import PredictionFolder
 from lpsnet.export.export import export
+from lpsnet.inference.model_file import read_container
+from lpsnet.inference.segmenter import Segmenter
 from lpsnet.models.checkpoint import default_record, load_official_checkpoint, official_state_dict
 from lpsnet.models.network import create_model
 from lpsnet.models.reparameterise import fuse

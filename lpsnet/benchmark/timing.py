@@ -1,0 +1,435 @@
+"""What was measured of a network's speed, and whether one network is faster than another.
+
+Calls within one turn of a measurement share the state the machine is in, so it is rounds that count as independent
+observations (see `timing.py`): intervals come from the medians of turns, by their order alone (Conover 1999, Section
+3.2), whatever the distribution.
+
+Timing networks so that the figures may be compared.
+
+The paper's latency is the mean over 20 s after 1 s of warm-up, one picture at a time, the network alone (design-notes,
+'What is timed'); `PROTOCOLS["paper"]` is that. But a machine that does other things too is slower at times, by more
+than most networks differ. So several networks are measured in turn (A B A B …), every sample is kept, and two are
+compared by the ratio within each round, which such times leave alone (`latency.compare`).
+
+A round is one turn of each network; a turn is one call, or for quick networks as many as fill the time of the slowest,
+up to a sixth of the time that each is measured for.
+
+Two measurements at once would measure each other: one waits until the other is done, whatever command it belongs to.
+"""
+
+import contextlib
+import functools
+import gc
+import logging
+import math
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import fmean, median, median_low
+from typing import Any, Literal
+
+import numpy as np
+
+from lpsnet.errors import RunError
+from lpsnet.io import one_at_a_time
+
+Verdict = Literal["A faster", "B faster", "cannot tell apart"]
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """What was measured of one callable, in milliseconds.
+
+    Attributes:
+        turns_ms: every sample, in the order taken, by round.
+        confidence: asked of the interval.
+        target_reached: whether an adaptive protocol came to its target; None for other protocols.
+        num_discarded_rounds: rounds left out because the machine slept in them.
+        run_id: the same for all that were measured in turn.
+    """
+
+    turns_ms: tuple[tuple[float, ...], ...] = field(repr=False)
+    confidence: float = 0.95
+    target_reached: bool | None = None
+    num_discarded_rounds: int = 0
+    run_id: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.turns_ms or not all(self.turns_ms):
+            raise RunError("a latency has at least one sample in every round")
+
+    @property
+    def samples_ms(self) -> tuple[float, ...]:
+        return tuple(sample for turn in self.turns_ms for sample in turn)
+
+    @property
+    def num_samples(self) -> int:
+        return sum(map(len, self.turns_ms))
+
+    @property
+    def num_rounds(self) -> int:
+        return len(self.turns_ms)
+
+    @property
+    def mean_ms(self) -> float:
+        return fmean(self.samples_ms)
+
+    @property
+    def median_ms(self) -> float:
+        return median(self.samples_ms)
+
+    @property
+    def p90_ms(self) -> float:
+        """The time that nine calls in ten stay below."""
+        return float(np.percentile(self.samples_ms, 90))
+
+    @property
+    def min_ms(self) -> float:
+        return min(self.samples_ms)
+
+    @property
+    def iqr_ms(self) -> float:
+        """Spread: the interquartile range, between the quickest and the slowest quarter."""
+        low, high = np.percentile(self.samples_ms, (25, 75))
+        return float(high - low)
+
+    @property
+    def interval_ms(self) -> tuple[float, float]:
+        """Interval of the median; with less than six rounds its confidence is below 0.95, see `interval_confidence`."""
+        low, high, _ = median_interval([median(turn) for turn in self.turns_ms], self.confidence)
+        # the median of all samples is not quite that of the turns' medians
+        return min(low, self.median_ms), max(high, self.median_ms)
+
+    @property
+    def interval_confidence(self) -> float:
+        """The confidence that the number of rounds allows."""
+        return _ranks(self.num_rounds, self.confidence)[1]
+
+    def to_dict(self, *, samples: bool = True) -> dict[str, Any]:
+        """Plain JSON values; without `samples` only the figures made of them."""
+        figures: dict[str, Any] = {
+            "median_ms": self.median_ms,
+            "median_interval_ms": list(self.interval_ms),
+            "median_interval_confidence": self.interval_confidence,
+            "mean_ms": self.mean_ms,
+            "p90_ms": self.p90_ms,
+            "min_ms": self.min_ms,
+            "iqr_ms": self.iqr_ms,
+            "num_samples": self.num_samples,
+            "num_rounds": self.num_rounds,
+            "num_discarded_rounds": self.num_discarded_rounds,
+            "target_reached": self.target_reached,
+            "run_id": self.run_id,
+        }
+        return {**figures, "turns_ms": [list(turn) for turn in self.turns_ms]} if samples else figures
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """How A's latency relates to B's.
+
+    Attributes:
+        ratio: median over the rounds of A's time divided by B's; below 1 A is faster.
+        interval: of that ratio.
+        confidence: of the interval, as far as the number of rounds allows.
+        num_rounds: pairs compared.
+        verdict: "cannot tell apart" if the interval holds 1, or there were too few rounds for the confidence asked.
+    """
+
+    ratio: float
+    interval: tuple[float, float]
+    confidence: float
+    num_rounds: int
+    verdict: Verdict
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            "ratio": self.ratio,
+            "ratio_interval": list(self.interval),
+            "confidence": self.confidence,
+            "num_rounds": self.num_rounds,
+            "verdict": self.verdict,
+        }
+
+
+def compare(a: Latency, b: Latency) -> Comparison:
+    """Which of two latencies measured in turn is less, by the ratio within every round.
+
+    Raises:
+        RunError: they do not come from one call of `measure`: apart in time, they may differ by the machine alone.
+    """
+    if a.run_id != b.run_id or a.num_rounds != b.num_rounds:
+        raise RunError("only latencies measured in turn can be compared: give both to one call of timing.measure")
+    ratios = [median(one) / median(other) for one, other in zip(a.turns_ms, b.turns_ms, strict=True)]
+    low, high, reached = median_interval(ratios, a.confidence)
+    verdict: Verdict = "cannot tell apart"
+    if reached >= a.confidence and not low <= 1 <= high:
+        verdict = "A faster" if high < 1 else "B faster"
+    return Comparison(median(ratios), (low, high), reached, len(ratios), verdict)
+
+
+def median_interval(values: Sequence[float], confidence: float) -> tuple[float, float, float]:
+    """Bounds of the median of what `values` are drawn from, and how sure they are.
+
+    The k-th smallest and the k-th largest value, with the largest k for which they hold the median with the confidence
+    asked. Few values cannot give much confidence, five 0.9375 at most: then they are the smallest and the largest.
+    """
+    rank, reached = _ranks(len(values), confidence)
+    ordered = sorted(values)
+    return ordered[rank - 1], ordered[-rank], reached
+
+
+@functools.lru_cache(maxsize=4096)
+def _ranks(number: int, confidence: float) -> tuple[int, float]:
+    """k of `median_interval` and its confidence: 1 - 2 P(X < k) for X binomial with `number` and 1/2."""
+    log_term = -number * math.log(2)  # of P(X = 0)
+    tail = math.exp(log_term)  # P(X < 1)
+    rank = 1
+    while rank < number // 2:
+        log_term += math.log((number - rank + 1) / rank)
+        if 2 * (tail + math.exp(log_term)) > 1 - confidence:
+            break
+        tail += math.exp(log_term)
+        rank += 1
+    return rank, max(0.0, 1 - 2 * tail)
+
+
+LOCK_NAME = "lpsnet-measuring.lock"  # in the system's folder for temporary files
+MAX_CALLS_PER_TURN = 10_000
+CLOCK_TOLERANCE_NS = 50_000_000  # two clocks may part by this in a round, or by 1 % of it, before it counts as a sleep
+NUM_ROUNDS = 6  # that a measurement has room for: with less no interval has a confidence of 0.95
+MAX_DISCARDED = 10  # rounds thrown away before measuring is given up, or as many as were kept
+
+
+def _clock_that_never_stops() -> int:
+    """Nanoseconds, the time a machine sleeps included, which `perf_counter` leaves out on Linux and macOS."""
+    for name in ("CLOCK_BOOTTIME", "CLOCK_MONOTONIC"):  # Linux; macOS, where the latter goes on
+        if hasattr(time, name):
+            return time.clock_gettime_ns(getattr(time, name))
+    return time.time_ns()  # Windows: there perf_counter goes on as well, and a sleep is not noticed
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """Where time comes from: latencies are differences of `now_ns`; `always_ns` goes on while the machine sleeps."""
+
+    now_ns: Callable[[], int] = time.perf_counter_ns
+    always_ns: Callable[[], int] = _clock_that_never_stops
+
+
+@dataclass(frozen=True, slots=True)
+class TimingProtocol:
+    """How long is measured.
+
+    Attributes:
+        warm_up_s: each callable is first called, untimed, for this long and at least once.
+        duration_s: each callable is timed for at least this long.
+        turn_s: least length of a turn.
+        target_percent: if set, rounds go on until the interval of every median lies within this much of it.
+        max_duration_s: and until then at most, timed seconds a callable.
+        confidence: of intervals.
+    """
+
+    warm_up_s: float = 1.0
+    duration_s: float = 20.0
+    turn_s: float = 0.02
+    target_percent: float | None = None
+    max_duration_s: float = 120.0
+    confidence: float = 0.95
+
+    def __post_init__(self) -> None:
+        if self.warm_up_s < 0 or min(self.duration_s, self.turn_s) <= 0 or not 0 < self.confidence < 1:
+            raise RunError(f"a timing protocol has positive times and a confidence between 0 and 1; got {self}")
+        if self.target_percent is not None and not (self.target_percent > 0 and self.duration_s <= self.max_duration_s):
+            raise RunError(f"an adaptive protocol has a positive target and max_duration_s >= duration_s; got {self}")
+
+
+PROTOCOLS: dict[str, TimingProtocol] = {
+    "paper": TimingProtocol(),
+    "quick": TimingProtocol(warm_up_s=0.3, duration_s=2.0),
+    "adaptive": TimingProtocol(duration_s=2.0, target_percent=1.0, max_duration_s=30.0),
+}
+
+
+def measure(
+    callables: Mapping[str, Callable[[], object]],
+    *,
+    protocol: TimingProtocol = PROTOCOLS["paper"],
+    clock: Clock = Clock(),
+    progress: Callable[[float], None] | None = None,
+) -> dict[str, Latency]:
+    """Time callables in turn: every round calls each, and the order changes from round to round.
+
+    Args:
+        callables: by name; each call is one inference, and returns when it is done.
+        protocol: how long; `dataclasses.replace(PROTOCOLS["paper"], duration_s=5)` makes another.
+        clock: where time comes from.
+        progress: told the part of the time that has passed, 0 to 1, after every round.
+
+    Returns:
+        By name, all with as many rounds.
+
+    Raises:
+        RunError: there is nothing to measure, the clock stands still, or the machine keeps falling asleep.
+            What a callable raises comes through as it is.
+    """
+    if not callables:
+        raise RunError("nothing to measure: no callable was given")
+    with measuring_alone(), _collector_at_rest():
+        run = _Run(callables, protocol, clock)
+        while not run.is_done():
+            run.do_round()
+            if progress is not None:
+                progress(run.part_done())
+    return run.latencies()
+
+
+@contextlib.contextmanager
+def measuring_alone() -> Iterator[None]:
+    """While in the block, no other process of this machine measures; `measure` sees to it itself.
+
+    Processes that see different temporary folders, as in containers, do not know of each other. Where there is no such
+    folder, nothing is waited for.
+    """
+    path = Path(tempfile.gettempdir()) / LOCK_NAME
+
+    def tell() -> None:
+        logging.getLogger("lpsnet").warning("another process measures on this machine; waiting until it is done")
+
+    with one_at_a_time(path, on_wait=tell):
+        yield
+
+
+class _Run:
+    """One call of `measure`: the samples so far."""
+
+    def __init__(self, callables: Mapping[str, Callable[[], object]], protocol: TimingProtocol, clock: Clock) -> None:
+        self._callables, self._protocol, self._clock = callables, protocol, clock
+        self._warm_up_ns = {name: self._warm_up(call) for name, call in callables.items()}
+        self._turns_ns: dict[str, list[list[int]]] = {name: [] for name in callables}
+        self._medians_ns: dict[str, list[float]] = {name: [] for name in callables}
+        self._timed_ns = dict.fromkeys(callables, 0)
+        self._num_started = 0
+        self._num_discarded = 0
+
+    def _warm_up(self, call: Callable[[], object]) -> float:
+        """Call until the time is up; the median time of a call, in nanoseconds, at least 1."""
+        samples: list[int] = []
+        start = self._clock.now_ns()
+        while not samples or self._clock.now_ns() - start < self._protocol.warm_up_s * 1e9:
+            samples += self._turn(call, 1)
+        return max(1.0, median(samples))
+
+    def _turn(self, call: Callable[[], object], num_calls: int) -> list[int]:
+        now_ns, samples = self._clock.now_ns, []
+        for _ in range(num_calls):
+            start = now_ns()
+            call()
+            samples.append(now_ns() - start)
+        if min(samples) < 0 or sum(samples) == 0:
+            raise RunError("the clock stands still or goes backwards; nothing can be measured with it")
+        return samples
+
+    def do_round(self) -> None:
+        """A turn of every callable; forgotten if the machine slept meanwhile."""
+        now, always = self._clock.now_ns(), self._clock.always_ns()
+        names = _order(list(self._callables), self._num_started)
+        num_calls = self._calls_per_turn()
+        turns = {name: self._turn(self._callables[name], num_calls[name]) for name in names}
+        passed, always_passed = self._clock.now_ns() - now, self._clock.always_ns() - always
+        gc.collect()  # of what the calls left behind: all that was there before is frozen
+        self._num_started += 1
+        if abs(always_passed - passed) > max(CLOCK_TOLERANCE_NS, passed // 100):
+            self._discard()
+            return
+        for name, samples in turns.items():
+            self._turns_ns[name].append(samples)
+            self._medians_ns[name].append(median(samples))
+            self._timed_ns[name] += sum(samples)
+
+    def _calls_per_turn(self) -> dict[str, int]:
+        """By the times of the last rounds: what held a network up once must not make the turns of all longer."""
+        call_ns = {
+            name: max(1.0, median_low([first_ns, *self._medians_ns[name][-NUM_ROUNDS:]]))
+            for name, first_ns in self._warm_up_ns.items()
+        }
+        slowest_ns = min(max(call_ns.values()), self._protocol.duration_s * 1e9 / NUM_ROUNDS)
+        turn_ns = max(self._protocol.turn_s * 1e9, slowest_ns)
+        return {
+            name: max(1, min(MAX_CALLS_PER_TURN, round(turn_ns / single_ns))) for name, single_ns in call_ns.items()
+        }
+
+    def _discard(self) -> None:
+        self._num_discarded += 1
+        if self._num_discarded > max(MAX_DISCARDED, self._num_started - self._num_discarded):
+            raise RunError(
+                f"the machine slept, or its clock was set, in {self._num_discarded} of {self._num_started} rounds; "
+                "keep it awake and measure again"
+            )
+
+    def _timed_s(self) -> float:
+        return min(self._timed_ns.values()) / 1e9
+
+    def part_done(self) -> float:
+        if self.is_done():
+            return 1.0
+        adaptive = self._protocol.target_percent is not None
+        return min(1.0, self._timed_s() / (self._protocol.max_duration_s if adaptive else self._protocol.duration_s))
+
+    def is_done(self) -> bool:
+        if self._timed_s() < self._protocol.duration_s:
+            return False
+        if self._protocol.target_percent is None:
+            return True
+        return self._timed_s() >= self._protocol.max_duration_s or all(map(self._is_precise, self._callables))
+
+    def _is_precise(self, name: str) -> bool:
+        target_percent = self._protocol.target_percent
+        assert target_percent is not None
+        values = self._medians_ns[name]
+        low, high, reached = median_interval(values, self._protocol.confidence)
+        centre = median(values)
+        width = max(high - centre, centre - low)
+        return reached >= self._protocol.confidence and width <= centre * target_percent / 100
+
+    def latencies(self) -> dict[str, Latency]:
+        run_id = uuid.uuid4().hex[:12]
+        adaptive = self._protocol.target_percent is not None
+        return {
+            name: Latency(
+                tuple(tuple(sample / 1e6 for sample in turn) for turn in turns),
+                confidence=self._protocol.confidence,
+                target_reached=self._is_precise(name) if adaptive else None,
+                num_discarded_rounds=self._num_discarded,
+                run_id=run_id,
+            )
+            for name, turns in self._turns_ns.items()
+        }
+
+
+def _order(names: list[str], index: int) -> list[str]:
+    """The order of round `index`: each comes first equally often, and every second cycle goes backwards, so that none
+    always follows the same other."""
+    start = index % len(names)
+    rotated = names[start:] + names[:start]
+    return rotated[::-1] if index // len(names) % 2 else rotated
+
+
+@contextlib.contextmanager
+def _collector_at_rest() -> Iterator[None]:
+    """Python's garbage collector collects now, and then only when told to, of what is made from now on."""
+    was_enabled, was_frozen = gc.isenabled(), gc.get_freeze_count() > 0
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if not was_frozen:
+            gc.unfreeze()
+        if was_enabled:
+            gc.enable()

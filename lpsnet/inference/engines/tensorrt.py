@@ -1,0 +1,287 @@
+"""NVIDIA's TensorRT, the engine of the paper's latencies, in two ways: to run a model, and to time one.
+
+To run: ONNX Runtime with its TensorRT provider alone, so that a network TensorRT cannot take whole is refused and
+never computed elsewhere. To time as the paper does: NVIDIA's program `trtexec`, whose 'GPU Compute Time' leaves out
+copies to and from the GPU. Both compute float32 without TF32, as the GTX 1080 Ti of the paper did.
+
+Not verified on hardware: written from the documentation, tested with what trtexec 8.4, 8.6 and 10.9 print.
+"""
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lpsnet.errors import MissingDependencyError, ModelFileError
+from lpsnet.inference.engines import (
+    Precision,
+    SessionOptions,
+    Shape,
+    check_inputs,
+    check_precision,
+    check_suffix,
+    fix_size,
+    one_line,
+)
+from lpsnet.inference.engines.onnxruntime import SIZE_NAMES
+from lpsnet.inference.model_file import DamagedError, read_onnx_precision
+
+PROVIDER = "TensorrtExecutionProvider"
+_POSSIBLE: list[Precision] = ["f32", "f16", "bf16"]
+_NO_TENSORRT = (
+    "the runtime tensorrt takes an NVIDIA GPU, TensorRT's libraries and ONNX Runtime for them: "
+    "pip uninstall onnxruntime; pip install onnxruntime-gpu"
+)
+_TF32_SWITCH = "NVIDIA_TF32_OVERRIDE"  # read by NVIDIA's libraries when they are loaded; 0 is off
+
+
+def open_session(options: SessionOptions) -> "TensorRtSession":
+    """Build an engine for an ONNX file, or take it from the cache; building takes from seconds to minutes.
+
+    Raises:
+        MissingDependencyError: this ONNX Runtime has no TensorRT.
+        ModelFileError: the file is not usable, or TensorRT cannot compute all of it as asked.
+    """
+    check_suffix(options, (".onnx",), runtime="tensorrt")
+    onnxruntime = _import_with_tensorrt()
+    precision = check_precision(_precision_of(options), options, possible=_POSSIBLE)
+    if precision in ("f32", "int8"):
+        os.environ.setdefault(_TF32_SWITCH, "0")
+    provider = (PROVIDER, provider_options(precision, cache_folder=engine_cache(options)))
+    try:
+        session = onnxruntime.InferenceSession(
+            options.path, session_options(onnxruntime, options), providers=[provider]
+        )
+    except Exception as error:  # ONNX Runtime's errors have no common base
+        raise ModelFileError(f"TensorRT cannot take {options.path}: {one_line(error)}") from None
+    return TensorRtSession(session, options, precision=precision, version=onnxruntime.__version__)
+
+
+def _import_with_tensorrt() -> Any:
+    try:
+        import onnxruntime
+    except ImportError:
+        raise MissingDependencyError(_NO_TENSORRT) from None
+    if PROVIDER not in onnxruntime.get_available_providers():
+        raise MissingDependencyError(_NO_TENSORRT)
+    return onnxruntime
+
+
+def session_options(onnxruntime: Any, options: SessionOptions) -> Any:
+    """Settings of ONNX Runtime itself: nothing is left to the CPU, and free lengths are those asked for."""
+    settings = onnxruntime.SessionOptions()
+    settings.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    if options.input_size is not None:
+        for name, length in zip(SIZE_NAMES, options.input_size, strict=True):
+            settings.add_free_dimension_override_by_name(name, length)
+    return settings
+
+
+def provider_options(precision: Precision, *, cache_folder: Path) -> dict[str, str]:
+    """Settings of ONNX Runtime's TensorRT provider.
+
+    Args:
+        precision: the arithmetic TensorRT may use besides float32; for int8 the file holds the scales.
+        cache_folder: where engines are kept. The provider tells them apart by the graph and not by its weights, so a
+            folder is for one file.
+    """
+    switches = {
+        "trt_fp16_enable": precision == "f16",
+        "trt_bf16_enable": precision == "bf16",
+        "trt_int8_enable": precision == "int8",
+        "trt_engine_cache_enable": True,
+        "trt_timing_cache_enable": True,
+    }
+    folders = dict.fromkeys(("trt_engine_cache_path", "trt_timing_cache_path"), str(cache_folder))
+    return {name: str(value) for name, value in switches.items()} | folders
+
+
+def engine_cache(options: SessionOptions) -> Path:
+    """The folder for engines of this file, precision and size, in the user's cache; it exists."""
+    with options.path.open("rb") as file:
+        content = hashlib.file_digest(file, "sha256").hexdigest()
+    size = _times(options.input_size) if options.input_size else "free"
+    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = root / "lpsnet" / "tensorrt" / f"{content[:32]}-{options.precision}-{size}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ModelFileError(f"no folder for TensorRT's engines: {folder}: {error.strerror}") from None
+    return folder
+
+
+class TensorRtSession:
+    """A network that TensorRT runs whole on the GPU; see `Session`. Copies to and from the GPU are part of `run`."""
+
+    runtime: Final = "tensorrt"
+    num_threads: Final = None
+
+    def __init__(self, session: Any, options: SessionOptions, *, precision: Precision, version: str) -> None:
+        if PROVIDER not in session.get_providers():  # left out without an error where its libraries do not load
+            raise ModelFileError(f"TensorRT cannot take {options.path}: its libraries could not be loaded")
+        self.engine = f"onnxruntime {version} with TensorRT"
+        self.precision = precision
+        self._session, self._path = session, options.path
+        self._names = [port.name for port in session.get_inputs()]
+        self._shapes = fix_size([_shape(port.shape) for port in session.get_inputs()], options)
+
+    def run(self, *inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Scores of normalised pictures; see `Session.run`."""
+        arrays = check_inputs(inputs, self._shapes)
+        try:
+            scores: NDArray[np.float32] = self._session.run(None, dict(zip(self._names, arrays, strict=True)))[0]
+        except Exception as error:  # as above
+            raise ModelFileError(f"TensorRT cannot run {self._path}: {one_line(error)}") from None
+        return scores
+
+
+@dataclass(frozen=True, slots=True)
+class TrtexecTimes:
+    """One line of trtexec's summary, in milliseconds; `percentiles_ms` by percent, versions differ in which."""
+
+    min_ms: float
+    max_ms: float
+    mean_ms: float
+    median_ms: float
+    percentiles_ms: dict[int, float]
+
+
+@dataclass(frozen=True, slots=True)
+class TrtexecReport:
+    """What trtexec measured.
+
+    Attributes:
+        version: TensorRT's, e.g. "10.9.0".
+        gpu_compute: the network alone; its mean is the paper's latency.
+        latency: with the copies to and from the GPU.
+        throughput_qps: pictures a second where copies and computation overlap.
+        warnings: what trtexec found fault with, e.g. an unstable clock; one line each.
+    """
+
+    version: str
+    gpu_compute: TrtexecTimes
+    latency: TrtexecTimes
+    throughput_qps: float
+    warnings: tuple[str, ...]
+
+
+_PRECISION_FLAGS: dict[Precision, tuple[str, ...]] = {
+    "f32": ("--noTF32",),
+    "f16": ("--fp16",),
+    "bf16": ("--bf16",),
+    "int8": ("--int8", "--noTF32"),
+}
+
+
+def trtexec_command(
+    path: Path,
+    *,
+    precision: Precision = "f32",
+    size: tuple[int, int] | None = None,
+    input_name: str = "image",
+    warm_up_s: float = 1.0,
+    duration_s: float = 20.0,
+    program: str = "trtexec",
+) -> list[str]:
+    """The command that times an ONNX file as the paper does: 1 s of warm-up, then 20 s, one picture at a time.
+
+    Args:
+        path: the ONNX file.
+        precision: what TensorRT may compute in besides float32.
+        size: height and width for a file exported for any size; None for one of a fixed size, which takes none.
+        input_name: the file's input, for `size`.
+    """
+    shapes = [] if size is None else [f"--shapes={input_name}:{_times((1, 3, *size))}"]
+    timing = [f"--warmUp={round(warm_up_s * 1000)}", f"--duration={duration_s:g}", "--iterations=10"]
+    return [program, f"--onnx={path}", *shapes, *_PRECISION_FLAGS[precision], *timing]
+
+
+def run_trtexec(command: list[str], *, timeout_s: float = 3600.0) -> TrtexecReport:
+    """Run a command of `trtexec_command` and read what it measured.
+
+    Raises:
+        MissingDependencyError: there is no such program.
+        ModelFileError: it failed, took longer than `timeout_s` (building the engine is most of it) or gave no figures.
+    """
+    if shutil.which(command[0]) is None:
+        raise MissingDependencyError(
+            f"{command[0]} is not on the path; it comes with TensorRT, often in its bin folder"
+        )
+    try:
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            timeout=timeout_s,
+        )
+    except subprocess.TimeoutExpired:
+        raise ModelFileError(f"{command[0]} did not end within {timeout_s:g} s") from None
+    return parse_trtexec(done.stdout, status=done.returncode)
+
+
+def parse_trtexec(text: str, *, status: int = 0) -> TrtexecReport:
+    """The figures in what trtexec (TensorRT 8 to 10) printed.
+
+    Raises:
+        ModelFileError: the run failed, or a figure is missing.
+    """
+    version = re.search(r"\[TensorRT v(\d+)\]", text)
+    if status != 0 or "&&&& FAILED" in text:
+        errors = re.findall(r"\[E\] (.+)", text)
+        raise ModelFileError(f"trtexec failed: {errors[0].strip() if errors else f'it ended with {status}'}")
+    throughput = re.search(r"\[I\] Throughput: ([\d.eE+-]+) qps", text)
+    if throughput is None:
+        raise ModelFileError("trtexec gave no figures: its output has no line 'Throughput'")
+    return TrtexecReport(
+        version=_version(version.group(1)) if version else "",
+        gpu_compute=_times_in(text, "GPU Compute Time"),
+        latency=_times_in(text, "Latency"),
+        throughput_qps=float(throughput.group(1)),
+        warnings=tuple(line.strip() for line in re.findall(r"\[W\] \* (.+)", text)),
+    )
+
+
+def _times_in(text: str, title: str) -> TrtexecTimes:
+    line = re.search(rf"\[I\] {title}: (min = .+)", text)
+    figures = dict(re.findall(r"([a-z]+(?:\(\d+%\))?) = ([\d.eE+-]+) ms", line.group(1))) if line else {}
+    if missing := [name for name in ("min", "max", "mean", "median") if name not in figures]:
+        raise ModelFileError(f"trtexec gave no figures: '{title}' lacks {', '.join(missing)}")
+    percentiles = {int(name[11:-2]): float(figures[name]) for name in figures if name.startswith("percentile")}
+    low, high, mean, median = (float(figures[name]) for name in ("min", "max", "mean", "median"))
+    return TrtexecTimes(low, high, mean, median, percentiles)
+
+
+def _version(number: str) -> str:
+    """8603 is 8.6.3 and 100900 is 10.9.0: TensorRT 10 has a digit more for the minor number."""
+    value, unit = int(number), 10_000 if int(number) >= 100_000 else 1_000
+    return f"{value // unit}.{value % unit // 100}.{value % 100}"
+
+
+def _precision_of(options: SessionOptions) -> Precision:
+    """int8 where the file is quantised, else what TensorRT is told, which it does not confirm."""
+    try:
+        with options.path.open("rb") as file:
+            own = read_onnx_precision(file)
+    except DamagedError as error:
+        raise ModelFileError(f"{options.path} is not a whole onnx file: {error}; copy or export it again") from None
+    if own == "f32":
+        return "f32" if options.precision == "int8" else options.precision
+    return own
+
+
+def _shape(lengths: list[int | str | None]) -> Shape:
+    return tuple(length if isinstance(length, int) else None for length in lengths)
+
+
+def _times(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))

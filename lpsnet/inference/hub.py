@@ -1,0 +1,395 @@
+"""What goes wrong with the Hugging Face Hub, in one line each.
+
+Addresses of models on the Hugging Face Hub: `hf://OWNER/MODEL[@REVISION][/FILE]`, as the Hub itself writes them.
+
+A model card for the Hugging Face Hub, made from a model's record.
+
+Getting a model file from the Hugging Face Hub. What was downloaded once is there without a network, too.
+
+Which file a model's name means: a path, one of the models that come with the package, or one on the Hub.
+
+Putting a model onto the Hugging Face Hub, with a card made from its record.
+"""
+
+import contextlib
+import hashlib
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path, PurePath, PurePosixPath
+from typing import Any, Self
+from urllib.parse import unquote
+
+import yaml
+
+from lpsnet.errors import LpsnetError, MissingDependencyError, ModelFileError, unknown_name
+from lpsnet.inference.engines import one_line
+from lpsnet.inference.model_file import METADATA_READERS, check_model_file, read_record
+from lpsnet.record import ModelRecord
+
+# Name of an error of huggingface_hub -> what to tell; the first base of the error that is here counts
+_MESSAGES = {
+    "GatedRepoError": "{what} asks for permission: request it on the model's page, then log in with: hf auth login",
+    "RepositoryNotFoundError": "there is no {what} on the Hub, or it is private; log in to see it with: hf auth login",
+    "RevisionNotFoundError": "{what} has no such revision; leave out @REVISION for the main branch",
+    "LocalEntryNotFoundError": "{what} was not downloaded before, and the Hub cannot be reached; is there a network?",
+    "EntryNotFoundError": "{what} is not among the repository's files",
+    "LocalTokenNotFoundError": "the Hub wants to know who you are; log in with: hf auth login",
+    "OfflineModeIsEnabled": "{what} was not downloaded before, and HF_HUB_OFFLINE forbids to ask the Hub",
+}
+_NOT_ALLOWED = (401, 403)
+
+
+@contextlib.contextmanager
+def hub_errors(what: object) -> Iterator[None]:
+    """Turn errors of the Hub and of its package about `what` into ours.
+
+    Raises:
+        MissingDependencyError: huggingface_hub is not installed; the message holds the install command.
+        ModelFileError: anything else went wrong.
+    """
+    try:
+        yield
+    except LpsnetError:
+        raise
+    except ModuleNotFoundError as error:
+        raise (MissingDependencyError.from_import(error) or error) from None
+    except Exception as error:  # those of the package and of the network have no common base
+        raise ModelFileError(_message(error, what)) from None
+
+
+def _message(error: Exception, what: object) -> str:
+    for base in type(error).__mro__:
+        if base.__name__ in _MESSAGES:
+            return _MESSAGES[base.__name__].format(what=what)
+    if getattr(getattr(error, "response", None), "status_code", None) in _NOT_ALLOWED:
+        return f"the Hub does not let you write to {what}; log in with a token that may: hf auth login"
+    return f"the Hub did not answer as expected for {what}: {one_line(error)}"
+
+
+SCHEME = "hf://"
+
+_NAME = r"[A-Za-z0-9][\w.-]*"
+_REPO = re.compile(rf"{_NAME}/{_NAME}", re.ASCII)
+_ADDRESS = re.compile(rf"hf://(?P<repo>{_NAME}/{_NAME})(?:@(?P<revision>[^/@\s]+))?(?:/(?P<file>\S.*))?", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class HubAddress:
+    """A model on the Hub.
+
+    Attributes:
+        repo: "owner/model".
+        revision: branch, tag or commit; None for the main branch.
+        file: place of the model file in the repository; None for the only one there is.
+    """
+
+    repo: str
+    revision: str | None = None
+    file: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """The address that a text is. A slash in a revision is written %2F.
+
+        Raises:
+            ModelFileError: it is no address, or names a file of no model format.
+        """
+        match = _ADDRESS.fullmatch(text)
+        if match is None:
+            raise ModelFileError(f"a model on the Hub is hf://OWNER/MODEL[@REVISION][/FILE]; got {text!r}")
+        revision, file = match["revision"], match["file"]
+        if file is not None:
+            _check_file(file, text)
+        return cls(match["repo"], None if revision is None else unquote(revision), file)
+
+    def __str__(self) -> str:
+        revision = "" if self.revision is None else f"@{self.revision.replace('/', '%2F')}"
+        return f"{SCHEME}{self.repo}{revision}{'' if self.file is None else f'/{self.file}'}"
+
+
+def is_hub_address(model: object) -> bool:
+    """Whether a model is named by an address on the Hub."""
+    return isinstance(model, str) and model.startswith(SCHEME)
+
+
+def check_repo(repo: str) -> str:
+    """`repo` if it is "owner/model"; ModelFileError otherwise."""
+    repo = repo.removeprefix(SCHEME)
+    if _REPO.fullmatch(repo) is None:
+        raise ModelFileError(f"a repository on the Hub is OWNER/MODEL; got {repo!r}")
+    return repo
+
+
+def _check_file(file: str, text: str) -> None:
+    if any(part in ("", ".", "..") for part in file.split("/")) or "\\" in file:
+        raise ModelFileError(f"{text!r} names no file inside its repository")
+    suffix = PurePosixPath(file).suffix
+    if suffix.lower() not in METADATA_READERS:
+        raise ModelFileError(f"{text}: {unknown_name('model file suffix', suffix, METADATA_READERS)}")
+
+
+_MARKDOWN = str.maketrans({sign: f"\\{sign}" for sign in "\\`*_{}[]<>|#"})
+
+
+def model_card(record: ModelRecord, *, repo: str, file: str) -> str:
+    """The text of a README.md: what the Hub reads between two lines of dashes, then Markdown.
+
+    Args:
+        record: of the model; what it does not say is left out.
+        repo: "owner/model".
+        file: name of the model file in the repository.
+    """
+    parts = [
+        f"# {_text(repo.partition('/')[2])}",
+        _introduction(record),
+        f"## Use\n\n{_use(repo, file)}",
+        f"## Classes\n\n{_classes(record)}",
+        _section("Training", _training(record.training)),
+        _section("Scores", _scores(record.scores)),
+        _section("Terms", _text(record.licence)),
+        f"Made with lpsnet {_text(record.lpsnet_version)}".rstrip() + ". The file carries this record in full.",
+    ]
+    return f"---\n{_metadata(file)}---\n\n" + "\n\n".join(filter(None, parts)) + "\n"
+
+
+def _metadata(file: str) -> str:
+    values: dict[str, Any] = {
+        "library_name": "lpsnet",
+        "pipeline_tag": "image-segmentation",
+        "tags": ["semantic-segmentation", "real-time", "lps-net", PurePath(file).suffix.lstrip(".")],
+        "license": "other",  # the Hub knows names of licences; a record holds a sentence
+    }
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+
+
+def _introduction(record: ModelRecord) -> str:
+    count = record.label_space.num_classes
+    size = "x".join(map(str, record.input_size)) if record.input_size else "the picture's own size"
+    network = f"`{record.architecture}`, {record.block}, {record.interaction}" if record.architecture else "not LPS-Net"
+    return (
+        f"A network for semantic segmentation of {count} classes ({_text(record.label_space.name)}), run at {size}.\n\n"
+        f"Architecture: {network}."
+    )
+
+
+def _use(repo: str, file: str) -> str:
+    return (
+        "```sh\npip install 'lpsnet[hub]'\n"
+        f"lpsnet segment photo.jpg --model hf://{repo}/{file} --out segmented\n```\n\n"
+        f'```python\nimport lpsnet\n\nsegment = lpsnet.Segmenter("hf://{repo}/{file}")\n'
+        "labels = segment(image)  # H x W x 3 uint8 RGB in, H x W uint8 class ids out\n```"
+    )
+
+
+def _classes(record: ModelRecord) -> str:
+    rows = (
+        f"| {number} | {_text(name)} | {_hex(*colour)} |"
+        for number, (name, colour) in enumerate(zip(record.label_space.names, record.label_space.colours, strict=True))
+    )
+    return "\n".join(["| id | name | colour |", "| --- | --- | --- |", *rows])
+
+
+def _hex(red: int, green: int, blue: int) -> str:
+    return f"#{red:02x}{green:02x}{blue:02x}"
+
+
+def _training(training: dict[str, Any]) -> str:
+    recipe = training.get("recipe")
+    facts = {
+        "data": _without_place(training.get("data")),
+        "split": training.get("split"),
+        "pictures": training.get("num_pictures"),
+        "recipe": recipe.get("name") if isinstance(recipe, dict) else None,
+        "iterations": training.get("iterations"),
+        "machine": training.get("machine"),
+        "finished": training.get("finished"),
+    }
+    return "\n".join(f"- {name}: {_text(value)}" for name, value in facts.items() if value)
+
+
+def _without_place(data: object) -> str | None:
+    """The data set without the folder it lay in on the machine that trained."""
+    if not isinstance(data, str):
+        return None
+    preset, _, rest = data.partition(":")
+    return data if preset == "scenes" else preset if rest and len(preset) > 1 else PurePath(data).name
+
+
+def _scores(scores: dict[str, Any]) -> str:
+    rows = [
+        f"| {_text(split)} | {figures['miou']:.2f} | {figures.get('num_images', '')} |"
+        for split, figures in scores.items()
+        if isinstance(figures, dict) and isinstance(figures.get("miou"), float)
+    ]
+    return "\n".join(["| on | mIoU, percent | pictures |", "| --- | --- | --- |", *rows]) if rows else ""
+
+
+def _section(title: str, text: str) -> str:
+    return f"## {title}\n\n{text}" if text else ""
+
+
+def _text(value: object) -> str:
+    """A value as one line of Markdown that means nothing but itself."""
+    return " ".join(str(value).split()).translate(_MARKDOWN)
+
+
+def download_model(address: str | HubAddress, *, preferred: str = ".onnx") -> Path:
+    """The model file at an address, downloaded into the cache of huggingface_hub unless it is there.
+
+    Args:
+        address: of a repository or a file in one.
+        preferred: the suffix of the file to take where a repository holds one of these beside others.
+
+    Raises:
+        ModelFileError: there is no such model, revision or file, which of several files is meant is not said, or the
+            Hub cannot be reached; the message says what to do.
+        MissingDependencyError: huggingface_hub is not installed; the message holds the install command.
+    """
+    if isinstance(address, str):
+        address = HubAddress.parse(address)
+    with hub_errors(address):
+        from huggingface_hub import hf_hub_download
+
+        file = address.file or choose_file(_list_files(address), address, preferred=preferred)
+        return Path(hf_hub_download(address.repo, file, revision=address.revision))
+
+
+def choose_file(files: Sequence[str], address: HubAddress, *, preferred: str = ".onnx") -> str:
+    """The one model file among a repository's files, or the one with the preferred suffix among several.
+
+    Raises:
+        ModelFileError: there is none, or which one is meant is not clear.
+    """
+    models = [file for file in files if PurePosixPath(file).suffix.lower() in METADATA_READERS]
+    chosen = [file for file in models if PurePosixPath(file).suffix.lower() == preferred] or models
+    if not chosen:
+        raise ModelFileError(f"{address} holds no model file ({', '.join(METADATA_READERS)})")
+    if len(chosen) > 1:
+        raise ModelFileError(f"{address} holds several model files; add one of them: {', '.join(sorted(chosen))}")
+    return chosen[0]
+
+
+def _list_files(address: HubAddress) -> list[str]:
+    """The repository's files; where the Hub cannot be reached, those downloaded before."""
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return HfApi().list_repo_files(address.repo, revision=address.revision)
+    except HfHubHTTPError:  # the Hub has answered
+        raise
+    except Exception as error:  # it has not: no network, or told not to ask
+        try:
+            folder = Path(snapshot_download(address.repo, revision=address.revision, local_files_only=True))
+        except LocalEntryNotFoundError:
+            raise error from None
+        return [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+
+
+DEFAULT_MODEL = "camvid_m"  # streets; what is run where no model is named
+
+
+CHECKSUMS = "SHA256SUMS"  # of the models' files, beside them; `sha256sum --check` reads it
+
+
+def weights_folder() -> Path:
+    """Where the models lie that come with the package."""
+    return Path(str(resources.files("lpsnet") / "weights"))
+
+
+def list_models() -> dict[str, Path]:
+    """The models that come with the package: name to ONNX file, in the order of the names."""
+    return {path.stem: path for path in sorted(weights_folder().glob("*.onnx"))}
+
+
+def check_sum(path: Path) -> Path:
+    """`path`, a file that came with the package, if it is what was packed.
+
+    Raises:
+        ModelFileError: it is another, or is missing, or the list of checksums is.
+    """
+    check_model_file(path)
+    try:
+        lines = (path.parent / CHECKSUMS).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelFileError(f"{path.parent / CHECKSUMS} cannot be read: {error}; install lpsnet again") from None
+    if f"{sha256(path)}  {path.name}" not in lines:
+        raise ModelFileError(f"{path} is not the file that came with lpsnet; install lpsnet again")
+    return path
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def find_model(model: str | Path, *, preferred: str = ".onnx") -> Path:
+    """The file of a model given by its path, the name of one that comes with the package, or an address on the Hub.
+
+    Args:
+        model: the path, name or address.
+        preferred: the suffix of the file to take where a model is there in several formats.
+
+    Raises:
+        ModelFileError: there is neither a file nor a model of that name, or the file is empty.
+    """
+    if is_hub_address(model):
+        return check_model_file(download_model(str(model), preferred=preferred))
+    path = Path(model)
+    if path.exists() or _looks_like_a_path(str(model)):
+        return check_model_file(path)
+    bundled = list_models()
+    if str(model) in bundled:
+        return check_sum(bundled[str(model)].with_suffix(preferred))
+    if not bundled:
+        raise ModelFileError(f"no model file at {model}, and no models come with this installation")
+    raise ModelFileError(f"{unknown_name('model', model, bundled)}, or the path of a model file")
+
+
+def find_checkpoint(model: str | Path) -> Path:
+    """The same of a checkpoint, to train on from or to export: of models in several formats, that in safetensors."""
+    return find_model(model, preferred=".safetensors")
+
+
+def _looks_like_a_path(text: str) -> bool:
+    return "/" in text or "\\" in text or Path(text).suffix.lower() in METADATA_READERS
+
+
+CARD_NAME = "README.md"
+
+
+def push_to_hub(
+    model: str | Path, repo: str, *, private: bool = False, keep_card: bool = False, message: str | None = None
+) -> str:
+    """Upload a model file and its card in one commit; the repository is made where it is missing.
+
+    Args:
+        model: a model file with a record, or the name of a model that comes with the package.
+        repo: "owner/model".
+        private: whether a repository that is made is private.
+        keep_card: leave the repository's README.md as it is.
+        message: of the commit.
+
+    Returns:
+        The address of the model's page.
+
+    Raises:
+        ModelFileError: there is no such model file or it has no record, `repo` is no repository, the Hub cannot be
+            reached, or it does not know you; the message says what to do.
+        MissingDependencyError: huggingface_hub is not installed; the message holds the install command.
+    """
+    repo = check_repo(repo)
+    path = find_model(model)
+    card = model_card(read_record(path), repo=repo, file=path.name).encode()
+    with hub_errors(repo):
+        from huggingface_hub import CommitOperationAdd, HfApi
+
+        files: dict[str, Path | bytes] = {path.name: path} | ({} if keep_card else {CARD_NAME: card})
+        api = HfApi()
+        page = api.create_repo(repo, private=private, exist_ok=True)
+        additions = [CommitOperationAdd(name, content) for name, content in files.items()]
+        api.create_commit(repo, additions, commit_message=message or f"{path.name}, written by lpsnet")
+        return str(page)

@@ -1,0 +1,206 @@
+"""The compiled loops of `kernels.c`, where there are any: they come with an installation that found a C compiler.
+
+Without them OpenCV and NumPy do the same work, to the same tolerance, in two to five times the time; but bfloat16 comes
+from here alone. `LPSNET_KERNELS=0` in the environment leaves them out.
+"""
+
+import ctypes
+import functools
+import math
+import os
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lpsnet.inference.engines import Layout
+
+SWITCH = "LPSNET_KERNELS"
+LIBRARY = Path(__file__).with_name("kernels.bin")  # on every system, no module; build_kernels.py makes it
+_LANES = 8  # classes are padded to a whole number of these: what a processor adds at a time
+
+_WORTH_A_THREAD = 1 << 20  # scores that are looked at in the time it takes to wake a thread, several times over
+_LAYOUTS: tuple[Layout, ...] = ("planes", "pixels", "pixels_bf16")  # in the order of kernels.c
+
+_INT, _FLOAT, _POINTER = ctypes.c_int64, ctypes.c_float, ctypes.c_void_p
+# function -> the types of its result and its arguments
+_SIGNATURES: dict[str, tuple[type | None, tuple[type, ...]]] = {
+    "lpsnet_round": (None, (*(_POINTER,) * 2, *(_INT,) * 2)),
+    "lpsnet_sample_rows": (None, (_POINTER, *(_INT,) * 2, *(_POINTER,) * 9, *(_INT,) * 5, _POINTER)),
+    "lpsnet_spread": (_INT, (_POINTER, *(_INT,) * 4, _POINTER, *(_INT,) * 2, _POINTER)),
+    "lpsnet_labels": (
+        None,
+        (_POINTER, *(_INT,) * 6, _FLOAT, *(_POINTER,) * 5, _INT, _POINTER, *(_INT,) * 2, *(_POINTER,) * 2),
+    ),
+}
+
+Indices = NDArray[np.int32]
+Fractions = NDArray[np.float32]
+Axis = tuple[
+    Indices, Indices, Fractions
+]  # per target pixel: the two source pixels around it, and the way to the second
+
+
+class Kernels:
+    """The loops of one library, `path`. May be called from several threads."""
+
+    def __init__(self, path: Path) -> None:
+        """OSError or AttributeError where the file is no such library."""
+        self.path = path
+        library = ctypes.CDLL(str(path))
+        self._round, self._sample, self._spread, self._labels = (getattr(library, name) for name in _SIGNATURES)
+        for name, (result, arguments) in _SIGNATURES.items():
+            function = getattr(library, name)
+            function.restype, function.argtypes = result, arguments
+
+    def sample(
+        self,
+        picture: NDArray[np.uint8],
+        axes: Sequence[tuple[Axis, Axis]],
+        scale: NDArray[np.float32],
+        shift: NDArray[np.float32],
+        targets: Sequence[NDArray[Any]],
+        layout: Layout,
+        *,
+        num_threads: int,
+    ) -> None:
+        """Fill the targets with bilinear samples of a picture, times a channel's scale, plus its shift.
+
+        Args:
+            picture: H x W x 3, its rows without gaps inside.
+            axes: of every target, its rows and its columns.
+            scale, shift: 3 numbers each.
+            targets: of that layout, without the first length.
+            num_threads: bands of rows at a time; every band is a part of every target.
+        """
+        width = picture.shape[1]
+        fixed = [
+            [array.ctypes.data for array in (*rows, *columns, scale, shift, target)]
+            for (rows, columns), target in zip(axes, targets, strict=True)
+        ]
+        sizes = [(rows[0].size, columns[0].size) for rows, columns in axes]
+        parts = 1 << 16  # of the height of every target
+
+        def fill(begin: int, end: int) -> None:
+            buffer = np.empty(3 * width + 1 + 3 * max(num_columns for _, num_columns in sizes), np.float32)
+            for addresses, (height, num_columns) in zip(fixed, sizes, strict=True):
+                self._sample(
+                    picture.ctypes.data,
+                    picture.strides[0],
+                    width,
+                    *addresses,
+                    _LAYOUTS.index(layout),
+                    height,
+                    num_columns,
+                    height * begin // parts,
+                    height * end // parts,
+                    buffer.ctypes.data,
+                )
+
+        in_bands(fill, parts, num_threads)
+
+    def round(self, numbers: NDArray[np.float32], target: NDArray[np.uint16], *, num_threads: int) -> None:
+        """Fill `target` with the numbers in bfloat16: the nearest, and of two as near the even one. Both in C order."""
+        addresses = numbers.ctypes.data, target.ctypes.data
+        in_bands(lambda begin, end: self._round(*addresses, begin, end), numbers.size, num_threads)
+
+    def spread(self, scores: NDArray[np.float32], *, num_threads: int) -> float:
+        """The largest difference between two classes at one place of K x h x w scores; infinity where one is not
+        finite, or the difference beyond float32. Neighbours along a row must be neighbours in memory."""
+        num_classes, height, width = scores.shape
+        found: list[float] = []
+
+        def look(begin: int, end: int) -> None:
+            buffer, spread = np.empty(2 * width, np.float32), ctypes.c_float()
+            layout = (num_classes, width, *_strides(scores))
+            is_finite = self._spread(scores.ctypes.data, *layout, ctypes.byref(spread), begin, end, buffer.ctypes.data)
+            found.append(spread.value if is_finite else math.inf)
+
+        in_bands(look, height, num_threads if scores.size >= _WORTH_A_THREAD else 1)
+        return max(found)
+
+    def label_map(
+        self,
+        scores: NDArray[np.float32],
+        spread: float,
+        row_starts: Indices,
+        row_parts: Fractions,
+        column_starts: Indices,
+        column_cells: Indices,
+        column_parts: Fractions,
+        *,
+        num_threads: int,
+    ) -> NDArray[np.uint8]:
+        """H x W labels of K x h x w scores with that `spread`, which is not 0; the rest as in kernels.c."""
+        num_classes, height, width = scores.shape
+        padded = -(-num_classes // _LANES) * _LANES
+        num_columns = column_parts.size
+        labels = np.empty((row_parts.size, num_columns), np.uint8)
+        axes = [array.ctypes.data for array in (row_starts, row_parts, column_starts, column_cells, column_parts)]
+
+        def fill(begin: int, end: int) -> None:
+            buffer, label_buffer = np.empty(width * (3 * padded + 2), np.float32), np.empty(2 * num_columns, np.uint8)
+            self._labels(
+                scores.ctypes.data,
+                *scores.shape,
+                *_strides(scores),
+                padded,
+                spread,
+                *axes,
+                num_columns,
+                labels.ctypes.data,
+                begin,
+                end,
+                buffer.ctypes.data,
+                label_buffer.ctypes.data,
+            )
+
+        in_bands(fill, max(height - 1, 1), num_threads)
+        return labels
+
+
+def _strides(scores: NDArray[np.float32]) -> tuple[int, int]:
+    """From class to class and from row to row, in floats."""
+    return scores.strides[0] // scores.itemsize, scores.strides[1] // scores.itemsize
+
+
+@functools.cache
+def find_kernels() -> Kernels | None:
+    """The compiled loops; None where the installation has none, or they are switched off."""
+    if os.environ.get(SWITCH) == "0":
+        return None
+    try:
+        return Kernels(LIBRARY)
+    except (OSError, AttributeError):  # there is none, or it is for another system
+        return None
+
+
+def in_bands(fill: Callable[[int, int], None], length: int, num_threads: int) -> None:
+    """Call `fill` with the beginning and the end of as many parts of 0 to `length` as there are threads, at once."""
+    num_bands = max(1, min(num_threads, length))
+    bounds = [length * band // num_bands for band in range(num_bands + 1)]
+    others = [_pool().submit(fill, *bounds[band : band + 2]) for band in range(1, num_bands)]
+    try:
+        fill(*bounds[:2])
+    finally:
+        for other in others:
+            other.result()
+
+
+_lock = threading.Lock()
+_threads: list[ThreadPoolExecutor] = []
+
+
+def _pool() -> ThreadPoolExecutor:
+    with _lock:
+        if not _threads:
+            _threads.append(ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="lpsnet-kernels"))
+        return _threads[0]
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_threads.clear)  # a child has none of its parent's threads

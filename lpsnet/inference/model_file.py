@@ -1,0 +1,355 @@
+"""What an ONNX file says of itself, read without the `onnx` package and without its weights.
+
+ONNX is a protocol buffer: a row of fields, each with a number, a wire type and, where it can be long, its length. So a
+reader of a few lines finds the fields it wants and steps over the others. It trusts no length that the file states.
+Field numbers are those of onnx.proto.
+
+One file for engines that want several: a zip archive of fixed names with the record inside.
+
+An ncnn model is a text and its weights, an OpenVINO model an XML text and its weights. Both are kept in an archive that
+stores without compressing, so that nothing in it can be larger than the file itself, and are read straight into memory:
+nothing is unpacked to the disk.
+
+The record inside a model file, read with neither an engine nor a framework.
+
+A reader touches only the file's outline and trusts no length that the file states. A safetensors file begins with its
+header; for ONNX see `onnx_outline.py`, for the archives of other engines `container.py`.
+"""
+
+import json
+import os
+import struct
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+from lpsnet.errors import ModelFileError, nearest, unknown_name
+from lpsnet.inference.engines import Precision
+from lpsnet.io import atomic_path, is_stream
+from lpsnet.record import RECORD_KEY, ModelRecord
+
+MAX_TEXT_BYTES = 16_000_000  # of one metadata entry; a record takes a few kilobytes
+
+VARINT, BYTES = 0, 2  # wire types
+_FIXED_64, _FIXED_32 = 1, 5
+
+# Field numbers: ModelProto, StringStringEntryProto, GraphProto, NodeProto, TensorProto
+MODEL_GRAPH, _MODEL_METADATA = 7, 14
+_ENTRY_KEY, _ENTRY_VALUE = 1, 2
+GRAPH_NODE, GRAPH_INITIALIZER = 1, 5
+NODE_OPERATOR = 4
+_TENSOR_TYPE = 2
+
+_QUANTISED = ("QuantizeLinear", "DequantizeLinear", "QLinearConv", "ConvInteger")
+_TENSOR_TYPES: dict[int, Precision] = {10: "f16", 16: "bf16"}  # TensorProto.DataType
+
+
+class DamagedError(Exception):
+    """The file is not what its suffix says; the text says where."""
+
+
+class Field(NamedTuple):
+    """A field of a message: the number of a varint is `value`; other content has `length` bytes from `start`.
+
+    `begin` is where the field itself begins, and `end` where the next one does.
+    """
+
+    number: int
+    wire_type: int
+    value: int
+    begin: int
+    start: int
+    length: int
+
+    @property
+    def end(self) -> int:
+        return self.start + self.length
+
+
+def read_onnx_metadata(file: BinaryIO) -> dict[str, str]:
+    """The model's `metadata_props`, by key.
+
+    Raises:
+        DamagedError: the file is no whole ONNX model.
+    """
+    metadata: dict[str, str] = {}
+    has_graph = False
+    for field in fields(file, 0, file_size(file)):
+        has_graph |= field.number == MODEL_GRAPH
+        if field.number == _MODEL_METADATA and field.length <= MAX_TEXT_BYTES:
+            key, value = _entry(file, field)
+            if key in metadata:
+                raise DamagedError(f"its metadata has {key!r} twice")
+            metadata[key] = value
+    if not has_graph:
+        raise DamagedError("it has no graph")
+    return metadata
+
+
+def read_onnx_precision(file: BinaryIO) -> Precision:
+    """The arithmetic that the graph asks for: int8 if it quantises, else what its weights are kept in.
+
+    Raises:
+        DamagedError: the file is no whole ONNX model.
+    """
+    found: set[Precision] = set()
+    for model_field in fields(file, 0, file_size(file)):
+        if model_field.number == MODEL_GRAPH:
+            for field in fields(file, model_field.start, model_field.length):
+                found.update(_precisions(file, field))
+    narrowest: tuple[Precision, ...] = ("int8", "f16", "bf16")
+    return next((precision for precision in narrowest if precision in found), "f32")
+
+
+def _precisions(file: BinaryIO, field: Field) -> Iterator[Precision]:
+    """What a field of the graph, a node or an initializer, says about the arithmetic."""
+    if field.number == GRAPH_NODE:
+        for part in fields(file, field.start, field.length):
+            if part.number == NODE_OPERATOR and read_text(file, part) in _QUANTISED:
+                yield "int8"
+    elif field.number == GRAPH_INITIALIZER:
+        for part in fields(file, field.start, field.length):
+            if part.number == _TENSOR_TYPE and part.value in _TENSOR_TYPES:
+                yield _TENSOR_TYPES[part.value]
+
+
+def _entry(file: BinaryIO, field: Field) -> tuple[str, str]:
+    parts = {part.number: read_text(file, part) for part in fields(file, field.start, field.length)}
+    return parts.get(_ENTRY_KEY, ""), parts.get(_ENTRY_VALUE, "")
+
+
+def read_text(file: BinaryIO, field: Field) -> str:
+    """The text in a field; empty if it is longer than any that is wanted here."""
+    if field.wire_type != BYTES or field.length > MAX_TEXT_BYTES:
+        return ""
+    file.seek(field.start)
+    return file.read(field.length).decode(errors="replace")
+
+
+def fields(file: BinaryIO, start: int, length: int) -> Iterator[Field]:
+    """The fields of the message of `length` bytes at `start`. The file may be moved between one and the next."""
+    position, end = start, start + length
+    while position < end:
+        file.seek(position)
+        field = _field(file, position)
+        position = field.end
+        if position > end:
+            raise DamagedError(f"the field before byte {field.start} does not fit")
+        yield field
+
+
+def _field(file: BinaryIO, begin: int) -> Field:
+    key = _varint(file)
+    number, wire_type = key >> 3, key & 7
+    if number == 0 or wire_type not in (VARINT, _FIXED_64, BYTES, _FIXED_32):
+        raise DamagedError(f"no field begins before byte {file.tell()}")
+    value = _varint(file) if wire_type in (VARINT, BYTES) else 0
+    length = {VARINT: 0, _FIXED_64: 8, _FIXED_32: 4}.get(wire_type, value)
+    return Field(number, wire_type, value, begin, file.tell(), length)
+
+
+def _varint(file: BinaryIO) -> int:
+    """A number in base 128, least significant digit first, of at most ten bytes."""
+    value = 0
+    for shift in range(0, 70, 7):
+        byte = file.read(1)
+        if not byte:
+            raise DamagedError("it ends early")
+        value |= (byte[0] & 0x7F) << shift
+        if byte[0] < 0x80:
+            return value
+    raise DamagedError("a number in it has no end")
+
+
+def file_size(file: BinaryIO) -> int:
+    """Bytes in an open file."""
+    return file.seek(0, os.SEEK_END)
+
+
+RECORD_NAME = "record.json"
+MAX_ENTRY_BYTES = 64_000_000  # of the record and of a description; the largest networks here take some 100 kB
+MAX_WEIGHT_BYTES = 2_000_000_000
+
+# suffix -> (description, weights)
+CONTENTS: dict[str, tuple[str, str]] = {
+    ".ncnn": ("model.param", "model.bin"),
+    ".openvino": ("model.xml", "model.bin"),
+}
+_DATE = (1980, 1, 1, 0, 0, 0)  # the earliest that zip knows: equal contents give equal files
+
+
+def write_container(path: Path, *, description: bytes, weights: bytes, record: ModelRecord) -> None:
+    """Write the model file `path`, whose suffix is in `CONTENTS`, in one step: it is there whole or not at all.
+
+    Raises:
+        ModelFileError: no container has that suffix.
+        RunError: the file cannot be written.
+    """
+    names = (RECORD_NAME, *_contents(path))
+    with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
+        for name, content in zip(names, (record.to_json().encode(), description, weights), strict=True):
+            archive.writestr(zipfile.ZipInfo(name, _DATE), content)
+
+
+def read_container(path: Path) -> tuple[bytes, bytes]:
+    """The description and the weights in the model file `path`.
+
+    Raises:
+        ModelFileError: the file is not such a container, or is damaged.
+    """
+    description, weights = _contents(path)
+    with path.open("rb") as file:
+        return _read(file, description, path), _read(file, weights, path)
+
+
+def read_container_metadata(file: BinaryIO) -> Mapping[str, str]:
+    """The record's text under `RECORD_KEY`, from an open container; the weights are not read.
+
+    Raises:
+        ModelFileError: the file is not such a container, or is damaged.
+    """
+    path = Path(file.name)
+    try:
+        return {RECORD_KEY: _read(file, RECORD_NAME, path).decode()}
+    except UnicodeDecodeError:
+        raise ModelFileError(f"{path} cannot be read: its {RECORD_NAME} is not UTF-8 text") from None
+
+
+def _contents(path: Path) -> tuple[str, str]:
+    suffix = path.suffix.lower()
+    if suffix not in CONTENTS:
+        raise ModelFileError(f"{path}: {unknown_name('container suffix', suffix, CONTENTS)}")
+    return CONTENTS[suffix]
+
+
+def _read(file: BinaryIO, name: str, path: Path) -> bytes:
+    """The member `name`, its checksum compared."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            _check_members(archive, {RECORD_NAME, *_contents(path)}, path)
+            return archive.read(name)
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, UnicodeDecodeError) as error:
+        said = str(error)[:120]  # it may quote the whole file
+        raise ModelFileError(f"{path} is not a whole {path.suffix} file: {said}; copy or export it again") from None
+
+
+def _check_members(archive: zipfile.ZipFile, names: set[str], path: Path) -> None:
+    members = archive.infolist()
+    if len(members) != len(names) or {member.filename for member in members} != names:
+        raise ModelFileError(f"{path} is not a {path.suffix} model: it must hold exactly {', '.join(sorted(names))}")
+    for member in members:
+        limit = MAX_WEIGHT_BYTES if member.filename.endswith(".bin") else MAX_ENTRY_BYTES
+        stored = member.compress_type == zipfile.ZIP_STORED and member.compress_size == member.file_size
+        if not stored or member.flag_bits & 1 or member.file_size > limit:  # bit 0: encrypted
+            raise ModelFileError(
+                f"{path} cannot be used: {member.filename} in it is compressed, encrypted or too large"
+            )
+
+
+MAX_HEADER_BYTES = 100_000_000  # of a safetensors header, the format's own bound
+
+Metadata = Mapping[str, str]
+
+
+def read_record(path: str | Path) -> ModelRecord:
+    """The record of a model file; its suffix says the format (`METADATA_READERS`).
+
+    Raises:
+        ModelFileError: there is no such file, it is not of the format its suffix says, or it holds no usable record.
+    """
+    record = find_record(path)
+    if record is None:
+        raise ModelFileError(
+            f"{path} holds no lpsnet record: it was made by another program, or its metadata was removed"
+        )
+    return record
+
+
+def find_record(path: str | Path) -> ModelRecord | None:
+    """The record of a model file, or None where the file is in order but was not made by lpsnet.
+
+    Raises:
+        ModelFileError: there is no such file, it is not of the format its suffix says, or its record is not usable.
+    """
+    text = read_metadata(path).get(RECORD_KEY)
+    return None if text is None else ModelRecord.from_json(text, source=path)
+
+
+def read_metadata(path: str | Path) -> Metadata:
+    """The text entries that a model file carries beside its weights, by key.
+
+    Raises:
+        ModelFileError: there is no such file, or it is not of the format its suffix says.
+    """
+    path = check_model_file(path)
+    reader = METADATA_READERS.get(path.suffix.lower())
+    if reader is None:
+        raise ModelFileError(f"{path}: {unknown_name('model file suffix', path.suffix, METADATA_READERS)}")
+    try:
+        with path.open("rb") as file:
+            return reader(file)
+    except DamagedError as error:
+        kind = path.suffix.lower().lstrip(".")
+        raise ModelFileError(f"{path} is not a whole {kind} file: {error}; copy or export it again") from None
+    except OSError as error:
+        raise ModelFileError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def check_model_file(path: str | Path) -> Path:
+    """`path` as a `Path` to a file that is there and not empty; ModelFileError otherwise."""
+    path = Path(path)
+    if path.is_dir():
+        raise ModelFileError(f"{path} is a folder; give the model file in it")
+    if is_stream(path):
+        raise ModelFileError(f"{path} is a device, pipe or socket, not a model file")
+    if not path.is_file():
+        near = nearest(path.name, _neighbours(path))
+        hint = f"; did you mean '{path.with_name(near)}'?" if near else ""
+        raise ModelFileError(f"no model file at {path}{hint}")
+    if path.stat().st_size == 0:
+        raise ModelFileError(f"{path} is an empty file, not a model")
+    return path
+
+
+def _neighbours(path: Path) -> list[str]:
+    """The names of the model files in the folder of a path."""
+    try:
+        return sorted(file.name for file in path.parent.iterdir() if file.suffix.lower() in METADATA_READERS)
+    except OSError:
+        return []
+
+
+def _read_safetensors(file: BinaryIO) -> Metadata:
+    """Header of a safetensors file: its length (8 bytes, little-endian), then JSON with texts in `__metadata__`."""
+    start = file.read(8)
+    length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
+    if not 2 <= length <= min(MAX_HEADER_BYTES, _size(file) - 8):
+        raise DamagedError("its header does not fit")
+    try:
+        header = json.loads(file.read(length).decode(), object_pairs_hook=_without_duplicates)
+    except (ValueError, RecursionError):
+        raise DamagedError("its header is not JSON with every key once") from None
+    metadata = header.get("__metadata__", {}) if isinstance(header, dict) else None
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise DamagedError("its header has no table of text for metadata")
+    return metadata
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    table = dict(pairs)
+    if len(table) != len(pairs):
+        raise ValueError("a key is there twice")
+    return table
+
+
+def _size(file: BinaryIO) -> int:
+    return os.fstat(file.fileno()).st_size
+
+
+# suffix -> reader of the metadata; another format is a function and a row here
+METADATA_READERS: dict[str, Callable[[BinaryIO], Metadata]] = {
+    ".onnx": read_onnx_metadata,
+    ".safetensors": _read_safetensors,
+    **dict.fromkeys(CONTENTS, read_container_metadata),
+}

@@ -1,0 +1,348 @@
+"""Cutting an ONNX model at tensors inside of it, without the `onnx` package.
+
+An ONNX graph is a list of nodes that name the tensors they take and give. The part of it that leads from some tensors
+to others is a shorter list, with other inputs and outputs declared. What is kept is copied byte for byte, so whatever
+is not known here goes along. Field numbers are those of onnx.proto.
+
+An ONNX file's network without its first step: with an input for every path in place of the picture (Section 3.1).
+
+A network begins by resizing the picture for each of its paths. Done outside of the engine that can be quicker, and the
+whole of the picture need not reach the engine. The exported file keeps its one input; here the graph in it is cut
+behind those resizes. Which path a resized picture is for is not told by names but by trying: its size says its ratio.
+"""
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import NamedTuple, Self
+
+import numpy as np
+
+from lpsnet.architecture import path_size
+from lpsnet.inference.engines import one_line
+from lpsnet.inference.model_file import (
+    BYTES,
+    GRAPH_INITIALIZER,
+    GRAPH_NODE,
+    MODEL_GRAPH,
+    NODE_OPERATOR,
+    VARINT,
+    DamagedError,
+    Field,
+    fields,
+    read_text,
+)
+
+Shape = tuple[int | str, ...]  # a number, or the name of a length that may change from call to call
+
+# Field numbers: GraphProto, NodeProto, AttributeProto, TensorProto, ValueInfoProto, TypeProto and its parts
+_GRAPH_INPUT, _GRAPH_OUTPUT, _GRAPH_VALUE_INFO = 11, 12, 13
+_NODE_INPUT, _NODE_OUTPUT, _NODE_ATTRIBUTE = 1, 2, 5
+_ATTRIBUTE_GRAPH, _ATTRIBUTE_GRAPHS = 6, 11
+_TENSOR_NAME, _TENSOR_EXTERNAL = 8, 13
+_VALUE_NAME, _VALUE_TYPE = 1, 2
+_TYPE_TENSOR, _TENSOR_ELEMENT, _TENSOR_SHAPE = 1, 1, 2
+_SHAPE_DIMENSION, _DIMENSION_NUMBER, _DIMENSION_NAME = 1, 1, 2
+
+
+class EditError(Exception):
+    """The model is in order, but of a kind that is not cut here."""
+
+
+class Node(NamedTuple):
+    """One operation: its operator, e.g. "Resize", the names of the tensors it takes and gives, and its bytes."""
+
+    operator: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    source: bytes
+
+
+class Port(NamedTuple):
+    """An input or output of a model: its name, the type of its numbers (TensorProto.DataType) and its shape."""
+
+    name: str
+    element: int
+    shape: Shape
+
+
+@dataclass(frozen=True)
+class OnnxModel:
+    """An ONNX model taken apart: a graph of nodes and weights, and what is copied as it is.
+
+    Attributes:
+        inputs, outputs: of the whole model, in order; weights are none of its inputs.
+        nodes: in an order in which they can be computed.
+    """
+
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    nodes: tuple[Node, ...]
+    _weights: Mapping[str, bytes] = field(repr=False)
+    _outputs: Mapping[str, bytes] = field(repr=False)
+    _around: bytes = field(repr=False)  # the model's fields but the graph
+    _within: bytes = field(repr=False)  # the graph's other fields
+
+    @classmethod
+    def read(cls, model: bytes) -> Self:
+        """Take apart the content of an ONNX file.
+
+        Raises:
+            DamagedError: it is not the whole of one ONNX model.
+            EditError: its graph holds other graphs, or weights are kept outside of the file.
+        """
+        file = io.BytesIO(model)
+        parts = list(fields(file, 0, len(model)))
+        graphs = [part for part in parts if part.number == MODEL_GRAPH]
+        if len(graphs) != 1:
+            raise DamagedError(f"it has {len(graphs)} graphs")
+        around = b"".join(model[part.begin : part.end] for part in parts if part.number != MODEL_GRAPH)
+        return cls._read_graph(model, list(fields(file, graphs[0].start, graphs[0].length)), around)
+
+    @classmethod
+    def _read_graph(cls, model: bytes, parts: list[Field], around: bytes) -> Self:
+        file = io.BytesIO(model)
+        known: dict[int, list[Field]] = {
+            number: [part for part in parts if part.number == number]
+            for number in (GRAPH_NODE, GRAPH_INITIALIZER, _GRAPH_INPUT, _GRAPH_OUTPUT, _GRAPH_VALUE_INFO)
+        }
+        outputs = known[_GRAPH_OUTPUT]
+        weights = {_weight_name(file, part): model[part.begin : part.end] for part in known[GRAPH_INITIALIZER]}
+        inputs = (_port(file, part) for part in known[_GRAPH_INPUT])
+        return cls(
+            inputs=tuple(port for port in inputs if port.name not in weights),
+            outputs=tuple(_port(file, part) for part in outputs),
+            nodes=tuple(_node(file, part) for part in known[GRAPH_NODE]),
+            _weights=weights,
+            _outputs={_port(file, part).name: _source(file, part) for part in outputs},
+            _around=around,
+            _within=b"".join(model[part.begin : part.end] for part in parts if part.number not in known),
+        )
+
+    def cut(self, inputs: Sequence[Port], outputs: Sequence[str]) -> bytes:
+        """The model that computes the tensors `outputs` from the tensors `inputs`.
+
+        Raises:
+            EditError: the outputs depend on other inputs too, or not on all of these.
+        """
+        names = [port.name for port in inputs]
+        nodes, sources = self._leading_to(outputs, names)
+        if sources != set(names):
+            raise EditError(f"the outputs are made from {sorted(sources)}, not from {sorted(names)}")
+        used = {name for node in nodes for name in node.inputs}
+        graph = [
+            self._within,
+            *(node.source for node in nodes),
+            *(source for name, source in self._weights.items() if name in used),
+            *(_message(_GRAPH_INPUT, _value_info(port)) for port in inputs),
+            *(self._outputs.get(name) or _message(_GRAPH_OUTPUT, _name(name)) for name in outputs),
+        ]
+        return self._around + _message(MODEL_GRAPH, b"".join(graph))
+
+    def _leading_to(self, outputs: Sequence[str], inputs: Sequence[str]) -> tuple[list[Node], set[str]]:
+        """The nodes between `inputs` and `outputs`, and the inputs, of these or of the whole model, that they need."""
+        makers = {name: index for index, node in enumerate(self.nodes) for name in node.outputs}
+        ends = {*inputs, *(port.name for port in self.inputs)}
+        needed, seen, waiting = set(), set[str](), list(outputs)
+        while waiting:
+            name = waiting.pop()
+            if name in seen or not name:  # an empty name is an argument left out
+                continue
+            seen.add(name)
+            if name not in ends and name in makers:
+                needed.add(makers[name])
+                waiting += self.nodes[makers[name]].inputs
+        return [self.nodes[index] for index in sorted(needed)], seen & ends
+
+
+def _node(file: io.BytesIO, part: Field) -> Node:
+    operator, inputs, outputs = "", list[str](), list[str]()
+    for item in fields(file, part.start, part.length):
+        if item.number == NODE_OPERATOR:
+            operator = read_text(file, item)
+        elif item.number == _NODE_INPUT:
+            inputs.append(read_text(file, item))
+        elif item.number == _NODE_OUTPUT:
+            outputs.append(read_text(file, item))
+        elif item.number == _NODE_ATTRIBUTE and _holds(file, item, (_ATTRIBUTE_GRAPH, _ATTRIBUTE_GRAPHS)):
+            raise EditError("a node holds a graph, which may use any tensor")
+    return Node(operator, tuple(inputs), tuple(outputs), _source(file, part))
+
+
+def _weight_name(file: io.BytesIO, part: Field) -> str:
+    if _holds(file, part, (_TENSOR_EXTERNAL,)):
+        raise EditError("weights are kept outside of the file")
+    return next((read_text(file, item) for item in _items(file, part, _TENSOR_NAME)), "")
+
+
+def _port(file: io.BytesIO, part: Field) -> Port:
+    name, element, shape = "", 0, list[int | str]()
+    for item in fields(file, part.start, part.length):
+        if item.number == _VALUE_NAME:
+            name = read_text(file, item)
+        elif item.number == _VALUE_TYPE:
+            for tensor in _items(file, item, _TYPE_TENSOR):
+                element = next((kind.value for kind in _items(file, tensor, _TENSOR_ELEMENT)), 0)
+                for dimensions in _items(file, tensor, _TENSOR_SHAPE):
+                    shape += (_length(file, item) for item in _items(file, dimensions, _SHAPE_DIMENSION))
+    return Port(name, element, tuple(shape))
+
+
+def _length(file: io.BytesIO, dimension: Field) -> int | str:
+    """A number, or a name, which is empty where the file says nothing."""
+    for item in fields(file, dimension.start, dimension.length):
+        return item.value if item.number == _DIMENSION_NUMBER else read_text(file, item)
+    return ""
+
+
+def _items(file: io.BytesIO, part: Field, number: int) -> Iterator[Field]:
+    return (item for item in fields(file, part.start, part.length) if item.number == number)
+
+
+def _holds(file: io.BytesIO, part: Field, numbers: tuple[int, ...]) -> bool:
+    return any(item.number in numbers for item in fields(file, part.start, part.length))
+
+
+def _source(file: io.BytesIO, part: Field) -> bytes:
+    return file.getbuffer()[part.begin : part.end].tobytes()
+
+
+def _value_info(port: Port) -> bytes:
+    """A ValueInfoProto."""
+    shape = b"".join(_message(_SHAPE_DIMENSION, _dimension(length)) for length in port.shape)
+    tensor = _number(_TENSOR_ELEMENT, port.element) + _message(_TENSOR_SHAPE, shape)
+    return _name(port.name) + _message(_VALUE_TYPE, _message(_TYPE_TENSOR, tensor))
+
+
+def _name(name: str) -> bytes:
+    """A ValueInfoProto that says no more: engines find the type and the shape."""
+    return _message(_VALUE_NAME, name.encode())
+
+
+def _dimension(length: int | str) -> bytes:
+    if isinstance(length, str):
+        return _message(_DIMENSION_NAME, length.encode())
+    return _number(_DIMENSION_NUMBER, length)
+
+
+def _message(number: int, content: bytes) -> bytes:
+    """A field that holds `content`."""
+    return _varint(number << 3 | BYTES) + _varint(len(content)) + content
+
+
+def _number(number: int, value: int) -> bytes:
+    return _varint(number << 3 | VARINT) + _varint(value)
+
+
+def _varint(value: int) -> bytes:
+    digits = bytearray()
+    while value > 0x7F:
+        digits.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*digits, value])
+
+
+Size = tuple[int, int]  # height, width
+
+TRIED_SIZE = (211, 307)  # pixels; so few that it takes no time, and so many that ratios show
+
+_SAME_PICTURE = ("Cast", "QuantizeLinear", "DequantizeLinear")  # what files in f16 and int8 may do before they resize
+
+_TYPES: dict[int, str] = {1: "float32", 10: "float16"}  # TensorProto.DataType
+_ELEMENTS = {name: number for number, name in _TYPES.items()}
+
+
+def split_at_paths(model: OnnxModel, ratios: Sequence[Fraction], *, size: Size | None) -> bytes:
+    """The part of an ONNX model behind the resizing of the picture, as an ONNX model with an input for every path.
+
+    Args:
+        model: with one input, N x 3 x H x W.
+        ratios: of its paths, in the order of the inputs to be.
+        size: (H, W) that the model is to be fixed to; None leaves it as it is.
+
+    Raises:
+        EditError: the model is not of this kind, has other paths, or is for another size.
+    """
+    if len(model.inputs) != 1 or len(model.inputs[0].shape) != 4:
+        raise EditError("it does not take one picture")
+    picture = model.inputs[0]
+    tried = size_to_try(picture.shape[2:], size)
+    found = _resized_pictures(model, tried)
+    names = choose({name: port.shape[2:] for name, port in found.items()}, wanted_sizes(ratios, tried))
+    is_fixed = size is not None or all(isinstance(length, int) for length in picture.shape[2:])
+    inputs = []
+    for path, (name, ratio) in enumerate(zip(names, ratios, strict=True)):
+        source = picture if name is None else found[name]
+        free = ("batch", 3, f"height_{path}", f"width_{path}")
+        inputs.append(source._replace(shape=(1, 3, *path_size(tried, ratio)) if is_fixed else free))
+    return model.cut(inputs, [port.name for port in model.outputs])
+
+
+def size_to_try(own: Sequence[object], size: Size | None) -> Size:
+    """The size that a model is for; where its height or width (no number) is free, that asked for, or one of ours.
+
+    Raises:
+        EditError: it is for another size than the one asked for.
+    """
+    height, width = (n if isinstance(n, int) else free for n, free in zip(own, size or TRIED_SIZE, strict=True))
+    if size not in (None, (height, width)):
+        raise EditError(f"it is for {own}, not for {size}")
+    return height, width
+
+
+def wanted_sizes(ratios: Sequence[Fraction], size: Size) -> list[Size | None]:
+    """What a picture of `size` is resized to for paths of these ratios; None where it is not, for ratio 1."""
+    return [path_size(size, ratio) if ratio != 1 else None for ratio in ratios]
+
+
+def choose(found: Mapping[str, Sequence[object]], wanted: Sequence[Size | None]) -> list[str | None]:
+    """The names of what has the sizes that are wanted, in that order; None where none is wanted.
+
+    Raises:
+        EditError: a size is missing, something is left over, or nothing was wanted at all.
+    """
+    left = dict(found)
+    names: list[str | None] = []
+    for size in wanted:
+        name = next((name for name, own in left.items() if own == size), None)
+        if size is not None and left.pop(name or "", None) is None:
+            raise EditError(f"the picture is resized to {list(found.values())}, not to {size}")
+        names.append(name)
+    if left or not any(names):
+        raise EditError(f"the picture is resized to {list(found.values())}; its paths take {list(wanted)}")
+    return names
+
+
+def _resized_pictures(model: OnnxModel, size: Size) -> dict[str, Port]:
+    """The tensors that the picture is resized to, by name, with the shapes that a picture of `size` comes to."""
+    same = {model.inputs[0].name}
+    names: list[str] = []
+    for node in model.nodes:
+        if node.inputs and node.inputs[0] in same:
+            if node.operator in _SAME_PICTURE:
+                same.update(node.outputs)
+            elif node.operator == "Resize":
+                names += node.outputs
+    return {port.name: port for port in _compute(model, names, size)} if names else {}
+
+
+def _compute(model: OnnxModel, names: Sequence[str], size: Size) -> list[Port]:
+    """Types and shapes of tensors that depend on the picture alone, computed by ONNX Runtime from a black one."""
+    import onnxruntime
+
+    shape = (1, 3, *size)
+    picture = model.inputs[0]._replace(shape=shape)
+    settings = onnxruntime.SessionOptions()
+    settings.log_severity_level = 4  # what goes wrong is raised
+    settings.intra_op_num_threads = 1
+    try:
+        session = onnxruntime.InferenceSession(
+            model.cut([picture], names), settings, providers=["CPUExecutionProvider"]
+        )
+        results = session.run(list(names), {picture.name: np.zeros(shape, _TYPES[picture.element])})
+        return [Port(name, _ELEMENTS[each.dtype.name], each.shape) for name, each in zip(names, results, strict=True)]
+    except EditError:
+        raise
+    except Exception as error:  # the engine's errors have no common base
+        raise EditError(f"its front cannot be computed: {one_line(error)}") from None

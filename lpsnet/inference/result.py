@@ -1,0 +1,195 @@
+"""What a segmenter gives: the label map of a picture, which is an array and knows its picture and its classes."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Self
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from lpsnet.data.images import IMAGE_SUFFIXES, write_png
+from lpsnet.data.labels import LabelSpace
+from lpsnet.errors import DataError
+from lpsnet.inference.visualise import legend, overlay
+
+Bytes = NDArray[np.uint8]
+
+MAX_NOTEBOOK_WIDTH = 1024  # pixels; wider pictures are shown smaller
+
+
+class Segmentation(np.ndarray[tuple[int, int], np.dtype[np.uint8]]):
+    """The label map of a picture: H x W uint8 class ids, an ordinary array, with its picture and classes at hand.
+
+    What comes of it:
+
+    - a crop, `result[100:200, :]`, any two slices, is the `Segmentation` of the same part of the picture;
+    - any other index, arithmetic and NumPy's functions give plain arrays and numbers;
+    - `copy`, the module `copy` and `pickle` give a `Segmentation` with its picture;
+    - what else NumPy makes of it by itself (`reshape`, `T`, `astype`, …) belongs to no picture: it can be computed
+      with, but `overlay`, `save` and `shares` refuse. `labels` is the plain array where the class is in the way.
+
+    The picture is not copied: a caller who changes it changes what `overlay` shows.
+
+    Args:
+        labels: H x W uint8 class ids.
+        image: H x W x 3 uint8 RGB, the picture they were made of.
+        label_space: names and colours of the classes.
+
+    Raises:
+        DataError: picture and label map differ in size or are of another kind.
+    """
+
+    _image: Bytes | None
+    _label_space: LabelSpace | None
+
+    def __new__(cls, labels: Bytes, image: Bytes, label_space: LabelSpace) -> Self:
+        plain = np.asarray(labels)
+        if plain.ndim != 2 or plain.dtype != np.uint8 or image.shape != (*plain.shape, 3):
+            got = f"{plain.shape} {plain.dtype} and {image.shape}"
+            raise DataError(f"a label map is H x W uint8 and its picture H x W x 3; got {got}")
+        self = plain.view(cls)
+        self._image, self._label_space = image, label_space
+        return self
+
+    def __array_finalize__(self, source: object) -> None:
+        self._image = self._label_space = None
+
+    @property
+    def labels(self) -> Bytes:
+        """The class ids as a plain array, H x W uint8; shares its memory."""
+        return self.view(np.ndarray)
+
+    @property
+    def image(self) -> Bytes:
+        """The picture, H x W x 3 uint8 RGB."""
+        return self._whole[0]
+
+    @property
+    def label_space(self) -> LabelSpace:
+        """Names and colours of the classes."""
+        return self._whole[1]
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """The part of the picture's pixels, 0 to 1, that each class has, in the order of the classes."""
+        counts = np.bincount(self.labels.ravel(), minlength=self.label_space.num_classes)
+        return {
+            name: float(count) / max(self.size, 1) for name, count in zip(self.label_space.names, counts, strict=False)
+        }
+
+    def overlay(self, *, opacity: float = 0.55, legend: bool = False) -> Bytes:
+        """The picture under the colours of its classes, H x W x 3 uint8 RGB.
+
+        Args:
+            opacity: of the colours, 0 (the picture alone) to 1 (the colours alone).
+            legend: add the names, colours and shares of the classes that are there below the picture, which makes it
+                higher.
+
+        Raises:
+            DataError: this array belongs to no picture, or the opacity is out of range.
+        """
+        drawn = overlay(self.image, self.labels, self.label_space, opacity=opacity)
+        return self._above_legend(drawn) if legend else drawn
+
+    def save(self, path: str | Path, *, opacity: float = 0.55) -> tuple[Path, Path]:
+        """Write `PATH.labels.png`, class ids as 8-bit grey, and `PATH.overlay.png`, as `lpsnet segment` does.
+
+        Args:
+            path: where, without suffix; the suffix of a picture is taken away. Folders are made where they are missing.
+            opacity: of the colours in the overlay, 0 to 1.
+
+        Returns:
+            The two files.
+
+        Raises:
+            DataError: this array belongs to no picture, or the opacity is out of range.
+            RunError: a file cannot be written.
+        """
+        path = Path(path)
+        stem = path.with_suffix("") if path.suffix.lower() in IMAGE_SUFFIXES else path
+        drawn = self.overlay(opacity=opacity)
+        files = stem.with_name(f"{stem.name}.labels.png"), stem.with_name(f"{stem.name}.overlay.png")
+        write_png(files[0], self.labels)
+        write_png(files[1], drawn)
+        return files
+
+    def copy(self, order: Any = "C") -> Any:
+        """A copy of the label map, with the same picture."""
+        labels = self.labels.copy(order)
+        return labels if self._image is None else type(self)(labels, self.image, self.label_space)
+
+    def _repr_png_(self) -> bytes | None:
+        """What notebooks show: the overlay above a legend with shares; nothing for arrays that belong to no picture."""
+        if self._image is None or not self.size:
+            return None
+        drawn = overlay(self.image, self.labels, self.label_space)
+        height, width = drawn.shape[:2]
+        if width > MAX_NOTEBOOK_WIDTH:
+            size = MAX_NOTEBOOK_WIDTH, max(1, round(height * MAX_NOTEBOOK_WIDTH / width))
+            drawn = np.asarray(cv2.resize(drawn, size, interpolation=cv2.INTER_AREA))
+        _, encoded = cv2.imencode(".png", cv2.cvtColor(self._above_legend(drawn), cv2.COLOR_RGB2BGR))
+        return encoded.tobytes()
+
+    @property
+    def _whole(self) -> tuple[Bytes, LabelSpace]:
+        if self._image is None or self._label_space is None:
+            raise DataError(
+                "this array was made of a label map and belongs to no picture itself; "
+                "ask the segmenter's result, or a crop of it"
+            )
+        return self._image, self._label_space
+
+    def _above_legend(self, picture: Bytes) -> Bytes:
+        present = {name: share for name, share in self.shares.items() if share > 0}
+        colours = dict(zip(self.label_space.names, self.label_space.colours, strict=True))
+        if not present:
+            return picture
+        space = LabelSpace.from_names(self.label_space.name, present, [colours[name] for name in present])
+        below = legend(space, shares=list(present.values()), width=picture.shape[1])
+        return np.vstack([picture, below])
+
+    # Behaving as an ordinary array
+
+    def __getitem__(self, key: Any) -> Any:
+        part = self.labels[key]
+        if self._image is None or not _is_crop(key):
+            return part
+        return type(self)(part, self._image[key], self.label_space)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.labels)
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, out: Any = None, **settings: Any) -> Any:
+        if out is not None:
+            settings["out"] = tuple(map(_plain, out))
+        result = getattr(ufunc, method)(*map(_plain, inputs), **settings)
+        return result if out is None or len(out) != 1 else out[0]
+
+    def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        return func(*_plain(args), **_plain(kwargs))
+
+    def __copy__(self) -> Any:
+        return self.copy()
+
+    def __deepcopy__(self, memo: dict[int, Any] | None) -> Any:
+        return self.copy()
+
+    def __reduce__(self) -> Any:
+        if self._image is None:
+            return self.labels.__reduce__()
+        return type(self), (np.ascontiguousarray(self.labels), np.ascontiguousarray(self._image), self._label_space)
+
+
+def _plain(value: Any) -> Any:
+    """Plain arrays in place of segmentations, also inside lists, tuples and dictionaries."""
+    if isinstance(value, Segmentation):
+        return value.labels
+    if type(value) in (list, tuple):
+        return type(value)(map(_plain, value))
+    return {key: _plain(item) for key, item in value.items()} if type(value) is dict else value
+
+
+def _is_crop(key: Any) -> bool:
+    parts = key if isinstance(key, tuple) else (key,)
+    return 1 <= len(parts) <= 2 and all(isinstance(part, slice) for part in parts)

@@ -1,0 +1,420 @@
+"""How many bytes a video file says that it has: one that was cut off between two of its frames has fewer.
+
+FFmpeg tells of a frame that is half there, but takes the end of a file for the end of the video in kinds whose frames
+come in blocks. Of these, Matroska (WebM, too) and ASF (WMV) say how long they are; MPEG streams and recordings that
+were never finished do not.
+
+Video files as streams of upright RGB frames, and such frames as video files, through PyAV (extra `video`).
+
+Times are kept as the file has them, so that frame rates, also changing ones, come out as they went in. The rotation
+or mirroring that phones write beside the frames is carried out, and so is not written again. Sound is left out.
+
+Cameras as streams of frames, through OpenCV.
+"""
+
+import struct
+import time
+import types
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from lpsnet.data.images import quiet_opencv
+from lpsnet.errors import DataError, MissingDependencyError, RunError
+from lpsnet.io import atomic_path
+
+_HEAD = 65_536  # bytes that hold what either kind says of itself
+_EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
+_ASF, _PROPERTIES = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c"), bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
+_BROADCAST = 1  # flag of a file whose size was not known when its head was written
+
+
+def declared_size(path: Path) -> int | None:
+    """Bytes that a file should have by what its head says, not counting what may follow; None if it does not say."""
+    with path.open("rb") as file:
+        head = file.read(_HEAD)
+    if head.startswith(_EBML):
+        return _matroska_size(head)
+    return _asf_size(head) if head.startswith(_ASF) else None
+
+
+def _matroska_size(head: bytes) -> int | None:
+    """Where the segment, which holds all but the head, ends. A number's leading zero bits say how long it is."""
+    _, mark, rest = head.partition(_SEGMENT)
+    if not mark or not rest or not rest[0]:
+        return None
+    length = 9 - rest[0].bit_length()
+    unknown = (1 << 7 * length) - 1
+    size = int.from_bytes(rest[:length], "big") & unknown
+    return None if size == unknown else len(head) - len(rest) + length + size
+
+
+def _asf_size(head: bytes) -> int | None:
+    """What the object of the file's properties says: identifiers and a length (40 bytes), the size, five numbers."""
+    start = head.find(_PROPERTIES)
+    if start < 0 or len(head) < start + 92:
+        return None
+    size, flags = struct.unpack_from("<Q40xI", head, start + 40)
+    return None if flags & _BROADCAST else int(size)
+
+
+Picture = NDArray[np.uint8]  # H x W x 3 RGB, or H x W where ids are written
+
+_MILLISECOND = Fraction(1, 1000)
+_UNKNOWN_COLOURS = (2, 2, 2)  # 'unspecified' in the numbers of H.273
+# H.273's number of the matrix that RGB is brought to YUV by -> FFmpeg's: BT.709, BT.601 (two numbers), BT.2020
+_MATRICES = {1: 1, 5: 5, 6: 5, 9: 9}
+# Constant quality that the eye does not tell from the source; speed before size, as the network needs the processor
+_H264 = {"crf": "20", "preset": "veryfast"}
+# MP4 has 31 bits for the time between frames, and between when one is decoded and when it is shown: five frames at most
+_MAX_UNITS, _NUM_TOGETHER = 2**31 - 1, 5
+
+
+class Frame(NamedTuple):
+    """A picture of a stream.
+
+    Attributes:
+        image: H x W x 3 uint8 RGB, upright.
+        time: when it is shown, in the stream's `time_base`, from 0 on, strictly increasing.
+    """
+
+    image: Picture
+    time: int
+
+
+@dataclass(frozen=True, slots=True)
+class StreamInfo:
+    """What is known of a stream before its frames are read.
+
+    Attributes:
+        size: (height, width) of the upright frames in pixels.
+        frame_rate: frames a second, on average.
+        time_base: seconds that one unit of `Frame.time` takes.
+        num_frames: how many there are, as the file says or by its duration; None if it does not say, or never ends.
+        pixel_aspect: width of a pixel by its height.
+        colours: matrix, primaries and transfer in the numbers of H.273; 2 is unknown.
+    """
+
+    size: tuple[int, int]
+    frame_rate: Fraction
+    time_base: Fraction = _MILLISECOND
+    num_frames: int | None = None
+    pixel_aspect: Fraction = Fraction(1)
+    colours: tuple[int, int, int] = _UNKNOWN_COLOURS
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """Frames from somewhere.
+
+    Attributes:
+        name: of the file or camera, for messages.
+        info: what is known before they are read.
+        read: starts from the first frame; may raise a `DataError` at any of them.
+        live: it goes on until someone stops it, and is then whole; a file that is stopped is not.
+    """
+
+    name: str
+    info: StreamInfo
+    read: Callable[[], Generator[Frame, None, None]]
+    live: bool = False
+
+
+def video_stream(path: Path) -> Stream:
+    """The frames of a video file, of any kind that FFmpeg reads.
+
+    Raises:
+        DataError: the file is missing or holds no video that can be decoded.
+        MissingDependencyError: PyAV is not installed.
+    """
+    with _opened(path) as (_, video), _named(path):
+        first = next(_decoded(path, video), None)
+        if first is None:
+            raise DataError(f"{path} holds no frame of video")
+        info = _info(path, video, first)
+    return Stream(str(path), info, lambda: _read(path, info))
+
+
+def _info(path: Path, video: Any, first: Any) -> StreamInfo:
+    swapped = _orientation(path, first).swapped
+    height, width = (first.width, first.height) if swapped else (first.height, first.width)
+    aspect = Fraction(video.sample_aspect_ratio or 1)
+    rate, context = Fraction(video.average_rate or video.guessed_rate or 25), video.codec_context
+    return StreamInfo(
+        size=(height, width),
+        frame_rate=rate,
+        time_base=Fraction(video.time_base or 1 / rate),
+        num_frames=video.frames or _frames_by_duration(video, rate),
+        pixel_aspect=1 / aspect if swapped else aspect,
+        colours=(context.colorspace, context.color_primaries, context.color_trc),
+    )
+
+
+def _frames_by_duration(video: Any, rate: Fraction) -> int | None:
+    if video.duration is not None and video.time_base is not None:
+        return round(Fraction(video.duration * video.time_base) * rate)
+    whole: int | None = video.container.duration  # in microseconds
+    return None if whole is None else round(Fraction(whole, 10**6) * rate)
+
+
+def _read(path: Path, info: StreamInfo) -> Generator[Frame, None, None]:
+    with _opened(path) as (_, video):
+        start, last = None, -1
+        for number, frame in enumerate(_decoded(path, video)):
+            image = _upright(path, frame)
+            if image.shape[:2] != info.size:
+                sizes = "{}x{} to {}x{}".format(*info.size, *image.shape[:2])
+                raise DataError(f"{path} changes its size from {sizes} at frame {number}; cut it there first")
+            time = round(number / info.frame_rate / info.time_base) if frame.pts is None else frame.pts
+            start = time if start is None else start
+            last = max(last + 1, time - start)
+            yield Frame(image, last)
+
+
+def _decoded(path: Path, video: Any) -> Iterator[Any]:
+    """All frames that can be decoded; then a `DataError` if some could not, or are missing as a file was cut off."""
+    num_damaged, invalid = 0, _av().error.InvalidDataError
+    joined = video.container.format.name == "mpegts"  # whose packets are marked where files were joined, too
+    with _named(path):
+        for packet in video.container.demux(video):
+            damaged = packet.is_corrupt and not joined
+            try:
+                yield from packet.decode()
+            except invalid:
+                damaged = True
+            num_damaged += damaged
+    if num_damaged:
+        raise DataError(f"{path} is damaged or cut off: of its video {num_damaged} packets cannot be decoded")
+    size, declared = path.stat().st_size, declared_size(path)
+    if declared is not None and size < declared:
+        raise DataError(f"{path} is cut off: it has {size} of the {declared} bytes that it should have; copy it again")
+
+
+class _Orientation(NamedTuple):
+    """How a frame is brought upright: its rows become its columns, then it is mirrored; each or none of it."""
+
+    swapped: bool
+    left_right: bool
+    up_down: bool
+
+
+def _orientation(path: Path, frame: Any) -> _Orientation:
+    """What the display matrix of the file or the frame asks for."""
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return _Orientation(False, False, False)
+    a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].tolist()  # a pixel at x, y is shown at a x + c y, b x + d y
+    straight, crossed = (abs(a), abs(d)), (abs(b), abs(c))
+    if min(straight) > 100 * max(crossed):  # what is less than a hundredth comes from rounding
+        return _Orientation(False, a < 0, d < 0)
+    if min(crossed) > 100 * max(straight):
+        return _Orientation(True, c < 0, b < 0)
+    raise DataError(
+        f"{path} is to be shown neither upright, nor turned by quarters, nor mirrored: its display matrix starts "
+        f"{a / 65536:g} {b / 65536:g} {c / 65536:g} {d / 65536:g}; bring its frames upright with ffmpeg first"
+    )
+
+
+def _upright(path: Path, frame: Any) -> Picture:
+    image: Picture = frame.to_ndarray(format="rgb24")
+    swapped, left_right, up_down = _orientation(path, frame)
+    image = image.swapaxes(0, 1) if swapped else image
+    return np.ascontiguousarray(image[:: -1 if up_down else 1, :: -1 if left_right else 1])
+
+
+@contextmanager
+def video_writer(path: Path, info: StreamInfo) -> Iterator[Callable[[Picture, int], None]]:
+    """Writes frames to a video file: RGB as H.264 in MP4, ids without loss as FFV1 in Matroska.
+
+    The value adds a frame: H x W x 3 uint8 RGB, or H x W uint8 ids, all of one shape, and its time as in `Frame`.
+    The file is in its place, whole, once the block is left without an error. H.264 that every player knows halves the
+    resolution of colours, which takes even sizes; with an odd height or width it is kept, which fewer players show.
+
+    Args:
+        path: the file; a suffix `.mp4` or `.mkv` that suits the frames.
+        info: of the stream that the frames come from: rate, time base, shape of pixels and colours.
+
+    Raises:
+        DataError: FFmpeg cannot write such frames, or their times jump farther than MP4 can say.
+        MissingDependencyError: PyAV is not installed.
+        RunError: the folder cannot be written to, or the disk is full.
+    """
+    with atomic_path(path) as temporary:
+        file = _VideoFile(temporary, info)
+
+        def write(image: Picture, time: int) -> None:
+            if (jump := file.jump_to(time)) > file.max_jump:
+                raise DataError(
+                    f"{path} cannot hold times that jump by {float(jump):.0f} s within {_NUM_TOGETHER} frames, only "
+                    f"{float(file.max_jump):.0f} s; cut the source there, or mend its times with ffmpeg"
+                )
+            with _writing(path):
+                file.write(image, time)
+
+        with _writing(path), file:
+            yield write
+
+
+class _VideoFile:
+    """A video file that is being written; it is whole once its block is left without an error."""
+
+    def __init__(self, path: Path, info: StreamInfo) -> None:
+        self._path, self._info = path, info
+        self.max_jump = _MAX_UNITS * _mp4_unit(info.time_base)  # in seconds
+        self._times: deque[int] = deque(maxlen=_NUM_TOGETHER)
+        self._container: Any = None
+        self._video: Any = None
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: types.TracebackType | None) -> None:
+        if self._container is None:
+            return
+        try:
+            if kind is None:
+                self._container.mux(self._video.encode())
+        finally:
+            self._container.close()
+
+    def jump_to(self, time: int) -> Fraction:
+        """Seconds from the few last frames to one of this time."""
+        return (time - self._times[0]) * self._info.time_base if self._times else Fraction(0)
+
+    def write(self, image: Picture, time: int) -> None:
+        if self._container is None:
+            self._open(image)
+        frame = _av().VideoFrame.from_ndarray(
+            np.ascontiguousarray(image), format="gray" if image.ndim == 2 else "rgb24"
+        )
+        if image.ndim == 3:
+            matrix = _MATRICES.get(self._info.colours[0])
+            frame = frame.reformat(format=self._video.pix_fmt, dst_colorspace=matrix)
+        frame.pts, frame.time_base = time, self._info.time_base
+        self._container.mux(self._video.encode(frame))
+        self._times.append(time)
+
+    def _open(self, image: Picture) -> None:
+        info, (height, width) = self._info, image.shape[:2]
+        self._container = _av().open(str(self._path), "w")
+        codec, options = ("ffv1", {}) if image.ndim == 2 else ("libx264", _H264)
+        self._video = video = self._container.add_stream(codec, rate=info.frame_rate, options=options)
+        video.width, video.height = width, height
+        video.pix_fmt = "gray" if image.ndim == 2 else "yuv420p" if height % 2 == width % 2 == 0 else "yuv444p"
+        context = video.codec_context
+        context.time_base, context.sample_aspect_ratio = info.time_base, info.pixel_aspect
+        if image.ndim == 3:
+            known = info.colours[0] in _MATRICES
+            colours = info.colours if known else _UNKNOWN_COLOURS
+            context.colorspace, context.color_primaries, context.color_trc = colours
+
+
+def _mp4_unit(time_base: Fraction) -> Fraction:
+    """Seconds of the unit of time that FFmpeg writes to MP4: at least 10,000 a second."""
+    unit = Fraction(1, time_base.denominator)
+    while unit > Fraction(1, 10_000):
+        unit /= 2
+    return unit
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
+    """The container of a file and its video stream."""
+    if not path.is_file():
+        raise DataError(f"{path} {'is not an ordinary file' if path.exists() else 'does not exist'}; no video to read")
+    with _named(path):
+        container = _av().open(str(path))
+    with container:
+        if not container.streams.video:
+            raise DataError(f"{path} holds no video")
+        video = container.streams.video[0]
+        video.thread_type = "AUTO"
+        yield container, video
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """FFmpeg's errors in one line that names the file."""
+    try:
+        yield
+    except _av().FFmpegError as error:
+        raise DataError(f"{path} cannot be decoded as video: {error.strerror or error}") from None
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """FFmpeg's errors while it writes in one line that names the file, which goes by another name until it is whole."""
+    try:
+        yield
+    except OSError as error:  # some of FFmpeg's are both
+        raise RunError(f"cannot write {path}: {error.strerror or error}") from None
+    except _av().FFmpegError as error:
+        raise DataError(f"{path} cannot be written as video: {error.strerror or error}") from None
+
+
+def _av() -> Any:
+    try:
+        import av
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError.for_extra("av", "video") from error
+    return av
+
+
+DEFAULT_RATE = 30  # frames a second, for cameras that do not say
+
+OpenCapture = Callable[[int], Any]  # a camera's number -> an object such as `cv2.VideoCapture`
+
+
+def open_capture(index: int) -> Any:
+    """OpenCV's reader of a camera; it gives H x W x 3 uint8 BGR."""
+    with quiet_opencv:  # which prints lines of its own where there is no such camera
+        return cv2.VideoCapture(index)
+
+
+def camera_stream(
+    index: int, *, open_with: OpenCapture | None = None, clock: Callable[[], float] = time.monotonic
+) -> Stream:
+    """What a camera sees, until it is stopped. Frames carry the time at which they came, in milliseconds.
+
+    Args:
+        index: the camera's number on this machine, from 0.
+        open_with: opens it, as `open_capture` does; only tests need another.
+        clock: seconds.
+
+    Raises:
+        DataError: there is no such camera, or another program uses it.
+    """
+    capture = (open_with or open_capture)(index)
+    opened, image = capture.read() if capture.isOpened() else (False, None)
+    if image is None or not opened:
+        capture.release()
+        raise DataError(f"camera {index} gives no picture; is it plugged in, free, and is its number right (from 0)?")
+    capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # old frames are of no use
+    rate = capture.get(cv2.CAP_PROP_FPS)
+    info = StreamInfo(size=image.shape[:2], frame_rate=_rate(rate))
+    return Stream(f"camera {index}", info, lambda: _read_frame(index, capture, clock), live=True)
+
+
+def _rate(rate: float) -> Fraction:
+    return Fraction(rate).limit_denominator(1001) if 0 < rate <= 1000 else Fraction(DEFAULT_RATE)
+
+
+def _read_frame(index: int, capture: Any, clock: Callable[[], float]) -> Generator[Frame, None, None]:
+    start, last = clock(), -1
+    try:
+        while True:
+            opened, image = capture.read()
+            if not opened:
+                raise DataError(f"camera {index} gives no more pictures; was it unplugged?")
+            last = max(last + 1, round(1000 * (clock() - start)))
+            yield Frame(np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB)), last)
+    finally:
+        capture.release()

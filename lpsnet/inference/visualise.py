@@ -1,0 +1,280 @@
+"""Label maps as pictures: in the colours of their classes, laid over the photograph, with a legend.
+
+Pictures are H x W x 3 uint8 RGB, label maps H x W uint8 class ids with `IGNORE_INDEX` for pixels without one.
+
+What can be written of a segmented picture or frame: a table of names, each a way to draw.
+"""
+
+import math
+import unicodedata
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from lpsnet.data.labels import IGNORE_INDEX, LabelSpace
+from lpsnet.errors import DataError, LpsnetError, unknown_name
+
+Image = NDArray[np.uint8]
+
+MIN_TEXT_HEIGHT, MAX_TEXT_HEIGHT = 6, 200  # pixels of a capital letter
+
+_FONT = cv2.FONT_HERSHEY_SIMPLEX
+_FONT_CAPITAL = 22  # pixels of a capital letter at scale 1
+_WHITE, _BLACK, _GREY = (255, 255, 255), (20, 20, 20), (120, 120, 120)
+
+
+def colourise(labels: Image, label_space: LabelSpace) -> Image:
+    """Every pixel in the colour of its class; pixels without one are black.
+
+    Args:
+        labels: H x W uint8.
+        label_space: where the colours are.
+
+    Returns:
+        H x W x 3 uint8 RGB.
+
+    Raises:
+        DataError: this is no label map, or it has ids that the label space has not.
+    """
+    _check_labels(labels, label_space)
+    table = np.zeros((256, 1, 3), np.uint8)
+    table[: label_space.num_classes, 0] = label_space.colours
+    return np.asarray(cv2.applyColorMap(labels, table))
+
+
+def overlay(image: Image, labels: Image, label_space: LabelSpace, *, opacity: float = 0.55) -> Image:
+    """The picture with the colours of the classes over it; pixels without a class show the picture alone.
+
+    Args:
+        image: H x W x 3 uint8 RGB.
+        labels: H x W uint8, as large as the picture.
+        label_space: where the colours are.
+        opacity: of the colours, 0 (the picture alone) to 1 (the colours alone).
+
+    Returns:
+        H x W x 3 uint8 RGB, a new array.
+
+    Raises:
+        DataError: picture, labels, or both together are not of these shapes and types, an id is not in the label space,
+            or the opacity is out of range.
+    """
+    if not 0 <= opacity <= 1:
+        raise DataError(f"opacity lies between 0 and 1; got {opacity}")
+    _check_image(image)
+    colours = colourise(labels, label_space)
+    if image.shape[:2] != labels.shape:
+        sizes = f"{image.shape[0]}x{image.shape[1]} and {labels.shape[0]}x{labels.shape[1]}"
+        raise DataError(f"picture and label map differ in size: {sizes} (height x width); resize the label map")
+    blended = cv2.addWeighted(image, 1 - opacity, colours, opacity, 0, dst=colours)
+    unlabelled = np.equal(labels, IGNORE_INDEX).view(np.uint8)  # cv2.compare refuses a single pixel
+    return np.asarray(cv2.copyTo(image, unlabelled, dst=blended))
+
+
+def legend(
+    label_space: LabelSpace,
+    *,
+    shares: Sequence[float] | None = None,
+    width: int | None = None,
+    text_height: int = 12,
+) -> Image:
+    """The classes' names beside patches of their colours, in columns, black on white.
+
+    Letters that the built-in font lacks are written without their accents, or as question marks.
+
+    Args:
+        label_space: names and colours.
+        shares: one number a class from 0 to 1, written as percent behind the name; NaN is written as a dash.
+        width: of the result in pixels: as many columns as fit, and smaller text where not even one does. None: one
+            column, as wide as it needs.
+        text_height: of a capital letter in pixels.
+
+    Returns:
+        H x W x 3 uint8 RGB.
+
+    Raises:
+        DataError: not one share a class, or a size out of range.
+    """
+    if not MIN_TEXT_HEIGHT <= text_height <= MAX_TEXT_HEIGHT:
+        raise DataError(f"text_height is {MIN_TEXT_HEIGHT} to {MAX_TEXT_HEIGHT} pixels; got {text_height}")
+    if width is not None and not 1 <= width <= 65_536:
+        raise DataError(f"the width of a legend is 1 to 65536 pixels; got {width}")
+    texts = _texts(label_space, shares)
+    cell = _cell_width(texts, text_height)
+    while width is not None and cell > width and text_height > 1:
+        text_height -= 1
+        cell = _cell_width(texts, text_height)
+    columns = 1 if width is None else max(1, min(len(texts), width // cell))
+    rows, row_height = math.ceil(len(texts) / columns), 2 * text_height
+    canvas = np.full((rows * row_height + text_height, width or cell, 3), _WHITE, np.uint8)
+    for number, (text, colour) in enumerate(zip(texts, label_space.colours, strict=True)):
+        column, row = divmod(number, rows)
+        _write_entry(canvas, (column * cell, row * row_height + text_height // 2), text, colour, text_height)
+    return canvas
+
+
+def side_by_side(*pictures: Image, gap: int = 4) -> Image:
+    """Pictures of one height in a row, with `gap` white pixels between them.
+
+    Raises:
+        DataError: there is no picture, one is not H x W x 3 uint8, or their heights differ.
+    """
+    for picture in pictures:
+        _check_image(picture)
+    if len({picture.shape[0] for picture in pictures}) != 1:
+        heights = ", ".join(str(picture.shape[0]) for picture in pictures) or "no picture"
+        raise DataError(f"pictures side by side have the same height; got {heights}")
+    space = np.full((pictures[0].shape[0], gap, 3), _WHITE, np.uint8)
+    parts = [part for picture in pictures for part in (space, picture)][1:]
+    return np.hstack(parts)
+
+
+def _texts(label_space: LabelSpace, shares: Sequence[float] | None) -> list[str]:
+    names = [_printable(name) for name in label_space.names]
+    if shares is None:
+        return names
+    if len(shares) != len(names):
+        raise DataError(f"a legend of {len(names)} classes takes {len(names)} shares; got {len(shares)}")
+    return [f"{name}  {_percent(share)}" for name, share in zip(names, shares, strict=True)]
+
+
+def _percent(share: float) -> str:
+    return "-" if math.isnan(share) else f"{100 * share:.1f} %"
+
+
+def _printable(name: str) -> str:
+    """The name in the letters that OpenCV's font has: accents dropped, the rest as question marks."""
+    letters = (letter for letter in unicodedata.normalize("NFKD", name) if not unicodedata.combining(letter))
+    return "".join(letter if " " <= letter <= "~" else "?" for letter in letters)
+
+
+def _cell_width(texts: Sequence[str], text_height: int) -> int:
+    """Room for the widest entry: a margin, the patch, a margin, the text, a margin."""
+    scale, thickness = _pen(text_height)
+    widest = max(cv2.getTextSize(text, _FONT, scale, thickness)[0][0] for text in texts)
+    return int(widest) + 4 * text_height
+
+
+def _pen(text_height: int) -> tuple[float, int]:
+    return text_height / _FONT_CAPITAL, max(1, round(text_height / 12))
+
+
+def _write_entry(
+    canvas: Image, corner: tuple[int, int], text: str, colour: tuple[int, int, int], text_height: int
+) -> None:
+    scale, thickness = _pen(text_height)
+    left, top = corner[0] + text_height // 2, corner[1] + text_height // 2
+    end = (left + 2 * text_height, top + text_height)
+    cv2.rectangle(canvas, (left, top), end, colour, cv2.FILLED)
+    cv2.rectangle(canvas, (left, top), end, _GREY, 1)
+    where = (end[0] + text_height // 2, top + text_height)
+    cv2.putText(canvas, text, where, _FONT, scale, _BLACK, thickness, cv2.LINE_AA)
+
+
+def _check_labels(labels: Image, label_space: LabelSpace) -> None:
+    if labels.ndim != 2 or labels.dtype != np.uint8 or labels.size == 0:
+        raise DataError(f"a label map is H x W uint8; got {labels.shape} {labels.dtype}")
+    if (labels + np.uint8(1)).max() > label_space.num_classes:  # bytes wrap: IGNORE_INDEX becomes 0
+        unknown = [int(number) for number in np.unique(labels) if label_space.num_classes <= number != IGNORE_INDEX]
+        allowed = f"0 to {label_space.num_classes - 1} and {IGNORE_INDEX} are allowed"
+        raise DataError(f"label map has ids that label space {label_space.name!r} has not: {unknown[:10]}; {allowed}")
+
+
+def _check_image(image: Image) -> None:
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
+        raise DataError(f"a picture is H x W x 3 uint8; got {image.shape} {image.dtype}")
+
+
+Picture = NDArray[np.uint8]  # H x W x 3 RGB, or H x W class ids
+
+DEFAULT_PRODUCTS = ("labels", "overlay")
+PART = "part"  # in the names of what is not the whole of its source
+_FONT_SHARE = 60  # a picture's height by that of a capital letter in its legend
+_MIN_TEXT_HEIGHT = 9  # pixels
+
+
+@dataclass(frozen=True, slots=True)
+class Style:
+    """How pictures are drawn.
+
+    Attributes:
+        label_space: names and colours of the classes.
+        opacity: of the colours over the picture, 0 to 1.
+        legend: whether a legend stands below, which makes pictures higher.
+    """
+
+    label_space: LabelSpace
+    opacity: float = 0.55
+    legend: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.opacity <= 1:
+            raise LpsnetError(f"opacity lies between 0 and 1; got {self.opacity}")
+
+
+Draw = Callable[[Picture, Picture, Style], Picture]  # the picture and its labels
+
+
+def _ids(image: Picture, labels: Picture, style: Style) -> Picture:
+    return np.asarray(labels)
+
+
+def _overlay(image: Picture, labels: Picture, style: Style) -> Picture:
+    return overlay(image, labels, style.label_space, opacity=style.opacity)
+
+
+def _colours(image: Picture, labels: Picture, style: Style) -> Picture:
+    return colourise(labels, style.label_space)
+
+
+def _side_by_side(image: Picture, labels: Picture, style: Style) -> Picture:
+    return side_by_side(image, _overlay(image, labels, style))
+
+
+# name -> how it is drawn; the name stands in the files' names, STEM.NAME.png
+PRODUCTS: dict[str, Draw] = {
+    "labels": _ids,
+    "overlay": _overlay,
+    "colours": _colours,
+    "side-by-side": _side_by_side,
+}
+
+
+def check_products(names: Sequence[str]) -> tuple[str, ...]:
+    """The names in their order, each once.
+
+    Raises:
+        LpsnetError: one is not in `PRODUCTS`, or there is none.
+    """
+    for name in names:
+        if name not in PRODUCTS:
+            raise LpsnetError(unknown_name("result to write", name, PRODUCTS))
+    if not names:
+        raise LpsnetError(f"nothing to write was asked for; there are {', '.join(PRODUCTS)}")
+    return tuple(dict.fromkeys(names))
+
+
+def draw(product: str, image: Picture, labels: Picture, style: Style) -> Picture:
+    """A product of `PRODUCTS`: H x W class ids for `labels`, else H x W x 3 uint8 RGB, with the legend if asked for."""
+    drawn = PRODUCTS[product](image, labels, style)
+    if not style.legend or drawn.ndim == 2:
+        return drawn
+    return np.vstack([drawn, _legend(style.label_space, drawn.shape[1], image.shape[0])])
+
+
+def is_product(path: Path) -> bool:
+    """Whether a file is called like one that was written here, so that a second run leaves it out."""
+    _, *marks = path.stem.lower().removesuffix(f".{PART}").split(".")
+    return bool(marks) and marks[-1] in PRODUCTS
+
+
+@lru_cache(maxsize=8)
+def _legend(label_space: LabelSpace, width: int, height: int) -> Picture:
+    """The legend below a picture; its height is even, as videos like it."""
+    text_height = min(MAX_TEXT_HEIGHT, max(_MIN_TEXT_HEIGHT, height // _FONT_SHARE))
+    drawn = legend(label_space, width=width, text_height=text_height)
+    return np.pad(drawn, ((0, drawn.shape[0] % 2), (0, 0), (0, 0)), constant_values=255)
