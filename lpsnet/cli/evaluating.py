@@ -21,9 +21,8 @@ from lpsnet.errors import DataError, LpsnetError
 
 if TYPE_CHECKING:
     from lpsnet.data.dataset import Split
-    from lpsnet.evaluation.evaluate import Evaluation, Segment
-    from lpsnet.evaluation.predictions import PredictionFolder
-    from lpsnet.evaluation.views import Views
+    from lpsnet.evaluation.evaluate import Evaluation, PredictionFolder, Segment
+    from lpsnet.evaluation.tta import Views
     from lpsnet.inference.segmenter import Segmenter
 
 
@@ -67,7 +66,7 @@ def evaluate(
     from lpsnet.benchmark.machine import command_line
     from lpsnet.data.dataset import open_dataset
     from lpsnet.evaluation.evaluate import evaluate as run_evaluation
-    from lpsnet.evaluation.views import Views
+    from lpsnet.evaluation.tta import Views
     from lpsnet.inference.segmenter import Segmenter
 
     views = Views(flip, _parse_scales(scales), _parse_pixels("window", window), _parse_pixels("stride", stride))
@@ -95,7 +94,7 @@ def evaluate(
 
 
 def _protocol(data: str, segmenter: "Segmenter", views: "Views") -> dict[str, Any]:
-    from lpsnet.evaluation.protocol import training_protocol
+    from lpsnet.evaluation.evaluate import training_protocol
 
     training = training_protocol(segmenter.record)
     return {"data": data, **segmenter.protocol, **views.protocol, "training": training}
@@ -110,7 +109,7 @@ def _report(evaluation: "Evaluation", folder: "PredictionFolder | None", json_to
 
 
 def _prediction_folder(path: Path | None, segmenter: "Segmenter", *, label_ids: bool) -> "PredictionFolder | None":
-    from lpsnet.evaluation.predictions import PredictionFolder
+    from lpsnet.evaluation.evaluate import PredictionFolder
 
     if path is not None:
         return PredictionFolder(path, label_space=segmenter.label_space, official_ids=label_ids)
@@ -120,7 +119,7 @@ def _prediction_folder(path: Path | None, segmenter: "Segmenter", *, label_ids: 
 
 
 def _averaging(segmenter: "Segmenter", open_at: "functools.partial[Segmenter]", views: "Views") -> "Segment":
-    from lpsnet.evaluation.views import AveragingSegmenter
+    from lpsnet.evaluation.tta import AveragingSegmenter
 
     return AveragingSegmenter(
         functools.lru_cache(_MAX_SESSIONS)(lambda size: open_at(input_size=size)),

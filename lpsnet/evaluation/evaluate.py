@@ -4,21 +4,29 @@ The protocol is that of Section 4.2: labels at the size of the label map, void p
 over all pictures, no flip, no sliding window, no multi-scale. What a segmenter adds to it (input size, engine,
 precision, how its network was trained, the views it averages) is handed in, so that a figure never travels without the
 way it was measured.
+
+What a figure has to say of the model it belongs to: what it was trained on, from which weights, with which seed.
+
+Writing predicted label maps as PNG files: class ids, or the official ids that the Cityscapes server takes.
 """
 
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lpsnet.data.labels import LabelSpace, check_same_classes
+from lpsnet.data.formats.cityscapes import OFFICIAL_IDS
+from lpsnet.data.images import write_png
+from lpsnet.data.labels import CITYSCAPES, IGNORE_INDEX, LabelSpace, check_same_classes
 from lpsnet.errors import DataError
-from lpsnet.evaluation.boundary import BoundaryIoU
-from lpsnet.evaluation.metrics import ConfusionMatrix, Labels, Matrix, Scores, scores
+from lpsnet.evaluation.metrics import BoundaryIoU, ConfusionMatrix, Labels, Matrix, Scores, scores
+from lpsnet.io import inside
+from lpsnet.record import ModelRecord
 
 if TYPE_CHECKING:
     from lpsnet.data.dataset import Sample, Split
@@ -181,3 +189,63 @@ def _by_name(names: tuple[str, ...], values: tuple[float, ...]) -> dict[str, flo
 
 def _known(value: float) -> float | None:
     return None if math.isnan(value) else value
+
+
+_OF_THE_RUN = ("data", "split", "num_pictures", "iterations", "init")
+_OF_THE_RECIPE = ("name", "seed", "epochs", "crop_size")
+
+
+def training_protocol(record: ModelRecord) -> dict[str, Any]:
+    """How the model was trained, as JSON values, as far as its record says: data, split, pictures, weights to start
+    from (`pretrained_from`, null for none), recipe and seed."""
+    training = record.training
+    recipe = training.get("recipe")
+    recipe = recipe if isinstance(recipe, Mapping) else {}
+    known: dict[str, Any] = {key: training[key] for key in _OF_THE_RUN if key in training}
+    known |= {"recipe" if key == "name" else key: recipe[key] for key in _OF_THE_RECIPE if key in recipe}
+    if "init" in known:
+        known["pretrained_from"] = known.pop("init")
+    return {"lpsnet_version": record.lpsnet_version, **known}
+
+
+class PredictionFolder:
+    """A folder of predicted label maps, `NAME.png` for each picture, 8-bit grey.
+
+    Args:
+        folder: made where it is missing, with the folders that names have in them.
+        label_space: the classes that are predicted.
+        official_ids: write the official ids of Cityscapes in place of the class ids.
+
+    Raises:
+        DataError: official ids are wanted of classes that are not Cityscapes'.
+    """
+
+    def __init__(self, folder: Path, *, label_space: LabelSpace, official_ids: bool = False) -> None:
+        if official_ids and label_space.names != CITYSCAPES.names:
+            raise DataError(f"official ids are those of the Cityscapes classes; the model's are {label_space.name!r}")
+        self.folder = folder
+        self.num_written = 0
+        self._table = official_id_table() if official_ids else None
+
+    def write(self, name: str, labels: Labels) -> None:
+        """Write the label map, H x W uint8 class ids, of the picture called `name`.
+
+        Raises:
+            DataError: the folder cannot be written to.
+        """
+        path = inside(self.folder, f"{name}.png")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DataError(f"cannot make the folder {path.parent}: {error.strerror or error}") from None
+        write_png(path, labels if self._table is None else self._table[labels])
+        self.num_written += 1
+
+
+def official_id_table() -> Labels:
+    """256 uint8: the official Cityscapes id of every train id, 0 ('unlabeled') for what is none."""
+    table = np.zeros(IGNORE_INDEX + 1, np.uint8)
+    for official, train_id in OFFICIAL_IDS.values():
+        if train_id != IGNORE_INDEX:
+            table[train_id] = official
+    return table

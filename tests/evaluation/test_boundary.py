@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lpsnet.errors import DataError
-from lpsnet.evaluation.boundary import BoundaryIoU, near_outline
+from lpsnet.evaluation.metrics import BoundaryIoU, near_outline
 
 
 def _blobs(seed: int, size: tuple[int, int], num_classes: int) -> np.ndarray:

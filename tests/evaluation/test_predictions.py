@@ -8,7 +8,7 @@ import pytest
 
 from lpsnet.data.labels import BDD100K, CAMVID, CITYSCAPES
 from lpsnet.errors import DataError
-from lpsnet.evaluation.predictions import PredictionFolder, official_id_table
+from lpsnet.evaluation.evaluate import PredictionFolder, official_id_table
 
 # Cityscapes, 'labels.py': the ids of the classes with train ids 0 to 18
 OFFICIAL = [7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33]

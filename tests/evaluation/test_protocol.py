@@ -1,7 +1,7 @@
 """What a figure says of its model's training."""
 
 from lpsnet.data.labels import CAMVID
-from lpsnet.evaluation.protocol import training_protocol
+from lpsnet.evaluation.evaluate import training_protocol
 from lpsnet.record import ModelRecord
 
 

@@ -16,7 +16,7 @@ from onnx.external_data_helper import set_external_data
 from lpsnet.data.dataset import open_dataset
 from lpsnet.data.labels import LabelSpace
 from lpsnet.errors import DataError, LpsnetError, ModelFileError, RunError
-from lpsnet.evaluation.predictions import PredictionFolder
+from lpsnet.evaluation.evaluate import PredictionFolder
 from lpsnet.export.export import export
 from lpsnet.inference.model_file import read_container
 from lpsnet.inference.segmenter import Segmenter
