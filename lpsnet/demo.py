@@ -26,7 +26,7 @@ from lpsnet.expansion.replay import TrainingResult
 from lpsnet.expansion.run import run_expansion
 from lpsnet.expansion.search import SearchOptions
 from lpsnet.export.onnx import export_onnx
-from lpsnet.export.report import ExportReport
+from lpsnet.export.verify import ExportReport
 from lpsnet.inference.model_file import read_record
 from lpsnet.inference.segmenter import Segmenter
 from lpsnet.inference.visualise import colourise, legend, overlay, side_by_side

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from lpsnet.export.onnx import export_onnx
-from lpsnet.export.report import ExportReport
+from lpsnet.export.verify import ExportReport
 from lpsnet.inference.hub import CHECKSUMS, sha256, weights_folder
 from lpsnet.inference.model_file import read_record
 from lpsnet.io import atomic_path

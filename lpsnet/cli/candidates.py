@@ -90,7 +90,7 @@ class CandidateMaker:
             made.mkdir()
         if existing := list(made.glob(f"{name}.*")):
             return existing[0]
-        from lpsnet.export.for_runtime import checkpoint_for_runtime, untrained_for_runtime
+        from lpsnet.export.export import checkpoint_for_runtime, untrained_for_runtime
 
         if isinstance(source, Path):
             return checkpoint_for_runtime(source, made, name, runtime=runtime, size=self.size)
@@ -100,8 +100,8 @@ class CandidateMaker:
         """The same in int8, calibrated on generated scenes: its weights are random, and so is what it says of them."""
         from lpsnet.data.split import Pictures
         from lpsnet.data.synthetic import SceneSplit
-        from lpsnet.export.quantisation import Quantisation
-        from lpsnet.export.quantised_file import QUANTISERS, quantise_file
+        from lpsnet.export.export import QUANTISERS, quantise_file
+        from lpsnet.export.quantise import Quantisation
         from lpsnet.inference.model_file import read_record
 
         if runtime not in QUANTISERS:

@@ -11,8 +11,8 @@ from lpsnet.errors import LpsnetError
 
 if TYPE_CHECKING:
     from lpsnet.data.split import Split
-    from lpsnet.export.quantisation import FloatLayer, Quantisation
-    from lpsnet.export.report import ExportReport
+    from lpsnet.export.quantise import FloatLayer, Quantisation
+    from lpsnet.export.verify import ExportReport
     from lpsnet.inference.engines import Precision
 
 
@@ -49,8 +49,8 @@ def export(
     Example: `lpsnet export --model runs/s/model.safetensors --to onnx --out s.onnx`
     """
     from lpsnet.data.split import Pictures, select, why_not_scorable
+    from lpsnet.export.export import beside_other_precisions
     from lpsnet.export.export import export as run_export
-    from lpsnet.export.precisions import beside_other_precisions
     from lpsnet.inference.hub import find_checkpoint
     from lpsnet.inference.model_file import read_record
     from lpsnet.models.checkpoint import load_checkpoint
@@ -97,7 +97,7 @@ def _pictures(data: str | None, split: str) -> "Split | None":
 
 def _quantisation(data: str | None, split: str, count: int, keep_float: str) -> "Quantisation":
     from lpsnet.data.split import Pictures, select
-    from lpsnet.export.quantisation import Quantisation
+    from lpsnet.export.quantise import Quantisation
 
     pictures = _pictures(data, split)
     if pictures is None:

@@ -23,7 +23,7 @@ from lpsnet.benchmark.machine import LoadWatch, describe_machine
 from lpsnet.benchmark.timing import TimingProtocol, measure
 from lpsnet.errors import RunError, unknown_name
 from lpsnet.expansion.operations import Design
-from lpsnet.export.for_runtime import WRITERS, untrained_for_runtime
+from lpsnet.export.export import WRITERS, untrained_for_runtime
 from lpsnet.inference.engines import Precision, Session, SessionOptions, open_session
 from lpsnet.models.network import MIN_INPUT
 

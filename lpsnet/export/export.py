@@ -1,23 +1,129 @@
-"""One door to all formats: a table of exporters, each of which proves what it wrote against the network."""
+"""A model in the format that an engine reads, made on the spot: to measure networks that nobody has exported yet.
+
+How fast a network is does not depend on what its weights are. Nothing is proved here; what is handed over to others
+goes through `export.export`.
+
+One door to all formats: a table of exporters, each of which proves what it wrote against the network.
+
+An int8 file made from a file in f32: to measure what quantising gains. Nothing is proved here; `lpsnet export` does.
+
+What is handed over to others goes through `export.export`, which starts from a checkpoint.
+
+What another precision gains and costs: one network in every precision that an engine has, measured side by side.
+"""
 
 import importlib
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Unpack
+from typing import Any, NamedTuple, Unpack
 
-from lpsnet.errors import ModelFileError, unknown_name
-from lpsnet.export.proving import Proof
-from lpsnet.export.quantisation import Quantisation
-from lpsnet.export.report import ExportReport
-from lpsnet.inference.engines import Precision
-from lpsnet.models.network import Network
+import torch
+
+from lpsnet.architecture import Architecture
+from lpsnet.benchmark.benchmark import Benchmark, Candidate, benchmark
+from lpsnet.data.split import Split
+from lpsnet.errors import MissingDependencyError, ModelFileError, unknown_name
+from lpsnet.export.onnx import to_onnx, write_model
+from lpsnet.export.openvino import packed
+from lpsnet.export.quantise import Quantisation, Size, quantise_for_openvino, quantise_onnx
+from lpsnet.export.verify import ExportReport, Proof, final_record
+from lpsnet.inference.engines import PRECISIONS, RUNTIMES, Precision
+from lpsnet.inference.model_file import read_record, write_container
+from lpsnet.io import atomic_path
+from lpsnet.models.checkpoint import default_record, load_checkpoint, save_checkpoint
+from lpsnet.models.network import Network, create_model
+from lpsnet.models.reparameterise import fuse
 from lpsnet.record import ModelRecord
+
+_SEED = 0
+
+
+def write_for_runtime(net: Network, folder: Path, name: str, *, runtime: str, record: ModelRecord, size: Size) -> Path:
+    """Write a network as `folder`/`name` with the suffix of the engine's format, for pictures of `size`; the path.
+
+    Raises:
+        ModelFileError: there is no such engine, or it cannot express the network.
+        MissingDependencyError: a package is not installed.
+    """
+    if runtime not in WRITERS:
+        raise ModelFileError(unknown_name("runtime", runtime, WRITERS))
+    writer = WRITERS[runtime]
+    path = folder / f"{name}{writer.suffix}"
+    deployed = fuse(net).to("cpu", torch.float32)
+    writer.write(deployed, path, final_record(deployed, record, size), size)
+    return path
+
+
+def untrained_for_runtime(
+    architecture: Architecture,
+    folder: Path,
+    name: str,
+    *,
+    runtime: str,
+    size: Size,
+    num_classes: int = 19,
+    block: str = "conv3x3",
+    interaction: str = "bilateral_b",
+) -> Path:
+    """`write_for_runtime` for an architecture with random weights, always the same."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(_SEED)
+        net = create_model(architecture, num_classes=num_classes, block=block, interaction=interaction)
+    return write_for_runtime(net, folder, name, runtime=runtime, record=default_record(net), size=size)
+
+
+def checkpoint_for_runtime(checkpoint: Path, folder: Path, name: str, *, runtime: str, size: Size) -> Path:
+    """`write_for_runtime` for the network in a checkpoint; its errors too."""
+    net, record = load_checkpoint(checkpoint), read_record(checkpoint)
+    return write_for_runtime(net, folder, name, runtime=runtime, record=record, size=size)
+
+
+def _write_onnx(deployed: Network, path: Path, record: ModelRecord, size: Size) -> None:
+    with atomic_path(path) as temporary:
+        write_model(to_onnx(deployed, size=size), temporary, record=record)
+
+
+def _write_ncnn(deployed: Network, path: Path, record: ModelRecord, size: Size) -> None:
+    from lpsnet.export.ncnn import export_ncnn
+
+    export_ncnn(deployed, path, record=record, size=size)
+
+
+def _write_checkpoint(deployed: Network, path: Path, record: ModelRecord, size: Size) -> None:
+    save_checkpoint(deployed, path, record=record)
+
+
+class Writer(NamedTuple):
+    """How networks are written for an engine: the suffix of its files, and what writes one."""
+
+    suffix: str
+    write: Callable[[Network, Path, ModelRecord, Size], None]
+
+
+_ONNX = Writer(".onnx", _write_onnx)
+_CHECKPOINT = Writer(".safetensors", _write_checkpoint)
+# engine -> how a network is written for it
+WRITERS: dict[str, Writer] = {
+    "onnxruntime": _ONNX,
+    "onnxruntime_cuda": _ONNX,
+    "openvino": _ONNX,
+    "ncnn": Writer(".ncnn", _write_ncnn),
+    "tensorrt": _ONNX,
+    "pytorch": _CHECKPOINT,
+    "pytorch_compiled": _CHECKPOINT,
+    "pytorch_cuda": _CHECKPOINT,
+}
+assert WRITERS.keys() == RUNTIMES.keys()
+
 
 # format -> "module:function", called like `export_onnx`; imported when asked for, with its optional packages
 EXPORTERS: dict[str, str] = {
     "onnx": "lpsnet.export.onnx:export_onnx",
     "openvino": "lpsnet.export.openvino:export_openvino",
     "ncnn": "lpsnet.export.ncnn:export_ncnn",
-    "tensorrt": "lpsnet.export.tensorrt:export_tensorrt",
+    "tensorrt": "lpsnet.export.onnx:export_tensorrt",
 }
 
 
@@ -46,3 +152,104 @@ def export(
         net, path, record=record, size=size, precision=precision, quantisation=quantisation, **proof
     )
     return report
+
+
+def quantise_file(
+    whole: Path, *, runtime: str, quantisation: Quantisation, record: ModelRecord, size: Size, folder: Path
+) -> Path:
+    """Write an ONNX file of ours in int8 for an engine; the path of the file in `folder`.
+
+    Args:
+        whole: in f32.
+        runtime: a name in `QUANTISERS`.
+        quantisation: pictures to calibrate on, and what stays in floating point.
+        record: of the file.
+        size: (height, width) in pixels that pictures are prepared at.
+        folder: for the file.
+
+    Raises:
+        ModelFileError: no engine of that name runs quantised files here, or the file is none of ours.
+        MissingDependencyError: a package is not installed.
+    """
+    if runtime not in QUANTISERS:
+        raise ModelFileError(unknown_name("runtime for int8", runtime, QUANTISERS))
+    if record.architecture is None:
+        raise ModelFileError(f"{whole} is not a network of this package, so its layers cannot be told apart")
+    suffix, write = QUANTISERS[runtime]
+    target = folder / f"{whole.stem}-{runtime}-int8{suffix}"
+    with atomic_path(target) as temporary:
+        write(whole, temporary, quantisation, record.model_copy(update={"input_size": size}), size)
+    return target
+
+
+def _write_int8_onnx(whole: Path, target: Path, quantisation: Quantisation, record: ModelRecord, size: Size) -> None:
+    model: Any = _import("onnx", "export").load(whole)
+    write_model(quantise_onnx(model, quantisation, record=record, size=size), target, record=record)
+
+
+def _write_openvino(whole: Path, target: Path, quantisation: Quantisation, record: ModelRecord, size: Size) -> None:
+    model = _import("openvino", "openvino").Core().read_model(whole)
+    quantised = quantise_for_openvino(model, quantisation, record=record, size=size)
+    description, weights = packed(quantised, half=False)
+    write_container(target, description=description, weights=weights, record=record)
+
+
+def _import(package: str, extra: str) -> Any:
+    import importlib
+
+    try:
+        return importlib.import_module(package)
+    except ImportError:
+        raise MissingDependencyError.for_extra(package, extra) from None
+
+
+# engine -> suffix of its quantised files, and what writes them
+QUANTISERS: dict[str, tuple[str, Callable[[Path, Path, Quantisation, ModelRecord, Size], None]]] = {
+    "onnxruntime": (".onnx", _write_int8_onnx),
+    "openvino": (".openvino", _write_openvino),
+}
+
+
+# format -> the engine that runs its files here. TensorRT runs its own elsewhere; ncnn's are not quantised.
+_ENGINES = {"onnx": "onnxruntime", "openvino": "openvino"}
+
+
+def beside_other_precisions(
+    net: Network,
+    quantised: ExportReport,
+    *,
+    record: ModelRecord,
+    labelled: Split | None = None,
+    num_threads: int | None = None,
+    protocol: str = "quick",
+    progress: Callable[[str, float], None] | None = None,
+) -> Benchmark:
+    """A quantised file beside the same network in f32, and in the half precisions that engine and machine have.
+
+    Args:
+        net, record: what was exported.
+        quantised: the report of its export in int8.
+        labelled: pictures to compare mIoU on; None for none.
+        num_threads, protocol, progress: as in `benchmark`.
+
+    Raises:
+        ModelFileError: no engine here runs files of that format.
+    """
+    if quantised.format not in _ENGINES:
+        raise ModelFileError(f"no engine here runs quantised files for {quantised.format}, so they cannot be timed")
+    runtime, name = _ENGINES[quantised.format], quantised.path.name
+    size = quantised.size or record.input_size or quantised.checks[0].size
+    with tempfile.TemporaryDirectory(prefix="lpsnet-") as folder:
+        whole = Path(folder) / f"f32{quantised.path.suffix}"
+        export(net, whole, to=quantised.format, record=record, size=quantised.size)
+        cells = [Candidate(name, whole, runtime, precision) for precision in PRECISIONS if precision != "int8"]
+        found = benchmark(
+            [*cells, Candidate(name, quantised.path, runtime, "int8")],
+            size=size,
+            num_threads=num_threads,
+            protocol=protocol,
+            memory=False,
+            labelled=labelled,
+            progress=progress,
+        )
+    return replace(found, problems=())  # that this machine lacks a precision is no problem here

@@ -24,9 +24,8 @@ import torch
 
 from lpsnet.architecture import SCORE_STRIDE, Architecture, path_size
 from lpsnet.errors import MissingDependencyError, ModelFileError
-from lpsnet.export.proving import Format, Proof, write_proved
-from lpsnet.export.quantisation import Quantisation, Size
-from lpsnet.export.report import ExportReport
+from lpsnet.export.quantise import Quantisation, Size
+from lpsnet.export.verify import ExportReport, Format, Proof, write_proved
 from lpsnet.inference.engines import Precision
 from lpsnet.inference.model_file import write_container
 from lpsnet.models.blocks import ConvNorm

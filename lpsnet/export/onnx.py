@@ -1,4 +1,9 @@
-"""ONNX: the format that every engine here can read, directly or through its own converter.
+"""Weights kept in half the space: an ONNX file that stores them in f16 and computes with them in f32.
+
+An engine turns them into f32 once, when it opens the file; a call costs what it always does. Where the weights are f16
+numbers already, as those of a checkpoint saved so, the scores are the same to the bit.
+
+ONNX: the format that every engine here can read, directly or through its own converter.
 
 One input `image` (N x 3 x H x W float32, RGB, normalised as the record says) and one output `logits` (N x K x h x w).
 With a free size, N, H and W may change from call to call: path sizes floor(r H) are computed in the file from the size
@@ -8,10 +13,19 @@ A file in f16 holds weights and arithmetic in f16 between the same float32 input
 on a GPU and on Arm; elsewhere ONNX Runtime computes it in f32. A file in int8 is quantised (`quantisation.py`).
 
 The TorchScript exporter is used: it gives what the other one gives, in a tenth of the time and without more files.
+
+TensorRT: an ONNX file that it reads. The engine itself is built on the device it is to run on, by TensorRT there.
+
+The file in f32 serves for f16 and bf16 as well: TensorRT is told what it may compute in when it builds the engine. In
+int8 the file says where to quantise, in the way TensorRT wants it (`quantisation.quantise_onnx`). The file is proved
+with ONNX Runtime; the report holds the command that builds an engine from it and times that as the paper does.
+
+Not tried on hardware: written from TensorRT's documentation.
 """
 
 import io
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Unpack
 
@@ -19,18 +33,41 @@ import torch
 
 from lpsnet import __version__
 from lpsnet.errors import MissingDependencyError, ModelFileError
-from lpsnet.export.proving import Format, Proof, write_proved
-from lpsnet.export.quantisation import Quantisation, Size, check_quantisation, quantise_onnx
-from lpsnet.export.report import ExportReport
-from lpsnet.export.storage import store_in_half
+from lpsnet.export.quantise import Quantisation, Size, check_quantisation, quantise_onnx
+from lpsnet.export.verify import ExportReport, Format, Proof, write_proved
 from lpsnet.inference.engines import Precision
 from lpsnet.inference.engines.onnxruntime import SIZE_NAMES
+from lpsnet.inference.engines.tensorrt import trtexec_command
 from lpsnet.models.network import Network
 from lpsnet.record import RECORD_KEY, ModelRecord
 
+_SMALL = 16  # numbers; smaller tensors (sizes, scales) stay as they are
+
+
+def store_in_half(model: Any) -> Any:
+    """The `onnx.ModelProto` with its float32 weights as f16, each turned back by a `Cast`; changed in place."""
+    import numpy as np
+    import onnx
+
+    graph = model.graph
+    casts = []
+    for tensor in list(graph.initializer):
+        if tensor.data_type != onnx.TensorProto.FLOAT or np.prod(tensor.dims) < _SMALL:
+            continue
+        half = onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor).astype(np.float16), f"{tensor.name}.f16")
+        casts.append(onnx.helper.make_node("Cast", [half.name], [tensor.name], to=onnx.TensorProto.FLOAT))
+        graph.initializer.remove(tensor)
+        graph.initializer.append(half)
+    nodes = [*casts, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
 OPSET = 17
 MAX_BYTES = 1_900_000_000  # of weights; a protocol buffer holds 2 GB
-FORMAT = Format("onnx", ".onnx", runtime="onnxruntime", precisions=("f32", "f16", "int8"))
+ONNX = Format("onnx", ".onnx", runtime="onnxruntime", precisions=("f32", "f16", "int8"))
 
 _TRACED_SIZE = (64, 96)  # of the picture that a free-size network is traced with
 
@@ -76,7 +113,7 @@ def export_onnx(
     return write_proved(
         net,
         path,
-        format=FORMAT,
+        format=ONNX,
         write=write,
         record=record,
         size=size,
@@ -158,3 +195,52 @@ def _trace(deployed: Network, size: Size | None, opset: int) -> bytes:
             dynamic_axes={"image": free, "logits": free_scores} if size is None else None,
         )
     return buffer.getvalue()
+
+
+TENSORRT = Format("tensorrt", ".onnx", runtime="onnxruntime", precisions=("f32", "f16", "bf16", "int8"))
+PAPER_SIZE = (1024, 2048)  # of the paper's timings; for the command, where neither export nor record names a size
+
+
+def export_tensorrt(
+    net: Network,
+    path: str | Path,
+    *,
+    record: ModelRecord,
+    size: Size | None = None,
+    precision: Precision = "f32",
+    quantisation: Quantisation | None = None,
+    **proof: Unpack[Proof],
+) -> ExportReport:
+    """Write an ONNX file for TensorRT, and prove it with ONNX Runtime; its `engine_command` runs `trtexec` on it.
+
+    Args:
+        net, path, record, size, proof: as in `proving.write_proved`; the path ends in `.onnx`.
+        precision: what the engine is to compute in: "f32", "f16", "bf16" or "int8".
+        quantisation: for int8, and needed for it.
+
+    Raises:
+        ModelFileError, MissingDependencyError, RunError: as `export_onnx`.
+    """
+
+    def write(deployed: Network, record: ModelRecord, path: Path) -> None:
+        model = to_onnx(deployed, size=size)
+        if precision == "int8":
+            wish = check_quantisation(quantisation)
+            model = quantise_onnx(model, wish, record=record, size=size, for_tensorrt=True)
+        write_model(model, path, record=record)
+
+    in_file: Precision = "int8" if precision == "int8" else "f32"
+    report = write_proved(
+        net,
+        path,
+        format=TENSORRT,
+        write=write,
+        record=record,
+        size=size,
+        precision=in_file,
+        quantisation=quantisation,
+        **proof,
+    )
+    timed_size = None if size is not None else record.input_size or PAPER_SIZE
+    command = trtexec_command(Path(path), precision=precision, size=timed_size)
+    return replace(report, precision=precision, engine_command=tuple(command))

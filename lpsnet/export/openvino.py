@@ -9,9 +9,8 @@ from typing import Any, Unpack
 
 from lpsnet.errors import MissingDependencyError
 from lpsnet.export.onnx import to_onnx
-from lpsnet.export.proving import Format, Proof, write_proved
-from lpsnet.export.quantisation import Quantisation, Size, check_quantisation, quantise_for_openvino
-from lpsnet.export.report import ExportReport
+from lpsnet.export.quantise import Quantisation, Size, check_quantisation, quantise_for_openvino
+from lpsnet.export.verify import ExportReport, Format, Proof, write_proved
 from lpsnet.inference.engines import Precision
 from lpsnet.inference.model_file import write_container
 from lpsnet.models.network import Network

@@ -67,7 +67,7 @@ def _time(settings: Settings, usual: tuple[int, int], place: Place) -> dict[str,
 
 
 def _ours(folder: Path, settings: Settings, size: tuple[int, int]) -> list[Candidate]:
-    from lpsnet.export.for_runtime import untrained_for_runtime
+    from lpsnet.export.export import untrained_for_runtime
 
     return [
         Candidate(

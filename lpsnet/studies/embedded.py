@@ -59,7 +59,7 @@ def _time(settings: Settings, place: Place) -> dict[str, Json]:
 def _made(settings: Settings, size: tuple[int, int], folder: Path) -> list[Candidate]:
     """LPS-Net-S with random weights, left in the run's folder to be taken elsewhere."""
     from lpsnet.architecture import get_architecture
-    from lpsnet.export.for_runtime import untrained_for_runtime
+    from lpsnet.export.export import untrained_for_runtime
 
     made = []
     for runtime in settings.runtimes:

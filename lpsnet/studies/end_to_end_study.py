@@ -38,7 +38,7 @@ def plan(settings: Settings, known: Known) -> list[Run]:
 
 
 def _measure(settings: Settings, place: Place) -> dict[str, Json]:
-    from lpsnet.export.for_runtime import untrained_for_runtime
+    from lpsnet.export.export import untrained_for_runtime
 
     size = settings.size or PAPER_SIZE
     with TemporaryDirectory(prefix="lpsnet-") as folder:

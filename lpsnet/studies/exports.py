@@ -21,7 +21,7 @@ from lpsnet.data.images import read_image
 from lpsnet.data.split import select
 from lpsnet.errors import RunError
 from lpsnet.export.export import export
-from lpsnet.export.verification import ODD_SIZES, Bounds, verify
+from lpsnet.export.verify import ODD_SIZES, Bounds, verify
 from lpsnet.inference.engines import SessionOptions, open_session
 from lpsnet.inference.model_file import read_record
 from lpsnet.inference.preprocess import Picture

@@ -148,7 +148,7 @@ def _candidates(
     num_classes: int,
     place: Place,
 ) -> Iterable[Candidate]:
-    from lpsnet.export.for_runtime import untrained_for_runtime
+    from lpsnet.export.export import untrained_for_runtime
 
     for number, network in enumerate(networks):
         place.progress(f"writing {network.name}", number / len(networks))

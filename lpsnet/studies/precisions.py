@@ -15,9 +15,8 @@ from lpsnet.charts.figures import COLOURS, tidy
 from lpsnet.data.dataset import open_dataset
 from lpsnet.data.split import Pictures, select
 from lpsnet.errors import RunError
-from lpsnet.export.for_runtime import checkpoint_for_runtime
-from lpsnet.export.quantisation import Quantisation
-from lpsnet.export.quantised_file import QUANTISERS, quantise_file
+from lpsnet.export.export import QUANTISERS, checkpoint_for_runtime, quantise_file
+from lpsnet.export.quantise import Quantisation
 from lpsnet.inference.engines import PRECISIONS
 from lpsnet.inference.model_file import read_record
 from lpsnet.studies.study import Json, Known, Outcome, Place, Report, Row, Run, Settings, Study

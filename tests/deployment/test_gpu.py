@@ -17,7 +17,7 @@ import torch
 
 from lpsnet.data.synthetic import SceneSplit
 from lpsnet.errors import LpsnetError
-from lpsnet.export.for_runtime import write_for_runtime
+from lpsnet.export.export import write_for_runtime
 from lpsnet.inference.engines import SessionOptions, open_session
 from lpsnet.inference.preprocess import prepare
 from lpsnet.inference.segmenter import Segmenter

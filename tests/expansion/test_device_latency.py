@@ -15,7 +15,7 @@ from lpsnet.errors import ModelFileError, RunError
 from lpsnet.expansion import device_latency
 from lpsnet.expansion.device_latency import MAX_BUSY, Target, ThisMachine
 from lpsnet.expansion.operations import Design, SearchNetwork
-from lpsnet.export import for_runtime
+from lpsnet.export import export as for_runtime
 from lpsnet.inference.engines import Array, FakeSession
 
 TARGET = Target(SIZE, num_threads=1)

@@ -17,7 +17,7 @@ from lpsnet.data.labels import LabelSpace
 from lpsnet.errors import MissingDependencyError, ModelFileError
 from lpsnet.export import openvino as exporter
 from lpsnet.export.openvino import export_openvino
-from lpsnet.export.report import ExportReport
+from lpsnet.export.verify import ExportReport
 from lpsnet.inference.model_file import read_container, read_record
 from lpsnet.models.blocks import BLOCKS
 from lpsnet.models.checkpoint import default_record

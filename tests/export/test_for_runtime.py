@@ -14,7 +14,7 @@ from export_networks import ARCHITECTURE, SIZE, network, record_of
 
 from lpsnet.architecture import get_architecture
 from lpsnet.errors import ModelFileError
-from lpsnet.export.for_runtime import checkpoint_for_runtime, untrained_for_runtime
+from lpsnet.export.export import checkpoint_for_runtime, untrained_for_runtime
 from lpsnet.inference.engines import SessionOptions, open_session
 from lpsnet.inference.model_file import read_record
 from lpsnet.models.checkpoint import save_checkpoint

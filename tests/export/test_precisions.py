@@ -15,9 +15,9 @@ from export_networks import SIZE, network, pictures, record_of
 from lpsnet.benchmark import benchmark
 from lpsnet.benchmark.timing import TimingProtocol
 from lpsnet.errors import ModelFileError
+from lpsnet.export.export import beside_other_precisions
 from lpsnet.export.onnx import export_onnx
-from lpsnet.export.precisions import beside_other_precisions
-from lpsnet.export.quantisation import Quantisation
+from lpsnet.export.quantise import Quantisation
 
 
 def test_every_precision_of_engine_and_machine_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,11 +18,10 @@ from export_networks import SIZE, network, pictures, record_of
 
 from lpsnet.errors import MissingDependencyError, ModelFileError
 from lpsnet.export import onnx as exporter
-from lpsnet.export.onnx import export_onnx
+from lpsnet.export.onnx import export_onnx, export_tensorrt
 from lpsnet.export.openvino import export_openvino
-from lpsnet.export.quantisation import Quantisation
-from lpsnet.export.report import ExportReport
-from lpsnet.export.tensorrt import export_tensorrt
+from lpsnet.export.quantise import Quantisation
+from lpsnet.export.verify import ExportReport
 from lpsnet.inference.engines import SessionOptions, open_session
 from lpsnet.inference.preprocess import prepare
 from lpsnet.models.reparameterise import fuse

@@ -8,7 +8,7 @@ torch = pytest.importorskip("torch")
 from lpsnet.data.labels import IGNORE_INDEX, LabelSpace  # noqa: E402
 from lpsnet.data.split import Sample  # noqa: E402
 from lpsnet.errors import DataError, ModelFileError  # noqa: E402
-from lpsnet.export.verification import ODD_SIZES, Bounds, compare_miou, verify  # noqa: E402
+from lpsnet.export.verify import ODD_SIZES, Bounds, compare_miou, verify  # noqa: E402
 from lpsnet.inference.engines import FakeSession  # noqa: E402
 from lpsnet.inference.segmenter import Segmenter  # noqa: E402
 from lpsnet.models.network import create_model  # noqa: E402

@@ -20,7 +20,7 @@ from lpsnet.benchmark import timing
 from lpsnet.data.dataset import open_dataset
 from lpsnet.errors import RunError
 from lpsnet.evaluation.evaluate import evaluate
-from lpsnet.export.for_runtime import checkpoint_for_runtime
+from lpsnet.export.export import checkpoint_for_runtime
 from lpsnet.inference.engines import PRECISIONS
 from lpsnet.inference.segmenter import Segmenter
 from lpsnet.models.checkpoint import default_record, save_checkpoint

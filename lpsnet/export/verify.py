@@ -1,0 +1,464 @@
+"""What an export reports once the written file has been proved against the network it was made from.
+
+The proof of an export: the written file, run by its engine, gives the scores and labels of the network in torch.
+
+Both are given the same normalised pictures: noise, which makes the most of every difference in resizing; smooth random
+pictures, whose labels form areas; and real ones, where there are any. On labelled ones mIoU is compared too.
+
+What all exports have in common: the checks before, one file written in one step, and the proof after.
+
+A format is a value, `Format`, and a function that writes a network to a path. The file takes its place only once the
+engine that is to run it has given the network's own scores and labels.
+"""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, TypedDict, Unpack
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lpsnet import __version__
+from lpsnet.data.split import Split
+from lpsnet.errors import DataError, ModelFileError, unknown_name
+from lpsnet.evaluation.evaluate import evaluate
+from lpsnet.export.quantise import Quantisation, Size, check_quantisation
+from lpsnet.inference.engines import PRECISIONS, Precision, Session, SessionOptions, open_session
+from lpsnet.inference.engines.pytorch import PyTorchSession
+from lpsnet.inference.label_map import label_map
+from lpsnet.inference.preprocess import Picture, prepare
+from lpsnet.inference.segmenter import Segmenter
+from lpsnet.io import atomic_path
+from lpsnet.models.network import MIN_INPUT, Network
+from lpsnet.models.reparameterise import fuse
+from lpsnet.record import ModelRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One picture, scored by the network in torch and by the exported file.
+
+    Attributes:
+        picture: which: "noise", "smooth" or "picture 1", "picture 2", …
+        size: height and width in pixels.
+        score_difference: largest absolute difference of a score, as a share of the range of the network's scores.
+        label_agreement: share of the picture's pixels with the same label, in percent.
+    """
+
+    picture: str
+    size: tuple[int, int]
+    score_difference: float
+    label_agreement: float
+
+
+@dataclass(frozen=True, slots=True)
+class MiouCheck:
+    """mIoU in percent on labelled pictures: of the network in torch (float32), and of the exported file.
+
+    Attributes:
+        split: name of the split.
+        num_pictures: pictures scored.
+        before: of the network.
+        after: of the file.
+    """
+
+    split: str
+    num_pictures: int
+    before: float
+    after: float
+
+    @property
+    def lost(self) -> float:
+        """Points of mIoU lost; below 0 where the file scores higher."""
+        return self.before - self.after
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        return {**asdict(self), "lost": self.lost}
+
+
+@dataclass(frozen=True, slots=True)
+class ExportReport:
+    """A file written and proved.
+
+    Attributes:
+        path: the file.
+        format: what it was exported to, a name in `EXPORTERS`.
+        precision: arithmetic of the file.
+        size: (height, width) in pixels that the file is for; None if it takes any.
+        num_bytes: size of the file.
+        engine: what the file was checked with.
+        checks: every comparison made.
+        export_s: seconds for writing the file.
+        verify_s: seconds for the comparisons.
+        miou: before and after; None where no labelled pictures were given.
+        num_calibration_pictures: pictures that an int8 file was calibrated on.
+        engine_command: the command of the engine's own that takes the file further; empty where there is none.
+    """
+
+    path: Path
+    format: str
+    precision: str
+    size: tuple[int, int] | None
+    num_bytes: int
+    engine: str
+    checks: tuple[Check, ...]
+    export_s: float
+    verify_s: float
+    miou: MiouCheck | None = None
+    num_calibration_pictures: int = 0
+    engine_command: tuple[str, ...] = ()
+
+    @property
+    def score_difference(self) -> float:
+        """The largest of all checks."""
+        return max(check.score_difference for check in self.checks)
+
+    @property
+    def label_agreement(self) -> float:
+        """The smallest of all checks, in percent."""
+        return min(check.label_agreement for check in self.checks)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        summary = {"score_difference": self.score_difference, "label_agreement": self.label_agreement}
+        miou = None if self.miou is None else self.miou.to_dict()
+        lists = {"engine_command": list(self.engine_command)}
+        return {**asdict(self), "path": str(self.path), "miou": miou, **lists, **summary}
+
+
+# Sizes that no stride and no ratio divides, for files that take any size. A size that was frozen while the network was
+# traced shows here.
+ODD_SIZES: tuple[Size, ...] = ((33, 47), (333, 517))
+
+_RANDOM = ("noise", "smooth")
+_NO_FILE = Path("the network in torch")
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How far an exported file may be from its network.
+
+    Attributes:
+        score_difference: largest absolute difference of a score, as a share of the range of the network's scores.
+        label_agreement: smallest share of pixels with the same label, in percent, on every picture.
+        elsewhere: the same on random pictures and at odd sizes, where it is another.
+        miou_lost: most points of mIoU lost on labelled pictures.
+    """
+
+    score_difference: float
+    label_agreement: float
+    elsewhere: float | None = None
+    miou_lost: float = 0.1
+
+
+# Far above what rounding does, far below what an error does. Seen with ONNX Runtime over all blocks, interactions and
+# 1 to 3 paths at sizes up to 1024x2048: at most 5e-5 (noise, path at ratio 1/2) and at least 99.996 %.
+F32_BOUNDS = Bounds(score_difference=1e-3, label_agreement=99.9)
+
+BOUNDS: Mapping[Precision, Bounds] = MappingProxyType(
+    {
+        "f32": F32_BOUNDS,
+        # Weights rounded to 11 bits of mantissa. Seen over untrained networks of all blocks and interactions: at most
+        # 7e-3 of the range, and the same label at 99.5 % of the pixels of noise, where all classes are close.
+        "f16": Bounds(score_difference=2e-2, label_agreement=98.0, miou_lost=0.2),
+        # The ranges are those of the pictures calibrated on; elsewhere it can only be seen that it is that network at
+        # all. Seen on 110 pictures, networks of 27 mIoU on Cityscapes and 53 on CamVid: at most 0.1 of the range, and
+        # the same label at 95 % of the pixels of every picture, 97.8 % on average; elsewhere 0.3 and 67 %.
+        "int8": Bounds(score_difference=0.5, label_agreement=90.0, elsewhere=50.0, miou_lost=1.0),
+    }
+)
+
+
+def verify(
+    net: Network,
+    session: Session,
+    *,
+    record: ModelRecord,
+    sizes: Sequence[Size],
+    pictures: Sequence[Picture] = (),
+    bounds: Bounds = F32_BOUNDS,
+) -> tuple[Check, ...]:
+    """Compare an exported file with its network.
+
+    Args:
+        net: the network in evaluation mode, float32 on the CPU.
+        session: the exported file, opened by its engine.
+        record: of the file; says how pictures are normalised and resized.
+        sizes: (height, width) in pixels at which every picture is compared.
+        pictures: real ones, H x W x 3 uint8 RGB each, besides random ones.
+        bounds: how far the two may be apart.
+
+    Returns:
+        What was found, a check for each picture and size.
+
+    Raises:
+        ModelFileError: the two are farther apart than that, or the network's scores are not finite.
+    """
+    checks = []
+    for name, picture, size in _cases(sizes, pictures):
+        check = _compare(net, session, prepare(picture, record, size=size), name)
+        _judge(check, bounds, session.engine)
+        checks.append(check)
+    return tuple(checks)
+
+
+def compare_miou(
+    net: Network, session: Session, split: Split, *, record: ModelRecord, size: Size | None, most_lost: float
+) -> MiouCheck:
+    """mIoU of a network and of the file exported from it, on the same labelled pictures.
+
+    Args:
+        net: in evaluation mode, float32 on the CPU; it may be brought into another memory layout.
+        session, record: as for `verify`.
+        split: labelled pictures of the network's classes.
+        size: (height, width) in pixels that both run at; None for the record's, and else every picture's own.
+        most_lost: points of mIoU that the file may lose.
+
+    Raises:
+        ModelFileError: it loses more.
+        DataError: the split cannot be read, has other classes or not one labelled pixel.
+    """
+    own = PyTorchSession(torch, net, SessionOptions(_NO_FILE), device="cpu", compiled=False)
+    before, after = (
+        evaluate(Segmenter.from_session(which, record, input_size=size), split, label_space=record.label_space).miou
+        for which in (own, session)
+    )
+    check = MiouCheck(split.name, len(split), before, after)
+    if np.isnan(before):
+        raise DataError(f"split {split.name!r} has no labelled pixel, so no mIoU can be compared on it")
+    if not check.lost <= most_lost:
+        raise ModelFileError(
+            f"the exported file has {after:.2f} mIoU on {split.name} where the network has {before:.2f}: "
+            f"{check.lost:.2f} points lost, at most {most_lost:g} are allowed"
+        )
+    return check
+
+
+def _cases(sizes: Sequence[Size], pictures: Sequence[Picture]) -> Iterator[tuple[str, Picture, Size]]:
+    rng = np.random.default_rng(0)
+    for size in sizes:
+        yield "noise", rng.integers(0, 256, (*size, 3), dtype=np.uint8), size
+        coarse = rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)
+        yield "smooth", cv2.resize(coarse, size[::-1], interpolation=cv2.INTER_CUBIC), size
+        for number, picture in enumerate(pictures, start=1):
+            yield f"picture {number}", picture, size
+
+
+def _compare(net: Network, session: Session, image: NDArray[np.float32], name: str) -> Check:
+    with torch.inference_mode():
+        expected = net(torch.from_numpy(image)).numpy()
+    if not np.isfinite(expected).all():
+        raise ModelFileError("the network's scores are not finite, so its export cannot be checked; train it again")
+    scores = session.run(image)
+    size = image.shape[2], image.shape[3]
+    if scores.shape != expected.shape:
+        raise ModelFileError(
+            f"{session.engine} gives scores of shape {scores.shape} for a picture of {size[0]}x{size[1]} where the "
+            f"network gives {expected.shape}"
+        )
+    spread = max(float(np.ptp(expected)), float(np.finfo(np.float32).tiny))
+    agreement = _label_agreement(scores[0], expected[0], size, align_corners=net.align_corners)
+    return Check(name, size, float(np.abs(scores - expected).max()) / spread, agreement)
+
+
+def _label_agreement(
+    scores: NDArray[np.float32], expected: NDArray[np.float32], size: Size, *, align_corners: bool
+) -> float:
+    if not np.isfinite(scores).all():
+        return 0.0
+    labels, expected_labels = (label_map(maps, size, align_corners=align_corners) for maps in (scores, expected))
+    return 100 * float((labels == expected_labels).mean())
+
+
+def _judge(check: Check, bounds: Bounds, engine: str) -> None:
+    """Raise unless the check is within the bounds; written so that nan is outside."""
+    least = bounds.label_agreement
+    if bounds.elsewhere is not None and (check.picture in _RANDOM or check.size in ODD_SIZES):
+        least = bounds.elsewhere
+    if check.score_difference <= bounds.score_difference and check.label_agreement >= least:
+        return
+    height, width = check.size
+    raise ModelFileError(
+        f"the exported file is not the network: on {check.picture} at {height}x{width}, {engine} differs by "
+        f"{check.score_difference:.2g} of the range of the scores (at most {bounds.score_difference:g} is allowed) and "
+        f"gives {check.label_agreement:.3f} % of the pixels the same label (at least {least:g} %)"
+    )
+
+
+# (deployed network, record of the file, path): writes the file
+Write = Callable[[Network, ModelRecord, Path], None]
+
+NUM_COMPARED = 4  # pictures of the calibration that a quantised file is compared on, where no others are given
+_CHECKED_SIZE = (256, 512)  # where neither the export nor the record names a size
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """What a network can be exported to.
+
+    Attributes:
+        name: as in `EXPORTERS`.
+        suffix: of its files.
+        runtime: the engine that proves a file.
+        precisions: what files there are.
+    """
+
+    name: str
+    suffix: str
+    runtime: str
+    precisions: tuple[Precision, ...]
+
+
+class Proof(TypedDict, total=False):
+    """What a file is held against besides random pictures: keywords that every exporter takes.
+
+    Keys:
+        pictures: real ones, H x W x 3 uint8 RGB each, for scores and labels.
+        labelled: pictures with labels, on which mIoU is compared before and after; None for none.
+        min_label_agreement: share of the pixels of a real picture, in percent, that must keep their label.
+        max_miou_loss: points of mIoU the file may lose. For both None is the bound of its precision (`BOUNDS`).
+    """
+
+    pictures: Sequence[Picture]
+    labelled: Split | None
+    min_label_agreement: float | None
+    max_miou_loss: float | None
+
+
+def write_proved(
+    net: Network,
+    path: str | Path,
+    *,
+    format: Format,
+    write: Write,
+    record: ModelRecord,
+    size: Size | None,
+    precision: Precision,
+    quantisation: Quantisation | None = None,
+    **proof: Unpack[Proof],
+) -> ExportReport:
+    """Write a network in a format and prove the file; there is none if anything fails.
+
+    Args:
+        net: of any form, on any device; it is fused where it is not, and not touched.
+        path: the file to write, with the format's suffix.
+        format, write: the format, and what writes a network in it.
+        record: of the network; what the network itself knows (architecture, form, size) is taken from there.
+        size: (height, width) in pixels that the file is for; None for a file that takes any.
+        precision: arithmetic of the file.
+        quantisation: how an int8 file is made, which `write` has seen to; needed for int8.
+        proof: what it is held against; see `Proof`.
+
+    Raises:
+        ModelFileError: the record does not fit the network, the size is too small, int8 was asked for without
+            pictures, or the file is not the network.
+        MissingDependencyError: a package is not installed.
+        RunError: the file cannot be written.
+    """
+    path = Path(path)
+    _check(net, path, format, record, size, precision)
+    bounds = _bounds(precision, proof)
+    num_calibrated = len(check_quantisation(quantisation).pictures) if precision == "int8" else 0
+    started = time.perf_counter()
+    deployed = fuse(net).to("cpu", torch.float32)
+    record = final_record(deployed, record, size)
+    with atomic_path(path) as temporary:
+        write(deployed, record, temporary)
+        written = time.perf_counter()
+        session = _open(temporary, format, precision)
+        return ExportReport(
+            path=path,
+            format=format.name,
+            precision=precision,
+            size=size,
+            num_bytes=temporary.stat().st_size,
+            engine=session.engine,
+            checks=verify(
+                deployed,
+                session,
+                record=record,
+                sizes=checked_sizes(record, size),
+                pictures=_pictures(proof, quantisation),
+                bounds=bounds,
+            ),
+            export_s=written - started,
+            verify_s=time.perf_counter() - written,
+            miou=_compare_miou(deployed, session, record, size, bounds, proof),
+            num_calibration_pictures=num_calibrated,
+        )
+
+
+def _pictures(proof: Proof, quantisation: Quantisation | None) -> Sequence[Picture]:
+    """Real pictures to compare on: those given, or else some that were calibrated on."""
+    given = proof.get("pictures", ())
+    return given if len(given) or quantisation is None else quantisation.pictures[:NUM_COMPARED]
+
+
+def final_record(deployed: Network, record: ModelRecord, size: Size | None) -> ModelRecord:
+    """The record of the exported file: `record`, with what the network and the export know better."""
+    return record.model_copy(
+        update={
+            "architecture": deployed.architecture,
+            "block": deployed.block,
+            "interaction": deployed.interaction,
+            "form": deployed.form,
+            "input_size": size or record.input_size,
+            "lpsnet_version": __version__,
+        }
+    )
+
+
+def checked_sizes(record: ModelRecord, size: Size | None) -> tuple[Size, ...]:
+    """The sizes that a file is proved at: its own, or for a file that takes any the record's and odd ones."""
+    return (size,) if size is not None else (record.input_size or _CHECKED_SIZE, *ODD_SIZES)
+
+
+def _open(path: Path, format: Format, precision: Precision) -> Session:
+    """The written file in its engine, computing in f32 where it can: a file in f16 is checked for its weights first of
+    all. A quantised one computes in int8."""
+    asked: tuple[Precision, ...] = ("int8",) if precision == "int8" else ("f32", precision)
+    for wish in asked[:-1]:
+        with contextlib.suppress(ModelFileError):
+            return open_session(format.runtime, SessionOptions(path, wish, torch.get_num_threads()))
+    return open_session(format.runtime, SessionOptions(path, asked[-1], torch.get_num_threads()))
+
+
+def _bounds(precision: Precision, proof: Proof) -> Bounds:
+    asked = {"label_agreement": proof.get("min_label_agreement"), "miou_lost": proof.get("max_miou_loss")}
+    return replace(BOUNDS[precision], **{name: value for name, value in asked.items() if value is not None})
+
+
+def _compare_miou(
+    deployed: Network, session: Session, record: ModelRecord, size: Size | None, bounds: Bounds, proof: Proof
+) -> MiouCheck | None:
+    labelled = proof.get("labelled")
+    if labelled is None:
+        return None
+    return compare_miou(deployed, session, labelled, record=record, size=size, most_lost=bounds.miou_lost)
+
+
+def _check(
+    net: Network, path: Path, format: Format, record: ModelRecord, size: Size | None, precision: Precision
+) -> None:
+    if path.suffix.lower() != format.suffix:
+        raise ModelFileError(f"a model file for {format.name} ends in {format.suffix}; got {path}")
+    if precision not in PRECISIONS:
+        raise ModelFileError(unknown_name("precision", precision, format.precisions))
+    if precision not in format.precisions:
+        allowed = " or ".join(filter(None, (", ".join(format.precisions[:-1]), format.precisions[-1])))
+        raise ModelFileError(f"files for {format.name} are exported in {allowed}; got {precision}")
+    if record.label_space.num_classes != net.num_classes:
+        raise ModelFileError(
+            f"the record names {record.label_space.num_classes} classes, the network {net.num_classes}"
+        )
+    if record.align_corners != net.align_corners:
+        raise ModelFileError(f"the record has align_corners={record.align_corners}, the network {net.align_corners}")
+    if size is not None and min(size) < MIN_INPUT:
+        raise ModelFileError(f"a network takes pictures from {MIN_INPUT}x{MIN_INPUT} up; got {size[0]}x{size[1]}")
