@@ -32,9 +32,9 @@ from lpsnet.inference.segmenter import Segmenter
 from lpsnet.inference.visualise import colourise, legend, overlay, side_by_side
 from lpsnet.models.checkpoint import load_checkpoint
 from lpsnet.reporting.report import write_report
-from lpsnet.training.recipe import get_recipe
+from lpsnet.training.config import get_recipe
 from lpsnet.training.run import Status, TrainingRun
-from lpsnet.training.trainer import train
+from lpsnet.training.segmentation import train
 
 SIZE = (128, 256)
 DATA = "scenes:size=128x256,num_train=400,num_val=40"

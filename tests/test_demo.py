@@ -14,7 +14,7 @@ from lpsnet.expansion import device_latency
 from lpsnet.expansion.operations import SearchNetwork
 from lpsnet.expansion.proxies import PROXIES
 from lpsnet.inference.model_file import read_record
-from lpsnet.training.recipe import RECIPES
+from lpsnet.training.config import RECIPES
 from lpsnet.training.run import Status
 
 SMALL = {"iterations": 3, "batch_size": 2, "crop_size": (48, 64), "num_workers": 1}

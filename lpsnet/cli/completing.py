@@ -15,7 +15,7 @@ Complete = Callable[[str], list[str]]  # the beginning of a word -> the words it
 
 _MODELS = "lpsnet.inference.hub:list_models"
 _ARCHITECTURES = "lpsnet.architecture:list_architectures"
-_RECIPES = "lpsnet.training.recipe:RECIPES"
+_RECIPES = "lpsnet.training.config:RECIPES"
 
 # "parameter", or "command parameter" where that differs -> the places of its names, "module:table" (a mapping, a list
 # or a function that gives one), or the names themselves
@@ -31,7 +31,7 @@ _OFFERS: dict[str, tuple[str, ...]] = {
     "models": (_MODELS, _ARCHITECTURES),
     "precision": ("lpsnet.inference.engines:PRECISIONS",),
     "pretrain data": (),
-    "pretrain recipe": ("lpsnet.training.pretraining_recipe:PRETRAINING_RECIPES",),
+    "pretrain recipe": ("lpsnet.training.classification:PRETRAINING_RECIPES",),
     "protocol": ("lpsnet.benchmark.timing:PROTOCOLS",),
     "recipe": (_RECIPES,),
     "runtime": ("lpsnet.inference.engines:RUNTIMES",),

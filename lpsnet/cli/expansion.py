@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from lpsnet.expansion.plan import ExpansionRun
     from lpsnet.expansion.replay import TrainingResult
     from lpsnet.inference.engines import Precision
-    from lpsnet.training.recipe import Recipe
+    from lpsnet.training.config import Recipe
 
 
 def expand(
@@ -134,7 +134,7 @@ def _train_and_report(task: "CandidateTask") -> "TrainingResult":
 
 def _recipe(name: str, settings: list[str] | None) -> "Recipe":
     from lpsnet.expansion.proxies import get_candidate_recipe
-    from lpsnet.training.recipe import parse_overrides
+    from lpsnet.training.config import parse_overrides
 
     return get_candidate_recipe(name).with_overrides(parse_overrides(settings or []))
 
@@ -212,7 +212,7 @@ def _lasting(settings: list[str], proxy: str, used: "Recipe") -> list[str]:
     And the form, where it is another one: that of the weights to start from.
     """
     from lpsnet.expansion.proxies import PROXIES, full_recipe
-    from lpsnet.training.recipe import RECIPES
+    from lpsnet.training.config import RECIPES
 
     full = RECIPES[full_recipe(proxy)]
     cheaper = {key for key, value in PROXIES[proxy] if value != getattr(full, key)}

@@ -41,9 +41,9 @@ def train(
     """
     from lpsnet.architecture import get_architecture
     from lpsnet.inference.hub import find_checkpoint
-    from lpsnet.training.recipe import get_recipe, parse_overrides
+    from lpsnet.training.config import get_recipe, parse_overrides
     from lpsnet.training.run import TrainingRun
-    from lpsnet.training.trainer import train as run_training
+    from lpsnet.training.segmentation import train as run_training
 
     run = TrainingRun(
         data=data,
@@ -78,10 +78,9 @@ def pretrain(
     Example: `lpsnet pretrain --data ImageNet --arch lpsnet_s --out runs/imagenet_s`
     """
     from lpsnet.architecture import get_architecture
-    from lpsnet.training.pretraining import PretrainingRun
-    from lpsnet.training.pretraining import pretrain as run_pretraining
-    from lpsnet.training.pretraining_recipe import get_pretraining_recipe
-    from lpsnet.training.recipe import parse_overrides
+    from lpsnet.training.classification import PretrainingRun, get_pretraining_recipe
+    from lpsnet.training.classification import pretrain as run_pretraining
+    from lpsnet.training.config import parse_overrides
 
     run = PretrainingRun(
         data=data,

@@ -29,13 +29,11 @@ from lpsnet.inference.model_file import read_record
 from lpsnet.models.checkpoint import default_record, load_checkpoint, save_checkpoint
 from lpsnet.models.network import Network, create_model
 from lpsnet.record import ModelRecord, Normalisation
-from lpsnet.training.batches import Batches
-from lpsnet.training.network_segmenter import network_segmenter
-from lpsnet.training.precision import forward_type, make_accelerator
+from lpsnet.training.data import Batches
+from lpsnet.training.loop import forward_type, make_accelerator, normalise
 from lpsnet.training.run import Status, TrainingRun
 from lpsnet.training.run_folder import RunFolder
-from lpsnet.training.step import normalise
-from lpsnet.training.trainer import train
+from lpsnet.training.segmentation import network_segmenter, train
 
 START = "start.safetensors"
 MAX_PICTURES = 8  # for the statistics of new features; a batch of a recipe has about as many

@@ -21,7 +21,7 @@ from lpsnet.inference.model_file import read_record
 from lpsnet.models.blocks import BLOCKS, unknown_block
 from lpsnet.models.interactions import INTERACTIONS
 from lpsnet.models.profile import complexity, inference_memory_mib
-from lpsnet.training.recipe import Recipe
+from lpsnet.training.config import Recipe
 from lpsnet.training.run import TrainingRun
 from lpsnet.training.run_folder import FREE_SETTINGS
 

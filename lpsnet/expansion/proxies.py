@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lpsnet.errors import RunError, unknown_name
-from lpsnet.training.recipe import RECIPES, Recipe, get_recipe
+from lpsnet.training.config import RECIPES, Recipe, get_recipe
 
 _PLAIN = {"form": "plain", "warmup_iterations": 30, "ema_decay": 0.99, "evaluate_every": 0}
 # One row a proxy: the recipe it is made from, and what differs. Passes and crop area together make it 10

@@ -46,7 +46,7 @@ from lpsnet.expansion.replay import (
 )
 from lpsnet.expansion.search import expand
 from lpsnet.io import inside, write_text
-from lpsnet.training.inputs import training_inputs
+from lpsnet.training.run import training_inputs
 from lpsnet.training.run_folder import INPUTS, RunFolder
 
 JOURNAL = "journal.jsonl"

@@ -20,7 +20,7 @@ from lpsnet.expansion.candidates import CandidateTask, train_candidate
 from lpsnet.expansion.measurements import Failure
 from lpsnet.expansion.operations import Operation, SearchNetwork
 from lpsnet.io import write_text
-from lpsnet.training.recipe import Recipe
+from lpsnet.training.config import Recipe
 from lpsnet.training.run import Status, TrainingRun
 from lpsnet.training.run_folder import RunFolder
 

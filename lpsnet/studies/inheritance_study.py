@@ -10,7 +10,7 @@ from lpsnet.expansion.operations import Operation, SearchNetwork
 from lpsnet.studies.agreement import rank_correlation
 from lpsnet.studies.schedule import data_of, describe_training, schedule_of
 from lpsnet.studies.study import Json, Known, Outcome, Place, Report, Row, Run, Settings, Study
-from lpsnet.training.recipe import Recipe
+from lpsnet.training.config import Recipe
 from lpsnet.training.run import Status
 
 if TYPE_CHECKING:

@@ -17,13 +17,11 @@ from lpsnet.data.split import select
 from lpsnet.errors import DivergedError, RunError
 from lpsnet.studies.network import StudyNetwork
 from lpsnet.studies.study import Json, Known, Outcome, Place, Run
-from lpsnet.training.loop import Loop
-from lpsnet.training.precision import make_accelerator
-from lpsnet.training.recipe import Recipe
+from lpsnet.training.config import Recipe
+from lpsnet.training.loop import Loop, make_accelerator
 from lpsnet.training.run import Status, TrainingRun
 from lpsnet.training.run_folder import RunFolder
-from lpsnet.training.segmentation import Segmentation
-from lpsnet.training.trainer import train
+from lpsnet.training.segmentation import Segmentation, train
 
 NUM_STEPS = 2  # timed, after one that is not
 BACKWARD = 3  # times that a training step takes of a forward pass

@@ -13,10 +13,9 @@ from torch.nn import functional as F
 
 from lpsnet.data.labels import IGNORE_INDEX
 from lpsnet.errors import LpsnetError
-from lpsnet.training.batches import Batches, SampleOrder
+from lpsnet.training.data import Batches, SampleOrder, Weights
+from lpsnet.training.run_folder import MovingAverage
 from lpsnet.training.segmentation import Segmentation
-from lpsnet.training.state import MovingAverage
-from lpsnet.training.task import Weights
 
 
 class PlainLoop:

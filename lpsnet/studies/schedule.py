@@ -8,7 +8,7 @@ from lpsnet.data.dataset import open_dataset
 from lpsnet.errors import RunError
 from lpsnet.studies.network import StudyNetwork
 from lpsnet.studies.study import Settings
-from lpsnet.training.recipe import RECIPES, Recipe
+from lpsnet.training.config import RECIPES, Recipe
 from lpsnet.training.run import TrainingRun
 
 Size = tuple[int, int]  # height, width

@@ -27,15 +27,12 @@ from lpsnet.benchmark.machine import describe_machine
 from lpsnet.data.split import select
 from lpsnet.errors import LpsnetError
 from lpsnet.studies.plain_training import PlainLoop
-from lpsnet.training.loop import Loop
-from lpsnet.training.precision import make_accelerator
-from lpsnet.training.recipe import get_recipe
-from lpsnet.training.run import TrainingRun
-from lpsnet.training.run_facts import versions
+from lpsnet.training.config import get_recipe
+from lpsnet.training.data import Augment
+from lpsnet.training.loop import Loop, make_accelerator
+from lpsnet.training.run import TrainingRun, versions
 from lpsnet.training.run_folder import RunFolder
-from lpsnet.training.segmentation import Segmentation
-from lpsnet.training.task import Augment
-from lpsnet.training.trainer import train
+from lpsnet.training.segmentation import Segmentation, train
 
 PREFETCHED = 3  # batches that the trainer's workers are ahead, see `Batches`
 

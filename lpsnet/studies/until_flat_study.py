@@ -11,7 +11,7 @@ from functools import partial
 from lpsnet.studies.inheritance_study import compared, report_curves
 from lpsnet.studies.schedule import data_of, schedule_of
 from lpsnet.studies.study import Json, Known, Place, Run, Settings, Study
-from lpsnet.training.recipe import Recipe
+from lpsnet.training.config import Recipe
 
 DATA = "scenes:size=128x256,num_train=10,num_val=200"
 PARENT = "tiny"

@@ -1,4 +1,13 @@
-"""The training loop (Section 4.2): stochastic gradient descent, checkpoints, logs, evaluations, going on after a crash.
+"""Parts of an optimiser step: normalising, the loss averaged over all processes, frozen batch norm.
+
+Which device a run uses and which arithmetic its forward pass.
+
+An optimiser step's forward and backward pass as one CUDA graph.
+
+A step of a small network is some thousand short operations, and starting them one by one takes a GPU longer than
+computing them. A graph starts them all at once. What it computes is the same; only shapes and addresses are fixed.
+
+The training loop (Section 4.2): stochastic gradient descent, checkpoints, logs, evaluations, going on after a crash.
 
 One loop for every task, and for one CPU, one GPU or many machines (Accelerate distributes it). A run that is killed
 goes on from its last checkpoint as if nothing had happened: same samples, same learning rate, same momentum.
@@ -6,6 +15,7 @@ goes on from its last checkpoint as if nothing had happened: same samples, same 
 
 import contextlib
 import functools
+import os
 from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Generic
@@ -17,17 +27,111 @@ from torch import Tensor, nn
 from lpsnet.data.augment import Augmentation
 from lpsnet.errors import NonFiniteScoresError, RunError
 from lpsnet.io import locked_folder
-from lpsnet.training.batches import Batches
-from lpsnet.training.device_batches import DeviceBatches, load_pictures
-from lpsnet.training.graphed import GraphedStep
-from lpsnet.training.precision import forward_type, make_accelerator
-from lpsnet.training.run import Status
-from lpsnet.training.run_facts import circumstances, now, version_changes
-from lpsnet.training.run_folder import INPUTS, RunFolder
-from lpsnet.training.run_log import RunLog, Steps, diverged
-from lpsnet.training.state import MovingAverage, TrainingState
-from lpsnet.training.step import global_mean, normalise, set_training_mode
-from lpsnet.training.task import Details, Score, Task, Weights
+from lpsnet.record import Normalisation
+from lpsnet.training.config import LoopSettings
+from lpsnet.training.data import Batches, Details, DeviceBatches, Score, Task, Weights, load_pictures
+from lpsnet.training.run import Status, circumstances, now, version_changes
+from lpsnet.training.run_folder import INPUTS, MovingAverage, RunFolder, RunLog, Steps, TrainingState, diverged
+
+
+def normalise(images: Tensor, normalisation: Normalisation) -> Tensor:
+    """N, H, W, 3 uint8 to N, 3, H, W float32 as the network takes it; its memory is channels-last without a copy."""
+    mean, std = (
+        _constant(values, images.device).repeat(images.shape[2])  # rows, not pixels: 4 times as fast
+        for values in (normalisation.mean, normalisation.std)
+    )
+    rows = images.float().flatten(2).sub_(mean).div_(std)
+    return rows.view(images.shape).permute(0, 3, 1, 2)
+
+
+@functools.lru_cache(maxsize=8)  # sent to a device once
+def _constant(values: tuple[float, ...], device: torch.device) -> Tensor:
+    return torch.tensor(values, device=device) * 255
+
+
+def global_mean(total: Tensor, weight: Tensor, accelerator: Accelerator) -> Tensor:
+    """The loss whose gradient, averaged over the processes, is that of the mean over the pixels of all of them.
+
+    `weight` of all processes together divides the sum, so the result does not depend on how the pixels are spread; 0 if
+    there is no labelled pixel at all.
+    """
+    everyone: Tensor = accelerator.reduce(weight.detach(), "sum")
+    mean: Tensor = total * accelerator.num_processes / everyone.clamp(min=torch.finfo(torch.float32).tiny)
+    return mean
+
+
+def set_training_mode(model: nn.Module, *, freeze_batch_norm: bool) -> None:
+    """Training mode; with frozen batch norm its layers keep to the statistics they have."""
+    model.train()
+    if freeze_batch_norm:
+        for module in model.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
+
+
+def make_accelerator() -> Accelerator:
+    """Accelerate's view of this process: its device and the other processes, as they were launched."""
+    return Accelerator(cpu=not torch.cuda.is_available() and not _has_mps())
+
+
+def forward_type(recipe: LoopSettings, device: torch.device) -> torch.dtype:
+    """The floating-point type that the forward pass computes in where it may; float32 is without autocast."""
+    if recipe.precision == "auto":
+        return torch.bfloat16 if _computes_bf16(device) else torch.float32
+    return {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}[recipe.precision]
+
+
+def _computes_bf16(device: torch.device) -> bool:
+    """Whether bf16 is faster than f32 here, not merely possible: it needs instructions of its own."""
+    if device.type == "cuda":
+        supported: bool = torch.cuda.is_bf16_supported(including_emulation=False)
+        return supported
+    return device.type == "cpu" and bool(torch.cpu._is_avx512_bf16_supported())
+
+
+def _has_mps() -> bool:
+    return bool(torch.backends.mps.is_available()) and os.environ.get("ACCELERATE_USE_CPU") != "true"
+
+
+_WARM_UP = 3  # passes before a capture, in which libraries choose their algorithms and take their memory
+
+
+class GraphedStep:
+    """Pictures and targets in, the loss out; the gradients lie in the model's `grad`, overwritten by every call.
+
+    Args:
+        compute: from a batch to its loss, a scalar; it must not read results back from the device.
+        model: whose gradients are taken. What the warm-up does to its buffers is undone.
+        images, targets: a batch of the size of all that follow.
+    """
+
+    def __init__(
+        self, compute: Callable[[Tensor, Tensor], Tensor], model: nn.Module, images: Tensor, targets: Tensor
+    ) -> None:
+        self._images, self._targets = images.clone(), targets.clone()
+        buffers = [buffer.clone() for buffer in model.buffers()]
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(_WARM_UP):
+                model.zero_grad(set_to_none=True)
+                compute(self._images, self._targets).backward()  # type: ignore[no-untyped-call]
+        torch.cuda.current_stream().wait_stream(stream)
+        model.zero_grad(set_to_none=True)  # so that the capture takes memory of its own for them
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph):
+            self._loss = compute(self._images, self._targets)
+            self._loss.backward()  # type: ignore[no-untyped-call]
+        for buffer, value in zip(model.buffers(), buffers, strict=True):
+            buffer.copy_(value)
+
+    def __call__(self, images: Tensor, targets: Tensor) -> Tensor:
+        """The loss of a batch, a scalar of its own."""
+        self._images.copy_(images)
+        self._targets.copy_(targets)
+        self._graph.replay()
+        return self._loss.detach().clone()
+
 
 CHECKPOINT_SECONDS = 300  # besides the checkpoint after every epoch, for epochs that take long …
 EPOCH_CHECKPOINT_SECONDS = 5  # … and where epochs are shorter than this, several share one

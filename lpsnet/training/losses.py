@@ -1,4 +1,20 @@
-"""Losses over logits and label maps: cross-entropy and online hard example mining (Section 4.2), and Lovász-softmax.
+"""The Lovász-softmax loss: a convex surrogate of 1 - IoU, averaged over the classes that occur (Berman et al. 2018).
+
+Cross-entropy counts pixels, mIoU counts classes. For each class the errors of all pixels are sorted, and each is
+weighted by what a pixel at its place adds to the Jaccard loss of the set of errors before it (Algorithm 1 there).
+
+Cross-entropy of scores at the label's size, of which the upsampled scores are never built (Section 4.2).
+
+Scores at the label's size are many (19 x 768 x 768 floats are 45 MB a picture) and go through memory five times in an
+upsampling and a cross-entropy with their gradients. Here they exist a band of rows at a time, small enough to stay in a
+core's cache: a band is upsampled, its loss added up, its gradient taken and brought back to the size of the scores,
+then the next band takes its place. Bilinear upsampling is two small matrices, one for rows and one for columns; only
+the rows' is applied to bands, two or three of its columns at a time, so that the work on a pixel is next to nothing.
+
+The gradient is taken in the forward pass: a loss is a sum, so all that the backward pass adds is a factor. On a CPU the
+threads share the pictures out among themselves: sharing out every operation on a band would cost more than it takes.
+
+Losses over logits and label maps: cross-entropy and online hard example mining (Section 4.2), and Lovász-softmax.
 
 A loss comes as a sum and what it is to be divided by, so that several processes can divide by what all of them have
 together; a batch without a labelled pixel then gives 0, never NaN.
@@ -6,17 +22,244 @@ together; a batch without a labelled pixel then gives 0, never NaN.
 
 import functools
 import math
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from lpsnet.data.labels import IGNORE_INDEX
-from lpsnet.training.lovasz import lovasz_softmax
-from lpsnet.training.upsampling import Upsampling, grid_points, pixel_losses, weighted_loss
+from lpsnet.sampling import interpolation_matrix
+
+
+def lovasz_softmax(scores: Tensor, labels: Tensor) -> Tensor:
+    """The loss of a batch taken as one set of pixels, in 0 to 1; 0 without a labelled pixel.
+
+    Args:
+        scores: N, K, H, W floating point, logits.
+        labels: N, H, W integer class ids, `IGNORE_INDEX` where there is no label.
+    """
+    num_classes = scores.shape[1]
+    labelled = (labels != IGNORE_INDEX).reshape(1, -1)
+    probabilities = scores.softmax(1).transpose(0, 1).reshape(num_classes, -1)
+    classes = torch.arange(num_classes, device=labels.device)[:, None]
+    members = (labels.reshape(1, -1) == classes).to(scores.dtype)
+    errors = (members - probabilities).abs() * labelled  # without a label an error of 0, at the end of the order
+    errors, order = errors.sort(dim=1, descending=True)
+    losses = (errors * _jaccard_steps(members.gather(1, order))).sum(1)
+    present = members.sum(1) > 0
+    return (losses * present).sum() / present.sum().clamp(min=1)
+
+
+def _jaccard_steps(members: Tensor) -> Tensor:
+    """What each pixel adds to the Jaccard loss of those before it: K, P for members K, P (1 or 0) in their order."""
+    total = members.sum(1, keepdim=True)
+    intersection = total - members.cumsum(1)
+    union = total + (1 - members).cumsum(1)
+    jaccard = 1 - intersection / union
+    return torch.cat((jaccard[:, :1], jaccard[:, 1:] - jaccard[:, :-1]), 1)
+
+
+_PART = 1 << 17  # scores in a band on a CPU: 0.5 MB, half of a core's cache
+_PART_ELSEWHERE = 1 << 25  # where starting an operation costs more than memory does
+
+
+@dataclass(frozen=True, eq=False)
+class Upsampling:
+    """From scores of h x w to some of the pixels of a picture of H x W, bilinearly.
+
+    Attributes:
+        rows: chosen rows of pixels x h, what every row of scores adds to each.
+        columns: chosen columns of pixels x w.
+        cells: for each chosen row of pixels, the upper of the two rows of scores it lies between; ascending.
+    """
+
+    rows: Tensor
+    columns: Tensor
+    cells: list[int]
+
+    @classmethod
+    @functools.lru_cache(maxsize=64)  # a training asks for the same one in every step
+    def between(
+        cls,
+        source: tuple[int, int],
+        target: tuple[int, int],
+        *,
+        stride: int,
+        align_corners: bool,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> "Upsampling":
+        """From `source` (h, w) to every `stride`-th pixel of `target` (H, W)."""
+        rows, cells = _interpolation(source[0], target[0], stride, align_corners)
+        columns, _ = _interpolation(source[1], target[1], stride, align_corners)
+        return cls(rows.to(device, dtype), columns.to(device, dtype), cells)
+
+    def __call__(self, scores: Tensor) -> Tensor:
+        """N, K, h, w to N, K and the chosen pixels, all at once and differentiable."""
+        return self.rows @ scores @ self.columns.T
+
+
+def grid_points(length: int, stride: int) -> Tensor:
+    """Which of `length` pixels stand for all at a `stride`-th of the size: evenly spread, both ends among them."""
+    return torch.linspace(0, length - 1, max(1, length // stride), dtype=torch.float64).round().long()
+
+
+def _interpolation(source: int, target: int, stride: int, align_corners: bool) -> tuple[Tensor, list[int]]:
+    """The matrix of one axis, chosen pixels x source in float64, and the lower source of each pixel."""
+    pixels = grid_points(target, stride).double().numpy()
+    matrix, lower = interpolation_matrix(source, target, align_corners=align_corners, pixels=pixels)
+    return torch.from_numpy(matrix), lower.tolist()
+
+
+def pixel_losses(logits: Tensor, classes: Tensor, upsampling: Upsampling) -> Tensor:
+    """The cross-entropy of every pixel, N, H, W float32 (float64 for such logits), without a gradient.
+
+    Arguments as for `weighted_loss`.
+    """
+    losses = torch.empty(classes.shape, dtype=_computing_type(logits), device=logits.device)
+
+    def fill(number: int) -> None:
+        for band in _bands(logits[number], classes[number], upsampling):
+            losses[number, band.pixels] = band.losses()[0]
+
+    _for_each_picture(fill, logits)
+    return losses
+
+
+def weighted_loss(logits: Tensor, classes: Tensor, weights: Tensor, upsampling: Upsampling) -> Tensor:
+    """The sum over all pixels of weight x cross-entropy: a scalar, float32 (float64 for such logits).
+
+    Args:
+        logits: N, K, h, w of any float type; the gradient goes here.
+        classes: N, H, W integers, 0 to K - 1, for pixels of no weight too; H, W are what `upsampling` chooses.
+        weights: N, H, W of the type of the result; no gradient.
+        upsampling: from h, w to the pixels.
+    """
+    total: Tensor = _WeightedLoss.apply(logits, classes, weights, upsampling)  # type: ignore[no-untyped-call]
+    return total
+
+
+class _WeightedLoss(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, classes: Tensor, weights: Tensor, upsampling: Upsampling) -> Tensor:
+        sums = torch.empty(len(logits), dtype=_computing_type(logits), device=logits.device)
+        gradient = torch.empty_like(logits, dtype=sums.dtype) if ctx.needs_input_grad[0] else None
+
+        def fill(number: int) -> None:
+            part = None if gradient is None else gradient[number]
+            sums[number] = _picture_loss(logits[number], classes[number], weights[number], upsampling, part)
+
+        _for_each_picture(fill, logits)
+        ctx.save_for_backward(gradient)
+        ctx.dtype = logits.dtype
+        return sums.sum()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, factor: Tensor) -> tuple[Tensor, None, None, None]:
+        (gradient,) = ctx.saved_tensors
+        return (gradient * factor).to(ctx.dtype), None, None, None
+
+
+def _for_each_picture(function: Callable[[int], None], logits: Tensor) -> None:
+    """Call `function` for every picture's number, on as many threads as torch may use, each with one of its own."""
+
+    def call(number: int) -> None:  # what is switched off here is a thread's own
+        with torch.no_grad(), torch.autocast(logits.device.type, enabled=False):
+            function(number)
+
+    num_threads = torch.get_num_threads()
+    if logits.device.type != "cpu" or min(num_threads, len(logits)) == 1:
+        for number in range(len(logits)):
+            call(number)
+        return
+    with ThreadPoolExecutor(num_threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        list(pool.map(call, range(len(logits))))
+    torch.set_num_threads(num_threads)  # for threads that start later; this one's never changed
+
+
+def _picture_loss(
+    logits: Tensor, classes: Tensor, weights: Tensor, upsampling: Upsampling, gradient: Tensor | None
+) -> Tensor:
+    """A picture's sum; its gradient is written to `gradient`, K, h, w, unless that is None."""
+    total = weights.new_zeros(())
+    collected: Tensor | None = None  # the gradient on rows of scores and columns of pixels: h, K W
+    for band in _bands(logits, classes, upsampling):
+        band_weights = weights[band.pixels]
+        losses, sums = band.losses()
+        total += (losses * band_weights).sum()
+        if gradient is not None:
+            if collected is None:
+                collected = torch.zeros_like(band.rows_of_scores)
+            collected[band.cells].addmm_(band.mixing.T, band.gradient(sums, band_weights))
+    if gradient is not None and collected is not None:
+        by_columns = collected.view(len(collected), len(logits), -1) @ upsampling.columns
+        gradient.copy_(by_columns.transpose(0, 1))
+    return total
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Band:
+    """A band of rows of pixels of a picture.
+
+    Attributes:
+        pixels, cells: its rows of pixels, and the rows of scores they lie between.
+        mixing: rows of pixels x rows of scores.
+        rows_of_scores: of the whole picture, upsampled along columns: h, K W.
+        scores: rows, K, W: the logits in units of ln 2, since 2 ** x is quicker than e ** x. Overwritten twice.
+        places: rows, W: where each pixel's own class is in `scores`.
+    """
+
+    pixels: slice
+    cells: slice
+    mixing: Tensor
+    rows_of_scores: Tensor
+    scores: Tensor
+    places: Tensor
+
+    def losses(self) -> tuple[Tensor, Tensor]:
+        """Cross-entropy of every pixel, rows, W, and the sum of 2 ** score; `scores` becomes 2 ** score of all."""
+        self.scores.sub_(self.scores.amax(1, keepdim=True))
+        own = self.scores.view(-1).index_select(0, self.places.view(-1)).view(self.places.shape)
+        sums = self.scores.exp2_().sum(1)
+        return (sums.log2() - own).mul_(math.log(2)), sums
+
+    def gradient(self, sums: Tensor, weights: Tensor) -> Tensor:
+        """Of the weighted losses by the logits, rows, K W; after `losses`, in the place of `scores`."""
+        self.scores.mul_((weights / sums)[:, None])  # probability x weight
+        self.scores.view(-1).scatter_add_(0, self.places.view(-1), -weights.reshape(-1))
+        return self.scores.view(len(self.scores), -1)
+
+
+def _bands(logits: Tensor, classes: Tensor, upsampling: Upsampling) -> Iterator[_Band]:
+    """The bands of a picture from top to bottom; each is overwritten by the next."""
+    num_classes, (num_rows, width) = len(logits), classes.shape
+    part = _PART if logits.device.type == "cpu" else _PART_ELSEWHERE
+    length = min(num_rows, max(1, part // (num_classes * width)))
+    scaled = logits.to(_computing_type(logits)).transpose(0, 1) * math.log2(math.e)
+    rows_of_scores = (scaled @ upsampling.columns.T).view(len(scaled), -1)
+    memory = rows_of_scores.new_empty(length, rows_of_scores.shape[1])
+    pixel = torch.arange(length, device=logits.device)[:, None] * memory.shape[1]
+    pixel = pixel + torch.arange(width, device=logits.device)
+    for start in range(0, num_rows, length):
+        pixels = slice(start, min(start + length, num_rows))
+        cells = slice(upsampling.cells[start], upsampling.cells[pixels.stop - 1] + 2)
+        mixing = upsampling.rows[pixels, cells]
+        scores = torch.mm(mixing, rows_of_scores[cells], out=memory[: len(mixing)])
+        places = classes[pixels].long() * width + pixel[: len(mixing)]
+        yield _Band(pixels, cells, mixing, rows_of_scores, scores.view(-1, num_classes, width), places)
+
+
+def _computing_type(logits: Tensor) -> torch.dtype:
+    return torch.float64 if logits.dtype == torch.float64 else torch.float32
+
 
 MAX_SCORES_AT_ONCE = 1 << 28  # floats: 1 GiB, and as much again for the gradient
 

@@ -1,12 +1,32 @@
-"""The values of a run: what is trained on what, where it stands, and what it leaves."""
+"""The values of a run: what is trained on what, where it stands, and what it leaves.
 
+What a run says of itself besides its settings: by which command, with which versions, where and when it was made.
+
+What a training learns from: it is gone on with only while that is the same.
+
+Telling what a network took from the checkpoint it started from, and what not.
+"""
+
+import platform
+import time
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import accelerate
+import numpy as np
+import torch
+
+import lpsnet
 from lpsnet.architecture import Architecture
+from lpsnet.benchmark.machine import command_line, describe_machine
+from lpsnet.data.dataset import Dataset, data_contents
 from lpsnet.evaluation.evaluate import Evaluation
-from lpsnet.training.recipe import Recipe
+from lpsnet.inference.hub import sha256
+from lpsnet.models.checkpoint import Initialisation
+from lpsnet.training.config import Recipe
 
 
 @dataclass(frozen=True)
@@ -84,3 +104,72 @@ class TrainingResult:
 
     model: Path
     evaluation: Evaluation | None
+
+
+def versions() -> Mapping[str, str]:
+    """Of what takes part in a training."""
+    return {
+        "lpsnet": lpsnet.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "accelerate": accelerate.__version__,
+        "numpy": np.__version__,
+    }
+
+
+def version_changes(started: Mapping[str, Any]) -> str:
+    """What a run that goes on is told if it was started with other versions than those here; "" if with the same.
+
+    Args:
+        started: the facts of its start, see `RunFolder.started`.
+    """
+    before = started.get("versions")
+    before = before if isinstance(before, Mapping) else {}
+    changed = [
+        f"{name} {before[name]} then, {now} now" for name, now in versions().items() if before.get(name, now) != now
+    ]
+    if not changed:
+        return ""
+    return f"warning: this run was started with other versions, so its result may differ: {'; '.join(changed)}"
+
+
+def circumstances() -> dict[str, Any]:
+    """Of this process, as JSON values."""
+    return {"machine": describe_machine().identity, "versions": versions(), "command": command_line()}
+
+
+def now() -> str:
+    """UTC, ISO 8601."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+def training_inputs(dataset: Dataset, init: Path | None, *splits: str) -> dict[str, str]:
+    """The classes, the pictures of the splits and the weights of `--init`, each as a short text to compare.
+
+    Raises:
+        DataError: no such split.
+    """
+    weights = {} if init is None else {"init": sha256(init)[:8]}
+    return {**data_contents(dataset, *splits), **weights}
+
+
+def describe_initialisation(initialisation: Initialisation, path: Path) -> str:
+    """One line: how many tensors came from the checkpoint at `path`; which parts did not, and why.
+
+    For example: 412 tensors taken from a.safetensors, skipped: head (another class count), path 2 (another shape: 6)
+    """
+    counts = Counter(_part(name, reason) for name, reason in initialisation.skipped.items())
+    skipped = ", ".join(part if part.startswith("head") else f"{part[:-1]}: {count})" for part, count in counts.items())
+    return f"{len(initialisation.taken)} tensors taken from {path}, skipped: {skipped or 'none'}"
+
+
+def _part(name: str, reason: str) -> str:
+    first, _, rest = name.partition(".")
+    missing = reason.startswith("not")
+    if first == "head" and not missing:
+        # shapes are classes x channels x 1 x 1, or classes; see `checkpoint.initialise_from`
+        there, here = (shape.split()[0].split("x") for shape in reason.split(", "))
+        return "head (another class count)" if there[0] != here[0] else "head (another width or number of paths)"
+    why = "not in the checkpoint" if missing else "another shape"
+    part = f"path {int(rest.split('.')[0]) + 1}" if first == "paths" else first
+    return f"{part} ({why})"

@@ -1,10 +1,15 @@
-"""The task of `lpsnet train`: a network learns to segment (Section 4.2)."""
+"""A network in training as a segmenter, so that it is scored exactly as its model file will be.
+
+The task of `lpsnet train`: a network learns to segment (Section 4.2).
+
+Training a network on a data set (Section 4.2).
+"""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -16,20 +21,45 @@ from lpsnet.data.dataset import Dataset, Split, open_dataset
 from lpsnet.data.labels import IGNORE_INDEX
 from lpsnet.errors import RunError
 from lpsnet.evaluation.evaluate import Evaluation, evaluate
+from lpsnet.inference.engines import Precision
 from lpsnet.inference.model_file import read_record
+from lpsnet.inference.segmenter import Segmenter
 from lpsnet.io import write_text
 from lpsnet.models.checkpoint import Initialisation, initialise_from, save_checkpoint
 from lpsnet.models.network import Network, create_model, empty_network, fill
 from lpsnet.record import ModelRecord, Normalisation
-from lpsnet.training.initialisation import describe_initialisation
-from lpsnet.training.inputs import training_inputs
+from lpsnet.training.config import Recipe
+from lpsnet.training.data import Augment, Score, Weights
+from lpsnet.training.loop import normalise, run_task
 from lpsnet.training.losses import Criterion, log_class_weights
-from lpsnet.training.network_segmenter import network_segmenter
-from lpsnet.training.recipe import Recipe
-from lpsnet.training.run import TrainingRun
+from lpsnet.training.run import Status, TrainingResult, TrainingRun, describe_initialisation, training_inputs
 from lpsnet.training.run_folder import RunFolder
-from lpsnet.training.step import normalise
-from lpsnet.training.task import Augment, Score, Weights
+
+
+def network_segmenter(network: Network, record: ModelRecord, *, device: torch.device) -> Segmenter:
+    """A segmenter that runs `network` as it is, in f32 and in eval mode, on `device`."""
+    return Segmenter.from_session(_NetworkSession(network, device), record)
+
+
+class _NetworkSession:
+    """See `Session`."""
+
+    runtime: Final = "pytorch"
+    precision: Final[Precision] = "f32"
+
+    def __init__(self, network: Network, device: torch.device) -> None:
+        self._network = network.eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._device = device
+        self.engine = f"torch {torch.__version__} on {device.type}"
+        self.num_threads = torch.get_num_threads()
+
+    @torch.inference_mode()
+    def run(self, *inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+        (image,) = inputs
+        batch = torch.from_numpy(image).to(self._device, memory_format=torch.channels_last)
+        scores: NDArray[np.float32] = self._network(batch).float().cpu().numpy()
+        return scores
+
 
 NUM_MEASURED = 16  # samples that batch norms are measured on where a checkpoint has none
 
@@ -202,3 +232,43 @@ def count_pixels(split: Split, num_classes: int) -> NDArray[np.int64]:
 def _picture_size(pictures: Split) -> tuple[int, int]:
     height, width = pictures.image(0).shape[:2]
     return height, width
+
+
+def train(
+    run: TrainingRun,
+    out: Path,
+    *,
+    resume: bool = False,
+    on_status: Callable[[Status], None] = lambda status: None,
+    on_message: Callable[[str], None] = lambda message: None,
+    tensorboard: bool = True,
+) -> TrainingResult:
+    """Train a network and leave it in `out`.
+
+    Args:
+        run: what is trained on what.
+        out: the run's folder; see `RunFolder` for its files.
+        resume: go on with the run in `out`; in a folder without one, just start.
+        on_status: called for every iteration in their order, in the main process; may be one iteration behind.
+        on_message: called with a line for people when the training begins: what was taken from `run.init`.
+        tensorboard: write curves for TensorBoard besides the logs.
+
+    Raises:
+        LpsnetError: the data, the recipe or the folder cannot be used; see the message.
+    """
+    if run.recipe.init_required and run.init is None:
+        raise RunError(
+            f"recipe {run.recipe.name!r} starts from pre-trained weights: give them with --init, "
+            "or train from scratch with --set init_required=false"
+        )
+    score = run_task(
+        lambda device: Segmentation.of(run, device),
+        run.settings(out),
+        out,
+        defaults=run.recipe.defaults(),
+        resume=resume,
+        on_status=on_status,
+        on_message=on_message,
+        tensorboard=tensorboard,
+    )
+    return TrainingResult(RunFolder(out).model, None if score is None else score.details)

@@ -15,7 +15,7 @@ from lpsnet.expansion.device_latency import Target
 from lpsnet.expansion.operations import Design
 from lpsnet.expansion.plan import ExpansionRun
 from lpsnet.expansion.proxies import get_candidate_recipe
-from lpsnet.training.recipe import get_recipe, parse_overrides
+from lpsnet.training.config import get_recipe, parse_overrides
 from lpsnet.training.run import Status, TrainingRun
 
 MODEL = Path("a b") / "family" / "step_2.onnx"
@@ -59,7 +59,7 @@ def next_training(monkeypatch: pytest.MonkeyPatch, capsys, recipe: str, settings
         begun.append(run)
         return SimpleNamespace(evaluation=None, model=MODEL)
 
-    monkeypatch.setattr("lpsnet.training.trainer.train", train)
+    monkeypatch.setattr("lpsnet.training.segmentation.train", train)
     monkeypatch.setattr("lpsnet.inference.hub.find_checkpoint", Path)
     result = command_line.run("train", *words)
     assert result.code == 0, result.err

@@ -11,7 +11,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-_IMPORTED = ["torch", "lpsnet.training.trainer", "lpsnet.expansion.run", "lpsnet.export.export", "lpsnet.studies.study"]
+_IMPORTED = [
+    "torch",
+    "lpsnet.training.segmentation",
+    "lpsnet.expansion.run",
+    "lpsnet.export.export",
+    "lpsnet.studies.study",
+]
 
 
 @dataclass(frozen=True)

@@ -31,11 +31,10 @@ from lpsnet.models.reparameterise import fuse
 from lpsnet.studies.running import run_study
 from lpsnet.studies.study import Known, Place, Report, Run, Settings, Study
 from lpsnet.training import loop
-from lpsnet.training.pretraining import PretrainingRun, pretrain
-from lpsnet.training.pretraining_recipe import get_pretraining_recipe
-from lpsnet.training.recipe import get_recipe
+from lpsnet.training.classification import PretrainingRun, get_pretraining_recipe, pretrain
+from lpsnet.training.config import get_recipe
 from lpsnet.training.run import TrainingRun
-from lpsnet.training.trainer import train
+from lpsnet.training.segmentation import train
 
 NUM_FRAMES = 40
 ARCHITECTURE = Architecture((1, 1, 1, 1, 1), (4, 4, 8, 8, 8), ("1", "1/2"))

@@ -22,8 +22,8 @@ from lpsnet.models.blocks import BLOCKS
 from lpsnet.models.interactions import INTERACTIONS
 from lpsnet.studies.running import STUDIES, find_study
 from lpsnet.studies.study import OPTIONS
-from lpsnet.training.pretraining_recipe import PRETRAINING_RECIPES
-from lpsnet.training.recipe import RECIPES, parse_overrides
+from lpsnet.training.classification import PRETRAINING_RECIPES
+from lpsnet.training.config import RECIPES, parse_overrides
 
 names = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 RECORDS = ROOT / "docs/results"  # what was run once, with the figures it gave: read, not run again

@@ -76,9 +76,9 @@ def segmenting(folder: Path) -> Iterator[None]:
 def training(folder: Path) -> Iterator[None]:
     """One training after another, each with its evaluation and checkpoints."""
     from lpsnet.architecture import Architecture
-    from lpsnet.training.recipe import get_recipe
+    from lpsnet.training.config import get_recipe
     from lpsnet.training.run import TrainingRun
-    from lpsnet.training.trainer import train
+    from lpsnet.training.segmentation import train
 
     settings = {"iterations": 12, "batch_size": 2, "crop_size": (48, 64), "num_workers": 2, "precision": "f32"}
     recipe = get_recipe("demo").with_overrides(settings)

@@ -24,7 +24,7 @@ from lpsnet.expansion.run import JOURNAL, run_expansion
 from lpsnet.expansion.search import SearchOptions
 from lpsnet.models.checkpoint import save_checkpoint
 from lpsnet.models.network import create_model
-from lpsnet.training.recipe import get_recipe
+from lpsnet.training.config import get_recipe
 
 SIZE = (48, 64)
 DATA = "scenes:size=48x64,num_train=12,num_val=3"

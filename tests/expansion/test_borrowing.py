@@ -16,7 +16,7 @@ from lpsnet.expansion.operations import Design
 from lpsnet.expansion.plan import ExpansionRun
 from lpsnet.expansion.run import JOURNAL, run_expansion
 from lpsnet.expansion.search import SearchOptions
-from lpsnet.training.recipe import Recipe
+from lpsnet.training.config import Recipe
 
 ONE_STEP = replace(RUN, options=SearchOptions(num_steps=1, max_step_size=2))
 

@@ -20,7 +20,7 @@ from lpsnet.expansion.events import LatencyPass, StepDecided, Stopped, TrainingF
 from lpsnet.expansion.journal import read_journal
 from lpsnet.expansion.proxies import PROXIES, full_recipe, get_candidate_recipe
 from lpsnet.expansion.replay import PASSES
-from lpsnet.training.recipe import RECIPES
+from lpsnet.training.config import RECIPES
 
 OPTIONS = ("--data", DATA, "--recipe", "demo_proxy", "--start", "B=1,1,1,1,1;C=4,4,8,8,8;R=1", "--threads", 1)
 SETTINGS = ("iterations=4", "batch_size=2", "crop_size=48x64", "num_workers=1", "precision=f32")

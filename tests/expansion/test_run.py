@@ -48,7 +48,7 @@ from lpsnet.inference.segmenter import Segmenter
 from lpsnet.models.checkpoint import save_checkpoint
 from lpsnet.models.network import create_model
 from lpsnet.models.profile import complexity
-from lpsnet.training.recipe import get_recipe
+from lpsnet.training.config import get_recipe
 
 
 def quickly(run: ExpansionRun, out: Path, **options) -> Delivery:

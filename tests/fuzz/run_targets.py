@@ -17,8 +17,7 @@ from lpsnet.expansion.journal import open_journal, read_journal
 from lpsnet.expansion.measurements import Course, Failure, Score
 from lpsnet.expansion.operations import SearchNetwork
 from lpsnet.expansion.replay import family_of
-from lpsnet.training.run_folder import RunFolder
-from lpsnet.training.state import TrainingState
+from lpsnet.training.run_folder import RunFolder, TrainingState
 
 _SETTINGS: dict[str, Any] = {"machine": {"cpu": "Example 3000", "cores": 2}, "size": [360, 480]}
 _ROW = {

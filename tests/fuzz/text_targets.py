@@ -13,8 +13,8 @@ from fuzzing import Target
 from lpsnet.architecture import Architecture, get_architecture, list_architectures
 from lpsnet.cli.output import parse_size
 from lpsnet.data.dataset import open_dataset
-from lpsnet.training.pretraining_recipe import get_pretraining_recipe
-from lpsnet.training.recipe import RECIPES, Recipe, get_recipe, parse_overrides
+from lpsnet.training.classification import get_pretraining_recipe
+from lpsnet.training.config import RECIPES, Recipe, get_recipe, parse_overrides
 
 _ARCHITECTURES = [*list_architectures(), *(str(get_architecture(name)) for name in ("tiny", "lpsnet_s", "step_14"))]
 _PIECES = [*"BCR=;,/{}.- x×½٣\0", "0", "1", "-1", "99999999999", "1e9", "1/0", "0/1", "999999999/999999999", "nan"]

@@ -22,7 +22,7 @@ from lpsnet.studies.inheritance import (
     compare_until_flat,
 )
 from lpsnet.studies.study import Outcome
-from lpsnet.training.recipe import get_recipe
+from lpsnet.training.config import get_recipe
 
 DATA = "scenes:size=48x64,num_train=4,num_val=2"
 PARENT = SearchNetwork((1, 1, 1, 1, 1), (4, 4, 8, 8, 8), ("1", 0, 0))

@@ -10,9 +10,8 @@ from lpsnet.architecture import Architecture
 from lpsnet.errors import LpsnetError
 from lpsnet.studies.plain_training import PlainLoop
 from lpsnet.studies.training_speed import Results, TrainingSpeed, compare_results, compare_speed
-from lpsnet.training.loop import Loop
-from lpsnet.training.precision import make_accelerator
-from lpsnet.training.recipe import get_recipe
+from lpsnet.training.config import get_recipe
+from lpsnet.training.loop import Loop, make_accelerator
 from lpsnet.training.run import TrainingRun
 from lpsnet.training.run_folder import RunFolder
 from lpsnet.training.segmentation import Segmentation

@@ -6,9 +6,9 @@ from pathlib import Path
 import torch
 
 from lpsnet.architecture import Architecture
-from lpsnet.training.recipe import get_recipe
+from lpsnet.training.config import get_recipe
 from lpsnet.training.run import TrainingRun
-from lpsnet.training.trainer import train
+from lpsnet.training.segmentation import train
 
 RECIPE = get_recipe("demo").with_overrides(
     {"iterations": 6, "batch_size": 4, "crop_size": (48, 64), "precision": "f32", "freeze_batch_norm": True}

@@ -7,8 +7,8 @@ from accelerate import Accelerator
 
 from lpsnet.architecture import Architecture
 from lpsnet.models.network import create_model
+from lpsnet.training.loop import global_mean, set_training_mode
 from lpsnet.training.losses import Criterion
-from lpsnet.training.step import global_mean, set_training_mode
 
 
 def save_gradients(path: str) -> None:

@@ -9,7 +9,7 @@ import torch
 from lpsnet.data.augment import Augmentation
 from lpsnet.data.dataset import Sample
 from lpsnet.data.labels import LabelSpace
-from lpsnet.training.batches import Batches, PictureCache, SampleOrder
+from lpsnet.training.data import Batches, PictureCache, SampleOrder
 
 PLAIN = Augmentation(
     crop_size=(4, 4), scale=(1, 1), flip_probability=0, brightness=0, contrast=0, saturation=0

@@ -9,8 +9,7 @@ import torch
 from lpsnet.data.augment import Augmentation
 from lpsnet.data.dataset import open_dataset
 from lpsnet.data.synthetic import SceneSplit
-from lpsnet.training.batches import Batches
-from lpsnet.training.device_batches import DeviceBatches, load_pictures
+from lpsnet.training.data import Batches, DeviceBatches, load_pictures
 
 CPU = torch.device("cpu")
 SEED = 11

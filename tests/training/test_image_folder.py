@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lpsnet.errors import DataError
-from lpsnet.training.image_folder import open_image_folder
+from lpsnet.training.classification import open_image_folder
 
 
 def make(root: Path, *names: str) -> Path:

@@ -7,7 +7,7 @@ import pytest
 from lpsnet.architecture import Architecture
 from lpsnet.models.checkpoint import initialise_from, save_checkpoint
 from lpsnet.models.network import create_model
-from lpsnet.training.initialisation import describe_initialisation
+from lpsnet.training.run import describe_initialisation
 
 SOURCE = Architecture((1, 1, 1, 1, 1), (4, 4, 8, 8, 8), ("1", "1/2"))
 WIDER = Architecture((1, 1, 1, 1, 1), (4, 4, 8, 8, 12), ("1", "1/2"))

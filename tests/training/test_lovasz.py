@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from lpsnet.training.losses import Criterion
-from lpsnet.training.lovasz import lovasz_softmax
+from lpsnet.training.losses import Criterion, lovasz_softmax
 
 
 def jaccard_loss(mistakes: set[int], members: set[int]) -> float:

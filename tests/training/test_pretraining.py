@@ -15,8 +15,14 @@ from lpsnet.errors import DataError, RunError
 from lpsnet.inference.model_file import read_record
 from lpsnet.models.checkpoint import initialise_from, load_checkpoint
 from lpsnet.models.network import create_model
-from lpsnet.training.pretraining import Accuracy, Classification, Classifier, PretrainingRun, pretrain
-from lpsnet.training.pretraining_recipe import get_pretraining_recipe
+from lpsnet.training.classification import (
+    Accuracy,
+    Classification,
+    Classifier,
+    PretrainingRun,
+    get_pretraining_recipe,
+    pretrain,
+)
 from lpsnet.training.run import Status
 
 ARCHITECTURE = Architecture((1, 1, 1, 1, 1), (4, 4, 8, 8, 8), ("1", "1/2"))

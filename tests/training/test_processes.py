@@ -11,7 +11,7 @@ import torch
 
 from lpsnet.inference.model_file import read_record
 from lpsnet.training.run_folder import RunFolder
-from lpsnet.training.trainer import train
+from lpsnet.training.segmentation import train
 
 sys.path.insert(0, str(Path(__file__).parent))
 import frozen_run

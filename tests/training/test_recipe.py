@@ -7,7 +7,7 @@ import pytest
 
 from lpsnet.data.augment import Augmentation
 from lpsnet.errors import RunError
-from lpsnet.training.recipe import RECIPES, get_recipe, parse_overrides
+from lpsnet.training.config import RECIPES, get_recipe, parse_overrides
 
 # Section 4.2: iterations, batch size, learning rate, crop, loss, needs pre-training
 PAPER = {

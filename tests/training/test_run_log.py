@@ -8,9 +8,8 @@ import torch
 
 from lpsnet.errors import RunError
 from lpsnet.training import loop
-from lpsnet.training.run_folder import RunFolder
-from lpsnet.training.run_log import FLUSH_ITERATIONS, RunLog, Step, Steps
-from lpsnet.training.task import Score
+from lpsnet.training.data import Score
+from lpsnet.training.run_folder import FLUSH_ITERATIONS, RunFolder, RunLog, Step, Steps
 
 
 def test_the_last_step_is_read_when_the_next_is_there_or_everything_is() -> None:

@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-import lpsnet.training.upsampling as upsampling
-from lpsnet.training.upsampling import Upsampling, grid_points, pixel_losses, weighted_loss
+import lpsnet.training.losses as upsampling
+from lpsnet.training.losses import Upsampling, grid_points, pixel_losses, weighted_loss
 
 SIZES = [((4, 7), (37, 53)), ((3, 5), (3, 5)), ((9, 8), (5, 3)), ((1, 1), (6, 7)), ((1, 4), (1, 9)), ((5, 2), (40, 1))]
 

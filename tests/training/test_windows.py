@@ -5,7 +5,7 @@ import pytest
 
 from lpsnet.data.augment import RandomResizedCrop, centre_window
 from lpsnet.errors import RunError
-from lpsnet.training.pretraining_recipe import PRETRAINING_RECIPES, PretrainingRecipe, get_pretraining_recipe
+from lpsnet.training.classification import PRETRAINING_RECIPES, PretrainingRecipe, get_pretraining_recipe
 
 LABEL = np.asarray(3, np.int64)
 OFF = {"flip_probability": 0.0, "strengths": (0.0, 0.0, 0.0)}

@@ -7,9 +7,9 @@ import torch
 
 from lpsnet.architecture import Architecture
 from lpsnet.training import loop
-from lpsnet.training.recipe import get_recipe
+from lpsnet.training.config import get_recipe
 from lpsnet.training.run import TrainingRun
-from lpsnet.training.trainer import train
+from lpsnet.training.segmentation import train
 
 loop.EPOCH_CHECKPOINT_SECONDS = 0  # a checkpoint after every epoch, however short
 

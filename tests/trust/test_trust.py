@@ -23,7 +23,7 @@ from lpsnet.inference.segmenter import Segmenter
 from lpsnet.models.checkpoint import default_record, load_official_checkpoint, official_state_dict
 from lpsnet.models.network import create_model
 from lpsnet.models.reparameterise import fuse
-from lpsnet.training.recipe import get_recipe
+from lpsnet.training.config import get_recipe
 
 PACKAGE = Path(__file__).parents[2] / "lpsnet"
 PICTURE = np.zeros((40, 48, 3), np.uint8)

@@ -1,17 +1,27 @@
-"""Pre-training on classified pictures (Section 4.2): the network learns features, then loses what it classified with.
+"""Pictures of classes in folders named after the classes, for pre-training: the layout of ImageNet and of most others.
+
+`ROOT/train/CLASS/*.jpg` and `ROOT/val/CLASS/*.jpg`; or `ROOT/CLASS/*.jpg`, of which a share is set apart as val.
+Classes are numbered in the order of their names; pictures may lie in folders within their class's.
+
+Recipes of pre-training. The paper says 'ImageNet pre-training' and no more (Section 4.2).
+
+Pre-training on classified pictures (Section 4.2): the network learns features, then loses what it classified with.
 
 design-notes, 'Pre-training': classify with global average pooling over the concatenated last features; drop the head.
 What is left is a checkpoint to start a training from (`train --init`).
 """
 
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -19,18 +29,202 @@ import lpsnet
 from lpsnet.architecture import Architecture
 from lpsnet.data.augment import RandomResizedCrop, centre_window
 from lpsnet.data.dataset import file_contents, named_contents
+from lpsnet.data.images import read_image
 from lpsnet.data.labels import LabelSpace
+from lpsnet.data.pairing import find_pictures
+from lpsnet.errors import DataError, RunError
 from lpsnet.inference.segmenter import opencv_threads
+from lpsnet.io import expand_home
 from lpsnet.models.checkpoint import save_checkpoint
-from lpsnet.models.network import Network, create_model
+from lpsnet.models.network import MIN_INPUT, Network, create_model
 from lpsnet.record import ModelRecord, Normalisation
-from lpsnet.training.image_folder import ClassifiedPictures, ImageFolder, open_image_folder
-from lpsnet.training.loop import run_task
-from lpsnet.training.pretraining_recipe import PretrainingRecipe
+from lpsnet.training.config import LoopSettings, find_recipe
+from lpsnet.training.data import Score, Weights
+from lpsnet.training.loop import normalise, run_task
 from lpsnet.training.run import Status
 from lpsnet.training.run_folder import RunFolder
-from lpsnet.training.step import normalise
-from lpsnet.training.task import Score, Weights
+
+Files = list[tuple[Path, int]]  # with the numbers of their classes
+
+_LAYOUT = "ROOT/train/CLASS/*.jpg with ROOT/val/CLASS/*.jpg, or ROOT/CLASS/*.jpg"
+
+
+class ClassifiedPicture(NamedTuple):
+    """A picture, H x W x 3 uint8 RGB, and its class's number, an int64 array without dimensions."""
+
+    image: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class ClassifiedPictures:
+    """Picture files and the numbers of their classes; a file is read when it is asked for."""
+
+    files: Sequence[tuple[Path, int]]
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> ClassifiedPicture:
+        """Read a picture; DataError, naming the file, if that is not possible."""
+        path, number = self.files[index]
+        return ClassifiedPicture(read_image(path), np.asarray(number, np.int64))
+
+
+@dataclass(frozen=True)
+class ImageFolder:
+    """An opened folder.
+
+    Attributes:
+        classes: their names, in the order of their numbers.
+        train, val: the pictures; val may be empty.
+    """
+
+    classes: tuple[str, ...]
+    train: ClassifiedPictures
+    val: ClassifiedPictures
+
+
+def open_image_folder(root: str | Path, *, val_share: float, seed: int = 0) -> ImageFolder:
+    """List the pictures of a folder; none is opened.
+
+    Args:
+        root: see the top of this file.
+        val_share: where there is no folder val, this share of every class is set apart, drawn with `seed`.
+
+    Raises:
+        DataError: the folder is not laid out like that, has fewer than two classes, or a class is empty.
+    """
+    root = expand_home(root)
+    if not root.is_dir():
+        raise DataError(f"picture folder {root} does not exist; it is laid out as {_LAYOUT}")
+    base = root / "train" if (root / "train").is_dir() else root
+    classes = tuple(sorted(folder.name for folder in base.iterdir() if _is_class(folder)))
+    if len(classes) < 2:
+        raise DataError(f"{base} holds {len(classes)} folders, one a class; at least 2 are needed, as {_LAYOUT}")
+    if base != root and (root / "val").is_dir():
+        _check_val(root / "val", classes)
+        val = [_list(root / "val" / name, number) for number, name in enumerate(classes)]
+        return _joined(classes, [_list(base / name, number) for number, name in enumerate(classes)], val)
+    train, val = [], []
+    for number, name in enumerate(classes):
+        files = _list(base / name, number)
+        apart = set(np.random.default_rng((seed, number)).permutation(len(files))[: round(val_share * len(files))])
+        train.append([file for place, file in enumerate(files) if place not in apart])
+        val.append([file for place, file in enumerate(files) if place in apart])
+    return _joined(classes, train, val)
+
+
+def _joined(classes: tuple[str, ...], train: list[Files], val: list[Files]) -> ImageFolder:
+    for name, files in zip(classes, train, strict=True):
+        if not files:
+            raise DataError(f"class {name!r} has no picture to train on; put pictures there or remove its folder")
+    return ImageFolder(classes, ClassifiedPictures(_flat(train)), ClassifiedPictures(_flat(val)))
+
+
+def _flat(parts: list[Files]) -> Files:
+    return [file for part in parts for file in part]
+
+
+def _is_class(folder: Path) -> bool:
+    return folder.is_dir() and not folder.name.startswith(".")
+
+
+def _check_val(folder: Path, classes: tuple[str, ...]) -> None:
+    unknown = sorted({entry.name for entry in folder.iterdir() if _is_class(entry)} - set(classes))
+    if unknown:
+        raise DataError(f"{folder} has a class that is not in train: {unknown[0]!r}; both need the same folders")
+
+
+def _list(folder: Path, number: int) -> Files:
+    return [(path, number) for path in find_pictures(folder)] if folder.is_dir() else []
+
+
+class PretrainingRecipe(LoopSettings):
+    """How a network is trained to classify.
+
+    Attributes:
+        crop_size: (height, width) of every sample in pixels.
+        area: bounds of the window that is cut out, as a share of the picture.
+        aspect: bounds of its width over its height.
+        flip: probability of a horizontal flip.
+        brightness, contrast, saturation: strength of colour jitter, each a factor within 1 ± this.
+        label_smoothing: share of the target spread evenly over the classes.
+        val_share: of every class, set apart for scoring where the folder has no val.
+        (others): see `LoopSettings`.
+    """
+
+    crop_size: tuple[int, int] = (224, 224)
+    area: tuple[float, float] = (0.08, 1.0)  # area and aspect: Szegedy et al. 2015, 'Going Deeper with Convolutions'
+    aspect: tuple[float, float] = (3 / 4, 4 / 3)
+    flip: float = Field(default=0.5, ge=0, le=1)
+    brightness: float = Field(default=0.4, ge=0, lt=1)
+    contrast: float = Field(default=0.4, ge=0, lt=1)
+    saturation: float = Field(default=0.4, ge=0, lt=1)
+    label_smoothing: float = Field(default=0.1, ge=0, lt=1)
+    val_share: float = Field(default=0.05, ge=0, le=0.5)
+
+    @model_validator(mode="after")
+    def _check_windows(self) -> Self:
+        if min(self.crop_size) < MIN_INPUT:
+            raise RunError(f"crop_size is height and width from {MIN_INPUT} pixels up; got {self.crop_size}")
+        if not 0 < self.area[0] <= self.area[1] <= 1:
+            raise RunError(f"area is (smallest, largest) share of the picture, above 0 and up to 1; got {self.area}")
+        if not 0 < self.aspect[0] <= self.aspect[1] < math.inf:
+            raise RunError(f"aspect is (smallest, largest) width over height, above 0; got {self.aspect}")
+        return self
+
+    @property
+    def augmentation(self) -> RandomResizedCrop:
+        """The transforms of a training sample."""
+        return RandomResizedCrop(
+            crop_size=self.crop_size,
+            area=self.area,
+            aspect=self.aspect,
+            flip_probability=self.flip,
+            strengths=(self.brightness, self.contrast, self.saturation),
+        )
+
+
+_ROWS: tuple[dict[str, Any], ...] = (
+    {
+        "name": "imagenet",
+        "source": "RepVGG's numbers (Ding et al. 2021, Section 4.1); the paper gives none",
+        "epochs": 120,
+        "batch_size": 256,
+        "learning_rate": 0.1,
+        "schedule": "cosine",
+        "weight_decay": 1e-4,
+        "decay_norm": False,
+        "evaluate_every": 5,
+    },
+    {
+        "name": "pictures_small",
+        "source": "for some thousand pictures and a machine without GPU",
+        "epochs": 30,
+        "batch_size": 32,
+        "learning_rate": 0.05,
+        "schedule": "cosine",
+        "warmup_iterations": 100,
+        "weight_decay": 1e-4,
+        "decay_norm": False,
+        "crop_size": (128, 128),
+        "area": (0.25, 1.0),
+        "ema_decay": 0.998,
+        "evaluate_every": 5,
+    },
+)
+PRETRAINING_RECIPES: dict[str, PretrainingRecipe] = {row["name"]: PretrainingRecipe(**row) for row in _ROWS}
+
+
+def get_pretraining_recipe(name: str) -> PretrainingRecipe:
+    """The pre-training recipe of that name, or the one in that YAML file.
+
+    Raises:
+        RunError: there is no such recipe or file, or the file does not hold a recipe.
+    """
+    return find_recipe(name, PRETRAINING_RECIPES, PretrainingRecipe)
+
 
 # A checkpoint is a network's, and a network has a head: one class, whose scores are 0 and which no training takes over
 NO_CLASSES = LabelSpace.from_names("pretraining", ("nothing yet",))

@@ -1,0 +1,367 @@
+"""What the training loop has to be told: what is trained, on what, with which loss, and how it is scored.
+
+A task is a row of `train` and `pretrain`: the loop is the same for both.
+
+Batches of training samples in an order that depends on the seed alone.
+
+The samples of a run form one endless sequence: its position p belongs to pass p // n over the n pictures, whose order
+is a permutation seeded by (seed, pass), and is augmented with a generator seeded by (seed, p). A run can therefore
+start at any position and see exactly what an undisturbed one sees, whatever the number of workers or processes.
+
+Threads and not processes do the work: OpenCV releases the interpreter's lock, and threads share one cache of decoded
+pictures without copies.
+
+Batches made on the device that trains: pictures lie in its memory, and a batch is one warp and one colour change.
+
+For a GPU and a data set that fits into its memory, where a few processor cores cannot warp as fast as the network
+learns. What is random is drawn as by `Batches`, from the same seeds, so position p of the sequence shows the same part
+of the same picture; a byte may differ by the rounding of OpenCV's fixed-point weights.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from lpsnet.data.augment import MEAN_COLOUR, Augmentation
+from lpsnet.data.labels import IGNORE_INDEX
+from lpsnet.inference.segmenter import opencv_threads
+from lpsnet.record import Normalisation
+from lpsnet.training.config import LoopSettings
+
+Weights = Mapping[str, Tensor]  # a model's state dict
+Augment = Callable[
+    [NDArray[np.uint8], NDArray[Any], np.random.Generator], tuple[NDArray[np.uint8], NDArray[Any]]
+]  # a picture and its target, and all randomness, to what the network is shown
+
+Details = TypeVar("Details")
+
+
+class Labelled(Protocol):
+    """A picture, H x W x 3 uint8 RGB, and its target: a label map, or a class id without dimensions."""
+
+    @property
+    def image(self) -> NDArray[np.uint8]: ...
+    @property
+    def labels(self) -> NDArray[Any]: ...
+
+
+class Pictures(Protocol):
+    """Labelled pictures, read when they are asked for."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int) -> Labelled: ...
+
+
+@dataclass(frozen=True)
+class Score(Generic[Details]):
+    """How good a model is.
+
+    Attributes:
+        headline: for people, in a few words.
+        figures: everything, as JSON values.
+        curves: what is worth a curve over the run, by name.
+        details: the task's own value.
+    """
+
+    headline: str
+    figures: Mapping[str, Any]
+    curves: Mapping[str, float]
+    details: Details
+
+
+class Task(Protocol[Details]):
+    """What is trained.
+
+    Attributes:
+        recipe: the loop's settings.
+        pictures: to learn from.
+        augmentation: what is done to each.
+        normalisation: of the pictures' bytes.
+        model: in training form. It maps N, 3, H, W normalised pictures to what `loss` takes.
+        opening: what is to be told people when the training begins; may be empty.
+        waits_for_device: whether model or loss read results back from a GPU in the middle of a step.
+        inputs: what it learns from, by what it is, in short texts; a run goes on only while they are the same.
+    """
+
+    @property
+    def recipe(self) -> LoopSettings: ...
+    @property
+    def pictures(self) -> Pictures: ...
+    @property
+    def augmentation(self) -> Augment: ...
+    @property
+    def normalisation(self) -> Normalisation: ...
+    @property
+    def model(self) -> nn.Module: ...
+    @property
+    def opening(self) -> str: ...
+    @property
+    def waits_for_device(self) -> bool: ...
+    @property
+    def inputs(self) -> Mapping[str, str]: ...
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """The sum of the loss over a batch and what it is to be divided by, both scalars on the model's device."""
+
+    def evaluate(self, weights: Weights) -> Score[Details] | None:
+        """How good the model is with these weights; None if there is nothing to tell by."""
+
+    def deliver(self, weights: Weights, path: Path, facts: Mapping[str, Any], score: Score[Details] | None) -> None:
+        """Write the model with these weights; `facts` of the run, as JSON values, go to its record."""
+
+
+Pair = tuple[NDArray[np.uint8], NDArray[Any]]  # a picture and its target
+
+_ORDER, _AUGMENTATION = 0, 1  # the two uses of the seed, so that they never share random numbers
+
+
+class SampleOrder:
+    """Which picture stands at which position of the endless sequence of samples."""
+
+    def __init__(self, num_pictures: int, *, seed: int) -> None:
+        self._num_pictures = num_pictures
+        self._seed = seed
+        self._turn = -1
+        self._permutation: NDArray[np.int64]
+
+    def index(self, position: int) -> int:
+        """The picture at `position`."""
+        turn, place = divmod(position, self._num_pictures)
+        if turn != self._turn:
+            self._permutation = np.random.default_rng((self._seed, _ORDER, turn)).permutation(self._num_pictures)
+            self._turn = turn
+        return int(self._permutation[place])
+
+
+def batch_positions(iteration: int, batch_size: int, process_index: int = 0, num_processes: int = 1) -> range:
+    """The positions of an iteration's batch that fall to a process: every `num_processes`-th."""
+    return range(iteration * batch_size + process_index, (iteration + 1) * batch_size, num_processes)
+
+
+def augmentation_rng(seed: int, position: int) -> np.random.Generator:
+    """Where all that is random about the sample at `position` comes from, but its picture."""
+    return np.random.default_rng((seed, _AUGMENTATION, position))
+
+
+class PictureCache:
+    """Decoded pictures and their targets, kept up to a number of bytes and decoded again past it."""
+
+    def __init__(self, pictures: Pictures, *, max_bytes: int) -> None:
+        self._pictures = pictures
+        self._free_bytes = max_bytes
+        self._pairs: dict[int, Pair] = {}
+
+    def __getitem__(self, index: int) -> Pair:
+        if (pair := self._pairs.get(index)) is not None:
+            return pair
+        sample = self._pictures[index]
+        pair = (sample.image, sample.labels)
+        num_bytes = sample.image.nbytes + sample.labels.nbytes
+        if num_bytes <= self._free_bytes:
+            self._free_bytes -= num_bytes
+            self._pairs[index] = pair
+        return pair
+
+
+@dataclass(frozen=True)
+class Batches:
+    """The batches of one process, from any iteration on.
+
+    Attributes:
+        pictures: to learn from.
+        augmentation: applied to every sample.
+        batch_size: samples in a batch over all processes together.
+        seed: of order and augmentation.
+        num_workers: threads.
+        cache_bytes: memory for decoded pictures.
+        process_index, num_processes: this process takes every `num_processes`-th sample of a batch.
+    """
+
+    pictures: Pictures
+    augmentation: Augment
+    batch_size: int
+    seed: int
+    num_workers: int
+    cache_bytes: int
+    process_index: int = 0
+    num_processes: int = 1
+
+    def starting_at(self, iteration: int, end: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches of the iterations from `iteration` up to `end`: pictures N, H, W, 3 uint8 and their targets.
+
+        The targets are N, H, W uint8 of label maps, N of class ids, as the augmentation leaves them.
+        A picture that cannot be read raises where its batch is due.
+        """
+        order = SampleOrder(len(self.pictures), seed=self.seed)
+        cache = PictureCache(self.pictures, max_bytes=self.cache_bytes)
+        positions = (
+            position
+            for step in range(iteration, end)
+            for position in batch_positions(step, self.batch_size, self.process_index, self.num_processes)
+        )
+        per_process = len(batch_positions(0, self.batch_size, self.process_index, self.num_processes))
+        # The workers are the parallelism; OpenCV's own threads would fight the network's.
+        with opencv_threads(1), ThreadPoolExecutor(self.num_workers) as pool:
+            pending: deque[Future[Pair]] = deque()
+            try:
+                yield from self._collect(pool, pending, positions, order, cache, per_process)
+            finally:
+                for future in pending:
+                    future.cancel()
+
+    def _collect(
+        self,
+        pool: ThreadPoolExecutor,
+        pending: deque[Future[Pair]],
+        positions: Iterator[int],
+        order: SampleOrder,
+        cache: PictureCache,
+        per_process: int,
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        def submit() -> None:
+            if (position := next(positions, None)) is not None:
+                pending.append(pool.submit(self.sample, position, order.index(position), cache))
+
+        for _ in range(3 * per_process):  # one batch in hand, two on their way
+            submit()
+        while pending:
+            pairs = []
+            for _ in range(per_process):
+                pairs.append(pending.popleft().result())
+                submit()
+            images, labels = zip(*pairs, strict=True)
+            yield torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(labels))
+
+    def sample(self, position: int, index: int, cache: PictureCache | None = None) -> Pair:
+        """What stands at a position of the sequence of samples: picture `index`, read and augmented in this thread."""
+        if cache is None:
+            cache = PictureCache(self.pictures, max_bytes=0)
+        image, labels = cache[index]
+        return self.augmentation(image, labels, augmentation_rng(self.seed, position))
+
+
+PREFETCHED = 4  # batches whose random numbers are drawn ahead
+_NO_CHANGE = np.eye(3, 4)
+
+
+class DevicePictures(NamedTuple):
+    """A data set on a device: N x H x W x 3 uint8 RGB, and N x H x W uint8 class ids."""
+
+    images: Tensor
+    labels: Tensor
+
+
+def load_pictures(
+    pictures: Pictures, device: torch.device, *, max_bytes: int, num_workers: int
+) -> DevicePictures | None:
+    """All `pictures` on `device`; None if they are of several sizes or take more than `max_bytes`."""
+    first = pictures[0]
+    if len(pictures) * (first.image.nbytes + first.labels.nbytes) > max_bytes:
+        return None
+    images = torch.empty((len(pictures), *first.image.shape), dtype=torch.uint8)
+    labels = torch.empty((len(pictures), *first.labels.shape), dtype=torch.uint8)
+
+    def load(index: int) -> bool:
+        sample = pictures[index]
+        if sample.image.shape != first.image.shape or sample.labels.shape != first.labels.shape:
+            return False
+        images[index] = torch.from_numpy(sample.image)
+        labels[index] = torch.from_numpy(sample.labels)
+        return True
+
+    with ThreadPoolExecutor(num_workers) as pool:
+        alike = all(pool.map(load, range(len(pictures))))
+    return DevicePictures(images.to(device), labels.to(device)) if alike else None
+
+
+class _Draw(NamedTuple):
+    """What a batch of B shows: picture numbers (B), crop-to-picture maps (B x 2 x 3), colours (B x 3 x 4), and the
+    first and last + 1 row and column of each crop that shows its picture (B x 4)."""
+
+    indices: NDArray[np.int64]
+    maps: NDArray[np.float32]
+    colours: NDArray[np.float32]
+    inside: NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class DeviceBatches:
+    """The batches of one process, from any iteration on; attributes as those of `Batches`.
+
+    Attributes:
+        augmentation: one that `is_affine`.
+    """
+
+    pictures: DevicePictures
+    augmentation: Augmentation
+    batch_size: int
+    seed: int
+    process_index: int = 0
+    num_processes: int = 1
+
+    def starting_at(self, iteration: int, end: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """As `Batches.starting_at`, on the pictures' device."""
+        order = SampleOrder(len(self.pictures.images), seed=self.seed)
+        with ThreadPoolExecutor(1) as pool:
+            pending: list[Future[_Draw]] = []
+            for step in range(iteration, end + PREFETCHED):
+                if step < end:
+                    positions = batch_positions(step, self.batch_size, self.process_index, self.num_processes)
+                    pending.append(pool.submit(self._draw, [(p, order.index(p)) for p in positions]))
+                if step >= iteration + PREFETCHED:
+                    yield self._sample(pending.pop(0).result())
+
+    def _draw(self, places: list[tuple[int, int]]) -> _Draw:
+        height, width = self.pictures.images.shape[1:3]
+        samples = [self.augmentation.draw((height, width), augmentation_rng(self.seed, p)) for p, _ in places]
+        inside = [
+            (*rows.indices(self._size[0])[:2], *cols.indices(self._size[1])[:2]) for _, (rows, cols), _ in samples
+        ]
+        return _Draw(
+            np.array([index for _, index in places], np.int64),
+            np.linalg.inv(np.stack([sample.matrix for sample in samples]))[:, :2].astype(np.float32),
+            np.stack([_NO_CHANGE if s.colours is None else s.colours for s in samples]).astype(np.float32),
+            np.array(inside, np.int64),
+        )
+
+    @property
+    def _size(self) -> tuple[int, int]:
+        return self.augmentation.crop_size
+
+    def _sample(self, draw: _Draw) -> tuple[Tensor, Tensor]:
+        indices, maps, colours, inside = (torch.from_numpy(x).to(self.pictures.images.device) for x in draw)
+        grid = _grid(maps, self._size, (self.pictures.images.shape[1], self.pictures.images.shape[2]))
+        mean = grid.new_tensor(MEAN_COLOUR)
+        # Outside the picture the sampler gives 0, so that is made to stand for what surrounds it.
+        images = (self.pictures.images[indices].float() - mean).permute(0, 3, 1, 2)
+        crops = F.grid_sample(images, grid, mode="bilinear", align_corners=False).permute(0, 2, 3, 1) + mean
+        labels = self.pictures.labels[indices].float()[:, None] - IGNORE_INDEX
+        crop_labels = F.grid_sample(labels, grid, mode="nearest", align_corners=False)[:, 0] + IGNORE_INDEX
+        coloured = crops.round() @ colours[:, None, :, :3].transpose(2, 3) + colours[:, None, None, :, 3]
+        crops = torch.where(_rectangles(inside, self._size)[..., None], coloured, crops)
+        return crops.round().clamp(0, 255).to(torch.uint8), crop_labels.round().to(torch.uint8)
+
+
+def _grid(maps: Tensor, size: tuple[int, int], picture: tuple[int, int]) -> Tensor:
+    """Where each pixel of a crop lies in its picture, B x h x w x 2, in `grid_sample`'s units (align_corners=False)."""
+    y, x = torch.meshgrid(*(torch.arange(n, device=maps.device, dtype=maps.dtype) for n in size), indexing="ij")
+    places = torch.stack((x, y, torch.ones_like(x)), -1) @ maps[:, None].transpose(2, 3)
+    extent = maps.new_tensor((picture[1], picture[0]))
+    return (2 * places + 1) / extent - 1
+
+
+def _rectangles(inside: Tensor, size: tuple[int, int]) -> Tensor:
+    """B x h x w bool: the rows and columns of `inside`, B x 4."""
+    rows, columns = (torch.arange(n, device=inside.device)[None] for n in size)
+    in_rows = (rows >= inside[:, :1]) & (rows < inside[:, 1:2])
+    in_columns = (columns >= inside[:, 2:3]) & (columns < inside[:, 3:])
+    return in_rows[:, :, None] & in_columns[:, None, :]
