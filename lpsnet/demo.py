@@ -16,15 +16,6 @@ from lpsnet.data.dataset import Split, open_dataset
 from lpsnet.data.images import write_png
 from lpsnet.errors import MissingDependencyError
 from lpsnet.evaluation.evaluate import Evaluation, evaluate
-from lpsnet.expansion.candidates import CandidateTask, train_candidate
-from lpsnet.expansion.delivery import Delivery
-from lpsnet.expansion.device_latency import Target
-from lpsnet.expansion.operations import Operation, SearchNetwork
-from lpsnet.expansion.plan import ExpansionRun
-from lpsnet.expansion.proxies import PROXIES
-from lpsnet.expansion.replay import TrainingResult
-from lpsnet.expansion.run import run_expansion
-from lpsnet.expansion.search import SearchOptions
 from lpsnet.export.onnx import export_onnx
 from lpsnet.export.verify import ExportReport
 from lpsnet.inference.model_file import read_record
@@ -32,6 +23,14 @@ from lpsnet.inference.segmenter import Segmenter
 from lpsnet.inference.visualise import colourise, legend, overlay, side_by_side
 from lpsnet.models.checkpoint import load_checkpoint
 from lpsnet.reporting.report import write_report
+from lpsnet.search.algorithm import SearchOptions
+from lpsnet.search.measure import Target
+from lpsnet.search.operations import Operation, SearchNetwork
+from lpsnet.search.plan import PROXIES, ExpansionRun
+from lpsnet.search.replay import TrainingResult
+from lpsnet.search.results import Delivery
+from lpsnet.search.run import run_expansion
+from lpsnet.search.train import CandidateTask, train_candidate
 from lpsnet.training.config import get_recipe
 from lpsnet.training.run import Status, TrainingRun
 from lpsnet.training.segmentation import train

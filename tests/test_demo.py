@@ -10,10 +10,10 @@ import pytest
 
 from lpsnet import demo
 from lpsnet.data.images import read_image
-from lpsnet.expansion import device_latency
-from lpsnet.expansion.operations import SearchNetwork
-from lpsnet.expansion.proxies import PROXIES
 from lpsnet.inference.model_file import read_record
+from lpsnet.search import measure as device_latency
+from lpsnet.search.operations import SearchNetwork
+from lpsnet.search.plan import PROXIES
 from lpsnet.training.config import RECIPES
 from lpsnet.training.run import Status
 

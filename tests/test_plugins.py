@@ -13,10 +13,9 @@ import pytest
 
 from lpsnet import plugins
 from lpsnet.cli import _how_to_go_on, _plugins_apart
-from lpsnet.expansion.device_latency import TURN
-from lpsnet.expansion.events import TrainingFinished
-from lpsnet.expansion.journal import read_journal
 from lpsnet.models.blocks import BLOCKS
+from lpsnet.search.journal import TrainingFinished, read_journal
+from lpsnet.search.measure import TURN
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs/how-to/new-block.md"
@@ -55,7 +54,7 @@ TRANSFER = """
 import json, sys, torch
 from torch import nn
 from lpsnet.architecture import Architecture
-from lpsnet.expansion.inheritance import inherit
+from lpsnet.search.inheritance import inherit
 from lpsnet.models.network import create_model
 
 torch.manual_seed(1)
@@ -107,7 +106,7 @@ def test_the_weights_of_the_pages_block_carry_over(partial: Path) -> None:
 @pytest.mark.slow
 def test_expand_with_worker_processes(partial: Path, monkeypatch: pytest.MonkeyPatch, forgetful: None) -> None:
     """Every kind of step in a real search; resuming it without the plugin is refused in a line that names the flag."""
-    monkeypatch.setattr("lpsnet.expansion.device_latency.TURN", replace(TURN, warm_up_s=0.002, turn_s=0.005))
+    monkeypatch.setattr("lpsnet.search.measure.TURN", replace(TURN, warm_up_s=0.002, turn_s=0.005))
     settings = ("iterations=2", "batch_size=2", "crop_size=48x64", "num_workers=1", "precision=f32")
     operations = ("depth=0,0,0,1,1", "width=0,0,0,4,4", "resolution=0,1/4,0", "resolution=1/4,0,0")
     words = [

@@ -24,7 +24,7 @@ _OFFERS: dict[str, tuple[str, ...]] = {
     "block": ("lpsnet.models.blocks:BLOCKS",),
     "data": ("scenes", "camvid:", "cityscapes:", "bdd100k:"),
     "executor": ("local", "ray"),
-    "expand recipe": ("lpsnet.expansion.proxies:PROXIES", _RECIPES),
+    "expand recipe": ("lpsnet.search.plan:PROXIES", _RECIPES),
     "export model": (),
     "interaction": ("lpsnet.models.interactions:INTERACTIONS",),
     "model": (_MODELS,),

@@ -10,11 +10,11 @@ from lpsnet.cli.output import JsonOption, SizeOption, next_command, parse_size, 
 from lpsnet.cli.training import progress_reporter
 
 if TYPE_CHECKING:
-    from lpsnet.expansion.candidates import CandidateTask
-    from lpsnet.expansion.delivery import Delivery
-    from lpsnet.expansion.plan import ExpansionRun
-    from lpsnet.expansion.replay import TrainingResult
     from lpsnet.inference.engines import Precision
+    from lpsnet.search.plan import ExpansionRun
+    from lpsnet.search.replay import TrainingResult
+    from lpsnet.search.results import Delivery
+    from lpsnet.search.train import CandidateTask
     from lpsnet.training.config import Recipe
 
 
@@ -78,15 +78,15 @@ def expand(
 
     Example: `lpsnet expand --data camvid:CamVid --recipe camvid_proxy --size 360x480 --steps 8 --budget-ms 20 --out x`
     """
-    from lpsnet.expansion.candidates import train_candidate
-    from lpsnet.expansion.device_latency import Target
-    from lpsnet.expansion.executors import InProcess, make_executor
-    from lpsnet.expansion.measurements import Limits
-    from lpsnet.expansion.operations import Operation, SearchNetwork
-    from lpsnet.expansion.plan import ExpansionRun
-    from lpsnet.expansion.run import run_expansion
-    from lpsnet.expansion.search import SearchOptions
     from lpsnet.inference.hub import find_checkpoint
+    from lpsnet.search.algorithm import SearchOptions
+    from lpsnet.search.executors import InProcess, make_executor
+    from lpsnet.search.measure import Target
+    from lpsnet.search.measurements import Limits
+    from lpsnet.search.operations import Operation, SearchNetwork
+    from lpsnet.search.plan import ExpansionRun
+    from lpsnet.search.run import run_expansion
+    from lpsnet.search.train import train_candidate
 
     used_recipe, num_threads = _recipe(recipe, set_), _threads(executor, workers, cores)
     run = ExpansionRun(
@@ -126,14 +126,14 @@ def expand(
 
 
 def _train_and_report(task: "CandidateTask") -> "TrainingResult":
-    from lpsnet.expansion.candidates import train_candidate
+    from lpsnet.search.train import train_candidate
 
     with progress_reporter() as report:
         return train_candidate(task, on_status=report)
 
 
 def _recipe(name: str, settings: list[str] | None) -> "Recipe":
-    from lpsnet.expansion.proxies import get_candidate_recipe
+    from lpsnet.search.plan import get_candidate_recipe
     from lpsnet.training.config import parse_overrides
 
     return get_candidate_recipe(name).with_overrides(parse_overrides(settings or []))
@@ -161,7 +161,7 @@ def _size(size: str | None, data: str, split: str) -> tuple[int, int]:
 
 def print_delivery(delivery: "Delivery", *, json_to: str | None = None) -> None:
     """The family, how sure its steps are, and the network to use under each budget."""
-    from lpsnet.expansion.page import progress_table
+    from lpsnet.search.results import progress_table
 
     for line in progress_table(delivery.members):
         say(line, json_to=json_to)
@@ -191,7 +191,7 @@ def _print_next(
     delivery: "Delivery", run: "ExpansionRun", recipe: str, settings: list[str], json_to: str | None
 ) -> None:
     """Training the best network in full, if a proxy stood in; else running it."""
-    from lpsnet.expansion.proxies import PROXIES, full_recipe
+    from lpsnet.search.plan import PROXIES, full_recipe
 
     best = delivery.best
     model = delivery.model(best)
@@ -211,7 +211,7 @@ def _lasting(settings: list[str], proxy: str, used: "Recipe") -> list[str]:
 
     And the form, where it is another one: that of the weights to start from.
     """
-    from lpsnet.expansion.proxies import PROXIES, full_recipe
+    from lpsnet.search.plan import PROXIES, full_recipe
     from lpsnet.training.config import RECIPES
 
     full = RECIPES[full_recipe(proxy)]

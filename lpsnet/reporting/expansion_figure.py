@@ -6,8 +6,8 @@ from itertools import pairwise
 from lpsnet.charts.axis import Axis
 from lpsnet.charts.frame import Entry, Plot, Size, framed, path
 from lpsnet.charts.svg import Drawing
-from lpsnet.expansion.family import Member
-from lpsnet.expansion.operations import DIMENSIONS, Dimension, braces
+from lpsnet.search.family import Member
+from lpsnet.search.operations import DIMENSIONS, Dimension, braces
 
 WIDE, NARROW = Size(1120.0, 520.0), Size(360.0, 380.0)
 _TOUCH = 10.0  # pixels around a dot that answer to the pointer

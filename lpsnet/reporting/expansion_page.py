@@ -9,9 +9,6 @@ from typing import Any
 
 from lpsnet.charts.svg import Drawing
 from lpsnet.errors import RunError
-from lpsnet.expansion.family import Member, Step
-from lpsnet.expansion.ranking import decide, miou_per_ms
-from lpsnet.expansion.table import FAMILY_COLUMNS, family_cells, lengths_note, mean_and_spread, parent_score
 from lpsnet.io import write_text
 from lpsnet.reporting import expansion_figure
 from lpsnet.reporting.expansion_reading import Budget, Search, read_expansion
@@ -29,6 +26,8 @@ from lpsnet.reporting.page import (
     milliseconds,
 )
 from lpsnet.reporting.reading import flat, text_of
+from lpsnet.search.family import FAMILY_COLUMNS, Member, Step, family_cells, lengths_note, mean_and_spread, parent_score
+from lpsnet.search.step_size import decide, miou_per_ms
 
 FIGURE = "family/figure.svg"
 

@@ -13,7 +13,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from lpsnet.errors import LpsnetError, RunError
-from lpsnet.expansion.events import (
+from lpsnet.reporting.reading import Figures, read_json
+from lpsnet.search.family import Doubt, Expansion, Member, Step, beside, pareto_front
+from lpsnet.search.journal import (
     Event,
     Header,
     LatencyPass,
@@ -23,12 +25,10 @@ from lpsnet.expansion.events import (
     Stopped,
     TrainingFinished,
     TrainingStarted,
+    read_journal,
 )
-from lpsnet.expansion.family import Doubt, Expansion, Member, Step, beside, pareto_front
-from lpsnet.expansion.journal import read_journal
-from lpsnet.expansion.operations import Operation
-from lpsnet.expansion.step_size import Excluded
-from lpsnet.reporting.reading import Figures, read_json
+from lpsnet.search.operations import Operation
+from lpsnet.search.step_size import Excluded
 
 JOURNAL, FAMILY, PLAN = "journal.jsonl", "family/family.json", "plan.json"
 DELIVERED_PLAN = "family/plan.json"

@@ -11,9 +11,9 @@ from typing import Any
 
 from lpsnet.charts.figures import add_legend, draw_beside
 from lpsnet.data.dataset import open_dataset
-from lpsnet.expansion.device_latency import Target, ThisMachine
-from lpsnet.expansion.operations import Design
 from lpsnet.models.blocks import BLOCKS
+from lpsnet.search.measure import Target, ThisMachine
+from lpsnet.search.operations import Design
 from lpsnet.studies.agreement import Spread, describe_best, rank_correlation
 from lpsnet.studies.block_macs import TOLERANCE, gmacs, macs_run, paper_blocks
 from lpsnet.studies.network import StudyNetwork, table_2_architecture

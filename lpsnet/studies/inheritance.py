@@ -16,10 +16,10 @@ from statistics import fmean
 from typing import Any, Literal
 
 from lpsnet.errors import RunError
-from lpsnet.expansion.candidates import CandidateTask, train_candidate
-from lpsnet.expansion.measurements import Failure
-from lpsnet.expansion.operations import Operation, SearchNetwork
 from lpsnet.io import write_text
+from lpsnet.search.measurements import Failure
+from lpsnet.search.operations import Operation, SearchNetwork
+from lpsnet.search.train import CandidateTask, train_candidate
 from lpsnet.training.config import Recipe
 from lpsnet.training.run import Status, TrainingRun
 from lpsnet.training.run_folder import RunFolder

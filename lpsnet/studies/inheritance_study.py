@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from lpsnet.charts.figures import COLOURS, GREY, tidy
-from lpsnet.expansion.operations import Operation, SearchNetwork
+from lpsnet.search.operations import Operation, SearchNetwork
 from lpsnet.studies.agreement import rank_correlation
 from lpsnet.studies.schedule import data_of, describe_training, schedule_of
 from lpsnet.studies.study import Json, Known, Outcome, Place, Report, Row, Run, Settings, Study

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from lpsnet.errors import RunError
-from lpsnet.expansion.estimate import compared
+from lpsnet.search.measurements import compared
 
 Point = tuple[str, int]  # block, c
 Pass = Callable[[Sequence[Point]], Sequence[float]]  # the time of every network in ms, each measured once, in turn

@@ -11,10 +11,9 @@ from rich.console import Console
 
 from lpsnet.architecture import get_architecture
 from lpsnet.cli import expansion
-from lpsnet.expansion.device_latency import Target
-from lpsnet.expansion.operations import Design
-from lpsnet.expansion.plan import ExpansionRun
-from lpsnet.expansion.proxies import get_candidate_recipe
+from lpsnet.search.measure import Target
+from lpsnet.search.operations import Design
+from lpsnet.search.plan import ExpansionRun, get_candidate_recipe
 from lpsnet.training.config import get_recipe, parse_overrides
 from lpsnet.training.run import Status, TrainingRun
 
@@ -30,7 +29,7 @@ def test_nothing_is_shown_before_a_training_has_a_status(monkeypatch: pytest.Mon
         before.append(screen.getvalue())
         on_status(Status(3, 40, 0.25, 0.01, 12.0))
 
-    monkeypatch.setattr("lpsnet.expansion.candidates.train_candidate", train)
+    monkeypatch.setattr("lpsnet.search.train.train_candidate", train)
     monkeypatch.setattr("lpsnet.cli.training.sys", SimpleNamespace(stderr=SimpleNamespace(isatty=lambda: True)))
     terminal = Console(file=screen, force_terminal=True, width=120)
     monkeypatch.setattr("lpsnet.cli.training.console", lambda json_to=None: terminal)

@@ -14,7 +14,7 @@ from pathlib import Path
 _IMPORTED = [
     "torch",
     "lpsnet.training.segmentation",
-    "lpsnet.expansion.run",
+    "lpsnet.search.run",
     "lpsnet.export.export",
     "lpsnet.studies.study",
 ]

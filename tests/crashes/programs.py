@@ -20,7 +20,6 @@ from safetensors.numpy import load
 from lpsnet.architecture import Architecture
 from lpsnet.cli import main
 from lpsnet.data.images import read_image, read_mask
-from lpsnet.expansion.journal import read_journal
 from lpsnet.export.export import export
 from lpsnet.inference.pipeline import find_media, segment_pictures
 from lpsnet.inference.segmenter import Segmenter
@@ -28,6 +27,7 @@ from lpsnet.inference.visualise import DEFAULT_PRODUCTS, Style
 from lpsnet.models.checkpoint import default_record
 from lpsnet.models.network import Network, create_model
 from lpsnet.models.reparameterise import fuse
+from lpsnet.search.journal import read_journal
 from lpsnet.studies.running import run_study
 from lpsnet.studies.study import Known, Place, Report, Run, Settings, Study
 from lpsnet.training import loop

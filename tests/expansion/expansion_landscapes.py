@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-from lpsnet.expansion.measurements import Course, Latency, Outcome, Score
-from lpsnet.expansion.operations import Design, Operation, SearchNetwork
+from lpsnet.search.measurements import Course, Latency, Outcome, Score
+from lpsnet.search.operations import Design, Operation, SearchNetwork
 
 START = SearchNetwork.start("tiny")
 DEPTH, WIDTH, PATH = (Operation.parse(it) for it in ("depth=0,0,0,1,1", "width=0,0,0,32,32", "resolution=0,1/8,0"))

@@ -10,17 +10,17 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from lpsnet.expansion.journal import Journal, open_journal
-from lpsnet.expansion.measurements import Course, Failure, Score
-from lpsnet.expansion.operations import Design, Operation, SearchNetwork, table_1
-from lpsnet.expansion.replay import (
+from lpsnet.search.algorithm import SearchOptions, expand
+from lpsnet.search.journal import Journal, open_journal
+from lpsnet.search.measurements import Course, Failure, Score
+from lpsnet.search.operations import Design, Operation, SearchNetwork, table_1
+from lpsnet.search.replay import (
     JournalledLatency,
     JournalledPerformance,
     TrainingResult,
     record_start,
     record_step,
 )
-from lpsnet.expansion.search import SearchOptions, expand
 
 NUM_EPOCHS = 3
 PASSES = (2, 4, 7, 9)

@@ -12,18 +12,17 @@ from pathlib import Path
 import torch
 from pydantic import JsonValue
 
-from lpsnet.expansion.candidates import CandidateTask
-from lpsnet.expansion.device_latency import TURN, Target
-from lpsnet.expansion.events import LatencyPass
-from lpsnet.expansion.journal import read_journal
-from lpsnet.expansion.measurements import Score
-from lpsnet.expansion.operations import Design, Operation, SearchNetwork
-from lpsnet.expansion.plan import ExpansionRun
-from lpsnet.expansion.replay import TrainingResult
-from lpsnet.expansion.run import JOURNAL, run_expansion
-from lpsnet.expansion.search import SearchOptions
 from lpsnet.models.checkpoint import save_checkpoint
 from lpsnet.models.network import create_model
+from lpsnet.search.algorithm import SearchOptions
+from lpsnet.search.journal import LatencyPass, read_journal
+from lpsnet.search.measure import TURN, Target
+from lpsnet.search.measurements import Score
+from lpsnet.search.operations import Design, Operation, SearchNetwork
+from lpsnet.search.plan import ExpansionRun
+from lpsnet.search.replay import TrainingResult
+from lpsnet.search.run import JOURNAL, run_expansion
+from lpsnet.search.train import CandidateTask
 from lpsnet.training.config import get_recipe
 
 SIZE = (48, 64)

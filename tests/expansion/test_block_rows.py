@@ -8,8 +8,8 @@ from test_inheritance import LARGE, SMALL, difference, grown, images, largest, t
 from torch import Tensor, nn
 
 from lpsnet.architecture import Architecture
-from lpsnet.expansion.inheritance import Inheritance
 from lpsnet.models.blocks import BLOCKS, BlockType, ConvNorm, relu
+from lpsnet.search.inheritance import Inheritance
 
 DEEPER = Architecture(LARGE.blocks, SMALL.widths, SMALL.ratios)
 WIDER = Architecture(SMALL.blocks, LARGE.widths, SMALL.ratios)

@@ -9,13 +9,12 @@ import pytest
 from expansion_tiny import PASSES, RUN, TableDevice, train_in_no_time, work
 
 from lpsnet.errors import RunError
-from lpsnet.expansion.candidates import CandidateTask
-from lpsnet.expansion.events import LatencyPass, TrainingFinished
-from lpsnet.expansion.journal import read_journal
-from lpsnet.expansion.operations import Design
-from lpsnet.expansion.plan import ExpansionRun
-from lpsnet.expansion.run import JOURNAL, run_expansion
-from lpsnet.expansion.search import SearchOptions
+from lpsnet.search.algorithm import SearchOptions
+from lpsnet.search.journal import LatencyPass, TrainingFinished, read_journal
+from lpsnet.search.operations import Design
+from lpsnet.search.plan import ExpansionRun
+from lpsnet.search.run import JOURNAL, run_expansion
+from lpsnet.search.train import CandidateTask
 from lpsnet.training.config import Recipe
 
 ONE_STEP = replace(RUN, options=SearchOptions(num_steps=1, max_step_size=2))
@@ -30,7 +29,7 @@ class _Slower(TableDevice):
 
 @pytest.fixture(autouse=True)
 def bare(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lpsnet.expansion.delivery.export_onnx", lambda net, path, **options: path.touch())
+    monkeypatch.setattr("lpsnet.search.results.export_onnx", lambda net, path, **options: path.touch())
 
 
 def _run(out: Path, run: ExpansionRun = ONE_STEP, *, others: Sequence[Path] = (), here: bool = False) -> list[str]:

@@ -12,13 +12,13 @@ from expansion_tiny import DATA, RECIPE, SIZE, START
 from lpsnet.data.dataset import open_dataset
 from lpsnet.errors import RunError
 from lpsnet.evaluation.evaluate import evaluate
-from lpsnet.expansion import candidates
-from lpsnet.expansion.candidates import CandidateTask, train_candidate
-from lpsnet.expansion.measurements import Failure, Score
-from lpsnet.expansion.operations import Design, Operation
 from lpsnet.inference.model_file import read_record
 from lpsnet.inference.segmenter import Segmenter
 from lpsnet.models.checkpoint import load_checkpoint, save_checkpoint
+from lpsnet.search import train as candidates
+from lpsnet.search.measurements import Failure, Score
+from lpsnet.search.operations import Design, Operation
+from lpsnet.search.train import CandidateTask, train_candidate
 from lpsnet.training.run import TrainingRun
 
 

@@ -9,13 +9,13 @@ import pytest
 from expansion_tiny import PASSES, RUN, TableDevice, train_in_no_time
 
 from lpsnet.errors import RunError
-from lpsnet.expansion.candidates import CandidateTask
-from lpsnet.expansion.delivery import Delivery
-from lpsnet.expansion.measurements import Score
-from lpsnet.expansion.plan import ExpansionRun
-from lpsnet.expansion.replay import TrainingResult
-from lpsnet.expansion.run import run_expansion
 from lpsnet.reporting.expansion_reading import Search, read_expansion
+from lpsnet.search.measurements import Score
+from lpsnet.search.plan import ExpansionRun
+from lpsnet.search.replay import TrainingResult
+from lpsnet.search.results import Delivery
+from lpsnet.search.run import run_expansion
+from lpsnet.search.train import CandidateTask
 
 pytestmark = pytest.mark.usefixtures("bare")
 ONE_STEP = replace(RUN, options=replace(RUN.options, num_steps=1))
@@ -29,7 +29,7 @@ class Killed(BaseException):
 @pytest.fixture
 def bare(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is exported, which takes longer than all the rest."""
-    monkeypatch.setattr("lpsnet.expansion.delivery.export_onnx", lambda net, path, **options: path.touch())
+    monkeypatch.setattr("lpsnet.search.results.export_onnx", lambda net, path, **options: path.touch())
 
 
 def quickly(run: ExpansionRun, out: Path, train: Callable[[CandidateTask], TrainingResult] = train_in_no_time, **more):

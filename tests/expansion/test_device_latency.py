@@ -12,11 +12,11 @@ from expansion_tiny import QUICK_TURN, SIZE
 
 from lpsnet.benchmark.machine import Load, describe_machine
 from lpsnet.errors import ModelFileError, RunError
-from lpsnet.expansion import device_latency
-from lpsnet.expansion.device_latency import MAX_BUSY, Target, ThisMachine
-from lpsnet.expansion.operations import Design, SearchNetwork
 from lpsnet.export import export as for_runtime
 from lpsnet.inference.engines import Array, FakeSession
+from lpsnet.search import measure as device_latency
+from lpsnet.search.measure import MAX_BUSY, Target, ThisMachine
+from lpsnet.search.operations import Design, SearchNetwork
 
 TARGET = Target(SIZE, num_threads=1)
 SMALL = SearchNetwork((1, 1, 1, 1, 1), (4, 4, 4, 4, 4), ("1/2",)).design

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lpsnet.expansion.estimate import absolute, compared
+from lpsnet.search.measurements import absolute, compared
 
 times = st.floats(0.1, 100)
 

@@ -16,10 +16,9 @@ import pytest
 from command_line import Result
 from expansion_tiny import DATA, QUICK_TURN
 
-from lpsnet.expansion.events import LatencyPass, StepDecided, Stopped, TrainingFinished, TrainingStarted
-from lpsnet.expansion.journal import read_journal
-from lpsnet.expansion.proxies import PROXIES, full_recipe, get_candidate_recipe
-from lpsnet.expansion.replay import PASSES
+from lpsnet.search.journal import LatencyPass, StepDecided, Stopped, TrainingFinished, TrainingStarted, read_journal
+from lpsnet.search.plan import PROXIES, full_recipe, get_candidate_recipe
+from lpsnet.search.replay import PASSES
 from lpsnet.training.config import RECIPES
 
 OPTIONS = ("--data", DATA, "--recipe", "demo_proxy", "--start", "B=1,1,1,1,1;C=4,4,8,8,8;R=1", "--threads", 1)
@@ -32,7 +31,7 @@ SMALL = (
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
-    monkeypatch.setattr("lpsnet.expansion.device_latency.TURN", QUICK_TURN)
+    monkeypatch.setattr("lpsnet.search.measure.TURN", QUICK_TURN)
     settings = [word for setting in SETTINGS for word in ("--set", setting)]
     return functools.partial(command_line.run, "expand", *OPTIONS, *settings)
 

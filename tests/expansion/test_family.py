@@ -8,21 +8,21 @@ from expansion_landscapes import Landscape
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lpsnet.expansion.family import (
+from lpsnet.search.algorithm import SearchOptions, expand
+from lpsnet.search.family import (
     Expansion,
     Member,
     Step,
     as_good_and_faster,
     beside,
     best_under,
+    family_table,
     on_one_scale,
     pareto_front,
     remeasured,
 )
-from lpsnet.expansion.measurements import Latency, Score
-from lpsnet.expansion.operations import Design, Operation, SearchNetwork
-from lpsnet.expansion.search import SearchOptions, expand
-from lpsnet.expansion.table import family_table
+from lpsnet.search.measurements import Latency, Score
+from lpsnet.search.operations import Design, Operation, SearchNetwork
 
 START = SearchNetwork.start("tiny")
 DEEPER = Operation("depth", (0, 0, 0, 1, 1))

@@ -15,12 +15,11 @@ from torch import Tensor, nn
 from lpsnet.architecture import Architecture, get_architecture
 from lpsnet.data.dataset import open_dataset
 from lpsnet.errors import LpsnetError
-from lpsnet.expansion.inheritance import Inheritance, inherit
-from lpsnet.expansion.kinship import nearest_path
-from lpsnet.expansion.new_paths import QUIET
-from lpsnet.expansion.operations import Operation, SearchNetwork, table_1
 from lpsnet.models.blocks import BLOCKS
 from lpsnet.models.network import Network, create_model
+from lpsnet.search.inheritance import Inheritance, inherit, nearest_path
+from lpsnet.search.operations import Operation, SearchNetwork, table_1
+from lpsnet.search.transfer import QUIET
 
 NUM_CLASSES = 5
 EXACT = 1e-5  # of the spread of the scores, for every one of them

@@ -10,10 +10,9 @@ from pathlib import Path
 import pytest
 
 from lpsnet.errors import RunError
-from lpsnet.expansion.events import Header, LatencyPass, TrainingFinished, TrainingStarted
-from lpsnet.expansion.journal import open_journal, read_journal
-from lpsnet.expansion.measurements import Course, Failure, Score
-from lpsnet.expansion.operations import Design, SearchNetwork
+from lpsnet.search.journal import Header, LatencyPass, TrainingFinished, TrainingStarted, open_journal, read_journal
+from lpsnet.search.measurements import Course, Failure, Score
+from lpsnet.search.operations import Design, SearchNetwork
 
 SETTINGS = {"machine": {"cpu": "Example 3000", "cores": 2}, "engine": "onnxruntime 1.27", "size": (360, 480)}
 TINY = SearchNetwork.start("tiny").design
@@ -195,7 +194,7 @@ def test_a_full_disk_leaves_the_journal_as_it_was(tmp_path: Path, monkeypatch: p
 def test_a_second_process_is_kept_out_until_the_first_ends(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
     program = (
-        "import sys; from lpsnet.expansion.journal import open_journal\n"
+        "import sys; from lpsnet.search.journal import open_journal\n"
         "with open_journal(sys.argv[1], settings={}, lpsnet_version=''):\n"
         "    print('open', flush=True); sys.stdin.read()\n"
     )
@@ -221,7 +220,7 @@ def test_a_forked_worker_that_outlives_the_search_does_not_hold_the_lock(tmp_pat
     """Data loaders are forked; after kill -9 of their parent some live on for a while."""
     path = tmp_path / "journal.jsonl"
     program = (
-        "import os, signal, sys, time; from lpsnet.expansion.journal import open_journal\n"
+        "import os, signal, sys, time; from lpsnet.search.journal import open_journal\n"
         "with open_journal(sys.argv[1], settings={}, lpsnet_version=''):\n"
         "    worker = os.fork()\n"
         "    if worker == 0:\n"

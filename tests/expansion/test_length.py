@@ -8,11 +8,10 @@ import pytest
 from expansion_landscapes import DEPTH, PATH, START, WIDTH
 
 from lpsnet.errors import RunError
-from lpsnet.expansion.family import Expansion, Member
-from lpsnet.expansion.measurements import Course, Latency, Outcome, Score
-from lpsnet.expansion.operations import Design
-from lpsnet.expansion.search import SearchOptions, expand
-from lpsnet.expansion.table import lengths_note
+from lpsnet.search.algorithm import SearchOptions, expand
+from lpsnet.search.family import Expansion, Member, lengths_note
+from lpsnet.search.measurements import Course, Latency, Outcome, Score
+from lpsnet.search.operations import Design
 
 DEEPER, WIDER, NEW_PATH = (it.apply(START).design for it in (DEPTH, WIDTH, PATH))
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from lpsnet.architecture import Architecture, get_architecture
 from lpsnet.errors import ArchitectureError
-from lpsnet.expansion.operations import Design, Operation, SearchNetwork, table_1
+from lpsnet.search.operations import Design, Operation, SearchNetwork, table_1
 
 # Table 4: the operation (Table 1) and step size k that lead from each step to the next, worked out by hand.
 TABLE_4_MOVES = (

@@ -9,10 +9,10 @@ import pytest
 from expansion_tiny import OPERATIONS, RUN
 
 from lpsnet.errors import LpsnetError
-from lpsnet.expansion.measurements import Limits
-from lpsnet.expansion.operations import Operation, SearchNetwork
-from lpsnet.expansion.plan import ExpansionRun, check_plan
-from lpsnet.expansion.run import run_expansion
+from lpsnet.search.measurements import Limits
+from lpsnet.search.operations import Operation, SearchNetwork
+from lpsnet.search.plan import ExpansionRun, check_plan
+from lpsnet.search.run import run_expansion
 
 
 class _NoDevice:

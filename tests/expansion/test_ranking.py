@@ -7,8 +7,8 @@ from fractions import Fraction
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lpsnet.expansion.measurements import Latency, Score
-from lpsnet.expansion.ranking import decide, miou_per_ms
+from lpsnet.search.measurements import Latency, Score
+from lpsnet.search.step_size import decide, miou_per_ms
 
 
 @dataclass(frozen=True)

@@ -9,16 +9,15 @@ import pytest
 from expansion_landscapes import START
 from expansion_tiny import PASSES, RUN, TableDevice, train_in_no_time
 
-from lpsnet.expansion.candidates import CandidateTask
-from lpsnet.expansion.events import TrainingFinished
-from lpsnet.expansion.family import Member, Step
-from lpsnet.expansion.journal import read_journal
-from lpsnet.expansion.measurements import Failure, Latency, Score
-from lpsnet.expansion.operations import table_1
-from lpsnet.expansion.ranking_check import RankingCheck, check_table
-from lpsnet.expansion.replay import TrainingResult
-from lpsnet.expansion.run import run_expansion
-from lpsnet.expansion.search import SearchOptions
+from lpsnet.search.algorithm import SearchOptions
+from lpsnet.search.family import Member, Step
+from lpsnet.search.journal import TrainingFinished, read_journal
+from lpsnet.search.measurements import Failure, Latency, Score
+from lpsnet.search.operations import table_1
+from lpsnet.search.replay import TrainingResult
+from lpsnet.search.results import RankingCheck, check_table
+from lpsnet.search.run import run_expansion
+from lpsnet.search.train import CandidateTask
 
 scipy_stats = pytest.importorskip("scipy.stats")
 
@@ -85,7 +84,7 @@ def test_failures_are_left_out() -> None:
 
 
 def test_a_run_trains_one_step_longer_and_only_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lpsnet.expansion.delivery.export_onnx", lambda net, path, **options: path.touch())
+    monkeypatch.setattr("lpsnet.search.results.export_onnx", lambda net, path, **options: path.touch())
     tasks: list[CandidateTask] = []
 
     def train(task: CandidateTask) -> TrainingResult:

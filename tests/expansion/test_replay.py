@@ -12,20 +12,23 @@ import expansion_program
 import pytest
 
 from lpsnet.errors import RunError
-from lpsnet.expansion.events import (
+from lpsnet.search.algorithm import SearchOptions, expand
+from lpsnet.search.family import Step
+from lpsnet.search.journal import (
     Event,
+    Journal,
     LatencyPass,
     StartKnown,
     StepDecided,
     Stopped,
     TrainingFinished,
     TrainingStarted,
+    open_journal,
+    read_journal,
 )
-from lpsnet.expansion.family import Step
-from lpsnet.expansion.journal import Journal, open_journal, read_journal
-from lpsnet.expansion.measurements import Course, Score
-from lpsnet.expansion.operations import Design, Operation, SearchNetwork
-from lpsnet.expansion.replay import (
+from lpsnet.search.measurements import Course, Score
+from lpsnet.search.operations import Design, Operation, SearchNetwork
+from lpsnet.search.replay import (
     JournalledLatency,
     JournalledPerformance,
     TrainingResult,
@@ -33,7 +36,6 @@ from lpsnet.expansion.replay import (
     record_start,
     record_step,
 )
-from lpsnet.expansion.search import SearchOptions, expand
 
 START = SearchNetwork.start("tiny")
 DEEPER = Operation("depth", (0, 0, 0, 1, 1))

@@ -31,23 +31,31 @@ from expansion_tiny import (
 from lpsnet.data.dataset import open_dataset
 from lpsnet.errors import ModelFileError, RunError
 from lpsnet.evaluation.evaluate import evaluate
-from lpsnet.expansion.candidates import CandidateTask, train_candidate
-from lpsnet.expansion.delivery import Delivery
-from lpsnet.expansion.device_latency import Target
-from lpsnet.expansion.events import Event, Header, LatencyPass, StepDecided, TrainingFinished, TrainingStarted
-from lpsnet.expansion.executors import FakeExecutor, LocalPool
-from lpsnet.expansion.journal import open_journal, read_journal
-from lpsnet.expansion.measurements import Limits, Score
-from lpsnet.expansion.operations import Design, Operation
-from lpsnet.expansion.plan import ExpansionRun
-from lpsnet.expansion.replay import TrainingResult
-from lpsnet.expansion.run import JOURNAL, run_expansion
-from lpsnet.expansion.search import SearchOptions
 from lpsnet.inference.model_file import read_record
 from lpsnet.inference.segmenter import Segmenter
 from lpsnet.models.checkpoint import save_checkpoint
 from lpsnet.models.network import create_model
 from lpsnet.models.profile import complexity
+from lpsnet.search.algorithm import SearchOptions
+from lpsnet.search.executors import FakeExecutor, LocalPool
+from lpsnet.search.journal import (
+    Event,
+    Header,
+    LatencyPass,
+    StepDecided,
+    TrainingFinished,
+    TrainingStarted,
+    open_journal,
+    read_journal,
+)
+from lpsnet.search.measure import Target
+from lpsnet.search.measurements import Limits, Score
+from lpsnet.search.operations import Design, Operation
+from lpsnet.search.plan import ExpansionRun
+from lpsnet.search.replay import TrainingResult
+from lpsnet.search.results import Delivery
+from lpsnet.search.run import JOURNAL, run_expansion
+from lpsnet.search.train import CandidateTask, train_candidate
 from lpsnet.training.config import get_recipe
 
 
@@ -74,7 +82,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def bare(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is exported, which takes longer than all the rest."""
-    monkeypatch.setattr("lpsnet.expansion.delivery.export_onnx", lambda net, path, **options: path.touch())
+    monkeypatch.setattr("lpsnet.search.results.export_onnx", lambda net, path, **options: path.touch())
 
 
 def what_counts(out: Path) -> list[dict[str, object]]:
@@ -499,7 +507,7 @@ def test_in_processes_the_scores_are_the_same(tmp_path: Path, undisturbed: Path)
 @pytest.mark.usefixtures("bare")
 def test_on_this_machine_nothing_is_measured_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run with an engine, stopped before some of its trainings."""
-    monkeypatch.setattr("lpsnet.expansion.device_latency.TURN", QUICK_TURN)
+    monkeypatch.setattr("lpsnet.search.measure.TURN", QUICK_TURN)
     run = replace(
         RUN,
         recipe=RUN.recipe.with_overrides({"iterations": 3}),

@@ -7,9 +7,9 @@ from expansion_landscapes import DEPTH, START, WIDTH, Landscape, hand_made
 
 from lpsnet.architecture import Architecture
 from lpsnet.errors import RunError
-from lpsnet.expansion.measurements import Cost, Course, Failure, Latency, Limits, Outcome, Score
-from lpsnet.expansion.operations import Design, Operation, SearchNetwork, table_1
-from lpsnet.expansion.search import SearchOptions, expand
+from lpsnet.search.algorithm import SearchOptions, expand
+from lpsnet.search.measurements import Cost, Course, Failure, Latency, Limits, Outcome, Score
+from lpsnet.search.operations import Design, Operation, SearchNetwork, table_1
 
 
 def _one_step(made: tuple[Landscape, list[Operation], int], **options: object):

@@ -5,9 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 import pytest
 from expansion_landscapes import DEPTH, START, WIDTH, hand_made
 
-from lpsnet.expansion.measurements import Course, Latency, Limits, Outcome, Score
-from lpsnet.expansion.operations import Design
-from lpsnet.expansion.search import SearchOptions, expand
+from lpsnet.search.algorithm import SearchOptions, expand
+from lpsnet.search.measurements import Course, Latency, Limits, Outcome, Score
+from lpsnet.search.operations import Design
 
 
 def _noisy(

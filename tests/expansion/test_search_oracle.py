@@ -7,9 +7,9 @@ import expansion_oracle as oracle
 import pytest
 from expansion_landscapes import Landscape
 
-from lpsnet.expansion.measurements import Limits
-from lpsnet.expansion.operations import Design, Operation, SearchNetwork, table_1
-from lpsnet.expansion.search import SearchOptions, expand
+from lpsnet.search.algorithm import SearchOptions, expand
+from lpsnet.search.measurements import Limits
+from lpsnet.search.operations import Design, Operation, SearchNetwork, table_1
 
 EXTRA = (
     Operation("block", block="ghost"),

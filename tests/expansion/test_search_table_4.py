@@ -6,9 +6,9 @@ import pytest
 from expansion_landscapes import START, Landscape
 
 from lpsnet.architecture import get_architecture
-from lpsnet.expansion.family import Expansion
-from lpsnet.expansion.operations import Design, table_1
-from lpsnet.expansion.search import expand
+from lpsnet.search.algorithm import expand
+from lpsnet.search.family import Expansion
+from lpsnet.search.operations import Design, table_1
 
 # Table 4: latency in ms (1070Ti), mIoU in percent, of steps 0 to 14.
 TABLE_4 = (

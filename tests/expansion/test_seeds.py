@@ -7,12 +7,11 @@ import pytest
 from expansion_landscapes import DEPTH, PATH, START, WIDTH
 
 from lpsnet.errors import RunError
-from lpsnet.expansion import page
-from lpsnet.expansion.family import Step
-from lpsnet.expansion.measurements import Course, Failure, Latency, Outcome, Score
-from lpsnet.expansion.operations import Design, table_1
-from lpsnet.expansion.search import SearchOptions, expand
-from lpsnet.expansion.seeds import SeedScores
+from lpsnet.search import results as page
+from lpsnet.search.algorithm import SearchOptions, expand
+from lpsnet.search.family import Step
+from lpsnet.search.measurements import Course, Failure, Latency, Outcome, Score, SeedScores
+from lpsnet.search.operations import Design, table_1
 
 DEEPER, WIDER, NEW_PATH = (it.apply(START).design for it in (DEPTH, WIDTH, PATH))
 

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lpsnet.expansion.measurements import Cost, Latency, Limits
-from lpsnet.expansion.operations import Design, Operation, SearchNetwork
-from lpsnet.expansion.step_size import choose_step_sizes, ladders
+from lpsnet.search.measurements import Cost, Latency, Limits
+from lpsnet.search.operations import Design, Operation, SearchNetwork
+from lpsnet.search.step_size import choose_step_sizes, ladders
 
 START = SearchNetwork.start("tiny")
 DEPTH, WIDTH = Operation("depth", (0, 0, 0, 1, 1)), Operation("width", (0, 0, 0, 32, 32))

@@ -44,7 +44,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _quick_timing(monkeypatch: pytest.MonkeyPatch) -> None:
     from expansion_tiny import QUICK_TURN
 
-    monkeypatch.setattr("lpsnet.expansion.device_latency.TURN", QUICK_TURN)
+    monkeypatch.setattr("lpsnet.search.measure.TURN", QUICK_TURN)
     monkeypatch.setitem(TIMING, "small", "quick")
 
 
@@ -136,7 +136,7 @@ def _expand(out: Path) -> str:
     """A whole search with trainings that take no time; the journal's decisions, without times of day."""
     from expansion_tiny import PASSES, RUN, TableDevice, train_in_no_time
 
-    from lpsnet.expansion.run import JOURNAL, run_expansion
+    from lpsnet.search.run import JOURNAL, run_expansion
 
     run_expansion(RUN, out, device=TableDevice(out), train=train_in_no_time, passes=PASSES)
     lines = (out / JOURNAL).read_text(encoding="utf-8").splitlines()

@@ -12,11 +12,10 @@ from fuzzing import Target
 from hypothesis import strategies as st
 from torch import nn
 
-from lpsnet.expansion.events import LatencyPass, Stopped, TrainingFinished, TrainingStarted
-from lpsnet.expansion.journal import open_journal, read_journal
-from lpsnet.expansion.measurements import Course, Failure, Score
-from lpsnet.expansion.operations import SearchNetwork
-from lpsnet.expansion.replay import family_of
+from lpsnet.search.journal import LatencyPass, Stopped, TrainingFinished, TrainingStarted, open_journal, read_journal
+from lpsnet.search.measurements import Course, Failure, Score
+from lpsnet.search.operations import SearchNetwork
+from lpsnet.search.replay import family_of
 from lpsnet.training.run_folder import RunFolder, TrainingState
 
 _SETTINGS: dict[str, Any] = {"machine": {"cpu": "Example 3000", "cores": 2}, "size": [360, 480]}

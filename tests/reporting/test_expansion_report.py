@@ -24,10 +24,10 @@ from written_searches import (
 )
 
 from lpsnet.errors import RunError
-from lpsnet.expansion.events import Stopped
-from lpsnet.expansion.family import Member
 from lpsnet.reporting.expansion_page import write_figure
 from lpsnet.reporting.report import write_report
+from lpsnet.search.family import Member
+from lpsnet.search.journal import Stopped
 
 PLAN = {"command": "lpsnet expand --out 'a b'", "num_steps": 4, "budgets_ms": [2.0]}
 

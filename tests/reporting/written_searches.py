@@ -6,14 +6,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from lpsnet.expansion.delivery import Delivery
-from lpsnet.expansion.events import Event, LatencyPass, TrainingFinished, TrainingStarted
-from lpsnet.expansion.family import Expansion, Member, Step
-from lpsnet.expansion.journal import open_journal
-from lpsnet.expansion.measurements import Latency, Score
-from lpsnet.expansion.operations import Operation, SearchNetwork
-from lpsnet.expansion.replay import record_start, record_step
-from lpsnet.expansion.step_size import Excluded
+from lpsnet.search.family import Expansion, Member, Step
+from lpsnet.search.journal import Event, LatencyPass, TrainingFinished, TrainingStarted, open_journal
+from lpsnet.search.measurements import Latency, Score
+from lpsnet.search.operations import Operation, SearchNetwork
+from lpsnet.search.replay import record_start, record_step
+from lpsnet.search.results import Delivery
+from lpsnet.search.step_size import Excluded
 
 SETTINGS: dict[str, Any] = {
     "data": "scenes",

@@ -10,9 +10,9 @@ import torch
 from lpsnet.data.dataset import open_dataset
 from lpsnet.errors import RunError
 from lpsnet.evaluation.metrics import ConfusionMatrix
-from lpsnet.expansion.candidates import CandidateTask
-from lpsnet.expansion.operations import Operation, SearchNetwork
 from lpsnet.models.checkpoint import load_checkpoint
+from lpsnet.search.operations import Operation, SearchNetwork
+from lpsnet.search.train import CandidateTask
 from lpsnet.studies import inheritance, inheritance_study
 from lpsnet.studies.inheritance import (
     Comparison,

@@ -2,16 +2,32 @@
 
 The search itself measures and trains nothing. It is given functions of these types, so that tests give it tables and
 runs give it an engine and a trainer.
+
+How much of a score is luck: trainings repeated with other seeds, and what they say of all scores of a search.
+
+A design's score is the mean over its seeds. The spread of one training is the standard deviation over seeds, pooled
+over all designs that were trained more than once, since two or three scores of one design say little about it. A mean
+over n seeds has that spread divided by the root of n. At equal latency, a lead is then decided when it exceeds the sum
+of both spreads: twice the seed spread for two single trainings.
+
+From passes of measurements in turn to latencies with intervals.
+
+A pass times every design once, A B C …; a shared machine can be twice as slow in the next pass. What a step decides on
+is how designs compare, so each pass is first divided by its own time of the first design: what slowed the whole pass
+down drops out. Medians and intervals are of these quotients.
 """
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Protocol, Self
+from math import sqrt
+from statistics import fmean, median
+from typing import NamedTuple, Protocol, Self
 
+from lpsnet.benchmark.timing import median_interval
 from lpsnet.errors import RunError
-from lpsnet.expansion.operations import Design
+from lpsnet.search.operations import Design
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,3 +194,82 @@ CostFunction = Callable[[Design], Cost]
 def exact(number: float) -> Fraction:
     """The number as it is written, 0.1 as 1/10: so that differences and ratios that tie on paper tie here too."""
     return Fraction(str(number))
+
+
+class Control(NamedTuple):
+    """A parent that was trained on, for its candidates to be compared with."""
+
+    design: Design
+
+
+Trained = Design | Control
+
+
+class SeedScores:
+    """The outcomes of a search's trainings, by design and seed; a control has scores of its own."""
+
+    def __init__(self) -> None:
+        self._outcomes: dict[Trained, dict[int, Outcome]] = {}
+
+    def __contains__(self, design: Trained) -> bool:
+        return design in self._outcomes
+
+    def add(self, design: Trained, seed: int, outcome: Outcome) -> None:
+        """Take note of an outcome. The first of a design decides whether it could be trained."""
+        self._outcomes.setdefault(design, {})[seed] = outcome
+
+    def num_tried(self, design: Trained) -> int:
+        """Trainings of `design`, failed ones too."""
+        return len(self._outcomes.get(design, {}))
+
+    @property
+    def spread_of_one(self) -> float | None:
+        """Pooled standard deviation of a single training's mIoU, in points; None until a design has two scores."""
+        squares, freedom = 0.0, 0
+        for mious in map(self._mious, self._outcomes):
+            if len(mious) > 1:
+                mean = fmean(mious)
+                squares += sum((miou - mean) ** 2 for miou in mious)
+                freedom += len(mious) - 1
+        return sqrt(squares / freedom) if freedom else None
+
+    def outcome(self, design: Trained) -> Outcome:
+        """The mean over the seeds of `design`, as far as its spread is known; a failure if the first one was."""
+        first, mious, spread = next(iter(self._outcomes[design].values())), self._mious(design), self.spread_of_one
+        if isinstance(first, Failure) or spread is None:
+            return first
+        return Score(fmean(mious), min(100.0, spread / sqrt(len(mious))), first.at_start, len(mious))
+
+    def _mious(self, design: Trained) -> list[float]:
+        return [it.miou for it in self._outcomes[design].values() if isinstance(it, Score)]
+
+
+CONFIDENCE = (
+    0.95  # of intervals; fewer than six passes cannot give it: then they reach from the smallest to the largest
+)
+
+
+def compared(passes: Sequence[Sequence[float]]) -> list[Latency]:
+    """One latency a design, compared with the first.
+
+    Args:
+        passes: one or more; each holds the time of every design in ms, the designs always in the same order.
+
+    Returns:
+        For the first design its median, as a point. For every other that median times the median of its quotient to
+        the first, with the interval of the quotient.
+    """
+    first, *others = zip(*passes, strict=True)
+    unit = median(first)
+    quotients = ([time / base for time, base in zip(times, first, strict=True)] for times in others)
+    return [Latency.exactly(unit), *(_latency(column, unit=unit) for column in quotients)]
+
+
+def absolute(passes: Sequence[Sequence[float]]) -> list[Latency]:
+    """One latency a design on its own: the median of its times and the interval of that median."""
+    return [_latency(times) for times in zip(*passes, strict=True)]
+
+
+def _latency(samples: Sequence[float], *, unit: float = 1.0) -> Latency:
+    low, high, _ = median_interval(samples, CONFIDENCE)
+    return Latency(*(unit * value for value in (median(samples), low, high)))

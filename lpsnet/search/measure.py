@@ -22,10 +22,10 @@ from lpsnet import __version__
 from lpsnet.benchmark.machine import LoadWatch, describe_machine
 from lpsnet.benchmark.timing import TimingProtocol, measure
 from lpsnet.errors import RunError, unknown_name
-from lpsnet.expansion.operations import Design
 from lpsnet.export.export import WRITERS, untrained_for_runtime
 from lpsnet.inference.engines import Precision, Session, SessionOptions, open_session
 from lpsnet.models.network import MIN_INPUT
+from lpsnet.search.operations import Design
 
 # One turn of every network: what is repeated, and for how long, is the search's affair (see `replay.PASSES`).
 TURN = TimingProtocol(warm_up_s=0.02, duration_s=1e-6, turn_s=0.04)

@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from pydantic import JsonValue
 
 from lpsnet.errors import RunError
-from lpsnet.expansion.estimate import absolute, compared
-from lpsnet.expansion.events import (
+from lpsnet.search.family import Member, Step
+from lpsnet.search.journal import (
     Event,
+    Journal,
     LatencyPass,
     Row,
     StartKnown,
@@ -22,10 +23,8 @@ from lpsnet.expansion.events import (
     TrainingStarted,
     course_fields,
 )
-from lpsnet.expansion.family import Member, Step
-from lpsnet.expansion.journal import Journal
-from lpsnet.expansion.measurements import Course, Latency, Outcome
-from lpsnet.expansion.operations import Design
+from lpsnet.search.measurements import Course, Latency, Outcome, absolute, compared
+from lpsnet.search.operations import Design
 
 # Passes over a list of designs by effort, from a first look to the most a step is given.
 PASSES = (5, 9, 21, 45)

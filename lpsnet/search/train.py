@@ -21,14 +21,14 @@ from lpsnet.benchmark.machine import describe_machine
 from lpsnet.data.dataset import Dataset, open_dataset
 from lpsnet.errors import DivergedError, LpsnetError, RunError
 from lpsnet.evaluation.evaluate import Evaluation, evaluate
-from lpsnet.expansion.inheritance import inherit
-from lpsnet.expansion.measurements import Failure, Outcome, Score
-from lpsnet.expansion.operations import Design
-from lpsnet.expansion.replay import TrainingResult
 from lpsnet.inference.model_file import read_record
 from lpsnet.models.checkpoint import default_record, load_checkpoint, save_checkpoint
 from lpsnet.models.network import Network, create_model
 from lpsnet.record import ModelRecord, Normalisation
+from lpsnet.search.inheritance import inherit
+from lpsnet.search.measurements import Failure, Outcome, Score
+from lpsnet.search.operations import Design
+from lpsnet.search.replay import TrainingResult
 from lpsnet.training.data import Batches
 from lpsnet.training.loop import forward_type, make_accelerator, normalise
 from lpsnet.training.run import Status, TrainingRun
