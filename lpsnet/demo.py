@@ -22,7 +22,7 @@ from lpsnet.inference.model_file import read_record
 from lpsnet.inference.segmenter import Segmenter
 from lpsnet.inference.visualise import colourise, legend, overlay, side_by_side
 from lpsnet.models.checkpoint import load_checkpoint
-from lpsnet.reporting.report import write_report
+from lpsnet.report.report import write_report
 from lpsnet.search.algorithm import SearchOptions
 from lpsnet.search.measure import Target
 from lpsnet.search.operations import Operation, SearchNetwork

@@ -177,8 +177,8 @@ def print_delivery(delivery: "Delivery", *, json_to: str | None = None) -> None:
 
 def _write_report(out: Path, *, json_to: str | None) -> None:
     from lpsnet.errors import MissingDependencyError
-    from lpsnet.reporting.expansion_page import write_figure
-    from lpsnet.reporting.report import write_report
+    from lpsnet.report.report import write_report
+    from lpsnet.report.search import write_figure
 
     say(f"Figure: {write_figure(out)}", json_to=json_to)
     try:

@@ -25,8 +25,8 @@ def report(
 
     Example: `lpsnet report runs/first`
     """
-    from lpsnet.reporting.evaluation_page import PictureOptions
-    from lpsnet.reporting.report import find, write_report
+    from lpsnet.report.evaluation import PictureOptions
+    from lpsnet.report.report import find, write_report
 
     page = write_report(path, out=out, pictures=PictureOptions(pictures, data, model))
     say(f"Report: {page}")

@@ -15,9 +15,9 @@ from lpsnet.architecture import get_architecture
 from lpsnet.benchmark.benchmark import Candidate, benchmark
 from lpsnet.benchmark.machine import describe_machine
 from lpsnet.benchmark.timing import PROTOCOLS
-from lpsnet.charts.figures import COLOURS, GREY, tidy
 from lpsnet.data.dataset import open_dataset
 from lpsnet.errors import LpsnetError, RunError
+from lpsnet.report.figures import COLOURS, GREY, tidy
 from lpsnet.studies.device import device_name
 from lpsnet.studies.network_latency import TIMING, Timed, measured, times_of
 from lpsnet.studies.published import ALL_METHODS, OURS, TABLE_5, Published

@@ -9,9 +9,9 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
-from lpsnet.charts.figures import add_legend, draw_beside
 from lpsnet.data.dataset import open_dataset
 from lpsnet.models.blocks import BLOCKS
+from lpsnet.report.figures import add_legend, draw_beside
 from lpsnet.search.measure import Target, ThisMachine
 from lpsnet.search.operations import Design
 from lpsnet.studies.agreement import Spread, describe_best, rank_correlation

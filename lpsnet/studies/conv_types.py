@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from lpsnet.benchmark.timing import compare
-from lpsnet.charts.figures import COLOURS, GREY, tidy
+from lpsnet.report.figures import COLOURS, GREY, tidy
 from lpsnet.studies.block_study import DIFFERENCES, block_run, engine_of
 from lpsnet.studies.block_timing import BlockTime, Case, block_times
 from lpsnet.studies.study import Known, Outcome, Report, Row, Run, Settings, Study

@@ -13,8 +13,8 @@ from typing import Any
 from lpsnet.benchmark.benchmark import Candidate, benchmark
 from lpsnet.benchmark.machine import describe_machine
 from lpsnet.benchmark.timing import PROTOCOLS
-from lpsnet.charts.figures import COLOURS, GREY, tidy
 from lpsnet.errors import RunError
+from lpsnet.report.figures import COLOURS, GREY, tidy
 from lpsnet.studies.device import device_name, power_mode
 from lpsnet.studies.network_latency import TIMING, Timed, measured, times_of
 from lpsnet.studies.published import TABLE_8, Published

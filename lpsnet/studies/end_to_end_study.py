@@ -8,11 +8,11 @@ from typing import Any
 
 from lpsnet.architecture import get_architecture
 from lpsnet.benchmark.timing import PROTOCOLS
-from lpsnet.charts.figures import COLOURS, GREY, tidy
 from lpsnet.data.images import read_image
 from lpsnet.errors import ModelFileError
 from lpsnet.inference.engines import SessionOptions, open_session
 from lpsnet.inference.preprocess import Picture
+from lpsnet.report.figures import COLOURS, GREY, tidy
 from lpsnet.studies.end_to_end import Engine, measure_end_to_end
 from lpsnet.studies.schedule import PAPER_SIZE
 from lpsnet.studies.study import Json, Known, Outcome, Place, Report, Row, Run, Settings, Study

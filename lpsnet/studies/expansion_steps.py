@@ -9,8 +9,8 @@ from itertools import pairwise
 from typing import Any
 
 from lpsnet.architecture import get_architecture
-from lpsnet.charts.figures import COLOURS, tidy
 from lpsnet.data.dataset import open_dataset
+from lpsnet.report.figures import COLOURS, tidy
 from lpsnet.studies.agreement import Spread, rank_correlation
 from lpsnet.studies.network import StudyNetwork
 from lpsnet.studies.network_latency import Timed, by_name, describe_latency, latency_run, times_of

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lpsnet.charts.figures import COLOURS, tidy
 from lpsnet.data.dataset import open_dataset
 from lpsnet.data.images import read_image
 from lpsnet.data.split import select
@@ -30,6 +29,7 @@ from lpsnet.models.checkpoint import default_record, load_checkpoint
 from lpsnet.models.network import Network, create_model
 from lpsnet.models.reparameterise import fuse
 from lpsnet.record import ModelRecord
+from lpsnet.report.figures import COLOURS, tidy
 from lpsnet.studies.end_to_end import reference_segmenter
 from lpsnet.studies.study import Json, Known, Outcome, Place, Report, Row, Run, Settings, Study
 from lpsnet.studies.user_models import fingerprint, model_files

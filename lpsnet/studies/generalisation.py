@@ -9,8 +9,8 @@ from functools import partial
 from typing import Any
 
 from lpsnet.architecture import get_architecture
-from lpsnet.charts.figures import add_legend, draw_beside
 from lpsnet.errors import RunError
+from lpsnet.report.figures import add_legend, draw_beside
 from lpsnet.studies.agreement import Spread
 from lpsnet.studies.network import StudyNetwork
 from lpsnet.studies.network_latency import by_name, describe_latency, latency_run, times_of

@@ -15,11 +15,11 @@ from statistics import median
 from typing import Any
 
 from lpsnet.architecture import get_architecture
-from lpsnet.charts.figures import COLOURS, GREY, tidy
 from lpsnet.data.dataset import open_dataset
 from lpsnet.errors import RunError
 from lpsnet.inference.model_file import read_record
 from lpsnet.models.profile import complexity
+from lpsnet.report.figures import COLOURS, GREY, tidy
 from lpsnet.studies.agreement import Spread
 from lpsnet.studies.expansion_steps import NUM_STEPS, networks
 from lpsnet.studies.network import StudyNetwork

@@ -5,7 +5,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from lpsnet.charts.figures import COLOURS, GREY, tidy
+from lpsnet.report.figures import COLOURS, GREY, tidy
 from lpsnet.search.operations import Operation, SearchNetwork
 from lpsnet.studies.agreement import rank_correlation
 from lpsnet.studies.schedule import data_of, describe_training, schedule_of

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from lpsnet.charts.figures import add_legend, draw_beside
 from lpsnet.data.dataset import open_dataset
+from lpsnet.report.figures import add_legend, draw_beside
 from lpsnet.studies.agreement import Spread, describe_best, rank_correlation
 from lpsnet.studies.network import TABLE_3_C, StudyNetwork, table_2_architecture
 from lpsnet.studies.network_latency import Timed, by_name, describe_latency, latency_run, times_of

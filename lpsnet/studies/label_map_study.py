@@ -9,11 +9,11 @@ import numpy as np
 
 from lpsnet.architecture import get_architecture, score_size
 from lpsnet.benchmark.timing import measuring_alone
-from lpsnet.charts.figures import COLOURS, GREY, tidy
 from lpsnet.data.images import read_image
 from lpsnet.errors import RunError
 from lpsnet.inference.label_map import Logits
 from lpsnet.inference.segmenter import Segmenter
+from lpsnet.report.figures import COLOURS, GREY, tidy
 from lpsnet.studies.label_map import Kind, compare, example_scores
 from lpsnet.studies.schedule import PAPER_SIZE
 from lpsnet.studies.study import Json, Known, Outcome, Place, Report, Row, Run, Scale, Settings, Study

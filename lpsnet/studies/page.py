@@ -10,8 +10,8 @@ from pathlib import Path
 
 from lpsnet import __version__
 from lpsnet.benchmark.machine import describe_machine
-from lpsnet.charts.figures import save_figure
 from lpsnet.io import write_text
+from lpsnet.report.figures import save_figure
 from lpsnet.studies.study import OPTIONS, Json, Outcome, Report, Row, Settings, Study
 
 

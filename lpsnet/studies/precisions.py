@@ -11,7 +11,6 @@ from typing import Any
 
 from lpsnet.benchmark.benchmark import Benchmark, Candidate, Result, benchmark
 from lpsnet.benchmark.timing import compare
-from lpsnet.charts.figures import COLOURS, tidy
 from lpsnet.data.dataset import open_dataset
 from lpsnet.data.split import Pictures, select
 from lpsnet.errors import RunError
@@ -19,6 +18,7 @@ from lpsnet.export.export import QUANTISERS, checkpoint_for_runtime, quantise_fi
 from lpsnet.export.quantise import Quantisation
 from lpsnet.inference.engines import PRECISIONS
 from lpsnet.inference.model_file import read_record
+from lpsnet.report.figures import COLOURS, tidy
 from lpsnet.studies.study import Json, Known, Outcome, Place, Report, Row, Run, Settings, Study
 from lpsnet.studies.user_models import fingerprint, input_size, model_files
 

@@ -14,9 +14,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from lpsnet.benchmark.machine import Load, LoadWatch, describe_machine
-from lpsnet.charts.figures import check_drawing
 from lpsnet.errors import RunError, unknown_name
 from lpsnet.io import locked_folder
+from lpsnet.report.figures import check_drawing
 from lpsnet.search.executors import LocalPool
 from lpsnet.studies.inputs import check_inputs
 from lpsnet.studies.page import write_study

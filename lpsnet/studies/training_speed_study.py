@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from lpsnet.charts.figures import COLOURS, GREY, tidy
 from lpsnet.errors import RunError
+from lpsnet.report.figures import COLOURS, GREY, tidy
 from lpsnet.studies.study import Json, Known, Outcome, Place, Report, Run, Scale, Settings, Study
 
 ARCHITECTURE, RECIPE = "lpsnet_s", "camvid_small"

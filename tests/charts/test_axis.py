@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lpsnet.charts.axis import Axis
+from lpsnet.report.charts import Axis
 
 FINITE = st.floats(-1e9, 1e9, allow_subnormal=False).filter(lambda value: value == 0 or abs(value) > 1e-9)
 POSITIVE = st.floats(1e-6, 1e9)

@@ -6,11 +6,18 @@ import numpy as np
 import pytest
 from svg_scale import numbers, of_class, parse, path_points, tips, x_scale, y_scale
 
-from lpsnet.charts.curves import MAX_POINTS, Curve, draw_curves
-from lpsnet.charts.distributions import Distribution, draw_distributions
-from lpsnet.charts.frame import Size
-from lpsnet.charts.heatmap import MAX_NAME, draw_confusion
-from lpsnet.charts.svg import Drawing, clean
+from lpsnet.report.charts import (
+    MAX_NAME,
+    MAX_POINTS,
+    Curve,
+    Distribution,
+    Drawing,
+    Size,
+    clean,
+    draw_confusion,
+    draw_curves,
+    draw_distributions,
+)
 
 SIZE = Size(560.0, 300.0)
 HOSTILE = ('</svg><script>alert("1")</script>', "a\x00b\x1b[31m\ud800", "& <b> \"'")

@@ -5,10 +5,8 @@ import re
 import numpy as np
 import pytest
 
-from lpsnet.charts.figures import COLOURS
-from lpsnet.charts.frame import NUM_COLOURS
-from lpsnet.charts.heatmap import text_style
-from lpsnet.charts.svg import STYLE
+from lpsnet.report.charts import NUM_COLOURS, STYLE, text_style
+from lpsnet.report.figures import COLOURS
 
 _TEXT, _GRAPHICS = 4.5, 3.0  # least contrast, WCAG 2.2: 1.4.3 and 1.4.11
 

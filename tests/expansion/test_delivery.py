@@ -9,7 +9,7 @@ import pytest
 from expansion_tiny import PASSES, RUN, TableDevice, train_in_no_time
 
 from lpsnet.errors import RunError
-from lpsnet.reporting.expansion_reading import Search, read_expansion
+from lpsnet.report.search_folder import Search, read_expansion
 from lpsnet.search.measurements import Score
 from lpsnet.search.plan import ExpansionRun
 from lpsnet.search.replay import TrainingResult

@@ -13,7 +13,7 @@ from lpsnet.benchmark.benchmark import Benchmark, Candidate, Result
 from lpsnet.benchmark.machine import Load, describe_machine
 from lpsnet.benchmark.timing import Latency
 from lpsnet.errors import RunError
-from lpsnet.reporting.report import write_report
+from lpsnet.report.report import write_report
 
 HOSTILE = '"><script>alert(1)</script>'
 

@@ -15,12 +15,18 @@ from shifted_labels import DATA, shifted
 from lpsnet.data.dataset import open_dataset
 from lpsnet.data.synthetic import SCENES
 from lpsnet.errors import RunError
-from lpsnet.reporting import evaluation_page
-from lpsnet.reporting.evaluation_file import EvaluationFile
-from lpsnet.reporting.evaluation_page import PictureOptions
-from lpsnet.reporting.page import Gallery
-from lpsnet.reporting.pictures import WRONG, Source, best_and_worst, difference, show_pictures
-from lpsnet.reporting.report import write_report
+from lpsnet.report import evaluation as evaluation_page
+from lpsnet.report.evaluation import (
+    WRONG,
+    EvaluationFile,
+    PictureOptions,
+    Source,
+    best_and_worst,
+    difference,
+    show_pictures,
+)
+from lpsnet.report.page import Gallery
+from lpsnet.report.report import write_report
 
 
 def test_figures_are_those_of_the_file(evaluated: dict[str, Any], evaluation_file: Path) -> None:
@@ -255,7 +261,7 @@ def _gallery(
             result: np.ndarray = predict(split.labels(number), number)
             return result
 
-    monkeypatch.setattr("lpsnet.reporting.pictures.Segmenter", Segmenter)
+    monkeypatch.setattr("lpsnet.report.evaluation.Segmenter", Segmenter)
     return show_pictures(EvaluationFile.model_validate(evaluated), source, 2)
 
 

@@ -24,8 +24,8 @@ from written_searches import (
 )
 
 from lpsnet.errors import RunError
-from lpsnet.reporting.expansion_page import write_figure
-from lpsnet.reporting.report import write_report
+from lpsnet.report.report import write_report
+from lpsnet.report.search import write_figure
 from lpsnet.search.family import Member
 from lpsnet.search.journal import Stopped
 

@@ -12,8 +12,8 @@ from test_study_report import VALUES
 from test_training_report import make_run
 from written_searches import FIRST, LAST, SECOND, deliver, in_training, write_search
 
-from lpsnet.reporting.evaluation_page import PictureOptions
-from lpsnet.reporting.report import write_report
+from lpsnet.report.evaluation import PictureOptions
+from lpsnet.report.report import write_report
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from page_reading import check_self_contained, read_page
 from lpsnet.data.labels import LabelSpace
 from lpsnet.errors import ModelFileError
 from lpsnet.record import RECORD_KEY, ModelRecord
-from lpsnet.reporting.report import write_report
+from lpsnet.report.report import write_report
 
 NAMES = ("road", "<script>alert(1)</script>", "car & tree")
 

@@ -13,8 +13,8 @@ from written_searches import write_search
 
 from lpsnet.cli import main
 from lpsnet.errors import MissingDependencyError, RunError
-from lpsnet.reporting.evaluation_page import PictureOptions
-from lpsnet.reporting.report import find, write_report
+from lpsnet.report.evaluation import PictureOptions
+from lpsnet.report.report import find, write_report
 from lpsnet.training.run_folder import RunFolder
 
 

@@ -11,7 +11,7 @@ import pytest
 from page_reading import check_self_contained, read_page
 
 from lpsnet.errors import RunError
-from lpsnet.reporting.report import write_report
+from lpsnet.report.report import write_report
 
 VALUES: dict[str, Any] = {
     "study": "widths",

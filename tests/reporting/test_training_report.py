@@ -10,8 +10,8 @@ from page_reading import Page, check_self_contained, read_page
 from svg_scale import of_class, parse, path_points, x_scale, y_scale
 
 from lpsnet.errors import RunError
-from lpsnet.reporting.evaluation_page import PictureOptions
-from lpsnet.reporting.report import write_report
+from lpsnet.report.evaluation import PictureOptions
+from lpsnet.report.report import write_report
 from lpsnet.training.run_folder import RunFolder
 
 RUN = {"data": "scenes", "split": "train", "architecture": "B=1,1,1,1,1;C=4,4,8,8,8;R=1,1/2", "init": None}

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from lpsnet.errors import LpsnetError, RunError
-from lpsnet.reporting.reading import Figures, read_json
+from lpsnet.report.page import Figures, read_json
 from lpsnet.search.family import Doubt, Expansion, Member, Step, beside, pareto_front
 from lpsnet.search.journal import (
     Event,

@@ -8,10 +8,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from lpsnet.charts.frame import NUM_COLOURS
-from lpsnet.charts.svg import STYLE
 from lpsnet.errors import MissingDependencyError
 from lpsnet.io import atomic_path
+from lpsnet.report.charts import NUM_COLOURS, STYLE
 
 COLOURS = tuple(re.findall(r"--c\d: (#[0-9a-f]{6});", STYLE.read_text(encoding="utf-8"))[:NUM_COLOURS])
 GREY = "0.55"

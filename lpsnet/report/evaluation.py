@@ -1,0 +1,423 @@
+"""What `lpsnet evaluate --json` wrote, or a training left of its last evaluation, read back.
+
+The best and the worst pictures of an evaluation: picture, truth, prediction, and where the two differ.
+
+An evaluation's file holds no pictures. They are opened and segmented anew, with the data and the model it names; where
+one is not there any more, the report goes on without.
+
+The report of an evaluation: IoU by class, what is taken for what, the best and the worst pictures, the protocol.
+"""
+
+import base64
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+
+from lpsnet.data.dataset import open_dataset
+from lpsnet.data.labels import IGNORE_INDEX, LABEL_SPACES, MAX_CLASSES, Colour, LabelSpace
+from lpsnet.data.split import Split
+from lpsnet.errors import DataError, LpsnetError, MissingDependencyError, ModelFileError
+from lpsnet.evaluation.metrics import confusion_matrix, scores
+from lpsnet.inference.segmenter import Segmenter
+from lpsnet.inference.visualise import overlay
+from lpsnet.report.charts import Drawing, draw_confusion
+from lpsnet.report.page import (
+    Cell,
+    Chart,
+    Command,
+    CommandText,
+    Facts,
+    Figures,
+    Gallery,
+    Page,
+    Part,
+    Percent,
+    Picture,
+    Section,
+    Table,
+    Tile,
+    figure,
+    flat,
+    parsed,
+    read_json,
+)
+
+Byte = Annotated[int, Field(ge=0, le=255)]
+
+
+class PictureScore(Figures):
+    """A picture and its mIoU in percent."""
+
+    name: str
+    miou: Percent
+
+
+class EvaluationFile(Figures):
+    """See `Evaluation.to_dict`."""
+
+    miou: Percent
+    pixel_accuracy: Percent
+    mean_accuracy: Percent
+    frequency_weighted_iou: Percent
+    ious: dict[str, Percent] = Field(min_length=1, max_length=MAX_CLASSES)
+    accuracies: dict[str, Percent]
+    num_images: int
+    confusion_matrix: list[list[int]]
+    per_image: list[PictureScore]
+    protocol: dict[str, Any]
+    boundary_miou: Percent = None
+    boundary_ious: dict[str, Percent] = Field(default_factory=dict)
+    colours: dict[str, tuple[Byte, Byte, Byte]] = Field(default_factory=dict)
+    command: CommandText = ""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        count = len(self.ious)
+        if len(self.confusion_matrix) != count or any(len(row) != count for row in self.confusion_matrix):
+            raise ValueError(f"the confusion matrix of {count} classes has {count} rows and columns")
+        if any(not 0 <= pixels < 2**62 for row in self.confusion_matrix for pixels in row):
+            raise ValueError("a confusion matrix holds numbers of pixels")
+        if set(self.accuracies) != set(self.ious) or not set(self.boundary_ious) <= set(self.ious):
+            raise ValueError("IoUs and accuracies are of the same classes")
+        return self
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """The evaluation in a JSON file.
+
+        Raises:
+            RunError: there is none.
+        """
+        return parsed(cls, read_json(path), path)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the classes, in the order of the matrix."""
+        return tuple(self.ious)
+
+    @property
+    def matrix(self) -> NDArray[np.int64]:
+        """K x K pixel counts; rows are the truth, columns the prediction."""
+        return np.array(self.confusion_matrix, np.int64)
+
+    @property
+    def class_colours(self) -> tuple[Colour, ...]:
+        """Of the classes, RGB bytes. Where the file has none: those of a label space with these classes, or others."""
+        if self.colours.keys() == self.ious.keys():
+            return tuple(self.colours[name] for name in self.names)
+        known = (space.colours for space in (*LABEL_SPACES.values(), _scenes()) if space.names == self.names)
+        return next(known, LabelSpace.numbered(len(self.names)).colours)
+
+
+def _scenes() -> LabelSpace:
+    from lpsnet.data.synthetic import SCENES
+
+    return SCENES
+
+
+Image = NDArray[np.uint8]
+
+WRONG = (213, 94, 0)  # RGB of pixels that were taken for another class
+MAX_WIDTH = 520  # pixels of a picture in the page
+# Colours in full, or thin wrong pixels would be washed out
+_JPEG = (
+    *(cv2.IMWRITE_JPEG_QUALITY, 88),
+    *(cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444),
+)
+_HALF = ("bf16", "f16")  # arithmetics that are asked for; a quantised file computes in its own
+_SAME = 1.0  # points of mIoU; a picture that scores otherwise now is not what was evaluated
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where pictures and predictions come from.
+
+    Attributes:
+        data: as `open_dataset` takes it.
+        split: of the data.
+        model: a model file, or a bundled model's name.
+        runtime: the engine; None for the file's own.
+        precision: the arithmetic; None for f32, or what the file is quantised to.
+        input_size: (height, width) that the model runs at; None for its own.
+        is_averaged: whether scores are those of several views of a picture; what is shown is one view's.
+    """
+
+    data: str
+    split: str
+    model: str
+    runtime: str | None = None
+    precision: str | None = None
+    input_size: tuple[int, int] | None = None
+    is_averaged: bool = False
+
+
+def show_pictures(evaluation: EvaluationFile, source: Source, count: int) -> tuple[Gallery | None, str]:
+    """The `count` best and the `count` worst pictures; and, where something is missing for them, what, in a line.
+
+    Args:
+        evaluation: says which they are.
+        source: of pictures and predictions.
+        count: at least 1.
+    """
+    try:
+        split = open_dataset(source.data).split(source.split)
+        if split.label_space.names != evaluation.names:
+            raise DataError(f"{source.data} has other classes now than were evaluated")
+        segmenter = Segmenter(
+            source.model,
+            runtime=source.runtime,
+            precision=source.precision if source.precision in _HALF else "f32",
+            input_size=source.input_size,
+        )
+        rows = list(_rows(evaluation, split, segmenter, count))
+    except ModuleNotFoundError as error:
+        return None, _without(MissingDependencyError.from_import(error) or error)
+    except (LpsnetError, OSError) as error:
+        return None, _without(error)
+    legend = tuple(zip(split.label_space.names, split.label_space.colours, strict=True))
+    wrong = ("taken for another class", WRONG)
+    note = ""
+    if source.is_averaged:
+        note = "Several views of every picture were averaged; the predictions below are of the picture as it is."
+    elif not all(same for _, _, same in rows):
+        note = "Pictures below do not score as they did when this was evaluated: data or model have changed since."
+    return Gallery(tuple((title, pictures) for title, pictures, _ in rows), (*legend, wrong)), note
+
+
+def best_and_worst(evaluation: EvaluationFile, count: int) -> list[tuple[str, str, float]]:
+    """(what it is, name, mIoU in percent) of the best pictures, best first, then of the worst, worst first."""
+    scored = [(it.name, it.miou) for it in evaluation.per_image if it.miou is not None]
+    ranked = sorted(scored, key=lambda entry: -entry[1])
+    count_worst = min(count, len(ranked) // 2)
+    count_best = min(count, len(ranked) - count_worst)
+    best = [(f"Best {place}", *it) for place, it in enumerate(ranked[:count_best], start=1)]
+    worst = [(f"Worst {place}", *it) for place, it in enumerate(ranked[::-1][:count_worst], start=1)]
+    return best + worst
+
+
+def difference(image: Image, truth: Image, prediction: Image) -> Image:
+    """The picture in pale grey, wrong pixels in `WRONG`; pixels without a label are dark.
+
+    Args:
+        image: H x W x 3 uint8 RGB.
+        truth, prediction: H x W uint8 class ids.
+
+    Returns:
+        H x W x 3 uint8 RGB.
+    """
+    grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    result: Image = (255 - (255 - grey) // 2).astype(np.uint8)
+    labelled = truth != IGNORE_INDEX
+    result[~labelled] = grey[~labelled] // 3
+    result[labelled & (truth != prediction)] = WRONG
+    return result
+
+
+def data_uri(image: Image) -> str:
+    """A picture, H x W x 3 uint8 RGB, as a JPEG inside a page."""
+    height, width = image.shape[:2]
+    if width > MAX_WIDTH:
+        size = (MAX_WIDTH, max(1, round(height * MAX_WIDTH / width)))
+        image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+    done, data = cv2.imencode(".jpg", image[:, :, ::-1], _JPEG)
+    assert done, "OpenCV writes JPEG"
+    return f"data:image/jpeg;base64,{base64.b64encode(data.tobytes()).decode()}"
+
+
+def _rows(
+    evaluation: EvaluationFile, split: Split, segmenter: Segmenter, count: int
+) -> Iterator[tuple[str, tuple[Picture, ...], bool]]:
+    """A row's title, its pictures, and whether it scores as it did."""
+    places = {name: index for index, name in enumerate(split.names)}
+    for what, name, miou in best_and_worst(evaluation, count):
+        if name not in places:
+            raise DataError(f"the data has no picture {name!r} any more")
+        sample = split[places[name]]
+        prediction = segmenter(sample.image)
+        matrix = confusion_matrix(sample.labels, prediction, num_classes=split.label_space.num_classes)
+        title = f"{what}: {name}, {miou:.1f} mIoU"
+        pictures = _pictures(sample.image, sample.labels, prediction, split.label_space)
+        yield title, pictures, abs(scores(matrix).miou - miou) <= _SAME
+
+
+def _pictures(image: Image, truth: Image, prediction: Image, space: LabelSpace) -> tuple[Picture, ...]:
+    labelled = truth != IGNORE_INDEX
+    wrong = float(np.mean(truth[labelled] != prediction[labelled])) if labelled.any() else 0.0
+    shown: Sequence[tuple[str, Image]] = (
+        ("Picture", image),
+        ("Truth", overlay(image, truth, space)),
+        ("Prediction", overlay(image, prediction, space)),
+        (f"Difference: {100 * wrong:.1f} % wrong", difference(image, truth, prediction)),
+    )
+    return tuple(Picture(data_uri(picture), caption) for caption, picture in shown)
+
+
+def _without(error: Exception) -> str:
+    moved = isinstance(error, DataError | ModelFileError)
+    advice = ". If data or model have moved, say where they are with --data and --model" if moved else ""
+    return f"No pictures are shown: {' '.join(str(error).split())}{advice}."
+
+
+NUM_CONFUSIONS = 8  # pairs of classes named below the matrix
+MAX_DRAWN = 64  # classes, beyond which cells are too small to see
+MAX_BESIDE = 12  # classes, up to which the matrix and those pairs stand beside each other
+MAX_MATRIX_WIDTH = 860.0  # pixels, beyond which cells would be larger than what they say
+
+
+@dataclass(frozen=True, slots=True)
+class PictureOptions:
+    """Which pictures a report shows.
+
+    Attributes:
+        count: the best and the worst, each; 0 for none.
+        data, model: to be used in place of those that were evaluated.
+    """
+
+    count: int = 3
+    data: str | None = None
+    model: str | None = None
+
+
+def evaluation_page(path: Path, pictures: PictureOptions) -> Page:
+    """The page of a JSON file that `lpsnet evaluate` wrote.
+
+    Raises:
+        RunError: the file holds no evaluation.
+    """
+    evaluation = EvaluationFile.read(path)
+    protocol = evaluation.protocol
+    gallery, note = gallery_of(evaluation, pictures)
+    facts = Facts(tuple(flat(protocol)), title="Protocol")
+    command = Command(evaluation.command, title="Command") if evaluation.command else None
+    return Page(
+        kind="Evaluation",
+        title=Path(str(protocol.get("model") or path.stem)).name,
+        lead=f"{evaluation.num_images} pictures of {protocol.get('data', '?')}, {protocol.get('split', '?')}",
+        tiles=score_tiles(evaluation),
+        notes=(note,) if note else (),
+        sections=(
+            *score_sections(evaluation),
+            picture_section(gallery),
+            Section("How it was measured", (command, facts) if command else (facts,)),
+        ),
+    )
+
+
+def gallery_of(evaluation: EvaluationFile, options: PictureOptions) -> tuple[Gallery | None, str]:
+    """The pictures of an evaluation, and what is missing for them in a line."""
+    protocol = evaluation.protocol
+    if options.count == 0:
+        return None, ""
+    data, model = options.data or protocol.get("data"), options.model or protocol.get("model")
+    if not isinstance(data, str) or not isinstance(model, str):
+        return None, "No pictures are shown: the file does not say which data and model were evaluated."
+    source = Source(data, str(protocol.get("split", "val")), model)
+    if options.model is None:
+        source = replace(
+            source,
+            runtime=_text(protocol.get("runtime")),
+            precision=_text(protocol.get("precision")),
+            input_size=_size(protocol.get("input_size")),
+            is_averaged="averaged" in protocol,
+        )
+    return show_pictures(evaluation, source, options.count)
+
+
+def score_tiles(evaluation: EvaluationFile) -> tuple[Tile, ...]:
+    """The means."""
+    tiles = [
+        Tile("mIoU", figure(evaluation.miou, 2), "%"),
+        Tile("Pixel accuracy", figure(evaluation.pixel_accuracy, 2), "%"),
+        Tile("Mean accuracy", figure(evaluation.mean_accuracy, 2), "%"),
+        Tile("Frequency-weighted IoU", figure(evaluation.frequency_weighted_iou, 2), "%"),
+    ]
+    if evaluation.boundary_miou is not None:
+        tiles.append(Tile("Boundary mIoU", figure(evaluation.boundary_miou, 2), "%"))
+    return (*tiles, Tile("Pictures", f"{evaluation.num_images:,}"))
+
+
+def score_sections(evaluation: EvaluationFile) -> tuple[Section, ...]:
+    """IoU by class, and what is taken for what."""
+    return (
+        Section("By class", (class_table(evaluation),)),
+        Section("What is taken for what", (*_confusion_chart(evaluation), *_confusions(evaluation))),
+    )
+
+
+def picture_section(gallery: Gallery | None) -> Section:
+    """The best and the worst pictures; empty where they could not be made."""
+    return Section("Best and worst pictures", () if gallery is None else (gallery,))
+
+
+def class_table(evaluation: EvaluationFile) -> Table:
+    """A row a class, the best first, those that occur nowhere last."""
+    truth = evaluation.matrix.sum(axis=1)
+    shares = 100 * truth / max(truth.sum(), 1)
+    ious = list(evaluation.ious.values())
+    order = sorted(range(len(ious)), key=lambda number: -1 if (iou := ious[number]) is None else -100 - iou)
+    heads = ["Class", "IoU (%)", "Accuracy (%)"]
+    heads += ["Boundary IoU (%)"] if evaluation.boundary_ious else []
+
+    def row(number: int) -> tuple[Cell | str, ...]:
+        name, iou = evaluation.names[number], ious[number]
+        bar = Cell(figure(iou), bar=0.0 if iou is None else iou / 100)
+        boundary = [figure(evaluation.boundary_ious.get(name))] if evaluation.boundary_ious else []
+        accuracy = figure(evaluation.accuracies[name])
+        return (
+            Cell(name, colour=evaluation.class_colours[number]),
+            bar,
+            accuracy,
+            *boundary,
+            figure(shares[number], 2),
+        )
+
+    return Table((*heads, "Pixels (%)"), tuple(row(number) for number in order))
+
+
+def _confusion_chart(evaluation: EvaluationFile) -> tuple[Part, ...]:
+    """The matrix; left out where there are too many classes to see any."""
+    if len(evaluation.names) > MAX_DRAWN:
+        return ()
+    label = "Confusion matrix: a row a true class, a column a predicted one"
+    caption = "Rows are the truth, columns the prediction; numbers are percent of a row."
+
+    def draw(width: float) -> Drawing:
+        return draw_confusion(evaluation.matrix, evaluation.names, min(width, MAX_MATRIX_WIDTH), label=label)
+
+    return (Chart.of(draw, caption=caption, half=len(evaluation.names) <= MAX_BESIDE),)
+
+
+def _confusions(evaluation: EvaluationFile) -> tuple[Part, ...]:
+    """The largest shares of a class that are taken for another."""
+    matrix = evaluation.matrix
+    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    np.fill_diagonal(shares, 0)
+    places = np.argsort(shares, axis=None)[::-1][:NUM_CONFUSIONS]
+    pairs = [np.unravel_index(place, shares.shape) for place in places]
+    rows = tuple(
+        (
+            Cell(evaluation.names[truth], colour=evaluation.class_colours[truth]),
+            Cell(evaluation.names[taken], colour=evaluation.class_colours[taken]),
+            Cell(figure(100 * shares[truth, taken]), bar=float(shares[truth, taken])),
+            f"{matrix[truth, taken]:,}",
+        )
+        for truth, taken in pairs
+        if shares[truth, taken] > 0
+    )
+    heads, half = ("Truth", "Taken for", "Share (%)", "Pixels"), len(evaluation.names) <= MAX_BESIDE
+    return (Table(heads, rows, words=(0, 1), title="Most often", half=half),) if rows else ()
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _size(value: Any) -> tuple[int, int] | None:
+    ok = isinstance(value, list) and len(value) == 2 and all(isinstance(length, int) for length in value)
+    return (value[0], value[1]) if ok else None

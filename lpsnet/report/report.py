@@ -1,0 +1,320 @@
+"""What `lpsnet study` wrote, NAME.json, read back.
+
+The report of a study: what was found beside the paper's values, the figure, the table, and how it was measured.
+
+The report of a model file: what its record says, and nothing else is needed for it.
+
+`lpsnet report`: finds out what a folder or file is, and writes its page.
+"""
+
+import base64
+import shlex
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import Field, model_validator
+
+from lpsnet.data.labels import LabelSpace
+from lpsnet.errors import RunError
+from lpsnet.inference.model_file import METADATA_READERS, read_record
+from lpsnet.io import write_text
+from lpsnet.record import ModelRecord
+from lpsnet.report.benchmark import benchmark_page
+from lpsnet.report.evaluation import PictureOptions, evaluation_page
+from lpsnet.report.page import (
+    Cell,
+    Command,
+    CommandText,
+    Facts,
+    Figures,
+    Image,
+    Page,
+    Part,
+    Section,
+    Table,
+    Text,
+    Tile,
+    figure,
+    flat,
+    known,
+    number_of,
+    parsed,
+    read_json,
+    render,
+    text_of,
+)
+from lpsnet.report.search import expansion_page
+from lpsnet.report.training import training_page
+
+
+class StudyFile(Figures):
+    """The values of a study; rows have the same keys, which carry units."""
+
+    study: str
+    title: str
+    reference: str = ""
+    differences: list[str] = Field(default_factory=list)
+    settings: dict[str, Any] = Field(default_factory=dict)
+    machine: dict[str, Any] = Field(default_factory=dict)
+    findings: list[str]
+    rows: list[dict[str, str | int | float | bool | None]]
+    runs: list[dict[str, Any]] = Field(default_factory=list)
+    command: CommandText = ""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if any(list(row) != list(self.rows[0]) for row in self.rows):
+            raise ValueError("all rows have the same keys")
+        return self
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """The study in a JSON file.
+
+        Raises:
+            RunError: there is none.
+        """
+        return parsed(cls, read_json(path), path)
+
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+
+Value = str | int | float | bool | None
+
+
+def study_page(path: Path) -> Page:
+    """The page of NAME.json, with the figure NAME.png beside it.
+
+    Raises:
+        RunError: the file holds no study.
+    """
+    found = StudyFile.read(path)
+    machine = str(found.machine.get("identity", ""))
+    return Page(
+        kind="Study",
+        title=found.title,
+        lead=f"{found.reference} Here: {machine}." if machine else found.reference,
+        sections=(
+            Section("What was found", (Text(tuple(found.findings), bullets=True), *_figure(path, found))),
+            Section("All values", (_table(found),) if found.rows else ()),
+            Section("What differs from the paper's protocol", _bullets(found.differences)),
+            Section("How it was measured", _how_it_was_measured(found)),
+        ),
+    )
+
+
+def _figure(path: Path, found: StudyFile) -> tuple[Part, ...]:
+    """The figure beside the file, if there is one."""
+    picture = path.with_suffix(".png")
+    data = picture.read_bytes() if picture.is_file() else b""
+    if not data.startswith(_PNG):
+        return ()
+    return (Image(f"data:image/png;base64,{base64.b64encode(data).decode()}", caption=found.title),)
+
+
+def _table(found: StudyFile) -> Table:
+    heads = tuple(head.replace("_", " ") for head in found.rows[0])
+    columns = [[row[head] for row in found.rows] for head in found.rows[0]]
+    words = tuple(n for n, column in enumerate(columns) if any(isinstance(value, str) and value for value in column))
+    return Table(heads, tuple(tuple(_text(value) for value in row.values()) for row in found.rows), words=words)
+
+
+def _text(value: Value) -> str:
+    """As in the study's Markdown: numbers to four digits."""
+    if value is None:
+        return "–"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _bullets(lines: list[str]) -> tuple[Part, ...]:
+    return (Text(tuple(lines), bullets=True),) if lines else ()
+
+
+def _how_it_was_measured(found: StudyFile) -> tuple[Part, ...]:
+    dates = sorted(str(run["date"]) for run in found.runs if "date" in run)
+    when = (("first run", dates[0]), ("last run", dates[-1])) if dates else ()
+    parts = (
+        Command(found.command, title="Command") if found.command else None,
+        Facts((*flat(found.settings), *when), title="Settings"),
+        Facts(tuple(flat(found.machine)), title="Machine"),
+    )
+    return tuple(part for part in parts if part is not None and not (isinstance(part, Facts) and not part.rows))
+
+
+_SCORES = {"miou": "mIoU", "pixel_accuracy": "Pixel accuracy", "boundary_miou": "Boundary mIoU"}
+
+
+def model_page(path: Path) -> Page:
+    """The page of a model file.
+
+    Raises:
+        ModelFileError: it is none, or holds no record.
+    """
+    record = read_record(path)
+    scores = {str(name): it for name, it in record.scores.items() if isinstance(it, Mapping)}
+    return Page(
+        kind="Model",
+        title=path.name,
+        lead=f"{record.architecture or 'a network of another program'}, {record.label_space.num_classes} classes",
+        tiles=tuple(tile for name, it in scores.items() for tile in _tiles(name, it)),
+        sections=(
+            Section("By class", (_classes(record.label_space, scores),)),
+            Section("The model", (Facts(_facts(path, record)),)),
+            Section("How it was made", _how_the_model_was_made(record)),
+        ),
+    )
+
+
+def _tiles(split: str, scores: Mapping[str, Any]) -> list[Tile]:
+    found = ((name, number_of(scores.get(key))) for key, name in _SCORES.items())
+    return [Tile(f"{name} on {split}", figure(value, 2), "%") for name, value in found if value is not None]
+
+
+def _classes(space: LabelSpace, scores: Mapping[str, Mapping[str, Any]]) -> Table:
+    """The classes in the order of their ids, with their IoU by split as far as it is known."""
+    by_split = {split: it["ious"] for split, it in scores.items() if isinstance(it.get("ious"), Mapping)}
+    rows: list[tuple[Cell | str, ...]] = []
+    for number, (name, colour) in enumerate(zip(space.names, space.colours, strict=True)):
+        ious = (number_of(known_ious.get(name)) for known_ious in by_split.values())
+        bars = (Cell(figure(iou), bar=min(max(iou or 0.0, 0.0), 100.0) / 100) for iou in ious)
+        rows.append((str(number), Cell(name, colour=colour), *bars))
+    return Table(("Id", "Class", *(f"IoU on {split} (%)" for split in by_split)), tuple(rows), words=(1,))
+
+
+def _facts(path: Path, record: ModelRecord) -> tuple[tuple[str, str], ...]:
+    values = record.model_dump(mode="json", exclude={"training", "scores", "label_space", "format"})
+    return (*flat(values), *known([("label space", record.label_space.name), ("bytes", f"{path.stat().st_size:,}")]))
+
+
+def _how_the_model_was_made(record: ModelRecord) -> tuple[Part, ...]:
+    training = {key: value for key, value in record.training.items() if key != "command"}
+    command = record.training.get("command")
+    protocols = {
+        split: it["protocol"] for split, it in record.scores.items() if isinstance(it, dict) and "protocol" in it
+    }
+    parts = (
+        Command(text_of(command), title="Command") if command else None,
+        Facts(tuple(flat(training)), title="Training"),
+        Facts(tuple(flat(protocols)), title="How its scores were measured"),
+    )
+    return tuple(part for part in parts if part is not None and not (isinstance(part, Facts) and not part.rows))
+
+
+PAGE = "report.html"
+
+Builder = Callable[[Path, PictureOptions], Page]
+
+# kind of folder -> the file that makes it one, and the builder of its page
+_FOLDERS: dict[str, tuple[str, Builder]] = {
+    "an expansion": ("journal.jsonl", lambda path, pictures: expansion_page(path)),
+    "a training": ("run.json", training_page),
+}
+# kind of JSON file -> the keys that make it one, and the builder of its page
+_FILES: dict[str, tuple[frozenset[str], Builder]] = {
+    "an evaluation": (frozenset({"confusion_matrix", "ious"}), evaluation_page),
+    "a benchmark": (frozenset({"results", "comparisons"}), lambda path, pictures: benchmark_page(path)),
+    "a study": (frozenset({"study", "findings", "rows"}), lambda path, pictures: study_page(path)),
+}
+_WANTED = (
+    "the folder of a training, an expansion or a study, a JSON file of lpsnet evaluate, benchmark or study, "
+    "or a model file"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Something to report on.
+
+    Attributes:
+        path: the folder or file.
+        kind: what it is, in words.
+        build: makes its page.
+        page: where that is written unless asked otherwise.
+    """
+
+    path: Path
+    kind: str
+    build: Builder
+    page: Path
+
+
+def write_report(path: Path, *, out: Path | None = None, pictures: PictureOptions | None = None) -> Path:
+    """Write the page of a run.
+
+    Args:
+        path: a run's folder, or a JSON file of figures, or a folder that holds one such file.
+        out: the page; beside what it is about unless given.
+        pictures: which are shown.
+
+    Returns:
+        The page.
+
+    Raises:
+        RunError: there is nothing to report on, or it cannot be read.
+        MissingDependencyError: Jinja is not installed.
+    """
+    found = find(path)
+    page = out or found.page
+    command = ["lpsnet", "report", str(path), *(["--out", str(out)] if out else [])]
+    write_text(page, render(found.build(found.path, pictures or PictureOptions()), command=shlex.join(command)))
+    return page
+
+
+def find(path: Path) -> Found:
+    """What is to be reported on at a path.
+
+    Raises:
+        RunError: nothing, or more than one thing.
+    """
+    if path.is_file() and path.suffix.lower() in METADATA_READERS:
+        return Found(path, "a model", lambda path, pictures: model_page(path), path.with_suffix(".html"))
+    if path.is_file():
+        if (found := _file(path, path.with_suffix(".html"))) is not None:
+            return found
+        raise RunError(f"{path} is no file that can be reported on; give {_WANTED}")
+    if not path.is_dir():
+        raise RunError(f"there is no {path}; give {_WANTED}")
+    if (folder := _folder(path)) is not None:
+        return folder
+    files = [it for it in map(_quiet_file, _json_files(path)) if it is not None]
+    if len(files) > 1:
+        names = ", ".join(it.path.name for it in files)
+        raise RunError(f"{path} holds several things to report on; give one of these files: {names}")
+    if files:
+        return Found(files[0].path, files[0].kind, files[0].build, path / PAGE)
+    raise RunError(f"{path} holds nothing to report on{_hint(path)}; give {_WANTED}")
+
+
+def _folder(path: Path) -> Found | None:
+    for kind, (name, build) in _FOLDERS.items():
+        if (path / name).is_file():
+            return Found(path, kind, build, path / PAGE)
+    return None
+
+
+def _file(path: Path, page: Path) -> Found | None:
+    value = read_json(path)
+    for kind, (keys, build) in _FILES.items():
+        if isinstance(value, dict) and keys <= set(value):
+            return Found(path, kind, build, page)
+    return None
+
+
+def _quiet_file(path: Path) -> Found | None:
+    """As `_file`, for files nobody said were ours."""
+    try:
+        return _file(path, path.with_suffix(".html"))
+    except RunError:
+        return None
+
+
+def _json_files(path: Path) -> Iterator[Path]:
+    return (it for it in sorted(path.glob("*.json")) if it.is_file())
+
+
+def _hint(path: Path) -> str:
+    """Which folders in it do."""
+    inside = [it.name for it in sorted(path.iterdir()) if it.is_dir() and _folder(it) is not None]
+    return f" itself, but {', '.join(inside[:5])} in it can be" if inside else ""
