@@ -18,12 +18,19 @@ from lpsnet.benchmark.timing import PROTOCOLS
 from lpsnet.data.dataset import open_dataset
 from lpsnet.errors import LpsnetError, RunError
 from lpsnet.report.figures import COLOURS, GREY, tidy
-from lpsnet.studies.device import device_name
-from lpsnet.studies.network_latency import TIMING, Timed, measured, times_of
+from lpsnet.studies.network_latency import (
+    TIMING,
+    Timed,
+    candidates,
+    fingerprint,
+    input_size,
+    measured,
+    model_files,
+    times_of,
+)
+from lpsnet.studies.network_training import PAPER_SIZE
 from lpsnet.studies.published import ALL_METHODS, OURS, TABLE_5, Published
-from lpsnet.studies.schedule import PAPER_SIZE
-from lpsnet.studies.study import Json, Known, Outcome, Place, Report, Row, Run, Settings, Study, of_kind
-from lpsnet.studies.user_models import candidates, fingerprint, input_size, model_files
+from lpsnet.studies.study import Json, Known, Outcome, Place, Report, Row, Run, Settings, Study, device_name, of_kind
 
 
 def plan(settings: Settings, known: Known) -> list[Run]:

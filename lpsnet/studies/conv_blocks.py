@@ -1,29 +1,204 @@
-"""Table 2: networks of seven convolutional blocks that are equally fast on this device, trained alike.
+"""The check of the seven blocks: the whole c at which the network of Table 2 has Table 2's multiply-accumulates.
+
+Table 2's c: for every block the whole width factor at which its network is as fast as one reference on this device.
+
+Latency grows with c, but in steps and under noise. So a bracket is found by doubling and halving, all blocks in turn
+and each time compared with the reference of the same pass; then the whole c in and next to each bracket are measured
+for longer, and the nearest is taken.
+
+Table 2: networks of seven convolutional blocks that are equally fast on this device, trained alike.
 
 Every block gets the width factor c at which its network takes as long as the one of plain 3x3 convolutions of the
 paper's MACs. Beside it stands the check of the blocks: the c whose MACs come nearest to Table 2's.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from bisect import bisect_left
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
 from lpsnet.data.dataset import open_dataset
+from lpsnet.errors import RunError
 from lpsnet.models.blocks import BLOCKS
+from lpsnet.models.profile import complexity
 from lpsnet.report.figures import add_legend, draw_beside
 from lpsnet.search.measure import Target, ThisMachine
+from lpsnet.search.measurements import compared
 from lpsnet.search.operations import Design
-from lpsnet.studies.agreement import Spread, describe_best, rank_correlation
-from lpsnet.studies.block_macs import TOLERANCE, gmacs, macs_run, paper_blocks
-from lpsnet.studies.network import StudyNetwork, table_2_architecture
 from lpsnet.studies.network_latency import Timed, by_name, describe_latency, latency_run, times_of
-from lpsnet.studies.network_training import scores_of
+from lpsnet.studies.network_training import (
+    StudyNetwork,
+    data_of,
+    describe_training,
+    latency_size,
+    scores_of,
+    table_2_architecture,
+    training_plan,
+)
 from lpsnet.studies.published import TABLE_2
-from lpsnet.studies.same_latency import Point, widths_of_same_latency
-from lpsnet.studies.schedule import data_of, describe_training, latency_size
-from lpsnet.studies.seeds import training_plan
-from lpsnet.studies.study import Json, Known, Outcome, Place, Report, Row, Run, Settings, Study, of_kind
+from lpsnet.studies.study import (
+    Json,
+    Known,
+    Outcome,
+    Place,
+    Report,
+    Row,
+    Run,
+    Settings,
+    Spread,
+    Study,
+    describe_best,
+    of_kind,
+    rank_correlation,
+)
+
+MAX_C = 64
+TOLERANCE = 0.10  # of Table 2's figures, which have two or three digits
+
+
+def paper_blocks() -> list[str]:
+    """Those of Table 2, in the order of `BLOCKS`, which a plugin may have added others to."""
+    return [block for block in BLOCKS if block in TABLE_2]
+
+
+def gmacs(block: str, c: int, size: tuple[int, int] = (1024, 2048), num_classes: int = 19) -> float:
+    """10^9 multiply-accumulates of Table 2's network of a block, without interaction."""
+    network = complexity(
+        table_2_architecture(c), size=size, num_classes=num_classes, block=block, interaction="none"
+    )  # fmt: skip
+    return network.macs / 1e9
+
+
+def nearest_c(block: str) -> tuple[int, float]:
+    """The whole c whose MACs at 1024x2048 come nearest to Table 2's, and those MACs in 10^9.
+
+    They grow with c, so that two neighbours are looked at.
+    """
+    target, count = BLOCKS[block].table_2_gmacs, partial(gmacs, block)
+    above = bisect_left(range(1, MAX_C + 1), target, key=count) + 1
+    nearest = min((c for c in (above - 1, above) if c >= 1), key=lambda c: abs(count(c) - target))
+    return nearest, count(nearest)
+
+
+def macs_run() -> Run:
+    """A run that finds them for all blocks: `c` and `gmacs` by block."""
+
+    blocks = paper_blocks()
+
+    def work(place: Place) -> dict[str, Json]:
+        found = {}
+        for number, block in enumerate(blocks):
+            place.progress(f"counting {block}", number / len(blocks))
+            c, count = nearest_c(block)
+            found[block] = {"c": c, "gmacs": count}
+        return found
+
+    return Run({"counted": "table 2", "blocks": blocks}, work, portable=True, seconds=5.0)
+
+
+Point = tuple[str, int]  # block, c
+Pass = Callable[[Sequence[Point]], Sequence[float]]  # the time of every network in ms, each measured once, in turn
+
+SEARCH_PASSES, FINAL_PASSES = 5, 15
+MAX_EQUAL_C = 128
+MAX_ROUNDS = 32  # of the search; doubling and halving within `MAX_C` takes less than half as many
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The c of a block.
+
+    Attributes:
+        c: the width factor.
+        ratio, low, high: its network's time over the reference's, and the 95 % interval.
+    """
+
+    c: int
+    ratio: float
+    low: float
+    high: float
+
+
+@dataclass(slots=True)
+class _Bracket:
+    """What is known of a block.
+
+    Attributes:
+        start: the c to begin with.
+        fast: the widest that is not slower than the reference; 0 for none.
+        slow: the narrowest that is slower; None for none.
+    """
+
+    start: int
+    fast: int = 0
+    slow: int | None = None
+
+    @property
+    def is_closed(self) -> bool:
+        return self.fast >= MAX_EQUAL_C or (self.slow is not None and self.slow - self.fast <= 1)
+
+    def next_c(self) -> int:
+        if self.slow is None:
+            return min(MAX_EQUAL_C, 2 * self.fast or self.start)
+        return max(1, (self.fast + self.slow) // 2)
+
+    def tell(self, c: int, ratio: float) -> None:
+        if ratio > 1:
+            self.slow = c if self.slow is None else min(self.slow, c)
+        else:
+            self.fast = max(self.fast, c)
+
+    def ends(self) -> list[int]:
+        """Those to look at closely."""
+        around = range(self.fast - 1, (self.slow or self.fast) + 2)
+        return [c for c in around if 1 <= c <= MAX_EQUAL_C]
+
+
+def widths_of_same_latency(
+    starts: Mapping[str, int], reference: Point, *, measure_pass: Pass, progress: Callable[[float], None]
+) -> dict[str, Choice]:
+    """The c of every block.
+
+    Args:
+        starts: a c to begin with, by block.
+        reference: the network whose latency the others shall have.
+        measure_pass: see `Pass`.
+        progress: told a part, 0 to 1.
+
+    Raises:
+        RunError: the times contradict each other so much that no bracket closes.
+    """
+    brackets = {block: _Bracket(start) for block, start in starts.items()}
+    for number in range(MAX_ROUNDS):
+        open_ = {block: bracket.next_c() for block, bracket in brackets.items() if not bracket.is_closed}
+        if not open_:
+            break
+        progress(number / (number + 8))
+        for (block, c), ratio in _ratios(reference, list(open_.items()), measure_pass, SEARCH_PASSES).items():
+            brackets[block].tell(c, ratio.ratio)
+    else:
+        raise RunError("latencies contradict each other too much to choose c; measure on a quieter machine")
+    progress(0.7)
+    ends = [(block, c) for block, bracket in brackets.items() for c in bracket.ends()]
+    found = _ratios(reference, ends, measure_pass, FINAL_PASSES)
+    return {block: _nearest([choice for (name, _), choice in found.items() if name == block]) for block in starts}
+
+
+def _nearest(choices: Sequence[Choice]) -> Choice:
+    return min(choices, key=lambda choice: abs(choice.ratio - 1))
+
+
+def _ratios(reference: Point, points: Sequence[Point], measure_pass: Pass, num_passes: int) -> dict[Point, Choice]:
+    others = [point for point in points if point != reference]
+    passes = [measure_pass([reference, *others]) for _ in range(num_passes)]
+    unit, *times = compared(passes)
+    found = {
+        point: Choice(point[1], *(value / unit.median_ms for value in (time.median_ms, time.low_ms, time.high_ms)))
+        for point, time in zip(others, times, strict=True)
+    }
+    return found | {point: Choice(point[1], 1.0, 1.0, 1.0) for point in points if point == reference}
+
 
 MAX_APART = 0.1  # of the reference's time, above which a reader is told that a network is not as fast
 MAX_OPEN = 40  # networks kept open while c is chosen: all of a pass

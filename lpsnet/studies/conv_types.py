@@ -10,8 +10,7 @@ from typing import Any
 
 from lpsnet.benchmark.timing import compare
 from lpsnet.report.figures import COLOURS, GREY, tidy
-from lpsnet.studies.block_study import DIFFERENCES, block_run, engine_of
-from lpsnet.studies.block_timing import BlockTime, Case, block_times
+from lpsnet.studies.block_timing import DIFFERENCES, BlockTime, Case, block_run, block_times, engine_of
 from lpsnet.studies.study import Known, Outcome, Report, Row, Run, Settings, Study
 
 WIDTH, SIZE = 32, (128, 128)

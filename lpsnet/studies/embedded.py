@@ -15,11 +15,9 @@ from lpsnet.benchmark.machine import describe_machine
 from lpsnet.benchmark.timing import PROTOCOLS
 from lpsnet.errors import RunError
 from lpsnet.report.figures import COLOURS, GREY, tidy
-from lpsnet.studies.device import device_name, power_mode
-from lpsnet.studies.network_latency import TIMING, Timed, measured, times_of
+from lpsnet.studies.network_latency import TIMING, Timed, candidates, fingerprint, measured, model_files, times_of
 from lpsnet.studies.published import TABLE_8, Published
-from lpsnet.studies.study import Json, Known, Outcome, Place, Report, Row, Run, Settings, Study
-from lpsnet.studies.user_models import candidates, fingerprint, model_files
+from lpsnet.studies.study import Json, Known, Outcome, Place, Report, Row, Run, Settings, Study, device_name, power_mode
 
 NAME, SIZE = "lpsnet_s", (1024, 2048)  # Table 8
 

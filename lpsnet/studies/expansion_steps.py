@@ -11,13 +11,31 @@ from typing import Any
 from lpsnet.architecture import get_architecture
 from lpsnet.data.dataset import open_dataset
 from lpsnet.report.figures import COLOURS, tidy
-from lpsnet.studies.agreement import Spread, rank_correlation
-from lpsnet.studies.network import StudyNetwork
 from lpsnet.studies.network_latency import Timed, by_name, describe_latency, latency_run, times_of
-from lpsnet.studies.network_training import pace_run, scores_of, training_run
+from lpsnet.studies.network_training import (
+    StudyNetwork,
+    data_of,
+    describe_training,
+    latency_size,
+    pace_run,
+    schedule_of,
+    scores_of,
+    training_run,
+)
 from lpsnet.studies.published import TABLE_4
-from lpsnet.studies.schedule import data_of, describe_training, latency_size, schedule_of
-from lpsnet.studies.study import Known, Outcome, Report, Row, Run, Scale, Settings, Study, of_kind
+from lpsnet.studies.study import (
+    Known,
+    Outcome,
+    Report,
+    Row,
+    Run,
+    Scale,
+    Settings,
+    Spread,
+    Study,
+    of_kind,
+    rank_correlation,
+)
 
 DIMENSIONS = dict(zip(("depth", "width", "resolution"), COLOURS, strict=False))  # the colour of a segment
 NUM_STEPS: dict[Scale, int] = {"small": 11, "paper": 15}  # steps 0 to 10, and all

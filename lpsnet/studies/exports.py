@@ -31,8 +31,8 @@ from lpsnet.models.reparameterise import fuse
 from lpsnet.record import ModelRecord
 from lpsnet.report.figures import COLOURS, tidy
 from lpsnet.studies.end_to_end import reference_segmenter
+from lpsnet.studies.network_latency import fingerprint, model_files
 from lpsnet.studies.study import Json, Known, Outcome, Place, Report, Row, Run, Settings, Study
-from lpsnet.studies.user_models import fingerprint, model_files
 
 Size = tuple[int, int]
 

@@ -20,13 +20,19 @@ from lpsnet.errors import RunError
 from lpsnet.inference.model_file import read_record
 from lpsnet.models.profile import complexity
 from lpsnet.report.figures import COLOURS, GREY, tidy
-from lpsnet.studies.agreement import Spread
 from lpsnet.studies.expansion_steps import NUM_STEPS, networks
-from lpsnet.studies.network import StudyNetwork
 from lpsnet.studies.network_latency import Timed, by_name, describe_latency, latency_run, times_of
-from lpsnet.studies.network_training import pace_run, scores_of, training_run
-from lpsnet.studies.schedule import data_of, describe_training, latency_size, schedule_of
-from lpsnet.studies.study import Json, Known, Outcome, Report, Row, Run, Settings, Study, of_kind
+from lpsnet.studies.network_training import (
+    StudyNetwork,
+    data_of,
+    describe_training,
+    latency_size,
+    pace_run,
+    schedule_of,
+    scores_of,
+    training_run,
+)
+from lpsnet.studies.study import Json, Known, Outcome, Report, Row, Run, Settings, Spread, Study, of_kind
 
 GROWN = "grown"
 NUM_TIMED = 7  # of them, those with the nearest number of multiplications: the rival is among them

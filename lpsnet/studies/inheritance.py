@@ -6,23 +6,33 @@ parent's, each for several numbers of iterations. Every number is a run of its o
 zero at its end, so that a short run is as good as that many iterations can be and not a long one cut off.
 
 A run that is finished leaves a file in OUT/results; started again, the study goes on with the runs that are missing.
+
+What inheritance costs and saves, as a study; not in the paper, which trains every candidate from scratch.
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from lpsnet.errors import RunError
 from lpsnet.io import write_text
+from lpsnet.report.figures import COLOURS, GREY, tidy
 from lpsnet.search.measurements import Failure
 from lpsnet.search.operations import Operation, SearchNetwork
 from lpsnet.search.train import CandidateTask, train_candidate
+from lpsnet.studies.network_training import data_of, describe_training, schedule_of
+from lpsnet.studies.study import Json, Known, Outcome, Place, Report, Row, Run, Settings, Study, rank_correlation
 from lpsnet.training.config import Recipe
 from lpsnet.training.run import Status, TrainingRun
 from lpsnet.training.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    pass
+
 
 Start = Literal["scratch", "inherited"]
 Change = tuple[Operation, int]  # an operation and its step size k
@@ -31,7 +41,7 @@ FLAT_POINTS = 0.5  # mIoU that a longer training must add, or the curve counts a
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class TrainedChild:
     """One finished training.
 
     Attributes:
@@ -73,7 +83,7 @@ class Comparison:
     operation: str
     child: str
     parent_miou: float
-    runs: tuple[Run, ...]
+    runs: tuple[TrainedChild, ...]
 
     def curve(self, start: Start) -> Curve:
         """(iterations of the run, mIoU after it, mean over seeds) with that start, shortest first."""
@@ -109,7 +119,7 @@ class Comparison:
         return None if self.reached is None else self.reached[0] / self.flat[0]
 
 
-def _curve(runs: Sequence[Run], start: Start) -> Curve:
+def _curve(runs: Sequence[TrainedChild], start: Start) -> Curve:
     mious: dict[int, list[float]] = {}
     for run in runs:
         if run.start == start:
@@ -212,7 +222,9 @@ def _child(parent: SearchNetwork, change: Change) -> SearchNetwork:
     return operation.apply(parent, step_size)
 
 
-def _comparison(change: Change, child: SearchNetwork, parents: Sequence[Run], runs: Sequence[Run]) -> Comparison:
+def _comparison(
+    change: Change, child: SearchNetwork, parents: Sequence[TrainedChild], runs: Sequence[TrainedChild]
+) -> Comparison:
     operation, step_size = change
     parent_miou = fmean(run.miou for run in parents)
     return Comparison(f"{operation} x {step_size}", str(child.design.architecture), parent_miou, tuple(runs))
@@ -226,17 +238,19 @@ class _Study:
     out: Path
     on_status: Callable[[str, Status], None]
 
-    def scratch(self, network: SearchNetwork, lengths: Sequence[int]) -> list[Run]:
+    def scratch(self, network: SearchNetwork, lengths: Sequence[int]) -> list[TrainedChild]:
         """From random weights, with every seed."""
         return [self.run(network, "scratch", length, seed) for length in lengths for seed in self.seeds]
 
-    def inherited(self, child: SearchNetwork, lengths: Sequence[int], parents: Sequence[Run]) -> list[Run]:
+    def inherited(
+        self, child: SearchNetwork, lengths: Sequence[int], parents: Sequence[TrainedChild]
+    ) -> list[TrainedChild]:
         """From its parent's weights, of every seed."""
         return [
             self.run(child, "inherited", length, parent.seed, parent=parent) for length in lengths for parent in parents
         ]
 
-    def until_flat(self, child: SearchNetwork, first: int, most: int) -> list[Run]:
+    def until_flat(self, child: SearchNetwork, first: int, most: int) -> list[TrainedChild]:
         """From random weights, each length twice the one before."""
         runs = self.scratch(child, [first])
         length = 2 * first
@@ -246,8 +260,8 @@ class _Study:
         return runs
 
     def run(
-        self, network: SearchNetwork, start: Start, iterations: int, seed: int, *, parent: Run | None = None
-    ) -> Run:
+        self, network: SearchNetwork, start: Start, iterations: int, seed: int, *, parent: TrainedChild | None = None
+    ) -> TrainedChild:
         """The result of a run, from its file or by doing it; `parent` is the one it inherits from."""
         name = f"{network.design.slug}-{start}-{iterations}-{seed}"
         source = None
@@ -262,7 +276,7 @@ class _Study:
         write_text(path, json.dumps(asdict(done), indent=2) + "\n")
         return done
 
-    def _do(self, name: str, start: Start, task: CandidateTask) -> Run:
+    def _do(self, name: str, start: Start, task: CandidateTask) -> TrainedChild:
         trained = train_candidate(task, on_status=lambda status: self.on_status(name, status))
         if isinstance(trained.outcome, Failure):
             raise RunError(f"the run {name} has no score: {trained.outcome.reason}")
@@ -270,7 +284,7 @@ class _Study:
         inherited, seconds = trained.details["inherited"], trained.details["seconds"]
         assert inherited is None or isinstance(inherited, dict)
         assert isinstance(seconds, float)
-        return Run(
+        return TrainedChild(
             start=start,
             iterations=task.run.recipe.iterations,
             seed=task.run.recipe.seed,
@@ -295,7 +309,7 @@ def _evaluations(folder: RunFolder) -> Iterator[tuple[int, float]]:
     return ((int(line["iteration"]), float(line["miou"])) for line in folder.read_evaluations())
 
 
-def _read(path: Path, settings: dict[str, Any]) -> Run:
+def _read(path: Path, settings: dict[str, Any]) -> TrainedChild:
     """The result in `path`, which is of a run with `settings`.
 
     Raises:
@@ -303,9 +317,174 @@ def _read(path: Path, settings: dict[str, Any]) -> Run:
     """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-        found = Run(**{**values, "curve": tuple((int(step), float(miou)) for step, miou in values["curve"])})
+        found = TrainedChild(**{**values, "curve": tuple((int(step), float(miou)) for step, miou in values["curve"])})
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"{path} is no result of this study: {error}; remove it to run it again") from None
     if found.settings != json.loads(json.dumps(settings)):
         raise RunError(f"{path} is the result of other settings; choose another folder, or remove {path.parent.parent}")
     return found
+
+
+PARENT = "step_3"  # of Table 4: one path, the first with widths that learn something
+# Rows of Table 1; the last one brings a new path.
+CHANGES = (
+    ("depth=0,0,1,1,1", 1),
+    ("width=0,0,16,32,32", 1),
+    ("resolution=1/8,0,0", 1),
+    ("resolution=0,1/8,0", 2),
+)
+# Of the parent's iterations, a run each. From scratch half as long tells whether the curve is flat at the longest;
+# inherited they are short, as those of a search are.
+SCRATCH_SHARES = (0.25, 0.5, 1.0)
+INHERITED_SHARES = (0.0625, 0.125, 0.25, 0.5)
+
+
+def plan(settings: Settings, known: Known) -> list[Run]:
+    """One run, which keeps its own trainings in its folder and goes on with them."""
+    data = data_of(settings)
+    recipe = schedule_of(settings, data, halved=False).recipe
+    seeds = list(range(settings.num_seeds or 1))
+    key = {
+        "inherited": PARENT,
+        "changes": [list(change) for change in CHANGES],
+        "scratch_shares": list(SCRATCH_SHARES),
+        "inherited_shares": list(INHERITED_SHARES),
+        "data": data,
+        "recipe": recipe.model_dump(mode="json"),
+        "seeds": seeds,
+    }
+    return [Run(key, partial(_compare, data, recipe, seeds, settings.num_threads), portable=True)]
+
+
+def _compare(data: str, recipe: Recipe, seeds: Sequence[int], num_threads: int | None, place: Place) -> dict[str, Json]:
+    from lpsnet.data.dataset import open_dataset
+
+    full = recipe.num_iterations(len(open_dataset(data).split("train")))
+    lengths = {
+        "parent_iterations": full,
+        "scratch_iterations": _lengths(SCRATCH_SHARES, full),
+        "inherited_iterations": _lengths(INHERITED_SHARES, full),
+    }
+    return compared(compare_inheritance, PARENT, CHANGES, lengths, data, recipe, seeds, num_threads, place)
+
+
+def compared(
+    compare: Callable[..., Sequence["Comparison"]],
+    parent: str,
+    changes: Sequence[tuple[str, int]],
+    lengths: Mapping[str, Any],
+    data: str,
+    recipe: Recipe,
+    seeds: Sequence[int],
+    num_threads: int | None,
+    place: Place,
+) -> dict[str, Json]:
+    """The result of a study's run, as JSON values: `compare`, a function of `inheritance.py`, with these `lengths`."""
+    from lpsnet.studies.network_training import set_threads
+
+    set_threads(num_threads)
+
+    def tell(name: str, status: Status) -> None:
+        place.progress(f"training {name}", status.iteration / status.num_iterations)
+
+    found = compare(
+        SearchNetwork.start(parent),
+        [(Operation.parse(text), k) for text, k in changes],
+        data=data,
+        recipe=recipe,
+        out=place.folder,
+        seeds=seeds,
+        on_status=tell,
+        **lengths,
+    )
+    return {
+        "children": [
+            {
+                "operation": each.operation,
+                "parent_miou": each.parent_miou,
+                "at_start": each.at_start,
+                "scratch": each.curve("scratch"),
+                "inherited": each.curve("inherited"),
+                "share": each.share,
+                "is_flat": each.is_flat,
+            }
+            for each in found
+        ]
+    }
+
+
+def _lengths(shares: Sequence[float], full: int) -> list[int]:
+    return sorted({max(1, round(share * full)) for share in shares})
+
+
+def report(outcomes: Sequence[Outcome]) -> Report:
+    """A row for every child and number of iterations; how many it took, and whether the order is the same."""
+    found = report_curves(outcomes)
+    return replace(found, findings=(*found.findings, *_ranking(outcomes[0].result["children"])))
+
+
+def report_curves(outcomes: Sequence[Outcome]) -> Report:
+    """The same without the order of the children, who may each have lengths of their own."""
+    (outcome,) = outcomes
+    children = outcome.result["children"]
+    rows: list[Row] = [
+        {
+            "operation": child["operation"],
+            "iterations": iterations,
+            "parent_miou": child["parent_miou"],
+            "at_start_miou": child["at_start"],
+            "scratch_miou": scratch.get(iterations),
+            "inherited_miou": inherited.get(iterations),
+        }
+        for child in children
+        for scratch, inherited in [(dict(child["scratch"]), dict(child["inherited"]))]
+        for iterations in sorted({*scratch, *inherited})
+    ]
+    differences = (describe_training({**outcome.key, "input_size": None}),)
+    return Report(tuple(rows), tuple(map(_finding, children)), partial(_draw, children), (13.0, 3.8), differences)
+
+
+def _finding(child: Json) -> str:
+    found = "no inherited training came to where the curve from scratch becomes flat."
+    if child["share"] is not None:
+        found = f"inherited, {child['share']:.2g} of the iterations do what all do from scratch."
+    rising = "" if child["is_flat"] else " From scratch it still rises at the longest training."
+    return f"{child['operation']}: {found}{rising}"
+
+
+def _ranking(children: Sequence[Json]) -> list[str]:
+    """Whether the children have the same order both ways: that is all a search asks of a short training."""
+    longest = [child["scratch"][-1][1] for child in children]
+    found = []
+    for number, (iterations, _) in enumerate(children[0]["inherited"]):
+        order = rank_correlation(longest, [child["inherited"][number][1] for child in children])
+        if order is not None:
+            found.append(f"{order:.2f} after {iterations:,} iterations")
+    scratch = children[0]["scratch"][-1][0]
+    told = f"Rank correlation of the inherited children with those trained from scratch for {scratch:,} iterations"
+    return [f"{told}: {', '.join(found)}."] if found else []
+
+
+def _draw(children: Sequence[Json], figure: Any) -> None:
+    axes = figure.subplots(1, len(children), sharey=True, squeeze=False)[0]
+    for panel, child in zip(axes, children, strict=True):
+        tidy(panel)
+        panel.plot(*zip(*child["scratch"], strict=True), "o-", color=GREY, label="from scratch")
+        panel.plot(*zip(*child["inherited"], strict=True), "o-", color=COLOURS[0], label="inherited")
+        panel.axhline(child["parent_miou"], color="0.3", linestyle=":", label="parent")
+        panel.set_title(child["operation"], fontsize="small")
+        panel.set_xscale("log")  # lengths double
+        panel.set_xlabel("iterations")
+    axes[0].set_ylabel("mIoU (%)")
+    axes[0].legend(frameon=False, fontsize="small")
+
+
+STUDY = Study(
+    name="inheritance",
+    title="Children with their parent's weights and without",
+    reference="Not in the paper: Algorithm 1 trains every candidate from its beginning.",
+    differences=(),
+    plan=plan,
+    report=report,
+    options=frozenset({"data", "num_seeds", "epochs", "num_threads"}),
+)

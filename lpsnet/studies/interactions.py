@@ -6,14 +6,31 @@ from typing import Any
 
 from lpsnet.data.dataset import open_dataset
 from lpsnet.report.figures import add_legend, draw_beside
-from lpsnet.studies.agreement import Spread, describe_best, rank_correlation
-from lpsnet.studies.network import TABLE_3_C, StudyNetwork, table_2_architecture
 from lpsnet.studies.network_latency import Timed, by_name, describe_latency, latency_run, times_of
-from lpsnet.studies.network_training import scores_of
+from lpsnet.studies.network_training import (
+    TABLE_3_C,
+    StudyNetwork,
+    data_of,
+    describe_training,
+    latency_size,
+    scores_of,
+    table_2_architecture,
+    training_plan,
+)
 from lpsnet.studies.published import TABLE_3
-from lpsnet.studies.schedule import data_of, describe_training, latency_size
-from lpsnet.studies.seeds import training_plan
-from lpsnet.studies.study import Known, Outcome, Report, Row, Run, Settings, Study, of_kind
+from lpsnet.studies.study import (
+    Known,
+    Outcome,
+    Report,
+    Row,
+    Run,
+    Settings,
+    Spread,
+    Study,
+    describe_best,
+    of_kind,
+    rank_correlation,
+)
 
 BASELINE, BEST = "none", "bilateral_b"  # the paper's principle is that the latter gives the most for the least
 NETWORKS: Mapping[str, StudyNetwork] = {

@@ -19,8 +19,8 @@ from lpsnet.export.quantise import Quantisation
 from lpsnet.inference.engines import PRECISIONS
 from lpsnet.inference.model_file import read_record
 from lpsnet.report.figures import COLOURS, tidy
+from lpsnet.studies.network_latency import fingerprint, input_size, model_files
 from lpsnet.studies.study import Json, Known, Outcome, Place, Report, Row, Run, Settings, Study
-from lpsnet.studies.user_models import fingerprint, input_size, model_files
 
 NUM_CALIBRATED = 100
 PROTOCOL = "adaptive"

@@ -1,4 +1,6 @@
-"""Figure 8: what S, M and L see, side by side on chosen pictures, with boxes where the larger network corrects the
+"""Where one label map is right and another wrong: the regions that Figure 8 puts boxes around.
+
+Figure 8: what S, M and L see, side by side on chosen pictures, with boxes where the larger network corrects the
 smaller one.
 
 The networks are the user's files (`--models`, named after the networks), or else trained here like those of
@@ -10,23 +12,72 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from lpsnet.architecture import get_architecture
 from lpsnet.data.dataset import open_dataset
 from lpsnet.data.images import read_image, write_png
+from lpsnet.data.labels import IGNORE_INDEX
 from lpsnet.data.split import Sample, Split, select
 from lpsnet.errors import RunError, unknown_name
 from lpsnet.inference.segmenter import Segmenter
 from lpsnet.inference.visualise import colourise
-from lpsnet.studies.corrected import accuracy, corrected_regions, largest_gain
-from lpsnet.studies.network import StudyNetwork
-from lpsnet.studies.network_training import pace_run, training_run
+from lpsnet.studies.network_latency import fingerprint, model_files
+from lpsnet.studies.network_training import (
+    StudyNetwork,
+    data_of,
+    describe_training,
+    pace_run,
+    schedule_of,
+    training_run,
+)
 from lpsnet.studies.published import OURS
-from lpsnet.studies.schedule import data_of, describe_training, schedule_of
 from lpsnet.studies.study import Json, Known, Outcome, Place, Report, Row, Run, Settings, Study, of_kind
-from lpsnet.studies.user_models import fingerprint, model_files
+
+Labels = NDArray[np.uint8]  # H x W class ids, 255 for no label
+Box = tuple[int, int, int, int]  # top, left, height, width in pixels
+
+NUM_BOXES = 3
+MIN_SHARE = 5e-4  # of the picture, below which a region is not shown
+MARGIN = 2  # pixels around a box
+
+
+def corrected_regions(before: Labels, after: Labels, truth: Labels) -> list[Box]:
+    """Boxes around the largest connected regions where `after` is right and `before` wrong, largest first."""
+    found = _regions(before, after, truth)
+    large = [region for region in found if region[0] >= MIN_SHARE * truth.size]
+    return [_widened(box, truth.shape) for _, box in large[:NUM_BOXES]]
+
+
+def largest_gain(before: Labels, after: Labels, truth: Labels) -> int:
+    """Pixels of the largest such region; 0 if there is none."""
+    found = _regions(before, after, truth)
+    return found[0][0] if found else 0
+
+
+def accuracy(labels: Labels, truth: Labels) -> float:
+    """Labelled pixels that are right, in percent; 0 where nothing is labelled."""
+    known = truth != IGNORE_INDEX
+    return 100 * float((labels == truth)[known].mean()) if known.any() else 0.0
+
+
+def _regions(before: Labels, after: Labels, truth: Labels) -> list[tuple[int, Box]]:
+    """(pixels, box) of all of them, largest first."""
+    better = (after == truth) & (before != truth) & (truth != IGNORE_INDEX)
+    count, _, stats, _ = cv2.connectedComponentsWithStats(better.astype(np.uint8), connectivity=8)
+    boxes = [tuple(map(int, stats[number])) for number in range(1, count)]  # 0 is everything else
+    regions = [(area, (top, left, height, width)) for left, top, width, height, area in boxes]
+    return sorted(regions, key=lambda region: -region[0])
+
+
+def _widened(box: Box, shape: tuple[int, ...]) -> Box:
+    top, left, height, width = box
+    first_row, first_column = max(0, top - MARGIN), max(0, left - MARGIN)
+    end_row, end_column = min(shape[0], top + height + MARGIN), min(shape[1], left + width + MARGIN)
+    return first_row, first_column, end_row - first_row, end_column - first_column
+
 
 NUM_SHOWN = 3  # as many rows as Figure 8
 NUM_LOOKED_AT = 60  # pictures of val that they are chosen from

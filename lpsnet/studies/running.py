@@ -1,4 +1,12 @@
-"""Running studies: every run's result is kept as soon as it is there (`results.py`).
+"""The finished runs of a folder: a line of JSON each, on the disk as soon as the run is done.
+
+The data that a study's folder holds results of: those of other pictures under the same name do not mix with them.
+
+How long a study will still take: what its runs are expected to take, set right by what those before really took.
+
+By kind: that latencies took half the time expected of them says nothing about trainings.
+
+Running studies: every run's result is kept as soon as it is there (`results.py`).
 
 A study that was stopped goes on when it is started again, and runs that were made with the same settings on the same
 machine are not made twice. A run that was stopped half way finds its folder as it left it.
@@ -6,23 +14,187 @@ machine are not made twice. A run that was stopped half way finds its folder as 
 
 import importlib
 import itertools
+import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from lpsnet.benchmark.machine import Load, LoadWatch, describe_machine
+from lpsnet.data.dataset import changed_contents, data_contents, open_dataset
 from lpsnet.errors import RunError, unknown_name
-from lpsnet.io import locked_folder
+from lpsnet.io import append_line, finished_lines, locked_folder, write_text
 from lpsnet.report.figures import check_drawing
 from lpsnet.search.executors import LocalPool
-from lpsnet.studies.inputs import check_inputs
-from lpsnet.studies.page import write_study
-from lpsnet.studies.results import Results
-from lpsnet.studies.study import Json, Outcome, Place, Progress, Report, Run, Settings, Study
-from lpsnet.studies.time_left import TimeLeft, in_words
+from lpsnet.studies.study import Json, Outcome, Place, Progress, Report, Run, Settings, Study, slug_of, write_study
+
+RESULTS, RUNS = "results.jsonl", "runs"
+
+
+class Results:
+    """The finished runs in a study's folder.
+
+    Args:
+        folder: of one study or several; runs that they have in common are made once.
+        machine: identity of this one: times of another are not known here.
+
+    Raises:
+        RunError: the file is damaged.
+    """
+
+    def __init__(self, folder: Path, machine: str) -> None:
+        self._folder, self._machine = folder, machine
+        self._path = folder / RESULTS
+        self._outcomes: dict[tuple[str, str], Outcome] = {}
+        for outcome in self._read() if self._path.exists() else []:
+            self._remember(outcome)
+
+    def find(self, run: Run) -> Outcome | None:
+        """The newest outcome of a run that holds here."""
+        key = _text(run.key)
+        if (found := self._outcomes.get((key, self._machine))) is not None:
+            return found
+        elsewhere = (outcome for (text, _), outcome in self._outcomes.items() if text == key)
+        return next(elsewhere, None) if run.portable else None
+
+    def result(self, run: Run) -> Mapping[str, Json] | None:
+        """Its result."""
+        found = self.find(run)
+        return None if found is None else found.result
+
+    def place(self, run: Run) -> Path:
+        """The folder of a run."""
+        return self._folder / RUNS / run.slug
+
+    def add(self, outcome: Outcome) -> None:
+        """Keep an outcome of a run; it is on the disk when this returns.
+
+        Raises:
+            RunError: it cannot be written.
+        """
+        line = json.dumps(outcome.to_dict(), allow_nan=False)
+        try:
+            append_line(self._path, line)
+        except OSError as error:
+            raise RunError(f"cannot write {self._path}: {error.strerror or error}") from None
+        self._remember(Outcome(**json.loads(line)))
+
+    def _remember(self, outcome: Outcome) -> None:
+        folder = self._folder / RUNS / slug_of(outcome.key)
+        self._outcomes[_text(outcome.key), outcome.machine] = replace(outcome, folder=folder)
+
+    def _read(self) -> list[Outcome]:
+        try:
+            return [Outcome(**json.loads(line)) for line in finished_lines(self._path.read_bytes())]
+        except (ValueError, TypeError) as error:
+            raise RunError(f"{self._path} is damaged: {error}; remove it to measure everything again") from None
+
+
+def _text(key: Mapping[str, Json]) -> str:
+    return json.dumps(dict(key), sort_keys=True)
+
+
+INPUTS = "inputs.json"  # in a study's folder: data set, as text -> `data_contents` of all its splits
+
+
+def check_inputs(data: Sequence[str], out: Path) -> None:
+    """Note what the data sets hold, and raise where the folder `out` has results of something else under their names.
+
+    Raises:
+        RunError: it has, or what it notes cannot be read.
+        DataError: a data set cannot be opened.
+    """
+    path = out / INPUTS
+    held = _read(path) if path.exists() else {}
+    for spec in data:
+        dataset = open_dataset(spec)
+        now = data_contents(dataset, *dataset.splits)
+        then = held.setdefault(spec, now)
+        if changed := changed_contents(then, now):
+            key = changed[0]
+            raise RunError(
+                f"{out} holds results of other data by the name {spec!r}: {key}: {then.get(key, 'none')} then, "
+                f"{now.get(key, 'none')} now; put back what was there, or choose another folder"
+            )
+    if held:
+        write_text(path, json.dumps(held, indent=2) + "\n")
+
+
+def _read(path: Path) -> dict[str, dict[str, str]]:
+    try:
+        held = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        held = None
+    if not isinstance(held, dict) or not all(isinstance(value, dict) for value in held.values()):
+        raise RunError(f"{path} is damaged; put it back, or choose another folder")
+    return held
+
+
+class TimeLeft:
+    """What is left of a study.
+
+    Args:
+        clock: seconds, going up.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._expected: defaultdict[str, float] = defaultdict(float)  # seconds, by kind of run
+        self._taken: defaultdict[str, float] = defaultdict(float)
+        self._run: Run | None = None
+        self._start = self._first_part = self._part = 0.0
+
+    def begin(self, run: Run) -> None:
+        """A run begins."""
+        self._run, self._start, self._first_part, self._part = run, self._clock(), -1.0, 0.0
+
+    def tell(self, part: float) -> None:
+        """So much of it is done, 0 to 1; the first call says where a run that was stopped goes on."""
+        if self._first_part < 0:
+            self._first_part = part
+        self._part = part
+
+    def end(self) -> None:
+        """It is done: from now on expectations are corrected by what it took."""
+        assert self._run is not None, "it began"
+        if self._run.seconds:
+            self._expected[self._run.kind] += self._run.seconds * (1 - max(0.0, self._first_part))
+            self._taken[self._run.kind] += self._clock() - self._start
+        self._run = None
+
+    def took(self, run: Run, seconds: float) -> None:
+        """A run that was made apart took so long."""
+        if run.seconds:
+            self._expected[run.kind] += run.seconds
+            self._taken[run.kind] += seconds
+
+    def seconds(self, missing: Sequence[Run], *, num_workers: int = 1) -> float | None:
+        """Until all of `missing` are done, the one that is being made first; None if one may take any time.
+
+        Runs that may be made apart are shared out among as many workers.
+        """
+        total = 0.0
+        for number, run in enumerate(missing):
+            if run.seconds is None:
+                return None
+            part = self._part if number == 0 and self._run is not None else 0.0
+            total += run.seconds * (1 - part) * self._factor(run.kind) / (num_workers if run.apart else 1)
+        return total
+
+    def _factor(self, kind: str) -> float:
+        return self._taken[kind] / self._expected[kind] if self._expected[kind] > 0 else 1.0
+
+
+def in_words(seconds: float) -> str:
+    """`2 h 5 min`, `4 min`, `less than a minute`."""
+    minutes = round(seconds / 60)
+    if minutes < 1:
+        return "less than a minute"
+    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
+
 
 # name -> "module:variable" of a `Study`; imported when it is asked for
 STUDIES: dict[str, str] = {
@@ -35,13 +207,13 @@ STUDIES: dict[str, str] = {
     "comparison": "lpsnet.studies.comparison:STUDY",
     "generalisation": "lpsnet.studies.generalisation:STUDY",
     "embedded": "lpsnet.studies.embedded:STUDY",
-    "end-to-end": "lpsnet.studies.end_to_end_study:STUDY",
+    "end-to-end": "lpsnet.studies.end_to_end:STUDY",
     "precisions": "lpsnet.studies.precisions:STUDY",
     "exports": "lpsnet.studies.exports:STUDY",
-    "label-map": "lpsnet.studies.label_map_study:STUDY",
-    "training-speed": "lpsnet.studies.training_speed_study:STUDY",
-    "inheritance": "lpsnet.studies.inheritance_study:STUDY",
-    "inheritance-until-flat": "lpsnet.studies.until_flat_study:STUDY",
+    "label-map": "lpsnet.studies.label_map:STUDY",
+    "training-speed": "lpsnet.studies.training_speed:STUDY",
+    "inheritance": "lpsnet.studies.inheritance:STUDY",
+    "inheritance-until-flat": "lpsnet.studies.until_flat:STUDY",
     "grown": "lpsnet.studies.grown:STUDY",
 }
 

@@ -1,18 +1,31 @@
 """What a study is: a list of runs, and a way to make rows, findings and a figure of their results.
 
 `running.py` makes the runs and keeps their results, `page.py` writes what was found.
+
+Whether what was measured here agrees with what is published: the order of things, and the spread over seeds.
+
+What a study says of the device it ran on: what it is called, and its power mode where it can be read.
+
+What a study leaves in its folder: a page in Markdown, the table as CSV, everything as JSON, and the figure.
 """
 
+import csv
 import hashlib
+import io
 import json
+import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any, Literal, get_args
 
 from lpsnet import __version__
+from lpsnet.benchmark.machine import Machine, describe_machine
 from lpsnet.errors import RunError, unknown_name
 from lpsnet.inference.engines import Precision
+from lpsnet.io import write_text
+from lpsnet.report.figures import save_figure
 
 Scale = Literal["small", "paper"]
 Json = Any  # what json reads and writes
@@ -219,3 +232,191 @@ assert OPTIONS.keys() == Settings.__dataclass_fields__.keys()
 def of_kind(outcomes: Sequence[Outcome], kind: str) -> list[Outcome]:
     """The outcomes whose key has an entry `kind`, which says what was done: "measured", "trained", …"""
     return [outcome for outcome in outcomes if kind in outcome.key]
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """Scores of one network with different seeds.
+
+    Attributes:
+        scores: one a seed, at least one.
+    """
+
+    scores: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        return fmean(self.scores)
+
+    @property
+    def deviation(self) -> float | None:
+        """Standard deviation over seeds; None with one."""
+        return stdev(self.scores) if len(self.scores) > 1 else None
+
+
+def rank_correlation(a: Sequence[float], b: Sequence[float]) -> float | None:
+    """Spearman's: the correlation of the ranks of `a` and `b`, 1 for the same order and -1 for the reverse.
+
+    Equal values share the mean of their ranks. None if there are less than two pairs, or one side is all the same.
+    """
+    if len(a) < 2:
+        return None
+    ranks = [_ranks(a), _ranks(b)]
+    first, second = ([rank - fmean(side) for rank in side] for side in ranks)
+    squares = sum(x * x for x in first) * sum(y * y for y in second)
+    if squares == 0:
+        return None
+    return float(sum(x * y for x, y in zip(first, second, strict=True)) / squares**0.5)
+
+
+def _ranks(values: Sequence[float]) -> list[float]:
+    """From 1; equal values share the mean of their places."""
+    return [sum(other < value for other in values) + (1 + values.count(value)) / 2 for value in values]
+
+
+def best_two(scores: Mapping[str, float]) -> list[str]:
+    """The names with the highest scores, best first; equal ones in their order."""
+    return sorted(scores, key=lambda name: -scores[name])[:2]
+
+
+def describe_best(spreads: Mapping[str, Spread], *, paper: str) -> str:
+    """Which of at least two networks has the highest mean mIoU, whether that is the paper's, and how sure it is."""
+    first, second, *_ = sorted(spreads, key=lambda name: -spreads[name].mean)
+    better, worse = spreads[first], spreads[second]
+    agrees = "as in the paper" if first == paper else f"unlike in the paper, where it is {paper}"
+    text = (
+        f"{first} has the highest mIoU, {agrees}: {better.mean:.2f} before {second} with {worse.mean:.2f}, "
+        f"{_seeds(better, worse)}."
+    )
+    if paper in (first, second) or paper not in spreads:
+        return text
+    own = spreads[paper]
+    return f"{text} {paper}: {own.mean:.2f}, {_seeds(better, own)}."
+
+
+def _seeds(better: Spread, worse: Spread) -> str:
+    counts = len(better.scores), len(worse.scores)
+    if min(counts) == 1:
+        return "one seed each" if counts == (1, 1) else f"with {counts[0]} and {counts[1]} seeds"
+    return "by every seed" if min(better.scores) > max(worse.scores) else "but not by every seed"
+
+
+def device_name(machine: Machine) -> str:
+    """The GPU's, the board's or the processor's name, whichever says most."""
+    return machine.gpus[0] if machine.gpus else machine.board or machine.cpu
+
+
+def power_mode(machine: Machine) -> str:
+    """Jetson's mode or the processor's frequency governor; `unknown` where neither can be read."""
+    return machine.power_mode or "unknown"
+
+
+def write_study(
+    study: Study, settings: Settings, outcomes: Sequence[Outcome], report: Report, out: Path
+) -> tuple[Path, ...]:
+    """Write NAME.md, NAME.png, NAME.csv and NAME.json into the folder `out`; their paths, in this order.
+
+    Raises:
+        MissingDependencyError: matplotlib is not installed.
+        RunError: a file cannot be written.
+    """
+    page, table, values, figure = (out / f"{study.name}{suffix}" for suffix in (".md", ".csv", ".json", ".png"))
+    save_figure(figure, report.draw, size=report.figure_size)
+    write_text(table, _csv(report.rows))
+    write_text(values, json.dumps(_values(study, settings, outcomes, report), indent=2, allow_nan=False) + "\n")
+    write_text(page, _page(study, settings, outcomes, report, figure.name))
+    return page, figure, table, values
+
+
+def _csv(rows: Sequence[Row]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _values(study: Study, settings: Settings, outcomes: Sequence[Outcome], report: Report) -> dict[str, Json]:
+    return {
+        "study": study.name,
+        "title": study.title,
+        "reference": study.reference,
+        "differences": [*study.differences, *report.differences],
+        "settings": json.loads(json.dumps(asdict(settings), default=str)),
+        "command": _command(study, settings),
+        "machine": describe_machine().to_dict(),
+        "findings": list(report.findings),
+        "rows": [dict(row) for row in report.rows],
+        "runs": [outcome.to_dict() for outcome in outcomes],
+        "lpsnet_version": __version__,
+    }
+
+
+def _page(study: Study, settings: Settings, outcomes: Sequence[Outcome], report: Report, figure: str) -> str:
+    parts = [
+        f"# {study.title}",
+        f"{study.reference}\n\nHere: {_machines(outcomes)}; {_load_text(outcomes)}",
+        f"```\n{_command(study, settings)}\n```",
+        "## What was found",
+        _bullets(report.findings),
+        f"![{study.title}]({figure})",
+        markdown_table(report.rows),
+        "## What differs from the paper's protocol",
+        _bullets([*study.differences, *report.differences]),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _machines(outcomes: Sequence[Outcome]) -> str:
+    return " and ".join(dict.fromkeys(outcome.machine for outcome in outcomes))
+
+
+def _load_text(outcomes: Sequence[Outcome]) -> str:
+    busy = [outcome.load.get("other_cores_busy") for outcome in outcomes]
+    known = [cores for cores in busy if cores is not None]
+    load = f"; other work kept {max(known):.1f} processors busy at most" if known else ""
+    days = sorted({outcome.date[:10] for outcome in outcomes})
+    return f"{' to '.join(dict.fromkeys((days[0], days[-1])))}{load}."
+
+
+def _command(study: Study, settings: Settings) -> str:
+    """The command line that these settings came from; of those that have a usual value, what was asked for."""
+    words = ["lpsnet", "study", study.name, "--scale", settings.scale]
+    for name, option in OPTIONS.items():
+        value = getattr(settings, name)
+        given = name == "runtimes" or value != getattr(Settings(), name)
+        if name in study.options and given:
+            words += [word for each in _words(name, value) for word in (option, each)]
+    return shlex.join([*words, "--out", study.name])
+
+
+def _words(name: str, value: Json) -> list[str]:
+    if name == "size":
+        return [f"{value[0]}x{value[1]}"]
+    if isinstance(value, float):
+        return [f"{value:g}"]
+    return [str(each) for each in value] if isinstance(value, tuple) else [str(value)]
+
+
+def markdown_table(rows: Sequence[Row]) -> str:
+    """Rows of the same keys as a table in Markdown; numbers to the right, to four digits."""
+    heads = list(rows[0])
+    aligned = ["---:" if _is_number([row[head] for row in rows]) else "---" for head in heads]
+    lines = [[head.replace("_", " ") for head in heads], aligned]
+    lines += [[_cell(row[head]) for head in heads] for row in rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _is_number(column: Sequence[Json]) -> bool:
+    known = [value for value in column if value is not None]
+    return bool(known) and all(isinstance(value, int | float) for value in known)
+
+
+def _cell(value: Json) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _bullets(sentences: Sequence[str]) -> str:
+    return "\n".join(f"- {sentence}" for sentence in sentences)

@@ -1,4 +1,9 @@
-"""How many pictures a second a training learns from, beside the plain loop that one would write first.
+"""The training loop that one would write first, as the measure for the trainer (`training_speed.py`).
+
+Float32, pictures N C H W, every picture decoded when it is needed, scores upsampled to the label's size and compared
+there by torch. Recipe, first weights, order and augmentation of the samples are the trainer's.
+
+How many pictures a second a training learns from, beside the plain loop that one would write first.
 
 The trainer: bf16 where the processor computes in it, channels-last, the loss in bands (`training/upsampling.py`),
 decoded pictures kept, workers. The plain loop (`plain_training.py`) has none of that. Both follow one recipe from the
@@ -7,32 +12,110 @@ same first weights over the same samples, so what they learn can be compared as 
 Not a figure of the paper. For instance:
 
     python -c "from lpsnet.studies.training_speed import *; print(compare_speed('scenes', 'lpsnet_s', 'camvid_small'))"
+
+How much faster the trainer is than a plain loop, as a study; not a figure of the paper.
 """
 
 import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
 
 from lpsnet.architecture import get_architecture
 from lpsnet.benchmark.machine import describe_machine
+from lpsnet.data.labels import IGNORE_INDEX
 from lpsnet.data.split import select
-from lpsnet.errors import LpsnetError
-from lpsnet.studies.plain_training import PlainLoop
+from lpsnet.errors import LpsnetError, RunError
+from lpsnet.report.figures import COLOURS, GREY, tidy
+from lpsnet.studies.study import Json, Known, Outcome, Place, Report, Run, Scale, Settings, Study
 from lpsnet.training.config import get_recipe
-from lpsnet.training.data import Augment
+from lpsnet.training.data import Augment, Batches, SampleOrder, Weights
 from lpsnet.training.loop import Loop, make_accelerator
 from lpsnet.training.run import TrainingRun, versions
-from lpsnet.training.run_folder import RunFolder
+from lpsnet.training.run_folder import MovingAverage, RunFolder
 from lpsnet.training.segmentation import Segmentation, train
+
+
+class PlainLoop:
+    """A training of `task` from its first step on; its model is trained in place, on the CPU.
+
+    Raises:
+        LpsnetError: the recipe has what the plain loop has not: OHEM, a stride of the loss, or frozen batch norm.
+    """
+
+    def __init__(self, task: Segmentation) -> None:
+        recipe = task.recipe
+        if recipe.loss != "cross_entropy" or recipe.loss_stride != 1 or recipe.freeze_batch_norm:
+            raise LpsnetError(
+                "the plain loop has cross-entropy at the label's size and batch norm that learns, no more"
+            )
+        self.task = task
+        self.model = task.model.train()
+        groups = ([p for p in self.model.parameters() if (p.ndim > 1) == wide] for wide in (True, False))
+        decays = recipe.weight_decay, recipe.weight_decay if recipe.decay_norm else 0.0
+        self.optimiser = torch.optim.SGD(
+            [{"params": group, "weight_decay": decay} for group, decay in zip(groups, decays, strict=True)],
+            lr=recipe.learning_rate,
+            momentum=recipe.momentum,
+        )
+        self.average = MovingAverage.of(self.model, recipe.ema_decay) if recipe.ema_decay else None
+        self.num_iterations = recipe.num_iterations(len(task.pictures))
+
+    def steps(self) -> Iterator[Tensor]:
+        """The steps of the run, each done when it is asked for: its loss."""
+        for iteration in range(self.num_iterations):
+            for group in self.optimiser.param_groups:
+                group["lr"] = self.task.recipe.learning_rate_at(iteration, self.num_iterations)
+            loss = self._loss(*self._batch(iteration))
+            self.optimiser.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            self.optimiser.step()
+            if self.average is not None:
+                self.average.update(self.model, iteration)
+            yield loss.detach()
+
+    @property
+    def weights(self) -> Weights:
+        """What would be delivered now."""
+        return self.average.values if self.average is not None else self.model.state_dict()
+
+    def _batch(self, iteration: int) -> tuple[Tensor, Tensor]:
+        recipe = self.task.recipe
+        batches = Batches(self.task.pictures, recipe.augmentation, recipe.batch_size, recipe.seed, 1, 0)
+        order = SampleOrder(len(self.task.pictures), seed=recipe.seed)
+        first = iteration * recipe.batch_size
+        samples = [
+            batches.sample(position, order.index(position)) for position in range(first, first + recipe.batch_size)
+        ]
+        images, labels = (np.stack(arrays) for arrays in zip(*samples, strict=True))
+        normalisation = self.task.normalisation
+        mean, std = (np.array(values, np.float32) for values in (normalisation.mean, normalisation.std))
+        normalised = (images.astype(np.float32) / 255 - mean) / std
+        return torch.from_numpy(normalised).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(labels).long()
+
+    def _loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        scores = F.interpolate(
+            self.model(images), size=labels.shape[1:], mode="bilinear", align_corners=self.model.align_corners
+        )
+        return F.cross_entropy(
+            scores,
+            labels,
+            weight=self.task.criterion.class_weights,
+            ignore_index=IGNORE_INDEX,
+            label_smoothing=self.task.recipe.label_smoothing,
+        )
+
 
 PREFETCHED = 3  # batches that the trainer's workers are ahead, see `Batches`
 
@@ -242,3 +325,67 @@ class _Counted:
                 raise LpsnetError(
                     f"after 10 minutes {self._count} of {count} samples are prepared; is a picture broken?"
                 )
+
+
+ARCHITECTURE, RECIPE = "lpsnet_s", "camvid_small"
+SCENES = "scenes:size=360x480,num_train=32,num_val=2"
+REPEATS: dict[Scale, int] = {"small": 5, "paper": 15}
+
+
+def plan(settings: Settings, known: Known) -> list[Run]:
+    """One run: both loops in turn."""
+    if len(settings.data) > 1:
+        raise RunError(f"this study trains on one data set; got {', '.join(settings.data)}")
+    data, repeats = (settings.data or (SCENES,))[0], REPEATS[settings.scale]
+    key = {"sped": ARCHITECTURE, "recipe": RECIPE, "data": data, "repeats": repeats, "threads": settings.num_threads}
+
+    def work(place: Place) -> dict[str, Json]:
+        import torch
+
+        place.progress("training by turns", 0.0)
+        if settings.num_threads is not None:
+            torch.set_num_threads(settings.num_threads)
+        return compare_speed(data, ARCHITECTURE, RECIPE, repeats=repeats).to_dict()
+
+    return [Run(key, work, seconds=180.0)]
+
+
+def report(outcomes: Sequence[Outcome]) -> Report:
+    """A row a loop."""
+    result = outcomes[0].result
+    rows = [
+        {
+            "loop": name,
+            "pictures_per_second": result[f"{key}_pictures_per_second"],
+            "turns_s": _list(result[f"{key}_s"]),
+        }
+        for name, key in (("plain", "plain"), ("trainer", "trainer"))
+    ]
+    low, high = result["lowest_and_highest_ratio"]
+    finding = f"The trainer learns from {result['ratio']:.2f} times as many pictures a second, {low:.2f} to {high:.2f}."
+    return Report(tuple(rows), (finding,), partial(_draw, rows), (5.0, 3.5))
+
+
+def _list(seconds: Sequence[float]) -> str:
+    return " ".join(f"{value:.2f}" for value in seconds)
+
+
+def _draw(rows: Sequence[Any], figure: Any) -> None:
+    axes = figure.subplots()
+    tidy(axes)
+    bars = axes.bar(
+        [row["loop"] for row in rows], [row["pictures_per_second"] for row in rows], color=[GREY, COLOURS[0]]
+    )
+    axes.bar_label(bars, fmt="%.2f")
+    axes.set_ylabel("pictures a second")
+
+
+STUDY = Study(
+    name="training-speed",
+    title="The trainer beside a plain loop",
+    reference="Not in the paper.",
+    differences=("Both follow one recipe from the same first weights over the same samples, in turn.",),
+    plan=plan,
+    report=report,
+    options=frozenset({"data", "num_threads"}),
+)

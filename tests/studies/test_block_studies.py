@@ -13,11 +13,12 @@ pytest.importorskip("matplotlib")
 
 from lpsnet.benchmark.timing import TimingProtocol
 from lpsnet.errors import RunError
-from lpsnet.studies import block_study, block_timing, conv_types, widths
+from lpsnet.studies import block_timing, conv_types, widths
+from lpsnet.studies import block_timing as block_study
 from lpsnet.studies.block_timing import NUM_STACKED, BlockTime, Case, block_times, count_macs, time_blocks
 from lpsnet.studies.running import run_study
 from lpsnet.studies.study import Outcome, Settings
-from lpsnet.studies.sweet_spots import SweetSpots, in_words, sweet_spots
+from lpsnet.studies.widths import SweetSpots, in_words, sweet_spots
 
 SHORT = TimingProtocol(warm_up_s=0, duration_s=0.005, turn_s=0.001)
 ROUNDS = 20

@@ -13,11 +13,12 @@ from lpsnet.evaluation.metrics import ConfusionMatrix
 from lpsnet.models.checkpoint import load_checkpoint
 from lpsnet.search.operations import Operation, SearchNetwork
 from lpsnet.search.train import CandidateTask
-from lpsnet.studies import inheritance, inheritance_study
+from lpsnet.studies import inheritance
+from lpsnet.studies import inheritance as inheritance_study
 from lpsnet.studies.inheritance import (
     Comparison,
-    Run,
     Start,
+    TrainedChild,
     compare_inheritance,
     compare_until_flat,
 )
@@ -32,8 +33,8 @@ RECIPE = get_recipe("demo").with_overrides(
 )
 
 
-def run(start: Start, iterations: int, miou: float, *, seed: int = 0, at_start: float | None = None) -> Run:
-    return Run(start, iterations, seed, miou, at_start, ((iterations, miou),), 1.0, None, "run", {})
+def run(start: Start, iterations: int, miou: float, *, seed: int = 0, at_start: float | None = None) -> TrainedChild:
+    return TrainedChild(start, iterations, seed, miou, at_start, ((iterations, miou),), 1.0, None, "run", {})
 
 
 def test_flat_reached_and_share() -> None:
@@ -114,7 +115,7 @@ def test_from_scratch_until_flat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     curves = {"2": {2: 40.0, 4: 45.0, 8: 45.25}, "1,1/2": {2: 40.0, 4: 41.0, 8: 42.0, 16: 43.0}}
     trained: list[tuple[str, str, int, int, str]] = []
 
-    def do(study: object, name: str, start: Start, task: CandidateTask) -> Run:
+    def do(study: object, name: str, start: Start, task: CandidateTask) -> TrainedChild:
         recipe, child = task.run.recipe, str(task.design.architecture)
         curve = next((it for key, it in curves.items() if f",{key};" in child or child.endswith(f"={key}")), {})
         length = recipe.iterations

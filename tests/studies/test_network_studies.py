@@ -26,22 +26,13 @@ from lpsnet.benchmark import benchmark as benchmark_module
 from lpsnet.benchmark.timing import TimingProtocol
 from lpsnet.data.images import read_image
 from lpsnet.errors import DivergedError, LpsnetError, RunError
-from lpsnet.studies import (
-    block_macs,
-    comparison,
-    conv_blocks,
-    embedded,
-    expansion_steps,
-    generalisation,
-    interactions,
-    qualitative,
-)
+from lpsnet.studies import comparison, conv_blocks, embedded, expansion_steps, generalisation, interactions, qualitative
+from lpsnet.studies import conv_blocks as block_macs
 from lpsnet.studies import network_training as training_module
-from lpsnet.studies.network import StudyNetwork
+from lpsnet.studies.network_latency import input_size
+from lpsnet.studies.network_training import StudyNetwork, schedule_of
 from lpsnet.studies.running import run_study
-from lpsnet.studies.schedule import schedule_of
 from lpsnet.studies.study import Place, Settings
-from lpsnet.studies.user_models import input_size
 from lpsnet.training import loop
 
 SCENES = "scenes:size=48x64,num_train=4,num_val=2"
@@ -103,7 +94,7 @@ def test_conv_blocks_from_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def _choose_by_measuring_once(starts: Any, reference: Any, *, measure_pass: Any, progress: Any) -> Any:
-    from lpsnet.studies.same_latency import Choice
+    from lpsnet.studies.conv_blocks import Choice
 
     points = [reference, *((block, 4) for block in starts if block != reference[0])]
     times = measure_pass(points)

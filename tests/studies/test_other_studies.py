@@ -12,14 +12,12 @@ pytest.importorskip("matplotlib")
 
 from lpsnet.benchmark.timing import TimingProtocol
 from lpsnet.errors import RunError
-from lpsnet.studies import (
-    end_to_end_study,
-    inheritance_study,
-    label_map_study,
-    training_speed,
-    training_speed_study,
-    until_flat_study,
-)
+from lpsnet.studies import end_to_end as end_to_end_study
+from lpsnet.studies import inheritance as inheritance_study
+from lpsnet.studies import label_map as label_map_study
+from lpsnet.studies import training_speed
+from lpsnet.studies import training_speed as training_speed_study
+from lpsnet.studies import until_flat as until_flat_study
 from lpsnet.studies.running import run_study
 from lpsnet.studies.study import Settings
 from lpsnet.studies.training_speed import TrainingSpeed

@@ -9,12 +9,11 @@ import pytest
 pytest.importorskip("torch")
 
 from lpsnet.models.blocks import BLOCKS
-from lpsnet.studies.agreement import Spread, best_two, describe_best, rank_correlation
-from lpsnet.studies.block_macs import TOLERANCE, gmacs, nearest_c
-from lpsnet.studies.corrected import accuracy, corrected_regions, largest_gain
-from lpsnet.studies.network import table_2_architecture
+from lpsnet.studies.conv_blocks import MAX_EQUAL_C, TOLERANCE, Choice, Point, gmacs, nearest_c, widths_of_same_latency
+from lpsnet.studies.network_training import table_2_architecture
 from lpsnet.studies.published import ALL_METHODS, OURS, TABLE_2, TABLE_3, TABLE_4, TABLE_5, TABLE_6, TABLE_7, TABLE_8
-from lpsnet.studies.same_latency import MAX_C, Choice, Point, widths_of_same_latency
+from lpsnet.studies.qualitative import accuracy, corrected_regions, largest_gain
+from lpsnet.studies.study import Spread, best_two, describe_best, rank_correlation
 
 
 def test_published_rows_are_the_papers() -> None:
@@ -126,7 +125,7 @@ def test_c_of_one_latency_is_found_as_by_trying_all(starts: int) -> None:
     )  # fmt: skip
     target = device.exact_ms(reference)
     for block in blocks:
-        best = min(abs(device.exact_ms((block, c)) - target) for c in range(1, MAX_C + 1))
+        best = min(abs(device.exact_ms((block, c)) - target) for c in range(1, MAX_EQUAL_C + 1))
         assert abs(device.exact_ms((block, found[block].c)) - target) == pytest.approx(best, abs=0.01 * target)
         exact = device.exact_ms((block, found[block].c)) / target
         assert found[block].low <= found[block].ratio <= found[block].high
@@ -143,7 +142,7 @@ def test_a_block_that_is_always_too_slow_or_too_fast_gets_the_end() -> None:
         measure_pass=lambda points: [times[block] for block, _ in points],
         progress=lambda part: None,
     )
-    assert (found["slow"].c, found["fast"].c) == (1, MAX_C - 1) or found["fast"].c == MAX_C
+    assert (found["slow"].c, found["fast"].c) == (1, MAX_EQUAL_C - 1) or found["fast"].c == MAX_EQUAL_C
 
 
 def test_corrected_regions_are_boxed() -> None:

@@ -19,10 +19,8 @@ pytest.importorskip("matplotlib")
 
 from lpsnet.errors import MissingDependencyError, RunError
 from lpsnet.studies import running as module
-from lpsnet.studies.page import markdown_table
-from lpsnet.studies.running import STUDIES, find_study, run_study
-from lpsnet.studies.study import Known, Outcome, Place, Report, Run, Settings, Study
-from lpsnet.studies.time_left import TimeLeft, in_words
+from lpsnet.studies.running import STUDIES, TimeLeft, find_study, in_words, run_study
+from lpsnet.studies.study import Known, Outcome, Place, Report, Run, Settings, Study, markdown_table
 
 
 class Sums:

@@ -8,8 +8,7 @@ import torch
 
 from lpsnet.architecture import Architecture
 from lpsnet.errors import LpsnetError
-from lpsnet.studies.plain_training import PlainLoop
-from lpsnet.studies.training_speed import Results, TrainingSpeed, compare_results, compare_speed
+from lpsnet.studies.training_speed import PlainLoop, Results, TrainingSpeed, compare_results, compare_speed
 from lpsnet.training.config import get_recipe
 from lpsnet.training.loop import Loop, make_accelerator
 from lpsnet.training.run import TrainingRun

@@ -8,8 +8,8 @@ many, no length that can be waited for is enough.
 from collections.abc import Sequence
 from functools import partial
 
-from lpsnet.studies.inheritance_study import compared, report_curves
-from lpsnet.studies.schedule import data_of, schedule_of
+from lpsnet.studies.inheritance import compared, report_curves
+from lpsnet.studies.network_training import data_of, schedule_of
 from lpsnet.studies.study import Json, Known, Place, Run, Settings, Study
 from lpsnet.training.config import Recipe
 
