@@ -10,46 +10,41 @@ PACKAGE = Path(__file__).parents[1] / "lpsnet"
 # In the order in which they may use each other; a single file at the top is a room of its own.
 ROOMS = (
     "errors",
-    "files",
-    "locks",
-    "jsonl",
     "sampling",
+    "io",
     "plugins",
     "architecture",
-    "charts",
     "data",
     "record",
+    "models",
+    "inference",
     "evaluation",
-    "deployment",
-    "model",
+    "benchmark",
     "export",
     "training",
-    "expansion",
+    "search",
+    "report",
     "studies",
-    "reporting",
-    "demo",
     "cli",
     "__main__",
 )
 WITHOUT_TORCH = (
     "errors",
-    "files",
-    "locks",
-    "jsonl",
     "sampling",
+    "io",
     "plugins",
     "architecture",
-    "charts",
     "data",
     "record",
+    "inference",
     "evaluation",
-    "deployment",
-    "reporting",
+    "benchmark",
+    "report",
     "cli",
 )
 TRAINING_PACKAGES = {"torch", "accelerate", "safetensors", "tensorboard", "onnx", "onnxscript", "onnxslim"}
 # An engine is loaded when it is asked for; PyTorch's needs the network's class, which lives on the design side.
-LATE = {"deployment/runtimes/pytorch.py": "model"}
+LATE = {"inference/engines/pytorch.py": "models"}
 
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 

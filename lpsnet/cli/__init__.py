@@ -1,4 +1,9 @@
-"""The command line: reads arguments, calls one function, prints. Nothing imports it.
+"""What a shell offers for the values of options: the names of the tables that the commands look them up in.
+
+Completion must be neither slow nor fail: a table that needs a package which is not installed offers nothing. Where no
+name fits, shells offer files.
+
+The command line: reads arguments, calls one function, prints. Nothing imports it.
 
 Each command is a function in the module of its group and a row in `COMMANDS`; its module is imported when the command
 is used. What needs torch is imported inside the functions, so that every command's help works without it.
@@ -6,12 +11,13 @@ is used. What needs torch is imported inside the functions, so that every comman
 
 import contextlib
 import importlib
+import inspect
 import os
 import shlex
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -20,10 +26,72 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 import lpsnet
-from lpsnet.cli.completing import offer_names
 from lpsnet.cli.output import printable
 from lpsnet.errors import LpsnetError, MissingDependencyError
 from lpsnet.plugins import use_plugin
+
+Complete = Callable[[str], list[str]]  # the beginning of a word -> the words it may become
+
+_MODELS = "lpsnet.inference.hub:list_models"
+_ARCHITECTURES = "lpsnet.architecture:list_architectures"
+_RECIPES = "lpsnet.training.config:RECIPES"
+
+# "parameter", or "command parameter" where that differs -> the places of its names, "module:table" (a mapping, a list
+# or a function that gives one), or the names themselves
+_OFFERS: dict[str, tuple[str, ...]] = {
+    "arch": (_ARCHITECTURES,),
+    "block": ("lpsnet.models.blocks:BLOCKS",),
+    "data": ("scenes", "camvid:", "cityscapes:", "bdd100k:"),
+    "executor": ("local", "ray"),
+    "expand recipe": ("lpsnet.search.plan:PROXIES", _RECIPES),
+    "export model": (),
+    "interaction": ("lpsnet.models.interactions:INTERACTIONS",),
+    "model": (_MODELS,),
+    "models": (_MODELS, _ARCHITECTURES),
+    "precision": ("lpsnet.inference.engines:PRECISIONS",),
+    "pretrain data": (),
+    "pretrain recipe": ("lpsnet.training.classification:PRETRAINING_RECIPES",),
+    "protocol": ("lpsnet.benchmark.timing:PROTOCOLS",),
+    "recipe": (_RECIPES,),
+    "runtime": ("lpsnet.inference.engines:RUNTIMES",),
+    "scale": ("small", "paper"),
+    "split": ("train", "val", "test"),
+    "start": (_ARCHITECTURES,),
+    "study name": ("lpsnet.studies.running:STUDIES",),
+    "to": ("lpsnet.export.export:EXPORTERS",),
+    "train split": ("train", "train+val"),
+    "what": (_MODELS, _ARCHITECTURES),
+    "write": ("lpsnet.inference.visualise:PRODUCTS",),
+}
+
+
+def offer_names(command: Callable[..., None]) -> None:
+    """Let a command, given as its function, complete the values of the parameters in the table above."""
+    for parameter in inspect.signature(command).parameters.values():
+        offers = _OFFERS.get(f"{command.__name__} {parameter.name}", _OFFERS.get(parameter.name))
+        if offers:
+            (info,) = parameter.annotation.__metadata__
+            info.autocompletion = _completer(offers)
+
+
+def _completer(offers: Sequence[str]) -> Complete:
+    def complete(incomplete: str) -> list[str]:
+        names = [name for offer in offers for name in _names(offer)]
+        return [name for name in names if name.startswith(incomplete)]
+
+    return complete
+
+
+def _names(offer: str) -> Iterable[str]:
+    module, _, table = offer.partition(":")
+    if not module.startswith("lpsnet."):
+        return [offer]
+    try:
+        found: Any = getattr(importlib.import_module(module), table)
+    except (ImportError, LpsnetError):  # LpsnetError: a plugin that fails
+        return []
+    return list(found() if callable(found) else found)
+
 
 # commands that go on with what is in their folder -> what they are told for that
 _RESUMABLE = {"train": "--resume", "pretrain": "--resume", "expand": "", "study": ""}
@@ -39,21 +107,21 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "demo": Command("demo", "demo", "Everything once on generated street scenes: no data, no downloads, four minutes."),
-    "segment": Command("running", "segment", "Segment images, videos and cameras: label maps and overlays."),
-    "train": Command("training", "train", "Train a network on labelled images."),
-    "pretrain": Command("training", "pretrain", "Train a network to classify images, as a start for `train --init`."),
-    "evaluate": Command("evaluating", "evaluate", "Score a model on labelled images: mIoU and IoU by class."),
-    "export": Command("exporting", "export", "Write a model for an engine and verify its labels."),
+    "segment": Command("segment", "segment", "Segment images, videos and cameras: label maps and overlays."),
+    "train": Command("train", "train", "Train a network on labelled images."),
+    "pretrain": Command("train", "pretrain", "Train a network to classify images, as a start for `train --init`."),
+    "evaluate": Command("evaluate", "evaluate", "Score a model on labelled images: mIoU and IoU by class."),
+    "export": Command("models", "export", "Write a model for an engine and verify its labels."),
     "benchmark": Command("benchmark", "benchmark", "Measure the latency of models, interleaved, on this machine."),
-    "expand": Command("expansion", "expand", "Grow networks step by step by mIoU gained per millisecond here."),
+    "expand": Command("expand", "expand", "Grow networks step by step by mIoU gained per millisecond here."),
     "info": Command("models", "info", "Parameters and multiply-accumulates by stage; the record of a model file."),
     "models": Command("models", "models", "The models that come with the package, with their scores."),
     "data": Command("data", "app", "Check data sets before training."),
-    "study": Command("study", "study", "Make a table or figure of the paper again on this device."),
+    "study": Command("report", "study", "Make a table or figure of the paper again on this device."),
     "report": Command("report", "report", "Write one HTML page about a run, a search, a benchmark or a model."),
-    "stream": Command("stream", "stream", "Play a video for minutes: memory and frames per second over time."),
-    "web": Command("web", "web", "Write a page that segments in the browser; nothing is uploaded."),
-    "push": Command("hub", "push", "Upload a model to the Hugging Face Hub with a model card."),
+    "stream": Command("segment", "stream", "Play a video for minutes: memory and frames per second over time."),
+    "web": Command("segment", "web", "Write a page that segments in the browser; nothing is uploaded."),
+    "push": Command("models", "push", "Upload a model to the Hugging Face Hub with a model card."),
 }
 
 

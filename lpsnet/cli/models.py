@@ -1,15 +1,25 @@
-"""`lpsnet info` and `lpsnet models`: looking at networks and model files."""
+"""`lpsnet info` and `lpsnet models`: looking at networks and model files.
+
+`lpsnet push`: sharing a model.
+
+`lpsnet export`: handing a model over to an engine, proved.
+"""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from lpsnet.architecture import get_architecture, list_architectures, path_size, score_size
+from lpsnet.cli.benchmark import measuring_progress, print_benchmark
 from lpsnet.cli.output import JsonOption, SizeOption, console, next_command, parse_size, say, table, write_json
 from lpsnet.errors import LpsnetError, MissingDependencyError
 
 if TYPE_CHECKING:
+    from lpsnet.data.split import Split
+    from lpsnet.export.quantise import FloatLayer, Quantisation
+    from lpsnet.export.verify import ExportReport
+    from lpsnet.inference.engines import Precision
     from lpsnet.models.profile import Complexity
     from lpsnet.record import ModelRecord
 
@@ -149,3 +159,130 @@ def _print_record(record: "ModelRecord", json_to: str | None) -> None:
     lines.update({f"mIoU on {split}": f"{miou:.2f} %" for split, miou in _mious(record).items()})
     for key, value in lines.items():
         say(f"{key}: {value}", json_to=json_to)
+
+
+def push(
+    repo: Annotated[str, typer.Argument(metavar="OWNER/MODEL", help="Repository on the Hugging Face Hub.")],
+    model: Annotated[str, typer.Option(help="A model file, or the name of one that comes with the package.")],
+    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
+    keep_card: Annotated[bool, typer.Option("--keep-card", help="Leave the repository's README.md as it is.")] = False,
+    message: Annotated[str | None, typer.Option(help="Of the commit.")] = None,
+) -> None:
+    """Put a model onto the Hugging Face Hub, with a model card made from its record.
+
+    Example: `lpsnet push me/street --model model.onnx`
+    """
+    from pathlib import Path
+
+    from lpsnet.inference.hub import find_model, push_to_hub
+
+    page = push_to_hub(model, repo, private=private, keep_card=keep_card, message=message)
+    say(f"Pushed {model} and its card to {page}" if not keep_card else f"Pushed {model} to {page}")
+    next_command("lpsnet", "info", f"hf://{repo}/{Path(find_model(model)).name}")
+
+
+NUM_COMPARED = 8  # real pictures that scores and labels are compared on
+NUM_CALIBRATED = 100
+
+
+def export(
+    model: Annotated[str, typer.Option(help="A checkpoint (.safetensors).")],
+    out: Annotated[Path, typer.Option(help="The file to write.")],
+    to: Annotated[str, typer.Option(help="onnx, openvino, ncnn or tensorrt.")] = "onnx",
+    size: SizeOption = None,
+    precision: Annotated[str, typer.Option(help="f32, f16 or int8 (int8 needs --data).")] = "f32",
+    data: Annotated[str | None, typer.Option(help="Compare on these pictures too: a data set, as for train.")] = None,
+    split: Annotated[str, typer.Option(help="Which of its pictures.")] = "val",
+    max_pictures: Annotated[
+        int | None, typer.Option(min=1, help="Pictures to compare mIoU on; all by default.")
+    ] = None,
+    min_agreement: Annotated[float | None, typer.Option(help="Percent of pixels that must keep their label.")] = None,
+    max_miou_loss: Annotated[float | None, typer.Option(help="Points of mIoU that the file may lose.")] = None,
+    calibrate_on: Annotated[str, typer.Option(metavar="SPLIT", help="int8: pictures to calibrate on.")] = "train",
+    num_calibrated: Annotated[int, typer.Option(min=1, help="int8: how many of them.")] = NUM_CALIBRATED,
+    keep_float: Annotated[
+        str, typer.Option(metavar="LAYERS", help="int8: layers left in floating point: first, last, first,last, none.")
+    ] = "first",
+    json_to: JsonOption = None,
+) -> None:
+    """Write a model for an engine, and prove that it gives the network's own labels before reporting it done.
+
+    Without --size the file takes pictures of any size. Compared are noise, smooth random pictures and, with --data,
+    real ones, at the model's size and at odd sizes, and mIoU before and after; past a bound nothing is written. An int8
+    file is calibrated on --data and measured beside the other precisions: size, latency, mIoU.
+
+    Example: `lpsnet export --model runs/s/model.safetensors --to onnx --out s.onnx`
+    """
+    from lpsnet.data.split import Pictures, select, why_not_scorable
+    from lpsnet.export.export import beside_other_precisions
+    from lpsnet.export.export import export as run_export
+    from lpsnet.inference.hub import find_checkpoint
+    from lpsnet.inference.model_file import read_record
+    from lpsnet.models.checkpoint import load_checkpoint
+
+    checkpoint = find_checkpoint(model)
+    net, record = load_checkpoint(checkpoint), read_record(checkpoint)
+    pictures = _pictures(data, split)
+    labelled = None if pictures is None else select(pictures, max_pictures)
+    if labelled is not None and (reason := why_not_scorable(labelled, record.label_space)):
+        say(f"mIoU is not compared: {reason}", json_to=json_to)
+        labelled = None
+    report = run_export(
+        net,
+        out,
+        to=to,
+        record=record,
+        size=parse_size(size),
+        precision=cast("Precision", precision),
+        quantisation=_quantisation(data, calibrate_on, num_calibrated, keep_float) if precision == "int8" else None,
+        pictures=() if pictures is None else Pictures(select(pictures, NUM_COMPARED)),
+        labelled=labelled,
+        min_label_agreement=min_agreement,
+        max_miou_loss=max_miou_loss,
+    )
+    precisions = None
+    if precision == "int8" and to != "tensorrt":
+        with measuring_progress() as update:
+            precisions = beside_other_precisions(net, report, record=record, labelled=labelled, progress=update)
+    write_json({**report.to_dict(), **({"precisions": precisions.to_dict()} if precisions else {})}, json_to)
+    print_export(report, json_to=json_to)
+    if precisions is not None:
+        print_benchmark(precisions, json_to=json_to)
+    if report.engine_command:
+        next_command(*report.engine_command, json_to=json_to)
+    else:
+        next_command("lpsnet", "segment", "PICTURE", "--model", report.path, json_to=json_to)
+
+
+def _pictures(data: str | None, split: str) -> "Split | None":
+    from lpsnet.data.dataset import open_dataset
+
+    return None if data is None else open_dataset(data).split(split)
+
+
+def _quantisation(data: str | None, split: str, count: int, keep_float: str) -> "Quantisation":
+    from lpsnet.data.split import Pictures, select
+    from lpsnet.export.quantise import Quantisation
+
+    pictures = _pictures(data, split)
+    if pictures is None:
+        raise LpsnetError("int8 is calibrated on pictures such as the network will see; give a data set with --data")
+    layers = tuple(layer.strip() for layer in keep_float.split(",")) if keep_float != "none" else ()
+    return Quantisation(Pictures(select(pictures, count)), cast("tuple[FloatLayer, ...]", layers))
+
+
+def print_export(report: "ExportReport", *, json_to: str | None = None) -> None:
+    """What was written and how it compares with the network."""
+    title = f"{report.format}, {report.precision}, checked with {report.engine}"
+    rows = table(title, "picture", "size", "scores differ by", "same label")
+    for check in report.checks:
+        size = "x".join(map(str, check.size))
+        rows.add_row(check.picture, size, f"{check.score_difference:.1e}", f"{check.label_agreement:.3f} %")
+    console(json_to).print(rows)
+    if report.num_calibration_pictures:
+        say(f"Calibrated on {report.num_calibration_pictures} pictures", json_to=json_to)
+    if report.miou is not None:
+        miou = report.miou
+        where = f"{miou.num_pictures} pictures of {miou.split}"
+        say(f"mIoU on {where}: {miou.before:.2f} before, {miou.after:.2f} after", json_to=json_to)
+    say(f"Wrote {report.path} ({report.num_bytes / 2**20:.1f} MiB)", json_to=json_to)

@@ -1,11 +1,117 @@
-"""`lpsnet report`: one self-contained HTML page."""
+"""`lpsnet study`: one table or figure of the paper, made again here.
 
+`lpsnet report`: one self-contained HTML page.
+"""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from lpsnet.cli.output import next_command, say
+from lpsnet.cli.benchmark import measuring_progress
+from lpsnet.cli.output import MAX_THREADS, JsonOption, SizeOption, next_command, parse_size, say, write_json
+
+if TYPE_CHECKING:
+    from lpsnet.inference.engines import Precision
+    from lpsnet.studies.study import Scale
+
+
+PLAIN_SECONDS = 60  # between lines of progress where there is no terminal to draw a bar on
+NAMES = (
+    "conv-blocks (Table 2), interactions (Table 3), expansion (Table 4, Figure 7), conv-types (Figure 4), widths "
+    "(Figure 5), qualitative (Figure 8), comparison (Tables 5 to 8, Figure 2), generalisation (Tables 6, 7), embedded "
+    "(Table 8). Not in the paper: end-to-end, label-map, precisions, exports, training-speed, inheritance, "
+    "inheritance-until-flat, grown."
+)
+
+
+def study(
+    name: Annotated[str, typer.Argument(metavar="NAME", help=NAMES)],
+    out: Annotated[Path, typer.Option(help="Folder of the results; give it again to go on.")],
+    scale: Annotated[
+        str, typer.Option(help="small (this machine) or paper (the paper's protocol, on a GPU).")
+    ] = "small",
+    data: Annotated[
+        list[str] | None, typer.Option("--data", help="What to train and score on, as for train. Default: scenes.")
+    ] = None,
+    epochs: Annotated[
+        float | None, typer.Option(help="Passes over the training pictures; default at small: 20.")
+    ] = None,
+    form: Annotated[
+        str | None, typer.Option(help="Form that is trained: plain or reparameterised (grown). Default: plain.")
+    ] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Trainings of networks trained several times.")] = None,
+    runtime: Annotated[
+        list[str] | None, typer.Option("--runtime", help="Engine; may be given several times. Default: onnxruntime.")
+    ] = None,
+    precision: Annotated[str, typer.Option(help="Arithmetic of engines: f32, bf16, f16.")] = "f32",
+    threads: Annotated[int | None, typer.Option(min=1, max=MAX_THREADS, help="Of engines and trainings.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Trainings at a time, each in a process.")] = 1,
+    size: SizeOption = None,
+    models: Annotated[Path | None, typer.Option(help="A model file, or a folder of them, to use beside ours.")] = None,
+    picture: Annotated[list[str] | None, typer.Option("--picture", help="Name of a picture to show.")] = None,
+    json_to: JsonOption = None,
+) -> None:
+    """Make a table or figure of the paper again, on this device, beside the paper's own values.
+
+    Every finished run is kept, and a training goes on from its last checkpoint: if this is stopped, the same command
+    goes on. Studies that share a folder share what they have in common.
+
+    Example: `lpsnet study interactions --data cityscapes:PATH --threads 2 --out studies`
+    """
+    from lpsnet.studies.running import find_study, run_study
+    from lpsnet.studies.study import Settings
+
+    chosen = find_study(name)
+    settings = Settings(
+        scale=cast("Scale", scale),
+        runtimes=tuple(runtime or ["onnxruntime"]),
+        precision=cast("Precision", precision),
+        num_threads=threads,
+        size=parse_size(size),
+        data=tuple(data or []),
+        num_seeds=seeds,
+        epochs=epochs,
+        form=form,
+        models=models,
+        pictures=tuple(picture or []),
+    )
+    with _progress() as update:
+        result = run_study(
+            chosen, settings, out, num_workers=workers, progress=update, say=lambda line: say(line, json_to="-")
+        )
+    page, figure, table, values = result.files
+    write_json({"findings": list(result.report.findings), "rows": [dict(row) for row in result.report.rows]}, json_to)
+    for finding in result.report.findings:
+        say(finding, json_to=json_to)
+    if result.num_kept:
+        say(f"{result.num_kept} runs were there already, from an earlier time", json_to=json_to)
+    say(f"Wrote {page}, {figure.name}, {table.name} and {values.name}", json_to=json_to)
+    next_command("lpsnet", "report", values, json_to=json_to)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str, float], None]]:
+    """A bar on a terminal, a line every minute elsewhere."""
+    if sys.stderr.isatty():
+        with measuring_progress() as update:
+            yield update
+    else:
+        yield _Lines()
+
+
+class _Lines:
+    def __init__(self) -> None:
+        self._last = time.monotonic()
+
+    def __call__(self, what: str, part: float) -> None:
+        if time.monotonic() - self._last >= PLAIN_SECONDS:
+            self._last = time.monotonic()
+            say(f"{what} ({100 * part:.0f} % of this run)", json_to="-")
 
 
 def report(

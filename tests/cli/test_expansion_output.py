@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from lpsnet.architecture import get_architecture
-from lpsnet.cli import expansion
+from lpsnet.cli import expand as expansion
 from lpsnet.search.measure import Target
 from lpsnet.search.operations import Design
 from lpsnet.search.plan import ExpansionRun, get_candidate_recipe
@@ -30,9 +30,9 @@ def test_nothing_is_shown_before_a_training_has_a_status(monkeypatch: pytest.Mon
         on_status(Status(3, 40, 0.25, 0.01, 12.0))
 
     monkeypatch.setattr("lpsnet.search.train.train_candidate", train)
-    monkeypatch.setattr("lpsnet.cli.training.sys", SimpleNamespace(stderr=SimpleNamespace(isatty=lambda: True)))
+    monkeypatch.setattr("lpsnet.cli.train.sys", SimpleNamespace(stderr=SimpleNamespace(isatty=lambda: True)))
     terminal = Console(file=screen, force_terminal=True, width=120)
-    monkeypatch.setattr("lpsnet.cli.training.console", lambda json_to=None: terminal)
+    monkeypatch.setattr("lpsnet.cli.train.console", lambda json_to=None: terminal)
     expansion._train_and_report(SimpleNamespace())
     assert "loss" not in before[0]
     assert "nan" not in screen.getvalue()

@@ -14,7 +14,7 @@ import torch
 from lpsnet.architecture import get_architecture
 from lpsnet.benchmark import benchmark
 from lpsnet.benchmark.timing import TimingProtocol
-from lpsnet.cli.candidates import CandidateMaker, common_size, find_sources
+from lpsnet.cli.benchmark import CandidateMaker, common_size, find_sources
 from lpsnet.data.dataset import open_dataset
 from lpsnet.errors import LpsnetError
 from lpsnet.export.onnx import export_onnx

@@ -115,7 +115,7 @@ def test_shells_are_offered_names(run, monkeypatch: pytest.MonkeyPatch, line: st
 
 def test_every_offer_is_a_name_that_there_is() -> None:
     """Tables are found by the places written down for them, and no command has lost a parameter of the list."""
-    from lpsnet.cli import completing
+    from lpsnet import cli as completing
 
     typed = {parameter.name for command in commands(app).values() for parameter in command.params}
     for key, offers in completing._OFFERS.items():

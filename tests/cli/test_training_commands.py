@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-import lpsnet.cli.training as commands
+import lpsnet.cli.train as commands
 from lpsnet.data.dataset import open_dataset
 from lpsnet.inference.segmenter import Segmenter
 from lpsnet.training.run import Status

@@ -18,7 +18,7 @@ import lpsnet.training.loop as loop
 from lpsnet.errors import RunError
 from lpsnet.studies.network_latency import TIMING
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "expansion"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "search"))
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Tencent's ncnn, for phones and single-board computers: runs `.ncnn` containers (see `deployment.container`).
+"""Tencent's ncnn, for phones and single-board computers: runs `.ncnn` containers (see `inference/model_file.py`).
 
 ncnn chooses half precision by itself where the processor has it, so every such option is set by name, and what is
 really used is asked of the loaded layers: an option that a layer does not support is passed over without a word.

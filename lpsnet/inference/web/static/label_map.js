@@ -1,4 +1,4 @@
-// From class scores to the label of every pixel: what lpsnet/deployment/label_map.py computes.
+// From class scores to the label of every pixel: what lpsnet/inference/label_map.py computes.
 //
 // A row of scores is found for each row of pixels. Along it every class is a straight line between two neighbouring
 // scores, so a class that is largest at both ends is largest all the way: only where the ends differ are the classes

@@ -1,4 +1,4 @@
-// From a picture to what the network takes: the same function as lpsnet/deployment/preparation.py, which says why.
+// From a picture to what the network takes: the same function as lpsnet/inference/preprocess.py, which says why.
 //
 // A size is [height, width] in pixels. Pictures are RGBA bytes, row by row, as a canvas gives them.
 

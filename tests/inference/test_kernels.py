@@ -77,7 +77,7 @@ def test_which_loops_are_taken(tmp_path: Path, switch: str, content: str, found:
     loops = compiled_kernels()
     package = Path(kernels.__file__).parents[1]
     shutil.copytree(package, tmp_path / "lpsnet", ignore=shutil.ignore_patterns("weights", "*.so", "*.pyd", "_*cache*"))
-    library = tmp_path / "lpsnet" / "deployment" / kernels.LIBRARY.name
+    library = tmp_path / "lpsnet" / "inference" / kernels.LIBRARY.name
     library.write_bytes(loops.path.read_bytes() if content == "library" else b"not a library")
     done = subprocess.run(
         [sys.executable, "-c", "from lpsnet.inference.kernels import find_kernels; print(find_kernels() is not None)"],

@@ -1,6 +1,6 @@
 """On an NVIDIA GPU: fusion, export, agreement and latency; and what is said where there is none.
 
-    pytest -m gpu -s tests/deployment/test_gpu.py
+    pytest -m gpu -s tests/inference/test_gpu.py
 
 takes about a minute and prints the latencies of LPS-Net-S at 1024x2048. It needs torch with CUDA and onnx with
 onnxslim; ONNX Runtime may be the one without CUDA.

@@ -16,7 +16,7 @@ from lpsnet.cli.output import (
     say,
     write_json,
 )
-from lpsnet.cli.training import print_scores
+from lpsnet.cli.train import print_scores
 from lpsnet.errors import DataError, LpsnetError
 
 if TYPE_CHECKING:

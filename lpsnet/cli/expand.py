@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from lpsnet.cli.output import JsonOption, SizeOption, next_command, parse_size, say, write_json
-from lpsnet.cli.training import progress_reporter
+from lpsnet.cli.train import progress_reporter
 
 if TYPE_CHECKING:
     from lpsnet.inference.engines import Precision

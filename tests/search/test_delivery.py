@@ -148,7 +148,7 @@ def test_a_delivery_killed_while_it_exports_is_not_the_one_before(
 
     for name in ("delivery.export_onnx", "run.write_models", "run.page"):
         with monkeypatch.context() as patched:
-            patched.setattr(f"lpsnet.expansion.{name}", die)
+            patched.setattr(f"lpsnet.search.{name}", die)
             with pytest.raises(Killed):
                 quickly(RUN, tmp_path)
         if name != "run.page":  # by then it is written

@@ -1,0 +1,347 @@
+"""How `lpsnet segment` goes through its sources: what is told meanwhile, at the end, and on Ctrl-C.
+
+`lpsnet segment` and, from `evaluating.py`, `lpsnet evaluate`: running models.
+
+`lpsnet stream`: how fast and how steadily a video or camera is segmented on this device.
+
+`lpsnet web`: a page that segments in the browser.
+"""
+
+import signal
+import threading
+import types
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from lpsnet.cli.benchmark import measuring_progress
+from lpsnet.cli.evaluate import PrecisionOption, RuntimeOption, ThreadsOption
+from lpsnet.cli.output import (
+    JsonOption,
+    SizeOption,
+    console,
+    next_command,
+    parse_size,
+    picture_progress,
+    say,
+    table,
+    write_json,
+)
+from lpsnet.cli.output import console as people
+from lpsnet.errors import DataError
+from lpsnet.inference.hub import DEFAULT_MODEL
+from lpsnet.inference.pipeline import Medium, find_media
+from lpsnet.inference.visualise import DEFAULT_PRODUCTS, PRODUCTS, Style, check_products
+
+if TYPE_CHECKING:
+    from lpsnet.benchmark.endurance import Endurance
+    from lpsnet.inference.pipeline import Pace, PictureOutcome, StreamOutcome
+    from lpsnet.inference.segmenter import Segmenter
+
+
+@contextmanager
+def stop_on_interrupt() -> Iterator[threading.Event]:
+    """The event is set by Ctrl-C, so that what is being written can be finished; a second Ctrl-C ends at once."""
+    stop, before = threading.Event(), signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or before == signal.SIG_IGN:  # as under nohup
+        yield stop
+        return
+
+    def ask(number: int, frame: types.FrameType | None) -> None:
+        stop.set()
+        signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, ask)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@dataclass
+class Work:
+    """What one `lpsnet segment` does: the settings of all its sources, and what became of each."""
+
+    segmenter: "Segmenter"
+    out: Path
+    products: Sequence[str]
+    style: Style
+    stop: threading.Event
+    max_frames: int | None
+    json_to: str | None
+    outcomes: "list[PictureOutcome]" = field(default_factory=list)
+    streams: "list[StreamOutcome]" = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+    def pictures(self, media: Sequence[Medium]) -> None:
+        """Segment pictures, until they are done or asked to stop."""
+        from lpsnet.inference.pipeline import segment_pictures
+
+        if not media:
+            return
+        with picture_progress("segmenting") as update:
+            for outcome in segment_pictures(self.segmenter, media, self.out, products=self.products, style=self.style):
+                self.outcomes.append(outcome)
+                self._problem("left out", outcome.problem)
+                update(len(self.outcomes), len(media))
+                if self.stop.is_set():
+                    return
+
+    def stream(self, medium: Medium) -> None:
+        """Segment a video or camera; one that cannot be read does not stop the others."""
+        from lpsnet.inference.pipeline import segment_stream
+        from lpsnet.inference.video import camera_stream, video_stream
+
+        try:
+            stream = camera_stream(int(str(medium.path))) if medium.kind == "camera" else video_stream(medium.path)
+            with frame_progress(medium.path.name, self.max_frames or stream.info.num_frames) as show:
+                outcome = segment_stream(
+                    self.segmenter,
+                    stream,
+                    self.out / medium.stem,
+                    products=self.products,
+                    style=self.style,
+                    stop=self.stop,
+                    max_frames=self.max_frames,
+                    progress=show,
+                )
+        except DataError as error:
+            self._problem("left out", str(error))
+            return
+        self.streams.append(outcome)
+        self._problem("cut short", outcome.problem)
+        say(describe(outcome), json_to=self.json_to)
+
+    def _problem(self, what: str, problem: str) -> None:
+        if problem:
+            self.problems.append(problem)
+            say(f"{what}: {problem}", json_to="-")
+
+    def unfinished(self, num_media: int) -> bool:
+        """Whether Ctrl-C kept something from being done."""
+        done = len(self.outcomes) + sum(stream.whole or bool(stream.problem) for stream in self.streams)
+        return self.stop.is_set() and done < num_media
+
+    def written(self) -> str:
+        """What is there now, in words."""
+        num_pictures = sum(not outcome.problem for outcome in self.outcomes)
+        counts = {"pictures": num_pictures, "videos": len(self.streams)}
+        names = {kind: kind.removesuffix("s") if count == 1 else kind for kind, count in counts.items()}
+        parts = [f"{', '.join(self.products)} of {count} {names[kind]}" for kind, count in counts.items() if count]
+        return " and ".join(parts) or "nothing"
+
+    def report(self) -> dict[str, Any]:
+        """The same for machines."""
+        missing = dict.fromkeys(self.products)
+        pictures = [
+            {"source": str(one.source), **missing, **_texts(one.files), "problem": one.problem or None}
+            for one in self.outcomes
+        ]
+        videos = [
+            {
+                "source": one.source,
+                **_texts(one.files),
+                "num_frames": one.pace.num_frames,
+                "duration_s": one.pace.duration_s,
+                "frames_per_second": one.pace.frames_per_second,
+                "frames_per_second_without_drawing": one.pace.frames_per_second_without_drawing,
+                "whole": one.whole,
+                "problem": one.problem or None,
+            }
+            for one in self.streams
+        ]
+        return {"pictures": pictures, "videos": videos, "problems": self.problems}
+
+
+def _texts(files: dict[str, Path]) -> dict[str, str]:
+    return {product: str(path) for product, path in files.items()}
+
+
+def describe(outcome: "StreamOutcome") -> str:
+    """A line on a segmented stream: how many frames, how fast, and where the time went."""
+    pace, name = outcome.pace, Path(outcome.source).name
+    work = {"decoding": pace.decoding_s, "network": pace.network_s, "drawing": pace.drawing_s}
+    each = ", ".join(f"{what} {1000 * seconds / pace.num_frames:.1f}" for what, seconds in work.items())
+    part = "" if outcome.whole else "; stopped, so these are named `part`"
+    return f"{name}: {pace.num_frames} frames in {pace.duration_s:.1f} s, {speeds(pace)}; ms a frame: {each}{part}"
+
+
+def speeds(pace: "Pace") -> str:
+    """Frames a second with and without drawing, in words."""
+    without = pace.frames_per_second_without_drawing
+    return f"{pace.frames_per_second:.1f} frames/s (about {without:.1f} without drawing)"
+
+
+@contextmanager
+def frame_progress(name: str, total: int | None) -> Iterator["Callable[[Pace], None]"]:
+    """A bar on standard error, if it is a terminal; call the value with the pace after every frame."""
+    error = console("-")
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[speed]}"))
+    quiet = not error.is_terminal
+    with Progress(*columns, TimeRemainingColumn(), console=error, transient=True, disable=quiet) as progress:
+        task = progress.add_task(name, total=total, speed="")
+        yield lambda pace: progress.update(task, completed=pace.num_frames, speed=speeds(pace))
+
+
+STOPPED = 130  # exit code after Ctrl-C, as shells have it
+
+
+def segment(
+    sources: Annotated[
+        list[str], typer.Argument(metavar="SOURCE...", help="Pictures, videos, folders, globs, or a camera's number.")
+    ],
+    model: Annotated[
+        str, typer.Option(help="A model file, or the name of one that comes with the package.")
+    ] = DEFAULT_MODEL,
+    out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("segmented"),
+    write: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="WHAT",
+            help=f"What to write: {', '.join(PRODUCTS)}; may be given several times. "
+            f"Default: {' and '.join(DEFAULT_PRODUCTS)}.",
+        ),
+    ] = None,
+    opacity: Annotated[float, typer.Option(min=0, max=1, help="Of the colours over the picture.")] = 0.55,
+    legend: Annotated[bool, typer.Option("--legend", help="A legend below, which makes pictures higher.")] = False,
+    max_frames: Annotated[int | None, typer.Option(min=1, help="Of a video or camera, at most as many.")] = None,
+    runtime: RuntimeOption = None,
+    precision: PrecisionOption = "f32",
+    threads: ThreadsOption = None,
+    size: SizeOption = None,
+    json_to: JsonOption = None,
+) -> None:
+    """Segment pictures, videos and cameras: label maps, and the classes' colours over the picture.
+
+    A picture gives PNG files, STEM.labels.png and STEM.overlay.png. A video gives H.264 of its own size and frame rate,
+    STEM.overlay.mp4, and its label maps without loss, STEM.labels.mkv. Ctrl-C ends it: what was done of a video
+    is kept as STEM.overlay.part.mp4; of a camera it is the whole.
+
+    Examples: `lpsnet segment photos/ --model model.onnx --out segmented`
+
+    `lpsnet segment drive.mp4 --write overlay --legend`
+
+    `lpsnet segment 0 --write side-by-side` (the first camera, until Ctrl-C)
+    """
+    from lpsnet.inference.segmenter import Segmenter
+
+    media, products = find_media(sources), check_products(write or DEFAULT_PRODUCTS)
+    segmenter = Segmenter(model, runtime=runtime, precision=precision, num_threads=threads, input_size=parse_size(size))
+    style = Style(segmenter.label_space, opacity, legend)
+    with stop_on_interrupt() as stop:
+        work = Work(segmenter, out, products, style, stop, max_frames, json_to)
+        work.pictures([medium for medium in media if medium.kind == "picture"])
+        for medium in media:
+            if medium.kind != "picture" and not stop.is_set():
+                work.stream(medium)
+    write_json(work.report(), json_to)
+    say(f"Wrote {work.written()} to {out}/", json_to=json_to)
+    next_command("lpsnet", "info", model, json_to=json_to)
+    if work.unfinished(len(media)):
+        say("Stopped before everything was done; the same command does it all again", json_to="-")
+        raise typer.Exit(STOPPED)
+    if work.problems:
+        raise typer.Exit(2)
+
+
+MAX_ROWS = 12  # of the table; --json has every sample
+
+
+def stream(
+    video: Annotated[Path, typer.Argument(help="A video, which is played over and over.")],
+    model: Annotated[
+        str, typer.Option(help="A model file, or the name of one that comes with the package.")
+    ] = DEFAULT_MODEL,
+    minutes: Annotated[float, typer.Option(min=0.01, help="How long.")] = 10.0,
+    interval: Annotated[float, typer.Option(min=0.1, metavar="SECONDS", help="Between looks at the memory.")] = 10.0,
+    turns: Annotated[int, typer.Option(min=0, help="Turns with and without drawing after that.")] = 5,
+    turn: Annotated[float, typer.Option(min=0.1, metavar="SECONDS", help="How long each takes.")] = 10.0,
+    runtime: RuntimeOption = None,
+    precision: PrecisionOption = "f32",
+    threads: ThreadsOption = None,
+    size: SizeOption = None,
+    json_to: JsonOption = None,
+) -> None:
+    """Segment a video for minutes: does memory hold, and how many frames a second are done, drawn or not?
+
+    Overlays are encoded and written as `lpsnet segment` does, to a temporary file. Turns with and without drawing
+    alternate afterwards.
+
+    Example: `lpsnet stream drive.mp4 --model model.onnx --minutes 10 --json stream.json`
+    """
+    from lpsnet.benchmark.endurance import endure
+    from lpsnet.benchmark.machine import LoadWatch, describe_machine
+    from lpsnet.inference.segmenter import Segmenter
+    from lpsnet.inference.video import video_stream
+    from lpsnet.inference.visualise import Style
+
+    source = video_stream(video)
+    segmenter = Segmenter(model, runtime=runtime, precision=precision, num_threads=threads, input_size=parse_size(size))
+    watch = LoadWatch.start()
+    with measuring_progress() as update:
+        result = endure(
+            segmenter,
+            source,
+            Style(segmenter.label_space),
+            duration_s=60 * minutes,
+            interval_s=interval,
+            num_turns=turns,
+            turn_s=turn,
+            progress=update,
+        )
+    load, machine = watch.load(), describe_machine()
+    about = {"protocol": segmenter.protocol, "video_size": list(source.info.size), "machine": machine.to_dict()}
+    write_json({**result.to_dict(), **about, "load": load.to_dict()}, json_to)
+    _print(result, json_to)
+    busy = "" if load.other_cores is None else f"; other work kept {load.other_cores:.1f} processors busy meanwhile"
+    say(f"Measured with {segmenter.engine} on {machine.identity}{busy}", json_to=json_to)
+    next_command("lpsnet", "segment", video, "--model", model, "--write", "overlay", json_to=json_to)
+
+
+def _print(result: "Endurance", json_to: str | None) -> None:
+    rows = table("memory", "seconds", "frames", "MiB")
+    every = -(-len(result.samples) // MAX_ROWS)
+    for sample in dict.fromkeys((*result.samples[::every], result.samples[-1])):
+        rows.add_row(f"{sample.time_s:.0f}", str(sample.num_frames), f"{sample.memory_mib:.1f}")
+    people(json_to).print(rows)
+    figures = result.to_dict()
+    say(
+        f"Memory after the first tenth: within {result.spread_percent:.2f} %, "
+        f"last against first {result.growth_percent:+.2f} %",
+        json_to=json_to,
+    )
+    say(f"{result.pace.num_frames} frames, {result.pace.frames_per_second:.1f} a second, drawn", json_to=json_to)
+    if result.with_drawing:
+        drawn, not_drawn = (figures[f"frames_per_second_{way}_drawing"] for way in ("with", "without"))
+        say(f"In turns: {drawn:.1f} frames a second with drawing, {not_drawn:.1f} without", json_to=json_to)
+
+
+ServeOption = Annotated[
+    int | None,
+    typer.Option("--serve", metavar="PORT", min=0, max=65_535, help="Serve the page to this machine until Ctrl-C."),
+]
+
+
+def web(
+    model: Annotated[str, typer.Option(help="An ONNX file, or the name of a model that comes with the package.")],
+    out: Annotated[Path, typer.Option(help="Folder of the page.")] = Path("web"),
+    example: Annotated[Path | None, typer.Option(help="A picture that the page offers to segment.")] = None,
+    port: ServeOption = None,
+) -> None:
+    """Write a page that segments pictures, videos and the camera in the browser; nothing is uploaded.
+
+    Any server of plain files will do. Example: `lpsnet web --model model.onnx --out web --serve 8000`
+    """
+    from lpsnet.inference.web import serve, write_page
+
+    page = write_page(model, out, example=example)
+    say(f"Wrote the page to {page.folder}/ ({page.num_bytes / 1e6:.1f} MB); any server of plain files will do")
+    if port is None:
+        next_command("python", "-m", "http.server", "--directory", page.folder, "8000")
+    else:
+        serve(page.folder, port, on_ready=lambda url: say(f"Open {url} — Ctrl-C ends it"))
