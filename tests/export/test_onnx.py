@@ -17,7 +17,7 @@ from lpsnet import __version__  # noqa: E402
 from lpsnet.architecture import Architecture, score_size  # noqa: E402
 from lpsnet.data.labels import LabelSpace  # noqa: E402
 from lpsnet.errors import MissingDependencyError, ModelFileError  # noqa: E402
-from lpsnet.export import onnx as exporter
+from lpsnet.export import onnx as exporter  # noqa: E402
 from lpsnet.export.onnx import export_onnx  # noqa: E402
 from lpsnet.inference.model_file import read_record  # noqa: E402
 from lpsnet.models.blocks import BLOCKS  # noqa: E402

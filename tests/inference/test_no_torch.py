@@ -19,7 +19,7 @@ class Blocker:
 
 sys.meta_path.insert(0, Blocker())
 names = []
-for room in ("data", "evaluation", "deployment", "reporting", "cli"):
+for room in ("data", "inference", "evaluation", "benchmark", "report", "cli"):
     package = importlib.import_module(f"lpsnet.{room}")
     names += [room, *(module.name for module in pkgutil.walk_packages(package.__path__, f"lpsnet.{room}."))]
 for name in names[1:]:

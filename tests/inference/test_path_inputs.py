@@ -24,7 +24,7 @@ from lpsnet.inference.engines import Session, SessionOptions, open_session  # no
 from lpsnet.inference.onnx_graph import (  # noqa: E402
     EditError,
     OnnxModel,
-    split_at_paths,  # noqa: E402
+    split_at_paths,
 )
 from lpsnet.models.network import Network, create_model  # noqa: E402
 from lpsnet.models.reparameterise import fuse  # noqa: E402
