@@ -148,6 +148,8 @@ class LazyGroup(TyperGroup):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """`--plugin FILE.py` may stand behind the name of a command as well as before it."""
         plugins, rest = _plugins_apart(args)
+        if plugins[-1:] == ["--plugin"]:
+            raise _UsageError("Option '--plugin' requires an argument", ctx)
         return super().parse_args(ctx, [*plugins, *rest])
 
     def format_help(self, ctx: Any, formatter: Any) -> None:

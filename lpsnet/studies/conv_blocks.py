@@ -26,16 +26,16 @@ from lpsnet.report.figures import add_legend, draw_beside
 from lpsnet.search.measure import Target, ThisMachine
 from lpsnet.search.measurements import compared
 from lpsnet.search.operations import Design
-from lpsnet.studies.network_latency import Timed, by_name, describe_latency, latency_run, times_of
-from lpsnet.studies.network_training import (
+from lpsnet.studies.network_latency import (
     StudyNetwork,
-    data_of,
-    describe_training,
-    latency_size,
-    scores_of,
+    Timed,
+    by_name,
+    describe_latency,
+    latency_run,
     table_2_architecture,
-    training_plan,
+    times_of,
 )
+from lpsnet.studies.network_training import data_of, describe_training, latency_size, scores_of, training_plan
 from lpsnet.studies.published import TABLE_2
 from lpsnet.studies.study import (
     Json,

@@ -11,9 +11,8 @@ from typing import Any
 from lpsnet.architecture import get_architecture
 from lpsnet.data.dataset import open_dataset
 from lpsnet.report.figures import COLOURS, tidy
-from lpsnet.studies.network_latency import Timed, by_name, describe_latency, latency_run, times_of
+from lpsnet.studies.network_latency import StudyNetwork, Timed, by_name, describe_latency, latency_run, times_of
 from lpsnet.studies.network_training import (
-    StudyNetwork,
     data_of,
     describe_training,
     latency_size,

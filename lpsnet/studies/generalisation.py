@@ -11,15 +11,8 @@ from typing import Any
 from lpsnet.architecture import get_architecture
 from lpsnet.errors import RunError
 from lpsnet.report.figures import add_legend, draw_beside
-from lpsnet.studies.network_latency import by_name, describe_latency, latency_run, times_of
-from lpsnet.studies.network_training import (
-    StudyNetwork,
-    describe_training,
-    pace_run,
-    schedule_of,
-    scores_of,
-    training_run,
-)
+from lpsnet.studies.network_latency import StudyNetwork, by_name, describe_latency, latency_run, times_of
+from lpsnet.studies.network_training import describe_training, pace_run, schedule_of, scores_of, training_run
 from lpsnet.studies.published import OURS, TABLE_6, TABLE_7, Published
 from lpsnet.studies.study import Known, Outcome, Report, Row, Run, Settings, Spread, Study, of_kind
 

@@ -21,9 +21,8 @@ from lpsnet.inference.model_file import read_record
 from lpsnet.models.profile import complexity
 from lpsnet.report.figures import COLOURS, GREY, tidy
 from lpsnet.studies.expansion_steps import NUM_STEPS, networks
-from lpsnet.studies.network_latency import Timed, by_name, describe_latency, latency_run, times_of
+from lpsnet.studies.network_latency import StudyNetwork, Timed, by_name, describe_latency, latency_run, times_of
 from lpsnet.studies.network_training import (
-    StudyNetwork,
     data_of,
     describe_training,
     latency_size,

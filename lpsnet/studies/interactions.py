@@ -6,17 +6,17 @@ from typing import Any
 
 from lpsnet.data.dataset import open_dataset
 from lpsnet.report.figures import add_legend, draw_beside
-from lpsnet.studies.network_latency import Timed, by_name, describe_latency, latency_run, times_of
-from lpsnet.studies.network_training import (
+from lpsnet.studies.network_latency import (
     TABLE_3_C,
     StudyNetwork,
-    data_of,
-    describe_training,
-    latency_size,
-    scores_of,
+    Timed,
+    by_name,
+    describe_latency,
+    latency_run,
     table_2_architecture,
-    training_plan,
+    times_of,
 )
+from lpsnet.studies.network_training import data_of, describe_training, latency_size, scores_of, training_plan
 from lpsnet.studies.published import TABLE_3
 from lpsnet.studies.study import (
     Known,

@@ -24,15 +24,8 @@ from lpsnet.data.split import Sample, Split, select
 from lpsnet.errors import RunError, unknown_name
 from lpsnet.inference.segmenter import Segmenter
 from lpsnet.inference.visualise import colourise
-from lpsnet.studies.network_latency import fingerprint, model_files
-from lpsnet.studies.network_training import (
-    StudyNetwork,
-    data_of,
-    describe_training,
-    pace_run,
-    schedule_of,
-    training_run,
-)
+from lpsnet.studies.network_latency import StudyNetwork, fingerprint, model_files
+from lpsnet.studies.network_training import data_of, describe_training, pace_run, schedule_of, training_run
 from lpsnet.studies.published import OURS
 from lpsnet.studies.study import Json, Known, Outcome, Place, Report, Row, Run, Settings, Study, of_kind
 

@@ -43,8 +43,9 @@ from lpsnet.training.config import get_recipe
 from lpsnet.training.data import Augment, Batches, SampleOrder, Weights
 from lpsnet.training.loop import Loop, make_accelerator
 from lpsnet.training.run import TrainingRun, versions
-from lpsnet.training.run_folder import MovingAverage, RunFolder
+from lpsnet.training.run_folder import RunFolder
 from lpsnet.training.segmentation import Segmentation, train
+from lpsnet.training.state import MovingAverage
 
 
 class PlainLoop:

@@ -31,7 +31,8 @@ from lpsnet.record import Normalisation
 from lpsnet.training.config import LoopSettings
 from lpsnet.training.data import Batches, Details, DeviceBatches, Score, Task, Weights, load_pictures
 from lpsnet.training.run import Status, circumstances, now, version_changes
-from lpsnet.training.run_folder import INPUTS, MovingAverage, RunFolder, RunLog, Steps, TrainingState, diverged
+from lpsnet.training.run_folder import INPUTS, RunFolder, RunLog, Steps, diverged
+from lpsnet.training.state import MovingAverage, TrainingState
 
 
 def normalise(images: Tensor, normalisation: Normalisation) -> Tensor:

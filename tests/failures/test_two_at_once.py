@@ -11,11 +11,11 @@ from command_line import run
 from commands import SCENES, train_words
 
 _HOLD = (
-    "import sys; from pathlib import Path; from lpsnet import locks\n"
+    "import sys; from pathlib import Path; from lpsnet import io\n"
     "out = Path(sys.argv[2])\n"
     "out.mkdir(parents=True, exist_ok=True)\n"
-    "journal = lambda: locks.exclusive(out / 'journal.jsonl.lock')\n"
-    "folder = lambda: locks.locked_folder(out)\n"
+    "journal = lambda: io.exclusive(out / 'journal.jsonl.lock')\n"
+    "folder = lambda: io.locked_folder(out)\n"
     "with {'journal': journal, 'folder': folder}[sys.argv[1]](): print('held', flush=True); sys.stdin.read()"
 )
 

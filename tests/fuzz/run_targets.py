@@ -16,7 +16,8 @@ from lpsnet.search.journal import LatencyPass, Stopped, TrainingFinished, Traini
 from lpsnet.search.measurements import Course, Failure, Score
 from lpsnet.search.operations import SearchNetwork
 from lpsnet.search.replay import family_of
-from lpsnet.training.run_folder import RunFolder, TrainingState
+from lpsnet.training.run_folder import RunFolder
+from lpsnet.training.state import TrainingState
 
 _SETTINGS: dict[str, Any] = {"machine": {"cpu": "Example 3000", "cores": 2}, "size": [360, 480]}
 _ROW = {

@@ -1,5 +1,6 @@
 """Streams from end to end: what is written, read by OpenCV, beside what the segmenter says of each frame alone."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -220,7 +221,8 @@ test_streams.segmented(test_streams.never_ending(), Path(sys.argv[1]) / "x", pro
 
 def test_a_killed_process_leaves_nothing_that_passes_as_whole(tmp_path: Path) -> None:
     program = [sys.executable, "-c", PROGRAM, str(tmp_path)]
-    with subprocess.Popen(program, stdout=subprocess.PIPE, cwd=Path(__file__).parent) as process:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    with subprocess.Popen(program, stdout=subprocess.PIPE, env=environment) as process:
         for _ in range(30):
             process.stdout.readline()
         assert len(names(tmp_path)) == 2

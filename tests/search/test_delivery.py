@@ -146,7 +146,7 @@ def test_a_delivery_killed_while_it_exports_is_not_the_one_before(
     def die(*words: object, **options: object) -> None:
         raise Killed
 
-    for name in ("delivery.export_onnx", "run.write_models", "run.page"):
+    for name in ("results.export_onnx", "run.write_models", "run.page"):
         with monkeypatch.context() as patched:
             patched.setattr(f"lpsnet.search.{name}", die)
             with pytest.raises(Killed):

@@ -6,7 +6,8 @@ from typing import Any
 
 from lpsnet.architecture import Architecture
 from lpsnet.studies import network_training as seeds
-from lpsnet.studies.network_training import StudyNetwork, scores_of
+from lpsnet.studies.network_latency import StudyNetwork
+from lpsnet.studies.network_training import scores_of
 from lpsnet.studies.running import run_study
 from lpsnet.studies.study import Known, Outcome, Report, Run, Settings, Study
 from lpsnet.training import loop

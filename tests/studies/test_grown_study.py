@@ -15,7 +15,8 @@ from lpsnet.models.profile import complexity
 from lpsnet.models.reparameterise import fuse
 from lpsnet.studies import grown
 from lpsnet.studies.expansion_steps import networks
-from lpsnet.studies.network_training import StudyNetwork, schedule_of
+from lpsnet.studies.network_latency import StudyNetwork
+from lpsnet.studies.network_training import schedule_of
 from lpsnet.studies.running import find_study, run_study
 from lpsnet.studies.study import Settings
 

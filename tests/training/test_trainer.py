@@ -20,8 +20,9 @@ from lpsnet.io import locked_folder
 from lpsnet.models.checkpoint import load_checkpoint
 from lpsnet.models.network import create_model
 from lpsnet.training.run import Status
-from lpsnet.training.run_folder import MovingAverage, RunFolder
+from lpsnet.training.run_folder import RunFolder
 from lpsnet.training.segmentation import train
+from lpsnet.training.state import MovingAverage
 
 sys.path.insert(0, str(Path(__file__).parent))
 from training_run import RUN
