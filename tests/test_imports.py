@@ -25,6 +25,7 @@ ROOMS = (
     "search",
     "report",
     "studies",
+    "demo",
     "cli",
     "__main__",
 )

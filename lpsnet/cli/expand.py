@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from lpsnet.cli.models import print_export
 from lpsnet.cli.output import JsonOption, SizeOption, next_command, parse_size, say, write_json
-from lpsnet.cli.train import progress_reporter
+from lpsnet.cli.train import print_scores, progress_reporter
 
 if TYPE_CHECKING:
     from lpsnet.inference.engines import Precision
@@ -219,3 +220,27 @@ def _lasting(settings: list[str], proxy: str, used: "Recipe") -> list[str]:
     left_out = {*cheaper, "iterations", "epochs", "form"}
     kept = [setting for setting in settings if setting.partition("=")[0].strip() not in left_out]
     return kept if used.form == full.form else [*kept, f"form={used.form}"]
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("lpsnet-demo"),
+) -> None:
+    """Grow, train, export, verify and segment on generated street scenes: no data, no downloads, a few minutes.
+
+    Example: `lpsnet demo`
+    """
+    from lpsnet.demo import run_demo
+
+    result = run_demo(out, reporter=progress_reporter, say=say)
+    print_delivery(result.expansion)
+    print_scores(result.evaluation)
+    print_export(result.export)
+    say(f"Model:   {result.model}")
+    say(f"Picture: {result.picture} — scenes it has not seen, their labels, and what the network says")
+    for page in result.reports:
+        say(f"Report:  {page}")
+    next_command("lpsnet", "segment", result.scene, "--model", result.model, "--out", out / "segmented")
+    say("Or try it in your browser, with your own pictures or your camera:")
+    next_command(
+        "lpsnet", "web", "--model", result.model, "--example", result.scene, "--out", out / "web", "--serve", 8000
+    )

@@ -2,24 +2,16 @@
 
 Grow a network in two steps by what it gains and costs here, train the one grown, export it, verify the export against
 the network, score it on scenes it has not seen, and draw what it sees.
-
-`lpsnet demo`: everything once, on generated scenes.
 """
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
-import typer
 from numpy.typing import NDArray
 
-from lpsnet.cli.expand import print_delivery
-from lpsnet.cli.models import print_export
-from lpsnet.cli.output import next_command, say
-from lpsnet.cli.train import print_scores, progress_reporter
 from lpsnet.data.dataset import Split, open_dataset
 from lpsnet.data.images import write_png
 from lpsnet.errors import MissingDependencyError
@@ -158,25 +150,3 @@ def contact_sheet(segmenter: Segmenter, split: Split, *, count: int) -> NDArray[
         rows.append(side_by_side(image, colourise(split.labels(index), space), prediction))
     width = rows[0].shape[1]
     return np.vstack([*rows, legend(space, width=width)])
-
-
-def demo(
-    out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("lpsnet-demo"),
-) -> None:
-    """Grow, train, export, verify and segment on generated street scenes: no data, no downloads, a few minutes.
-
-    Example: `lpsnet demo`
-    """
-    result = run_demo(out, reporter=progress_reporter, say=say)
-    print_delivery(result.expansion)
-    print_scores(result.evaluation)
-    print_export(result.export)
-    say(f"Model:   {result.model}")
-    say(f"Picture: {result.picture} — scenes it has not seen, their labels, and what the network says")
-    for page in result.reports:
-        say(f"Report:  {page}")
-    next_command("lpsnet", "segment", result.scene, "--model", result.model, "--out", out / "segmented")
-    say("Or try it in your browser, with your own pictures or your camera:")
-    next_command(
-        "lpsnet", "web", "--model", result.model, "--example", result.scene, "--out", out / "web", "--serve", 8000
-    )
