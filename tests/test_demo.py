@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lpsnet.cli import demo
+from lpsnet import demo
 from lpsnet.data.images import read_image
 from lpsnet.inference.model_file import read_record
 from lpsnet.search import measure as device_latency

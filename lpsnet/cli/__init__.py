@@ -106,7 +106,7 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
-    "demo": Command(
+    epilog="Examples: `lpsnet demo`, `lpsnet segment photos/ drive.mp4 --model m.onnx`, `lpsnet train --help`",
         "expand", "demo", "Everything once on generated street scenes: no data, no downloads, four minutes."
     ),
     "segment": Command("segment", "segment", "Segment images, videos and cameras: label maps and overlays."),
