@@ -106,9 +106,7 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
-    epilog="Examples: `lpsnet demo`, `lpsnet segment photos/ drive.mp4 --model m.onnx`, `lpsnet train --help`",
-        "expand", "demo", "Everything once on generated street scenes: no data, no downloads, four minutes."
-    ),
+    "demo": Command("expand", "demo", "Everything once on generated street scenes; no data, no downloads."),
     "segment": Command("segment", "segment", "Segment images, videos and cameras: label maps and overlays."),
     "train": Command("train", "train", "Train a network on labelled images."),
     "pretrain": Command("train", "pretrain", "Train a network to classify images, as a start for `train --init`."),
