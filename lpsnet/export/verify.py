@@ -56,6 +56,11 @@ class Check:
     score_difference: float
     label_agreement: float
 
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        figures = {"score_difference": self.score_difference, "label_agreement": self.label_agreement}
+        return {"picture": self.picture, "size": self.size, **figures}
+
 
 @dataclass(frozen=True, slots=True)
 class MiouCheck:
@@ -129,7 +134,7 @@ class ExportReport:
         """JSON values."""
         summary = {"score_difference": self.score_difference, "label_agreement": self.label_agreement}
         miou = None if self.miou is None else self.miou.to_dict()
-        lists = {"engine_command": list(self.engine_command)}
+        lists = {"checks": [check.to_dict() for check in self.checks], "engine_command": list(self.engine_command)}
         return {**asdict(self), "path": str(self.path), "miou": miou, **lists, **summary}
 
 

@@ -38,7 +38,7 @@ from lpsnet.report.page import (
     Page,
     Part,
     Percent,
-    Picture,
+    GalleryImage,
     Section,
     Table,
     Tile,
@@ -232,7 +232,7 @@ def data_uri(image: Image) -> str:
 
 def _rows(
     evaluation: EvaluationFile, split: Split, segmenter: Segmenter, count: int
-) -> Iterator[tuple[str, tuple[Picture, ...], bool]]:
+) -> Iterator[tuple[str, tuple[GalleryImage, ...], bool]]:
     """A row's title, its pictures, and whether it scores as it did."""
     places = {name: index for index, name in enumerate(split.names)}
     for what, name, miou in best_and_worst(evaluation, count):
@@ -246,7 +246,7 @@ def _rows(
         yield title, pictures, abs(scores(matrix).miou - miou) <= _SAME
 
 
-def _pictures(image: Image, truth: Image, prediction: Image, space: LabelSpace) -> tuple[Picture, ...]:
+def _pictures(image: Image, truth: Image, prediction: Image, space: LabelSpace) -> tuple[GalleryImage, ...]:
     labelled = truth != IGNORE_INDEX
     wrong = float(np.mean(truth[labelled] != prediction[labelled])) if labelled.any() else 0.0
     shown: Sequence[tuple[str, Image]] = (
@@ -255,7 +255,7 @@ def _pictures(image: Image, truth: Image, prediction: Image, space: LabelSpace) 
         ("Prediction", overlay(image, prediction, space)),
         (f"Difference: {100 * wrong:.1f} % wrong", difference(image, truth, prediction)),
     )
-    return tuple(Picture(data_uri(picture), caption) for caption, picture in shown)
+    return tuple(GalleryImage(data_uri(picture), caption) for caption, picture in shown)
 
 
 def _without(error: Exception) -> str:

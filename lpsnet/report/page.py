@@ -219,7 +219,7 @@ class Command:
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class GalleryImage:
     """A picture in the page: `source` is a data URI."""
 
     source: str
@@ -230,7 +230,7 @@ class Picture:
 class Gallery:
     """Pictures in rows of a title each, with a legend of (name, RGB bytes)."""
 
-    rows: tuple[tuple[str, tuple[Picture, ...]], ...]
+    rows: tuple[tuple[str, tuple[GalleryImage, ...]], ...]
     legend: tuple[tuple[str, tuple[int, int, int]], ...] = ()
     kind: str = field(default="gallery", init=False)
 
