@@ -1,4 +1,4 @@
-"""lpsnet: labelled pictures, a device and a latency budget in; the most accurate network the device can run out.
+"""lpsnet: labelled images, a device and a latency budget in; the most accurate network the device can run out.
 
 An implementation of 'Lightweight and Progressively-Scalable Networks for Semantic Segmentation' (Zhang et al. 2022).
 The names below are loaded when they are first used, so that `import lpsnet` needs no torch.

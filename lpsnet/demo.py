@@ -38,7 +38,7 @@ from lpsnet.training.segmentation import train
 SIZE = (128, 256)
 DATA = "scenes:size=128x256,num_train=400,num_val=40"
 SHOWN = "scenes:size=384x768,num_train=1,num_val=1"  # for people to look at
-# Wider than the paper's, and with its path larger than the picture: at 128x256 a ratio of 1/2 leaves too few scores to
+# Wider than the paper's, and with its path larger than the image: at 128x256 a ratio of 1/2 leaves too few scores to
 # see by.
 START = SearchNetwork((1, 1, 1, 1, 1), (8, 16, 32, 64, 64), ("3/2", 0, 0))
 OPERATIONS = tuple(map(Operation.parse, ("depth=0,0,0,1,1", "width=0,0,0,32,32", "resolution=1/4,0,0")))
@@ -46,7 +46,7 @@ NUM_STEPS = 2
 MAX_STEP_SIZE = 3
 NUM_EPOCHS = 12  # of the final training, which starts from what was learnt before
 PASSES = (3, 5, 9)  # fewer than a real search measures (`replay.PASSES`)
-NUM_SHOWN = 4  # scenes in the picture
+NUM_SHOWN = 4  # scenes in the image
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Demonstration:
         model: the exported ONNX file of the largest, trained for longer.
         export: how it compares with the network.
         evaluation: of the exported file on unseen scenes.
-        picture: scenes, truth and prediction side by side.
+        image: scenes, truth and prediction side by side.
         scene: a scene that the network has not seen, larger than those.
         reports: pages about the expansion and the training; none where what writes them is not installed.
     """
@@ -67,7 +67,7 @@ class Demonstration:
     model: Path
     export: ExportReport
     evaluation: Evaluation
-    picture: Path
+    image: Path
     scene: Path
     reports: tuple[Path, ...]
 
@@ -89,19 +89,19 @@ def run_demo(out: Path, *, reporter: Reporter, say: Callable[[str], None]) -> De
     checkpoint = _train(grown, out / "training", reporter, say)
     say("Exporting to ONNX and comparing the file with the network …")
     scenes = open_dataset(DATA).split("val")
-    pictures = [scenes.image(index) for index in range(NUM_SHOWN)]
+    images = [scenes.image(index) for index in range(NUM_SHOWN)]
     model = out / "demo.onnx"
-    report = export_onnx(load_checkpoint(checkpoint), model, record=read_record(checkpoint), pictures=pictures)
+    report = export_onnx(load_checkpoint(checkpoint), model, record=read_record(checkpoint), images=images)
     say("Scoring the exported file on scenes it has not seen …")
     segmenter = Segmenter(model)
     protocol = {"data": DATA, **segmenter.protocol}
     evaluation = evaluate(segmenter, scenes, label_space=segmenter.label_space, protocol=protocol)
-    picture = out / "demo.png"
-    write_png(picture, contact_sheet(segmenter, scenes, count=NUM_SHOWN))
+    image = out / "demo.png"
+    write_png(image, contact_sheet(segmenter, scenes, count=NUM_SHOWN))
     scene = out / "scene.png"
     write_png(scene, open_dataset(SHOWN).split("val").image(0))
     reports = _write_reports([out / "expansion", out / "training"], say)
-    return Demonstration(grown, model, report, evaluation, picture, scene, reports)
+    return Demonstration(grown, model, report, evaluation, image, scene, reports)
 
 
 def _write_reports(folders: Sequence[Path], say: Callable[[str], None]) -> tuple[Path, ...]:
@@ -141,7 +141,7 @@ def _train(grown: Delivery, out: Path, reporter: Reporter, say: Callable[[str], 
 
 
 def contact_sheet(segmenter: Segmenter, split: Split, *, count: int) -> NDArray[np.uint8]:
-    """A row a picture: the picture, its labels, the prediction over the picture; the legend below. Height x W x 3."""
+    """A row an image: the image, its labels, the prediction over the image; the legend below. Height x W x 3."""
     space = split.label_space
     rows = []
     for index in range(min(count, len(split))):

@@ -17,7 +17,7 @@ class ArchitectureError(LpsnetError):
 
 
 class DataError(LpsnetError):
-    """A data set, picture or label file cannot be used as it is."""
+    """A data set, image or label file cannot be used as it is."""
 
 
 class ModelFileError(LpsnetError):

@@ -1,4 +1,4 @@
-"""What all tests share: one thread, fixed seeds, and the folder of real pictures where there is one."""
+"""What all tests share: one thread, fixed seeds, and the folder of real images where there is one."""
 
 import os
 import signal
@@ -13,9 +13,9 @@ _REAL_DATA = Path(os.environ.get("LPSNET_DATA", Path(__file__).parents[2] / "sha
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    """The folder of real pictures; tests that need it are skipped where it is not."""
+    """The folder of real images; tests that need it are skipped where it is not."""
     if not _REAL_DATA.is_dir():
-        pytest.skip(f"no real pictures at {_REAL_DATA}; set LPSNET_DATA")
+        pytest.skip(f"no real images at {_REAL_DATA}; set LPSNET_DATA")
     return _REAL_DATA
 
 

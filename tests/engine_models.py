@@ -48,7 +48,7 @@ def write_model(net: Network, path: Path, *, size: tuple[int, int] | None = None
     return path
 
 
-def pictures(*shape: int, seed: int = 0) -> Array:
+def images(*shape: int, seed: int = 0) -> Array:
     """Normalised noise, N x 3 x H x W."""
     return np.random.default_rng(seed).standard_normal(shape, np.float32)
 

@@ -47,13 +47,13 @@ def test_it_leaves_all_it_promises(tmp_path: Path) -> None:
     assert result.expansion.found.start.step == 0
     assert result.model == tmp_path / "demo.onnx"
     assert read_record(result.model).architecture == result.expansion.members[-1].design.architecture
-    assert read_image(result.picture).shape[0] > 2 * 48, "two scenes and the legend"
+    assert read_image(result.image).shape[0] > 2 * 48, "two scenes and the legend"
     assert read_image(result.scene).shape == (384, 768, 3)
     assert result.evaluation.num_images == 2
     assert result.export.path == result.model
     assert (tmp_path / "expansion" / "family" / "table.md").exists()
     assert result.reports == (tmp_path / "expansion" / "report.html", tmp_path / "training" / "report.html")
-    assert "data:image/jpeg" in result.reports[1].read_text(encoding="utf-8"), "it shows pictures"
+    assert "data:image/jpeg" in result.reports[1].read_text(encoding="utf-8"), "it shows images"
     assert lines[0].startswith("Growing a network in 2 steps")
 
 

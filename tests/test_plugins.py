@@ -93,7 +93,7 @@ def test_the_weights_of_the_pages_block_carry_over(partial: Path) -> None:
     assert len(lines) == 10
     for change, preserving, reasons, largest, typical, num_new in map(json.loads, lines):
         if change == "ratio":
-            assert (preserving, reasons) == ("no", ["a path sees the picture at 5/4 instead of 1"])
+            assert (preserving, reasons) == ("no", ["a path sees the image at 5/4 instead of 1"])
             assert num_new == 0, "every weight is the parent's"
         elif change == "new path":
             assert preserving == "nearly"
@@ -141,7 +141,7 @@ def test_expand_with_worker_processes(partial: Path, monkeypatch: pytest.MonkeyP
     inherited = {it.design: it.details["inherited"] for it in events if isinstance(it, TrainingFinished) and it.parent}
     found = {tuple(it["changes"]): it["preserving"] for it in inherited.values()}
     assert found == {("depth",): "exact", ("width",): "exact", ("paths",): "nearly", ("resolution",): "no"}
-    assert "begins with other logits than its parent's: a path sees the picture at 5/4 instead of 1" in done.err
+    assert "begins with other logits than its parent's: a path sees the image at 5/4 instead of 1" in done.err
     assert f"--plugin {partial}" in done.out.replace("\n", "")
 
     BLOCKS.pop("partial")

@@ -1,7 +1,7 @@
 """What a benchmark gives: candidates measured in turn on one machine, every sample, and what a reader must know of it.
 
-The network alone is what the paper times (design-notes, 'What is timed'): scores from a normalised picture. End to end
-is what a user waits for: from the picture's bytes to a label map of its size.
+The network alone is what the paper times (design-notes, 'What is timed'): scores from a normalised image. End to end
+is what a user waits for: from the image's bytes to a label map of its size.
 
 Latency that can be trusted: several models, by several engines, measured in turn on this machine.
 
@@ -30,7 +30,7 @@ from lpsnet.errors import LpsnetError, ModelFileError, RunError, unknown_name
 from lpsnet.evaluation.evaluate import evaluate
 from lpsnet.inference.engines import Precision, Session, SessionOptions, open_session
 from lpsnet.inference.model_file import check_model_file, find_record
-from lpsnet.inference.preprocess import Picture, prepare
+from lpsnet.inference.preprocess import Image, prepare
 from lpsnet.inference.segmenter import Segmenter
 from lpsnet.record import ModelRecord
 
@@ -48,7 +48,7 @@ class Candidate:
         path: the file; an ONNX file of another program will do.
         runtime: the engine, see `RUNTIMES`.
         precision: the arithmetic to ask for; a quantised file computes in int8 whatever is asked for.
-        macs: multiply-accumulates for a picture of the size measured; None if not known.
+        macs: multiply-accumulates for an image of the size measured; None if not known.
         size: (height, width) in pixels of its input, where it is not that of the benchmark.
     """
 
@@ -69,8 +69,8 @@ class Result:
         precision: the arithmetic really used.
         num_threads: threads of the engine; None if it does not say.
         num_bytes: size of the file.
-        network: the network alone, from a normalised picture to scores.
-        end_to_end: from a picture's bytes to its label map; None if not measured.
+        network: the network alone, from a normalised image to scores.
+        end_to_end: from an image's bytes to its label map; None if not measured.
         peak_memory_mib: of a process that loads the model and runs it; None if not measured.
         miou: percent; None if not evaluated.
     """
@@ -93,7 +93,7 @@ class Benchmark:
     Attributes:
         size: (height, width) in pixels of the network's input.
         protocol: the name in `PROTOCOLS`.
-        picture: what the picture is.
+        image: what the image is.
         results: in the order asked for.
         problems: (candidate, what could not be measured of it and why).
         machine, load: where, and what else went on there.
@@ -102,7 +102,7 @@ class Benchmark:
 
     size: tuple[int, int]
     protocol: str
-    picture: str
+    image: str
     results: tuple[Result, ...]
     problems: tuple[tuple[Candidate, str], ...]
     machine: Machine
@@ -174,7 +174,7 @@ class Benchmark:
         return {
             "size": list(self.size),
             "protocol": self.protocol,
-            "picture": self.picture,
+            "picture": self.image,
             "results": [self._result(result) for result in self.results],
             "comparisons": [
                 {"a": self.label(a), "b": self.label(b), **comparison.to_dict()}
@@ -227,8 +227,8 @@ def benchmark(
     size: Size,
     num_threads: int | None = None,
     protocol: str = "adaptive",
-    picture: Picture | None = None,
-    picture_name: str = "",
+    image: Image | None = None,
+    image_name: str = "",
     end_to_end: bool = True,
     memory: bool = True,
     labelled: Split | None = None,
@@ -241,10 +241,10 @@ def benchmark(
         size: (height, width) in pixels of every network's input that has no size of its own.
         num_threads: threads of the engines; None leaves the choice to each.
         protocol: a name in `PROTOCOLS`. "paper" times the network alone.
-        picture: H x W x 3 uint8 RGB, of any size; a generated street scene of `size` unless given.
+        image: H x W x 3 uint8 RGB, of any size; a generated street scene of `size` unless given.
         picture_name: what it is, for the result.
         end_to_end, memory: whether to measure these too.
-        labelled: pictures with labels to evaluate every candidate on, at `size`; None for none.
+        labelled: images with labels to evaluate every candidate on, at `size`; None for none.
         progress: told what is being done, and which part of that is done, 0 to 1.
 
     Raises:
@@ -255,8 +255,8 @@ def benchmark(
         raise RunError(unknown_name("timing protocol", protocol, PROTOCOLS))
     if not candidates:
         raise RunError("nothing to measure: no model was given")
-    picture, picture_name = (_scene(size), "a generated street scene") if picture is None else (picture, picture_name)
-    cells, problems = _open_all(candidates, picture, size, num_threads)
+    image, image_name = (_scene(size), "a generated street scene") if image is None else (image, image_name)
+    cells, problems = _open_all(candidates, image, size, num_threads)
     if not cells:
         raise RunError(f"{problems[0][0].name}: {problems[0][1]}")
     tell = progress or _tell_nobody
@@ -265,7 +265,7 @@ def benchmark(
         watch = LoadWatch.start()
         networks = _measure([cell.run_network for cell in cells], protocol, partial(tell, "network"))
         if end_to_end and protocol != "paper":
-            whole = _measure([partial(cell.segment, picture) for cell in cells], protocol, partial(tell, "end to end"))
+            whole = _measure([partial(cell.segment, image) for cell in cells], protocol, partial(tell, "end to end"))
         load = watch.load()
     results = [
         replace(cell.result(network), end_to_end=whole[index] if whole else None)
@@ -281,7 +281,7 @@ def benchmark(
     return Benchmark(
         size=size,
         protocol=protocol,
-        picture=f"{picture_name}, {picture.shape[0]}x{picture.shape[1]}",
+        image=f"{image_name}, {image.shape[0]}x{image.shape[1]}",
         results=tuple(results),
         problems=tuple(problems),
         machine=describe_machine(),
@@ -294,16 +294,16 @@ class _Cell:
     """An opened candidate.
 
     Attributes:
-        session: that takes the whole picture, normalised: what the paper times.
+        session: that takes the whole image, normalised: what the paper times.
         image: 1 x 3 x H x W, for the session.
-        segment: picture to label map, the quickest way.
+        segment: image to label map, the quickest way.
         label_space: of the label maps.
     """
 
     candidate: Candidate
     session: Session
     image: NDArray[np.float32]
-    segment: Callable[[Picture], Labels]
+    segment: Callable[[Image], Labels]
     label_space: LabelSpace | None
 
     def run_network(self) -> object:
@@ -324,14 +324,14 @@ Problems = list[tuple[Candidate, str]]
 
 
 def _open_all(
-    candidates: Sequence[Candidate], picture: Picture, size: Size, num_threads: int | None
+    candidates: Sequence[Candidate], image: Image, size: Size, num_threads: int | None
 ) -> tuple[list[_Cell], Problems]:
     cells: dict[tuple[object, ...], _Cell] = {}
     problems: Problems = []
     for candidate in candidates:
         try:
-            cell = _open(candidate, picture, candidate.size or size, num_threads)
-            cell.segment(picture)  # a network that overflows in this precision has nothing that its time is worth
+            cell = _open(candidate, image, candidate.size or size, num_threads)
+            cell.segment(image)  # a network that overflows in this precision has nothing that its time is worth
         except LpsnetError as error:
             problems.append((candidate, f"not measured: {error}"))
             continue
@@ -340,7 +340,7 @@ def _open_all(
     return list(cells.values()), problems
 
 
-def _open(candidate: Candidate, picture: Picture, size: Size, num_threads: int | None) -> _Cell:
+def _open(candidate: Candidate, picture: Image, size: Size, num_threads: int | None) -> _Cell:
     check_model_file(candidate.path)
     record = find_record(candidate.path)
     session = open_session(
@@ -376,8 +376,8 @@ def _foreign_record(output: NDArray[np.float32]) -> ModelRecord | None:
     raise ModelFileError(f"the model's output has shape {shape}; scores are 1 x K x h x w, labels 1 x H x W")
 
 
-def _own_labels(session: Session, image: Picture, *, size: Size) -> Labels:
-    """The labels of a network that gives labels itself, at the size of the picture."""
+def _own_labels(session: Session, image: Image, *, size: Size) -> Labels:
+    """The labels of a network that gives labels itself, at the size of the image."""
     labels = session.run(prepare(image, _UNKNOWN, size=size)).reshape(-1, *size)[0].astype(np.uint8)
     height, width = image.shape[:2]
     resized: Labels = cv2.resize(labels, (width, height), interpolation=cv2.INTER_NEAREST)
@@ -421,7 +421,7 @@ def _evaluated(result: Result, cell: _Cell, labelled: Split, problems: Problems,
     return replace(result, miou=evaluation.miou)
 
 
-def _scene(size: Size) -> Picture:
+def _scene(size: Size) -> Image:
     from lpsnet.data.synthetic import SceneSplit
 
     return SceneSplit(size=size, count=1, seed=0, name="benchmark").image(0)

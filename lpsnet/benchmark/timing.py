@@ -6,7 +6,7 @@ observations (see `timing.py`): intervals come from the medians of turns, by the
 
 Timing networks so that the figures may be compared.
 
-The paper's latency is the mean over 20 s after 1 s of warm-up, one picture at a time, the network alone (design-notes,
+The paper's latency is the mean over 20 s after 1 s of warm-up, one image at a time, the network alone (design-notes,
 'What is timed'); `PROTOCOLS["paper"]` is that. But a machine that does other things too is slower at times, by more
 than most networks differ. So several networks are measured in turn (A B A B …), every sample is kept, and two are
 compared by the ratio within each round, which such times leave alone (`latency.compare`).

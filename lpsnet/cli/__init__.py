@@ -189,7 +189,7 @@ def _plugins_apart(words: Sequence[str]) -> tuple[list[str], list[str]]:
 app = typer.Typer(
     name="lpsnet",
     cls=LazyGroup,
-    help="Real-time semantic segmentation: labelled pictures, a device and a latency budget in; a network out.",
+    help="Real-time semantic segmentation: labelled images, a device and a latency budget in; a network out.",
     epilog="Examples: `lpsnet demo`, `lpsnet segment photos/ drive.mp4 --model model.onnx`, `lpsnet train --help`",
     no_args_is_help=True,
     rich_markup_mode="markdown",

@@ -121,7 +121,7 @@ class CandidateMaker:
 
     def _quantised(self, whole: Path, runtime: str) -> Path:
         """The same in int8, calibrated on generated scenes: its weights are random, and so is what it says of them."""
-        from lpsnet.data.split import Pictures
+        from lpsnet.data.split import Images
         from lpsnet.data.synthetic import SceneSplit
         from lpsnet.export.export import QUANTISERS, quantise_file
         from lpsnet.export.quantise import Quantisation
@@ -129,7 +129,7 @@ class CandidateMaker:
 
         if runtime not in QUANTISERS:
             return whole  # which the engine will refuse, and say why
-        scenes = Quantisation(Pictures(SceneSplit(size=self.size, count=NUM_SCENES, seed=0, name="calibration")))
+        scenes = Quantisation(Images(SceneSplit(size=self.size, count=NUM_SCENES, seed=0, name="calibration")))
         record, folder = read_record(whole), whole.parent
         return quantise_file(whole, runtime=runtime, quantisation=scenes, record=record, size=self.size, folder=folder)
 
@@ -186,7 +186,7 @@ def benchmark(
     threads: Annotated[int | None, typer.Option(min=1, max=MAX_THREADS, help="Threads of the engines.")] = None,
     protocol: Annotated[str, typer.Option(help="adaptive, quick or paper.")] = "adaptive",
     data: Annotated[str | None, typer.Option(help="mIoU too, on this data set (as for train).")] = None,
-    split: Annotated[str, typer.Option(help="Which of its pictures.")] = "val",
+    split: Annotated[str, typer.Option(help="Which of its images.")] = "val",
     max_pictures: Annotated[int | None, typer.Option(min=1, help="At most as many, spread evenly.")] = None,
     memory: Annotated[bool, typer.Option(help="Measure peak memory.")] = True,
     json_to: JsonOption = None,
@@ -215,8 +215,8 @@ def benchmark(
             size=chosen_size,
             num_threads=threads,
             protocol=protocol,
-            picture=None if labelled is None else labelled.image(0),
-            picture_name="" if labelled is None else f"the first of {data}, {split}",
+            image=None if labelled is None else labelled.image(0),
+            image_name="" if labelled is None else f"the first of {data}, {split}",
             memory=memory,
             labelled=labelled,
             progress=update,
@@ -268,7 +268,7 @@ def _print_results(result: "Benchmark", json_to: str | None) -> None:
     columns = {name: make for name, make in _WAYS.items() if len(shared[name]) > 1} | used
     figure = "mean" if result.protocol == "paper" else "median"
     height, width = result.size
-    title = ", ".join([f"{height}x{width}", *same, f"ms a picture: {figure}, 90th percentile, interquartile range"])
+    title = ", ".join([f"{height}x{width}", *same, f"ms an image: {figure}, 90th percentile, interquartile range"])
     rows = table(title, "model", *columns)
     for row in result.results:
         rows.add_row(row.candidate.name, *(make(result, row) for make in columns.values()))

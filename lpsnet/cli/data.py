@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lpsnet.cli.output import JsonOption, console, next_command, picture_progress, say, table, write_json
+from lpsnet.cli.output import JsonOption, console, image_progress, next_command, say, table, write_json
 from lpsnet.io import write_text
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def check(
     out: Annotated[Path | None, typer.Option(help="Write the suggested description here.")] = None,
     json_to: JsonOption = None,
 ) -> None:
-    """Look at every picture and label of a data set and say what is wrong; exits with 2 if something is.
+    """Look at every image and label of a data set and say what is wrong; exits with 2 if something is.
 
     Ends with a description (YAML) of the data set that leaves out or repairs what can be.
 
@@ -36,7 +36,7 @@ def check(
     """
     from lpsnet.data.doctor import check_dataset
 
-    with picture_progress("checking") as update:
+    with image_progress("checking") as update:
         diagnosis = check_dataset(data, progress=update)
     write_json(diagnosis.to_dict(), json_to)
     _print_counts(diagnosis, json_to)

@@ -1,4 +1,4 @@
-"""`lpsnet evaluate`: a model scored on labelled pictures, by the paper's protocol unless told otherwise."""
+"""`lpsnet evaluate`: a model scored on labelled images, by the paper's protocol unless told otherwise."""
 
 import functools
 from pathlib import Path
@@ -10,9 +10,9 @@ from lpsnet.cli.output import (
     MAX_THREADS,
     JsonOption,
     SizeOption,
+    image_progress,
     next_command,
     parse_size,
-    picture_progress,
     say,
     write_json,
 )
@@ -36,13 +36,13 @@ ThreadsOption = Annotated[int | None, typer.Option("--threads", min=1, max=MAX_T
 def evaluate(
     model: Annotated[str, typer.Option(help="A checkpoint, an exported file, or a bundled model's name.")],
     data: Annotated[str, typer.Option(help="camvid:PATH, cityscapes:PATH, bdd100k:PATH, a YAML file, or scenes.")],
-    split: Annotated[str, typer.Option(help="Which pictures.")] = "val",
+    split: Annotated[str, typer.Option(help="Which images.")] = "val",
     runtime: RuntimeOption = None,
     precision: PrecisionOption = "f32",
     threads: ThreadsOption = None,
     size: SizeOption = None,
     boundary: Annotated[bool, typer.Option("--boundary", help="Boundary IoU too.")] = False,
-    flip: Annotated[bool, typer.Option("--flip", help="Average with the mirrored picture.")] = False,
+    flip: Annotated[bool, typer.Option("--flip", help="Average with the mirrored image.")] = False,
     scales: Annotated[
         str | None, typer.Option(metavar="S,S,...", help="Average over scales, e.g. 0.75,1,1.25.")
     ] = None,
@@ -56,9 +56,9 @@ def evaluate(
     ] = False,
     json_to: JsonOption = None,
 ) -> None:
-    """Score a model on labelled pictures: IoU by class and mIoU from one confusion matrix.
+    """Score a model on labelled images: IoU by class and mIoU from one confusion matrix.
 
-    As in the paper, the picture is looked at once, as it is: --flip, --scales and --window are off unless given, and
+    As in the paper, the image is looked at once, as it is: --flip, --scales and --window are off unless given, and
     the result says so.
 
     Example: `lpsnet evaluate --model runs/s/model.safetensors --data camvid:CamVid --split val --json scores.json`
@@ -78,7 +78,7 @@ def evaluate(
     if folder is not None and (reason := _why_not_scored(pictures)):
         _save_only(segment, pictures, folder, reason, json_to)
         return
-    with picture_progress("evaluating") as update:
+    with image_progress("evaluating") as update:
         evaluation = run_evaluation(
             segment,
             pictures,
@@ -142,8 +142,8 @@ def _why_not_scored(pictures: "Split") -> str:
 def _save_only(
     segment: "Segment", pictures: "Split", folder: "PredictionFolder", reason: str, json_to: str | None
 ) -> None:
-    """Label maps of pictures without labels, e.g. a test split for a server that scores."""
-    with picture_progress("segmenting") as update:
+    """Label maps of images without labels, e.g. a test split for a server that scores."""
+    with image_progress("segmenting") as update:
         for number, name in enumerate(pictures.names):
             folder.write(name, segment(pictures.image(number)))
             update(number + 1, len(pictures))

@@ -55,8 +55,8 @@ def expand(
     limit_memory_mib: Annotated[
         float | None, typer.Option(help="Memory at most: weights and the feature maps alive at once.")
     ] = None,
-    split: Annotated[str, typer.Option(help="Pictures that candidates are trained on.")] = "train",
-    val: Annotated[str, typer.Option(help="Pictures that they are scored on.")] = "val",
+    split: Annotated[str, typer.Option(help="Images that candidates are trained on.")] = "train",
+    val: Annotated[str, typer.Option(help="Images that they are scored on.")] = "val",
     inherit: Annotated[bool, typer.Option(help="Start candidates from their parent's weights.")] = True,
     init: Annotated[
         str | None, typer.Option(help="A checkpoint or model's name for networks that inherit nothing.")
@@ -151,7 +151,7 @@ def _threads(executor: str, workers: int | None, cores: int | None) -> int | Non
 
 
 def _size(size: str | None, data: str, split: str) -> tuple[int, int]:
-    """The size asked for, or else that of the first training picture."""
+    """The size asked for, or else that of the first training image."""
     if (parsed := parse_size(size)) is not None:
         return parsed
     from lpsnet.data.dataset import open_dataset
@@ -236,11 +236,11 @@ def demo(
     print_scores(result.evaluation)
     print_export(result.export)
     say(f"Model:   {result.model}")
-    say(f"Picture: {result.picture} — scenes it has not seen, their labels, and what the network says")
+    say(f"Image: {result.image} — scenes it has not seen, their labels, and what the network says")
     for page in result.reports:
         say(f"Report:  {page}")
     next_command("lpsnet", "segment", result.scene, "--model", result.model, "--out", out / "segmented")
-    say("Or try it in your browser, with your own pictures or your camera:")
+    say("Or try it in your browser, with your own images or your camera:")
     next_command(
         "lpsnet", "web", "--model", result.model, "--example", result.scene, "--out", out / "web", "--serve", 8000
     )

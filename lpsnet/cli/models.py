@@ -181,7 +181,7 @@ def push(
     next_command("lpsnet", "info", f"hf://{repo}/{Path(find_model(model)).name}")
 
 
-NUM_COMPARED = 8  # real pictures that scores and labels are compared on
+NUM_COMPARED = 8  # real images that scores and labels are compared on
 NUM_CALIBRATED = 100
 
 
@@ -191,14 +191,12 @@ def export(
     to: Annotated[str, typer.Option(help="onnx, openvino, ncnn or tensorrt.")] = "onnx",
     size: SizeOption = None,
     precision: Annotated[str, typer.Option(help="f32, f16 or int8 (int8 needs --data).")] = "f32",
-    data: Annotated[str | None, typer.Option(help="Compare on these pictures too: a data set, as for train.")] = None,
-    split: Annotated[str, typer.Option(help="Which of its pictures.")] = "val",
-    max_pictures: Annotated[
-        int | None, typer.Option(min=1, help="Pictures to compare mIoU on; all by default.")
-    ] = None,
+    data: Annotated[str | None, typer.Option(help="Compare on these images too: a data set, as for train.")] = None,
+    split: Annotated[str, typer.Option(help="Which of its images.")] = "val",
+    max_pictures: Annotated[int | None, typer.Option(min=1, help="Images to compare mIoU on; all by default.")] = None,
     min_agreement: Annotated[float | None, typer.Option(help="Percent of pixels that must keep their label.")] = None,
     max_miou_loss: Annotated[float | None, typer.Option(help="Points of mIoU that the file may lose.")] = None,
-    calibrate_on: Annotated[str, typer.Option(metavar="SPLIT", help="int8: pictures to calibrate on.")] = "train",
+    calibrate_on: Annotated[str, typer.Option(metavar="SPLIT", help="int8: images to calibrate on.")] = "train",
     num_calibrated: Annotated[int, typer.Option(min=1, help="int8: how many of them.")] = NUM_CALIBRATED,
     keep_float: Annotated[
         str, typer.Option(metavar="LAYERS", help="int8: layers left in floating point: first, last, first,last, none.")
@@ -207,13 +205,13 @@ def export(
 ) -> None:
     """Write a model for an engine, and prove that it gives the network's own labels before reporting it done.
 
-    Without --size the file takes pictures of any size. Compared are noise, smooth random pictures and, with --data,
+    Without --size the file takes images of any size. Compared are noise, smooth random images and, with --data,
     real ones, at the model's size and at odd sizes, and mIoU before and after; past a bound nothing is written. An int8
     file is calibrated on --data and measured beside the other precisions: size, latency, mIoU.
 
     Example: `lpsnet export --model runs/s/model.safetensors --to onnx --out s.onnx`
     """
-    from lpsnet.data.split import Pictures, select, why_not_scorable
+    from lpsnet.data.split import Images, select, why_not_scorable
     from lpsnet.export.export import beside_other_precisions
     from lpsnet.export.export import export as run_export
     from lpsnet.inference.hub import find_checkpoint
@@ -222,7 +220,7 @@ def export(
 
     checkpoint = find_checkpoint(model)
     net, record = load_checkpoint(checkpoint), read_record(checkpoint)
-    pictures = _pictures(data, split)
+    pictures = _images(data, split)
     labelled = None if pictures is None else select(pictures, max_pictures)
     if labelled is not None and (reason := why_not_scorable(labelled, record.label_space)):
         say(f"mIoU is not compared: {reason}", json_to=json_to)
@@ -235,7 +233,7 @@ def export(
         size=parse_size(size),
         precision=cast("Precision", precision),
         quantisation=_quantisation(data, calibrate_on, num_calibrated, keep_float) if precision == "int8" else None,
-        pictures=() if pictures is None else Pictures(select(pictures, NUM_COMPARED)),
+        images=() if pictures is None else Images(select(pictures, NUM_COMPARED)),
         labelled=labelled,
         min_label_agreement=min_agreement,
         max_miou_loss=max_miou_loss,
@@ -254,21 +252,21 @@ def export(
         next_command("lpsnet", "segment", "PICTURE", "--model", report.path, json_to=json_to)
 
 
-def _pictures(data: str | None, split: str) -> "Split | None":
+def _images(data: str | None, split: str) -> "Split | None":
     from lpsnet.data.dataset import open_dataset
 
     return None if data is None else open_dataset(data).split(split)
 
 
 def _quantisation(data: str | None, split: str, count: int, keep_float: str) -> "Quantisation":
-    from lpsnet.data.split import Pictures, select
+    from lpsnet.data.split import Images, select
     from lpsnet.export.quantise import Quantisation
 
-    pictures = _pictures(data, split)
+    pictures = _images(data, split)
     if pictures is None:
-        raise LpsnetError("int8 is calibrated on pictures such as the network will see; give a data set with --data")
+        raise LpsnetError("int8 is calibrated on images such as the network will see; give a data set with --data")
     layers = tuple(layer.strip() for layer in keep_float.split(",")) if keep_float != "none" else ()
-    return Quantisation(Pictures(select(pictures, count)), cast("tuple[FloatLayer, ...]", layers))
+    return Quantisation(Images(select(pictures, count)), cast("tuple[FloatLayer, ...]", layers))
 
 
 def print_export(report: "ExportReport", *, json_to: str | None = None) -> None:
@@ -277,12 +275,12 @@ def print_export(report: "ExportReport", *, json_to: str | None = None) -> None:
     rows = table(title, "picture", "size", "scores differ by", "same label")
     for check in report.checks:
         size = "x".join(map(str, check.size))
-        rows.add_row(check.picture, size, f"{check.score_difference:.1e}", f"{check.label_agreement:.3f} %")
+        rows.add_row(check.image, size, f"{check.score_difference:.1e}", f"{check.label_agreement:.3f} %")
     console(json_to).print(rows)
     if report.num_calibration_pictures:
-        say(f"Calibrated on {report.num_calibration_pictures} pictures", json_to=json_to)
+        say(f"Calibrated on {report.num_calibration_pictures} images", json_to=json_to)
     if report.miou is not None:
         miou = report.miou
-        where = f"{miou.num_pictures} pictures of {miou.split}"
+        where = f"{miou.num_pictures} images of {miou.split}"
         say(f"mIoU on {where}: {miou.before:.2f} before, {miou.after:.2f} after", json_to=json_to)
     say(f"Wrote {report.path} ({report.num_bytes / 2**20:.1f} MiB)", json_to=json_to)

@@ -75,8 +75,8 @@ def table(title: str, *columns: str) -> Table:
 
 
 @contextmanager
-def picture_progress(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on standard error while pictures are worked on; call the value with how many are done, and of how many."""
+def image_progress(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on standard error while images are worked on; call the value with how many are done, and of how many."""
     columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     quiet = not _error_console.is_terminal
     with Progress(*columns, console=_error_console, transient=True, disable=quiet) as progress:

@@ -38,9 +38,7 @@ def study(
     data: Annotated[
         list[str] | None, typer.Option("--data", help="What to train and score on, as for train. Default: scenes.")
     ] = None,
-    epochs: Annotated[
-        float | None, typer.Option(help="Passes over the training pictures; default at small: 20.")
-    ] = None,
+    epochs: Annotated[float | None, typer.Option(help="Passes over the training images; default at small: 20.")] = None,
     form: Annotated[
         str | None, typer.Option(help="Form that is trained: plain or reparameterised (grown). Default: plain.")
     ] = None,
@@ -53,7 +51,7 @@ def study(
     workers: Annotated[int, typer.Option(min=1, help="Trainings at a time, each in a process.")] = 1,
     size: SizeOption = None,
     models: Annotated[Path | None, typer.Option(help="A model file, or a folder of them, to use beside ours.")] = None,
-    picture: Annotated[list[str] | None, typer.Option("--picture", help="Name of a picture to show.")] = None,
+    picture: Annotated[list[str] | None, typer.Option("--picture", help="Name of an image to show.")] = None,
     json_to: JsonOption = None,
 ) -> None:
     """Make a table or figure of the paper again, on this device, beside the paper's own values.
@@ -119,8 +117,8 @@ def report(
         Path, typer.Argument(metavar="DIR", help="A run's folder, a JSON file of figures, or a model file.")
     ],
     out: Annotated[Path | None, typer.Option(help="The page; default: report.html in the folder.")] = None,
-    pictures: Annotated[int, typer.Option(min=0, max=50, help="Best and worst pictures, as many each.")] = 3,
-    data: Annotated[str | None, typer.Option(help="Where the pictures are now, if not where they were.")] = None,
+    pictures: Annotated[int, typer.Option(min=0, max=50, help="Best and worst images, as many each.")] = 3,
+    data: Annotated[str | None, typer.Option(help="Where the images are now, if not where they were.")] = None,
     model: Annotated[str | None, typer.Option(help="Likewise the model.")] = None,
 ) -> None:
     """Write one HTML page about a training, an evaluation, a benchmark, an expansion or a study.
@@ -131,10 +129,10 @@ def report(
 
     Example: `lpsnet report runs/first`
     """
-    from lpsnet.report.evaluation import PictureOptions
+    from lpsnet.report.evaluation import ImageOptions
     from lpsnet.report.report import find, write_report
 
-    page = write_report(path, out=out, pictures=PictureOptions(pictures, data, model))
+    page = write_report(path, out=out, images=ImageOptions(pictures, data, model))
     say(f"Report: {page}")
     next_command(*_next(path, find(path).kind))
 

@@ -25,9 +25,9 @@ from lpsnet.cli.output import (
     JsonOption,
     SizeOption,
     console,
+    image_progress,
     next_command,
     parse_size,
-    picture_progress,
     say,
     table,
     write_json,
@@ -40,7 +40,7 @@ from lpsnet.inference.visualise import DEFAULT_PRODUCTS, PRODUCTS, Style, check_
 
 if TYPE_CHECKING:
     from lpsnet.benchmark.endurance import Endurance
-    from lpsnet.inference.pipeline import Pace, PictureOutcome, StreamOutcome
+    from lpsnet.inference.pipeline import ImageOutcome, Pace, StreamOutcome
     from lpsnet.inference.segmenter import Segmenter
 
 
@@ -74,18 +74,18 @@ class Work:
     stop: threading.Event
     max_frames: int | None
     json_to: str | None
-    outcomes: "list[PictureOutcome]" = field(default_factory=list)
+    outcomes: "list[ImageOutcome]" = field(default_factory=list)
     streams: "list[StreamOutcome]" = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
-    def pictures(self, media: Sequence[Medium]) -> None:
-        """Segment pictures, until they are done or asked to stop."""
-        from lpsnet.inference.pipeline import segment_pictures
+    def images(self, media: Sequence[Medium]) -> None:
+        """Segment images, until they are done or asked to stop."""
+        from lpsnet.inference.pipeline import segment_images
 
         if not media:
             return
-        with picture_progress("segmenting") as update:
-            for outcome in segment_pictures(self.segmenter, media, self.out, products=self.products, style=self.style):
+        with image_progress("segmenting") as update:
+            for outcome in segment_images(self.segmenter, media, self.out, products=self.products, style=self.style):
                 self.outcomes.append(outcome)
                 self._problem("left out", outcome.problem)
                 update(len(self.outcomes), len(media))
@@ -193,7 +193,7 @@ STOPPED = 130  # exit code after Ctrl-C, as shells have it
 
 def segment(
     sources: Annotated[
-        list[str], typer.Argument(metavar="SOURCE...", help="Pictures, videos, folders, globs, or a camera's number.")
+        list[str], typer.Argument(metavar="SOURCE...", help="Images, videos, folders, globs, or a camera's number.")
     ],
     model: Annotated[
         str, typer.Option(help="A model file, or the name of one that comes with the package.")
@@ -207,8 +207,8 @@ def segment(
             f"Default: {' and '.join(DEFAULT_PRODUCTS)}.",
         ),
     ] = None,
-    opacity: Annotated[float, typer.Option(min=0, max=1, help="Of the colours over the picture.")] = 0.55,
-    legend: Annotated[bool, typer.Option("--legend", help="A legend below, which makes pictures higher.")] = False,
+    opacity: Annotated[float, typer.Option(min=0, max=1, help="Of the colours over the image.")] = 0.55,
+    legend: Annotated[bool, typer.Option("--legend", help="A legend below, which makes images higher.")] = False,
     max_frames: Annotated[int | None, typer.Option(min=1, help="Of a video or camera, at most as many.")] = None,
     runtime: RuntimeOption = None,
     precision: PrecisionOption = "f32",
@@ -216,9 +216,9 @@ def segment(
     size: SizeOption = None,
     json_to: JsonOption = None,
 ) -> None:
-    """Segment pictures, videos and cameras: label maps, and the classes' colours over the picture.
+    """Segment images, videos and cameras: label maps, and the classes' colours over the image.
 
-    A picture gives PNG files, STEM.labels.png and STEM.overlay.png. A video gives H.264 of its own size and frame rate,
+    An image gives PNG files, STEM.labels.png and STEM.overlay.png. A video gives H.264 of its own size and frame rate,
     STEM.overlay.mp4, and its label maps without loss, STEM.labels.mkv. Ctrl-C ends it: what was done of a video
     is kept as STEM.overlay.part.mp4; of a camera it is the whole.
 
@@ -235,7 +235,7 @@ def segment(
     style = Style(segmenter.label_space, opacity, legend)
     with stop_on_interrupt() as stop:
         work = Work(segmenter, out, products, style, stop, max_frames, json_to)
-        work.pictures([medium for medium in media if medium.kind == "picture"])
+        work.images([medium for medium in media if medium.kind == "picture"])
         for medium in media:
             if medium.kind != "picture" and not stop.is_set():
                 work.stream(medium)
@@ -330,10 +330,10 @@ ServeOption = Annotated[
 def web(
     model: Annotated[str, typer.Option(help="An ONNX file, or the name of a model that comes with the package.")],
     out: Annotated[Path, typer.Option(help="Folder of the page.")] = Path("web"),
-    example: Annotated[Path | None, typer.Option(help="A picture that the page offers to segment.")] = None,
+    example: Annotated[Path | None, typer.Option(help="An image that the page offers to segment.")] = None,
     port: ServeOption = None,
 ) -> None:
-    """Write a page that segments pictures, videos and the camera in the browser; nothing is uploaded.
+    """Write a page that segments images, videos and the camera in the browser; nothing is uploaded.
 
     Any server of plain files will do. Example: `lpsnet web --model model.onnx --out web --serve 8000`
     """

@@ -1,4 +1,4 @@
-"""`lpsnet train` and `lpsnet pretrain`: pictures and a recipe in, a model file out."""
+"""`lpsnet train` and `lpsnet pretrain`: images and a recipe in, a model file out."""
 
 import sys
 import time
@@ -25,17 +25,17 @@ def train(
     out: Annotated[Path, typer.Option(help="The run's folder.")],
     arch: Annotated[str, typer.Option(help="A name such as lpsnet_s, or B=…;C=…;R=… written out.")] = "lpsnet_s",
     recipe: Annotated[str, typer.Option(help="A recipe's name, or a YAML file.")] = "camvid_small",
-    split: Annotated[str, typer.Option(help="Pictures to train on: train, or train+val for delivery.")] = "train",
+    split: Annotated[str, typer.Option(help="Images to train on: train, or train+val for delivery.")] = "train",
     init: Annotated[
         str | None, typer.Option(help="A checkpoint or model's name to start from; its head may differ.")
     ] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe.")] = None,
     block: Annotated[str, typer.Option(help="Convolutional block (Table 2).")] = "conv3x3",
     interaction: Annotated[str, typer.Option(help="Path interaction (Figure 6).")] = "bilateral_b",
-    size: Annotated[str | None, typer.Option(metavar="HxW", help="Input size; default: the pictures'.")] = None,
+    size: Annotated[str | None, typer.Option(metavar="HxW", help="Input size; default: the images'.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
 ) -> None:
-    """Train a network on labelled pictures.
+    """Train a network on labelled images.
 
     Example: `lpsnet train --data camvid:CamVid --arch lpsnet_s --recipe camvid_small --out runs/s`
     """
@@ -64,7 +64,7 @@ def train(
 
 
 def pretrain(
-    data: Annotated[str, typer.Option(help="Folder of pictures: ROOT/train/CLASS/*.jpg and ROOT/val, or ROOT/CLASS.")],
+    data: Annotated[str, typer.Option(help="Folder of images: ROOT/train/CLASS/*.jpg and ROOT/val, or ROOT/CLASS.")],
     out: Annotated[Path, typer.Option(help="The run's folder.")],
     arch: Annotated[str, typer.Option(help="A name such as lpsnet_s, or B=…;C=…;R=… written out.")] = "lpsnet_s",
     recipe: Annotated[str, typer.Option(help="imagenet, pictures_small, or a YAML file.")] = "imagenet",
@@ -73,7 +73,7 @@ def pretrain(
     interaction: Annotated[str, typer.Option(help="Path interaction (Figure 6).")] = "bilateral_b",
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
 ) -> None:
-    """Train a network to classify pictures, for `lpsnet train --init` to start from.
+    """Train a network to classify images, for `lpsnet train --init` to start from.
 
     Example: `lpsnet pretrain --data ImageNet --arch lpsnet_s --out runs/imagenet_s`
     """
@@ -92,7 +92,7 @@ def pretrain(
     with progress_reporter() as report:
         result = run_pretraining(run, out, resume=resume, on_status=report, on_message=_tell)
     if result.accuracy is not None:
-        say(f"{result.accuracy.num_images} pictures of val: {result.accuracy}")
+        say(f"{result.accuracy.num_images} images of val: {result.accuracy}")
     say(f"Weights to start from: {result.model}")
     next_command("lpsnet", "train", "--data", "DATA", "--arch", arch, "--init", result.model, "--out", "runs/first")
 
@@ -101,7 +101,7 @@ def print_scores(evaluation: "Evaluation", *, json_to: str | None = None) -> Non
     """IoU by class and the means, as a table; boundary IoU beside it where it was counted."""
     scores, boundary = evaluation.scores, evaluation.boundary_ious
     columns = ("class", "IoU %", "boundary IoU %") if boundary else ("class", "IoU %")
-    result = table(f"{evaluation.num_images} pictures", *columns)
+    result = table(f"{evaluation.num_images} images", *columns)
     for name, *ious in zip(evaluation.label_space.names, scores.ious, *([boundary] if boundary else []), strict=True):
         result.add_row(name, *("–" if iou != iou else f"{iou:.1f}" for iou in ious))
     result.add_section()
@@ -138,7 +138,7 @@ def _bar() -> Iterator[ShowStatus]:
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("loss {task.fields[loss]:.3f}  lr {task.fields[lr]:.4f}  {task.fields[rate]:.1f} pictures/s"),
+        TextColumn("loss {task.fields[loss]:.3f}  lr {task.fields[lr]:.4f}  {task.fields[rate]:.1f} images/s"),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
@@ -176,7 +176,7 @@ class _Lines:
                 f"{status.iteration}/{status.num_iterations}",
                 f"loss {status.loss:.3f}",
                 f"lr {status.learning_rate:.4f}",
-                f"{status.pictures_per_second:.1f} pictures/s",
+                f"{status.pictures_per_second:.1f} images/s",
                 self._time_left(status, now),
             )
             _tell("  ".join(filter(None, parts)))

@@ -1,10 +1,10 @@
-"""Augmentation of training pictures: random scale, crop and flip, and a jitter of the colours (Section 4.2).
+"""Augmentation of training images: random scale, crop and flip, and a jitter of the colours (Section 4.2).
 
 The paper names color-jittering, horizontal flip, scaling from 0.5x to 2.0x and the crop's size; the rest is settled
-here. Scale, crop, flip and rotation are one affine warp of the picture and one of the labels, so each pixel is touched
+here. Scale, crop, flip and rotation are one affine warp of the image and one of the labels, so each pixel is touched
 once. The colour jitter is one 3 x 4 matrix on the crop's bytes: brightness, contrast and saturation are affine in RGB.
 
-Windows of a picture for classification: a random one to learn from, the middle one to be scored by.
+Windows of an image for classification: a random one to learn from, the middle one to be scored by.
 
 Where Section 4.2 says no more than 'ImageNet pre-training', this is the usual way since Szegedy et al. 2015.
 """
@@ -21,7 +21,7 @@ from lpsnet.data.labels import IGNORE_INDEX
 from lpsnet.errors import DataError
 from lpsnet.sampling import spacing
 
-MEAN_COLOUR = (124, 116, 104)  # ImageNet's mean RGB in bytes: what surrounds a picture smaller than the crop
+MEAN_COLOUR = (124, 116, 104)  # ImageNet's mean RGB in bytes: what surrounds an image smaller than the crop
 MAX_CROP = 16_384  # pixels a side; OpenCV's warp works up to 32,767
 MIN_SCALE, MAX_SCALE = 0.05, 20.0
 CROP_ATTEMPTS = 10  # crops looked at when one class may not fill more than `max_class_share`
@@ -33,7 +33,7 @@ Matrix = NDArray[np.float64]
 
 
 class _Placement(NamedTuple):
-    """Where the scaled picture lies: its size, and its top left corner in the crop (negative where it is cut off)."""
+    """Where the scaled image lies: its size, and its top left corner in the crop (negative where it is cut off)."""
 
     height: int
     width: int
@@ -42,11 +42,11 @@ class _Placement(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """Everything that is random about one sample of a picture.
+    """Everything that is random about one sample of an image.
 
     Attributes:
-        matrix: 3 x 3, (x, y, 1) of the picture to (x, y, 1) of the crop, pixels counted from 0 at their centres.
-        inside: rows and columns of the crop whose colours change: those that show the picture.
+        matrix: 3 x 3, (x, y, 1) of the image to (x, y, 1) of the crop, pixels counted from 0 at their centres.
+        inside: rows and columns of the crop whose colours change: those that show the image.
         colours: 3 x 4, see `colour_matrix`; None leaves the colours as they are.
     """
 
@@ -57,9 +57,9 @@ class Sample(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Augmentation:
-    """What is done to a training picture and its labels; call it with a random generator for one random sample.
+    """What is done to a training image and its labels; call it with a random generator for one random sample.
 
-    The picture is scaled to a whole number of pixels with one factor, uniform in `scale` as in the implementations the
+    The image is scaled to a whole number of pixels with one factor, uniform in `scale` as in the implementations the
     paper compares with (the paper gives the range alone). Where it is larger than the crop, the crop lies inside it,
     every position equally likely; where it is smaller, it lies inside the crop, every position equally likely,
     surrounded by `MEAN_COLOUR` and `IGNORE_INDEX`.
@@ -73,7 +73,7 @@ class Augmentation:
         contrast: see brightness.
         saturation: see brightness.
         hue_degrees: the colours are turned about the grey axis by up to this angle, either way; 0 is off.
-        rotation_degrees: the picture is turned about the crop's centre by up to this angle, either way; 0 is off.
+        rotation_degrees: the image is turned about the crop's centre by up to this angle, either way; 0 is off.
         max_class_share: of the labelled pixels of a crop, the share one class may fill; up to `CROP_ATTEMPTS` positions
             are tried and the last is taken as it comes. 1 is off.
 
@@ -104,7 +104,7 @@ class Augmentation:
             raise DataError("max_class_share is greater than 0; 1 turns it off")
 
     def __call__(self, image: Image, labels: Image, rng: np.random.Generator) -> tuple[Image, Image]:
-        """One random sample of a picture.
+        """One random sample of an image.
 
         Args:
             image: H x W x 3 uint8 RGB.
@@ -115,7 +115,7 @@ class Augmentation:
             The crop, crop_size x 3 uint8 RGB, and its labels, crop_size uint8.
 
         Raises:
-            DataError: the arrays are not a picture and its label map.
+            DataError: the arrays are not an image and its label map.
         """
         _check_pair(image, labels)
         scale, view = self._draw_view(rng)
@@ -133,11 +133,11 @@ class Augmentation:
 
     @property
     def is_affine(self) -> bool:
-        """Whether a sample is one warp and one colour matrix, drawn without looking at the picture (`draw`)."""
+        """Whether a sample is one warp and one colour matrix, drawn without looking at the image (`draw`)."""
         return self.max_class_share == 1 and _box(self.scale[0]) <= 1
 
     def draw(self, size: tuple[int, int], rng: np.random.Generator) -> Sample:
-        """What a call would do to a picture of `size` (height, width), for a warp elsewhere; needs `is_affine`."""
+        """What a call would do to an image of `size` (height, width), for a warp elsewhere; needs `is_affine`."""
         assert self.is_affine, "a call does more than one warp"
         scale, view = self._draw_view(rng)
         placement = self._place(size, scale, rng)
@@ -196,7 +196,7 @@ def _turn_about_grey(angle: float) -> Matrix:
 
 
 def _matrix(size: tuple[int, ...], placement: _Placement) -> Matrix:
-    """3 x 3, picture to crop: the way back of a bilinear resize to the placement's size, then its top left corner."""
+    """3 x 3, image to crop: the way back of a bilinear resize to the placement's size, then its top left corner."""
     (y, top), (x, left) = (spacing(*lengths, align_corners=False) for lengths in zip(placement[:2], size, strict=True))
     return np.array([[x, 0, left + placement.left], [0, y, top + placement.top], [0, 0, 1]])
 
@@ -223,7 +223,7 @@ def _warp(array: Image, matrix: Matrix, size: tuple[int, int], method: int, fill
 
 
 def _prefiltered(image: Image, scale: float) -> Image:
-    """The picture, averaged over the pixels that a scale below 1/2 would skip.
+    """The image, averaged over the pixels that a scale below 1/2 would skip.
 
     Bilinear sampling reads 2 x 2 pixels: at 1/2 exactly the average, at less it jumps over pixels and aliases. An odd
     box keeps the pixels' centres where they are.
@@ -238,7 +238,7 @@ def _box(scale: float) -> int:
 
 
 def _inside(placement: _Placement, crop_size: tuple[int, int], matrix: Matrix) -> tuple[slice, slice]:
-    """The rows and columns of the crop that show the picture; all of them if the picture is turned."""
+    """The rows and columns of the crop that show the image; all of them if the image is turned."""
     if matrix[0, 1] != 0:
         return slice(None), slice(None)
     top, left = max(0, placement.top), max(0, placement.left)
@@ -259,24 +259,24 @@ def _largest_share(labels: Image) -> float:
 
 def _check_pair(image: Image, labels: Image) -> None:
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
-        raise DataError(f"a picture is H x W x 3 uint8; got {image.shape} {image.dtype}")
+        raise DataError(f"an image is H x W x 3 uint8; got {image.shape} {image.dtype}")
     if labels.shape != image.shape[:2] or labels.dtype != np.uint8:
         raise DataError(
-            f"labels of a picture of {image.shape[:2]} are {image.shape[:2]} uint8; got {labels.shape} {labels.dtype}"
+            f"labels of an image of {image.shape[:2]} are {image.shape[:2]} uint8; got {labels.shape} {labels.dtype}"
         )
 
 
-ATTEMPTS = 10  # at a window that fits into the picture
-CENTRE_SHARE = 0.875  # of a picture's sides, what is shown when it is scored: 224 of 256, as everybody does
+ATTEMPTS = 10  # at a window that fits into the image
+CENTRE_SHARE = 0.875  # of an image's sides, what is shown when it is scored: 224 of 256, as everybody does
 
 
 @dataclass(frozen=True, slots=True)
 class RandomResizedCrop:
-    """A random window of a picture, brought to the crop's size, at times mirrored, its colours changed.
+    """A random window of an image, brought to the crop's size, at times mirrored, its colours changed.
 
     Attributes:
         crop_size: (height, width) of every sample in pixels.
-        area: bounds of the window, as a share of the picture.
+        area: bounds of the window, as a share of the image.
         aspect: bounds of its width over its height.
         flip_probability: how often the sample is mirrored left to right.
         strengths: of brightness, contrast and saturation, each changed by a factor within 1 ± this.
@@ -309,7 +309,7 @@ class RandomResizedCrop:
         return crop, labels
 
     def _window(self, size: tuple[int, ...], rng: np.random.Generator) -> tuple[int, int, int, int]:
-        """Top, left, height and width; the whole picture's middle where nothing drawn fits."""
+        """Top, left, height and width; the whole image's middle where nothing drawn fits."""
         for _ in range(ATTEMPTS):
             area = size[0] * size[1] * rng.uniform(*self.area)
             aspect = math.exp(rng.uniform(math.log(self.aspect[0]), math.log(self.aspect[1])))
@@ -322,7 +322,7 @@ class RandomResizedCrop:
 
 
 def centre_window(image: Image, crop_size: tuple[int, int]) -> Image:
-    """What is shown of a picture when it is scored: its middle, crop_size x 3 uint8."""
+    """What is shown of an image when it is scored: its middle, crop_size x 3 uint8."""
     top, left, height, width = _middle(image.shape[:2], crop_size, share=CENTRE_SHARE)
     return _resized(image[top : top + height, left : left + width], crop_size)
 

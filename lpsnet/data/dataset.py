@@ -1,10 +1,10 @@
-"""Data sets: the text after `--data` becomes splits of pictures and label maps (paper Section 4.1 for the presets).
+"""Data sets: the text after `--data` becomes splits of images and label maps (paper Section 4.1 for the presets).
 
-`open_dataset` lists files and reads a description; no picture is opened before it is asked for.
+`open_dataset` lists files and reads a description; no image is opened before it is asked for.
 
     camvid:PATH         CamVid, as distributed with SegNet or in the original release
     cityscapes:PATH     Cityscapes in the official layout, or a folder of pairs
-    bdd100k:PATH        BDD100K, the 10,000 pictures with semantic labels
+    bdd100k:PATH        BDD100K, the 10,000 images with semantic labels
     FILE.yaml           a data set of one's own, described in a few lines (`layouts/description.py`), or for ultralytics
     FOLDER              one with a `data.yaml` in it, or laid out as for mmsegmentation or ultralytics (`guess.py`)
     scenes, scenes:…    generated street scenes (`scenes`): size=128x256,num_train=200,num_val=50,seed=0
@@ -35,7 +35,7 @@ PRESETS: dict[str, Callable[[Path], Description]] = {
     "camvid": camvid.describe,
     "cityscapes": cityscapes.describe,
 }
-# What may be done with weights learnt from a preset's pictures: the terms that its publishers ask users to accept
+# What may be done with weights learnt from a preset's images: the terms that its publishers ask users to accept
 TERMS: dict[str, str] = {
     "bdd100k": "trained on BDD100K: its licence allows education, research and not-for-profit use",
     "camvid": "trained on CamVid: for research, not for commercial use",
@@ -79,7 +79,7 @@ class Dataset:
         """One split ("train") or several joined ("train+val").
 
         Raises:
-            DataError: no such split, one named twice, or two of its pictures have the same name.
+            DataError: no such split, one named twice, or two of its images have the same name.
         """
         wanted = [name.strip() for name in text.split("+")]
         for name in wanted:
@@ -171,7 +171,7 @@ def _root(kind: str, text: str) -> Path:
 def _check_names(split: Split) -> None:
     name, count = Counter(split.names).most_common(1)[0] if len(split) else ("", 0)
     if count > 1:
-        raise DataError(f"split {split.name!r} has {count} pictures named {name!r}; rename or remove all but one")
+        raise DataError(f"split {split.name!r} has {count} images named {name!r}; rename or remove all but one")
 
 
 def _scenes(spec: str, text: str) -> Dataset:
@@ -217,7 +217,7 @@ def data_contents(dataset: Dataset, *splits: str) -> dict[str, str]:
         splits: as `Dataset.split` takes them.
 
     Returns:
-        `classes`, in their order, and for each split how many pictures it has, with a digest of their names, of the
+        `classes`, in their order, and for each split how many images it has, with a digest of their names, of the
         sizes of their files in bytes and of how their label files are read. No file is opened: an image in whose place
         there is another of just its size goes unnoticed. A split that is not made of files has no sizes. Of such parts,
         `NAME samples` is a digest of the pixels and labels of a few samples, so that scenes of another size or seed,
@@ -256,7 +256,7 @@ def named_contents(names: Sequence[str], what: str, *, shown: bool = False) -> s
 
 def _split_contents(split: Split) -> str:
     lines = [line for part in _parts(split) for line in _part_lines(part)]
-    return f"{len(split)} pictures ({_digest(lines)})"
+    return f"{len(split)} images ({_digest(lines)})"
 
 
 def _samples_contents(splits: Sequence[Split]) -> str:

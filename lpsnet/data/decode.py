@@ -147,7 +147,7 @@ class LabelDecoder:
 
 
 def single_channel(mask: Mask, source: object = "mask") -> Mask:
-    """H x W ids from what `read_mask` gave; ids saved as an RGB picture with three equal channels are accepted.
+    """H x W ids from what `read_mask` gave; ids saved as an RGB image with three equal channels are accepted.
 
     Raises:
         DataError: the file holds colours.

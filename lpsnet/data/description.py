@@ -47,7 +47,7 @@ class Description(BaseModel):
 
     `images` and `masks` are a place with `{split}` in it, or a map from split to a place or several. A place is a
     folder (with the folders in it), a pattern with `*`, or a list file `.txt` with a path a line (and the label file
-    after it, if wanted). A picture and its label file belong together when their paths from their folder agree (for a
+    after it, if wanted). An image and its label file belong together when their paths from their folder agree (for a
     pattern: the parts of the path that it leaves open), but for the suffix, `image_suffix` and `mask_suffix`.
     """
 
@@ -64,10 +64,10 @@ class Description(BaseModel):
     images: Places = Field("images/{split}", description="a place with {split} in it, or a map from split to places")
     masks: Places = Field("masks/{split}", description="a place with {split} in it, or a map from split to places")
     lists: str | dict[str, str] | None = Field(
-        None, description="list files with a picture a line, {split}.txt or a map, when the splits share a folder"
+        None, description="list files with an image a line, {split}.txt or a map, when the splits share a folder"
     )
-    image_suffix: str = Field("", description="what a picture's stem has after the name it shares with the label file")
-    mask_suffix: str = Field("", description="what a label file's stem has after the name it shares with the picture")
+    image_suffix: str = Field("", description="what an image's stem has after the name it shares with the label file")
+    mask_suffix: str = Field("", description="what a label file's stem has after the name it shares with the image")
     val_fraction: float | None = Field(
         None, gt=0, lt=1, description="a number between 0 and 1: the last part of one folder, by name, becomes 'val'"
     )
@@ -85,7 +85,7 @@ class Description(BaseModel):
         description="true where 0 in the label files means no label and the first class is 1",
     )
     exclude: list[str] = Field(
-        [], description="a list of pictures to leave out, by their name in the data set: path without suffix, with /"
+        [], description="a list of images to leave out, by their name in the data set: path without suffix, with /"
     )
 
     @classmethod
@@ -253,14 +253,14 @@ def _placed(description: Description, root: Path) -> dict[str, Found]:
     images = _image_places(description.images, root)
     masks = _mask_places(description.masks, root, list(images))
     found = {name: _gather(description, root, places, masks[name]) for name, places in images.items()}
-    # Pictures and label files may share a folder or a pattern of folders: what is a label file is no picture.
+    # Images and label files may share a folder or a pattern of folders: what is a label file is no image.
     taken = {path for files in found.values() for _, path in files.masks}
     for name, files in found.items():
         found[name] = files._replace(images=[(key, path) for key, path in files.images if path not in taken])
     if isinstance(description.images, str):
         found = {name: files for name, files in found.items() if files.images or name == WHOLE}
     if not found:
-        raise DataError("there are no pictures; look at 'images' and 'image_suffix'")
+        raise DataError("there are no images; look at 'images' and 'image_suffix'")
     return _divide(description, found)
 
 
@@ -312,7 +312,7 @@ def _stem_ending(suffix: str) -> str:
 
 
 def _second_column(root: Path, place: str, images: Keyed) -> Keyed:
-    """The label files that a list file names after its pictures."""
+    """The label files that a list file names after its images."""
     list_file = root / expand_home(place)
     if list_file.suffix != LIST_SUFFIX:
         return []
@@ -334,7 +334,7 @@ def _divide(description: Description, found: dict[str, Found]) -> dict[str, Foun
     files = found[WHOLE]
     images = sorted(files.images)
     if len(images) < 2:
-        raise DataError(f"'val_fraction' needs two pictures or more to divide; there are {len(images)}")
+        raise DataError(f"'val_fraction' needs two images or more to divide; there are {len(images)}")
     count = min(max(round(len(images) * fraction), 1), len(images) - 1)
     parts = {"train": images[:-count], "val": images[-count:]}
     return {name: files._replace(images=members) for name, members in parts.items()}
@@ -362,7 +362,7 @@ def _choose(list_file: Path, images: dict[str, Path]) -> Keyed:
         spellings = (words[0], words[0].removesuffix(entry.suffix), entry.name, entry.stem)
         key = next((spelling for spelling in spellings if spelling in images), None)
         if key is None:
-            raise DataError(f"list {list_file} names {words[0]!r}, which is not among the {len(images)} pictures")
+            raise DataError(f"list {list_file} names {words[0]!r}, which is not among the {len(images)} images")
         chosen.append((key, images[key]))
     return chosen
 
@@ -371,7 +371,7 @@ def _exclude(found: dict[str, Found], names: list[str]) -> dict[str, Found]:
     excluded = set(names)
     unknown = excluded - {key for files in found.values() for key, _ in files.images}
     if unknown:
-        raise DataError(f"'exclude' lists {min(unknown)!r}, which is the name of no picture")
+        raise DataError(f"'exclude' lists {min(unknown)!r}, which is the name of no image")
     return {
         name: files._replace(images=[(key, path) for key, path in files.images if key not in excluded])
         for name, files in found.items()
@@ -379,14 +379,14 @@ def _exclude(found: dict[str, Found], names: list[str]) -> dict[str, Found]:
 
 
 def _check_found(found: dict[str, Found], description: Description) -> None:
-    """A description whose files are not found would otherwise be a data set without pictures or without labels."""
+    """A description whose files are not found would otherwise be a data set without images or without labels."""
     if description.masks != {} and not any(files.masks for files in found.values()):
         raise DataError("there are no label files (PNG, BMP or TIFF); look at 'masks' and 'mask_suffix'")
     paired = {name: _paired(files) for name, files in found.items()}
     used = set().union(*paired.values())
     for name, files in found.items():
         if not files.images:
-            raise DataError(f"split {name!r} has no pictures; look at 'images' and 'image_suffix'")
+            raise DataError(f"split {name!r} has no images; look at 'images' and 'image_suffix'")
         # Label files that serve another split are a folder that splits share, in which this one has none.
         if files.masks and not any(path in used for _, path in files.masks):
             raise DataError(_mismatch(name, files))
@@ -399,5 +399,5 @@ def _paired(files: Found) -> set[Path]:
 
 def _mismatch(name: str, files: Found) -> str:
     key, path = files.images[0]
-    wanted = f"picture {path} would need {files.expected / key}{files.ending}.png"
-    return f"no label file of split {name!r} has the name of a picture: {wanted}; look at 'mask_suffix'"
+    wanted = f"image {path} would need {files.expected / key}{files.ending}.png"
+    return f"no label file of split {name!r} has the name of an image: {wanted}; look at 'mask_suffix'"

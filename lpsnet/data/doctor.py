@@ -2,7 +2,7 @@
 
 The doctor: looks at every file of a data set before anyone trains on it, and says everything it finds.
 
-A data set fails late and quietly: a mask in the wrong numbers, a validation picture that is in the training set too,
+A data set fails late and quietly: a mask in the wrong numbers, a validation image that is in the training set too,
 a class that never occurs. `check_dataset` finds these in one pass, with a count of the labels and a description that
 leaves out or repairs what it can.
 """
@@ -107,7 +107,7 @@ def _ignore_unknown(values: dict[str, Any], reports: list[Report]) -> list[str]:
 
 
 def _exclude(values: dict[str, Any], reports: Mapping[str, list[Report]], harmless: set[str]) -> list[str]:
-    """Leave out pictures with an error that nothing above repairs, and those that share their name."""
+    """Leave out images with an error that nothing above repairs, and those that share their name."""
     names = set()
     for members in reports.values():
         counts = Counter(report.pair.name for report in members)
@@ -118,7 +118,7 @@ def _exclude(values: dict[str, Any], reports: Mapping[str, list[Report]], harmle
     if not names:
         return []
     values["exclude"] = [*values.get("exclude", []), *sorted(names)]
-    return [f"Left out ('exclude'), as they are unusable or not the only ones of their name: {len(names)} pictures."]
+    return [f"Left out ('exclude'), as they are unusable or not the only ones of their name: {len(names)} images."]
 
 
 def _plain(value: Any) -> Any:
@@ -137,7 +137,7 @@ def _opens(text: str, dataset: Dataset) -> bool:
         return False
 
 
-Progress = Callable[[int, int], None]  # called with the number of pictures done and their total
+Progress = Callable[[int, int], None]  # called with the number of images done and their total
 Reports = Mapping[str, list[Report]]  # by split
 
 
@@ -145,8 +145,8 @@ def check_dataset(text: str | Path, *, progress: Progress | None = None) -> Diag
     """Examine a data set. Nothing is raised for what is wrong with it: that is what the findings are for.
 
     Args:
-        text: what `--data` takes, or a folder, whose pictures and label files are then found by their names.
-        progress: called after every picture with the number done and the total.
+        text: what `--data` takes, or a folder, whose images and label files are then found by their names.
+        progress: called after every image with the number done and the total.
     """
     text = str(text)
     try:
@@ -156,7 +156,7 @@ def check_dataset(text: str | Path, *, progress: Progress | None = None) -> Diag
     reports = _examine(dataset, progress)
     findings = [item for members in reports.values() for report in members for item in report.findings]
     findings += [*_names(dataset), *_spare_masks(dataset), *_unlabelled(dataset)]
-    findings += [*_same_pictures(reports), *_conversions(reports)]
+    findings += [*_same_images(reports), *_conversions(reports)]
     counts = {name: _count(dataset.label_space, members) for name, members in reports.items()}
     findings += _absent_classes(dataset.label_space, counts)
     return Diagnosis(text, by_severity(findings), counts, suggest_yaml(dataset, reports))
@@ -225,14 +225,14 @@ def _names(dataset: Dataset) -> Iterator[Finding]:
         for name, paths in files.items():
             if len(paths) > 1:
                 listed = ", ".join(map(str, paths))
-                message = f"split {split.name!r} has {len(paths)} pictures named {name!r}: {listed}; keep one of them"
+                message = f"split {split.name!r} has {len(paths)} images named {name!r}: {listed}; keep one of them"
                 yield Finding("duplicate_name", str(paths[0]), message)
 
 
 def _spare_masks(dataset: Dataset) -> Iterator[Finding]:
     for split in _file_splits(dataset):
         for path in split.spare_masks:
-            yield Finding("missing_image", str(path), f"label file {path} of split {split.name!r} has no picture")
+            yield Finding("missing_image", str(path), f"label file {path} of split {split.name!r} has no image")
 
 
 def _unlabelled(dataset: Dataset) -> Iterator[Finding]:
@@ -242,7 +242,7 @@ def _unlabelled(dataset: Dataset) -> Iterator[Finding]:
             yield Finding("unlabelled_split", split.name, message)
 
 
-def _same_pictures(reports: Reports) -> Iterator[Finding]:
+def _same_images(reports: Reports) -> Iterator[Finding]:
     """Files with the same bytes; each is reported once, with the first one it repeats."""
     first: dict[bytes, tuple[str, Path]] = {}
     for split, members in reports.items():
@@ -252,10 +252,10 @@ def _same_pictures(reports: Reports) -> Iterator[Finding]:
                 continue
             other_split, other = first.setdefault(report.digest, (split, path))
             if other_split != split:
-                message = f"{path} of split {split!r} is the same picture as {other} of split {other_split!r}"
+                message = f"{path} of split {split!r} is the same image as {other} of split {other_split!r}"
                 yield Finding("shared_picture", str(path), message)
             elif other != path:
-                yield Finding("repeated_picture", str(path), f"{path} is the same picture as {other}, in one split")
+                yield Finding("repeated_picture", str(path), f"{path} is the same image as {other}, in one split")
 
 
 def _conversions(reports: Reports) -> Iterator[Finding]:
@@ -265,7 +265,7 @@ def _conversions(reports: Reports) -> Iterator[Finding]:
             groups[report.content].append(report.pair.image)
         for content, paths in groups.items():
             if content:
-                message = f"{len(paths)} of {len(members)} pictures of split {split!r} are {CONVERSIONS[content]}"
+                message = f"{len(paths)} of {len(members)} images of split {split!r} are {CONVERSIONS[content]}"
                 yield Finding("converted_pictures", str(paths[0]), f"{message} (first: {paths[0]})")
 
 

@@ -1,6 +1,6 @@
-"""Guessing how a folder of pictures and label files is laid out, for the doctor (`doctor.py`).
+"""Guessing how a folder of images and label files is laid out, for the doctor (`doctor.py`).
 
-Pictures and label files are told apart by what they hold: a label file has few values and loses nothing in its format.
+Images and label files are told apart by what they hold: a label file has few values and loses nothing in its format.
 They belong together when their folders differ in one part only and their stems agree, but for an ending.
 """
 
@@ -17,11 +17,11 @@ from lpsnet.data.formats.ultralytics import polygon_refusal, text_labels
 from lpsnet.data.images import MASK_SUFFIXES, read_mask
 from lpsnet.data.inspection import mask_values
 from lpsnet.data.labels import IGNORE_INDEX
-from lpsnet.data.pairing import find_pictures
+from lpsnet.data.pairing import find_images
 from lpsnet.errors import DataError
 
 _FEW = 64  # values in a label file; a photograph has more
-_SAMPLED = 3  # files looked at to tell pictures from label files
+_SAMPLED = 3  # files looked at to tell images from label files
 _VAL_FRACTION = 0.2  # suggested where the folder has no splits
 _MAX_CLASSES = 254
 _SPLIT = re.compile(r"(train|val|test)(ing|idation|id)?(?![a-z])|(train|val|test)(?=annot|image|img|mask|label)", re.I)
@@ -30,7 +30,7 @@ _MASK_WORDS = re.compile(r"mask|label|annot|ann_|seg|gt|_L$|truth", re.I)
 
 @dataclass(frozen=True)
 class _Match:
-    """A folder of pictures with its folder of label files (maybe the same); paths from the root."""
+    """A folder of images with its folder of label files (maybe the same); paths from the root."""
 
     images: Path
     masks: Path
@@ -67,19 +67,19 @@ def guess_description(root: Path) -> Description:
     """A description of a folder that nobody described; classes are named after their values.
 
     Raises:
-        DataError: no pictures and label files that belong together were found.
+        DataError: no images and label files that belong together were found.
     """
     preset = _preset(root)
     if preset is not None:
         return preset
     folders: dict[Path, list[Path]] = defaultdict(list)
-    for path in find_pictures(root):
+    for path in find_images(root):
         folders[path.parent.relative_to(root)].append(path)
     matches = [match for match in (_best_match(name, folders) for name in folders) if match is not None]
     if not matches and (label := text_labels(root)) is not None:
         raise polygon_refusal(label)
     if not matches:
-        raise DataError(f"no pictures with label files of the same names were found in {root}; write a description")
+        raise DataError(f"no images with label files of the same names were found in {root}; write a description")
     suffixes = Counter((match.image_suffix, match.mask_suffix) for match in matches).most_common(1)[0][0]
     matches = [match for match in matches if (match.image_suffix, match.mask_suffix) == suffixes]
     values = _places(matches) | _values(mask for match in matches for _, mask in match.pairs)
@@ -101,7 +101,7 @@ def _preset(root: Path) -> Description | None:
 
 
 def _best_match(images: Path, folders: dict[Path, list[Path]]) -> _Match | None:
-    """The folder with the most label files for the pictures of `images`."""
+    """The folder with the most label files for the images of `images`."""
     near = [masks for masks in folders if _differing_part(images, masks) is not None]
     matches = [match for masks in near for match in _matches(images, masks, folders)]
     matches = [match for match in matches if _is_likely(match)]

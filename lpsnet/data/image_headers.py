@@ -1,8 +1,8 @@
-"""The errors for bytes that are no picture, shared by those who read headers.
+"""The errors for bytes that are no image, shared by those who read headers.
 
 TIFF files: which kinds are read, and what has to be said differently so that OpenCV reads them rightly.
 
-TIFF is a hundred formats in one. OpenCV and libtiff decode many of its kinds to something else than the picture and say
+TIFF is a hundred formats in one. OpenCV and libtiff decode many of its kinds to something else than the image and say
 nothing; so the kinds that were tried are listed here, and all others are refused. Where a tag alone misleads them, the
 same file with another value in that tag is handed on; the pixels stay as they are.
 
@@ -12,14 +12,14 @@ in a file can be changed only where one knows its place, which Pillow's director
 
 EXIF data in text chunks of PNG, as ImageMagick wrote it before PNG had a chunk for it.
 
-Viewers turn such pictures; OpenCV does not look there. Pillow does, but knows one of the two names only and, where
-there is no EXIF data before the pixels, decodes the picture first.
+Viewers turn such images; OpenCV does not look there. Pillow does, but knows one of the two names only and, where
+there is no EXIF data before the pixels, decodes the image first.
 
-What the first bytes of a picture file claim, read before anything is decoded.
+What the first bytes of an image file claim, read before anything is decoded.
 
 A few hundred bytes tell the format, the size in pixels and whether the file is whole. That is enough to refuse a text
 file named .png, a download that broke off, or a small file that claims terabytes, in one line and at no cost; decoders
-answer the same files with a half-grey picture, with `None`, or by taking all the memory there is.
+answer the same files with a half-grey image, with `None`, or by taking all the memory there is.
 
 Why not Pillow (tried with 13.0, 2026-11-30): it reads format and size as rightly, which are a few lines a format here,
 but not whether a file is whole. Its `verify` accepts 145 of 300 JPEG, 27 of 600 TIFF and 18 of 840 PNG files that were
@@ -32,17 +32,17 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 
-class BrokenPictureError(Exception):
-    """The bytes are no picture that can be read; the message says why, without the name of the file."""
+class BrokenImageError(Exception):
+    """The bytes are no image that can be read; the message says why, without the name of the file."""
 
     @classmethod
-    def cut_off(cls) -> "BrokenPictureError":
-        """For a file that ends before the picture does."""
-        return cls("is cut off: the file ends before the picture does")
+    def cut_off(cls) -> "BrokenImageError":
+        """For a file that ends before the image does."""
+        return cls("is cut off: the file ends before the image does")
 
 
-class UnreadKindError(BrokenPictureError):
-    """The picture may be whole, but its kind is not read; the message also says what is allowed."""
+class UnreadKindError(BrokenImageError):
+    """The image may be whole, but its kind is not read; the message also says what is allowed."""
 
 
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 256, 257, 258, 259, 262
@@ -94,7 +94,7 @@ _UNSIGNED, _FORMATS = 1, {1: "unsigned", 2: "signed", 3: "floating point"}
 _UNSPECIFIED, _ALPHA = 0, 2  # what an extra channel is
 _LOSSLESS = {1, 2, 3, 4, 5, 8, 32773, 32946, 34925, 50000}  # none, CCITT, LZW, Deflate, PackBits, LZMA, Zstandard
 _MAX_LEVEL = 65_535  # of a palette, whatever the bits of a pixel
-_MAX_TILE = 2**24  # pixels; the decoder takes memory for a whole tile, however small the picture
+_MAX_TILE = 2**24  # pixels; the decoder takes memory for a whole tile, however small the image
 _ADVICE = "allowed: grey, palette, RGB and CMYK of 8 bits, grey of 1 bit, grey and RGB of 16 bits; save it as PNG"
 
 
@@ -125,11 +125,11 @@ class Tiff:
         self._check_tiles()
         self.content = _CONTENT[self._photometric] + "+alpha" * self._has_extra
 
-    def for_picture(self) -> bytes:
-        """The file as OpenCV has to be given it for a picture, which is then to be turned as `orientation` says.
+    def for_image(self) -> bytes:
+        """The file as OpenCV has to be given it for an image, which is then to be turned as `orientation` says.
 
         libtiff multiplies alpha into the colours if it is called alpha, and leaves them alone if it is not said what
-        the fourth channel is. It turns tiles one by one, not the picture. And its way to 8 bits turns the level
+        the fourth channel is. It turns tiles one by one, not the image. And its way to 8 bits turns the level
         255 x 256 of a palette, which many programs write for 255, into 254.
         """
         changed = bytearray(self._data)
@@ -157,7 +157,7 @@ class Tiff:
         indices = self._photometric == _INDICES and not expand_palette
         if indices and self.bits == 4:
             raise UnreadKindError("is a TIFF file with a palette of 4 bits, which is not read; save labels as PNG")
-        changed = bytearray(self.for_picture())
+        changed = bytearray(self.for_image())
         if indices or self._photometric == _WHITE_IS_0:
             self._set(changed, _PHOTOMETRIC, _BLACK_IS_0)
         return bytes(changed)
@@ -168,13 +168,13 @@ class Tiff:
         position = self._entries[tag]
         kind, count = struct.unpack_from(self._order + "HI", self._data, position + 2)
         if kind not in _TYPES or count < 1:
-            raise BrokenPictureError(f"is a damaged TIFF file: {_TAGS[tag]} has {count} numbers of type {kind}")
+            raise BrokenImageError(f"is a damaged TIFF file: {_TAGS[tag]} has {count} numbers of type {kind}")
         return list(struct.unpack_from(f"{self._order}{count}{_TYPES[kind]}", self._data, self._place(tag)))
 
     def _number(self, tag: int, default: int) -> int:
         numbers = self._numbers(tag) or [default]
         if len(numbers) > 1:
-            raise BrokenPictureError(f"is a damaged TIFF file: {_TAGS[tag]} has {len(numbers)} numbers; 1 is allowed")
+            raise BrokenImageError(f"is a damaged TIFF file: {_TAGS[tag]} has {len(numbers)} numbers; 1 is allowed")
         return numbers[0]
 
     def _place(self, tag: int) -> int:
@@ -211,7 +211,7 @@ class Tiff:
         if self._photometric == _INDICES:
             self._check_palette()
         if len(self._numbers(_EXTRA)) > self._has_extra:
-            raise BrokenPictureError("is a damaged TIFF file: ExtraSamples does not fit its number of channels")
+            raise BrokenImageError("is a damaged TIFF file: ExtraSamples does not fit its number of channels")
 
     @property
     def _has_extra(self) -> bool:
@@ -230,11 +230,11 @@ class Tiff:
 
     def _check_palette(self) -> None:
         if len(self._levels) != 3 * 2**self.bits or max(self._levels) > _MAX_LEVEL:
-            raise BrokenPictureError(f"is a damaged TIFF file: its palette does not fit its {self.bits} bits a pixel")
+            raise BrokenImageError(f"is a damaged TIFF file: its palette does not fit its {self.bits} bits a pixel")
         start, end = min(self._entries.values()), max(self._entries.values()) + 12
         place = self._place(_PALETTE)
         if place < end and place + 4 * len(self._levels) > start:  # the size that was checked would be overwritten
-            raise BrokenPictureError("is a damaged TIFF file: its palette and its directory overlap")
+            raise BrokenImageError("is a damaged TIFF file: its palette and its directory overlap")
 
     def _round_palette(self, data: bytearray) -> None:
         if max(self._levels) > 255:  # otherwise it is one of 8 bits, which libtiff notices
@@ -262,7 +262,7 @@ def directory_entries(data: bytes) -> dict[int, int]:
     for position in range(directory + 2, directory + 2 + 12 * count, 12):
         tag, *_ = struct.unpack_from(order + "HHII", data, position)
         if tag in entries:
-            raise BrokenPictureError(f"is a damaged TIFF file: {_TAGS.get(tag, f'tag {tag}')} is there twice")
+            raise BrokenImageError(f"is a damaged TIFF file: {_TAGS.get(tag, f'tag {tag}')} is there twice")
         entries[tag] = position
     return entries
 
@@ -302,7 +302,7 @@ def text_orientation(kind: bytes, content: bytes) -> int:
         digits = "".join(_plain(kind, text).decode("ascii").split()[2:])
         exif = bytes.fromhex(digits[: len(digits) // 2 * 2])
         return exif_orientation(exif.removeprefix(b"Exif\0\0"))
-    except (zlib.error, ValueError, BrokenPictureError, struct.error):
+    except (zlib.error, ValueError, BrokenImageError, struct.error):
         return 1  # no viewer can make more of it
 
 
@@ -316,7 +316,7 @@ def _plain(kind: bytes, text: bytes) -> bytes:
     return zlib.decompressobj().decompress(text, _MAX_TEXT) if compressed else text[:_MAX_TEXT]
 
 
-ALLOWED_FORMATS = "PNG, JPEG, BMP, TIFF and WebP pictures"
+ALLOWED_FORMATS = "PNG, JPEG, BMP, TIFF and WebP images"
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 _PNG_CONTENT = {0: "grey", 2: "colour", 3: "palette", 4: "grey+alpha", 6: "colour+alpha"}  # by colour type
@@ -339,7 +339,7 @@ class Header(NamedTuple):
         bit_depth: bits a sample for PNG and TIFF, bits a pixel for BMP; 0 where it is not read.
         palette: whether the pixels are indices into a table of colours (read for PNG, BMP and TIFF).
         content: "grey", "colour", "palette" or "CMYK", "+alpha" after it; "" where it is not read.
-        orientation: as in EXIF data, 1 (upright) to 8, where OpenCV does not look for it or turns pictures wrongly: in
+        orientation: as in EXIF data, 1 (upright) to 8, where OpenCV does not look for it or turns images wrongly: in
             a text of a PNG file and in TIFF.
         tiff: the directory of a TIFF file, with the whole file; None for others.
     """
@@ -355,23 +355,23 @@ class Header(NamedTuple):
 
 
 def read_header(data: bytes) -> Header:
-    """The header of a whole picture file.
+    """The header of a whole image file.
 
     Raises:
-        BrokenPictureError: no known format, no pixels, or the file ends before the picture does.
+        BrokenPictureError: no known format, no pixels, or the file ends before the image does.
     """
     if not data:
-        raise BrokenPictureError("has no bytes")
+        raise BrokenImageError("has no bytes")
     for recognised, reader in _READERS:
         if recognised(data):
             try:
                 header = reader(data)
             except (struct.error, IndexError):
-                raise BrokenPictureError.cut_off() from None
+                raise BrokenImageError.cut_off() from None
             if header.width < 1 or header.height < 1:
-                raise BrokenPictureError(f"claims a size of {header.width} x {header.height} pixels")
+                raise BrokenImageError(f"claims a size of {header.width} x {header.height} pixels")
             return header
-    raise BrokenPictureError("is not a picture that can be read, whatever its name says")
+    raise BrokenImageError("is not an image that can be read, whatever its name says")
 
 
 def png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -386,15 +386,15 @@ def png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     position, kind = len(PNG_SIGNATURE), b""
     while kind != b"IEND":
         if position + 12 > len(data):
-            raise BrokenPictureError.cut_off()
+            raise BrokenImageError.cut_off()
         (length,) = struct.unpack_from(">I", data, position)
         kind = data[position + 4 : position + 8]
         if position + 12 + length > len(data):
-            raise BrokenPictureError.cut_off()
+            raise BrokenImageError.cut_off()
         content = data[position + 8 : position + 8 + length]
         (checksum,) = struct.unpack_from(">I", data, position + 8 + length)
         if zlib.crc32(content, zlib.crc32(kind)) != checksum:
-            raise BrokenPictureError(f"is damaged: the checksum of a part of it is wrong, at byte {position}")
+            raise BrokenImageError(f"is damaged: the checksum of a part of it is wrong, at byte {position}")
         yield kind, content
         position += 12 + length
 
@@ -403,12 +403,12 @@ def _png(data: bytes) -> Header:
     chunks = png_chunks(data)
     kind, values = next(chunks)
     if kind != b"IHDR":
-        raise BrokenPictureError("is a PNG file without a header")
+        raise BrokenImageError("is a PNG file without a header")
     width, height, bit_depth, colour_type = struct.unpack_from(">IIBB", values)
     orientation, has_exif = 1, False
     for kind, values in chunks:  # to IEND, so that a file that was cut off is noticed
         if kind == b"IHDR":
-            raise BrokenPictureError("is a PNG file with two headers")
+            raise BrokenImageError("is a PNG file with two headers")
         has_exif |= kind == b"eXIf"  # then that is what holds
         if orientation == 1:
             orientation = text_orientation(kind, values)
@@ -423,12 +423,12 @@ def _jpeg(data: bytes) -> Header:
         while data[position] == 0xFF and data[position + 1] == 0xFF:  # fill bytes
             position += 1
         if data[position] != 0xFF:
-            raise BrokenPictureError("is a damaged JPEG file")
+            raise BrokenImageError("is a damaged JPEG file")
         marker = data[position + 1]
         (length,) = struct.unpack_from(">H", data, position + 2)
         # Where decoders would read on elsewhere, or take another of two sizes, the size read here would mean nothing.
         if marker in _JPEG_BARE or length < 2 or (marker in _JPEG_FRAMES and header is not None):
-            raise BrokenPictureError("is a damaged JPEG file")
+            raise BrokenImageError("is a damaged JPEG file")
         if marker in _JPEG_FRAMES:
             height, width = struct.unpack_from(">HH", data, position + 5)
             header = Header("JPEG", width, height, content=_JPEG_CONTENT.get(data[position + 9], ""))
@@ -436,16 +436,16 @@ def _jpeg(data: bytes) -> Header:
             break
         position += 2 + length
     if header is None:
-        raise BrokenPictureError("is a damaged JPEG file")
+        raise BrokenImageError("is a damaged JPEG file")
     # Compressed data never holds FF D9, so one after the scan's start is the end, whatever was appended after it.
     if data.find(b"\xff\xd9", position) < 0:
-        raise BrokenPictureError.cut_off()
+        raise BrokenImageError.cut_off()
     return header
 
 
 def _bmp(data: bytes) -> Header:
     if len(data) < _BMP_START:
-        raise BrokenPictureError.cut_off()
+        raise BrokenImageError.cut_off()
     width, height = struct.unpack_from("<ii", data, 18)
     (bits,) = struct.unpack_from("<H", data, 28)
     return Header("BMP", width, abs(height), bits, bits <= 8)  # a negative height means rows from the top
@@ -453,7 +453,7 @@ def _bmp(data: bytes) -> Header:
 
 def _tiff(data: bytes) -> Header:
     if b"+" in data[:4]:
-        raise BrokenPictureError("is a BigTIFF file, which is not read")
+        raise BrokenImageError("is a BigTIFF file, which is not read")
     tiff = Tiff(data)
     palette = tiff.content == "palette"
     return Header("TIFF", tiff.width, tiff.height, tiff.bits, palette, tiff.content, tiff.orientation, tiff)
@@ -462,7 +462,7 @@ def _tiff(data: bytes) -> Header:
 def _webp(data: bytes) -> Header:
     (length,) = struct.unpack_from("<I", data, 4)
     if len(data) < 8 + length:
-        raise BrokenPictureError.cut_off()
+        raise BrokenImageError.cut_off()
     kind = data[12:16]
     if kind == b"VP8X":
         width = int.from_bytes(data[24:27], "little") + 1

@@ -1,7 +1,7 @@
-"""Reading pictures and label files, writing PNG.
+"""Reading images and label files, writing PNG.
 
-Pictures become H x W x 3 uint8 RGB whatever the file held; label files are read as the numbers they hold. A file that
-cannot be read gives one line with its name, never a picture that is partly grey.
+Images become H x W x 3 uint8 RGB whatever the file held; label files are read as the numbers they hold. A file that
+cannot be read gives one line with its name, never an image that is partly grey.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from lpsnet.data.image_headers import (
     ALLOWED_FORMATS,
     PNG_SIGNATURE,
-    BrokenPictureError,
+    BrokenImageError,
     Header,
     UnreadKindError,
     png_chunks,
@@ -33,7 +33,7 @@ Mask = NDArray[np.unsignedinteger[Any]]  # H x W uint8 or uint16 ids, or H x W x
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff")  # formats that keep every number as it was written
 
-MAX_PIXELS = 2**28  # a picture that claims more is refused unread; about 16,000 x 16,000
+MAX_PIXELS = 2**28  # an image that claims more is refused unread; about 16,000 x 16,000
 MAX_PIXELS_VARIABLE = "LPSNET_MAX_PIXELS"  # the environment variable that sets another limit
 
 # orientation -> whether rows become columns, then OpenCV's way to mirror
@@ -52,7 +52,7 @@ _opencv_log: Any = getattr(cv2.utils, "logging", cv2)  # OpenCV 5 moved the func
 
 
 def read_image(path: str | Path, *, max_pixels: int | None = None) -> NDArray[np.uint8]:
-    """Read a picture.
+    """Read an image.
 
     What files hold is brought to one form: a rotation in the EXIF data is carried out; grey becomes three equal
     channels; a palette is expanded; transparency is dropped and the colours under it are kept as stored; 16 bits a
@@ -60,22 +60,22 @@ def read_image(path: str | Path, *, max_pixels: int | None = None) -> NDArray[np
 
     Args:
         path: a PNG, JPEG, BMP, TIFF or WebP file; the content decides, not the suffix.
-        max_pixels: refuse pictures that claim more pixels; default `LPSNET_MAX_PIXELS` of the environment, else 2**28.
+        max_pixels: refuse images that claim more pixels; default `LPSNET_MAX_PIXELS` of the environment, else 2**28.
 
     Returns:
         H x W x 3 uint8 RGB.
 
     Raises:
-        DataError: the file is missing, is a folder, holds no picture, is cut off, claims too many pixels, or is a
+        DataError: the file is missing, is a folder, holds no image, is cut off, claims too many pixels, or is a
             TIFF file of a kind that is not read (`tiff.py`).
     """
     path = Path(path)
     data, header = _read_checked(path, max_pixels)
     if header.tiff is not None:
-        data = header.tiff.for_picture()
-    picture = _decode(path, data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
-    _check_size(path, picture, header, may_turn=True)
-    return _as_bytes(_turned(picture, header.orientation), path)
+        data = header.tiff.for_image()
+    image = _decode(path, data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+    _check_size(path, image, header, may_turn=True)
+    return _as_bytes(_turned(image, header.orientation), path)
 
 
 def read_mask(path: str | Path, *, expand_palette: bool = False, max_pixels: int | None = None) -> Mask:
@@ -108,7 +108,7 @@ def read_mask(path: str | Path, *, expand_palette: bool = False, max_pixels: int
 
 
 def inspect_image(path: str | Path) -> Header:
-    """What a picture file claims to hold; nothing is decoded.
+    """What an image file claims to hold; nothing is decoded.
 
     Raises:
         DataError: as `read_image`.
@@ -146,7 +146,7 @@ def _read_checked(path: Path, max_pixels: int | None) -> tuple[bytes, Header]:
         header = read_header(data)
     except UnreadKindError as error:
         raise DataError(f"{path} {error}") from None
-    except BrokenPictureError as error:
+    except BrokenImageError as error:
         raise DataError(f"{path} {error}; allowed: {ALLOWED_FORMATS}") from None
     limit = _pixel_limit() if max_pixels is None else max_pixels
     if header.width * header.height > limit:
@@ -157,7 +157,7 @@ def _read_checked(path: Path, max_pixels: int | None) -> tuple[bytes, Header]:
 
 def _read_bytes(path: Path) -> bytes:
     if path.is_dir():
-        raise DataError(f"{path} is a folder, not a picture; allowed: {ALLOWED_FORMATS}")
+        raise DataError(f"{path} is a folder, not an image; allowed: {ALLOWED_FORMATS}")
     if is_stream(path):
         raise DataError(f"{path} is a device, pipe or socket, not a file; allowed: {ALLOWED_FORMATS}")
     try:
@@ -180,29 +180,29 @@ def _pixel_limit() -> int:
 def _decode(path: Path, data: bytes, flags: int) -> NDArray[Any]:
     with quiet_opencv:
         try:
-            picture = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+            image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
         except cv2.error:
-            picture = None
-    if picture is None:
+            image = None
+    if image is None:
         raise DataError(f"{path} is damaged or of a kind that OpenCV cannot decode; allowed: {ALLOWED_FORMATS}")
-    decoded: NDArray[Any] = picture
+    decoded: NDArray[Any] = image
     return decoded
 
 
-def _check_size(path: Path, picture: NDArray[Any], header: Header, *, may_turn: bool) -> None:
+def _check_size(path: Path, image: NDArray[Any], header: Header, *, may_turn: bool) -> None:
     """The size that was compared with the limit is the one that came out."""
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     claimed = header.height, header.width
     if (height, width) != claimed and not (may_turn and (width, height) == claimed):
         claim = f"{path} claims {header.width} x {header.height} pixels and holds {width} x {height}"
         raise DataError(f"{claim}; it is damaged; allowed: {ALLOWED_FORMATS}")
 
 
-def _turned(picture: NDArray[Any], orientation: int) -> NDArray[Any]:
-    """The picture as an EXIF orientation wants it shown; unknown numbers mean upright, as to libtiff."""
+def _turned(image: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """The image as an EXIF orientation wants it shown; unknown numbers mean upright, as to libtiff."""
     transposed, mirrored = _TURNS.get(orientation, (False, None))
-    picture = cv2.transpose(picture) if transposed else picture
-    return picture if mirrored is None else cv2.flip(picture, mirrored)
+    image = cv2.transpose(image) if transposed else image
+    return image if mirrored is None else cv2.flip(image, mirrored)
 
 
 class _QuietOpenCV(contextlib.AbstractContextManager[None]):
@@ -231,13 +231,13 @@ class _QuietOpenCV(contextlib.AbstractContextManager[None]):
 quiet_opencv = _QuietOpenCV()
 
 
-def _as_bytes(picture: NDArray[Any], path: Path) -> NDArray[np.uint8]:
+def _as_bytes(image: NDArray[Any], path: Path) -> NDArray[np.uint8]:
     """H x W x 3 BGR of 8 or 16 bits -> H x W x 3 uint8 RGB."""
-    if picture.dtype == np.uint16:
-        picture = ((picture.astype(np.uint32) + 128) // 257).astype(np.uint8)  # x / 257, rounded: 65535 -> 255
-    if picture.dtype != np.uint8:
-        raise DataError(f"{path} holds {picture.dtype} numbers; 8 or 16 bit integers are allowed")
-    rgb: NDArray[np.uint8] = cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+    if image.dtype == np.uint16:
+        image = ((image.astype(np.uint32) + 128) // 257).astype(np.uint8)  # x / 257, rounded: 65535 -> 255
+    if image.dtype != np.uint8:
+        raise DataError(f"{path} holds {image.dtype} numbers; 8 or 16 bit integers are allowed")
+    rgb: NDArray[np.uint8] = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
     return rgb
 
 
@@ -254,7 +254,7 @@ def _for_labels(path: Path, data: bytes, header: Header, *, expand_palette: bool
     if header.tiff is not None:
         try:
             return header.tiff.for_labels(expand_palette=expand_palette)
-        except BrokenPictureError as error:
+        except BrokenImageError as error:
             raise DataError(f"label file {path} {error}") from None
     if expand_palette or not (header.palette or header.content == "grey"):
         return data

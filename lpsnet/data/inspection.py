@@ -1,6 +1,6 @@
 """What the doctor (`doctor.py`) reports: findings, counts of labels, and a description that repairs what it can.
 
-Looking at one picture and its label file for the doctor (`doctor.py`): all that is wrong, not the first thing.
+Looking at one image and its label file for the doctor (`doctor.py`): all that is wrong, not the first thing.
 """
 
 import hashlib
@@ -25,19 +25,19 @@ Severity = Literal["error", "warning", "note"]
 # What can be found. An error stops training or spoils it; a warning may be meant; a note tells what will be done.
 KINDS: dict[str, Severity] = {
     "cannot_open": "error",  # the text names no data set, or its files are not laid out as it says
-    "missing_mask": "error",  # a picture without its label file
-    "missing_image": "warning",  # a label file without its picture
-    "unreadable": "error",  # a picture or label file that is damaged or of a kind that is not read
-    "size_differs": "error",  # a picture and its label file of different height or width
+    "missing_mask": "error",  # an image without its label file
+    "missing_image": "warning",  # a label file without its image
+    "unreadable": "error",  # an image or label file that is damaged or of a kind that is not read
+    "size_differs": "error",  # an image and its label file of different height or width
     "unknown_values": "error",  # ids or colours in a label file that no class has
     "colours_for_ids": "error",  # a label file of colours where ids are promised
     "ids_for_colours": "error",  # a label file of ids where colours are promised
-    "unlabelled_picture": "warning",  # a picture in which no pixel has a label
+    "unlabelled_picture": "warning",  # an image in which no pixel has a label
     "absent_class": "warning",  # a class that never occurs in a split, or in none
-    "duplicate_name": "error",  # pictures of one split with the same name
-    "shared_picture": "warning",  # the same picture in two splits: scores on one are then learnt from the other
-    "repeated_picture": "note",  # the same picture twice in one split
-    "converted_pictures": "note",  # grey, 16 bit, transparent or otherwise unusual pictures, and what becomes of them
+    "duplicate_name": "error",  # images of one split with the same name
+    "shared_picture": "warning",  # the same image in two splits: scores on one are then learnt from the other
+    "repeated_picture": "note",  # the same image twice in one split
+    "converted_pictures": "note",  # grey, 16 bit, transparent or otherwise unusual images, and what becomes of them
     "unlabelled_split": "note",  # a split without label files
 }
 
@@ -67,9 +67,9 @@ class SplitCounts:
     """What a split holds.
 
     Attributes:
-        num_pictures: pictures in the split.
-        num_labelled: pictures whose label file could be read.
-        sizes: number of pictures by size, "HEIGHTxWIDTH" in pixels.
+        num_pictures: images in the split.
+        num_labelled: images whose label file could be read.
+        sizes: number of images by size, "HEIGHTxWIDTH" in pixels.
         class_pixels: number of pixels by class name; every class is there.
         ignored_pixels: number of pixels without a label.
     """
@@ -153,12 +153,12 @@ def class_counts(space: LabelSpace, pixels: Mapping[int, int]) -> tuple[dict[str
     return {name: pixels.get(index, 0) for index, name in enumerate(space.names)}, pixels.get(IGNORE_INDEX, 0)
 
 
-# What is done with pictures that are not plain RGB (`images.read_image`), by what their header says.
+# What is done with images that are not plain RGB (`images.read_image`), by what their header says.
 CONVERSIONS = {
     "grey": "grey; they are read as three equal channels",
     "grey+alpha": "grey with transparency; they are read as three equal channels, transparency is dropped",
     "colour+alpha": "RGB with transparency; transparency is dropped, the colours under it are kept",
-    "palette": "palette pictures; they are read as RGB",
+    "palette": "palette images; they are read as RGB",
     "CMYK": "CMYK; they are converted to RGB without a colour profile",
     "16 bit": "of 16 bits a channel; they are divided by 257 to 8 bits",
     "rotated": "to be turned by a quarter, their EXIF data says; they are read turned",
@@ -170,14 +170,14 @@ MAX_VALUES = 2 * MAX_CLASSES  # kept of a file; a photograph in a label's place 
 
 @dataclass
 class Report:
-    """What was seen of one picture and its label file.
+    """What was seen of one image and its label file.
 
     Attributes:
         pair: the files.
         findings: what is wrong with them.
-        digest: of the picture file's bytes; None if it cannot be read.
-        content: a key of `CONVERSIONS`, or "" for a plain RGB picture.
-        size: (height, width) of the picture as it is read.
+        digest: of the image file's bytes; None if it cannot be read.
+        content: a key of `CONVERSIONS`, or "" for a plain RGB image.
+        size: (height, width) of the image as it is read.
         labels: pixels by class id; None if there is no usable label file.
         unknown: pixels by id or (r, g, b) that no class has; the `MAX_VALUES` most frequent.
         other_values: pixels by (r, g, b) or id in a file of the wrong kind; the same.
@@ -198,11 +198,11 @@ class Report:
 
 
 def inspect_pair(pair: Pair, decoder: LabelDecoder) -> Report:
-    """Look at a picture and its label file."""
+    """Look at an image and its label file."""
     report = Report(pair)
     _inspect_image(report)
     if pair.mask is not None and not pair.mask.exists():
-        report.find("missing_mask", pair.image, f"picture {pair.image} has no label file {pair.mask}")
+        report.find("missing_mask", pair.image, f"image {pair.image} has no label file {pair.mask}")
     elif pair.mask is not None:
         _inspect_mask(report, pair.mask, decoder)
     return report
@@ -281,10 +281,10 @@ def _most_frequent(counts: Mapping[Any, int]) -> dict[Any, int]:
 def _compare_sizes(report: Report, path: Path, height: int, width: int) -> None:
     if report.size is None or report.size == (height, width):
         return
-    image = f"picture {report.pair.image} is {report.size[0]}x{report.size[1]}"
+    image = f"image {report.pair.image} is {report.size[0]}x{report.size[1]}"
     message = f"{image}, its label file {path} {height}x{width} (height x width)"
     if report.content == "rotated" and report.size == (width, height):
-        message += "; the picture's EXIF data turns it: turn the label file too, or remove the EXIF data"
+        message += "; the image's EXIF data turns it: turn the label file too, or remove the EXIF data"
     report.find("size_differs", path, message)
 
 

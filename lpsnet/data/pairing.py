@@ -1,4 +1,4 @@
-"""Finding the files of a split and bringing pictures and label files together by what their names share.
+"""Finding the files of a split and bringing images and label files together by what their names share.
 
 Places where a description says that files are: a folder, a pattern, or a list file; and `{split}` in their names.
 """
@@ -17,14 +17,14 @@ from lpsnet.data.split import FileSplit, Pair
 from lpsnet.errors import DataError
 from lpsnet.io import expand_home, refuse_streams
 
-Keyed = list[tuple[str, Path]]  # (what a picture and its label file share, file)
+Keyed = list[tuple[str, Path]]  # (what an image and its label file share, file)
 
 
 class Found(NamedTuple):
     """The files of one split before they are paired.
 
     Attributes:
-        images: the pictures.
+        images: the images.
         masks: the label files.
         expected: the folder that label files are expected in, to name one that is missing.
         ending: what a label file's stem has after the key.
@@ -36,10 +36,10 @@ class Found(NamedTuple):
     ending: str = ""
 
 
-def find_pictures(folder: Path, *, ending: str = "", suffixes: Sequence[str] = IMAGE_SUFFIXES) -> list[Path]:
-    """The picture files in `folder` and the folders in it whose stem ends with `ending`, in the order of their names.
+def find_images(folder: Path, *, ending: str = "", suffixes: Sequence[str] = IMAGE_SUFFIXES) -> list[Path]:
+    """The image files in `folder` and the folders in it whose stem ends with `ending`, in the order of their names.
 
-    Hidden files, which some systems leave beside every picture, are passed over.
+    Hidden files, which some systems leave beside every image, are passed over.
     """
     found = (path for path in folder.rglob("*") if path.suffix.lower() in suffixes and not path.name.startswith("."))
     return sorted(path for path in found if path.stem.endswith(ending))
@@ -47,14 +47,14 @@ def find_pictures(folder: Path, *, ending: str = "", suffixes: Sequence[str] = I
 
 def find_keyed(folder: Path, *, ending: str = "", suffixes: Sequence[str] = IMAGE_SUFFIXES) -> Keyed:
     """As `find_pictures`, with their keys."""
-    paths = find_pictures(folder, ending=ending, suffixes=suffixes)
+    paths = find_images(folder, ending=ending, suffixes=suffixes)
     return [(key_of(path, folder, ending=ending), path) for path in paths]
 
 
 def key_of(path: Path, base: Path, *, ending: str = "") -> str:
-    """What a picture and its label file share: the path from `base` without suffix and `ending`, with "/"."""
+    """What an image and its label file share: the path from `base` without suffix and `ending`, with "/"."""
     if not path.name:
-        raise DataError(f"{path} is a folder, where the path of a picture is expected")
+        raise DataError(f"{path} is a folder, where the path of an image is expected")
     return path.relative_to(base).with_suffix("").as_posix().removesuffix(ending)
 
 
@@ -63,14 +63,14 @@ def build_splits(
 ) -> list[FileSplit]:
     """Splits of files that are paired by equal keys.
 
-    Where a picture has no label file, the pair names the file that was expected; where no picture of a split has one,
+    Where an image has no label file, the pair names the file that was expected; where no image of a split has one,
     the split is one without labels. A label file that no pair uses is kept as spare by the first split that found it.
 
     Args:
         space: the classes.
         decoder: what the label files hold.
         found: the files of each split.
-        unlisted: keys of pictures that are there but in no split on purpose; their label files are not spare.
+        unlisted: keys of images that are there but in no split on purpose; their label files are not spare.
     """
     pairs = {name: _pair(files) for name, files in found.items()}
     seen = {pair.mask for members in pairs.values() for pair in members}
@@ -90,7 +90,7 @@ def _pair(files: Found) -> list[Pair]:
 
 
 def read_list(path: Path) -> list[list[str]]:
-    """The lines of a list file, each a picture or a picture and its label file; blank lines are passed over.
+    """The lines of a list file, each an image or an image and its label file; blank lines are passed over.
 
     Raises:
         DataError: the file cannot be read or a line has more than two words.
@@ -105,7 +105,7 @@ def read_list(path: Path) -> list[list[str]]:
     rows = [line.split() for line in lines]
     for number, words in enumerate(rows, start=1):
         if len(words) > 2:
-            raise DataError(f"{path}, line {number} has {len(words)} words; a picture and its label file are allowed")
+            raise DataError(f"{path}, line {number} has {len(words)} words; an image and its label file are allowed")
     return [words for words in rows if words]
 
 

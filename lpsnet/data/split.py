@@ -1,6 +1,6 @@
 """Splits: what training and evaluation read, whatever the files on the disk look like.
 
-A `Split` is a sequence of samples, a picture and its label map each. `FileSplit` reads them from pairs of files;
+A `Split` is a sequence of samples, an image and its label map each. `FileSplit` reads them from pairs of files;
 generated scenes (`scenes.py`) are another kind; `JoinedSplit` puts splits behind one another ("train+val").
 
 A part of a split, spread evenly over it: neighbours in a data set are often frames of one film.
@@ -22,7 +22,7 @@ from lpsnet.errors import DataError
 
 
 class Sample(NamedTuple):
-    """A labelled picture.
+    """A labelled image.
 
     Attributes:
         name: unique within the split; relative, with "/" between folders, so that outputs can be named after it.
@@ -36,7 +36,7 @@ class Sample(NamedTuple):
 
 
 class Split(Protocol):
-    """A sequence of samples with one label space. Pictures are read when they are asked for, not before."""
+    """A sequence of samples with one label space. Images are read when they are asked for, not before."""
 
     @property
     def name(self) -> str:
@@ -55,14 +55,14 @@ class Split(Protocol):
     def __getitem__(self, index: int) -> Sample: ...
 
     def image(self, index: int) -> NDArray[np.uint8]:
-        """The picture alone: H x W x 3 uint8 RGB."""
+        """The image alone: H x W x 3 uint8 RGB."""
 
     def labels(self, index: int) -> NDArray[np.uint8]:
         """The labels alone: H x W uint8 class ids, 255 for no label. `DataError` if the split has none."""
 
 
 class Pair(NamedTuple):
-    """A picture file and its label file, which may not exist; `mask` is None where the data set gives no labels."""
+    """An image file and its label file, which may not exist; `mask` is None where the data set gives no labels."""
 
     name: str
     image: Path
@@ -78,7 +78,7 @@ class FileSplit:
         label_space: the classes.
         decoder: from what the label files hold to class ids.
         pairs: the files, in the order of the samples.
-        spare_masks: label files that belong to no picture; nothing reads them, the doctor reports them.
+        spare_masks: label files that belong to no image; nothing reads them, the doctor reports them.
     """
 
     name: str
@@ -106,14 +106,14 @@ class FileSplit:
             sizes = (
                 f"{image.shape[0]}x{image.shape[1]} but its label file {pair.mask} {labels.shape[0]}x{labels.shape[1]}"
             )
-            raise DataError(f"picture {pair.image} is {sizes} (height x width); both must have the same size")
+            raise DataError(f"image {pair.image} is {sizes} (height x width); both must have the same size")
         return Sample(pair.name, image, labels)
 
     def __iter__(self) -> Iterator[Sample]:
         return (self[index] for index in range(len(self)))
 
     def image(self, index: int) -> NDArray[np.uint8]:
-        """The picture: H x W x 3 uint8 RGB."""
+        """The image: H x W x 3 uint8 RGB."""
         return read_image(self.pairs[index].image)
 
     def labels(self, index: int) -> NDArray[np.uint8]:
@@ -124,11 +124,9 @@ class FileSplit:
         """
         pair = self.pairs[index]
         if pair.mask is None:
-            raise DataError(
-                f"split {self.name!r} has no labels (picture {pair.image}); it can be segmented, not scored"
-            )
+            raise DataError(f"split {self.name!r} has no labels (image {pair.image}); it can be segmented, not scored")
         if not pair.mask.exists():
-            raise DataError(f"picture {pair.image} has no label file: {pair.mask} does not exist")
+            raise DataError(f"image {pair.image} has no label file: {pair.mask} does not exist")
         return self.decoder.read(pair.mask)
 
 
@@ -168,7 +166,7 @@ class JoinedSplit:
         return (self[index] for index in range(len(self)))
 
     def image(self, index: int) -> NDArray[np.uint8]:
-        """The picture: H x W x 3 uint8 RGB."""
+        """The image: H x W x 3 uint8 RGB."""
         part, inner = self._locate(index)
         return part.image(inner)
 
@@ -186,7 +184,7 @@ class JoinedSplit:
         raise IndexError(f"sample {index} of {len(self)}")
 
 
-Picture = NDArray[np.uint8]  # H x W x 3 RGB
+Image = NDArray[np.uint8]  # H x W x 3 RGB
 
 
 @dataclass(frozen=True)
@@ -225,8 +223,8 @@ class Selection:
     def __iter__(self) -> Iterator[Sample]:
         return (self.whole[index] for index in self.indices)
 
-    def image(self, index: int) -> Picture:
-        """The picture alone: H x W x 3 uint8 RGB."""
+    def image(self, index: int) -> Image:
+        """The image alone: H x W x 3 uint8 RGB."""
         return self.whole.image(self.indices[index])
 
     def labels(self, index: int) -> NDArray[np.uint8]:
@@ -234,8 +232,8 @@ class Selection:
         return self.whole.labels(self.indices[index])
 
 
-class Pictures(Sequence[Picture]):
-    """The pictures of a split, without labels; each is read when it is asked for and not kept."""
+class Images(Sequence[Image]):
+    """The images of a split, without labels; each is read when it is asked for and not kept."""
 
     def __init__(self, split: Split) -> None:
         self._split = split
@@ -244,10 +242,10 @@ class Pictures(Sequence[Picture]):
         return len(self._split)
 
     @overload
-    def __getitem__(self, index: int) -> Picture: ...
+    def __getitem__(self, index: int) -> Image: ...
     @overload
-    def __getitem__(self, index: slice) -> list[Picture]: ...
-    def __getitem__(self, index: int | slice) -> Picture | list[Picture]:
+    def __getitem__(self, index: slice) -> list[Image]: ...
+    def __getitem__(self, index: int | slice) -> Image | list[Image]:
         if isinstance(index, slice):
             return [self._split.image(i) for i in range(len(self))[index]]
         return self._split.image(range(len(self))[index])
@@ -262,7 +260,7 @@ def select(split: Split, count: int | None) -> Split:
     if count is None or count >= len(split):
         return split
     if count < 1:
-        raise DataError(f"at least 1 picture is needed of split {split.name!r}; got {count}")
+        raise DataError(f"at least 1 image is needed of split {split.name!r}; got {count}")
     return Selection(split, tuple(index * len(split) // count for index in range(count)))
 
 
@@ -272,7 +270,7 @@ def why_not_scorable(split: Split, label_space: LabelSpace) -> str:
     Looks at the first sample: a split whose labels are partly missing is a mistake, and is told when it is read.
     """
     if len(split) == 0:
-        return f"split {split.name!r} holds no pictures"
+        return f"split {split.name!r} holds no images"
     try:
         check_same_classes(label_space, split.label_space)
         split.labels(0)

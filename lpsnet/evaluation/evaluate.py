@@ -1,7 +1,7 @@
 """Any segmenter on any split of any data set: one confusion matrix, its scores, and the protocol they were got with.
 
 The protocol is that of Section 4.2: labels at the size of the label map, void pixels left out, one confusion matrix
-over all pictures, no flip, no sliding window, no multi-scale. What a segmenter adds to it (input size, engine,
+over all images, no flip, no sliding window, no multi-scale. What a segmenter adds to it (input size, engine,
 precision, how its network was trained, the views it averages) is handed in, so that a figure never travels without the
 way it was measured.
 
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from lpsnet.data.dataset import Sample, Split
 
 
-Picture = NDArray[np.uint8]
-Segment = Callable[[Picture], Labels]  # H x W x 3 uint8 RGB to H x W uint8 class ids
+Image = NDArray[np.uint8]
+Segment = Callable[[Image], Labels]  # H x W x 3 uint8 RGB to H x W uint8 class ids
 
 # What is not done unless a segmenter says so (`views.py`); published figures often do
 _PLAIN = {"flip": False, "multi_scale": False, "sliding_window": False}
@@ -49,7 +49,7 @@ class Evaluation:
         label_space: the classes, in the order of the matrix.
         matrix: K x K int64 pixel counts; rows are the truth, columns the prediction.
         scores: figures of the matrix, in percent.
-        per_image: (name, mIoU in percent) of every picture in the split's order; nan for a picture without labels.
+        per_image: (name, mIoU in percent) of every image in the split's order; nan for an image without labels.
         boundary_ious: boundary IoU a class in percent, see `boundary.py`; None if it was not asked for.
         boundary_miou: their mean.
         protocol: how the figures were got, as JSON values.
@@ -70,16 +70,16 @@ class Evaluation:
 
     @property
     def num_images(self) -> int:
-        """The number of pictures in the split."""
+        """The number of images in the split."""
         return len(self.per_image)
 
     def worst(self, count: int) -> list[tuple[str, float]]:
-        """Names and mIoU in percent of the `count` pictures with the lowest mIoU, lowest first."""
+        """Names and mIoU in percent of the `count` images with the lowest mIoU, lowest first."""
         known = [entry for entry in self.per_image if not math.isnan(entry[1])]
         return sorted(known, key=lambda entry: entry[1])[:count]
 
     def summary(self) -> dict[str, Any]:
-        """`to_dict` without the confusion matrix, the single pictures and the colours, for logs and records."""
+        """`to_dict` without the confusion matrix, the single images and the colours, for logs and records."""
         return {key: value for key, value in self.to_dict().items() if key not in _LONG}
 
     def to_dict(self) -> dict[str, Any]:
@@ -115,23 +115,23 @@ def evaluate(
     progress: Callable[[int, int], None] | None = None,
     on_prediction: "Callable[[Sample, Labels], None] | None" = None,
 ) -> Evaluation:
-    """Segment every picture of a split and score the label maps.
+    """Segment every image of a split and score the label maps.
 
     Args:
         segment: H x W x 3 uint8 RGB to H x W uint8 class ids, e.g. a `Segmenter`.
-        split: pictures with labels.
+        split: images with labels.
         label_space: the classes that `segment` tells apart; they must be the split's. None leaves that unchecked.
         protocol: what the segmenter knows of how it was run, as JSON values, e.g. `Segmenter.protocol`; it is added
             to what is known here.
-        boundary: count boundary IoU too, about 50 ms more for a picture of 1024x2048.
-        progress: called with the number of pictures done and of all, after each.
+        boundary: count boundary IoU too, about 50 ms more for an image of 1024x2048.
+        progress: called with the number of images done and of all, after each.
         on_prediction: called with each sample and its label map, e.g. to write it to a file.
 
     Raises:
-        DataError: the split is empty, the classes differ, or a label map does not fit its picture's labels.
+        DataError: the split is empty, the classes differ, or a label map does not fit its image's labels.
     """
     if len(split) == 0:
-        raise DataError(f"split {split.name!r} holds no pictures, so there is nothing to evaluate")
+        raise DataError(f"split {split.name!r} holds no images, so there is nothing to evaluate")
     if label_space is not None:
         check_same_classes(label_space, split.label_space)
     counts = ConfusionMatrix(split.label_space.num_classes)
@@ -173,7 +173,7 @@ def _predictions(segment: Segment, split: "Split") -> "Iterator[tuple[Sample, La
 
 
 def _add(sample: "Sample", prediction: Labels, counts: ConfusionMatrix, outlines: BoundaryIoU | None) -> float:
-    """Count one picture; returns its mIoU in percent."""
+    """Count one image; returns its mIoU in percent."""
     try:
         own = counts.update(sample.labels, prediction)
     except DataError as error:
@@ -196,7 +196,7 @@ _OF_THE_RECIPE = ("name", "seed", "epochs", "crop_size")
 
 
 def training_protocol(record: ModelRecord) -> dict[str, Any]:
-    """How the model was trained, as JSON values, as far as its record says: data, split, pictures, weights to start
+    """How the model was trained, as JSON values, as far as its record says: data, split, images, weights to start
     from (`pretrained_from`, null for none), recipe and seed."""
     training = record.training
     recipe = training.get("recipe")
@@ -209,7 +209,7 @@ def training_protocol(record: ModelRecord) -> dict[str, Any]:
 
 
 class PredictionFolder:
-    """A folder of predicted label maps, `NAME.png` for each picture, 8-bit grey.
+    """A folder of predicted label maps, `NAME.png` for each image, 8-bit grey.
 
     Args:
         folder: made where it is missing, with the folders that names have in them.
@@ -228,7 +228,7 @@ class PredictionFolder:
         self._table = official_id_table() if official_ids else None
 
     def write(self, name: str, labels: Labels) -> None:
-        """Write the label map, H x W uint8 class ids, of the picture called `name`.
+        """Write the label map, H x W uint8 class ids, of the image called `name`.
 
         Raises:
             DataError: the folder cannot be written to.

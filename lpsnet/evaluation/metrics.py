@@ -1,16 +1,16 @@
-"""Scores of label maps: one confusion matrix over all pixels of all pictures, and every figure read from it.
+"""Scores of label maps: one confusion matrix over all pixels of all images, and every figure read from it.
 
 As in Section 4.2 of the paper: void pixels are left out, and the mean intersection over union (mIoU) is that of the
-whole set of pictures, not the mean over pictures. Scores are in percent.
+whole set of images, not the mean over images. Scores are in percent.
 
 Boundary IoU (Cheng et al., 'Boundary IoU: Improving Object-Centric Image Segmentation Evaluation', CVPR 2021).
 
 Intersection over union of what lies near the outlines: of a class's mask only the pixels within a distance d of the
 mask's outline count, in the truth and in the prediction alike. It tells apart networks whose large areas agree and
 whose thin classes and edges do not. The distance is that of the paper: 3x3 erosion repeated d times (chessboard
-distance), d = 2 % of the picture's diagonal, and the picture's border is an outline. Where the paper is silent:
+distance), d = 2 % of the image's diagonal, and the image's border is an outline. Where the paper is silent:
 
-- counts are added up over all pictures before dividing, as for mIoU;
+- counts are added up over all images before dividing, as for mIoU;
 - a void pixel is on no side: it is left out, and where a mask meets the void there is no outline.
 """
 
@@ -30,7 +30,7 @@ Matrix = NDArray[np.int64]
 
 
 def confusion_matrix(truth: Labels, prediction: Labels, *, num_classes: int) -> Matrix:
-    """Count the pixels of one picture by true class (row) and predicted class (column).
+    """Count the pixels of one image by true class (row) and predicted class (column).
 
     Args:
         truth: H x W uint8 class ids, `IGNORE_INDEX` where there is no label; those pixels are not counted.
@@ -74,7 +74,7 @@ def check_truth_ids(num_pixels: Matrix, *, num_classes: int) -> None:
 
 @final
 class ConfusionMatrix:
-    """Adds up the confusion matrices of many pictures; rows are the truth, columns the prediction."""
+    """Adds up the confusion matrices of many images; rows are the truth, columns the prediction."""
 
     def __init__(self, num_classes: int) -> None:
         if not 1 <= num_classes <= MAX_CLASSES:
@@ -88,7 +88,7 @@ class ConfusionMatrix:
         return self._matrix.copy()
 
     def update(self, truth: Labels, prediction: Labels) -> Matrix:
-        """Add one picture, see `confusion_matrix`; returns that picture's own matrix."""
+        """Add one image, see `confusion_matrix`; returns that image's own matrix."""
         added = confusion_matrix(truth, prediction, num_classes=self.num_classes)
         self._matrix += added
         return added
@@ -171,11 +171,11 @@ Mask = NDArray[np.bool_]
 
 @final
 class BoundaryIoU:
-    """Adds up the pixels near outlines over many pictures.
+    """Adds up the pixels near outlines over many images.
 
     Args:
         num_classes: K.
-        dilation: the distance d as a share of the picture's diagonal, greater than 0 and at most 1; at least one pixel.
+        dilation: the distance d as a share of the image's diagonal, greater than 0 and at most 1; at least one pixel.
     """
 
     def __init__(self, num_classes: int, *, dilation: float = DILATION) -> None:
@@ -189,7 +189,7 @@ class BoundaryIoU:
         self._union = np.zeros(num_classes, np.int64)
 
     def update(self, truth: Labels, prediction: Labels) -> None:
-        """Add one picture: H x W uint8 each, as for `confusion_matrix`; raises the same DataError."""
+        """Add one image: H x W uint8 each, as for `confusion_matrix`; raises the same DataError."""
         check_pair(truth, prediction, num_classes=self.num_classes)
         check_truth_ids(_count(truth), num_classes=self.num_classes)
         prediction = np.where(truth == IGNORE_INDEX, np.uint8(IGNORE_INDEX), prediction)
@@ -214,7 +214,7 @@ class BoundaryIoU:
 
 
 def near_outline(labels: Labels, distance: int) -> Mask:
-    """Where a pixel of another class, or the picture's border, is at most `distance` pixels away; H x W bool.
+    """Where a pixel of another class, or the image's border, is at most `distance` pixels away; H x W bool.
 
     A pixel is that near the outline of its own class's mask exactly if the square window around it holds two classes
     or reaches over the border: smallest and largest id in the window differ. So all classes need one erosion and one

@@ -1,7 +1,7 @@
-"""Several views of a picture averaged: mirrored, at other scales, in windows. Off unless asked for, and slow.
+"""Several views of an image averaged: mirrored, at other scales, in windows. Off unless asked for, and slow.
 
 The paper evaluates without any of it (Section 4.2); published figures of others often do not, and a fair comparison may
-need it. The scores (logits) of every view are brought to the size of the part of the picture that it shows, as they are
+need it. The scores (logits) of every view are brought to the size of the part of the image that it shows, as they are
 for one view; there they become probabilities (softmax), and what is averaged at a pixel are the probabilities of all
 views that show it.
 """
@@ -18,7 +18,7 @@ from lpsnet.errors import LpsnetError
 from lpsnet.sampling import interpolation_matrix
 
 Size = tuple[int, int]  # height, width
-Picture = NDArray[np.uint8]
+Image = NDArray[np.uint8]
 Logits = NDArray[np.float32]
 
 MIN_SCALE, MAX_SCALE = 0.1, 8.0
@@ -27,20 +27,20 @@ STRIDE_SHARE = 2 / 3  # of a window, how far apart windows are unless that is gi
 
 
 class Scorer(Protocol):
-    """Scores pictures at one size, whatever their own: a `Segmenter` with an input size."""
+    """Scores images at one size, whatever their own: a `Segmenter` with an input size."""
 
-    def scores(self, image: Picture) -> Logits:
-        """Class scores, K x h x w float32, of a picture, H x W x 3 uint8 RGB."""
+    def scores(self, image: Image) -> Logits:
+        """Class scores, K x h x w float32, of an image, H x W x 3 uint8 RGB."""
 
 
 @dataclass(frozen=True)
 class Views:
-    """Which views of a picture are averaged.
+    """Which views of an image are averaged.
 
     Attributes:
         flip: every view mirrored left to right, too.
         scales: factors on the size that the network runs at.
-        window: (height, width) of the windows that a scaled picture is cut into, in its pixels; None shows it whole.
+        window: (height, width) of the windows that a scaled image is cut into, in its pixels; None shows it whole.
         stride: how far apart windows are, down and across, at most their size; None: two thirds of it.
 
     Raises:
@@ -73,7 +73,7 @@ class Views:
 
     @property
     def is_plain(self) -> bool:
-        """Whether there is one view, the picture as it is: the paper's evaluation."""
+        """Whether there is one view, the image as it is: the paper's evaluation."""
         return self == Views()
 
     @property
@@ -84,12 +84,12 @@ class Views:
             "flip": self.flip,
             "multi_scale": list(self.scales) if self.scales != (1.0,) else False,
             "sliding_window": window or False,
-            **({} if self.is_plain else {"averaged": "probabilities at the picture's size"}),
+            **({} if self.is_plain else {"averaged": "probabilities at the image's size"}),
         }
 
 
 class _Part(NamedTuple):
-    """Rows and columns of a picture."""
+    """Rows and columns of an image."""
 
     rows: slice
     columns: slice
@@ -97,13 +97,13 @@ class _Part(NamedTuple):
 
 @final
 class AveragingSegmenter:
-    """Segments a picture by the mean of several views of it. Call it as a segmenter.
+    """Segments an image by the mean of several views of it. Call it as a segmenter.
 
     Args:
         scorer_at: the network at an input size (height, width); asked again for the same size again and again.
         views: what is averaged.
-        input_size: that the network runs at for scale 1; None for every picture's own.
-        align_corners: the bilinear convention of bringing scores to the picture's size; the model's record says.
+        input_size: that the network runs at for scale 1; None for every image's own.
+        align_corners: the bilinear convention of bringing scores to the image's size; the model's record says.
     """
 
     def __init__(
@@ -114,15 +114,15 @@ class AveragingSegmenter:
         self._input_size = input_size
         self._align_corners = align_corners
 
-    def __call__(self, image: Picture) -> NDArray[np.uint8]:
-        """The class of every pixel, H x W uint8, of a picture, H x W x 3 uint8 RGB.
+    def __call__(self, image: Image) -> NDArray[np.uint8]:
+        """The class of every pixel, H x W uint8, of an image, H x W x 3 uint8 RGB.
 
         Where two classes are equally probable, the lower one.
         """
         labels: NDArray[np.uint8] = self.probabilities(image).argmax(axis=0).astype(np.uint8)
         return labels
 
-    def probabilities(self, image: Picture) -> Logits:
+    def probabilities(self, image: Image) -> Logits:
         """The mean probability of every class at every pixel, K x H x W float32."""
         total: Logits | None = None
         count = np.zeros(image.shape[:2], np.float32)
@@ -137,8 +137,8 @@ class AveragingSegmenter:
         total /= count
         return total
 
-    def _scored(self, image: Picture) -> Iterator[tuple[_Part, Logits]]:
-        """Every view's part of the picture and its scores."""
+    def _scored(self, image: Image) -> Iterator[tuple[_Part, Logits]]:
+        """Every view's part of the image and its scores."""
         for scale in self._views.scales:
             base = self._input_size or (image.shape[0], image.shape[1])
             size = max(MIN_WINDOW, round(scale * base[0])), max(MIN_WINDOW, round(scale * base[1]))
@@ -149,17 +149,17 @@ class AveragingSegmenter:
                 if self._views.flip:
                     yield part, scorer.scores(np.ascontiguousarray(shown[:, ::-1]))[:, :, ::-1]
 
-    def _parts(self, size: Size, picture: Size) -> Iterator[tuple[_Part, Size]]:
-        """Parts of a picture that is run at `size`, each with the size that the network runs at for it."""
+    def _parts(self, size: Size, image: Size) -> Iterator[tuple[_Part, Size]]:
+        """Parts of an image that is run at `size`, each with the size that the network runs at for it."""
         if self._views.window is None:
-            yield _Part(slice(0, picture[0]), slice(0, picture[1])), size
+            yield _Part(slice(0, image[0]), slice(0, image[1])), size
             return
         window = min(self._views.window[0], size[0]), min(self._views.window[1], size[1])
         steps = self._views.steps
         for top in window_starts(size[0], window[0], steps[0]):
             for left in window_starts(size[1], window[1], steps[1]):
-                rows = _scaled(top, window[0], picture[0] / size[0])
-                yield _Part(rows, _scaled(left, window[1], picture[1] / size[1])), window
+                rows = _scaled(top, window[0], image[0] / size[0])
+                yield _Part(rows, _scaled(left, window[1], image[1] / size[1])), window
 
 
 def window_starts(length: int, window: int, step: int) -> list[int]:

@@ -41,7 +41,7 @@ _SEED = 0
 
 
 def write_for_runtime(net: Network, folder: Path, name: str, *, runtime: str, record: ModelRecord, size: Size) -> Path:
-    """Write a network as `folder`/`name` with the suffix of the engine's format, for pictures of `size`; the path.
+    """Write a network as `folder`/`name` with the suffix of the engine's format, for images of `size`; the path.
 
     Raises:
         ModelFileError: there is no such engine, or it cannot express the network.
@@ -162,9 +162,9 @@ def quantise_file(
     Args:
         whole: in f32.
         runtime: a name in `QUANTISERS`.
-        quantisation: pictures to calibrate on, and what stays in floating point.
+        quantisation: images to calibrate on, and what stays in floating point.
         record: of the file.
-        size: (height, width) in pixels that pictures are prepared at.
+        size: (height, width) in pixels that images are prepared at.
         folder: for the file.
 
     Raises:
@@ -229,7 +229,7 @@ def beside_other_precisions(
     Args:
         net, record: what was exported.
         quantised: the report of its export in int8.
-        labelled: pictures to compare mIoU on; None for none.
+        labelled: images to compare mIoU on; None for none.
         num_threads, protocol, progress: as in `benchmark`.
 
     Raises:

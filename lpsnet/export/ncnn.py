@@ -6,7 +6,7 @@ pnnx reads a traced network. Three things stand between ours and what ncnn can d
   of training. ncnn has no layer for such a slice; it gets the strided convolution back, the same function.
 - The size of a path, max(1, floor(r H)), is traced as a clamp, which pnnx does not take for arithmetic on sizes. It is
   rewritten as a maximum, which it does: ncnn then computes the size of every resize when it runs.
-- A block that reshapes by the picture's size (`shufflenet`) can be expressed for a fixed size only.
+- A block that reshapes by the image's size (`shufflenet`) can be expressed for a fixed size only.
 """
 
 import operator
@@ -88,7 +88,7 @@ def _convert(deployed: Network, size: Size | None, half: bool) -> tuple[bytes, b
 
 
 def traced_sizes(architecture: Architecture) -> tuple[Size, Size]:
-    """The sizes of two pictures for which no map of a network has the same height or the same width.
+    """The sizes of two images for which no map of a network has the same height or the same width.
 
     pnnx finds out what changes between the two, and takes a length that is the same in both for a constant. Lengths are
     only ever divided on the way, so what differs at the end of a path differs everywhere on it.
@@ -100,8 +100,8 @@ def traced_sizes(architecture: Architecture) -> tuple[Size, Size]:
 def _longer(length: int, ratios: Sequence[Fraction]) -> int:
     """The next length in pixels that comes to another length of scores on every path."""
 
-    def at_the_ends(picture: int) -> list[int]:
-        return [-(-path_size((picture, picture), ratio)[0] // SCORE_STRIDE) for ratio in ratios]
+    def at_the_ends(image: int) -> list[int]:
+        return [-(-path_size((image, image), ratio)[0] // SCORE_STRIDE) for ratio in ratios]
 
     longer = (length + _TRACED_STEP * step for step in count(1))
     return next(n for n in longer if all(map(operator.ne, at_the_ends(n), at_the_ends(length))))

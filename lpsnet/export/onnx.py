@@ -7,7 +7,7 @@ ONNX: the format that every engine here can read, directly or through its own co
 
 One input `image` (N x 3 x H x W float32, RGB, normalised as the record says) and one output `logits` (N x K x h x w).
 With a free size, N, H and W may change from call to call: path sizes floor(r H) are computed in the file from the size
-of the picture. With a fixed size, N is 1 and every size is a constant, which is what engines of small devices want.
+of the image. With a fixed size, N is 1 and every size is a constant, which is what engines of small devices want.
 
 A file in f16 holds weights and arithmetic in f16 between the same float32 input and output: half as large, and quicker
 on a GPU and on Arm; elsewhere ONNX Runtime computes it in f32. A file in int8 is quantised (`quantisation.py`).
@@ -69,7 +69,7 @@ OPSET = 17
 MAX_BYTES = 1_900_000_000  # of weights; a protocol buffer holds 2 GB
 ONNX = Format("onnx", ".onnx", runtime="onnxruntime", precisions=("f32", "f16", "int8"))
 
-_TRACED_SIZE = (64, 96)  # of the picture that a free-size network is traced with
+_TRACED_SIZE = (64, 96)  # of the image that a free-size network is traced with
 
 
 def export_onnx(
@@ -94,7 +94,7 @@ def export_onnx(
         opset: version of ONNX's operators.
 
     Raises:
-        ModelFileError: the record does not fit the network, the size is too small, int8 was asked for without pictures,
+        ModelFileError: the record does not fit the network, the size is too small, int8 was asked for without images,
             or the written file's scores, labels or mIoU are not those of the network.
         MissingDependencyError: onnx or onnxslim is not installed.
         RunError: the file cannot be written.

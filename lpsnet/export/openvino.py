@@ -37,7 +37,7 @@ def export_openvino(
         quantisation: for int8, and needed for it.
 
     Raises:
-        ModelFileError: the record does not fit the network, the size is too small, int8 was asked for without pictures,
+        ModelFileError: the record does not fit the network, the size is too small, int8 was asked for without images,
             or the written file's scores, labels or mIoU are not those of the network.
         MissingDependencyError: openvino, nncf, onnx or onnxslim is not installed.
         RunError: the file cannot be written.

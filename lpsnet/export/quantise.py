@@ -1,4 +1,4 @@
-"""INT8 after training: weights and activations in 8 bits, with ranges found on the user's own pictures.
+"""INT8 after training: weights and activations in 8 bits, with ranges found on the user's own images.
 
 Quantised are convolutions and what stands between them. Weights get a scale for each output channel, activations one
 for a whole map, from the least and the greatest value seen while calibrating: no value is cut off, as clipping moved
@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lpsnet.errors import MissingDependencyError, ModelFileError, unknown_name
-from lpsnet.inference.preprocess import Picture, prepare
+from lpsnet.inference.preprocess import Image, prepare
 from lpsnet.record import ModelRecord
 
 Size = tuple[int, int]  # height and width of an image, in pixels
@@ -40,16 +40,16 @@ class Quantisation:
     """How a network is brought to int8.
 
     Attributes:
-        pictures: to calibrate on, H x W x 3 uint8 RGB each, such as the network will see; read one at a time.
+        images: to calibrate on, H x W x 3 uint8 RGB each, such as the network will see; read one at a time.
         float_layers: what stays in floating point: "first" the first block of every path, "last" the head.
     """
 
-    pictures: Sequence[Picture] = field(repr=False)
+    images: Sequence[Image] = field(repr=False)
     float_layers: tuple[FloatLayer, ...] = ("first",)
 
     def __post_init__(self) -> None:
-        if len(self.pictures) == 0:
-            raise ModelFileError("int8 needs pictures to calibrate on, such as the network will see; none were given")
+        if len(self.images) == 0:
+            raise ModelFileError("int8 needs images to calibrate on, such as the network will see; none were given")
         for layer in self.float_layers:
             if layer not in _NODE_NAMES:
                 raise ModelFileError(unknown_name("layer to keep in floating point", layer, get_args(FloatLayer)))
@@ -58,17 +58,17 @@ class Quantisation:
 def check_quantisation(quantisation: Quantisation | None) -> Quantisation:
     """`quantisation`, which an export in int8 takes; ModelFileError without it."""
     if quantisation is None:
-        raise ModelFileError("int8 needs pictures to calibrate on, such as the network will see; none were given")
+        raise ModelFileError("int8 needs images to calibrate on, such as the network will see; none were given")
     return quantisation
 
 
 def quantise_for_openvino(model: Any, quantisation: Quantisation, *, record: ModelRecord, size: Size | None) -> Any:
-    """A quantised copy of an `openvino.Model` with one input, a normalised picture.
+    """A quantised copy of an `openvino.Model` with one input, a normalised image.
 
     Args:
         model: of a deployed network, as converted from our ONNX.
-        quantisation: pictures, and what stays as it is.
-        record, size: how pictures are prepared; None for `size` takes the record's, or every picture's own.
+        quantisation: images, and what stays as it is.
+        record, size: how images are prepared; None for `size` takes the record's, or every image's own.
 
     Raises:
         MissingDependencyError: nncf is not installed.
@@ -79,7 +79,7 @@ def quantise_for_openvino(model: Any, quantisation: Quantisation, *, record: Mod
         from nncf.quantization.range_estimator import RangeEstimatorParametersSet
     except ImportError as error:
         raise MissingDependencyError.for_extra("nncf", "openvino") from error
-    images = _Prepared(quantisation.pictures, record, size)
+    images = _Prepared(quantisation.images, record, size)
     names = _float_nodes(
         [operation.get_friendly_name() for operation in model.get_ordered_ops()], quantisation.float_layers, record
     )
@@ -125,7 +125,7 @@ def quantise_onnx(
         from onnxruntime import quantization
     except ImportError as error:
         raise MissingDependencyError.for_extra(error.name or "onnx", "export") from error
-    images = _Prepared(quantisation.pictures, record, size)
+    images = _Prepared(quantisation.images, record, size)
     names = _float_nodes([node.name for node in model.graph.node], quantisation.float_layers, record)
     activations = quantization.QuantType.QInt8 if for_tensorrt else quantization.QuantType.QUInt8
     with _quietly(None), tempfile.TemporaryDirectory(prefix="lpsnet-") as folder:
@@ -156,13 +156,13 @@ def _float_nodes(names: Sequence[str], layers: Sequence[FloatLayer], record: Mod
 
 
 class _Prepared(Sequence[NDArray[np.float32]]):
-    """Pictures as the network is given them, 1 x 3 x H x W, each made when it is asked for."""
+    """Images as the network is given them, 1 x 3 x H x W, each made when it is asked for."""
 
-    def __init__(self, pictures: Sequence[Picture], record: ModelRecord, size: Size | None) -> None:
-        self._pictures, self._record, self._size = pictures, record, size or record.input_size
+    def __init__(self, images: Sequence[Image], record: ModelRecord, size: Size | None) -> None:
+        self._images, self._record, self._size = images, record, size or record.input_size
 
     def __len__(self) -> int:
-        return len(self._pictures)
+        return len(self._images)
 
     @overload
     def __getitem__(self, index: int) -> NDArray[np.float32]: ...
@@ -171,11 +171,11 @@ class _Prepared(Sequence[NDArray[np.float32]]):
     def __getitem__(self, index: int | slice) -> NDArray[np.float32] | list[NDArray[np.float32]]:
         if isinstance(index, slice):
             return [self[i] for i in range(len(self))[index]]
-        return prepare(self._pictures[index], self._record, size=self._size)
+        return prepare(self._images[index], self._record, size=self._size)
 
 
 def _reader(quantization: Any, images: Sequence[NDArray[np.float32]], name: str) -> Any:
-    """The pictures as ONNX Runtime's quantiser reads them."""
+    """The images as ONNX Runtime's quantiser reads them."""
 
     class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:

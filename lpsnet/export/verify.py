@@ -2,8 +2,8 @@
 
 The proof of an export: the written file, run by its engine, gives the scores and labels of the network in torch.
 
-Both are given the same normalised pictures: noise, which makes the most of every difference in resizing; smooth random
-pictures, whose labels form areas; and real ones, where there are any. On labelled ones mIoU is compared too.
+Both are given the same normalised images: noise, which makes the most of every difference in resizing; smooth random
+images, whose labels form areas; and real ones, where there are any. On labelled ones mIoU is compared too.
 
 What all exports have in common: the checks before, one file written in one step, and the proof after.
 
@@ -32,7 +32,7 @@ from lpsnet.export.quantise import Quantisation, Size, check_quantisation
 from lpsnet.inference.engines import PRECISIONS, Precision, Session, SessionOptions, open_session
 from lpsnet.inference.engines.pytorch import PyTorchSession
 from lpsnet.inference.label_map import label_map
-from lpsnet.inference.preprocess import Picture, prepare
+from lpsnet.inference.preprocess import Image, prepare
 from lpsnet.inference.segmenter import Segmenter
 from lpsnet.io import atomic_path
 from lpsnet.models.network import MIN_INPUT, Network
@@ -42,16 +42,16 @@ from lpsnet.record import ModelRecord
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One picture, scored by the network in torch and by the exported file.
+    """One image, scored by the network in torch and by the exported file.
 
     Attributes:
-        picture: which: "noise", "smooth" or "picture 1", "picture 2", …
+        image: which: "noise", "smooth" or "image 1", "image 2", …
         size: height and width in pixels.
         score_difference: largest absolute difference of a score, as a share of the range of the network's scores.
-        label_agreement: share of the picture's pixels with the same label, in percent.
+        label_agreement: share of the image's pixels with the same label, in percent.
     """
 
-    picture: str
+    image: str
     size: tuple[int, int]
     score_difference: float
     label_agreement: float
@@ -59,16 +59,16 @@ class Check:
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
         figures = {"score_difference": self.score_difference, "label_agreement": self.label_agreement}
-        return {"picture": self.picture, "size": self.size, **figures}
+        return {"picture": self.image, "size": self.size, **figures}
 
 
 @dataclass(frozen=True, slots=True)
 class MiouCheck:
-    """mIoU in percent on labelled pictures: of the network in torch (float32), and of the exported file.
+    """mIoU in percent on labelled images: of the network in torch (float32), and of the exported file.
 
     Attributes:
         split: name of the split.
-        num_pictures: pictures scored.
+        num_pictures: images scored.
         before: of the network.
         after: of the file.
     """
@@ -102,8 +102,8 @@ class ExportReport:
         checks: every comparison made.
         export_s: seconds for writing the file.
         verify_s: seconds for the comparisons.
-        miou: before and after; None where no labelled pictures were given.
-        num_calibration_pictures: pictures that an int8 file was calibrated on.
+        miou: before and after; None where no labelled images were given.
+        num_calibration_pictures: images that an int8 file was calibrated on.
         engine_command: the command of the engine's own that takes the file further; empty where there is none.
     """
 
@@ -152,9 +152,9 @@ class Bounds:
 
     Attributes:
         score_difference: largest absolute difference of a score, as a share of the range of the network's scores.
-        label_agreement: smallest share of pixels with the same label, in percent, on every picture.
-        elsewhere: the same on random pictures and at odd sizes, where it is another.
-        miou_lost: most points of mIoU lost on labelled pictures.
+        label_agreement: smallest share of pixels with the same label, in percent, on every image.
+        elsewhere: the same on random images and at odd sizes, where it is another.
+        miou_lost: most points of mIoU lost on labelled images.
     """
 
     score_difference: float
@@ -173,9 +173,9 @@ BOUNDS: Mapping[Precision, Bounds] = MappingProxyType(
         # Weights rounded to 11 bits of mantissa. Seen over untrained networks of all blocks and interactions: at most
         # 7e-3 of the range, and the same label at 99.5 % of the pixels of noise, where all classes are close.
         "f16": Bounds(score_difference=2e-2, label_agreement=98.0, miou_lost=0.2),
-        # The ranges are those of the pictures calibrated on; elsewhere it can only be seen that it is that network at
-        # all. Seen on 110 pictures, networks of 27 mIoU on Cityscapes and 53 on CamVid: at most 0.1 of the range, and
-        # the same label at 95 % of the pixels of every picture, 97.8 % on average; elsewhere 0.3 and 67 %.
+        # The ranges are those of the images calibrated on; elsewhere it can only be seen that it is that network at
+        # all. Seen on 110 images, networks of 27 mIoU on Cityscapes and 53 on CamVid: at most 0.1 of the range, and
+        # the same label at 95 % of the pixels of every image, 97.8 % on average; elsewhere 0.3 and 67 %.
         "int8": Bounds(score_difference=0.5, label_agreement=90.0, elsewhere=50.0, miou_lost=1.0),
     }
 )
@@ -187,7 +187,7 @@ def verify(
     *,
     record: ModelRecord,
     sizes: Sequence[Size],
-    pictures: Sequence[Picture] = (),
+    images: Sequence[Image] = (),
     bounds: Bounds = F32_BOUNDS,
 ) -> tuple[Check, ...]:
     """Compare an exported file with its network.
@@ -195,20 +195,20 @@ def verify(
     Args:
         net: the network in evaluation mode, float32 on the CPU.
         session: the exported file, opened by its engine.
-        record: of the file; says how pictures are normalised and resized.
-        sizes: (height, width) in pixels at which every picture is compared.
-        pictures: real ones, H x W x 3 uint8 RGB each, besides random ones.
+        record: of the file; says how images are normalised and resized.
+        sizes: (height, width) in pixels at which every image is compared.
+        images: real ones, H x W x 3 uint8 RGB each, besides random ones.
         bounds: how far the two may be apart.
 
     Returns:
-        What was found, a check for each picture and size.
+        What was found, a check for each image and size.
 
     Raises:
         ModelFileError: the two are farther apart than that, or the network's scores are not finite.
     """
     checks = []
-    for name, picture, size in _cases(sizes, pictures):
-        check = _compare(net, session, prepare(picture, record, size=size), name)
+    for name, image, size in _cases(sizes, images):
+        check = _compare(net, session, prepare(image, record, size=size), name)
         _judge(check, bounds, session.engine)
         checks.append(check)
     return tuple(checks)
@@ -217,13 +217,13 @@ def verify(
 def compare_miou(
     net: Network, session: Session, split: Split, *, record: ModelRecord, size: Size | None, most_lost: float
 ) -> MiouCheck:
-    """mIoU of a network and of the file exported from it, on the same labelled pictures.
+    """mIoU of a network and of the file exported from it, on the same labelled images.
 
     Args:
         net: in evaluation mode, float32 on the CPU; it may be brought into another memory layout.
         session, record: as for `verify`.
-        split: labelled pictures of the network's classes.
-        size: (height, width) in pixels that both run at; None for the record's, and else every picture's own.
+        split: labelled images of the network's classes.
+        size: (height, width) in pixels that both run at; None for the record's, and else every image's own.
         most_lost: points of mIoU that the file may lose.
 
     Raises:
@@ -246,14 +246,14 @@ def compare_miou(
     return check
 
 
-def _cases(sizes: Sequence[Size], pictures: Sequence[Picture]) -> Iterator[tuple[str, Picture, Size]]:
+def _cases(sizes: Sequence[Size], images: Sequence[Image]) -> Iterator[tuple[str, Image, Size]]:
     rng = np.random.default_rng(0)
     for size in sizes:
         yield "noise", rng.integers(0, 256, (*size, 3), dtype=np.uint8), size
         coarse = rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)
         yield "smooth", cv2.resize(coarse, size[::-1], interpolation=cv2.INTER_CUBIC), size
-        for number, picture in enumerate(pictures, start=1):
-            yield f"picture {number}", picture, size
+        for number, image in enumerate(images, start=1):
+            yield f"image {number}", image, size
 
 
 def _compare(net: Network, session: Session, image: NDArray[np.float32], name: str) -> Check:
@@ -265,7 +265,7 @@ def _compare(net: Network, session: Session, image: NDArray[np.float32], name: s
     size = image.shape[2], image.shape[3]
     if scores.shape != expected.shape:
         raise ModelFileError(
-            f"{session.engine} gives scores of shape {scores.shape} for a picture of {size[0]}x{size[1]} where the "
+            f"{session.engine} gives scores of shape {scores.shape} for an image of {size[0]}x{size[1]} where the "
             f"network gives {expected.shape}"
         )
     spread = max(float(np.ptp(expected)), float(np.finfo(np.float32).tiny))
@@ -285,13 +285,13 @@ def _label_agreement(
 def _judge(check: Check, bounds: Bounds, engine: str) -> None:
     """Raise unless the check is within the bounds; written so that nan is outside."""
     least = bounds.label_agreement
-    if bounds.elsewhere is not None and (check.picture in _RANDOM or check.size in ODD_SIZES):
+    if bounds.elsewhere is not None and (check.image in _RANDOM or check.size in ODD_SIZES):
         least = bounds.elsewhere
     if check.score_difference <= bounds.score_difference and check.label_agreement >= least:
         return
     height, width = check.size
     raise ModelFileError(
-        f"the exported file is not the network: on {check.picture} at {height}x{width}, {engine} differs by "
+        f"the exported file is not the network: on {check.image} at {height}x{width}, {engine} differs by "
         f"{check.score_difference:.2g} of the range of the scores (at most {bounds.score_difference:g} is allowed) and "
         f"gives {check.label_agreement:.3f} % of the pixels the same label (at least {least:g} %)"
     )
@@ -300,7 +300,7 @@ def _judge(check: Check, bounds: Bounds, engine: str) -> None:
 # (deployed network, record of the file, path): writes the file
 Write = Callable[[Network, ModelRecord, Path], None]
 
-NUM_COMPARED = 4  # pictures of the calibration that a quantised file is compared on, where no others are given
+NUM_COMPARED = 4  # images of the calibration that a quantised file is compared on, where no others are given
 _CHECKED_SIZE = (256, 512)  # where neither the export nor the record names a size
 
 
@@ -322,16 +322,16 @@ class Format:
 
 
 class Proof(TypedDict, total=False):
-    """What a file is held against besides random pictures: keywords that every exporter takes.
+    """What a file is held against besides random images: keywords that every exporter takes.
 
     Keys:
-        pictures: real ones, H x W x 3 uint8 RGB each, for scores and labels.
-        labelled: pictures with labels, on which mIoU is compared before and after; None for none.
-        min_label_agreement: share of the pixels of a real picture, in percent, that must keep their label.
+        images: real ones, H x W x 3 uint8 RGB each, for scores and labels.
+        labelled: images with labels, on which mIoU is compared before and after; None for none.
+        min_label_agreement: share of the pixels of a real image, in percent, that must keep their label.
         max_miou_loss: points of mIoU the file may lose. For both None is the bound of its precision (`BOUNDS`).
     """
 
-    pictures: Sequence[Picture]
+    images: Sequence[Image]
     labelled: Split | None
     min_label_agreement: float | None
     max_miou_loss: float | None
@@ -363,14 +363,14 @@ def write_proved(
 
     Raises:
         ModelFileError: the record does not fit the network, the size is too small, int8 was asked for without
-            pictures, or the file is not the network.
+            images, or the file is not the network.
         MissingDependencyError: a package is not installed.
         RunError: the file cannot be written.
     """
     path = Path(path)
     _check(net, path, format, record, size, precision)
     bounds = _bounds(precision, proof)
-    num_calibrated = len(check_quantisation(quantisation).pictures) if precision == "int8" else 0
+    num_calibrated = len(check_quantisation(quantisation).images) if precision == "int8" else 0
     started = time.perf_counter()
     deployed = fuse(net).to("cpu", torch.float32)
     record = final_record(deployed, record, size)
@@ -390,7 +390,7 @@ def write_proved(
                 session,
                 record=record,
                 sizes=checked_sizes(record, size),
-                pictures=_pictures(proof, quantisation),
+                images=_images(proof, quantisation),
                 bounds=bounds,
             ),
             export_s=written - started,
@@ -400,10 +400,10 @@ def write_proved(
         )
 
 
-def _pictures(proof: Proof, quantisation: Quantisation | None) -> Sequence[Picture]:
-    """Real pictures to compare on: those given, or else some that were calibrated on."""
-    given = proof.get("pictures", ())
-    return given if len(given) or quantisation is None else quantisation.pictures[:NUM_COMPARED]
+def _images(proof: Proof, quantisation: Quantisation | None) -> Sequence[Image]:
+    """Real images to compare on: those given, or else some that were calibrated on."""
+    given = proof.get("images", ())
+    return given if len(given) or quantisation is None else quantisation.images[:NUM_COMPARED]
 
 
 def final_record(deployed: Network, record: ModelRecord, size: Size | None) -> ModelRecord:
@@ -466,4 +466,4 @@ def _check(
     if record.align_corners != net.align_corners:
         raise ModelFileError(f"the record has align_corners={record.align_corners}, the network {net.align_corners}")
     if size is not None and min(size) < MIN_INPUT:
-        raise ModelFileError(f"a network takes pictures from {MIN_INPUT}x{MIN_INPUT} up; got {size[0]}x{size[1]}")
+        raise ModelFileError(f"a network takes images from {MIN_INPUT}x{MIN_INPUT} up; got {size[0]}x{size[1]}")

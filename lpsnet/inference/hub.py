@@ -166,7 +166,7 @@ def _metadata(file: str) -> str:
 
 def _introduction(record: ModelRecord) -> str:
     count = record.label_space.num_classes
-    size = "x".join(map(str, record.input_size)) if record.input_size else "the picture's own size"
+    size = "x".join(map(str, record.input_size)) if record.input_size else "the image's own size"
     network = f"`{record.architecture}`, {record.block}, {record.interaction}" if record.architecture else "not LPS-Net"
     return (
         f"A network for semantic segmentation of {count} classes ({_text(record.label_space.name)}), run at {size}.\n\n"
@@ -223,7 +223,7 @@ def _scores(scores: dict[str, Any]) -> str:
         for split, figures in scores.items()
         if isinstance(figures, dict) and isinstance(figures.get("miou"), float)
     ]
-    return "\n".join(["| on | mIoU, percent | pictures |", "| --- | --- | --- |", *rows]) if rows else ""
+    return "\n".join(["| on | mIoU, percent | images |", "| --- | --- | --- |", *rows]) if rows else ""
 
 
 def _section(title: str, text: str) -> str:

@@ -59,7 +59,7 @@ class Kernels:
 
     def sample(
         self,
-        picture: NDArray[np.uint8],
+        image: NDArray[np.uint8],
         axes: Sequence[tuple[Axis, Axis]],
         scale: NDArray[np.float32],
         shift: NDArray[np.float32],
@@ -68,16 +68,16 @@ class Kernels:
         *,
         num_threads: int,
     ) -> None:
-        """Fill the targets with bilinear samples of a picture, times a channel's scale, plus its shift.
+        """Fill the targets with bilinear samples of an image, times a channel's scale, plus its shift.
 
         Args:
-            picture: H x W x 3, its rows without gaps inside.
+            image: H x W x 3, its rows without gaps inside.
             axes: of every target, its rows and its columns.
             scale, shift: 3 numbers each.
             targets: of that layout, without the first length.
             num_threads: bands of rows at a time; every band is a part of every target.
         """
-        width = picture.shape[1]
+        width = image.shape[1]
         fixed = [
             [array.ctypes.data for array in (*rows, *columns, scale, shift, target)]
             for (rows, columns), target in zip(axes, targets, strict=True)
@@ -89,8 +89,8 @@ class Kernels:
             buffer = np.empty(3 * width + 1 + 3 * max(num_columns for _, num_columns in sizes), np.float32)
             for addresses, (height, num_columns) in zip(fixed, sizes, strict=True):
                 self._sample(
-                    picture.ctypes.data,
-                    picture.strides[0],
+                    image.ctypes.data,
+                    image.strides[0],
                     width,
                     *addresses,
                     _LAYOUTS.index(layout),

@@ -1,6 +1,6 @@
 """From class scores to the label of every pixel: bilinear resizing, then the class with the largest score.
 
-The score map at the size of the picture (19 x 1024 x 2048 floats) is never built. Between two neighbouring scores a
+The score map at the size of the image (19 x 1024 x 2048 floats) is never built. Between two neighbouring scores a
 bilinear function is a straight line, and the largest of several straight lines is convex. So a class that is largest at
 both ends is largest all the way, and the label changes only where lines cross. Labels are therefore found
 
@@ -50,7 +50,7 @@ def label_map(scores: Logits, size: tuple[int, int], *, align_corners: bool = Tr
     Args:
         scores: K x h x w float32, K from 1 to 255, finite; of any strides, left as they are.
         size: (H, W) in pixels.
-        align_corners: True: the centres of the corner pixels coincide; False: the corners of the pictures do.
+        align_corners: True: the centres of the corner pixels coincide; False: the corners of the images do.
         num_threads: for the compiled loops; without them all is done on the calling thread.
 
     Returns:

@@ -4,11 +4,11 @@ An ONNX graph is a list of nodes that name the tensors they take and give. The p
 to others is a shorter list, with other inputs and outputs declared. What is kept is copied byte for byte, so whatever
 is not known here goes along. Field numbers are those of onnx.proto.
 
-An ONNX file's network without its first step: with an input for every path in place of the picture (Section 3.1).
+An ONNX file's network without its first step: with an input for every path in place of the image (Section 3.1).
 
-A network begins by resizing the picture for each of its paths. Done outside of the engine that can be quicker, and the
-whole of the picture need not reach the engine. The exported file keeps its one input; here the graph in it is cut
-behind those resizes. Which path a resized picture is for is not told by names but by trying: its size says its ratio.
+A network begins by resizing the image for each of its paths. Done outside of the engine that can be quicker, and the
+whole of the image need not reach the engine. The exported file keeps its one input; here the graph in it is cut
+behind those resizes. Which path a resized image is for is not told by names but by trying: its size says its ratio.
 """
 
 import io
@@ -247,14 +247,14 @@ Size = tuple[int, int]  # height, width
 
 TRIED_SIZE = (211, 307)  # pixels; so few that it takes no time, and so many that ratios show
 
-_SAME_PICTURE = ("Cast", "QuantizeLinear", "DequantizeLinear")  # what files in f16 and int8 may do before they resize
+_SAME_IMAGE = ("Cast", "QuantizeLinear", "DequantizeLinear")  # what files in f16 and int8 may do before they resize
 
 _TYPES: dict[int, str] = {1: "float32", 10: "float16"}  # TensorProto.DataType
 _ELEMENTS = {name: number for number, name in _TYPES.items()}
 
 
 def split_at_paths(model: OnnxModel, ratios: Sequence[Fraction], *, size: Size | None) -> bytes:
-    """The part of an ONNX model behind the resizing of the picture, as an ONNX model with an input for every path.
+    """The part of an ONNX model behind the resizing of the image, as an ONNX model with an input for every path.
 
     Args:
         model: with one input, N x 3 x H x W.
@@ -265,15 +265,15 @@ def split_at_paths(model: OnnxModel, ratios: Sequence[Fraction], *, size: Size |
         EditError: the model is not of this kind, has other paths, or is for another size.
     """
     if len(model.inputs) != 1 or len(model.inputs[0].shape) != 4:
-        raise EditError("it does not take one picture")
-    picture = model.inputs[0]
-    tried = size_to_try(picture.shape[2:], size)
-    found = _resized_pictures(model, tried)
+        raise EditError("it does not take one image")
+    image = model.inputs[0]
+    tried = size_to_try(image.shape[2:], size)
+    found = _resized_images(model, tried)
     names = choose({name: port.shape[2:] for name, port in found.items()}, wanted_sizes(ratios, tried))
-    is_fixed = size is not None or all(isinstance(length, int) for length in picture.shape[2:])
+    is_fixed = size is not None or all(isinstance(length, int) for length in image.shape[2:])
     inputs = []
     for path, (name, ratio) in enumerate(zip(names, ratios, strict=True)):
-        source = picture if name is None else found[name]
+        source = image if name is None else found[name]
         free = ("batch", 3, f"height_{path}", f"width_{path}")
         inputs.append(source._replace(shape=(1, 3, *path_size(tried, ratio)) if is_fixed else free))
     return model.cut(inputs, [port.name for port in model.outputs])
@@ -292,7 +292,7 @@ def size_to_try(own: Sequence[object], size: Size | None) -> Size:
 
 
 def wanted_sizes(ratios: Sequence[Fraction], size: Size) -> list[Size | None]:
-    """What a picture of `size` is resized to for paths of these ratios; None where it is not, for ratio 1."""
+    """What an image of `size` is resized to for paths of these ratios; None where it is not, for ratio 1."""
     return [path_size(size, ratio) if ratio != 1 else None for ratio in ratios]
 
 
@@ -307,20 +307,20 @@ def choose(found: Mapping[str, Sequence[object]], wanted: Sequence[Size | None])
     for size in wanted:
         name = next((name for name, own in left.items() if own == size), None)
         if size is not None and left.pop(name or "", None) is None:
-            raise EditError(f"the picture is resized to {list(found.values())}, not to {size}")
+            raise EditError(f"the image is resized to {list(found.values())}, not to {size}")
         names.append(name)
     if left or not any(names):
-        raise EditError(f"the picture is resized to {list(found.values())}; its paths take {list(wanted)}")
+        raise EditError(f"the image is resized to {list(found.values())}; its paths take {list(wanted)}")
     return names
 
 
-def _resized_pictures(model: OnnxModel, size: Size) -> dict[str, Port]:
-    """The tensors that the picture is resized to, by name, with the shapes that a picture of `size` comes to."""
+def _resized_images(model: OnnxModel, size: Size) -> dict[str, Port]:
+    """The tensors that the image is resized to, by name, with the shapes that an image of `size` comes to."""
     same = {model.inputs[0].name}
     names: list[str] = []
     for node in model.nodes:
         if node.inputs and node.inputs[0] in same:
-            if node.operator in _SAME_PICTURE:
+            if node.operator in _SAME_IMAGE:
                 same.update(node.outputs)
             elif node.operator == "Resize":
                 names += node.outputs
@@ -328,19 +328,17 @@ def _resized_pictures(model: OnnxModel, size: Size) -> dict[str, Port]:
 
 
 def _compute(model: OnnxModel, names: Sequence[str], size: Size) -> list[Port]:
-    """Types and shapes of tensors that depend on the picture alone, computed by ONNX Runtime from a black one."""
+    """Types and shapes of tensors that depend on the image alone, computed by ONNX Runtime from a black one."""
     import onnxruntime
 
     shape = (1, 3, *size)
-    picture = model.inputs[0]._replace(shape=shape)
+    image = model.inputs[0]._replace(shape=shape)
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = 4  # what goes wrong is raised
     settings.intra_op_num_threads = 1
     try:
-        session = onnxruntime.InferenceSession(
-            model.cut([picture], names), settings, providers=["CPUExecutionProvider"]
-        )
-        results = session.run(list(names), {picture.name: np.zeros(shape, _TYPES[picture.element])})
+        session = onnxruntime.InferenceSession(model.cut([image], names), settings, providers=["CPUExecutionProvider"])
+        results = session.run(list(names), {image.name: np.zeros(shape, _TYPES[image.element])})
         return [Port(name, _ELEMENTS[each.dtype.name], each.shape) for name, each in zip(names, results, strict=True)]
     except EditError:
         raise

@@ -1,8 +1,8 @@
 """Working ahead: one stage of a stream computes its next items in a thread while a later stage uses the last ones.
 
-What `lpsnet segment` is given: pictures, videos and cameras, by files, folders, globs and numbers.
+What `lpsnet segment` is given: images, videos and cameras, by files, folders, globs and numbers.
 
-Segmenting picture files: every picture gives a PNG for each product, `STEM.labels.png`, `STEM.overlay.png`, …
+Segmenting image files: every image gives a PNG for each product, `STEM.labels.png`, `STEM.overlay.png`, …
 
 Segmenting videos and cameras: frames are decoded, segmented and drawn at the same time, each in a thread of its own.
 
@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from lpsnet.data.images import IMAGE_SUFFIXES, read_image, write_png
 from lpsnet.errors import DataError, LpsnetError
 from lpsnet.inference.video import Frame, Stream, video_writer
-from lpsnet.inference.visualise import PART, Picture, Style, draw, is_product
+from lpsnet.inference.visualise import PART, Image, Style, draw, is_product
 from lpsnet.io import expand_home
 
 Item = TypeVar("Item")
@@ -135,7 +135,7 @@ class Medium(NamedTuple):
 
 
 def find_media(sources: Sequence[str]) -> list[Medium]:
-    """The pictures and videos that files, folders (with all below them) and globs name, and cameras by their numbers.
+    """The images and videos that files, folders (with all below them) and globs name, and cameras by their numbers.
 
     Without repeats, in a stable order. Folders and globs leave out what an earlier run wrote, and hidden files.
 
@@ -150,7 +150,7 @@ def find_media(sources: Sequence[str]) -> list[Medium]:
         if not media:
             allowed = ", ".join((*IMAGE_SUFFIXES, *VIDEO_SUFFIXES))
             raise DataError(
-                f"{text!r} names no picture, video or camera; give files, folders or globs of {allowed}, or a "
+                f"{text!r} names no image, video or camera; give files, folders or globs of {allowed}, or a "
                 "camera's number"
             )
         for medium in media:
@@ -194,11 +194,11 @@ Segment = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
 
 
 @dataclass(frozen=True)
-class PictureOutcome:
-    """What became of one picture.
+class ImageOutcome:
+    """What became of one image.
 
     Attributes:
-        source: the picture.
+        source: the image.
         files: those written, by product; none if it could not be segmented.
         problem: why not, in one line; empty if all went well.
     """
@@ -208,34 +208,34 @@ class PictureOutcome:
     problem: str = ""
 
 
-def segment_pictures(
+def segment_images(
     segment: Segment, media: Iterable[Medium], out: Path, *, products: Sequence[str], style: Style
-) -> Iterator[PictureOutcome]:
-    """Segment pictures one by one and write their results below `out`; one that cannot be read does not stop the rest.
+) -> Iterator[ImageOutcome]:
+    """Segment images one by one and write their results below `out`; one that cannot be read does not stop the rest.
 
     Args:
         segment: H x W x 3 uint8 RGB to H x W uint8 class ids, e.g. a `Segmenter`.
-        media: pictures, from `find_media`.
+        media: images, from `find_media`.
         out: folder of the results, made where it is missing.
         products: names in `PRODUCTS`.
         style: how they are drawn.
 
     Raises:
-        LpsnetError: results cannot be written; no later picture could be written either.
+        LpsnetError: results cannot be written; no later image could be written either.
     """
     for medium in media:
         try:
             drawn = _drawn(segment, medium.path, products, style)
         except LpsnetError as error:
-            yield PictureOutcome(medium.path, problem=str(error))
+            yield ImageOutcome(medium.path, problem=str(error))
             continue
         files = {product: out / f"{medium.stem}.{product}.png" for product in products}
         for product, path in files.items():
             write_png(path, drawn[product])
-        yield PictureOutcome(medium.path, files)
+        yield ImageOutcome(medium.path, files)
 
 
-def _drawn(segment: Segment, path: Path, products: Sequence[str], style: Style) -> dict[str, Picture]:
+def _drawn(segment: Segment, path: Path, products: Sequence[str], style: Style) -> dict[str, Image]:
     image = read_image(path)
     try:
         labels = segment(image)

@@ -1,20 +1,20 @@
-"""From a picture to what a network takes: checked, normalised and resized.
+"""From an image to what a network takes: checked, normalised and resized.
 
 The whole chain uses one bilinear convention, that of the model's record. With align_corners, as in the paper's network
-(design-notes, 'Resizing'), the corners of picture, network input and scores coincide, so that scores can be brought
-straight to the picture's size, whatever size the network ran at. `cv2.resize` knows only the other convention.
+(design-notes, 'Resizing'), the corners of image, network input and scores coincide, so that scores can be brought
+straight to the image's size, whatever size the network ran at. `cv2.resize` knows only the other convention.
 
-A picture is normalised first, by a table of the 256 values a byte can have, and then resized in float32, a channel at a
+An image is normalised first, by a table of the 256 values a byte can have, and then resized in float32, a channel at a
 time. With OpenCV 5 that is as quick as resizing bytes and normalising afterwards, and it loses nothing: rounding the
-paths' inputs to bytes changes the label of 0.1 to 0.6 % of a street's pixels. So does going from the picture to a path
-in one step where the picture has another size than the network's input, for 0.2 to 1.6 %: it is taken in two.
+paths' inputs to bytes changes the label of 0.1 to 0.6 % of a street's pixels. So does going from the image to a path
+in one step where the image has another size than the network's input, for 0.2 to 1.6 %: it is taken in two.
 
-With the compiled loops (`kernels.py`) a picture of the network's input size goes to its paths in one pass over its
+With the compiled loops (`kernels.py`) an image of the network's input size goes to its paths in one pass over its
 bytes; bilinear sampling is linear, so normalising after it is the same. They also lay the paths' inputs out as the
 engine computes with them, which it would do by itself, in one more pass over four times as many bytes.
 
-A picture that is shrunk by two or more is first averaged over squares as wide as the sampling distance: bilinear
-sampling alone would skip pixels, and with them the thin things in the picture. That is for pictures of another size
+An image that is shrunk by two or more is first averaged over squares as wide as the sampling distance: bilinear
+sampling alone would skip pixels, and with them the thin things in the image. That is for images of another size
 than the network's input; the network's own resizing of its input for its paths (Section 3.1) averages nothing, and
 `prepare_paths` does what the network does.
 """
@@ -35,7 +35,7 @@ from lpsnet.inference.kernels import Axis, Kernels, find_kernels
 from lpsnet.record import ModelRecord, Normalisation
 from lpsnet.sampling import cells, spacing
 
-Picture = NDArray[np.uint8]  # H x W x 3 RGB
+Image = NDArray[np.uint8]  # H x W x 3 RGB
 Plane = NDArray[np.float32]  # H x W, one channel
 Size = tuple[int, int]  # height, width
 Number = TypeVar("Number", np.uint8, np.uint16, np.float32)
@@ -43,29 +43,29 @@ Number = TypeVar("Number", np.uint8, np.uint16, np.float32)
 MIN_INPUT = 32  # pixels; the smallest height and width that a network takes (model/network.py)
 
 
-def prepare(image: Picture, record: ModelRecord, *, size: Size | None) -> NDArray[np.float32]:
-    """What a network is given for a picture.
+def prepare(image: Image, record: ModelRecord, *, size: Size | None) -> NDArray[np.float32]:
+    """What a network is given for an image.
 
     Args:
         image: H x W x 3 uint8 RGB, at least 1 x 1.
-        record: of the model; says how pictures are normalised and resized.
-        size: (h, w) that the network runs at; None for the picture's own, but no less than `MIN_INPUT` each.
+        record: of the model; says how images are normalised and resized.
+        size: (h, w) that the network runs at; None for the image's own, but no less than `MIN_INPUT` each.
 
     Returns:
         1 x 3 x h x w float32, C order.
 
     Raises:
-        DataError: `image` is no picture; the message says what to do.
+        DataError: `image` is no image; the message says what to do.
     """
     (whole,) = prepare_paths(image, record, size=size, ratios=[Fraction(1)])
     return whole
 
 
 class Workspace:
-    """Memory that is used again from picture to picture, as long as their sizes stay the same.
+    """Memory that is used again from image to image, as long as their sizes stay the same.
 
     Getting fresh memory from the system takes longer than everything that is computed in it here: 10 ms instead of 5
-    for a picture of 1024x2048 on two cores.
+    for an image of 1024x2048 on two cores.
     """
 
     def __init__(self) -> None:
@@ -80,7 +80,7 @@ class Workspace:
 
 
 def prepare_paths(
-    image: Picture,
+    image: Image,
     record: ModelRecord,
     *,
     size: Size | None,
@@ -88,7 +88,7 @@ def prepare_paths(
     layout: Layout = "planes",
     workspace: Workspace | None = None,
 ) -> list[NDArray[Any]]:
-    """What a network's paths are given for a picture: what `prepare` gives, resized as the network would.
+    """What a network's paths are given for an image: what `prepare` gives, resized as the network would.
 
     Args and errors as for `prepare`; `ratios` are those of the paths. "pixels_bf16" needs the compiled loops. With a
     workspace the results are in its memory and last until it is used again; only one caller may use it at a time.
@@ -96,7 +96,7 @@ def prepare_paths(
     Returns:
         For every ratio 1 x 3 x h x w float32, (h, w) = `path_size(size, ratio)`, C order, laid out as `layout` says.
     """
-    check_picture(image)
+    check_image(image)
     height, width = image.shape[:2]
     size = size or (max(height, MIN_INPUT), max(width, MIN_INPUT))
     memory = workspace or Workspace()
@@ -126,9 +126,9 @@ def _loops() -> Kernels:
 
 
 def _resize_planes(
-    image: Picture, results: Sequence[NDArray[np.float32]], record: ModelRecord, size: Size, memory: Workspace
+    image: Image, results: Sequence[NDArray[np.float32]], record: ModelRecord, size: Size, memory: Workspace
 ) -> None:
-    """Fill the results (1 x 3 x h x w) with the picture, normalised, at `size`, and resized from there."""
+    """Fill the results (1 x 3 x h x w) with the image, normalised, at `size`, and resized from there."""
     height, width = image.shape[:2]
     whole = next((list(result[0]) for result in results if result.shape[2:] == size), None)
     whole = whole or [memory.array("whole", size, np.float32)] * 3
@@ -146,13 +146,13 @@ def _resize_planes(
 
 def _sample_bytes(
     kernels: Kernels,
-    image: Picture,
+    image: Image,
     targets: Sequence[NDArray[Any]],
     sizes: Sequence[Size],
     layout: Layout,
     record: ModelRecord,
 ) -> None:
-    """Fill the targets with the picture, sampled at their sizes and normalised; with as many threads as OpenCV has."""
+    """Fill the targets with the image, sampled at their sizes and normalised; with as many threads as OpenCV has."""
     mean, std = (np.array(values) for values in (record.normalisation.mean, record.normalisation.std))
     scale, shift = (1 / (255 * std)).astype(np.float32), (-mean / std).astype(np.float32)
     height, width = image.shape[:2]
@@ -171,9 +171,9 @@ def _axis(source: int, target: int, align_corners: bool) -> Axis:
     return before, np.minimum(before + 1, source - 1), weight
 
 
-def check_picture(image: object) -> None:
+def check_image(image: object) -> None:
     """DataError, saying what to do, unless `image` is an H x W x 3 uint8 array with at least one pixel."""
-    wanted = "a picture is an H x W x 3 uint8 RGB array"
+    wanted = "an image is an H x W x 3 uint8 RGB array"
     if not isinstance(image, np.ndarray):
         raise DataError(f"{wanted}; got {type(image).__name__}. Read a file with lpsnet.data.images.read_image")
     if image.ndim != 3 or image.shape[2] != 3:
@@ -189,7 +189,7 @@ def _shape_advice(shape: tuple[int, ...]) -> str:
     if len(shape) == 2:
         return "; make grey RGB with np.stack([image] * 3, axis=-1)"
     if len(shape) == 4:
-        return "; give one picture at a time"
+        return "; give one image at a time"
     if len(shape) == 3 and shape[0] == 3:
         return "; bring the channels last with image.transpose(1, 2, 0)"
     if len(shape) == 3 and shape[2] == 4:

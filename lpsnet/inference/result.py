@@ -1,4 +1,4 @@
-"""What a segmenter gives: the label map of a picture, which is an array and knows its picture and its classes."""
+"""What a segmenter gives: the label map of an image, which is an array and knows its image and its classes."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,29 +15,29 @@ from lpsnet.inference.visualise import legend, overlay
 
 Bytes = NDArray[np.uint8]
 
-MAX_NOTEBOOK_WIDTH = 1024  # pixels; wider pictures are shown smaller
+MAX_NOTEBOOK_WIDTH = 1024  # pixels; wider images are shown smaller
 
 
 class Segmentation(np.ndarray[tuple[int, int], np.dtype[np.uint8]]):
-    """The label map of a picture: H x W uint8 class ids, an ordinary array, with its picture and classes at hand.
+    """The label map of an image: H x W uint8 class ids, an ordinary array, with its image and classes at hand.
 
     What comes of it:
 
-    - a crop, `result[100:200, :]`, any two slices, is the `Segmentation` of the same part of the picture;
+    - a crop, `result[100:200, :]`, any two slices, is the `Segmentation` of the same part of the image;
     - any other index, arithmetic and NumPy's functions give plain arrays and numbers;
-    - `copy`, the module `copy` and `pickle` give a `Segmentation` with its picture;
-    - what else NumPy makes of it by itself (`reshape`, `T`, `astype`, …) belongs to no picture: it can be computed
+    - `copy`, the module `copy` and `pickle` give a `Segmentation` with its image;
+    - what else NumPy makes of it by itself (`reshape`, `T`, `astype`, …) belongs to no image: it can be computed
       with, but `overlay`, `save` and `shares` refuse. `labels` is the plain array where the class is in the way.
 
-    The picture is not copied: a caller who changes it changes what `overlay` shows.
+    The image is not copied: a caller who changes it changes what `overlay` shows.
 
     Args:
         labels: H x W uint8 class ids.
-        image: H x W x 3 uint8 RGB, the picture they were made of.
+        image: H x W x 3 uint8 RGB, the image they were made of.
         label_space: names and colours of the classes.
 
     Raises:
-        DataError: picture and label map differ in size or are of another kind.
+        DataError: image and label map differ in size or are of another kind.
     """
 
     _image: Bytes | None
@@ -47,7 +47,7 @@ class Segmentation(np.ndarray[tuple[int, int], np.dtype[np.uint8]]):
         plain = np.asarray(labels)
         if plain.ndim != 2 or plain.dtype != np.uint8 or image.shape != (*plain.shape, 3):
             got = f"{plain.shape} {plain.dtype} and {image.shape}"
-            raise DataError(f"a label map is H x W uint8 and its picture H x W x 3; got {got}")
+            raise DataError(f"a label map is H x W uint8 and its image H x W x 3; got {got}")
         self = plain.view(cls)
         self._image, self._label_space = image, label_space
         return self
@@ -62,7 +62,7 @@ class Segmentation(np.ndarray[tuple[int, int], np.dtype[np.uint8]]):
 
     @property
     def image(self) -> Bytes:
-        """The picture, H x W x 3 uint8 RGB."""
+        """The image, H x W x 3 uint8 RGB."""
         return self._whole[0]
 
     @property
@@ -72,22 +72,22 @@ class Segmentation(np.ndarray[tuple[int, int], np.dtype[np.uint8]]):
 
     @property
     def shares(self) -> dict[str, float]:
-        """The part of the picture's pixels, 0 to 1, that each class has, in the order of the classes."""
+        """The part of the image's pixels, 0 to 1, that each class has, in the order of the classes."""
         counts = np.bincount(self.labels.ravel(), minlength=self.label_space.num_classes)
         return {
             name: float(count) / max(self.size, 1) for name, count in zip(self.label_space.names, counts, strict=False)
         }
 
     def overlay(self, *, opacity: float = 0.55, legend: bool = False) -> Bytes:
-        """The picture under the colours of its classes, H x W x 3 uint8 RGB.
+        """The image under the colours of its classes, H x W x 3 uint8 RGB.
 
         Args:
-            opacity: of the colours, 0 (the picture alone) to 1 (the colours alone).
-            legend: add the names, colours and shares of the classes that are there below the picture, which makes it
+            opacity: of the colours, 0 (the image alone) to 1 (the colours alone).
+            legend: add the names, colours and shares of the classes that are there below the image, which makes it
                 higher.
 
         Raises:
-            DataError: this array belongs to no picture, or the opacity is out of range.
+            DataError: this array belongs to no image, or the opacity is out of range.
         """
         drawn = overlay(self.image, self.labels, self.label_space, opacity=opacity)
         return self._above_legend(drawn) if legend else drawn
@@ -96,14 +96,14 @@ class Segmentation(np.ndarray[tuple[int, int], np.dtype[np.uint8]]):
         """Write `PATH.labels.png`, class ids as 8-bit grey, and `PATH.overlay.png`, as `lpsnet segment` does.
 
         Args:
-            path: where, without suffix; the suffix of a picture is taken away. Folders are made where they are missing.
+            path: where, without suffix; the suffix of an image is taken away. Folders are made where they are missing.
             opacity: of the colours in the overlay, 0 to 1.
 
         Returns:
             The two files.
 
         Raises:
-            DataError: this array belongs to no picture, or the opacity is out of range.
+            DataError: this array belongs to no image, or the opacity is out of range.
             RunError: a file cannot be written.
         """
         path = Path(path)
@@ -115,12 +115,12 @@ class Segmentation(np.ndarray[tuple[int, int], np.dtype[np.uint8]]):
         return files
 
     def copy(self, order: Any = "C") -> Any:
-        """A copy of the label map, with the same picture."""
+        """A copy of the label map, with the same image."""
         labels = self.labels.copy(order)
         return labels if self._image is None else type(self)(labels, self.image, self.label_space)
 
     def _repr_png_(self) -> bytes | None:
-        """What notebooks show: the overlay above a legend with shares; nothing for arrays that belong to no picture."""
+        """What notebooks show: the overlay above a legend with shares; nothing for arrays that belong to no image."""
         if self._image is None or not self.size:
             return None
         drawn = overlay(self.image, self.labels, self.label_space)
@@ -135,19 +135,19 @@ class Segmentation(np.ndarray[tuple[int, int], np.dtype[np.uint8]]):
     def _whole(self) -> tuple[Bytes, LabelSpace]:
         if self._image is None or self._label_space is None:
             raise DataError(
-                "this array was made of a label map and belongs to no picture itself; "
+                "this array was made of a label map and belongs to no image itself; "
                 "ask the segmenter's result, or a crop of it"
             )
         return self._image, self._label_space
 
-    def _above_legend(self, picture: Bytes) -> Bytes:
+    def _above_legend(self, image: Bytes) -> Bytes:
         present = {name: share for name, share in self.shares.items() if share > 0}
         colours = dict(zip(self.label_space.names, self.label_space.colours, strict=True))
         if not present:
-            return picture
+            return image
         space = LabelSpace.from_names(self.label_space.name, present, [colours[name] for name in present])
-        below = legend(space, shares=list(present.values()), width=picture.shape[1])
-        return np.vstack([picture, below])
+        below = legend(space, shares=list(present.values()), width=image.shape[1])
+        return np.vstack([image, below])
 
     # Behaving as an ordinary array
 

@@ -1,13 +1,13 @@
 """How many threads OpenCV uses: one number for the whole process, which `opencv_threads` borrows and gives back.
 
-The segmenter: a model file in, then pictures in and label maps out. No torch.
+The segmenter: a model file in, then images in and label maps out. No torch.
 
-A picture is normalised, brought to the network's input size, scored by an engine, and the scores are brought to the
-picture's own size before the best class of every pixel is taken (paper 3.1; design-notes, 'Evaluation').
+An image is normalised, brought to the network's input size, scored by an engine, and the scores are brought to the
+image's own size before the best class of every pixel is taken (paper 3.1; design-notes, 'Evaluation').
 
-That is the same function whichever way it is computed. The fast way: where engine and file allow it, the picture is
+That is the same function whichever way it is computed. The fast way: where engine and file allow it, the image is
 brought to the size of each path here, and the engine never sees the whole of it (`onnx_paths.py`); and scores
-become labels without ever being as large as the picture (`label_map.py`).
+become labels without ever being as large as the image (`label_map.py`).
 """
 
 import contextlib
@@ -98,19 +98,19 @@ DEFAULT_RUNTIMES: dict[str, str] = {
 
 
 class Segmenter:
-    """Segments pictures with a model file. May be called from several threads.
+    """Segments images with a model file. May be called from several threads.
 
     Args:
         model: path of a model file, the name of a model that comes with the package, or the address of one on the
             Hugging Face Hub (`hf://OWNER/MODEL[@REVISION][/FILE]`).
         runtime: engine, see `RUNTIMES`; None takes the usual one for the file's format.
         precision: arithmetic to ask for: "f32", "bf16", "f16" or "int8"; `engine` and `precision` say what is used.
-        num_threads: threads that the engine, and OpenCV for pictures, may use; None leaves the choice to them. OpenCV
+        num_threads: threads that the engine, and OpenCV for images, may use; None leaves the choice to them. OpenCV
             has one number for the process: it is set for the time of a call.
         threads: deprecated, the former name of `num_threads`.
         input_size: (height, width) in pixels that the network runs at. None takes the record's, and where the record
-            has none every picture's own size. Label maps have the picture's size in any case.
-        path_inputs: whether pictures may be resized for the network's paths before the engine gets them, where engine
+            has none every image's own size. Label maps have the image's size in any case.
+        path_inputs: whether images may be resized for the network's paths before the engine gets them, where engine
             and file allow it; that is quicker and gives the same labels. False leaves it to the engine.
         record: what the model file would say about itself, for a file that holds no record: one from another program,
             with one input N x 3 x H x W float and one output N x K x h x w. Not for files that hold one.
@@ -171,7 +171,7 @@ class Segmenter:
         self._record = record
         self._input_size = input_size
         self._model = model
-        self._ratios = ratios  # of the session's inputs; None where it has one input, the picture
+        self._ratios = ratios  # of the session's inputs; None where it has one input, the image
         self._layout = layout  # of what the session takes
         self._num_threads = num_threads
         self._workspaces: deque[Workspace] = deque()
@@ -203,12 +203,12 @@ class Segmenter:
 
     @property
     def input_size(self) -> Size | None:
-        """(height, width) in pixels that the network runs at; None where it runs at every picture's own size."""
+        """(height, width) in pixels that the network runs at; None where it runs at every image's own size."""
         return self._input_size
 
     @property
     def path_inputs(self) -> bool:
-        """Whether pictures are resized for the network's paths before the engine gets them."""
+        """Whether images are resized for the network's paths before the engine gets them."""
         return self._ratios is not None
 
     @property

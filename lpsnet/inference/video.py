@@ -66,7 +66,7 @@ def _asf_size(head: bytes) -> int | None:
     return None if flags & _BROADCAST else int(size)
 
 
-Picture = NDArray[np.uint8]  # H x W x 3 RGB, or H x W where ids are written
+Image = NDArray[np.uint8]  # H x W x 3 RGB, or H x W where ids are written
 
 _MILLISECOND = Fraction(1, 1000)
 _UNKNOWN_COLOURS = (2, 2, 2)  # 'unspecified' in the numbers of H.273
@@ -79,14 +79,14 @@ _MAX_UNITS, _NUM_TOGETHER = 2**31 - 1, 5
 
 
 class Frame(NamedTuple):
-    """A picture of a stream.
+    """An image of a stream.
 
     Attributes:
         image: H x W x 3 uint8 RGB, upright.
         time: when it is shown, in the stream's `time_base`, from 0 on, strictly increasing.
     """
 
-    image: Picture
+    image: Image
     time: int
 
 
@@ -223,15 +223,15 @@ def _orientation(path: Path, frame: Any) -> _Orientation:
     )
 
 
-def _upright(path: Path, frame: Any) -> Picture:
-    image: Picture = frame.to_ndarray(format="rgb24")
+def _upright(path: Path, frame: Any) -> Image:
+    image: Image = frame.to_ndarray(format="rgb24")
     swapped, left_right, up_down = _orientation(path, frame)
     image = image.swapaxes(0, 1) if swapped else image
     return np.ascontiguousarray(image[:: -1 if up_down else 1, :: -1 if left_right else 1])
 
 
 @contextmanager
-def video_writer(path: Path, info: StreamInfo) -> Iterator[Callable[[Picture, int], None]]:
+def video_writer(path: Path, info: StreamInfo) -> Iterator[Callable[[Image, int], None]]:
     """Writes frames to a video file: RGB as H.264 in MP4, ids without loss as FFV1 in Matroska.
 
     The value adds a frame: H x W x 3 uint8 RGB, or H x W uint8 ids, all of one shape, and its time as in `Frame`.
@@ -250,7 +250,7 @@ def video_writer(path: Path, info: StreamInfo) -> Iterator[Callable[[Picture, in
     with atomic_path(path) as temporary:
         file = _VideoFile(temporary, info)
 
-        def write(image: Picture, time: int) -> None:
+        def write(image: Image, time: int) -> None:
             if (jump := file.jump_to(time)) > file.max_jump:
                 raise DataError(
                     f"{path} cannot hold times that jump by {float(jump):.0f} s within {_NUM_TOGETHER} frames, only "
@@ -289,7 +289,7 @@ class _VideoFile:
         """Seconds from the few last frames to one of this time."""
         return (time - self._times[0]) * self._info.time_base if self._times else Fraction(0)
 
-    def write(self, image: Picture, time: int) -> None:
+    def write(self, image: Image, time: int) -> None:
         if self._container is None:
             self._open(image)
         frame = _av().VideoFrame.from_ndarray(
@@ -302,7 +302,7 @@ class _VideoFile:
         self._container.mux(self._video.encode(frame))
         self._times.append(time)
 
-    def _open(self, image: Picture) -> None:
+    def _open(self, image: Image) -> None:
         info, (height, width) = self._info, image.shape[:2]
         self._container = _av().open(str(self._path), "w")
         codec, options = ("ffv1", {}) if image.ndim == 2 else ("libx264", _H264)
@@ -396,7 +396,7 @@ def camera_stream(
     opened, image = capture.read() if capture.isOpened() else (False, None)
     if image is None or not opened:
         capture.release()
-        raise DataError(f"camera {index} gives no picture; is it plugged in, free, and is its number right (from 0)?")
+        raise DataError(f"camera {index} gives no image; is it plugged in, free, and is its number right (from 0)?")
     capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # old frames are of no use
     rate = capture.get(cv2.CAP_PROP_FPS)
     info = StreamInfo(size=image.shape[:2], frame_rate=_rate(rate))
@@ -413,7 +413,7 @@ def _read_frame(index: int, capture: Any, clock: Callable[[], float]) -> Generat
         while True:
             opened, image = capture.read()
             if not opened:
-                raise DataError(f"camera {index} gives no more pictures; was it unplugged?")
+                raise DataError(f"camera {index} gives no more images; was it unplugged?")
             last = max(last + 1, round(1000 * (clock() - start)))
             yield Frame(np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB)), last)
     finally:

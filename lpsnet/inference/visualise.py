@@ -1,8 +1,8 @@
-"""Label maps as pictures: in the colours of their classes, laid over the photograph, with a legend.
+"""Label maps as images: in the colours of their classes, laid over the photograph, with a legend.
 
-Pictures are H x W x 3 uint8 RGB, label maps H x W uint8 class ids with `IGNORE_INDEX` for pixels without one.
+Images are H x W x 3 uint8 RGB, label maps H x W uint8 class ids with `IGNORE_INDEX` for pixels without one.
 
-What can be written of a segmented picture or frame: a table of names, each a way to draw.
+What can be written of a segmented image or frame: a table of names, each a way to draw.
 """
 
 import math
@@ -48,19 +48,19 @@ def colourise(labels: Image, label_space: LabelSpace) -> Image:
 
 
 def overlay(image: Image, labels: Image, label_space: LabelSpace, *, opacity: float = 0.55) -> Image:
-    """The picture with the colours of the classes over it; pixels without a class show the picture alone.
+    """The image with the colours of the classes over it; pixels without a class show the image alone.
 
     Args:
         image: H x W x 3 uint8 RGB.
-        labels: H x W uint8, as large as the picture.
+        labels: H x W uint8, as large as the image.
         label_space: where the colours are.
-        opacity: of the colours, 0 (the picture alone) to 1 (the colours alone).
+        opacity: of the colours, 0 (the image alone) to 1 (the colours alone).
 
     Returns:
         H x W x 3 uint8 RGB, a new array.
 
     Raises:
-        DataError: picture, labels, or both together are not of these shapes and types, an id is not in the label space,
+        DataError: image, labels, or both together are not of these shapes and types, an id is not in the label space,
             or the opacity is out of range.
     """
     if not 0 <= opacity <= 1:
@@ -69,7 +69,7 @@ def overlay(image: Image, labels: Image, label_space: LabelSpace, *, opacity: fl
     colours = colourise(labels, label_space)
     if image.shape[:2] != labels.shape:
         sizes = f"{image.shape[0]}x{image.shape[1]} and {labels.shape[0]}x{labels.shape[1]}"
-        raise DataError(f"picture and label map differ in size: {sizes} (height x width); resize the label map")
+        raise DataError(f"image and label map differ in size: {sizes} (height x width); resize the label map")
     blended = cv2.addWeighted(image, 1 - opacity, colours, opacity, 0, dst=colours)
     unlabelled = np.equal(labels, IGNORE_INDEX).view(np.uint8)  # cv2.compare refuses a single pixel
     return np.asarray(cv2.copyTo(image, unlabelled, dst=blended))
@@ -117,19 +117,19 @@ def legend(
     return canvas
 
 
-def side_by_side(*pictures: Image, gap: int = 4) -> Image:
-    """Pictures of one height in a row, with `gap` white pixels between them.
+def side_by_side(*images: Image, gap: int = 4) -> Image:
+    """Images of one height in a row, with `gap` white pixels between them.
 
     Raises:
-        DataError: there is no picture, one is not H x W x 3 uint8, or their heights differ.
+        DataError: there is no image, one is not H x W x 3 uint8, or their heights differ.
     """
-    for picture in pictures:
-        _check_image(picture)
-    if len({picture.shape[0] for picture in pictures}) != 1:
-        heights = ", ".join(str(picture.shape[0]) for picture in pictures) or "no picture"
-        raise DataError(f"pictures side by side have the same height; got {heights}")
-    space = np.full((pictures[0].shape[0], gap, 3), _WHITE, np.uint8)
-    parts = [part for picture in pictures for part in (space, picture)][1:]
+    for image in images:
+        _check_image(image)
+    if len({image.shape[0] for image in images}) != 1:
+        heights = ", ".join(str(image.shape[0]) for image in images) or "no image"
+        raise DataError(f"images side by side have the same height; got {heights}")
+    space = np.full((images[0].shape[0], gap, 3), _WHITE, np.uint8)
+    parts = [part for image in images for part in (space, image)][1:]
     return np.hstack(parts)
 
 
@@ -186,25 +186,23 @@ def _check_labels(labels: Image, label_space: LabelSpace) -> None:
 
 def _check_image(image: Image) -> None:
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
-        raise DataError(f"a picture is H x W x 3 uint8; got {image.shape} {image.dtype}")
+        raise DataError(f"an image is H x W x 3 uint8; got {image.shape} {image.dtype}")
 
-
-Picture = NDArray[np.uint8]  # H x W x 3 RGB, or H x W class ids
 
 DEFAULT_PRODUCTS = ("labels", "overlay")
 PART = "part"  # in the names of what is not the whole of its source
-_FONT_SHARE = 60  # a picture's height by that of a capital letter in its legend
+_FONT_SHARE = 60  # an image's height by that of a capital letter in its legend
 _MIN_TEXT_HEIGHT = 9  # pixels
 
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """How pictures are drawn.
+    """How images are drawn.
 
     Attributes:
         label_space: names and colours of the classes.
-        opacity: of the colours over the picture, 0 to 1.
-        legend: whether a legend stands below, which makes pictures higher.
+        opacity: of the colours over the image, 0 to 1.
+        legend: whether a legend stands below, which makes images higher.
     """
 
     label_space: LabelSpace
@@ -216,22 +214,22 @@ class Style:
             raise LpsnetError(f"opacity lies between 0 and 1; got {self.opacity}")
 
 
-Draw = Callable[[Picture, Picture, Style], Picture]  # the picture and its labels
+Draw = Callable[[Image, Image, Style], Image]  # the image and its labels
 
 
-def _ids(image: Picture, labels: Picture, style: Style) -> Picture:
+def _ids(image: Image, labels: Image, style: Style) -> Image:
     return np.asarray(labels)
 
 
-def _overlay(image: Picture, labels: Picture, style: Style) -> Picture:
+def _overlay(image: Image, labels: Image, style: Style) -> Image:
     return overlay(image, labels, style.label_space, opacity=style.opacity)
 
 
-def _colours(image: Picture, labels: Picture, style: Style) -> Picture:
+def _colours(image: Image, labels: Image, style: Style) -> Image:
     return colourise(labels, style.label_space)
 
 
-def _side_by_side(image: Picture, labels: Picture, style: Style) -> Picture:
+def _side_by_side(image: Image, labels: Image, style: Style) -> Image:
     return side_by_side(image, _overlay(image, labels, style))
 
 
@@ -258,7 +256,7 @@ def check_products(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def draw(product: str, image: Picture, labels: Picture, style: Style) -> Picture:
+def draw(product: str, image: Image, labels: Image, style: Style) -> Image:
     """A product of `PRODUCTS`: H x W class ids for `labels`, else H x W x 3 uint8 RGB, with the legend if asked for."""
     drawn = PRODUCTS[product](image, labels, style)
     if not style.legend or drawn.ndim == 2:
@@ -273,8 +271,8 @@ def is_product(path: Path) -> bool:
 
 
 @lru_cache(maxsize=8)
-def _legend(label_space: LabelSpace, width: int, height: int) -> Picture:
-    """The legend below a picture; its height is even, as videos like it."""
+def _legend(label_space: LabelSpace, width: int, height: int) -> Image:
+    """The legend below an image; its height is even, as videos like it."""
     text_height = min(MAX_TEXT_HEIGHT, max(_MIN_TEXT_HEIGHT, height // _FONT_SHARE))
     drawn = legend(label_space, width=width, text_height=text_height)
     return np.pad(drawn, ((0, drawn.shape[0] % 2), (0, 0), (0, 0)), constant_values=255)

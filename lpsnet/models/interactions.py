@@ -1,7 +1,7 @@
 """Bilinear resizing, and the size of a path's input (Section 3.1; U and D of Section 3.3).
 
 Sizes are read from the tensor and computed with integer arithmetic that a tracer can follow, so that an exported
-network takes any picture size.
+network takes any image size.
 
 The six multi-path interactions of Section 3.3 (Figure 6) and none, in one table.
 

@@ -1,6 +1,6 @@
 """The network of Section 3.1: one class for any number of paths, blocks and interactions.
 
-The picture is resized to every path's ratio; a path is five stages of blocks, the first block of Stages 1 to 4 with
+The image is resized to every path's ratio; a path is five stages of blocks, the first block of Stages 1 to 4 with
 stride 2; paths interact after Stage 3 and Stage 4. After Stage 5 all are resized to the largest path's size,
 concatenated along channels and scored by a 1x1 convolution with bias (design-notes, 'The network').
 
@@ -187,10 +187,10 @@ def _check_input(image: Tensor) -> None:
     if image.dim() != 4 or image.shape[1] != 3:
         raise LpsnetError(f"a network takes N x 3 x H x W; got a tensor of shape {tuple(image.shape)}")
     if not image.is_floating_point():
-        raise LpsnetError(f"a network takes normalised floating-point pictures; got {image.dtype}")
+        raise LpsnetError(f"a network takes normalised floating-point images; got {image.dtype}")
     if min(image.shape[-2:]) < MIN_INPUT:
         height, width = image.shape[-2:]
-        raise LpsnetError(f"a network takes pictures from {MIN_INPUT}x{MIN_INPUT} pixels up; got {height}x{width}")
+        raise LpsnetError(f"a network takes images from {MIN_INPUT}x{MIN_INPUT} pixels up; got {height}x{width}")
 
 
 def _initialise(net: nn.Module) -> None:

@@ -5,7 +5,7 @@ every convolution reports what it did. So a new block or interaction is counted 
 are convolutions only, as in design-notes, 'Parameters and MACs': one multiply-accumulate for each weight at each output
 position; biases are among the parameters and not among the operations; resizing, sums and activations are left out.
 
-Memory that a deployed network needs for one picture: its weights, and the feature maps that are alive at once.
+Memory that a deployed network needs for one image: its weights, and the feature maps that are alive at once.
 
 Counted on torch's meta device, as `complexity` counts operations: the network runs once, and every tensor is followed
 from its making to its end. It is what the network itself asks for. An engine needs more (its own program, work space of
@@ -35,7 +35,7 @@ class ComplexityRow:
         part: "stage_1" to "stage_5", "interaction_3" and "interaction_4" (after that stage), or "head".
         path: the number of the path, counted from 1, for a stage; else None.
         parameters: weights and biases of its convolutions.
-        macs: multiply-accumulates for one picture.
+        macs: multiply-accumulates for one image.
     """
 
     part: str
@@ -46,7 +46,7 @@ class ComplexityRow:
 
 @dataclass(frozen=True, slots=True)
 class Complexity:
-    """What a network costs for one picture of `size` (height, width) in pixels, in total and by part (`rows`)."""
+    """What a network costs for one image of `size` (height, width) in pixels, in total and by part (`rows`)."""
 
     architecture: Architecture
     num_classes: int
@@ -79,7 +79,7 @@ def complexity(
     block: str = "conv3x3",
     interaction: str = "bilateral_b",
 ) -> Complexity:
-    """Count the deployed form of a network for one picture of `size` (height, width); takes well under a second.
+    """Count the deployed form of a network for one image of `size` (height, width); takes well under a second.
 
     Args:
         arch_or_network: a name, the triple written out, an `Architecture`, or a network in any form. A network's own
@@ -91,7 +91,7 @@ def complexity(
         LpsnetError: `create_model` would not take the arguments, or the size is too small.
     """
     if min(size) < MIN_INPUT:
-        raise LpsnetError(f"a network takes pictures from {MIN_INPUT}x{MIN_INPUT} pixels up; got {size[0]}x{size[1]}")
+        raise LpsnetError(f"a network takes images from {MIN_INPUT}x{MIN_INPUT} pixels up; got {size[0]}x{size[1]}")
     net = _deployed(arch_or_network, num_classes, block, interaction)
     rows = tuple(_sum_parts(_count(net, size)))
     return Complexity(
@@ -165,11 +165,11 @@ def inference_memory_mib(
     interaction: str = "bilateral_b",
     bytes_per_number: int = 4,
 ) -> float:
-    """Weights and the most feature maps alive at once, in MiB, the picture included.
+    """Weights and the most feature maps alive at once, in MiB, the image included.
 
     Args:
         architecture, num_classes, block, interaction: as in `create_model`.
-        size: (height, width) in pixels of the picture.
+        size: (height, width) in pixels of the image.
         bytes_per_number: 4 for f32, 2 for bf16 and f16.
 
     Raises:

@@ -7,7 +7,7 @@ matrix, and parallel convolutions add up. Computed in float64; exact but for rou
 From any form to the plain training form: one convolution and batch norm a block, to go on training at half the cost.
 
 A deployed network has no batch norms to train with, and one with parallel branches (RepVGG) takes twice as long in a
-step. Here the folded convolutions get batch norms whose statistics are those of some pictures, and whose scale and
+step. Here the folded convolutions get batch norms whose statistics are those of some images, and whose scale and
 shift undo the normalising: in evaluation mode the scores stay what they were, in training mode nearly so.
 
 From the plain form to the one with parallel branches (RepVGG), to go on training with them.

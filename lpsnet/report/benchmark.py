@@ -106,7 +106,7 @@ class BenchmarkFile(Figures):
 
     size: tuple[int, int]
     protocol: str
-    picture: str
+    image: str
     results: list[ResultFigures] = Field(min_length=1)
     comparisons: list[ComparisonFigures]
     warnings: list[str]
@@ -152,7 +152,7 @@ def benchmark_page(path: Path) -> Page:
     return Page(
         kind="Benchmark",
         title=", ".join(dict.fromkeys(it.model for it in found.results)),
-        lead=f"{height}x{width}, {found.protocol} protocol; picture: {found.picture}",
+        lead=f"{height}x{width}, {found.protocol} protocol; image: {found.image}",
         tiles=_tiles(found),
         notes=tuple(found.warnings),
         sections=(
@@ -225,7 +225,7 @@ def _spread(found: BenchmarkFile) -> tuple[Part, ...]:
     )
     parts = [_distributions("Network alone", network, caption)]
     if whole:
-        parts.append(_distributions("End to end, from a picture's bytes to its label map", whole, ""))
+        parts.append(_distributions("End to end, from an image's bytes to its label map", whole, ""))
     if max(it.network.num_rounds for it in found.results) > 1 and len(network) <= NUM_COLOURS:
         parts.append(_rounds(network))
     return tuple(parts)

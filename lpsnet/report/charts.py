@@ -1,6 +1,6 @@
-"""Vector pictures: elements are added to a tree, which escapes every text by itself.
+"""Vector images: elements are added to a tree, which escapes every text by itself.
 
-An axis: where a value lies in a picture, and at which round values it carries ticks.
+An axis: where a value lies in an image, and at which round values it carries ticks.
 
 The frame of a chart: axes with ticks and names around a plot, and a legend above it.
 
@@ -32,12 +32,12 @@ _NO_TEXT = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def clean(text: str) -> str:
-    """The text with a question mark in place of what no page or picture can hold: control characters, half pairs."""
+    """The text with a question mark in place of what no page or image can hold: control characters, half pairs."""
     return _NO_TEXT.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 class Drawing:
-    """A picture being drawn.
+    """An image being drawn.
 
     Args:
         width, height: in pixels.
@@ -56,7 +56,7 @@ class Drawing:
 
         Args:
             tag: of SVG.
-            parent: the group it belongs to; the picture itself unless given.
+            parent: the group it belongs to; the image itself unless given.
             text: inside it.
             tip: shown when it is pointed at.
             attributes: `_` stands for `-`, `css` for `class`; numbers are pixels.

@@ -1,11 +1,11 @@
 """What `lpsnet evaluate --json` wrote, or a training left of its last evaluation, read back.
 
-The best and the worst pictures of an evaluation: picture, truth, prediction, and where the two differ.
+The best and the worst images of an evaluation: image, truth, prediction, and where the two differ.
 
-An evaluation's file holds no pictures. They are opened and segmented anew, with the data and the model it names; where
+An evaluation's file holds no images. They are opened and segmented anew, with the data and the model it names; where
 one is not there any more, the report goes on without.
 
-The report of an evaluation: IoU by class, what is taken for what, the best and the worst pictures, the protocol.
+The report of an evaluation: IoU by class, what is taken for what, the best and the worst images, the protocol.
 """
 
 import base64
@@ -35,10 +35,10 @@ from lpsnet.report.page import (
     Facts,
     Figures,
     Gallery,
+    GalleryImage,
     Page,
     Part,
     Percent,
-    GalleryImage,
     Section,
     Table,
     Tile,
@@ -51,8 +51,8 @@ from lpsnet.report.page import (
 Byte = Annotated[int, Field(ge=0, le=255)]
 
 
-class PictureScore(Figures):
-    """A picture and its mIoU in percent."""
+class ImageScore(Figures):
+    """An image and its mIoU in percent."""
 
     name: str
     miou: Percent
@@ -69,7 +69,7 @@ class EvaluationFile(Figures):
     accuracies: dict[str, Percent]
     num_images: int
     confusion_matrix: list[list[int]]
-    per_image: list[PictureScore]
+    per_image: list[ImageScore]
     protocol: dict[str, Any]
     boundary_miou: Percent = None
     boundary_ious: dict[str, Percent] = Field(default_factory=dict)
@@ -124,19 +124,19 @@ def _scenes() -> LabelSpace:
 Image = NDArray[np.uint8]
 
 WRONG = (213, 94, 0)  # RGB of pixels that were taken for another class
-MAX_WIDTH = 520  # pixels of a picture in the page
+MAX_WIDTH = 520  # pixels of an image in the page
 # Colours in full, or thin wrong pixels would be washed out
 _JPEG = (
     *(cv2.IMWRITE_JPEG_QUALITY, 88),
     *(cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444),
 )
 _HALF = ("bf16", "f16")  # arithmetics that are asked for; a quantised file computes in its own
-_SAME = 1.0  # points of mIoU; a picture that scores otherwise now is not what was evaluated
+_SAME = 1.0  # points of mIoU; an image that scores otherwise now is not what was evaluated
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where pictures and predictions come from.
+    """Where images and predictions come from.
 
     Attributes:
         data: as `open_dataset` takes it.
@@ -145,7 +145,7 @@ class Source:
         runtime: the engine; None for the file's own.
         precision: the arithmetic; None for f32, or what the file is quantised to.
         input_size: (height, width) that the model runs at; None for its own.
-        is_averaged: whether scores are those of several views of a picture; what is shown is one view's.
+        is_averaged: whether scores are those of several views of an image; what is shown is one view's.
     """
 
     data: str
@@ -157,12 +157,12 @@ class Source:
     is_averaged: bool = False
 
 
-def show_pictures(evaluation: EvaluationFile, source: Source, count: int) -> tuple[Gallery | None, str]:
-    """The `count` best and the `count` worst pictures; and, where something is missing for them, what, in a line.
+def show_images(evaluation: EvaluationFile, source: Source, count: int) -> tuple[Gallery | None, str]:
+    """The `count` best and the `count` worst images; and, where something is missing for them, what, in a line.
 
     Args:
         evaluation: says which they are.
-        source: of pictures and predictions.
+        source: of images and predictions.
         count: at least 1.
     """
     try:
@@ -184,14 +184,14 @@ def show_pictures(evaluation: EvaluationFile, source: Source, count: int) -> tup
     wrong = ("taken for another class", WRONG)
     note = ""
     if source.is_averaged:
-        note = "Several views of every picture were averaged; the predictions below are of the picture as it is."
+        note = "Several views of every image were averaged; the predictions below are of the image as it is."
     elif not all(same for _, _, same in rows):
-        note = "Pictures below do not score as they did when this was evaluated: data or model have changed since."
-    return Gallery(tuple((title, pictures) for title, pictures, _ in rows), (*legend, wrong)), note
+        note = "Images below do not score as they did when this was evaluated: data or model have changed since."
+    return Gallery(tuple((title, images) for title, images, _ in rows), (*legend, wrong)), note
 
 
 def best_and_worst(evaluation: EvaluationFile, count: int) -> list[tuple[str, str, float]]:
-    """(what it is, name, mIoU in percent) of the best pictures, best first, then of the worst, worst first."""
+    """(what it is, name, mIoU in percent) of the best images, best first, then of the worst, worst first."""
     scored = [(it.name, it.miou) for it in evaluation.per_image if it.miou is not None]
     ranked = sorted(scored, key=lambda entry: -entry[1])
     count_worst = min(count, len(ranked) // 2)
@@ -202,7 +202,7 @@ def best_and_worst(evaluation: EvaluationFile, count: int) -> list[tuple[str, st
 
 
 def difference(image: Image, truth: Image, prediction: Image) -> Image:
-    """The picture in pale grey, wrong pixels in `WRONG`; pixels without a label are dark.
+    """The image in pale grey, wrong pixels in `WRONG`; pixels without a label are dark.
 
     Args:
         image: H x W x 3 uint8 RGB.
@@ -220,7 +220,7 @@ def difference(image: Image, truth: Image, prediction: Image) -> Image:
 
 
 def data_uri(image: Image) -> str:
-    """A picture, H x W x 3 uint8 RGB, as a JPEG inside a page."""
+    """An image, H x W x 3 uint8 RGB, as a JPEG inside a page."""
     height, width = image.shape[:2]
     if width > MAX_WIDTH:
         size = (MAX_WIDTH, max(1, round(height * MAX_WIDTH / width)))
@@ -233,24 +233,24 @@ def data_uri(image: Image) -> str:
 def _rows(
     evaluation: EvaluationFile, split: Split, segmenter: Segmenter, count: int
 ) -> Iterator[tuple[str, tuple[GalleryImage, ...], bool]]:
-    """A row's title, its pictures, and whether it scores as it did."""
+    """A row's title, its images, and whether it scores as it did."""
     places = {name: index for index, name in enumerate(split.names)}
     for what, name, miou in best_and_worst(evaluation, count):
         if name not in places:
-            raise DataError(f"the data has no picture {name!r} any more")
+            raise DataError(f"the data has no image {name!r} any more")
         sample = split[places[name]]
         prediction = segmenter(sample.image)
         matrix = confusion_matrix(sample.labels, prediction, num_classes=split.label_space.num_classes)
         title = f"{what}: {name}, {miou:.1f} mIoU"
-        pictures = _pictures(sample.image, sample.labels, prediction, split.label_space)
-        yield title, pictures, abs(scores(matrix).miou - miou) <= _SAME
+        images = _images(sample.image, sample.labels, prediction, split.label_space)
+        yield title, images, abs(scores(matrix).miou - miou) <= _SAME
 
 
-def _pictures(image: Image, truth: Image, prediction: Image, space: LabelSpace) -> tuple[GalleryImage, ...]:
+def _images(image: Image, truth: Image, prediction: Image, space: LabelSpace) -> tuple[GalleryImage, ...]:
     labelled = truth != IGNORE_INDEX
     wrong = float(np.mean(truth[labelled] != prediction[labelled])) if labelled.any() else 0.0
     shown: Sequence[tuple[str, Image]] = (
-        ("Picture", image),
+        ("Image", image),
         ("Truth", overlay(image, truth, space)),
         ("Prediction", overlay(image, prediction, space)),
         (f"Difference: {100 * wrong:.1f} % wrong", difference(image, truth, prediction)),
@@ -261,7 +261,7 @@ def _pictures(image: Image, truth: Image, prediction: Image, space: LabelSpace) 
 def _without(error: Exception) -> str:
     moved = isinstance(error, DataError | ModelFileError)
     advice = ". If data or model have moved, say where they are with --data and --model" if moved else ""
-    return f"No pictures are shown: {' '.join(str(error).split())}{advice}."
+    return f"No images are shown: {' '.join(str(error).split())}{advice}."
 
 
 NUM_CONFUSIONS = 8  # pairs of classes named below the matrix
@@ -271,8 +271,8 @@ MAX_MATRIX_WIDTH = 860.0  # pixels, beyond which cells would be larger than what
 
 
 @dataclass(frozen=True, slots=True)
-class PictureOptions:
-    """Which pictures a report shows.
+class ImageOptions:
+    """Which images a report shows.
 
     Attributes:
         count: the best and the worst, each; 0 for none.
@@ -284,7 +284,7 @@ class PictureOptions:
     model: str | None = None
 
 
-def evaluation_page(path: Path, pictures: PictureOptions) -> Page:
+def evaluation_page(path: Path, images: ImageOptions) -> Page:
     """The page of a JSON file that `lpsnet evaluate` wrote.
 
     Raises:
@@ -292,31 +292,31 @@ def evaluation_page(path: Path, pictures: PictureOptions) -> Page:
     """
     evaluation = EvaluationFile.read(path)
     protocol = evaluation.protocol
-    gallery, note = gallery_of(evaluation, pictures)
+    gallery, note = gallery_of(evaluation, images)
     facts = Facts(tuple(flat(protocol)), title="Protocol")
     command = Command(evaluation.command, title="Command") if evaluation.command else None
     return Page(
         kind="Evaluation",
         title=Path(str(protocol.get("model") or path.stem)).name,
-        lead=f"{evaluation.num_images} pictures of {protocol.get('data', '?')}, {protocol.get('split', '?')}",
+        lead=f"{evaluation.num_images} images of {protocol.get('data', '?')}, {protocol.get('split', '?')}",
         tiles=score_tiles(evaluation),
         notes=(note,) if note else (),
         sections=(
             *score_sections(evaluation),
-            picture_section(gallery),
+            image_section(gallery),
             Section("How it was measured", (command, facts) if command else (facts,)),
         ),
     )
 
 
-def gallery_of(evaluation: EvaluationFile, options: PictureOptions) -> tuple[Gallery | None, str]:
-    """The pictures of an evaluation, and what is missing for them in a line."""
+def gallery_of(evaluation: EvaluationFile, options: ImageOptions) -> tuple[Gallery | None, str]:
+    """The images of an evaluation, and what is missing for them in a line."""
     protocol = evaluation.protocol
     if options.count == 0:
         return None, ""
     data, model = options.data or protocol.get("data"), options.model or protocol.get("model")
     if not isinstance(data, str) or not isinstance(model, str):
-        return None, "No pictures are shown: the file does not say which data and model were evaluated."
+        return None, "No images are shown: the file does not say which data and model were evaluated."
     source = Source(data, str(protocol.get("split", "val")), model)
     if options.model is None:
         source = replace(
@@ -326,7 +326,7 @@ def gallery_of(evaluation: EvaluationFile, options: PictureOptions) -> tuple[Gal
             input_size=_size(protocol.get("input_size")),
             is_averaged="averaged" in protocol,
         )
-    return show_pictures(evaluation, source, options.count)
+    return show_images(evaluation, source, options.count)
 
 
 def score_tiles(evaluation: EvaluationFile) -> tuple[Tile, ...]:
@@ -339,7 +339,7 @@ def score_tiles(evaluation: EvaluationFile) -> tuple[Tile, ...]:
     ]
     if evaluation.boundary_miou is not None:
         tiles.append(Tile("Boundary mIoU", figure(evaluation.boundary_miou, 2), "%"))
-    return (*tiles, Tile("Pictures", f"{evaluation.num_images:,}"))
+    return (*tiles, Tile("Images", f"{evaluation.num_images:,}"))
 
 
 def score_sections(evaluation: EvaluationFile) -> tuple[Section, ...]:
@@ -350,9 +350,9 @@ def score_sections(evaluation: EvaluationFile) -> tuple[Section, ...]:
     )
 
 
-def picture_section(gallery: Gallery | None) -> Section:
-    """The best and the worst pictures; empty where they could not be made."""
-    return Section("Best and worst pictures", () if gallery is None else (gallery,))
+def image_section(gallery: Gallery | None) -> Section:
+    """The best and the worst images; empty where they could not be made."""
+    return Section("Best and worst images", () if gallery is None else (gallery,))
 
 
 def class_table(evaluation: EvaluationFile) -> Table:

@@ -220,7 +220,7 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class GalleryImage:
-    """A picture in the page: `source` is a data URI."""
+    """An image in the page: `source` is a data URI."""
 
     source: str
     caption: str = ""
@@ -228,7 +228,7 @@ class GalleryImage:
 
 @dataclass(frozen=True, slots=True)
 class Gallery:
-    """Pictures in rows of a title each, with a legend of (name, RGB bytes)."""
+    """Images in rows of a title each, with a legend of (name, RGB bytes)."""
 
     rows: tuple[tuple[str, tuple[GalleryImage, ...]], ...]
     legend: tuple[tuple[str, tuple[int, int, int]], ...] = ()

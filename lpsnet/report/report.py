@@ -22,7 +22,7 @@ from lpsnet.inference.model_file import METADATA_READERS, read_record
 from lpsnet.io import write_text
 from lpsnet.record import ModelRecord
 from lpsnet.report.benchmark import benchmark_page
-from lpsnet.report.evaluation import PictureOptions, evaluation_page
+from lpsnet.report.evaluation import ImageOptions, evaluation_page
 from lpsnet.report.page import (
     Cell,
     Command,
@@ -107,8 +107,8 @@ def study_page(path: Path) -> Page:
 
 def _figure(path: Path, found: StudyFile) -> tuple[Part, ...]:
     """The figure beside the file, if there is one."""
-    picture = path.with_suffix(".png")
-    data = picture.read_bytes() if picture.is_file() else b""
+    image = path.with_suffix(".png")
+    data = image.read_bytes() if image.is_file() else b""
     if not data.startswith(_PNG):
         return ()
     return (Image(f"data:image/png;base64,{base64.b64encode(data).decode()}", caption=found.title),)
@@ -204,18 +204,18 @@ def _how_the_model_was_made(record: ModelRecord) -> tuple[Part, ...]:
 
 PAGE = "report.html"
 
-Builder = Callable[[Path, PictureOptions], Page]
+Builder = Callable[[Path, ImageOptions], Page]
 
 # kind of folder -> the file that makes it one, and the builder of its page
 _FOLDERS: dict[str, tuple[str, Builder]] = {
-    "an expansion": ("journal.jsonl", lambda path, pictures: expansion_page(path)),
+    "an expansion": ("journal.jsonl", lambda path, images: expansion_page(path)),
     "a training": ("run.json", training_page),
 }
 # kind of JSON file -> the keys that make it one, and the builder of its page
 _FILES: dict[str, tuple[frozenset[str], Builder]] = {
     "an evaluation": (frozenset({"confusion_matrix", "ious"}), evaluation_page),
-    "a benchmark": (frozenset({"results", "comparisons"}), lambda path, pictures: benchmark_page(path)),
-    "a study": (frozenset({"study", "findings", "rows"}), lambda path, pictures: study_page(path)),
+    "a benchmark": (frozenset({"results", "comparisons"}), lambda path, images: benchmark_page(path)),
+    "a study": (frozenset({"study", "findings", "rows"}), lambda path, images: study_page(path)),
 }
 _WANTED = (
     "the folder of a training, an expansion or a study, a JSON file of lpsnet evaluate, benchmark or study, "
@@ -240,13 +240,13 @@ class Found:
     page: Path
 
 
-def write_report(path: Path, *, out: Path | None = None, pictures: PictureOptions | None = None) -> Path:
+def write_report(path: Path, *, out: Path | None = None, images: ImageOptions | None = None) -> Path:
     """Write the page of a run.
 
     Args:
         path: a run's folder, or a JSON file of figures, or a folder that holds one such file.
         out: the page; beside what it is about unless given.
-        pictures: which are shown.
+        images: which are shown.
 
     Returns:
         The page.
@@ -258,7 +258,7 @@ def write_report(path: Path, *, out: Path | None = None, pictures: PictureOption
     found = find(path)
     page = out or found.page
     command = ["lpsnet", "report", str(path), *(["--out", str(out)] if out else [])]
-    write_text(page, render(found.build(found.path, pictures or PictureOptions()), command=shlex.join(command)))
+    write_text(page, render(found.build(found.path, images or ImageOptions()), command=shlex.join(command)))
     return page
 
 
@@ -269,7 +269,7 @@ def find(path: Path) -> Found:
         RunError: nothing, or more than one thing.
     """
     if path.is_file() and path.suffix.lower() in METADATA_READERS:
-        return Found(path, "a model", lambda path, pictures: model_page(path), path.with_suffix(".html"))
+        return Found(path, "a model", lambda path, images: model_page(path), path.with_suffix(".html"))
     if path.is_file():
         if (found := _file(path, path.with_suffix(".html"))) is not None:
             return found

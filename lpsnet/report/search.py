@@ -193,7 +193,7 @@ def expansion_page(path: Path) -> Page:
 
 
 def write_figure(path: Path) -> Path:
-    """Write Figure 7 of the expansion in a folder as a picture of its own, and return its path.
+    """Write Figure 7 of the expansion in a folder as an image of its own, and return its path.
 
     Raises:
         RunError: what is in the folder cannot be read, or no network is trained yet.

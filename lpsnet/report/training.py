@@ -1,6 +1,6 @@
 """A training read back from its folder, while it goes on, too.
 
-The report of a training: its curves, the scores of its last evaluation, pictures, the command and the record.
+The report of a training: its curves, the scores of its last evaluation, images, the command and the record.
 
 A run that goes on is reported as far as it has come.
 """
@@ -14,7 +14,7 @@ from typing import Any
 from lpsnet.errors import LpsnetError, RunError
 from lpsnet.inference.model_file import read_record
 from lpsnet.report.charts import NARROW, Curve, Drawing, Size, draw_curves
-from lpsnet.report.evaluation import EvaluationFile, PictureOptions, gallery_of, picture_section, score_sections
+from lpsnet.report.evaluation import EvaluationFile, ImageOptions, gallery_of, image_section, score_sections
 from lpsnet.report.page import (
     GREATEST,
     Cell,
@@ -120,12 +120,12 @@ def _record(folder: RunFolder) -> tuple[Mapping[str, Any], str]:
 
 
 def _how_to_evaluate(folder: RunFolder, run: Mapping[str, Any]) -> str:
-    """What a run that kept no evaluation in full needs for its confusion matrix and pictures."""
+    """What a run that kept no evaluation in full needs for its confusion matrix and images."""
     if not folder.model.exists() or not folder.evaluations.exists() or run.get("task") == "classification":
         return ""
     words = ("evaluate", "--model", folder.model, "--data", run.get("data", "DATA"), "--json", folder.evaluation)
     command = shlex.join(["lpsnet", *map(str, words)])
-    return f"For the confusion matrix and pictures, evaluate the model first: {command}"
+    return f"For the confusion matrix and images, evaluate the model first: {command}"
 
 
 def _progress(folder: RunFolder, log: tuple[Mapping[str, float], ...], started: Mapping[str, Any]) -> str:
@@ -152,14 +152,14 @@ _SCORES = {
 _MAIN = {"miou": "mIoU", "top1": "Top-1 accuracy"}  # those that count
 
 
-def training_page(path: Path, pictures: PictureOptions) -> Page:
+def training_page(path: Path, images: ImageOptions) -> Page:
     """The page of a run's folder.
 
     Raises:
         RunError: what is in the folder cannot be read.
     """
     run = read_training(path)
-    gallery, without = _pictures(run, pictures)
+    gallery, without = _images(run, images)
     names = [text_of(it) for it in (run.settings.get("architecture", "?"), run.recipe.get("name", "?"))]
     return Page(
         kind="Pre-training" if run.settings.get("task") == "classification" else "Training",
@@ -170,16 +170,16 @@ def training_page(path: Path, pictures: PictureOptions) -> Page:
         sections=(
             Section("Curves", _curves(run.log, run.evaluations)),
             *(score_sections(run.evaluation) if run.evaluation is not None else (_scores(run.evaluations),)),
-            picture_section(gallery),
+            image_section(gallery),
             Section("How it was made", _making(run)),
         ),
     )
 
 
-def _pictures(run: Training, pictures: PictureOptions) -> tuple[Gallery | None, str]:
+def _images(run: Training, images: ImageOptions) -> tuple[Gallery | None, str]:
     if run.evaluation is None:
         return None, ""
-    return gallery_of(run.evaluation, replace(pictures, model=pictures.model or str(run.model)))
+    return gallery_of(run.evaluation, replace(images, model=images.model or str(run.model)))
 
 
 def _tiles(run: Training) -> tuple[Tile, ...]:
@@ -193,8 +193,8 @@ def _tiles(run: Training) -> tuple[Tile, ...]:
             Tile("Iterations", f"{int(run.log[-1]['iteration']):,}"),
             Tile("Speed, median", figure(speeds[len(speeds) // 2]), "pictures/s"),
         ]
-    pictures = run.record.get("training", {}).get("num_pictures", run.started.get("num_pictures"))
-    return (*tiles, *([Tile("Pictures", f"{pictures:,}")] if isinstance(pictures, int) else []))
+    images = run.record.get("training", {}).get("num_pictures", run.started.get("num_pictures"))
+    return (*tiles, *([Tile("Images", f"{images:,}")] if isinstance(images, int) else []))
 
 
 def _curves(log: Sequence[Mapping[str, float]], evaluations: Sequence[Mapping[str, Any]]) -> tuple[Part, ...]:
@@ -205,7 +205,7 @@ def _curves(log: Sequence[Mapping[str, float]], evaluations: Sequence[Mapping[st
         _chart("Loss", [loss], y_name="loss"),
         _chart("Scores on val", scores, y_name="%", top=100.0) if scores else None,
         _chart("Learning rate", [rate], y_name="per step", zero=True),
-        _chart("Speed", [speed], y_name="pictures a second", zero=True),
+        _chart("Speed", [speed], y_name="images a second", zero=True),
     )
     return tuple(chart for chart in charts if chart is not None)
 

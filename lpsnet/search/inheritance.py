@@ -6,14 +6,14 @@ Any of these, together or alone:
 
 - deeper: a new block passes on what it is given (`deepening.py`). The function stays, exactly.
 - wider: new channels are random and nothing old reads them (`widening.py`). The function stays, exactly.
-- another ratio: the same weights on a picture of another size. The function does not stay.
+- another ratio: the same weights on an image of another size. The function does not stay.
 - a new path: a copy of the path of the nearest ratio. The head does not read it, and what it adds to the other paths
   after Stage 3 and Stage 4 (Equation 2) is small. It is not nothing: a ReLU of nothing would never learn. The function
   nearly stays; without interaction between the paths it stays exactly.
 - another number of classes: a fresh head over the same features.
 
 What stays, stays in evaluation mode, where batch norm is a scale and a shift. In training mode it nearly stays if
-pictures are given, because only they tell the statistics of the features that a new block has to pass on. Momentum is
+images are given, because only they tell the statistics of the features that a new block has to pass on. Momentum is
 not taken over: an optimiser starts afresh. How a block's weights carry over is in its row of `BLOCKS`; what the row
 does not say starts fresh, as new blocks and channels of "shufflenet" do. What the algebra promises is held against the
 logits of both networks.
@@ -136,9 +136,9 @@ class Inheritance:
         preserving: whether child and parent have the same scores, in evaluation mode.
         reasons: why not, if not exactly; one line each.
         origins: for each of the child's parameters, how many of its numbers come from where.
-        measured: whether there were pictures to measure statistics on.
-        relative_difference: of the scores of those pictures, |child - parent| / |parent| (Euclidean norms, evaluation
-            mode); None without pictures, or if the scores differ in shape.
+        measured: whether there were images to measure statistics on.
+        relative_difference: of the scores of those images, |child - parent| / |parent| (Euclidean norms, evaluation
+            mode); None without images, or if the scores differ in shape.
     """
 
     changes: tuple[Change, ...]
@@ -192,7 +192,7 @@ def inherit(
         child: of the same block, interaction, form ("reparameterised" or "plain") and `align_corners` as the parent,
             in no stage shallower or narrower, and with at least as many paths. Its training mode stays.
         parent: not touched.
-        images: N x 3 x H x W training pictures, normalised, as the training will give them to the network; a handful.
+        images: N x 3 x H x W training images, normalised, as the training will give them to the network; a handful.
             They pass the child in one batch without gradients. Without them the statistics of new batch norms are 0
             and 1: logits in evaluation mode start the same, but training has to find those statistics first.
         seed: of the random weights; torch's random state is not touched.
@@ -206,7 +206,7 @@ def inherit(
     check_kinship(child, parent)
     paths = continued_paths(child, parent, path_map)
     with torch.no_grad():
-        expected = None if images is None else _scores(parent, images)  # first: it may refuse the pictures
+        expected = None if images is None else _scores(parent, images)  # first: it may refuse the images
         _reset(child, seed)
         growth = Growth(child)
         _fill(growth, parent, paths)
@@ -266,7 +266,7 @@ def _is_loud(child: Network) -> bool:
 def _fill_path(growth: Growth, path: nn.Module, source: nn.Module, places: Sequence[Places]) -> None:
     assert isinstance(path, Path)
     assert isinstance(source, Path)
-    reads = torch.arange(3)  # the picture's channels
+    reads = torch.arange(3)  # the image's channels
     for stage, given, writes in zip(path.stages, source.stages, places, strict=True):
         blocks, old_blocks = list(stage.children()), list(given.children())
         for block, old_block in zip(blocks, old_blocks, strict=False):
@@ -331,7 +331,7 @@ def _moved(child: Network, parent: Network, paths: PathMap) -> list[tuple[Fracti
 
 def _grade(growth: Growth, parent: Network, paths: PathMap) -> tuple[Preserving, tuple[str, ...]]:
     child = growth.child
-    broken = [f"a path sees the picture at {new} instead of {old}" for old, new in _moved(child, parent, paths)]
+    broken = [f"a path sees the image at {new} instead of {old}" for old, new in _moved(child, parent, paths)]
     if None in paths and child.architecture.ratios[0] > parent.architecture.ratios[0]:
         broken.append(f"the scores have the size of the largest path's features, now {child.architecture.ratios[0]}")
     if child.num_classes != parent.num_classes:

@@ -1,4 +1,4 @@
-"""Lat(·) of Section 3.4 measured on this machine: the network alone, one picture at a time (design-notes, 'What is
+"""Lat(·) of Section 3.4 measured on this machine: the network alone, one image at a time (design-notes, 'What is
 timed').
 
 How fast a network is does not depend on what its weights are, so a design is measured with random ones, before anybody
@@ -61,7 +61,7 @@ class Target:
         if self.precision == "int8":
             raise RunError("an expansion measures in f32, bf16 or f16: int8 networks are made from trained ones")
         if min(self.size) < MIN_INPUT:
-            raise RunError(f"a network takes pictures from {MIN_INPUT}x{MIN_INPUT} up; got {self.size}")
+            raise RunError(f"a network takes images from {MIN_INPUT}x{MIN_INPUT} up; got {self.size}")
 
     def __str__(self) -> str:
         """In a line: `onnxruntime, f32, 2 threads, 360x480`."""

@@ -3,8 +3,8 @@
 Each is a recipe made cheaper; networks that are to be used are then trained with the full one. How well a proxy ranks
 candidates is for the user to find out on data of their own: `lpsnet expand --check-step`.
 
-The proxies for small pictures save passes, and the branches of the re-parameterised form, which deployed networks do
-not have either. They do not save on crops: tried on pictures of 256x512, windows of half their height and width left
+The proxies for small images save passes, and the branches of the re-parameterised form, which deployed networks do
+not have either. They do not save on crops: tried on images of 256x512, windows of half their height and width left
 children of the tiny network behind their parent.
 
 What an expansion is: what is expanded, on what, for what, and how each of its candidates is trained.
@@ -80,7 +80,7 @@ class ExpansionRun:
         data: the data set, as `open_dataset` takes it.
         recipe: how candidates are trained, for instance one of `PROXIES`.
         target: what latencies are measured on.
-        split, val: the pictures candidates are trained and scored on.
+        split, val: the images candidates are trained and scored on.
         start: N^0.
         operations: Delta; Table 1 for the start's slots unless given.
         options: number of steps, cap on k, limits.
@@ -151,7 +151,7 @@ class ExpansionRun:
         }
 
     def cost(self, design: Design, *, num_classes: int) -> Cost:
-        """Parameters of the deployed network, and the memory that it needs for one picture (`model.memory`)."""
+        """Parameters of the deployed network, and the memory that it needs for one image (`model.memory`)."""
         architecture, block = design.architecture, design.block
         counted = complexity(architecture, num_classes=num_classes, block=block, interaction=self.interaction)
         memory = inference_memory_mib(

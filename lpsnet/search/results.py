@@ -26,7 +26,7 @@ from typing import Any, Self
 from lpsnet.errors import RunError
 from lpsnet.export.onnx import export_onnx
 from lpsnet.inference.model_file import read_record
-from lpsnet.inference.preprocess import Picture
+from lpsnet.inference.preprocess import Image
 from lpsnet.io import atomic_path
 from lpsnet.models.checkpoint import load_checkpoint
 from lpsnet.models.profile import complexity
@@ -302,7 +302,7 @@ class Delivery:
 
 
 def write_models(
-    delivery: Delivery, checkpoints: Mapping[Design, Path], *, size: tuple[int, int], pictures: Sequence[Picture]
+    delivery: Delivery, checkpoints: Mapping[Design, Path], *, size: tuple[int, int], images: Sequence[Image]
 ) -> None:
     """Write weights and ONNX file of every network that is handed over, all of a delivery but its figures.
 
@@ -314,7 +314,7 @@ def write_models(
         delivery: what is handed over.
         checkpoints: of its designs, as trained.
         size: (height, width) in pixels that the ONNX files are for.
-        pictures: H x W x 3 uint8 RGB each, that the ONNX files are compared with the networks on.
+        images: H x W x 3 uint8 RGB each, that the ONNX files are compared with the networks on.
 
     Raises:
         RunError: the folder cannot be written.
@@ -333,7 +333,7 @@ def write_models(
             with atomic_path(weights) as temporary:
                 shutil.copyfile(trained, temporary)
         if not path.exists() or path.stat().st_mtime < weights.stat().st_mtime:
-            export_onnx(load_checkpoint(weights), path, record=read_record(weights), size=size, pictures=pictures)
+            export_onnx(load_checkpoint(weights), path, record=read_record(weights), size=size, images=images)
     with atomic_path(kept) as temporary:
         shutil.copyfile(plan, temporary)
 

@@ -140,7 +140,7 @@ def _machine(settings: Mapping[str, JsonValue]) -> str:
 
 JOURNAL = "journal.jsonl"
 FINAL_EFFORT = 2  # of measuring the family in turn at the end
-NUM_PICTURES = 2  # of the validation pictures, that every exported file is compared on
+NUM_IMAGES = 2  # of the validation images, that every exported file is compared on
 
 Say = Callable[[str], None]
 TrainCandidate = Callable[[CandidateTask], TrainingResult]
@@ -256,7 +256,7 @@ class _Running:
         delivery = replace(delivery, check=next(checks, None))
         self.say("exporting the family and comparing the files with the networks")
         checkpoints = {it.design: self._weights(it.design, it.length) for it in delivery.handed_over}
-        write_models(delivery, checkpoints, size=run.target.size, pictures=self._pictures())
+        write_models(delivery, checkpoints, size=run.target.size, images=self._images())
         write_text(folder / FAMILY, json.dumps(delivery.to_dict(), indent=2, allow_nan=False) + "\n")
         title = f"{run.data}, {run.recipe.name}: expanded for {run.target}"
         write_text(
@@ -322,9 +322,9 @@ class _Running:
         assert line is not None, f"{design} was trained before it is asked for"
         return inside(self.out, line.details.get("model", ""))
 
-    def _pictures(self) -> list[Any]:
-        pictures = open_dataset(self.run.data).split(self.run.val)
-        return [pictures.image(index) for index in range(min(NUM_PICTURES, len(pictures)))]
+    def _images(self) -> list[Any]:
+        images = open_dataset(self.run.data).split(self.run.val)
+        return [images.image(index) for index in range(min(NUM_IMAGES, len(images)))]
 
 
 def _beginning(result: TrainingResult) -> str:

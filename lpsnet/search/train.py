@@ -36,7 +36,7 @@ from lpsnet.training.run_folder import RunFolder
 from lpsnet.training.segmentation import network_segmenter, train
 
 START = "start.safetensors"
-MAX_PICTURES = 8  # for the statistics of new features; a batch of a recipe has about as many
+MAX_IMAGES = 8  # for the statistics of new features; a batch of a recipe has about as many
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +146,7 @@ def _write_start(task: CandidateTask, parent: Path, path: Path) -> None:
     dataset = open_dataset(task.run.data)
     source = load_checkpoint(parent)
     net = _fresh(task, dataset)
-    images = _pictures(task.run, dataset)
+    images = _images(task.run, dataset)
     torch.manual_seed(task.run.recipe.seed)
     try:
         report = inherit(net, source, images=images, seed=task.run.recipe.seed)
@@ -177,10 +177,10 @@ def _record(task: CandidateTask, net: Network, dataset: Dataset) -> ModelRecord:
     return record.model_copy(update={"input_size": task.run.input_size})
 
 
-def _pictures(run: TrainingRun, dataset: Dataset) -> Tensor:
-    """The first pictures of the training, N x 3 x H x W normalised, as the network will be given them."""
+def _images(run: TrainingRun, dataset: Dataset) -> Tensor:
+    """The first images of the training, N x 3 x H x W normalised, as the network will be given them."""
     recipe = run.recipe
-    count = min(MAX_PICTURES, recipe.batch_size)
+    count = min(MAX_IMAGES, recipe.batch_size)
     split = dataset.split(run.split)
     batches = Batches(split, recipe.augmentation, count, recipe.seed, num_workers=1, cache_bytes=0)
     images, _ = next(iter(batches.starting_at(0, 1)))

@@ -2,7 +2,7 @@
 
 A batch norm in evaluation mode is a scale and a shift a channel; in training mode its scale depends on the batch. Two
 kinds of channels of the child's batch norms have statistics that no parent can give: those of new features, and those
-that must pass on what they get. Both are measured on pictures, in one pass through the finished child in which every
+that must pass on what they get. Both are measured on images, in one pass through the finished child in which every
 batch norm takes its statistics from its input just before it is used, so later ones see what earlier ones really give.
 
 Wider: the parent's weights inside a child's wider blocks, so that the old channels compute what they did.
@@ -150,7 +150,7 @@ class Growth:
         self.measure(norm, channels, keeps_function=True)
 
     def settle(self, images: Tensor) -> None:
-        """Measure what is to be measured, on N x 3 x H x W normalised pictures."""
+        """Measure what is to be measured, on N x 3 x H x W normalised images."""
         if not self._unmeasured:
             return
         hooks = [task.norm.register_forward_pre_hook(_measuring(task)) for task in self._unmeasured]
@@ -204,7 +204,7 @@ def _measuring(task: _Unmeasured) -> Any:
 
     def hook(norm: nn.BatchNorm2d, inputs: tuple[Tensor]) -> None:
         scale, shift = affine(norm)
-        # Biased, as batch norm itself normalises in training: there the same pictures give the same result.
+        # Biased, as batch norm itself normalises in training: there the same images give the same result.
         variance, mean = torch.var_mean(inputs[0].double(), dim=(0, 2, 3), correction=0)
         running_mean, running_variance = statistics(norm)
         running_mean[task.channels] = mean[task.channels].to(running_mean)

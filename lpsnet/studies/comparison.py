@@ -152,7 +152,7 @@ def _here(time: Timed, values: Mapping[str, Json], timed: Outcome, scores: Mappi
 
 def _fastest(here: Sequence[Row]) -> str:
     each = ", ".join(f"{row['method']} {row['fps']:.1f} at {row['resolution']} ({row['accelerator']})" for row in here)
-    return f"Pictures a second on this device, networks alone, in turn: {each}."
+    return f"Images a second on this device, networks alone, in turn: {each}."
 
 
 def _draw(here: Sequence[Row], figure: Any) -> None:
@@ -169,7 +169,7 @@ def _draw(here: Sequence[Row], figure: Any) -> None:
 
 
 def _scatter(axes: Any, points: Sequence[tuple[float, float, str, bool]]) -> None:
-    """Points of (pictures a second, mIoU, name, whether it is one of the paper's networks), these with a line."""
+    """Points of (images a second, mIoU, name, whether it is one of the paper's networks), these with a line."""
     tidy(axes)
     ours = [point for point in points if point[3]]
     others = [point for point in points if not point[3]]
@@ -178,7 +178,7 @@ def _scatter(axes: Any, points: Sequence[tuple[float, float, str, bool]]) -> Non
     for fps, miou, name, is_ours in points:
         size = "small" if is_ours else 6
         axes.annotate(name, (fps, miou), xytext=(4, 3), textcoords="offset points", fontsize=size)
-    axes.set(xlabel="pictures a second", ylabel="mIoU on val (%)")
+    axes.set(xlabel="images a second", ylabel="mIoU on val (%)")
     axes.margins(x=0.22, y=0.08)
 
 
@@ -190,14 +190,14 @@ def _bars(axes: Any, here: Sequence[Row]) -> None:
     axes.set_yticks(range(len(here)), names, fontsize="x-small")
     axes.invert_yaxis()
     axes.margins(x=0.12)
-    axes.set_xlabel("pictures a second; no file was scored")
+    axes.set_xlabel("images a second; no file was scored")
 
 
 STUDY = Study(
     name="comparison",
     title="Beside other methods",
     reference="The paper's Tables 5 to 8 and Figure 2: on a GTX 1080 Ti with TensorRT, LPS-Net-S, M and L at 413.5, "
-    "269.7 and 151.8 pictures a second and 73.9, 76.5 and 78.2 mIoU on Cityscapes val.",
+    "269.7 and 151.8 images a second and 73.9, 76.5 and 78.2 mIoU on Cityscapes val.",
     differences=(
         "What is published was measured by its authors, on GPUs, engines and sizes of their own.",
         "Where the text of Table 5 leaves the accelerator open, none is named here.",

@@ -74,7 +74,7 @@ def report(outcomes: Sequence[Outcome]) -> Report:
     rows = [*map(_published, TABLE_8), *here]
     findings = [
         f"{row['method']} on {row['device']}, {row['engine']}, threads: {row['threads']}, power mode: "
-        f"{row['power_mode']}: {row['median_ms']:.1f} ms, {row['fps']:.1f} pictures a second at {row['resolution']}."
+        f"{row['power_mode']}: {row['median_ms']:.1f} ms, {row['fps']:.1f} images a second at {row['resolution']}."
         for row in here
     ]
     findings += [f"{name} by {runtime}: {text}." for name, runtime, text in timed.result["problems"]]
@@ -124,19 +124,19 @@ def _draw(rows: Sequence[Row], figure: Any) -> None:
     names = [", ".join(filter(None, (r["method"], r["resolution"], r["device"], r["engine"]))) for r in shown]
     axes.set_yticks(range(len(shown)), names, fontsize="x-small")
     axes.margins(x=0.1)
-    axes.set_xlabel("pictures a second (grey: paper, blue: here)")
+    axes.set_xlabel("images a second (grey: paper, blue: here)")
     axes.set_title("Table 8: embedded devices", fontsize="medium")
 
 
 STUDY = Study(
     name="embedded",
     title="LPS-Net-S on the device at hand",
-    reference="The paper's Table 8: 10.0 pictures a second on a Jetson Nano and 25.6 on a Jetson TX2, at 1024x2048 in "
+    reference="The paper's Table 8: 10.0 images a second on a Jetson Nano and 25.6 on a Jetson TX2, at 1024x2048 in "
     "FP32, with TensorRT.",
     differences=(
         "The device and the engine are those named; the paper's networks ran with TensorRT (Section 4.2).",
         "The network has random weights unless a file was given; how fast it is does not depend on them.",
-        "The network alone, one picture at a time, the median of calls; the paper's is the mean of 20 s.",
+        "The network alone, one image at a time, the median of calls; the paper's is the mean of 20 s.",
     ),
     plan=plan,
     report=report,

@@ -1,12 +1,12 @@
-"""The time a user waits, from a decoded picture to its label map, beside that of the network alone.
+"""The time a user waits, from a decoded image to its label map, beside that of the network alone.
 
-The paper times the network up to its scores (design-notes, 'What is timed'). Before them a picture is normalised and
+The paper times the network up to its scores (design-notes, 'What is timed'). Before them an image is normalised and
 resized, after them scores are brought to its size and the best class is taken. Here all is measured in turn, in one
 run, for every engine asked for:
 
-- `network`: the engine alone, from the normalised picture to the scores; the picture is resized for the paths inside;
+- `network`: the engine alone, from the normalised image to the scores; the image is resized for the paths inside;
 - `network_by_path`: the same from the paths' inputs, resized before; None where engine or file does not allow it;
-- `fast`: a `Segmenter`, from the picture's bytes to its label map;
+- `fast`: a `Segmenter`, from the image's bytes to its label map;
 - `naive`: what is usually done: NumPy normalises, the engine scores, torch upsamples the scores and takes the argmax.
 
 The time a user waits beside that of the network alone, as a study; not a figure of the paper.
@@ -29,7 +29,7 @@ from lpsnet.benchmark.timing import PROTOCOLS, Comparison, Latency, TimingProtoc
 from lpsnet.data.images import read_image
 from lpsnet.errors import ModelFileError
 from lpsnet.inference.engines import Precision, SessionOptions, open_session
-from lpsnet.inference.preprocess import Picture
+from lpsnet.inference.preprocess import Image
 from lpsnet.inference.segmenter import Segmenter
 from lpsnet.models.network import Network
 from lpsnet.record import ModelRecord
@@ -39,7 +39,7 @@ from lpsnet.studies.network_training import PAPER_SIZE
 from lpsnet.studies.study import Json, Known, Outcome, Place, Report, Row, Run, Settings, Study
 
 Labels = NDArray[np.uint8]
-Segment = Callable[[Picture], Labels]
+Segment = Callable[[Image], Labels]
 
 
 class Engine(NamedTuple):
@@ -111,7 +111,7 @@ class EndToEnd:
 
 def measure_end_to_end(
     model: str | Path,
-    image: Picture,
+    image: Image,
     *,
     engines: Sequence[Engine] = (Engine("onnxruntime"),),
     num_threads: int | None = None,
@@ -126,7 +126,7 @@ def measure_end_to_end(
         image: H x W x 3 uint8 RGB.
         engines: what to compute the network with.
         num_threads: threads of every engine, of OpenCV and of torch; None leaves the choice to them.
-        input_size: (height, width) the network runs at; None for the record's, or else the picture's.
+        input_size: (height, width) the network runs at; None for the record's, or else the image's.
         protocol: how long.
         progress: told the part of the time that has passed, 0 to 1.
 
@@ -152,7 +152,7 @@ class _Ways:
     """The calls to time with one engine."""
 
     def __init__(
-        self, model: str, image: Picture, engine: Engine, num_threads: int | None, size: tuple[int, int] | None
+        self, model: str, image: Image, engine: Engine, num_threads: int | None, size: tuple[int, int] | None
     ) -> None:
         asked: dict[str, Any] = {"runtime": engine.runtime, "precision": engine.precision, "num_threads": num_threads}
         self.engine = engine
@@ -205,17 +205,17 @@ def naive_segmenter(
     *,
     input_size: tuple[int, int] | None = None,
 ) -> Segment:
-    """The usual way from H x W x 3 uint8 RGB to H x W labels: NumPy normalises, torch resizes picture and scores.
+    """The usual way from H x W x 3 uint8 RGB to H x W labels: NumPy normalises, torch resizes image and scores.
 
     Args:
         score: 1 x 3 x h x w float32, normalised, to 1 x K x h' x w' scores.
-        record: of the network; says how pictures are normalised and resized.
-        input_size: (h, w); None for the record's, or else the picture's own.
+        record: of the network; says how images are normalised and resized.
+        input_size: (h, w); None for the record's, or else the image's own.
     """
     size = input_size or record.input_size
     mean, std = (np.array(values, np.float32) for values in (record.normalisation.mean, record.normalisation.std))
 
-    def segment(image: Picture) -> Labels:
+    def segment(image: Image) -> Labels:
         normalised = (image.astype(np.float32) / 255 - mean) / std
         planes = torch.from_numpy(np.ascontiguousarray(normalised.transpose(2, 0, 1)))[None]
         planes = _shrink_or_enlarge(planes, size or planes.shape[2:], align_corners=record.align_corners)
@@ -266,7 +266,7 @@ def _measure(settings: Settings, place: Place) -> dict[str, Json]:
         ]
         found = measure_end_to_end(
             files[0],
-            _picture(settings, size),
+            _image(settings, size),
             engines=_engines(settings, files[0]),
             input_size=size,
             num_threads=settings.num_threads,
@@ -276,7 +276,7 @@ def _measure(settings: Settings, place: Place) -> dict[str, Json]:
     return {"ways": [each.to_dict() for each in found]}
 
 
-def _picture(settings: Settings, size: tuple[int, int]) -> Picture:
+def _image(settings: Settings, size: tuple[int, int]) -> Image:
     from lpsnet.data.synthetic import SceneSplit
 
     for name in settings.pictures:
@@ -331,15 +331,15 @@ def _draw(rows: Sequence[Row], figure: Any) -> None:
         bars = axes.bar(places, [row[f"{way}_ms"] or 0.0 for row in rows], width=0.18, color=colour, label=title)
         axes.bar_label(bars, fmt="%.0f", fontsize="x-small")
     axes.set_xticks(range(len(rows)), [row["engine"] for row in rows])
-    axes.set_ylabel("ms from the picture's bytes to its label map")
+    axes.set_ylabel("ms from the image's bytes to its label map")
     axes.legend(frameon=False, fontsize="small")
 
 
 STUDY = Study(
     name="end-to-end",
-    title="From a picture's bytes to its label map",
+    title="From an image's bytes to its label map",
     reference="Not in the paper, which times the network up to its scores.",
-    differences=("LPS-Net-S with random weights and a generated scene, unless a file and a picture were given.",),
+    differences=("LPS-Net-S with random weights and a generated scene, unless a file and an image were given.",),
     plan=plan,
     report=report,
     options=frozenset({"runtimes", "precision", "num_threads", "size", "models", "pictures"}),

@@ -1,6 +1,6 @@
 """Whether exported files are the network: labels and scores beside torch's, in every format, as a study.
 
-Two things are compared on real pictures, at several sizes: a file's scores with the network's (both brought to labels
+Two things are compared on real images, at several sizes: a file's scores with the network's (both brought to labels
 in the same way), and a Segmenter's labels with the reference way: normalised and resized in float32, scored by torch,
 upsampled by torch, argmax.
 """
@@ -23,7 +23,7 @@ from lpsnet.export.export import export
 from lpsnet.export.verify import ODD_SIZES, Bounds, verify
 from lpsnet.inference.engines import SessionOptions, open_session
 from lpsnet.inference.model_file import read_record
-from lpsnet.inference.preprocess import Picture
+from lpsnet.inference.preprocess import Image
 from lpsnet.inference.segmenter import Segmenter
 from lpsnet.models.checkpoint import default_record, load_checkpoint
 from lpsnet.models.network import Network, create_model
@@ -38,7 +38,7 @@ Size = tuple[int, int]
 
 SIZES: tuple[Size, ...] = ((360, 480), (720, 960), (1024, 2048), ODD_SIZES[-1])
 FORMATS = {"onnx": ("onnxruntime", ".onnx"), "openvino": ("openvino", ".openvino"), "ncnn": ("ncnn", ".ncnn")}
-NUM_PICTURES = 4
+NUM_IMAGES = 4
 _ANY = Bounds(score_difference=np.inf, label_agreement=0.0)  # what there is to see is shown and not judged here
 
 
@@ -48,7 +48,7 @@ def plan(settings: Settings, known: Known) -> list[Run]:
     if len(files) > 1 or any(file.suffix.lower() != ".safetensors" for file in files):
         raise RunError("study exports takes one checkpoint (.safetensors): --models FILE")
     if len(settings.data) > 1:
-        raise RunError("study exports takes the pictures of one data set: --data D")
+        raise RunError("study exports takes the images of one data set: --data D")
     shared = {
         "file": [fingerprint(file) for file in files],
         "data": list(settings.data),
@@ -67,11 +67,11 @@ def _compare(settings: Settings, name: str, place: Place) -> dict[str, Json]:
         place.progress(f"{name}: writing", 0.0)
         export(net, path, to=name, record=record)
         session = open_session(runtime, SessionOptions(path, num_threads=settings.num_threads))
-        rows, pictures = [], _pictures(settings)
+        rows, images = [], _images(settings)
         for number, size in enumerate(SIZES):
             place.progress(f"{name}: {size[0]}x{size[1]}", number / len(SIZES))
-            checks = verify(net, session, record=record, sizes=[size], pictures=pictures, bounds=_ANY)
-            real = [check for check in checks if check.picture.startswith("picture")]
+            checks = verify(net, session, record=record, sizes=[size], images=images, bounds=_ANY)
+            real = [check for check in checks if check.image.startswith("picture")]
             segment = Segmenter(path, runtime=runtime, input_size=size, num_threads=settings.num_threads)
             rows.append(
                 {
@@ -81,7 +81,7 @@ def _compare(settings: Settings, name: str, place: Place) -> dict[str, Json]:
                     "pictures": len(real),
                     "least_same_label_percent": min(check.label_agreement for check in real),
                     "scores_differ_by": max(check.score_difference for check in real),
-                    "segmenter_least_same_label_percent": min(_agreement(segment, net, record, size, pictures)),
+                    "segmenter_least_same_label_percent": min(_agreement(segment, net, record, size, images)),
                 }
             )
     return {"rows": rows}
@@ -97,24 +97,24 @@ def _network(settings: Settings) -> tuple[Network, ModelRecord]:
     return fuse(net), default_record(net)
 
 
-def _pictures(settings: Settings) -> list[Picture]:
-    """Files named by `--picture`, and pictures of a data set, or of generated scenes where there is neither."""
+def _images(settings: Settings) -> list[Image]:
+    """Files named by `--image`, and images of a data set, or of generated scenes where there is neither."""
     found = [read_image(Path(name)) for name in settings.pictures]
     if found and not settings.data:
         return found
-    split = select(open_dataset(settings.data[0] if settings.data else "scenes").split("val"), NUM_PICTURES)
+    split = select(open_dataset(settings.data[0] if settings.data else "scenes").split("val"), NUM_IMAGES)
     return [*found, *(split.image(index) for index in range(len(split)))]
 
 
 def _agreement(
-    segment: Segmenter, net: Network, record: ModelRecord, size: Size, pictures: Sequence[Picture]
+    segment: Segmenter, net: Network, record: ModelRecord, size: Size, images: Sequence[Image]
 ) -> list[float]:
     reference = reference_segmenter(net, record, input_size=size)
 
     def same(ours: NDArray[np.uint8], theirs: NDArray[np.uint8]) -> float:
         return 100 * float((np.asarray(ours) == theirs).mean())
 
-    return [same(segment(picture), reference(picture)) for picture in pictures]
+    return [same(segment(image), reference(image)) for image in images]
 
 
 def report(outcomes: Sequence[Outcome]) -> Report:
@@ -128,7 +128,7 @@ def _finding(rows: Sequence[Row]) -> str:
     least = min(row["least_same_label_percent"] for row in rows)
     fast = min(row["segmenter_least_same_label_percent"] for row in rows)
     return (
-        f"{rows[0]['format']}: at least {least:.4f} % of a picture's labels are the network's own, at any of "
+        f"{rows[0]['format']}: at least {least:.4f} % of an image's labels are the network's own, at any of "
         f"{len(rows)} sizes; by the Segmenter, beside the reference way, {fast:.4f} %."
     )
 
@@ -144,7 +144,7 @@ def _draw(rows: Sequence[Row], figure: Any) -> None:
         bars = axes.bar(places, differing, width=0.18, color=COLOURS[number], label=name)
         axes.bar_label(bars, fmt="%.4f", fontsize="x-small")
     axes.set_xticks(range(len(sizes)), sizes)
-    axes.set_ylabel("labels that differ from torch's, %, worst picture")
+    axes.set_ylabel("labels that differ from torch's, %, worst image")
     axes.legend(frameon=False)
 
 
@@ -152,7 +152,7 @@ STUDY = Study(
     name="exports",
     title="Exported files beside the network",
     reference="Not in the paper.",
-    differences=("One file for any size a format, f32, on pictures brought to each size.",),
+    differences=("One file for any size a format, f32, on images brought to each size.",),
     plan=plan,
     report=report,
     options=frozenset({"num_threads", "data", "models", "pictures"}),

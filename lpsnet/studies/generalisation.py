@@ -23,7 +23,7 @@ class DataTable:
 
     Attributes:
         title: of its data set.
-        size: (height, width) of its pictures (Section 4.1), at which latencies are measured.
+        size: (height, width) of its images (Section 4.1), at which latencies are measured.
         num_classes: of its labels.
         recipe: at paper scale.
         published: its rows.
@@ -114,7 +114,7 @@ def _draw(rows: Sequence[Row], figure: Any) -> None:
     left, right = figure.subplots(1, 2)
     draw_beside(left, names, [r["miou"] for r in rows], [r["paper_miou"] for r in rows], label="mIoU (%)")
     draw_beside(
-        right, names, [r["fps"] for r in rows], [r["paper_fps"] for r in rows], label="pictures a second"
+        right, names, [r["fps"] for r in rows], [r["paper_fps"] for r in rows], label="images a second"
     )  # fmt: skip
     right.tick_params(labelleft=False)
     add_legend(figure, left)
@@ -124,10 +124,10 @@ def _draw(rows: Sequence[Row], figure: Any) -> None:
 STUDY = Study(
     name="generalisation",
     title="CamVid and BDD100K",
-    reference="The paper's Tables 6 and 7: LPS-Net-S, M and L have 73.6, 75.1 and 76.5 mIoU on CamVid's test pictures "
-    "and 55.9, 58.1 and 59.3 on BDD100K's validation pictures, on a GTX 1080 Ti with TensorRT.",
+    reference="The paper's Tables 6 and 7: LPS-Net-S, M and L have 73.6, 75.1 and 76.5 mIoU on CamVid's test images "
+    "and 55.9, 58.1 and 59.3 on BDD100K's validation images, on a GTX 1080 Ti with TensorRT.",
     differences=(
-        "Scored on the split val of the data given; the paper scores CamVid on its test pictures.",
+        "Scored on the split val of the data given; the paper scores CamVid on its test images.",
         "Networks start from random weights; the paper's start from ImageNet.",
     ),
     plan=plan,

@@ -1,4 +1,4 @@
-"""How long the label map takes, beside torch's way: interpolate the scores to the picture's size, then argmax.
+"""How long the label map takes, beside torch's way: interpolate the scores to the image's size, then argmax.
 
 Not a figure of the paper, which leaves this step out of its latency. A user waits for it all the same.
 
@@ -141,11 +141,11 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 def plan(settings: Settings, known: Known) -> list[Run]:
-    """A run for each kind of scores, and with a model for its scores of each picture."""
+    """A run for each kind of scores, and with a model for its scores of each image."""
     size, repeats = settings.size or PAPER_SIZE, REPEATS[settings.scale]
     files = model_files(settings.models)
     if bool(files) != bool(settings.pictures) or len(files) > 1:
-        raise RunError("study label-map takes real scores from one model, --models FILE, and pictures, --picture FILE")
+        raise RunError("study label-map takes real scores from one model, --models FILE, and images, --image FILE")
 
     def run(kind: str, make: Callable[[], Logits], *of: Json) -> Run:
         def work(place: Place) -> dict[str, Json]:
@@ -172,8 +172,8 @@ def plan(settings: Settings, known: Known) -> list[Run]:
     return [*real, *made_up]
 
 
-def _scores(file: Path, picture: str, size: tuple[int, int]) -> Logits:
-    return Segmenter(file, input_size=size).scores(read_image(Path(picture)))
+def _scores(file: Path, image: str, size: tuple[int, int]) -> Logits:
+    return Segmenter(file, input_size=size).scores(read_image(Path(image)))
 
 
 def report(outcomes: Sequence[Outcome]) -> Report:

@@ -33,11 +33,11 @@ Size = tuple[int, int]  # height, width
 # Where no data is given: generated scenes, to see a study work; they are not what the paper's figures are about
 SCENES = "scenes:size=128x256,num_train=400,num_val=60"
 NUM_EPOCHS = 20
-HALVED_FROM = 256  # pictures at least as high are learnt and scored at half their size: a quarter of the time
-PAPER_SIZE = (1024, 2048)  # of the pictures that the paper's latencies are for
+HALVED_FROM = 256  # images at least as high are learnt and scored at half their size: a quarter of the time
+PAPER_SIZE = (1024, 2048)  # of the images that the paper's latencies are for
 
-# Section 4.2 but for what makes it short: few passes, small pictures as below, no second branch beside a convolution,
-# every fourth row and column of the loss; a higher learning rate that rises at first, and scales for small pictures.
+# Section 4.2 but for what makes it short: few passes, small images as below, no second branch beside a convolution,
+# every fourth row and column of the loss; a higher learning rate that rises at first, and scales for small images.
 SMALL = RECIPES["paper_cityscapes"].with_overrides(
     {
         "name": "study_small",
@@ -50,7 +50,7 @@ SMALL = RECIPES["paper_cityscapes"].with_overrides(
         "evaluate_every": 0,
     }
 )
-SMALL_SCALE = (0.75, 1.5)  # of pictures at the size that they are learnt at
+SMALL_SCALE = (0.75, 1.5)  # of images at the size that they are learnt at
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class Schedule:
     Attributes:
         data: the data set, as `open_dataset` takes it.
         recipe: how.
-        input_size: that they are scored at, in pixels; None for the pictures' own.
+        input_size: that they are scored at, in pixels; None for the images' own.
     """
 
     data: str
@@ -88,12 +88,12 @@ def data_of(settings: Settings, *, scenes: str = SCENES) -> str:
     if len(settings.data) > 1:
         raise RunError(f"this study trains on one data set; got {', '.join(settings.data)}")
     if not settings.data and settings.scale == "paper":
-        raise RunError("at paper scale a study needs the pictures: --data cityscapes:PATH")
+        raise RunError("at paper scale a study needs the images: --data cityscapes:PATH")
     return settings.data[0] if settings.data else scenes
 
 
 def schedule_of(settings: Settings, data: str, *, paper: str = "paper_cityscapes", halved: bool = True) -> Schedule:
-    """The paper's recipe; or at small scale whole pictures, at half their size where that is enough to see anything.
+    """The paper's recipe; or at small scale whole images, at half their size where that is enough to see anything.
 
     Crops would not do: a network whose smallest path sees a last map of 2x2 in training, and another in use, is
     scored on what it has not learnt.
@@ -102,7 +102,7 @@ def schedule_of(settings: Settings, data: str, *, paper: str = "paper_cityscapes
         settings: with scale and, if they are not the recipe's, the number of epochs and the form.
         data: the data set, as `open_dataset` takes it.
         paper: the recipe at paper scale. It starts from scratch even where the paper's starts from ImageNet.
-        halved: whether large pictures may be halved.
+        halved: whether large images may be halved.
 
     Raises:
         LpsnetError: the data cannot be opened.
@@ -122,7 +122,7 @@ def schedule_of(settings: Settings, data: str, *, paper: str = "paper_cityscapes
 
 
 def picture_size(data: str) -> Size:
-    """(height, width) in pixels of the first picture that a data set is trained on.
+    """(height, width) in pixels of the first image that a data set is trained on.
 
     Raises:
         LpsnetError: the data cannot be opened.
@@ -132,7 +132,7 @@ def picture_size(data: str) -> Size:
 
 
 def latency_size(settings: Settings, data: str) -> Size:
-    """The size that latencies are measured at: the one asked for, the paper's, or the pictures' own."""
+    """The size that latencies are measured at: the one asked for, the paper's, or the images' own."""
     return settings.size or (PAPER_SIZE if settings.scale == "paper" else picture_size(data))
 
 
@@ -144,7 +144,7 @@ def describe_training(trained: Mapping[str, Any], *, paper: str = "paper_citysca
         paper: the recipe at paper scale.
     """
     data = trained["data"]
-    size = "x".join(map(str, trained["input_size"] or ())) or "the pictures' own size"
+    size = "x".join(map(str, trained["input_size"] or ())) or "the images' own size"
     warning = "These are generated scenes: they show that the study works, no more. " if _is_generated(data) else ""
     return (
         f"{warning}Trained on {data}, from scratch, all networks alike, scored on val at "
@@ -197,7 +197,7 @@ def _train(training: TrainingRun, num_threads: int | None, place: Place) -> dict
 
 
 def pace_run(training: TrainingRun, *, num_threads: int | None = None) -> Run:
-    """A run that times a few steps of a training, whatever its seed: `step_s`, and `picture_s`, scoring a picture."""
+    """A run that times a few steps of a training, whatever its seed: `step_s`, and `picture_s`, scoring an image."""
     recipe = training.recipe.with_overrides({"seed": 0, "epochs": 1})
     paced = replace(training, recipe=recipe)
     key = {"paced": paced.settings(), "num_threads": num_threads}
@@ -252,7 +252,7 @@ def _trained(training: TrainingRun, place: Place) -> dict[str, Json]:
 def _pace(training: TrainingRun) -> dict[str, Json]:
     accelerator = make_accelerator()
     task = Segmentation.of(replace(training, recipe=_without_weights(training.recipe)), accelerator.device)
-    task = replace(task, pictures=select(task.pictures, 2 * training.recipe.batch_size))
+    task = replace(task, images=select(task.images, 2 * training.recipe.batch_size))
     with tempfile.TemporaryDirectory(prefix="lpsnet-") as folder:
         steps = Loop(task, accelerator, folder=RunFolder(Path(folder))).steps()
         next(steps)[0].item()
@@ -261,7 +261,7 @@ def _pace(training: TrainingRun) -> dict[str, Json]:
             next(steps)[0].item()
         step_s = (time.perf_counter() - start) / NUM_STEPS
         steps.close()
-    height, width = training.input_size or task.pictures.image(0).shape[:2]
+    height, width = training.input_size or task.images.image(0).shape[:2]
     crop_height, crop_width = training.recipe.crop_size
     share = height * width / (crop_height * crop_width)
     return {"step_s": step_s, "picture_s": step_s / training.recipe.batch_size * share / BACKWARD}

@@ -1,6 +1,6 @@
 """What arithmetics gain and cost: one trained network in every precision its engines have, as a study.
 
-Not in the paper, whose latencies are FP32. All files are made from one, timed in turn, and scored on the same pictures.
+Not in the paper, whose latencies are FP32. All files are made from one, timed in turn, and scored on the same images.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from typing import Any
 from lpsnet.benchmark.benchmark import Benchmark, Candidate, Result, benchmark
 from lpsnet.benchmark.timing import compare
 from lpsnet.data.dataset import open_dataset
-from lpsnet.data.split import Pictures, select
+from lpsnet.data.split import Images, select
 from lpsnet.errors import RunError
 from lpsnet.export.export import QUANTISERS, checkpoint_for_runtime, quantise_file
 from lpsnet.export.quantise import Quantisation
@@ -53,15 +53,15 @@ def _measure(settings: Settings, file: Path, size: tuple[int, int], place: Place
         if file.suffix.lower() != ".onnx":
             whole = checkpoint_for_runtime(file, Path(folder), "f32", runtime="onnxruntime", size=size)
         place.progress("quantising", 0.0)
-        quantisation = Quantisation(Pictures(select(data.split("train"), NUM_CALIBRATED)))
+        quantisation = Quantisation(Images(select(data.split("train"), NUM_CALIBRATED)))
         found = benchmark(
             _candidates(settings, whole, quantisation, size, Path(folder)),
             size=size,
             num_threads=settings.num_threads,
             protocol=PROTOCOL,
             memory=False,
-            picture=data.split("val").image(0),
-            picture_name="the first of val",
+            image=data.split("val").image(0),
+            image_name="the first of val",
             labelled=data.split("val"),
             progress=place.progress,
         )
@@ -135,7 +135,7 @@ STUDY = Study(
     name="precisions",
     title="What other arithmetics gain and cost",
     reference="Not in the paper, whose latencies are FP32.",
-    differences=(f"int8 is calibrated on {NUM_CALIBRATED} training pictures; mIoU on all of val.",),
+    differences=(f"int8 is calibrated on {NUM_CALIBRATED} training images; mIoU on all of val.",),
     plan=plan,
     report=report,
     options=frozenset({"runtimes", "num_threads", "size", "data", "models"}),

@@ -82,9 +82,9 @@ class Published:
     Attributes:
         table: its number.
         method: as printed.
-        size: (height, width) of the picture; None where the table does not say.
+        size: (height, width) of the image; None where the table does not say.
         miou_val, miou_test: percent; None where there is a dash or no such column. Table 7 is val, Table 6 is test.
-        fps: pictures a second.
+        fps: images a second.
         device: as printed.
         accelerator: as printed; in Table 6 the two daggers' 'TensorRT or TVM'.
     """

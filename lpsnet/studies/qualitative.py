@@ -1,6 +1,6 @@
 """Where one label map is right and another wrong: the regions that Figure 8 puts boxes around.
 
-Figure 8: what S, M and L see, side by side on chosen pictures, with boxes where the larger network corrects the
+Figure 8: what S, M and L see, side by side on chosen images, with boxes where the larger network corrects the
 smaller one.
 
 The networks are the user's files (`--models`, named after the networks), or else trained here like those of
@@ -33,7 +33,7 @@ Labels = NDArray[np.uint8]  # H x W class ids, 255 for no label
 Box = tuple[int, int, int, int]  # top, left, height, width in pixels
 
 NUM_BOXES = 3
-MIN_SHARE = 5e-4  # of the picture, below which a region is not shown
+MIN_SHARE = 5e-4  # of the image, below which a region is not shown
 MARGIN = 2  # pixels around a box
 
 
@@ -73,24 +73,24 @@ def _widened(box: Box, shape: tuple[int, ...]) -> Box:
 
 
 NUM_SHOWN = 3  # as many rows as Figure 8
-NUM_LOOKED_AT = 60  # pictures of val that they are chosen from
+NUM_LOOKED_AT = 60  # images of val that they are chosen from
 NETWORKS = {name: StudyNetwork(title, get_architecture(name)) for title, name in OURS.items()}
 SMALLEST, LARGEST = next(iter(NETWORKS)), list(NETWORKS)[-1]
 
 
 def plan(settings: Settings, known: Known) -> list[Run]:
-    """Trainings, unless files are given; then the pictures."""
+    """Trainings, unless files are given; then the images."""
     data = data_of(settings)
     if settings.models is not None:
         files = _named_files(settings.models)
-        return [_picture_run(data, settings, files, [fingerprint(file) for file in files.values()])]
+        return [_image_run(data, settings, files, [fingerprint(file) for file in files.values()])]
     schedule = schedule_of(settings, data)
     trainings = {name: schedule.training(network) for name, network in NETWORKS.items()}
     runs = {name: training_run(each, known, num_threads=settings.num_threads) for name, each in trainings.items()}
     paces = [pace_run(each, num_threads=settings.num_threads) for each in trainings.values()]
     folders = {name: run.slug for name, run in runs.items()}
-    pictures = _picture_run(data, settings, folders, [run.key for run in runs.values()])
-    return [*paces, *runs.values(), pictures]
+    images = _image_run(data, settings, folders, [run.key for run in runs.values()])
+    return [*paces, *runs.values(), images]
 
 
 def _named_files(models: Path) -> dict[str, Path]:
@@ -104,8 +104,8 @@ def _named_files(models: Path) -> dict[str, Path]:
     return {name: own[0] for name, own in found.items()}
 
 
-def _picture_run(data: str, settings: Settings, models: Mapping[str, str | Path], key: Json) -> Run:
-    """A run that segments pictures; `models` are files, or names of runs' folders beside its own."""
+def _image_run(data: str, settings: Settings, models: Mapping[str, str | Path], key: Json) -> Run:
+    """A run that segments images; `models` are files, or names of runs' folders beside its own."""
 
     def work(place: Place) -> dict[str, Json]:
         files = {
@@ -122,7 +122,7 @@ def _picture_run(data: str, settings: Settings, models: Mapping[str, str | Path]
 def _segment(segmenters: Mapping[str, Segmenter], split: Split, names: Sequence[str], place: Place) -> dict[str, Json]:
     indices = [_index(split, name) for name in names] or _choose(segmenters, split, place)
     place.folder.mkdir(parents=True, exist_ok=True)
-    pictures = []
+    images = []
     for number, index in enumerate(indices):
         sample = split[index]
         labels = {name: segmenter(sample.image) for name, segmenter in segmenters.items()}
@@ -130,12 +130,12 @@ def _segment(segmenters: Mapping[str, Segmenter], split: Split, names: Sequence[
         panels = {"picture": sample.image, **{name: colourise(own, split.label_space) for name, own in maps.items()}}
         for name, panel in panels.items():
             write_png(place.folder / f"{number}_{name}.png", panel)
-        pictures.append(_figures(sample, labels))
-    return {"pictures": pictures, "chosen": not names}
+        images.append(_figures(sample, labels))
+    return {"pictures": images, "chosen": not names}
 
 
 def _figures(sample: Sample, labels: Mapping[str, NDArray[np.uint8]]) -> dict[str, Json]:
-    """What a table and boxes need of a picture."""
+    """What a table and boxes need of an image."""
     smallest, truth = labels[SMALLEST], sample.labels
     return {
         "name": sample.name,
@@ -147,7 +147,7 @@ def _figures(sample: Sample, labels: Mapping[str, NDArray[np.uint8]]) -> dict[st
 
 def _index(split: Split, name: str) -> int:
     if name not in split.names:
-        raise RunError(f"{unknown_name('picture', name, split.names)}, in split {split.name!r}")
+        raise RunError(f"{unknown_name('image', name, split.names)}, in split {split.name!r}")
     return list(split.names).index(name)
 
 
@@ -156,7 +156,7 @@ def _choose(segmenters: Mapping[str, Segmenter], split: Split, place: Place) -> 
     some = select(split, NUM_LOOKED_AT)
     gains = []
     for number in range(len(some)):
-        place.progress("choosing pictures", number / len(some))
+        place.progress("choosing images", number / len(some))
         image, truth = some.image(number), some.labels(number)
         gains.append(largest_gain(segmenters[SMALLEST](image), segmenters[LARGEST](image), truth))
     best = sorted(range(len(some)), key=lambda number: -gains[number])[:NUM_SHOWN]
@@ -164,48 +164,48 @@ def _choose(segmenters: Mapping[str, Segmenter], split: Split, place: Place) -> 
 
 
 def report(outcomes: Sequence[Outcome]) -> Report:
-    """A row for every picture."""
+    """A row for every image."""
     (shown,), trained = of_kind(outcomes, "shown"), of_kind(outcomes, "trained")
-    pictures = shown.result["pictures"]
+    images = shown.result["pictures"]
     rows: list[Row] = [
         {
-            "picture": picture["name"],
-            **{f"{name}_accuracy": picture["accuracy"][name] for name in NETWORKS},
-            **{f"{name}_boxes": len(boxes) for name, boxes in picture["regions"].items()},
+            "picture": image["name"],
+            **{f"{name}_accuracy": image["accuracy"][name] for name in NETWORKS},
+            **{f"{name}_boxes": len(boxes) for name, boxes in image["regions"].items()},
         }
-        for picture in pictures
+        for image in images
     ]
     differences = []
     if shown.result["chosen"]:
         differences.append(
-            f"The pictures are those of up to {NUM_LOOKED_AT} of val, spread evenly, on which L corrects the largest "
+            f"The images are those of up to {NUM_LOOKED_AT} of val, spread evenly, on which L corrects the largest "
             "region of S: a choice in favour of L. The paper does not say how it chose its own."
         )
     if trained:
         run = trained[0].key["trained"]
         differences.append(describe_training(run))
-    height = 13.0 / (2 + len(NETWORKS)) * pictures[0]["aspect"] if pictures else 0.0
-    size = (13.0, 0.6 + len(pictures) * height)
-    draw = partial(_draw, pictures, shown.folder)
+    height = 13.0 / (2 + len(NETWORKS)) * images[0]["aspect"] if images else 0.0
+    size = (13.0, 0.6 + len(images) * height)
+    draw = partial(_draw, images, shown.folder)
     return Report(tuple(rows), tuple(map(_finding, rows)), draw, size, tuple(differences))
 
 
 def _finding(row: Row) -> str:
     each = ", ".join(f"{NETWORKS[name].name} {row[f'{name}_accuracy']:.1f} %" for name in NETWORKS)
-    return f"{row['picture']}: pixels right {each}."
+    return f"{row['image']}: pixels right {each}."
 
 
-def _draw(pictures: Sequence[Mapping[str, Json]], folder: Path, figure: Any) -> None:
+def _draw(images: Sequence[Mapping[str, Json]], folder: Path, figure: Any) -> None:
     titles = {"picture": "picture", "truth": "ground truth", **{name: n.name for name, n in NETWORKS.items()}}
-    grid = figure.subplots(len(pictures), len(titles), squeeze=False)
-    for number, (picture, row) in enumerate(zip(pictures, grid, strict=True)):
+    grid = figure.subplots(len(images), len(titles), squeeze=False)
+    for number, (image, row) in enumerate(zip(images, grid, strict=True)):
         for (name, title), axes in zip(titles.items(), row, strict=True):
             axes.imshow(read_image(folder / f"{number}_{name}.png"))
             axes.set_axis_off()
             axes.autoscale(enable=False)  # boxes at the border do not make room for themselves
             if number == 0:
                 axes.set_title(title, fontsize="small")
-            for top, left, height, width in picture["regions"].get(name, []):
+            for top, left, height, width in image["regions"].get(name, []):
                 _box(axes, top, left, height, width)
 
 
@@ -218,7 +218,7 @@ def _box(axes: Any, top: int, left: int, height: int, width: int) -> None:
 STUDY = Study(
     name="qualitative",
     title="What S, M and L see",
-    reference="The paper's Figure 8: three pictures of Cityscapes on which the larger networks see poles, cars and "
+    reference="The paper's Figure 8: three images of Cityscapes on which the larger networks see poles, cars and "
     "walls that the smaller ones miss.",
     differences=("Boxes are drawn by rule: around the largest regions where S is wrong and the larger network right.",),
     plan=plan,

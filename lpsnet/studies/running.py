@@ -1,6 +1,6 @@
 """The finished runs of a folder: a line of JSON each, on the disk as soon as the run is done.
 
-The data that a study's folder holds results of: those of other pictures under the same name do not mix with them.
+The data that a study's folder holds results of: those of other images under the same name do not mix with them.
 
 How long a study will still take: what its runs are expected to take, set right by what those before really took.
 

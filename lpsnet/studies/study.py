@@ -45,10 +45,10 @@ class Settings:
         size: (height, width) in pixels at which latencies are measured; None leaves the choice to the study.
         data: what is trained and scored on, as `open_dataset` takes it; empty leaves the choice to the study.
         num_seeds: trainings of a network that is trained several times; None leaves the choice to the study.
-        epochs: passes over the training pictures; None leaves the choice to the recipe.
+        epochs: passes over the training images; None leaves the choice to the recipe.
         form: that is trained, "plain" or "reparameterised"; None leaves the choice to the recipe.
         models: a model file, or a folder of them; None for none.
-        pictures: names of pictures to show; empty leaves the choice to the study.
+        images: names of images to show; empty leaves the choice to the study.
     """
 
     scale: Scale = "small"

@@ -1,12 +1,12 @@
 """The training loop that one would write first, as the measure for the trainer (`training_speed.py`).
 
-Float32, pictures N C H W, every picture decoded when it is needed, scores upsampled to the label's size and compared
+Float32, images N C H W, every image decoded when it is needed, scores upsampled to the label's size and compared
 there by torch. Recipe, first weights, order and augmentation of the samples are the trainer's.
 
-How many pictures a second a training learns from, beside the plain loop that one would write first.
+How many images a second a training learns from, beside the plain loop that one would write first.
 
 The trainer: bf16 where the processor computes in it, channels-last, the loss in bands (`training/upsampling.py`),
-decoded pictures kept, workers. The plain loop (`plain_training.py`) has none of that. Both follow one recipe from the
+decoded images kept, workers. The plain loop (`plain_training.py`) has none of that. Both follow one recipe from the
 same first weights over the same samples, so what they learn can be compared as well (`compare_results`).
 
 Not a figure of the paper. For instance:
@@ -71,7 +71,7 @@ class PlainLoop:
             momentum=recipe.momentum,
         )
         self.average = MovingAverage.of(self.model, recipe.ema_decay) if recipe.ema_decay else None
-        self.num_iterations = recipe.num_iterations(len(task.pictures))
+        self.num_iterations = recipe.num_iterations(len(task.images))
 
     def steps(self) -> Iterator[Tensor]:
         """The steps of the run, each done when it is asked for: its loss."""
@@ -93,8 +93,8 @@ class PlainLoop:
 
     def _batch(self, iteration: int) -> tuple[Tensor, Tensor]:
         recipe = self.task.recipe
-        batches = Batches(self.task.pictures, recipe.augmentation, recipe.batch_size, recipe.seed, 1, 0)
-        order = SampleOrder(len(self.task.pictures), seed=recipe.seed)
+        batches = Batches(self.task.images, recipe.augmentation, recipe.batch_size, recipe.seed, 1, 0)
+        order = SampleOrder(len(self.task.images), seed=recipe.seed)
         first = iteration * recipe.batch_size
         samples = [
             batches.sample(position, order.index(position)) for position in range(first, first + recipe.batch_size)
@@ -138,7 +138,7 @@ class TrainingSpeed:
 
     @property
     def ratio(self) -> float:
-        """How many times as many pictures a second the trainer learns from, of the medians."""
+        """How many times as many images a second the trainer learns from, of the medians."""
         return statistics.median(self.plain_s) / statistics.median(self.trainer_s)
 
     def to_dict(self) -> dict[str, Any]:
@@ -173,7 +173,7 @@ def compare_speed(
 ) -> TrainingSpeed:
     """Train a few steps with the plain loop, a few with the trainer, and so on; the first turn of each is not counted.
 
-    Before it is timed, the trainer has seen each picture once: from the second epoch on it finds them decoded.
+    Before it is timed, the trainer has seen each image once: from the second epoch on it finds them decoded.
 
     Args:
         data: a data set, as for `train`; `arch` and `recipe` alike. The loss is taken at the label's size in both.
@@ -186,7 +186,7 @@ def compare_speed(
         LpsnetError: a number is not positive, or what `train` raises.
     """
     if min(num_pictures, steps, repeats) < 1:
-        raise LpsnetError(f"pictures, steps and repeats are at least 1; got {num_pictures}, {steps}, {repeats}")
+        raise LpsnetError(f"images, steps and repeats are at least 1; got {num_pictures}, {steps}, {repeats}")
     warm_up = -(-num_pictures // get_recipe(recipe).with_overrides(overrides or {}).batch_size)
     length = {"iterations": warm_up + PREFETCHED + steps * (repeats + 2), "evaluate_every": 0}
     run = _run(data, arch, recipe, {**(overrides or {}), **length})
@@ -265,7 +265,7 @@ def _run(data: str, arch: str, recipe: str, overrides: Mapping[str, Any]) -> Tra
 
 def _task(run: TrainingRun, num_pictures: int | None) -> Segmentation:
     task = Segmentation.of(run, torch.device("cpu"))
-    return replace(task, pictures=select(task.pictures, num_pictures))
+    return replace(task, images=select(task.images, num_pictures))
 
 
 class _Plain:
@@ -324,7 +324,7 @@ class _Counted:
         with self._more:
             if not self._more.wait_for(lambda: self._count >= count, timeout=600):
                 raise LpsnetError(
-                    f"after 10 minutes {self._count} of {count} samples are prepared; is a picture broken?"
+                    f"after 10 minutes {self._count} of {count} samples are prepared; is an image broken?"
                 )
 
 
@@ -363,7 +363,7 @@ def report(outcomes: Sequence[Outcome]) -> Report:
         for name, key in (("plain", "plain"), ("trainer", "trainer"))
     ]
     low, high = result["lowest_and_highest_ratio"]
-    finding = f"The trainer learns from {result['ratio']:.2f} times as many pictures a second, {low:.2f} to {high:.2f}."
+    finding = f"The trainer learns from {result['ratio']:.2f} times as many images a second, {low:.2f} to {high:.2f}."
     return Report(tuple(rows), (finding,), partial(_draw, rows), (5.0, 3.5))
 
 
@@ -378,7 +378,7 @@ def _draw(rows: Sequence[Any], figure: Any) -> None:
         [row["loop"] for row in rows], [row["pictures_per_second"] for row in rows], color=[GREY, COLOURS[0]]
     )
     axes.bar_label(bars, fmt="%.2f")
-    axes.set_ylabel("pictures a second")
+    axes.set_ylabel("images a second")
 
 
 STUDY = Study(

@@ -1,7 +1,7 @@
 """What inheritance saves where training for longer brings no more, as a study; not in the paper.
 
 `inheritance` compares children after the same few epochs, which is what a search has to do with; most curves still rise
-there. Here a child is trained from scratch until its curve is flat. That takes few pictures and a small network: with
+there. Here a child is trained from scratch until its curve is flat. That takes few images and a small network: with
 many, no length that can be waited for is enough.
 """
 

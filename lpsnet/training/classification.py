@@ -1,11 +1,11 @@
-"""Pictures of classes in folders named after the classes, for pre-training: the layout of ImageNet and of most others.
+"""Images of classes in folders named after the classes, for pre-training: the layout of ImageNet and of most others.
 
 `ROOT/train/CLASS/*.jpg` and `ROOT/val/CLASS/*.jpg`; or `ROOT/CLASS/*.jpg`, of which a share is set apart as val.
-Classes are numbered in the order of their names; pictures may lie in folders within their class's.
+Classes are numbered in the order of their names; images may lie in folders within their class's.
 
 Recipes of pre-training. The paper says 'ImageNet pre-training' and no more (Section 4.2).
 
-Pre-training on classified pictures (Section 4.2): the network learns features, then loses what it classified with.
+Pre-training on classified images (Section 4.2): the network learns features, then loses what it classified with.
 
 design-notes, 'Pre-training': classify with global average pooling over the concatenated last features; drop the head.
 What is left is a checkpoint to start a training from (`train --init`).
@@ -31,7 +31,7 @@ from lpsnet.data.augment import RandomResizedCrop, centre_window
 from lpsnet.data.dataset import file_contents, named_contents
 from lpsnet.data.images import read_image
 from lpsnet.data.labels import LabelSpace
-from lpsnet.data.pairing import find_pictures
+from lpsnet.data.pairing import find_images
 from lpsnet.errors import DataError, RunError
 from lpsnet.inference.segmenter import opencv_threads
 from lpsnet.io import expand_home
@@ -49,26 +49,26 @@ Files = list[tuple[Path, int]]  # with the numbers of their classes
 _LAYOUT = "ROOT/train/CLASS/*.jpg with ROOT/val/CLASS/*.jpg, or ROOT/CLASS/*.jpg"
 
 
-class ClassifiedPicture(NamedTuple):
-    """A picture, H x W x 3 uint8 RGB, and its class's number, an int64 array without dimensions."""
+class ClassifiedImage(NamedTuple):
+    """An image, H x W x 3 uint8 RGB, and its class's number, an int64 array without dimensions."""
 
     image: NDArray[np.uint8]
     labels: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class ClassifiedPictures:
-    """Picture files and the numbers of their classes; a file is read when it is asked for."""
+class ClassifiedImages:
+    """Image files and the numbers of their classes; a file is read when it is asked for."""
 
     files: Sequence[tuple[Path, int]]
 
     def __len__(self) -> int:
         return len(self.files)
 
-    def __getitem__(self, index: int) -> ClassifiedPicture:
-        """Read a picture; DataError, naming the file, if that is not possible."""
+    def __getitem__(self, index: int) -> ClassifiedImage:
+        """Read an image; DataError, naming the file, if that is not possible."""
         path, number = self.files[index]
-        return ClassifiedPicture(read_image(path), np.asarray(number, np.int64))
+        return ClassifiedImage(read_image(path), np.asarray(number, np.int64))
 
 
 @dataclass(frozen=True)
@@ -77,16 +77,16 @@ class ImageFolder:
 
     Attributes:
         classes: their names, in the order of their numbers.
-        train, val: the pictures; val may be empty.
+        train, val: the images; val may be empty.
     """
 
     classes: tuple[str, ...]
-    train: ClassifiedPictures
-    val: ClassifiedPictures
+    train: ClassifiedImages
+    val: ClassifiedImages
 
 
 def open_image_folder(root: str | Path, *, val_share: float, seed: int = 0) -> ImageFolder:
-    """List the pictures of a folder; none is opened.
+    """List the images of a folder; none is opened.
 
     Args:
         root: see the top of this file.
@@ -97,7 +97,7 @@ def open_image_folder(root: str | Path, *, val_share: float, seed: int = 0) -> I
     """
     root = expand_home(root)
     if not root.is_dir():
-        raise DataError(f"picture folder {root} does not exist; it is laid out as {_LAYOUT}")
+        raise DataError(f"image folder {root} does not exist; it is laid out as {_LAYOUT}")
     base = root / "train" if (root / "train").is_dir() else root
     classes = tuple(sorted(folder.name for folder in base.iterdir() if _is_class(folder)))
     if len(classes) < 2:
@@ -118,8 +118,8 @@ def open_image_folder(root: str | Path, *, val_share: float, seed: int = 0) -> I
 def _joined(classes: tuple[str, ...], train: list[Files], val: list[Files]) -> ImageFolder:
     for name, files in zip(classes, train, strict=True):
         if not files:
-            raise DataError(f"class {name!r} has no picture to train on; put pictures there or remove its folder")
-    return ImageFolder(classes, ClassifiedPictures(_flat(train)), ClassifiedPictures(_flat(val)))
+            raise DataError(f"class {name!r} has no image to train on; put images there or remove its folder")
+    return ImageFolder(classes, ClassifiedImages(_flat(train)), ClassifiedImages(_flat(val)))
 
 
 def _flat(parts: list[Files]) -> Files:
@@ -137,7 +137,7 @@ def _check_val(folder: Path, classes: tuple[str, ...]) -> None:
 
 
 def _list(folder: Path, number: int) -> Files:
-    return [(path, number) for path in find_pictures(folder)] if folder.is_dir() else []
+    return [(path, number) for path in find_images(folder)] if folder.is_dir() else []
 
 
 class PretrainingRecipe(LoopSettings):
@@ -145,7 +145,7 @@ class PretrainingRecipe(LoopSettings):
 
     Attributes:
         crop_size: (height, width) of every sample in pixels.
-        area: bounds of the window that is cut out, as a share of the picture.
+        area: bounds of the window that is cut out, as a share of the image.
         aspect: bounds of its width over its height.
         flip: probability of a horizontal flip.
         brightness, contrast, saturation: strength of colour jitter, each a factor within 1 ± this.
@@ -169,7 +169,7 @@ class PretrainingRecipe(LoopSettings):
         if min(self.crop_size) < MIN_INPUT:
             raise RunError(f"crop_size is height and width from {MIN_INPUT} pixels up; got {self.crop_size}")
         if not 0 < self.area[0] <= self.area[1] <= 1:
-            raise RunError(f"area is (smallest, largest) share of the picture, above 0 and up to 1; got {self.area}")
+            raise RunError(f"area is (smallest, largest) share of the image, above 0 and up to 1; got {self.area}")
         if not 0 < self.aspect[0] <= self.aspect[1] < math.inf:
             raise RunError(f"aspect is (smallest, largest) width over height, above 0; got {self.aspect}")
         return self
@@ -200,7 +200,7 @@ _ROWS: tuple[dict[str, Any], ...] = (
     },
     {
         "name": "pictures_small",
-        "source": "for some thousand pictures and a machine without GPU",
+        "source": "for some thousand images and a machine without GPU",
         "epochs": 30,
         "batch_size": 32,
         "learning_rate": 0.05,
@@ -306,7 +306,7 @@ def pretrain(
 
 
 class Classifier(nn.Module):
-    """A network that classifies pictures: global average pooling over its last features, then a linear layer.
+    """A network that classifies images: global average pooling over its last features, then a linear layer.
 
     The network's own head takes no part. Forward: N x 3 x H x W, as for the network, to N x `num_classes` logits.
     """
@@ -335,7 +335,7 @@ class Classification:
 
     @classmethod
     def of(cls, run: PretrainingRun, device: torch.device) -> "Classification":
-        """List the pictures and build the network; DataError if there are none."""
+        """List the images and build the network; DataError if there are none."""
         folder = open_image_folder(run.data, val_share=run.recipe.val_share, seed=run.recipe.seed)
         torch.manual_seed(run.recipe.seed)
         return cls(run, folder, _build(run, len(folder.classes)), device)
@@ -345,7 +345,7 @@ class Classification:
         return self.run.recipe
 
     @property
-    def pictures(self) -> ClassifiedPictures:
+    def images(self) -> ClassifiedImages:
         return self.folder.train
 
     @property
@@ -359,7 +359,7 @@ class Classification:
     @property
     def opening(self) -> str:
         folder = self.folder
-        return f"{len(folder.classes)} classes, {len(folder.train)} pictures to train on, {len(folder.val)} to score"
+        return f"{len(folder.classes)} classes, {len(folder.train)} images to train on, {len(folder.val)} to score"
 
     @property
     def waits_for_device(self) -> bool:
@@ -378,7 +378,7 @@ class Classification:
         return total, torch.full_like(total, len(targets))
 
     def evaluate(self, weights: Weights) -> Score[Accuracy] | None:
-        """On the pictures set apart; None if there are none."""
+        """On the images set apart; None if there are none."""
         if not len(self.folder.val):
             return None
         accuracy = self._accuracy(self._with(weights))
@@ -428,8 +428,8 @@ class Classification:
         pictures, size = self.folder.val, self.recipe.batch_size
 
         def sample(index: int) -> tuple[Any, Any]:
-            picture = pictures[index]
-            return centre_window(picture.image, self.recipe.crop_size), picture.labels
+            image = pictures[index]
+            return centre_window(image.image, self.recipe.crop_size), image.labels
 
         with opencv_threads(1), ThreadPoolExecutor(self.recipe.num_workers) as pool:
             for start in range(0, len(pictures), size):

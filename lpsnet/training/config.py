@@ -37,8 +37,8 @@ class LoopSettings(BaseModel):
         name: the recipe this one is, or was made from.
         source: where its numbers come from.
         iterations: optimiser steps of the run; exactly one of `iterations` and `epochs` is given.
-        epochs: passes over the training pictures, in place of `iterations`.
-        batch_size: pictures in one optimiser step, over all processes together.
+        epochs: passes over the training images, in place of `iterations`.
+        batch_size: images in one optimiser step, over all processes together.
         learning_rate: at the start; it falls as `schedule` says.
         schedule: "poly": lr * (1 - t / T) ** poly_power, Section 4.2; "cosine": lr * (1 + cos(pi t / T)) / 2.
         warmup_iterations: steps over which the learning rate rises linearly from 0 first.
@@ -49,9 +49,9 @@ class LoopSettings(BaseModel):
         ema_decay: of the moving average of the weights that is evaluated and delivered; 0 means none.
         precision: arithmetic of the forward pass: "auto" is bf16 where the hardware computes in it, else f32.
         cuda_graph: on one GPU, start a step's operations all at once (`graphed.py`); not in f16, nor with OHEM.
-        augment_on: "auto" augments on a GPU whose memory (`cache_mib`) holds pictures of one size; "workers" never.
-        num_workers: threads that decode and augment pictures.
-        cache_mib: memory for decoded pictures, on the device where they are augmented there; 0 decodes every time.
+        augment_on: "auto" augments on a GPU whose memory (`cache_mib`) holds images of one size; "workers" never.
+        num_workers: threads that decode and augment images.
+        cache_mib: memory for decoded images, on the device where they are augmented there; 0 decodes every time.
         evaluate_every: epochs between evaluations on the validation split; 0 evaluates at the end only.
         seed: of weights, order and augmentation.
     """
@@ -145,7 +145,7 @@ class Recipe(LoopSettings):
 
     Attributes:
         crop_size: of every training sample.
-        scale: bounds of the random scale of a picture before it is cropped.
+        scale: bounds of the random scale of an image before it is cropped.
         flip: probability of a horizontal flip.
         brightness, contrast, saturation: strength of colour jitter, each a factor within 1 ± this.
         hue: largest turn of the colours about the grey axis, degrees either way; 0 is off.
@@ -243,7 +243,7 @@ _ROWS: tuple[dict[str, Any], ...] = (
     },
     {
         "name": "cityscapes_small",
-        "source": "for 256x512 pictures and a machine without GPU",
+        "source": "for 256x512 images and a machine without GPU",
         "epochs": 40,
         "batch_size": 8,
         "learning_rate": 0.02,
@@ -257,7 +257,7 @@ _ROWS: tuple[dict[str, Any], ...] = (
     },
     {
         "name": "camvid_small",
-        "source": "for 360x480 pictures and a machine without GPU",
+        "source": "for 360x480 images and a machine without GPU",
         "epochs": 60,
         "batch_size": 8,
         "learning_rate": 0.02,

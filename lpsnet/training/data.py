@@ -4,18 +4,18 @@ A task is a row of `train` and `pretrain`: the loop is the same for both.
 
 Batches of training samples in an order that depends on the seed alone.
 
-The samples of a run form one endless sequence: its position p belongs to pass p // n over the n pictures, whose order
+The samples of a run form one endless sequence: its position p belongs to pass p // n over the n images, whose order
 is a permutation seeded by (seed, pass), and is augmented with a generator seeded by (seed, p). A run can therefore
 start at any position and see exactly what an undisturbed one sees, whatever the number of workers or processes.
 
 Threads and not processes do the work: OpenCV releases the interpreter's lock, and threads share one cache of decoded
-pictures without copies.
+images without copies.
 
-Batches made on the device that trains: pictures lie in its memory, and a batch is one warp and one colour change.
+Batches made on the device that trains: images lie in its memory, and a batch is one warp and one colour change.
 
 For a GPU and a data set that fits into its memory, where a few processor cores cannot warp as fast as the network
 learns. What is random is drawn as by `Batches`, from the same seeds, so position p of the sequence shows the same part
-of the same picture; a byte may differ by the rounding of OpenCV's fixed-point weights.
+of the same image; a byte may differ by the rounding of OpenCV's fixed-point weights.
 """
 
 from collections import deque
@@ -40,13 +40,13 @@ from lpsnet.training.config import LoopSettings
 Weights = Mapping[str, Tensor]  # a model's state dict
 Augment = Callable[
     [NDArray[np.uint8], NDArray[Any], np.random.Generator], tuple[NDArray[np.uint8], NDArray[Any]]
-]  # a picture and its target, and all randomness, to what the network is shown
+]  # an image and its target, and all randomness, to what the network is shown
 
 Details = TypeVar("Details")
 
 
 class Labelled(Protocol):
-    """A picture, H x W x 3 uint8 RGB, and its target: a label map, or a class id without dimensions."""
+    """An image, H x W x 3 uint8 RGB, and its target: a label map, or a class id without dimensions."""
 
     @property
     def image(self) -> NDArray[np.uint8]: ...
@@ -54,8 +54,8 @@ class Labelled(Protocol):
     def labels(self) -> NDArray[Any]: ...
 
 
-class Pictures(Protocol):
-    """Labelled pictures, read when they are asked for."""
+class Images(Protocol):
+    """Labelled images, read when they are asked for."""
 
     def __len__(self) -> int: ...
     def __getitem__(self, index: int) -> Labelled: ...
@@ -83,10 +83,10 @@ class Task(Protocol[Details]):
 
     Attributes:
         recipe: the loop's settings.
-        pictures: to learn from.
+        images: to learn from.
         augmentation: what is done to each.
-        normalisation: of the pictures' bytes.
-        model: in training form. It maps N, 3, H, W normalised pictures to what `loss` takes.
+        normalisation: of the images' bytes.
+        model: in training form. It maps N, 3, H, W normalised images to what `loss` takes.
         opening: what is to be told people when the training begins; may be empty.
         waits_for_device: whether model or loss read results back from a GPU in the middle of a step.
         inputs: what it learns from, by what it is, in short texts; a run goes on only while they are the same.
@@ -95,7 +95,7 @@ class Task(Protocol[Details]):
     @property
     def recipe(self) -> LoopSettings: ...
     @property
-    def pictures(self) -> Pictures: ...
+    def images(self) -> Images: ...
     @property
     def augmentation(self) -> Augment: ...
     @property
@@ -119,25 +119,25 @@ class Task(Protocol[Details]):
         """Write the model with these weights; `facts` of the run, as JSON values, go to its record."""
 
 
-Pair = tuple[NDArray[np.uint8], NDArray[Any]]  # a picture and its target
+Pair = tuple[NDArray[np.uint8], NDArray[Any]]  # an image and its target
 
 _ORDER, _AUGMENTATION = 0, 1  # the two uses of the seed, so that they never share random numbers
 
 
 class SampleOrder:
-    """Which picture stands at which position of the endless sequence of samples."""
+    """Which image stands at which position of the endless sequence of samples."""
 
     def __init__(self, num_pictures: int, *, seed: int) -> None:
-        self._num_pictures = num_pictures
+        self._num_images = num_pictures
         self._seed = seed
         self._turn = -1
         self._permutation: NDArray[np.int64]
 
     def index(self, position: int) -> int:
-        """The picture at `position`."""
-        turn, place = divmod(position, self._num_pictures)
+        """The image at `position`."""
+        turn, place = divmod(position, self._num_images)
         if turn != self._turn:
-            self._permutation = np.random.default_rng((self._seed, _ORDER, turn)).permutation(self._num_pictures)
+            self._permutation = np.random.default_rng((self._seed, _ORDER, turn)).permutation(self._num_images)
             self._turn = turn
         return int(self._permutation[place])
 
@@ -148,22 +148,22 @@ def batch_positions(iteration: int, batch_size: int, process_index: int = 0, num
 
 
 def augmentation_rng(seed: int, position: int) -> np.random.Generator:
-    """Where all that is random about the sample at `position` comes from, but its picture."""
+    """Where all that is random about the sample at `position` comes from, but its image."""
     return np.random.default_rng((seed, _AUGMENTATION, position))
 
 
-class PictureCache:
-    """Decoded pictures and their targets, kept up to a number of bytes and decoded again past it."""
+class ImageCache:
+    """Decoded images and their targets, kept up to a number of bytes and decoded again past it."""
 
-    def __init__(self, pictures: Pictures, *, max_bytes: int) -> None:
-        self._pictures = pictures
+    def __init__(self, images: Images, *, max_bytes: int) -> None:
+        self._images = images
         self._free_bytes = max_bytes
         self._pairs: dict[int, Pair] = {}
 
     def __getitem__(self, index: int) -> Pair:
         if (pair := self._pairs.get(index)) is not None:
             return pair
-        sample = self._pictures[index]
+        sample = self._images[index]
         pair = (sample.image, sample.labels)
         num_bytes = sample.image.nbytes + sample.labels.nbytes
         if num_bytes <= self._free_bytes:
@@ -177,16 +177,16 @@ class Batches:
     """The batches of one process, from any iteration on.
 
     Attributes:
-        pictures: to learn from.
+        images: to learn from.
         augmentation: applied to every sample.
         batch_size: samples in a batch over all processes together.
         seed: of order and augmentation.
         num_workers: threads.
-        cache_bytes: memory for decoded pictures.
+        cache_bytes: memory for decoded images.
         process_index, num_processes: this process takes every `num_processes`-th sample of a batch.
     """
 
-    pictures: Pictures
+    images: Images
     augmentation: Augment
     batch_size: int
     seed: int
@@ -196,13 +196,13 @@ class Batches:
     num_processes: int = 1
 
     def starting_at(self, iteration: int, end: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches of the iterations from `iteration` up to `end`: pictures N, H, W, 3 uint8 and their targets.
+        """Batches of the iterations from `iteration` up to `end`: images N, H, W, 3 uint8 and their targets.
 
         The targets are N, H, W uint8 of label maps, N of class ids, as the augmentation leaves them.
-        A picture that cannot be read raises where its batch is due.
+        An image that cannot be read raises where its batch is due.
         """
-        order = SampleOrder(len(self.pictures), seed=self.seed)
-        cache = PictureCache(self.pictures, max_bytes=self.cache_bytes)
+        order = SampleOrder(len(self.images), seed=self.seed)
+        cache = ImageCache(self.images, max_bytes=self.cache_bytes)
         positions = (
             position
             for step in range(iteration, end)
@@ -224,7 +224,7 @@ class Batches:
         pending: deque[Future[Pair]],
         positions: Iterator[int],
         order: SampleOrder,
-        cache: PictureCache,
+        cache: ImageCache,
         per_process: int,
     ) -> Iterator[tuple[Tensor, Tensor]]:
         def submit() -> None:
@@ -241,10 +241,10 @@ class Batches:
             images, labels = zip(*pairs, strict=True)
             yield torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(labels))
 
-    def sample(self, position: int, index: int, cache: PictureCache | None = None) -> Pair:
-        """What stands at a position of the sequence of samples: picture `index`, read and augmented in this thread."""
+    def sample(self, position: int, index: int, cache: ImageCache | None = None) -> Pair:
+        """What stands at a position of the sequence of samples: image `index`, read and augmented in this thread."""
         if cache is None:
-            cache = PictureCache(self.pictures, max_bytes=0)
+            cache = ImageCache(self.images, max_bytes=0)
         image, labels = cache[index]
         return self.augmentation(image, labels, augmentation_rng(self.seed, position))
 
@@ -253,17 +253,15 @@ PREFETCHED = 4  # batches whose random numbers are drawn ahead
 _NO_CHANGE = np.eye(3, 4)
 
 
-class DevicePictures(NamedTuple):
+class DeviceImages(NamedTuple):
     """A data set on a device: N x H x W x 3 uint8 RGB, and N x H x W uint8 class ids."""
 
     images: Tensor
     labels: Tensor
 
 
-def load_pictures(
-    pictures: Pictures, device: torch.device, *, max_bytes: int, num_workers: int
-) -> DevicePictures | None:
-    """All `pictures` on `device`; None if they are of several sizes or take more than `max_bytes`."""
+def load_images(pictures: Images, device: torch.device, *, max_bytes: int, num_workers: int) -> DeviceImages | None:
+    """All `images` on `device`; None if they are of several sizes or take more than `max_bytes`."""
     first = pictures[0]
     if len(pictures) * (first.image.nbytes + first.labels.nbytes) > max_bytes:
         return None
@@ -280,12 +278,12 @@ def load_pictures(
 
     with ThreadPoolExecutor(num_workers) as pool:
         alike = all(pool.map(load, range(len(pictures))))
-    return DevicePictures(images.to(device), labels.to(device)) if alike else None
+    return DeviceImages(images.to(device), labels.to(device)) if alike else None
 
 
 class _Draw(NamedTuple):
-    """What a batch of B shows: picture numbers (B), crop-to-picture maps (B x 2 x 3), colours (B x 3 x 4), and the
-    first and last + 1 row and column of each crop that shows its picture (B x 4)."""
+    """What a batch of B shows: image numbers (B), crop-to-image maps (B x 2 x 3), colours (B x 3 x 4), and the
+    first and last + 1 row and column of each crop that shows its image (B x 4)."""
 
     indices: NDArray[np.int64]
     maps: NDArray[np.float32]
@@ -301,7 +299,7 @@ class DeviceBatches:
         augmentation: one that `is_affine`.
     """
 
-    pictures: DevicePictures
+    images: DeviceImages
     augmentation: Augmentation
     batch_size: int
     seed: int
@@ -309,8 +307,8 @@ class DeviceBatches:
     num_processes: int = 1
 
     def starting_at(self, iteration: int, end: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """As `Batches.starting_at`, on the pictures' device."""
-        order = SampleOrder(len(self.pictures.images), seed=self.seed)
+        """As `Batches.starting_at`, on the images' device."""
+        order = SampleOrder(len(self.images.images), seed=self.seed)
         with ThreadPoolExecutor(1) as pool:
             pending: list[Future[_Draw]] = []
             for step in range(iteration, end + PREFETCHED):
@@ -321,7 +319,7 @@ class DeviceBatches:
                     yield self._sample(pending.pop(0).result())
 
     def _draw(self, places: list[tuple[int, int]]) -> _Draw:
-        height, width = self.pictures.images.shape[1:3]
+        height, width = self.images.images.shape[1:3]
         samples = [self.augmentation.draw((height, width), augmentation_rng(self.seed, p)) for p, _ in places]
         inside = [
             (*rows.indices(self._size[0])[:2], *cols.indices(self._size[1])[:2]) for _, (rows, cols), _ in samples
@@ -338,24 +336,24 @@ class DeviceBatches:
         return self.augmentation.crop_size
 
     def _sample(self, draw: _Draw) -> tuple[Tensor, Tensor]:
-        indices, maps, colours, inside = (torch.from_numpy(x).to(self.pictures.images.device) for x in draw)
-        grid = _grid(maps, self._size, (self.pictures.images.shape[1], self.pictures.images.shape[2]))
+        indices, maps, colours, inside = (torch.from_numpy(x).to(self.images.images.device) for x in draw)
+        grid = _grid(maps, self._size, (self.images.images.shape[1], self.images.images.shape[2]))
         mean = grid.new_tensor(MEAN_COLOUR)
-        # Outside the picture the sampler gives 0, so that is made to stand for what surrounds it.
-        images = (self.pictures.images[indices].float() - mean).permute(0, 3, 1, 2)
+        # Outside the image the sampler gives 0, so that is made to stand for what surrounds it.
+        images = (self.images.images[indices].float() - mean).permute(0, 3, 1, 2)
         crops = F.grid_sample(images, grid, mode="bilinear", align_corners=False).permute(0, 2, 3, 1) + mean
-        labels = self.pictures.labels[indices].float()[:, None] - IGNORE_INDEX
+        labels = self.images.labels[indices].float()[:, None] - IGNORE_INDEX
         crop_labels = F.grid_sample(labels, grid, mode="nearest", align_corners=False)[:, 0] + IGNORE_INDEX
         coloured = crops.round() @ colours[:, None, :, :3].transpose(2, 3) + colours[:, None, None, :, 3]
         crops = torch.where(_rectangles(inside, self._size)[..., None], coloured, crops)
         return crops.round().clamp(0, 255).to(torch.uint8), crop_labels.round().to(torch.uint8)
 
 
-def _grid(maps: Tensor, size: tuple[int, int], picture: tuple[int, int]) -> Tensor:
-    """Where each pixel of a crop lies in its picture, B x h x w x 2, in `grid_sample`'s units (align_corners=False)."""
+def _grid(maps: Tensor, size: tuple[int, int], image: tuple[int, int]) -> Tensor:
+    """Where each pixel of a crop lies in its image, B x h x w x 2, in `grid_sample`'s units (align_corners=False)."""
     y, x = torch.meshgrid(*(torch.arange(n, device=maps.device, dtype=maps.dtype) for n in size), indexing="ij")
     places = torch.stack((x, y, torch.ones_like(x)), -1) @ maps[:, None].transpose(2, 3)
-    extent = maps.new_tensor((picture[1], picture[0]))
+    extent = maps.new_tensor((image[1], image[0]))
     return (2 * places + 1) / extent - 1
 
 

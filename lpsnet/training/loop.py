@@ -29,7 +29,7 @@ from lpsnet.errors import NonFiniteScoresError, RunError
 from lpsnet.io import locked_folder
 from lpsnet.record import Normalisation
 from lpsnet.training.config import LoopSettings
-from lpsnet.training.data import Batches, Details, DeviceBatches, Score, Task, Weights, load_pictures
+from lpsnet.training.data import Batches, Details, DeviceBatches, Score, Task, Weights, load_images
 from lpsnet.training.run import Status, circumstances, now, version_changes
 from lpsnet.training.run_folder import INPUTS, RunFolder, RunLog, Steps, diverged
 from lpsnet.training.state import MovingAverage, TrainingState
@@ -98,7 +98,7 @@ _WARM_UP = 3  # passes before a capture, in which libraries choose their algorit
 
 
 class GraphedStep:
-    """Pictures and targets in, the loss out; the gradients lie in the model's `grad`, overwritten by every call.
+    """Images and targets in, the loss out; the gradients lie in the model's `grad`, overwritten by every call.
 
     Args:
         compute: from a batch to its loss, a scalar; it must not read results back from the device.
@@ -185,7 +185,7 @@ def run_task(
 
 
 def check_shares(settings: Mapping[str, Any], num_processes: int) -> None:
-    """Raise unless every process gets a picture of each batch.
+    """Raise unless every process gets an image of each batch.
 
     Raises:
         RunError: there are more processes.
@@ -193,8 +193,8 @@ def check_shares(settings: Mapping[str, Any], num_processes: int) -> None:
     batch_size = settings["recipe"]["batch_size"]
     if batch_size < num_processes:
         raise RunError(
-            f"a batch of {batch_size} pictures cannot be shared by {num_processes} processes; start fewer of them, or "
-            f"give each a picture with --set batch_size={num_processes}"
+            f"a batch of {batch_size} images cannot be shared by {num_processes} processes; start fewer of them, or "
+            f"give each an image with --set batch_size={num_processes}"
         )
 
 
@@ -220,7 +220,7 @@ class Loop(Generic[Details]):
     ) -> None:
         self.task, self.folder, self.accelerator, self.log, self.on_status = task, folder, accelerator, log, on_status
         self.recipe = task.recipe
-        self.num_iterations = self.recipe.num_iterations(len(task.pictures))
+        self.num_iterations = self.recipe.num_iterations(len(task.images))
         self.type = forward_type(self.recipe, accelerator.device)
         task.model.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.state = self._build_state()
@@ -294,7 +294,7 @@ class Loop(Generic[Details]):
     def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         recipe, accelerator = self.recipe, self.accelerator
         batches = self._device_batches() or Batches(
-            self.task.pictures,
+            self.task.images,
             self.task.augmentation,
             recipe.batch_size,
             recipe.seed,
@@ -306,19 +306,19 @@ class Loop(Generic[Details]):
         return batches.starting_at(self.state.iteration, self.num_iterations)
 
     def _device_batches(self) -> DeviceBatches | None:
-        """Batches made on a GPU, where the recipe and the pictures allow it."""
+        """Batches made on a GPU, where the recipe and the images allow it."""
         recipe, accelerator, augmentation = self.recipe, self.accelerator, self.task.augmentation
         if recipe.augment_on == "workers" or accelerator.device.type != "cuda":
             return None
         if not isinstance(augmentation, Augmentation) or not augmentation.is_affine:
             return None
-        pictures = load_pictures(
-            self.task.pictures, accelerator.device, max_bytes=recipe.cache_mib * 2**20, num_workers=recipe.num_workers
+        images = load_images(
+            self.task.images, accelerator.device, max_bytes=recipe.cache_mib * 2**20, num_workers=recipe.num_workers
         )
-        if pictures is None:
+        if images is None:
             return None
         return DeviceBatches(
-            pictures,
+            images,
             augmentation,
             recipe.batch_size,
             recipe.seed,
@@ -369,7 +369,7 @@ class Loop(Generic[Details]):
         return alone and self.recipe.cuda_graph and self.type != torch.float16 and not self.task.waits_for_device
 
     def _epoch(self, iteration: int) -> int:
-        return iteration * self.recipe.batch_size // len(self.task.pictures)
+        return iteration * self.recipe.batch_size // len(self.task.images)
 
     def _is_epoch_end(self, iteration: int) -> bool:
         return self._epoch(iteration) > self._epoch(iteration - 1)
@@ -412,7 +412,7 @@ class Loop(Generic[Details]):
 
     def _common_facts(self) -> dict[str, Any]:
         return {
-            "num_pictures": len(self.task.pictures),
+            "num_pictures": len(self.task.images),
             "num_processes": self.accelerator.num_processes,
             "precision": str(self.type).removeprefix("torch."),
             **circumstances(),

@@ -5,14 +5,14 @@ weighted by what a pixel at its place adds to the Jaccard loss of the set of err
 
 Cross-entropy of scores at the label's size, of which the upsampled scores are never built (Section 4.2).
 
-Scores at the label's size are many (19 x 768 x 768 floats are 45 MB a picture) and go through memory five times in an
+Scores at the label's size are many (19 x 768 x 768 floats are 45 MB an image) and go through memory five times in an
 upsampling and a cross-entropy with their gradients. Here they exist a band of rows at a time, small enough to stay in a
 core's cache: a band is upsampled, its loss added up, its gradient taken and brought back to the size of the scores,
 then the next band takes its place. Bilinear upsampling is two small matrices, one for rows and one for columns; only
 the rows' is applied to bands, two or three of its columns at a time, so that the work on a pixel is next to nothing.
 
 The gradient is taken in the forward pass: a loss is a sum, so all that the backward pass adds is a factor. On a CPU the
-threads share the pictures out among themselves: sharing out every operation on a band would cost more than it takes.
+threads share the images out among themselves: sharing out every operation on a band would cost more than it takes.
 
 Losses over logits and label maps: cross-entropy and online hard example mining (Section 4.2), and Lovász-softmax.
 
@@ -72,7 +72,7 @@ _PART_ELSEWHERE = 1 << 25  # where starting an operation costs more than memory 
 
 @dataclass(frozen=True, eq=False)
 class Upsampling:
-    """From scores of h x w to some of the pixels of a picture of H x W, bilinearly.
+    """From scores of h x w to some of the pixels of an image of H x W, bilinearly.
 
     Attributes:
         rows: chosen rows of pixels x h, what every row of scores adds to each.
@@ -129,7 +129,7 @@ def pixel_losses(logits: Tensor, classes: Tensor, upsampling: Upsampling) -> Ten
         for band in _bands(logits[number], classes[number], upsampling):
             losses[number, band.pixels] = band.losses()[0]
 
-    _for_each_picture(fill, logits)
+    _for_each_image(fill, logits)
     return losses
 
 
@@ -154,9 +154,9 @@ class _WeightedLoss(torch.autograd.Function):
 
         def fill(number: int) -> None:
             part = None if gradient is None else gradient[number]
-            sums[number] = _picture_loss(logits[number], classes[number], weights[number], upsampling, part)
+            sums[number] = _image_loss(logits[number], classes[number], weights[number], upsampling, part)
 
-        _for_each_picture(fill, logits)
+        _for_each_image(fill, logits)
         ctx.save_for_backward(gradient)
         ctx.dtype = logits.dtype
         return sums.sum()
@@ -168,8 +168,8 @@ class _WeightedLoss(torch.autograd.Function):
         return (gradient * factor).to(ctx.dtype), None, None, None
 
 
-def _for_each_picture(function: Callable[[int], None], logits: Tensor) -> None:
-    """Call `function` for every picture's number, on as many threads as torch may use, each with one of its own."""
+def _for_each_image(function: Callable[[int], None], logits: Tensor) -> None:
+    """Call `function` for every image's number, on as many threads as torch may use, each with one of its own."""
 
     def call(number: int) -> None:  # what is switched off here is a thread's own
         with torch.no_grad(), torch.autocast(logits.device.type, enabled=False):
@@ -185,10 +185,10 @@ def _for_each_picture(function: Callable[[int], None], logits: Tensor) -> None:
     torch.set_num_threads(num_threads)  # for threads that start later; this one's never changed
 
 
-def _picture_loss(
+def _image_loss(
     logits: Tensor, classes: Tensor, weights: Tensor, upsampling: Upsampling, gradient: Tensor | None
 ) -> Tensor:
-    """A picture's sum; its gradient is written to `gradient`, K, h, w, unless that is None."""
+    """An image's sum; its gradient is written to `gradient`, K, h, w, unless that is None."""
     total = weights.new_zeros(())
     collected: Tensor | None = None  # the gradient on rows of scores and columns of pixels: h, K W
     for band in _bands(logits, classes, upsampling):
@@ -207,12 +207,12 @@ def _picture_loss(
 
 @dataclass(frozen=True, eq=False, slots=True)
 class _Band:
-    """A band of rows of pixels of a picture.
+    """A band of rows of pixels of an image.
 
     Attributes:
         pixels, cells: its rows of pixels, and the rows of scores they lie between.
         mixing: rows of pixels x rows of scores.
-        rows_of_scores: of the whole picture, upsampled along columns: h, K W.
+        rows_of_scores: of the whole image, upsampled along columns: h, K W.
         scores: rows, K, W: the logits in units of ln 2, since 2 ** x is quicker than e ** x. Overwritten twice.
         places: rows, W: where each pixel's own class is in `scores`.
     """
@@ -239,7 +239,7 @@ class _Band:
 
 
 def _bands(logits: Tensor, classes: Tensor, upsampling: Upsampling) -> Iterator[_Band]:
-    """The bands of a picture from top to bottom; each is overwritten by the next."""
+    """The bands of an image from top to bottom; each is overwritten by the next."""
     num_classes, (num_rows, width) = len(logits), classes.shape
     part = _PART if logits.device.type == "cpu" else _PART_ELSEWHERE
     length = min(num_rows, max(1, part // (num_classes * width)))

@@ -37,10 +37,10 @@ class TrainingRun:
         data: the data set, as `open_dataset` takes it.
         architecture: the network's triple.
         recipe: how it is trained.
-        split: the training pictures, e.g. "train" or "train+val".
+        split: the training images, e.g. "train" or "train+val".
         block, interaction: of the network.
         init: a checkpoint whose weights the network starts from, where names and shapes agree.
-        input_size: (height, width) the model is meant to run at; None takes the first training picture's.
+        input_size: (height, width) the model is meant to run at; None takes the first training image's.
     """
 
     data: str
@@ -144,7 +144,7 @@ def now() -> str:
 
 
 def training_inputs(dataset: Dataset, init: Path | None, *splits: str) -> dict[str, str]:
-    """The classes, the pictures of the splits and the weights of `--init`, each as a short text to compare.
+    """The classes, the images of the splits and the weights of `--init`, each as a short text to compare.
 
     Raises:
         DataError: no such split.

@@ -71,7 +71,7 @@ class Segmentation:
     Attributes:
         run: what is trained on what.
         dataset: opened.
-        pictures: the split that is learnt from.
+        images: the split that is learnt from.
         augmentation: of its samples.
         model: the network in training form.
         initialisation: what it took from a checkpoint; None without one.
@@ -81,7 +81,7 @@ class Segmentation:
 
     run: TrainingRun
     dataset: Dataset
-    pictures: Split
+    images: Split
     augmentation: Augment
     model: Network
     initialisation: Initialisation | None
@@ -96,10 +96,10 @@ class Segmentation:
             LpsnetError: the data or the checkpoint to start from cannot be used.
         """
         dataset = open_dataset(run.data)
-        pictures = dataset.split(run.split)
-        network, initialisation = _build_network(run, dataset.label_space.num_classes, pictures)
-        criterion = _build_criterion(run.recipe, pictures, network, device)
-        return cls(run, dataset, pictures, run.recipe.augmentation, network, initialisation, criterion, device)
+        images = dataset.split(run.split)
+        network, initialisation = _build_network(run, dataset.label_space.num_classes, images)
+        criterion = _build_criterion(run.recipe, images, network, device)
+        return cls(run, dataset, images, run.recipe.augmentation, network, initialisation, criterion, device)
 
     @property
     def recipe(self) -> Recipe:
@@ -158,7 +158,7 @@ class Segmentation:
             form=self.recipe.form,
             label_space=self.dataset.label_space,
             normalisation=self.normalisation,
-            input_size=self.run.input_size or _picture_size(self.pictures),
+            input_size=self.run.input_size or _image_size(self.images),
             align_corners=self.model.align_corners,
             licence=self._licence(),
             lpsnet_version=lpsnet.__version__,
@@ -196,18 +196,18 @@ def _build_network(run: TrainingRun, num_classes: int, pictures: Split) -> tuple
     return network, initialisation
 
 
-def _sample_images(recipe: Recipe, pictures: Split) -> Tensor:
+def _sample_images(recipe: Recipe, images: Split) -> Tensor:
     """Some samples as the network will be shown them, normalised: `NUM_MEASURED` x 3 x crop size."""
-    places = range(0, len(pictures), max(1, len(pictures) // NUM_MEASURED))[:NUM_MEASURED]
+    places = range(0, len(images), max(1, len(images) // NUM_MEASURED))[:NUM_MEASURED]
     rng = np.random.default_rng(recipe.seed)
-    crops = [recipe.augmentation(pictures.image(i), pictures.labels(i), rng)[0] for i in places]
+    crops = [recipe.augmentation(images.image(i), images.labels(i), rng)[0] for i in places]
     return normalise(torch.from_numpy(np.stack(crops)), Normalisation())
 
 
-def _build_criterion(recipe: Recipe, pictures: Split, network: Network, device: torch.device) -> Criterion:
+def _build_criterion(recipe: Recipe, images: Split, network: Network, device: torch.device) -> Criterion:
     weights = None
     if recipe.class_weights == "log":
-        counts = count_pixels(pictures, network.num_classes)
+        counts = count_pixels(images, network.num_classes)
         weights = torch.from_numpy(log_class_weights(counts)).to(device)
     return Criterion(
         kind=recipe.loss,
@@ -229,8 +229,8 @@ def count_pixels(split: Split, num_classes: int) -> NDArray[np.int64]:
     return counts[:num_classes]
 
 
-def _picture_size(pictures: Split) -> tuple[int, int]:
-    height, width = pictures.image(0).shape[:2]
+def _image_size(images: Split) -> tuple[int, int]:
+    height, width = images.image(0).shape[:2]
     return height, width
 
 

@@ -38,7 +38,7 @@ def ours(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def foreign(
     path: Path, *, labels: bool = False, operation: str = "Identity", shape: tuple[object, ...] = (1, 3, "h", "w")
 ) -> Path:
-    """Scores are the three channels of the picture: the class of a pixel is its brightest, normalised, channel."""
+    """Scores are the three channels of the image: the class of a pixel is its brightest, normalised, channel."""
     nodes = [onnx.helper.make_node(operation, ["x"], ["y"])]
     kind, out = onnx.TensorProto.FLOAT, list(shape)
     if labels:
@@ -60,18 +60,18 @@ def brightest(image: Any) -> Any:
 
 
 class Labelled:
-    """One picture with the labels of `brightest`."""
+    """One image with the labels of `brightest`."""
 
     name, names, label_space = "val", ("a",), LabelSpace.numbered(3)
 
     def __init__(self) -> None:
-        self.picture = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
+        self.image = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
 
     def __len__(self) -> int:
         return 1
 
     def __getitem__(self, index: int) -> Sample:
-        return Sample("a", self.picture, brightest(self.picture))
+        return Sample("a", self.image, brightest(self.image))
 
 
 def test_all_is_measured_and_said(ours: Path) -> None:
@@ -92,7 +92,7 @@ def test_all_is_measured_and_said(ours: Path) -> None:
     assert row.end_to_end.median_ms > 0 < row.network.median_ms
     assert row.network.run_id != row.end_to_end.run_id
     assert row.peak_memory_mib is None or 20 < row.peak_memory_mib < 2000
-    assert found.picture == "a generated street scene, 48x64"
+    assert found.image == "a generated street scene, 48x64"
     assert set(stages) == {"network", "end to end"}
     assert found.load.duration_s > 0
 
@@ -121,11 +121,11 @@ def test_files_of_other_programs_are_run_as_they_are(tmp_path: Path, labels: boo
     assert found.problems == ()
 
 
-def test_labels_of_a_file_that_gives_labels_have_the_pictures_size(tmp_path: Path) -> None:
+def test_labels_of_a_file_that_gives_labels_have_the_images_size(tmp_path: Path) -> None:
     cell = Candidate("theirs", foreign(tmp_path / "f.onnx", labels=True), "onnxruntime")
-    picture = np.full((24, 32, 3), (200, 10, 10), np.uint8)
-    opened = module._open(cell, picture, SIZE, 1)
-    np.testing.assert_array_equal(opened.segment(picture), np.zeros((24, 32), np.uint8))
+    image = np.full((24, 32, 3), (200, 10, 10), np.uint8)
+    opened = module._open(cell, image, SIZE, 1)
+    np.testing.assert_array_equal(opened.segment(image), np.zeros((24, 32), np.uint8))
 
 
 def test_what_cannot_be_done_is_said_and_the_rest_measured(ours: Path, tmp_path: Path) -> None:
@@ -175,7 +175,7 @@ def test_a_quantised_file_is_measured_once(ours: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(module, "open_session", quantised)
     cells = [Candidate("ours", ours, "onnxruntime", precision) for precision in ("f32", "int8")]
-    monkeypatch.setattr(module, "Segmenter", lambda *_, **__: lambda picture: picture)
+    monkeypatch.setattr(module, "Segmenter", lambda *_, **__: lambda image: image)
     found = benchmark(cells, size=SIZE, protocol="quick", memory=False)
     assert [row.precision for row in found.results] == ["int8"]
 

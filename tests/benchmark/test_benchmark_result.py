@@ -25,7 +25,7 @@ def result(name: str, times: Sequence[float], *, runtime: str = "onnxruntime", *
 
 def benchmark(*results: Result, other_cores: float | None = 0.0, protocol: str = "quick") -> Benchmark:
     load = Load(10.0, 0.5, 1.5, other_cores)
-    return Benchmark((360, 480), protocol, "a picture", results, (), MACHINE, load)
+    return Benchmark((360, 480), protocol, "an image", results, (), MACHINE, load)
 
 
 def test_efficiency_is_work_by_time() -> None:

@@ -35,7 +35,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def picture(tmp_path: Path) -> Path:
+def image(tmp_path: Path) -> Path:
     rng = np.random.default_rng(0)
     path = tmp_path / "street.png"
     cv2.imwrite(str(path), cv2.resize(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8), (81, 61)))
@@ -68,25 +68,23 @@ def test_json_on_standard_output_is_alone_there(run, trained: Path) -> None:
     assert "Next:" in result.err
 
 
-def test_segment_writes_labels_and_overlay_of_the_pictures_size(
-    run, trained: Path, picture: Path, tmp_path: Path
-) -> None:
+def test_segment_writes_labels_and_overlay_of_the_images_size(run, trained: Path, image: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    result = run("segment", picture, "--model", trained / "model.onnx", "--out", out)
+    result = run("segment", image, "--model", trained / "model.onnx", "--out", out)
     assert result.code == 0, result.err
     labels = cv2.imread(str(out / "street.labels.png"), cv2.IMREAD_UNCHANGED)
     assert (labels.shape, labels.dtype) == ((61, 81), np.uint8)
-    expected = lpsnet.Segmenter(trained / "model.onnx")(read_image(picture))
+    expected = lpsnet.Segmenter(trained / "model.onnx")(read_image(image))
     assert np.array_equal(labels, expected)
     assert cv2.imread(str(out / "street.overlay.png")).shape == (61, 81, 3)
     assert str(out) in result.out
     assert "Next: lpsnet" in result.out
 
 
-def test_segment_keeps_the_folders_of_pictures_apart(run, trained: Path, picture: Path, tmp_path: Path) -> None:
+def test_segment_keeps_the_folders_of_images_apart(run, trained: Path, image: Path, tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / "in" / name).mkdir(parents=True)
-        (tmp_path / "in" / name / "x.png").write_bytes(picture.read_bytes())
+        (tmp_path / "in" / name / "x.png").write_bytes(image.read_bytes())
     assert run("segment", tmp_path / "in", "--model", trained / "model.onnx", "--out", tmp_path / "out").code == 0
     found = sorted(path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.png"))
     assert found == ["a/x.labels.png", "a/x.overlay.png", "b/x.labels.png", "b/x.overlay.png"]
@@ -95,8 +93,8 @@ def test_segment_keeps_the_folders_of_pictures_apart(run, trained: Path, picture
     assert "would both write" in clash.err
 
 
-def test_one_bad_picture_does_not_stop_the_others(run, trained: Path, picture: Path, tmp_path: Path) -> None:
-    (tmp_path / "text.png").write_text("no picture")
+def test_one_bad_image_does_not_stop_the_others(run, trained: Path, image: Path, tmp_path: Path) -> None:
+    (tmp_path / "text.png").write_text("no image")
     result = run("segment", tmp_path / "*.png", "--model", trained / "model.onnx", "--out", tmp_path / "out")
     assert result.code == 2
     assert "text.png" in result.err
@@ -114,17 +112,17 @@ def variants(image: np.ndarray) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("kind", ["16 bit", "transparent", "grey", "grey 16 bit"])
-def test_unusual_pictures_give_the_labels_of_the_plain_one(
-    run, trained: Path, picture: Path, tmp_path: Path, kind: str
+def test_unusual_images_give_the_labels_of_the_plain_one(
+    run, trained: Path, image: Path, tmp_path: Path, kind: str
 ) -> None:
-    plain = cv2.imread(str(picture))
+    plain = cv2.imread(str(image))
     if kind.startswith("grey"):
         plain = cv2.cvtColor(cv2.cvtColor(plain, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
     cv2.imwrite(str(tmp_path / "plain.png"), plain)
     cv2.imwrite(str(tmp_path / "unusual.png"), variants(plain)[kind])
-    pictures = (tmp_path / "plain.png", tmp_path / "unusual.png")
-    assert run("segment", *pictures, "--model", trained / "model.onnx", "--out", tmp_path / "out").code == 0
-    one, other = (cv2.imread(str(tmp_path / f"out/{p.stem}.labels.png"), cv2.IMREAD_UNCHANGED) for p in pictures)
+    images = (tmp_path / "plain.png", tmp_path / "unusual.png")
+    assert run("segment", *images, "--model", trained / "model.onnx", "--out", tmp_path / "out").code == 0
+    one, other = (cv2.imread(str(tmp_path / f"out/{p.stem}.labels.png"), cv2.IMREAD_UNCHANGED) for p in images)
     assert np.array_equal(one, other)
 
 
@@ -172,7 +170,7 @@ def bad_labels(tmp_path: Path) -> Path:
 
 
 MISTAKES = {
-    "missing picture": lambda t, m: ["segment", t / "none.png", "--model", m],
+    "missing image": lambda t, m: ["segment", t / "none.png", "--model", m],
     "missing model": lambda t, m: ["segment", t, "--model", t / "none.onnx"],
     "unknown bundled model": lambda t, m: ["segment", t, "--model", "lpsnet_q"],
     "text as a model": lambda t, m: ["evaluate", "--model", text(t, "a.onnx"), "--data", SCENES],

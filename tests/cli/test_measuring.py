@@ -87,8 +87,8 @@ def test_export_in_int8_is_calibrated_and_compared(run, files: Path, tmp_path: P
         "--json", tmp_path / "e.json",
     )  # fmt: skip
     assert found.code == 0, found.err
-    assert "Calibrated on 3 pictures" in found.out
-    assert "mIoU on 2 pictures of val" in found.out
+    assert "Calibrated on 3 images" in found.out
+    assert "mIoU on 2 images of val" in found.out
     values = json.loads((tmp_path / "e.json").read_text())
     assert values["num_calibration_pictures"] == 3
     assert [row["precision"] for row in values["precisions"]["results"]] == ["f32", "int8"]

@@ -26,7 +26,7 @@ DATA = "scenes:size=48x64,num_train=4,num_val=2"
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a picture, a model and a checkpoint."""
+    """A folder with an image, a model and a checkpoint."""
     folder = tmp_path_factory.mktemp("names")
     cv2.imwrite(str(folder / "p.png"), np.zeros((48, 64, 3), np.uint8))
     net = lpsnet.create_model(ARCH, num_classes=SCENES.num_classes).eval()

@@ -173,7 +173,7 @@ def test_a_camera_until_ctrl_c(run, model: Path, tmp_path: Path, monkeypatch: py
     assert len(read_video(tmp_path / "out/camera_1.overlay.mp4")) > 0
     missing = run("segment", "7", "--model", model, "--out", tmp_path / "out")
     assert missing.code == 2
-    assert "camera 7 gives no picture" in missing.err
+    assert "camera 7 gives no image" in missing.err
 
 
 def test_the_model_and_the_folder_have_defaults(

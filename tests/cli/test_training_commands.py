@@ -39,7 +39,7 @@ def test_pretraining_is_where_a_training_starts(run, folder: Path, tmp_path: Pat
         *settings("epochs=1", "val_share=0.25"),
     )
     assert first.code == 0, first.err
-    assert "2 classes, 6 pictures to train on, 2 to score" in first.err
+    assert "2 classes, 6 images to train on, 2 to score" in first.err
     assert "% top-1" in first.out
     assert f"--init {out / 'model.safetensors'}" in first.out
     second = run(
@@ -91,7 +91,7 @@ def test_predictions_are_saved_beside_the_scores(run, model: Path, tmp_path: Pat
         np.testing.assert_array_equal(saved, Segmenter(model)(val.image(number)))
 
 
-def test_pictures_without_labels_are_predicted_alone(run, model: Path, tmp_path: Path) -> None:
+def test_images_without_labels_are_predicted_alone(run, model: Path, tmp_path: Path) -> None:
     names = open_dataset(SCENES).label_space.names
     (tmp_path / "images/test").mkdir(parents=True)
     cv2.imwrite(str(tmp_path / "images/test/a.png"), np.zeros((48, 64, 3), np.uint8))
@@ -133,11 +133,11 @@ def test_lines_of_progress_tell_the_time_that_is_left(
     for iteration in (1, 11, 101, 201):
         lines(Status(iteration, 201, 0.5, 0.01, 2.0, "epoch 1: good" if iteration == 11 else ""))
     assert capsys.readouterr().err.splitlines() == [
-        "1/201  loss 0.500  lr 0.0100  2.0 pictures/s",
+        "1/201  loss 0.500  lr 0.0100  2.0 images/s",
         "epoch 1: good",
-        "11/201  loss 0.500  lr 0.0100  2.0 pictures/s  19 min left",
-        "101/201  loss 0.500  lr 0.0100  2.0 pictures/s  1 h 0 min left",
-        "201/201  loss 0.500  lr 0.0100  2.0 pictures/s",
+        "11/201  loss 0.500  lr 0.0100  2.0 images/s  19 min left",
+        "101/201  loss 0.500  lr 0.0100  2.0 images/s  1 h 0 min left",
+        "201/201  loss 0.500  lr 0.0100  2.0 images/s",
     ]
 
 

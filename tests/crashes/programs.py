@@ -21,7 +21,7 @@ from lpsnet.architecture import Architecture
 from lpsnet.cli import main
 from lpsnet.data.images import read_image, read_mask
 from lpsnet.export.export import export
-from lpsnet.inference.pipeline import find_media, segment_pictures
+from lpsnet.inference.pipeline import find_media, segment_images
 from lpsnet.inference.segmenter import Segmenter
 from lpsnet.inference.visualise import DEFAULT_PRODUCTS, Style
 from lpsnet.models.checkpoint import default_record
@@ -50,15 +50,15 @@ def _train(out: Path) -> None:
 
 def _pretrain(out: Path) -> None:
     _alone()
-    pictures = out.parent / f"{out.name}-pictures"
+    images = out.parent / f"{out.name}-images"
     for number in range(12):
-        path = pictures / "ab"[number % 2] / f"{number}.png"
+        path = images / "ab"[number % 2] / f"{number}.png"
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             noise = np.random.default_rng(number).integers(0, 256, (40, 50, 3), dtype=np.uint8)
             _write_whole(path, noise)
     recipe = get_pretraining_recipe("pictures_small").with_overrides({**_SHORT, "epochs": 8, "crop_size": (32, 48)})
-    pretrain(PretrainingRun(data=os.path.relpath(pictures), architecture=ARCHITECTURE, recipe=recipe), out, resume=True)
+    pretrain(PretrainingRun(data=os.path.relpath(images), architecture=ARCHITECTURE, recipe=recipe), out, resume=True)
 
 
 def _write_whole(path: Path, array: np.ndarray) -> None:
@@ -118,7 +118,7 @@ def _segment(out: Path) -> None:
     export(network(), model, to="onnx", record=default_record(fuse(network())), size=(64, 96))
     segmenter = Segmenter(model, num_threads=1)
     style = Style(segmenter.label_space)
-    list(segment_pictures(segmenter, find_media([str(photos)]), out, products=DEFAULT_PRODUCTS, style=style))
+    list(segment_images(segmenter, find_media([str(photos)]), out, products=DEFAULT_PRODUCTS, style=style))
 
 
 def _segment_video(out: Path) -> None:

@@ -1,4 +1,4 @@
-"""Picture files written byte by byte, of kinds that OpenCV does not write; the formats' definitions are the oracle."""
+"""Image files written byte by byte, of kinds that OpenCV does not write; the formats' definitions are the oracle."""
 
 import struct
 import zlib
@@ -43,7 +43,7 @@ def write_palette_png(path: Path, indices: np.ndarray, colours: list[tuple[int, 
     return path
 
 
-def write_picture(path: Path, rgb: np.ndarray) -> Path:
+def write_image(path: Path, rgb: np.ndarray) -> Path:
     """Any format OpenCV writes; RGB, RGBA or grey."""
     path.parent.mkdir(parents=True, exist_ok=True)
     order = {3: cv2.COLOR_RGB2BGR, 4: cv2.COLOR_RGBA2BGRA}

@@ -16,7 +16,7 @@ STILL = {"flip_probability": 0.0, "brightness": 0.0, "contrast": 0.0, "saturatio
 
 
 def pair(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """A picture whose red is the column, whose green is the row, and labels that no two neighbours share."""
+    """An image whose red is the column, whose green is the row, and labels that no two neighbours share."""
     rows, columns = np.mgrid[:height, :width]
     image = np.stack((columns, rows, rows * 0 + 50), axis=2).astype(np.uint8)
     return image, ((rows * 7 + columns) % 200).astype(np.uint8)
@@ -66,7 +66,7 @@ def test_scale_two_repeats_labels_and_agrees_with_resize() -> None:
 
 
 @pytest.mark.parametrize("scale", [0.5, 0.63, 0.9, 1.37, 1.9])
-def test_picture_agrees_with_resize_and_slice(scale: float) -> None:
+def test_image_agrees_with_resize_and_slice(scale: float) -> None:
     image, labels = pair(101, 143)
     height, width = round(101 * scale), round(143 * scale)
     augment = Augmentation(crop_size=(height, width), scale=(scale, scale), **STILL)
@@ -77,7 +77,7 @@ def test_picture_agrees_with_resize_and_slice(scale: float) -> None:
 
 @pytest.mark.parametrize("seed", range(20))
 def test_labels_agree_with_a_nearest_warp_in_numpy(seed: int) -> None:
-    """The oracle knows only the rule: the centre of a crop's pixel lies in one pixel of the picture, or in none."""
+    """The oracle knows only the rule: the centre of a crop's pixel lies in one pixel of the image, or in none."""
     image, labels = pair(70, 110)
     crop_size = (64, 80)
     augment = Augmentation(crop_size=crop_size, **{**STILL, "flip_probability": 1.0})
@@ -111,8 +111,8 @@ def axis_choices(length: int, scaled: int, crop: int) -> list[tuple[np.ndarray, 
 
 @pytest.mark.parametrize("flip", [0.0, 1.0])
 @pytest.mark.parametrize("scale", [0.7, 1.0, 1.6])
-def test_picture_and_labels_stay_aligned(scale: float, flip: float) -> None:
-    """A vertical edge in the picture lies where the labels change, to half a pixel."""
+def test_image_and_labels_stay_aligned(scale: float, flip: float) -> None:
+    """A vertical edge in the image lies where the labels change, to half a pixel."""
     image = np.zeros((60, 80, 3), np.uint8)
     image[:, 37:] = 200
     labels = (image[:, :, 0] > 0).astype(np.uint8)
@@ -124,7 +124,7 @@ def test_picture_and_labels_stay_aligned(scale: float, flip: float) -> None:
     np.testing.assert_array_equal(crop[:, :, 0][sure] > 100, crop_labels[sure] == 1)
 
 
-def test_smaller_picture_lies_inside_the_crop() -> None:
+def test_smaller_image_lies_inside_the_crop() -> None:
     image, labels = pair(40, 40)
     augment = Augmentation(crop_size=(64, 50), scale=(0.5, 0.5), **{**STILL, "brightness": 0.5})
     places = set()
@@ -138,7 +138,7 @@ def test_smaller_picture_lies_inside_the_crop() -> None:
     assert len(places) > 20
 
 
-def test_larger_picture_fills_the_crop() -> None:
+def test_larger_image_fills_the_crop() -> None:
     image, labels = pair(50, 70)
     augment = Augmentation(crop_size=(50, 70), scale=(1, 2))
     for seed in range(30):
@@ -216,7 +216,7 @@ def test_class_share_avoids_crops_of_one_class() -> None:
     assert mixed(0.75) > 40
 
 
-def test_class_share_ends_on_pictures_of_one_class_and_without_labels() -> None:
+def test_class_share_ends_on_images_of_one_class_and_without_labels() -> None:
     image = np.zeros((40, 40, 3), np.uint8)
     augment = Augmentation(crop_size=(20, 20), max_class_share=0.75)
     for value in (0, IGNORE_INDEX):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from picture_files import write_picture
+from image_files import write_image
 
 from lpsnet.data.dataset import PRESETS, TERMS, Sample, open_dataset
 from lpsnet.errors import DataError
@@ -25,8 +25,8 @@ def write_pairs(
     """Two pairs a split, named after it."""
     for split in splits:
         for number in (1, 2):
-            write_picture(root / images / split / f"{split}{number}.png", IMAGE + number)
-            write_picture(root / masks / split / f"{split}{number}.png", ids(0, 1, 255))
+            write_image(root / images / split / f"{split}{number}.png", IMAGE + number)
+            write_image(root / masks / split / f"{split}{number}.png", ids(0, 1, 255))
 
 
 def describe(root: Path, text: str) -> Path:
@@ -70,8 +70,8 @@ def test_joined_splits(tmp_path: Path) -> None:
 
 def test_joined_splits_with_the_same_names(tmp_path: Path) -> None:
     for split in ("train", "val"):
-        write_picture(tmp_path / "images" / split / "1.png", IMAGE)
-        write_picture(tmp_path / "masks" / split / "1.png", ids(0))
+        write_image(tmp_path / "images" / split / "1.png", IMAGE)
+        write_image(tmp_path / "masks" / split / "1.png", ids(0))
     joined = open_dataset(describe(tmp_path, "names: [road]")).split("train+val")
     assert list(joined.names) == ["train/1", "val/1"]
     assert joined[1].name == "val/1"
@@ -87,8 +87,8 @@ def test_unknown_splits_are_refused(tmp_path: Path) -> None:
 
 
 def test_names_as_a_map_from_id(tmp_path: Path) -> None:
-    write_picture(tmp_path / "images" / "train" / "a.png", IMAGE)
-    write_picture(tmp_path / "masks" / "train" / "a.png", ids(7, 26, 255, 7))
+    write_image(tmp_path / "images" / "train" / "a.png", IMAGE)
+    write_image(tmp_path / "masks" / "train" / "a.png", ids(7, 26, 255, 7))
     dataset = open_dataset(describe(tmp_path, "names: {26: car, 7: road}"))
     assert dataset.label_space.names == ("road", "car")
     assert dataset.split("train")[0].labels[0].tolist() == [0, 1, 255, 0, 0, 0]
@@ -104,24 +104,24 @@ def test_names_as_a_map_from_id(tmp_path: Path) -> None:
     ],
 )
 def test_ids(tmp_path: Path, text: str) -> None:
-    write_picture(tmp_path / "images" / "train" / "a.png", IMAGE)
-    write_picture(tmp_path / "masks" / "train" / "a.png", ids(7, 26, 0))
+    write_image(tmp_path / "images" / "train" / "a.png", IMAGE)
+    write_image(tmp_path / "masks" / "train" / "a.png", ids(7, 26, 0))
     row = open_dataset(describe(tmp_path, f"names: [road, car]\n{text}")).split("train")[0].labels[0].tolist()
     last = 255 if "ignore" in text else 1
     assert row == [0, 1, last, last, last, last]
 
 
 def test_255_can_be_a_class(tmp_path: Path) -> None:
-    write_picture(tmp_path / "images" / "train" / "a.png", IMAGE)
-    write_picture(tmp_path / "masks" / "train" / "a.png", ids(0, 255))
+    write_image(tmp_path / "images" / "train" / "a.png", IMAGE)
+    write_image(tmp_path / "masks" / "train" / "a.png", ids(0, 255))
     dataset = open_dataset(describe(tmp_path, "names: {0: background, 255: crack}"))
     assert dataset.split("train")[0].labels[0].tolist() == [0, 1, 1, 1, 1, 1]
 
 
 def test_colour_map(tmp_path: Path) -> None:
     row = [(128, 64, 128), (0, 0, 142), (0, 0, 143), (0, 0, 0), (0, 0, 0), (0, 0, 0)]
-    write_picture(tmp_path / "images" / "train" / "a.png", IMAGE)
-    write_picture(tmp_path / "masks" / "train" / "a.png", np.array([row] * 4, np.uint8))
+    write_image(tmp_path / "images" / "train" / "a.png", IMAGE)
+    write_image(tmp_path / "masks" / "train" / "a.png", np.array([row] * 4, np.uint8))
     text = "colour_map:\n  road: [128, 64, 128]\n  car: [[0, 0, 142], [0, 0, 143]]\nignore: [[0, 0, 0]]"
     dataset = open_dataset(describe(tmp_path, text))
     assert dataset.label_space.names == ("road", "car")
@@ -139,8 +139,8 @@ def test_colours_to_draw_with(tmp_path: Path) -> None:
 
 
 def test_folders_of_mmsegmentation_with_suffixes(tmp_path: Path) -> None:
-    write_picture(tmp_path / "img_dir" / "train" / "x" / "a_img.jpg", IMAGE)
-    write_picture(tmp_path / "ann_dir" / "train" / "x" / "a_labelTrainIds.png", ids(0))
+    write_image(tmp_path / "img_dir" / "train" / "x" / "a_img.jpg", IMAGE)
+    write_image(tmp_path / "ann_dir" / "train" / "x" / "a_labelTrainIds.png", ids(0))
     places = "images: img_dir/{split}\nmasks: ann_dir/{split}"
     text = f"names: [road]\n{places}\nimage_suffix: _img\nmask_suffix: _labelTrainIds.png"
     assert open_dataset(describe(tmp_path, text)).split("train").names == ("x/a",)
@@ -154,9 +154,9 @@ def test_folders_of_mmsegmentation_with_suffixes(tmp_path: Path) -> None:
         ("photo.jpg", "photo.png", ""),
     ],
 )
-def test_pictures_and_masks_in_one_folder(tmp_path: Path, images: str, masks: str, names: str) -> None:
-    write_picture(tmp_path / "train" / images, IMAGE)
-    write_picture(tmp_path / "train" / masks, ids(0))
+def test_images_and_masks_in_one_folder(tmp_path: Path, images: str, masks: str, names: str) -> None:
+    write_image(tmp_path / "train" / images, IMAGE)
+    write_image(tmp_path / "train" / masks, ids(0))
     text = f"names: [road]\nimages: '{{split}}'\nmasks: '{{split}}'\n{names}"
     dataset = open_dataset(describe(tmp_path, text))
     assert dataset.split("train").names == ("photo",)
@@ -165,8 +165,8 @@ def test_pictures_and_masks_in_one_folder(tmp_path: Path, images: str, masks: st
 
 def test_patterns_and_several_places(tmp_path: Path) -> None:
     for day in ("mon", "tue"):
-        write_picture(tmp_path / day / "cam" / "1.jpg", IMAGE)
-        write_picture(tmp_path / day / "seg" / "1.png", ids(0))
+        write_image(tmp_path / day / "cam" / "1.jpg", IMAGE)
+        write_image(tmp_path / day / "seg" / "1.png", ids(0))
     patterns = "names: [road]\nimages: {train: '*/cam/*.jpg'}\nmasks: {train: '*/seg/*.png'}"
     dataset = open_dataset(describe(tmp_path, patterns))
     assert dataset.split("train").names == ("mon/1", "tue/1")
@@ -174,15 +174,15 @@ def test_patterns_and_several_places(tmp_path: Path) -> None:
     deep = "names: [road]\nimages: {train: 'mon/cam/**/*.jpg'}\nmasks: {train: mon/seg}"
     assert open_dataset(describe(tmp_path, deep)).split("train").names == ("1",)
     places = "names: [road]\nimages: {train: [mon/cam, tue/cam/1.jpg]}\nmasks: {train: [mon/seg, tue/seg]}"
-    with pytest.raises(DataError, match="split 'train' has 2 pictures named '1'"):
+    with pytest.raises(DataError, match="split 'train' has 2 images named '1'"):
         open_dataset(describe(tmp_path, places)).split("train")
 
 
 def test_lists_that_choose_from_shared_folders(tmp_path: Path) -> None:
     """The layout of Pascal VOC."""
     for stem in ("a", "b", "c", "d"):
-        write_picture(tmp_path / "JPEGImages" / f"{stem}.jpg", IMAGE)
-        write_picture(tmp_path / "SegmentationClass" / f"{stem}.png", ids(0))
+        write_image(tmp_path / "JPEGImages" / f"{stem}.jpg", IMAGE)
+        write_image(tmp_path / "SegmentationClass" / f"{stem}.png", ids(0))
     (tmp_path / "sets").mkdir()
     (tmp_path / "sets" / "train.txt").write_text("a\nc\n")
     (tmp_path / "sets" / "val.txt").write_text("JPEGImages/d.jpg\n")
@@ -190,7 +190,7 @@ def test_lists_that_choose_from_shared_folders(tmp_path: Path) -> None:
     dataset = open_dataset(describe(tmp_path, text))
     assert [list(dataset.split(name).names) for name in dataset.splits] == [["a", "c"], ["d"]]
     (tmp_path / "sets" / "val.txt").write_text("e\n")
-    assert "names 'e', which is not among the 4 pictures" in refusal(tmp_path / "data.yaml")
+    assert "names 'e', which is not among the 4 images" in refusal(tmp_path / "data.yaml")
 
 
 def test_list_files_as_places(tmp_path: Path) -> None:
@@ -205,9 +205,9 @@ def test_list_files_as_places(tmp_path: Path) -> None:
 
 def test_a_fraction_for_validation_is_the_last_part(tmp_path: Path) -> None:
     for number in range(10):
-        write_picture(tmp_path / "pictures" / f"{number}.png", IMAGE)
-        write_picture(tmp_path / "labels" / f"{number}.png", ids(0))
-    text = "names: [road]\nimages: pictures\nmasks: labels\n"
+        write_image(tmp_path / "pictures" / f"{number}.png", IMAGE)
+        write_image(tmp_path / "labels" / f"{number}.png", ids(0))
+    text = "names: [road]\nimages: images\nmasks: labels\n"
     assert open_dataset(describe(tmp_path, text)).splits == ["all"]
     dataset = open_dataset(describe(tmp_path, f"{text}val_fraction: 0.2"))
     assert list(dataset.split("val").names) == ["8", "9"]
@@ -216,9 +216,9 @@ def test_a_fraction_for_validation_is_the_last_part(tmp_path: Path) -> None:
 
 def test_a_folder_of_masks_that_splits_share(tmp_path: Path) -> None:
     for split in ("train", "val", "test"):
-        write_picture(tmp_path / "images" / split / f"{split}.png", IMAGE)
+        write_image(tmp_path / "images" / split / f"{split}.png", IMAGE)
         if split != "test":
-            write_picture(tmp_path / "masks" / f"{split}.png", ids(0))
+            write_image(tmp_path / "masks" / f"{split}.png", ids(0))
     dataset = open_dataset(describe(tmp_path, "names: [road]\nmasks: masks"))
     assert dataset.split("train+val")[1].labels.max() == 0
     with pytest.raises(DataError, match="split 'test' has no labels"):
@@ -231,7 +231,7 @@ def test_a_split_goes_to_other_processes(tmp_path: Path) -> None:
     assert pickle.loads(pickle.dumps(split))[3].name == split.names[3]
 
 
-def test_excluded_pictures(tmp_path: Path) -> None:
+def test_excluded_images(tmp_path: Path) -> None:
     write_pairs(tmp_path)
     dataset = open_dataset(describe(tmp_path, "names: [road, car]\nexclude: [train1]"))
     assert dataset.split("train").names == ("train2",)
@@ -253,7 +253,7 @@ def test_the_path_is_relative_to_the_description_or_has_a_tilde(
 def test_missing_and_different_files(tmp_path: Path) -> None:
     write_pairs(tmp_path)
     (tmp_path / "masks" / "train" / "train1.png").unlink()
-    write_picture(tmp_path / "masks" / "train" / "train2.png", np.zeros((4, 7), np.uint8))
+    write_image(tmp_path / "masks" / "train" / "train2.png", np.zeros((4, 7), np.uint8))
     train = open_dataset(describe(tmp_path, "names: [road, car]")).split("train")
     with pytest.raises(
         DataError, match=r"images/train/train1\.png has no label file: .*masks/train/train1\.png does not exist"
@@ -263,20 +263,20 @@ def test_missing_and_different_files(tmp_path: Path) -> None:
         train[1]
 
 
-def test_two_pictures_of_one_name(tmp_path: Path) -> None:
+def test_two_images_of_one_name(tmp_path: Path) -> None:
     write_pairs(tmp_path)
-    write_picture(tmp_path / "images" / "train" / "train1.jpg", IMAGE)
+    write_image(tmp_path / "images" / "train" / "train1.jpg", IMAGE)
     dataset = open_dataset(describe(tmp_path, "names: [road, car]"))
-    with pytest.raises(DataError, match="split 'train' has 2 pictures named 'train1'"):
+    with pytest.raises(DataError, match="split 'train' has 2 images named 'train1'"):
         dataset.split("train")
 
 
 def test_opening_reads_no_pixels(tmp_path: Path) -> None:
     for folder in ("images", "masks"):
         (tmp_path / folder / "train").mkdir(parents=True)
-        (tmp_path / folder / "train" / "a.png").write_text("not a picture")
+        (tmp_path / folder / "train" / "a.png").write_text("not an image")
     split = open_dataset(describe(tmp_path, "names: [road]")).split("train")
-    with pytest.raises(DataError, match="is not a picture"):
+    with pytest.raises(DataError, match="is not an image"):
         split.image(0)
 
 

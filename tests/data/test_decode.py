@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from picture_files import write_palette_png, write_picture
+from image_files import write_image, write_palette_png
 
 from lpsnet.data.decode import LabelDecoder, ranges
 from lpsnet.errors import DataError
@@ -47,7 +47,7 @@ def test_colours_are_translated_pixel_by_pixel(colour_map: dict[tuple[int, int, 
 
 
 def test_unknown_ids_are_named_with_their_pixels(tmp_path: Path) -> None:
-    path = write_picture(tmp_path / "a.png", np.array([[0, 1, 9], [9, 7, 255]], np.uint8))
+    path = write_image(tmp_path / "a.png", np.array([[0, 1, 9], [9, 7, 255]], np.uint8))
     with pytest.raises(DataError) as caught:
         LabelDecoder.index({0: 0, 1: 1, 2: 2, 255: 255}).read(path)
     expected = f"label file {path} holds ids that no class has: 7 (1 pixel), 9 (2 pixels); allowed: 0..2, 255"

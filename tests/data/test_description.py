@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from picture_files import write_picture
+from image_files import write_image
 
 from lpsnet.data.dataset import open_dataset
 from lpsnet.errors import DataError
@@ -12,10 +12,10 @@ from lpsnet.errors import DataError
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Two splits of one picture each, labelled with 0."""
+    """Two splits of one image each, labelled with 0."""
     for split in ("train", "val"):
-        write_picture(tmp_path / "images" / split / f"{split}1.png", np.zeros((4, 6, 3), np.uint8))
-        write_picture(tmp_path / "masks" / split / f"{split}1.png", np.zeros((4, 6), np.uint8))
+        write_image(tmp_path / "images" / split / f"{split}1.png", np.zeros((4, 6, 3), np.uint8))
+        write_image(tmp_path / "masks" / split / f"{split}1.png", np.zeros((4, 6), np.uint8))
     return tmp_path
 
 
@@ -40,13 +40,13 @@ def refusal(path: Path) -> str:
         ("names: [a, a]", "uses a class name twice"),
         ("names: [a, '']", "has a class without a name"),
         ("names: [a]\npath: nowhere", "nowhere does not exist"),
-        ("names: [a]\nimages: pictures/{split}", "nothing like"),
-        ("names: [a]\nimages: {train: pictures}", "pictures does not exist"),
+        ("names: [a]\nimages: images/{split}", "nothing like"),
+        ("names: [a]\nimages: {train: images}", "images does not exist"),
         ("names: [a]\nmasks: {trian: masks/train}", "'masks' has split 'trian'"),
         ("names: [a]\nimages: {val: images/train}", "would need"),
         ("names: [a]\nmasks: labels/{split}", "there are no label files"),
         ("names: [a]\nmask_suffix: _L", "look at 'masks' and 'mask_suffix'"),
-        ("names: [a]\nimage_suffix: _L", "there are no pictures; look at 'images' and 'image_suffix'"),
+        ("names: [a]\nimage_suffix: _L", "there are no images; look at 'images' and 'image_suffix'"),
         ("names: [a]\nids: [1, 2]", "'ids' has 2 entries for 1 classes"),
         ("names: [a, b]\nids: [1, 1]", "id 1 is given two meanings"),
         ("names: [a]\nids: {1: b}", "unknown class 'b'"),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from picture_files import with_exif_orientation, write_palette_png, write_picture
+from image_files import with_exif_orientation, write_image, write_palette_png
 
 from lpsnet.data.dataset import Dataset, open_dataset
 from lpsnet.data.decode import LabelDecoder
@@ -17,7 +17,7 @@ from lpsnet.data.split import Pair
 HEALTHY = "names: [road, car]"
 
 
-def picture(seed: int, height: int = 12, width: int = 16) -> np.ndarray:
+def image(seed: int, height: int = 12, width: int = 16) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
@@ -30,12 +30,12 @@ def labels(*values: int) -> np.ndarray:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A healthy data set: two splits of three pictures, labelled with 0, 1 and 255."""
+    """A healthy data set: two splits of three images, labelled with 0, 1 and 255."""
     for number, split in enumerate(("train", "val")):
         for index in range(3):
             name = f"{split[0]}{index}.png"
-            write_picture(tmp_path / "images" / split / name, picture(10 * number + index))
-            write_picture(tmp_path / "masks" / split / name, labels(0, 1, 255))
+            write_image(tmp_path / "images" / split / name, image(10 * number + index))
+            write_image(tmp_path / "masks" / split / name, labels(0, 1, 255))
     (tmp_path / "data.yaml").write_text(HEALTHY)
     return tmp_path
 
@@ -106,7 +106,7 @@ def test_missing_pairs(folder: Path) -> None:
 
 
 def test_sizes_that_differ(folder: Path) -> None:
-    write_picture(folder / "masks" / "train" / "t1.png", np.zeros((12, 17), np.uint8))
+    write_image(folder / "masks" / "train" / "t1.png", np.zeros((12, 17), np.uint8))
     diagnosis = check(folder)
     assert found(diagnosis) == [("size_differs", "t1.png")]
     assert "t1.png is 12x16" in diagnosis.findings[0].message
@@ -115,7 +115,7 @@ def test_sizes_that_differ(folder: Path) -> None:
 
 
 def test_ids_without_a_class(folder: Path) -> None:
-    write_picture(folder / "masks" / "train" / "t1.png", labels(0, 7, 7, 9))
+    write_image(folder / "masks" / "train" / "t1.png", labels(0, 7, 7, 9))
     diagnosis = check(folder)
     assert found(diagnosis) == [("unknown_values", "t1.png")]
     assert diagnosis.findings[0].message.endswith("t1.png holds ids that no class has: 7 (2 pixels), 9 (1 pixel)")
@@ -125,14 +125,14 @@ def test_ids_without_a_class(folder: Path) -> None:
 
 
 def test_very_many_values_without_a_class_are_not_listed(folder: Path) -> None:
-    write_picture(folder / "masks" / "train" / "t1.png", np.arange(192, dtype=np.uint8).reshape(12, 16))
+    write_image(folder / "masks" / "train" / "t1.png", np.arange(192, dtype=np.uint8).reshape(12, 16))
     diagnosis = check(folder)
     assert "ignore: others" in diagnosis.suggested_yaml
     assert reopened(diagnosis, folder).split("train")[1].labels[0, :3].tolist() == [0, 1, 255]
 
 
 def test_one_colour_mask_among_ids(folder: Path) -> None:
-    write_picture(folder / "masks" / "train" / "t1.png", picture(0))
+    write_image(folder / "masks" / "train" / "t1.png", image(0))
     diagnosis = check(folder)
     assert found(diagnosis) == [("colours_for_ids", "t1.png")]
     assert "t1" not in names(reopened(diagnosis, folder))
@@ -143,7 +143,7 @@ def paint(folder: Path, colours: list[tuple[int, int, int]]) -> None:
     for path in (folder / "masks").rglob("*.png"):
         array = np.full((12, 16, 3), colours[0], np.uint8)
         array[0, : len(colours)] = colours
-        write_picture(path, array)
+        write_image(path, array)
 
 
 def test_all_masks_in_the_colours_of_the_classes(folder: Path) -> None:
@@ -171,10 +171,10 @@ def test_ids_where_colours_are_promised(folder: Path) -> None:
     assert dataset.split("val")[0].labels[0, :4].tolist() == [0, 1, 255, 0]
 
 
-def test_pictures_without_a_label_and_absent_classes(folder: Path) -> None:
-    write_picture(folder / "masks" / "train" / "t1.png", labels(255))
+def test_images_without_a_label_and_absent_classes(folder: Path) -> None:
+    write_image(folder / "masks" / "train" / "t1.png", labels(255))
     for index in range(3):
-        write_picture(folder / "masks" / "val" / f"v{index}.png", labels(1))
+        write_image(folder / "masks" / "val" / f"v{index}.png", labels(1))
     diagnosis = check(folder, "names: [road, car, tram]")
     assert found(diagnosis) == [("unlabelled_picture", "t1.png"), ("absent_class", "val"), ("absent_class", "all")]
     assert diagnosis.findings[1].message == "class 'road' never occurs in split 'val'"
@@ -183,7 +183,7 @@ def test_pictures_without_a_label_and_absent_classes(folder: Path) -> None:
 
 
 def test_unreadable_files(folder: Path) -> None:
-    (folder / "images" / "train" / "t0.png").write_text("not a picture")
+    (folder / "images" / "train" / "t0.png").write_text("not an image")
     mask = folder / "masks" / "train" / "t1.png"
     mask.write_bytes(mask.read_bytes()[:-20])
     diagnosis = check(folder)
@@ -193,14 +193,14 @@ def test_unreadable_files(folder: Path) -> None:
 
 
 def test_duplicate_names(folder: Path) -> None:
-    write_picture(folder / "images" / "train" / "t1.bmp", picture(77))
+    write_image(folder / "images" / "train" / "t1.bmp", image(77))
     diagnosis = check(folder)
     assert found(diagnosis) == [("duplicate_name", "t1.bmp")]
-    assert "split 'train' has 2 pictures named 't1'" in diagnosis.findings[0].message
+    assert "split 'train' has 2 images named 't1'" in diagnosis.findings[0].message
     assert names(reopened(diagnosis, folder)) == ["t0", "t2", "v0", "v1", "v2"]
 
 
-def test_the_same_picture_in_two_splits_and_twice_in_one(folder: Path) -> None:
+def test_the_same_image_in_two_splits_and_twice_in_one(folder: Path) -> None:
     shutil.copy(folder / "images" / "train" / "t0.png", folder / "images" / "val" / "v1.png")
     shutil.copy(folder / "images" / "train" / "t2.png", folder / "images" / "train" / "t1.png")
     diagnosis = check(folder)
@@ -208,30 +208,30 @@ def test_the_same_picture_in_two_splits_and_twice_in_one(folder: Path) -> None:
     assert "t0.png of split 'train'" in diagnosis.findings[0].message
 
 
-def test_unusual_pictures_are_counted_with_what_becomes_of_them(folder: Path) -> None:
+def test_unusual_images_are_counted_with_what_becomes_of_them(folder: Path) -> None:
     train = folder / "images" / "train"
-    write_picture(train / "t0.png", picture(1)[..., 0])
-    write_picture(train / "t1.png", np.dstack([picture(2), picture(3)[..., :1]]))
-    write_picture(train / "t2.png", picture(4).astype(np.uint16) * 257)
+    write_image(train / "t0.png", image(1)[..., 0])
+    write_image(train / "t1.png", np.dstack([image(2), image(3)[..., :1]]))
+    write_image(train / "t2.png", image(4).astype(np.uint16) * 257)
     val = folder / "images" / "val"
     write_palette_png(val / "v0.png", np.zeros((12, 16), int), [(1, 2, 3)])
-    write_picture(val / "v1.png", picture(5)[..., 0])
-    write_picture(val / "v2.png", picture(6)[..., 0])
+    write_image(val / "v1.png", image(5)[..., 0])
+    write_image(val / "v2.png", image(6)[..., 0])
     diagnosis = check(folder)
     assert [finding.message.split(";")[0] for finding in diagnosis.findings] == [
-        "1 of 3 pictures of split 'train' are grey",
-        "1 of 3 pictures of split 'train' are RGB with transparency",
-        "1 of 3 pictures of split 'train' are of 16 bits a channel",
-        "1 of 3 pictures of split 'val' are palette pictures",
-        "2 of 3 pictures of split 'val' are grey",
+        "1 of 3 images of split 'train' are grey",
+        "1 of 3 images of split 'train' are RGB with transparency",
+        "1 of 3 images of split 'train' are of 16 bits a channel",
+        "1 of 3 images of split 'val' are palette images",
+        "2 of 3 images of split 'val' are grey",
     ]
     assert "they are read as three equal channels" in diagnosis.findings[0].message
     assert {finding.kind for finding in diagnosis.findings} == {"converted_pictures"}
     assert diagnosis.ok
 
 
-def test_a_picture_that_is_turned_by_its_exif_data(folder: Path) -> None:
-    path = write_picture(folder / "images" / "train" / "t0.jpg", picture(1))
+def test_a_image_that_is_turned_by_its_exif_data(folder: Path) -> None:
+    path = write_image(folder / "images" / "train" / "t0.jpg", image(1))
     path.write_bytes(with_exif_orientation(path.read_bytes(), 6))
     (folder / "images" / "train" / "t0.png").unlink()
     diagnosis = check(folder)
@@ -250,8 +250,8 @@ def test_a_split_without_labels(folder: Path) -> None:
 def test_everything_is_collected_not_the_first_thing(folder: Path) -> None:
     (folder / "masks" / "train" / "t0.png").unlink()
     (folder / "images" / "train" / "t1.png").write_bytes(b"")
-    write_picture(folder / "masks" / "val" / "v0.png", labels(0, 9))
-    write_picture(folder / "masks" / "val" / "v1.png", np.zeros((5, 5), np.uint8))
+    write_image(folder / "masks" / "val" / "v0.png", labels(0, 9))
+    write_image(folder / "masks" / "val" / "v1.png", np.zeros((5, 5), np.uint8))
     kinds = {kind for kind, _ in found(check(folder))}
     assert kinds == {"missing_mask", "unreadable", "unknown_values", "size_differs"}
 
@@ -288,7 +288,7 @@ def test_photographs_in_the_place_of_labels_are_told_and_nothing_is_suggested(fo
     """Hundreds of colours are no classes; a real photograph has hundreds of thousands, and not all are kept."""
     noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8)
     for path in (folder / "masks").rglob("*.png"):
-        write_picture(path, noise)
+        write_image(path, noise)
     report = inspect_pair(Pair("a", path, path), LabelDecoder.index({0: 0, 1: 1}))
     assert len(report.other_values) == MAX_VALUES
     diagnosis = check(folder)

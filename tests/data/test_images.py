@@ -1,4 +1,4 @@
-"""Reading and writing pictures: every kind of file has one right answer, or one line that refuses it."""
+"""Reading and writing images: every kind of file has one right answer, or one line that refuses it."""
 
 import os
 import stat
@@ -10,13 +10,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from picture_files import (
+from image_files import (
     cmyk_jpeg,
     png_bytes,
     png_chunk,
     with_exif_orientation,
+    write_image,
     write_palette_png,
-    write_picture,
 )
 
 from lpsnet.data.images import inspect_image, read_image, read_mask, write_png
@@ -27,7 +27,7 @@ COLOURS = [(10, 20, 30), (200, 100, 50), (0, 255, 0), (1, 2, 3)]
 
 @pytest.fixture
 def rgb() -> np.ndarray:
-    """A small picture in which no two channels and no two sides are alike."""
+    """A small image in which no two channels and no two sides are alike."""
     return np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
 
 
@@ -43,7 +43,7 @@ def refusal(path: Path, **options: object) -> str:
 
 @pytest.mark.parametrize("suffix", [".png", ".bmp", ".tiff"])
 def test_lossless_formats_give_the_bytes_that_were_written(tmp_path: Path, rgb: np.ndarray, suffix: str) -> None:
-    image = read_image(write_picture(tmp_path / f"a{suffix}", rgb))
+    image = read_image(write_image(tmp_path / f"a{suffix}", rgb))
     assert image.dtype == np.uint8
     np.testing.assert_array_equal(image, rgb)
 
@@ -58,43 +58,43 @@ def test_webp_without_loss(tmp_path: Path, rgb: np.ndarray) -> None:
 @pytest.mark.parametrize("suffix", [".jpg", ".webp"])
 def test_lossy_formats_keep_colour_order_and_size(tmp_path: Path, suffix: str) -> None:
     flat = np.full((32, 48, 3), (200, 60, 20), np.uint8)
-    path = write_picture(tmp_path / f"a{suffix}", flat)
+    path = write_image(tmp_path / f"a{suffix}", flat)
     np.testing.assert_allclose(read_image(path), flat, atol=4)
     assert inspect_image(path)[1:3] == (48, 32)
 
 
 def test_the_content_decides_not_the_suffix(tmp_path: Path, rgb: np.ndarray) -> None:
-    path = write_picture(tmp_path / "a.png", rgb).rename(tmp_path / "a.jpg")
+    path = write_image(tmp_path / "a.png", rgb).rename(tmp_path / "a.jpg")
     np.testing.assert_array_equal(read_image(path), rgb)
 
 
 def test_grey_becomes_three_equal_channels(tmp_path: Path, rgb: np.ndarray) -> None:
     grey = rgb[..., 0]
-    np.testing.assert_array_equal(read_image(write_picture(tmp_path / "a.png", grey)), np.stack([grey] * 3, axis=2))
+    np.testing.assert_array_equal(read_image(write_image(tmp_path / "a.png", grey)), np.stack([grey] * 3, axis=2))
 
 
 def test_alpha_is_dropped_and_colours_under_it_are_kept(tmp_path: Path, rgb: np.ndarray) -> None:
     rgba = np.dstack([rgb, np.zeros(rgb.shape[:2], np.uint8)])
-    np.testing.assert_array_equal(read_image(write_picture(tmp_path / "a.png", rgba)), rgb)
+    np.testing.assert_array_equal(read_image(write_image(tmp_path / "a.png", rgba)), rgb)
 
 
 def test_16_bits_are_divided_by_257_and_rounded(tmp_path: Path) -> None:
     values = np.array([[0, 128, 129, 257, 385, 386, 32767, 65406, 65407, 65535]], np.uint16)
     expected = [0, 0, 1, 1, 1, 2, 127, 254, 255, 255]  # 128 / 257 = 0.498, 129 / 257 = 0.502, 32767 / 257 = 127.498 ...
-    image = read_image(write_picture(tmp_path / "a.png", values))
+    image = read_image(write_image(tmp_path / "a.png", values))
     assert image[0, :, 0].tolist() == expected
     colour = np.dstack([values, values[:, ::-1], values])
-    assert read_image(write_picture(tmp_path / "b.png", colour))[0, :, 1].tolist() == expected[::-1]
+    assert read_image(write_image(tmp_path / "b.png", colour))[0, :, 1].tolist() == expected[::-1]
 
 
 def test_16_bit_rounding_is_right_for_every_value(tmp_path: Path) -> None:
     values = np.arange(65536, dtype=np.uint16).reshape(256, 256)
-    image = read_image(write_picture(tmp_path / "a.png", values))
+    image = read_image(write_image(tmp_path / "a.png", values))
     np.testing.assert_array_equal(image[..., 2], np.rint(values / 257.0).astype(np.uint8))
 
 
 @pytest.mark.parametrize("depth", [1, 2, 4, 8])
-def test_a_palette_is_expanded_in_pictures(tmp_path: Path, depth: int) -> None:
+def test_a_palette_is_expanded_in_images(tmp_path: Path, depth: int) -> None:
     indices = np.arange(15).reshape(3, 5) % min(2**depth, 4)
     path = write_palette_png(tmp_path / "a.png", indices, COLOURS[: 2**depth], depth=depth)
     np.testing.assert_array_equal(read_image(path), np.array(COLOURS, np.uint8)[indices])
@@ -103,9 +103,9 @@ def test_a_palette_is_expanded_in_pictures(tmp_path: Path, depth: int) -> None:
 
 @pytest.mark.parametrize(("orientation", "turn"), [(1, 0), (3, 2), (6, -1), (8, 1)])
 def test_exif_rotation_is_carried_out(tmp_path: Path, orientation: int, turn: int) -> None:
-    picture = np.zeros((16, 32, 3), np.uint8)
-    picture[:8, :8] = 255  # only the upper left corner is white
-    plain = write_picture(tmp_path / "plain.jpg", picture)
+    image = np.zeros((16, 32, 3), np.uint8)
+    image[:8, :8] = 255  # only the upper left corner is white
+    plain = write_image(tmp_path / "plain.jpg", image)
     turned = tmp_path / "turned.jpg"
     turned.write_bytes(with_exif_orientation(plain.read_bytes(), orientation))
     np.testing.assert_array_equal(read_image(turned), np.rot90(read_image(plain), turn))
@@ -126,10 +126,10 @@ def profile_text(kind: bytes, orientation: int, *, keyword: bytes = b"exif") -> 
 @pytest.mark.parametrize("kind", [b"tEXt", b"zTXt", b"iTXt"])
 @pytest.mark.parametrize("keyword", [b"exif", b"APP1"])
 @pytest.mark.parametrize("after", [False, True])
-def test_exif_in_a_text_of_png_turns_pictures_but_not_labels(
+def test_exif_in_a_text_of_png_turns_images_but_not_labels(
     tmp_path: Path, rgb: np.ndarray, kind: bytes, keyword: bytes, after: bool
 ) -> None:
-    path = write_picture(tmp_path / "a.png", rgb)
+    path = write_image(tmp_path / "a.png", rgb)
     plain = path.read_bytes()
     place = len(plain) - 12 if after else 33  # before IEND or after IHDR
     path.write_bytes(plain[:place] + profile_text(kind, 6, keyword=keyword) + plain[place:])
@@ -139,7 +139,7 @@ def test_exif_in_a_text_of_png_turns_pictures_but_not_labels(
 
 @pytest.mark.parametrize("text", [b"", b"\nexif\n 4\nzz", b"\nexif\n 4\n4d4d002a", b"\xff" * 40])
 def test_a_damaged_text_of_png_does_no_harm(tmp_path: Path, rgb: np.ndarray, text: bytes) -> None:
-    path = write_picture(tmp_path / "a.png", rgb)
+    path = write_image(tmp_path / "a.png", rgb)
     plain = path.read_bytes()
     for kind in (b"tEXt", b"zTXt", b"iTXt"):
         path.write_bytes(plain[:33] + png_chunk(kind, b"Raw profile type exif\0" + text) + plain[33:])
@@ -147,7 +147,7 @@ def test_a_damaged_text_of_png_does_no_harm(tmp_path: Path, rgb: np.ndarray, tex
 
 
 def test_the_chunk_for_exif_goes_before_a_text(tmp_path: Path, rgb: np.ndarray) -> None:
-    path = write_picture(tmp_path / "a.png", rgb)
+    path = write_image(tmp_path / "a.png", rgb)
     plain = path.read_bytes()
     upright = b"MM\0*" + struct.pack(">IHHHIHHI", 8, 1, 0x0112, 3, 1, 1, 0, 0)
     path.write_bytes(plain[:33] + profile_text(b"zTXt", 3) + png_chunk(b"eXIf", upright) + plain[33:])
@@ -155,7 +155,7 @@ def test_the_chunk_for_exif_goes_before_a_text(tmp_path: Path, rgb: np.ndarray) 
 
 
 def test_a_png_with_two_headers_is_refused(tmp_path: Path, rgb: np.ndarray) -> None:
-    path = write_picture(tmp_path / "a.png", rgb)
+    path = write_image(tmp_path / "a.png", rgb)
     plain = path.read_bytes()
     path.write_bytes(plain[:33] + plain[8:33] + plain[33:])
     assert "two headers" in refusal(path)
@@ -163,16 +163,16 @@ def test_a_png_with_two_headers_is_refused(tmp_path: Path, rgb: np.ndarray) -> N
 
 @pytest.mark.parametrize("start", [b"\xff\xd0", b"\xff\x01", b"\xff\x00"])
 def test_a_jpeg_that_hides_its_size_is_refused(tmp_path: Path, start: bytes) -> None:
-    """A decoder reads on right after such a marker; who takes its length for true passes over a whole picture."""
-    large = write_picture(tmp_path / "large.jpg", np.zeros((64, 64, 3), np.uint8)).read_bytes()
-    small = write_picture(tmp_path / "small.jpg", np.zeros((8, 8, 3), np.uint8)).read_bytes()
+    """A decoder reads on right after such a marker; who takes its length for true passes over a whole image."""
+    large = write_image(tmp_path / "large.jpg", np.zeros((64, 64, 3), np.uint8)).read_bytes()
+    small = write_image(tmp_path / "small.jpg", np.zeros((8, 8, 3), np.uint8)).read_bytes()
     path = tmp_path / "a.jpg"
     path.write_bytes(b"\xff\xd8" + start + large[2:].ljust(0xFFE0, b"\0") + small[2:])
     refusal(path, max_pixels=100)
 
 
 def test_a_jpeg_with_two_sizes_is_refused(tmp_path: Path) -> None:
-    path = write_picture(tmp_path / "a.jpg", np.zeros((64, 64, 3), np.uint8))
+    path = write_image(tmp_path / "a.jpg", np.zeros((64, 64, 3), np.uint8))
     plain = path.read_bytes()
     frame = plain.index(b"\xff\xc0")
     (length,) = struct.unpack_from(">H", plain, frame + 2)
@@ -183,10 +183,10 @@ def test_a_jpeg_with_two_sizes_is_refused(tmp_path: Path) -> None:
     assert "damaged JPEG" in refusal(path, max_pixels=100)
 
 
-def test_a_picture_of_another_size_than_claimed_is_refused(
+def test_a_image_of_another_size_than_claimed_is_refused(
     tmp_path: Path, rgb: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = write_picture(tmp_path / "a.png", rgb)
+    path = write_image(tmp_path / "a.png", rgb)
     monkeypatch.setattr("cv2.imdecode", lambda *_: np.zeros((7, 9, 3), np.uint8))
     assert "claims 9 x 6 pixels and holds 9 x 7" in refusal(path)
     with pytest.raises(DataError, match="claims 9 x 6 pixels and holds 9 x 7"):
@@ -203,8 +203,8 @@ def test_cmyk_jpeg_becomes_rgb(tmp_path: Path) -> None:
     np.testing.assert_allclose(image, np.broadcast_to((241, 124, 0), image.shape), atol=2)
 
 
-@pytest.mark.parametrize("content", [b"", b"not a picture\n", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM", b"RIFF"])
-def test_what_is_no_picture_is_refused(tmp_path: Path, content: bytes) -> None:
+@pytest.mark.parametrize("content", [b"", b"not an image\n", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM", b"RIFF"])
+def test_what_is_no_image_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(content)
     assert "allowed: PNG, JPEG, BMP, TIFF and WebP" in refusal(path)
@@ -214,14 +214,14 @@ def test_what_is_no_picture_is_refused(tmp_path: Path, content: bytes) -> None:
 @pytest.mark.parametrize("part", [0.05, 0.3, 0.6, 0.9, 0.99])
 def test_a_file_that_was_cut_off_is_refused(tmp_path: Path, suffix: str, part: float) -> None:
     noise = np.random.default_rng(1).integers(0, 256, (64, 64, 3), dtype=np.uint8)
-    whole = write_picture(tmp_path / f"whole{suffix}", noise).read_bytes()
+    whole = write_image(tmp_path / f"whole{suffix}", noise).read_bytes()
     path = tmp_path / f"a{suffix}"
     path.write_bytes(whole[: int(len(whole) * part)])
     refusal(path)
 
 
 def test_a_jpeg_whose_thumbnail_is_whole_but_not_itself(tmp_path: Path) -> None:
-    whole = write_picture(tmp_path / "a.jpg", np.zeros((64, 64, 3), np.uint8)).read_bytes()
+    whole = write_image(tmp_path / "a.jpg", np.zeros((64, 64, 3), np.uint8)).read_bytes()
     with_thumbnail = whole[:2] + b"\xff\xe1" + struct.pack(">H", len(whole) + 2) + whole + whole[2:]
     path = tmp_path / "b.jpg"
     path.write_bytes(with_thumbnail)
@@ -232,13 +232,13 @@ def test_a_jpeg_whose_thumbnail_is_whole_but_not_itself(tmp_path: Path) -> None:
 
 def test_bytes_after_the_end_do_no_harm(tmp_path: Path, rgb: np.ndarray) -> None:
     for suffix in (".png", ".jpg"):
-        path = write_picture(tmp_path / f"a{suffix}", rgb)
+        path = write_image(tmp_path / f"a{suffix}", rgb)
         path.write_bytes(path.read_bytes() + b"\0" * 100)
         assert read_image(path).shape == rgb.shape
 
 
 def test_damage_inside_a_png_is_refused(tmp_path: Path, rgb: np.ndarray, capfd: pytest.CaptureFixture[str]) -> None:
-    path = write_picture(tmp_path / "a.png", rgb)
+    path = write_image(tmp_path / "a.png", rgb)
     data = bytearray(path.read_bytes())
     middle = data.index(b"IDAT") + 20
     data[middle] ^= 0xFF
@@ -261,7 +261,7 @@ def test_a_claim_of_too_many_pixels_is_refused_unread(tmp_path: Path, monkeypatc
     path = tmp_path / "bomb.png"
     path.write_bytes(png_bytes(b"\0", size=(100_000, 100_000), depth=8, colour_type=0))
     assert "100000 x 100000 pixels" in refusal(path)
-    small = write_picture(tmp_path / "a.png", np.zeros((10, 10), np.uint8))
+    small = write_image(tmp_path / "a.png", np.zeros((10, 10), np.uint8))
     assert read_image(small, max_pixels=100).shape == (10, 10, 3)
     assert "limit of 99" in refusal(small, max_pixels=99)
     monkeypatch.setenv("LPSNET_MAX_PIXELS", "99")
@@ -327,7 +327,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_reading_in_threads_leaves_the_log_level_as_it_was(tmp_path: Path, rgb: np.ndarray) -> None:
-    path = write_picture(tmp_path / "a.png", rgb)
+    path = write_image(tmp_path / "a.png", rgb)
     log = getattr(cv2.utils, "logging", cv2)
     level = log.getLogLevel()
     threads = [threading.Thread(target=lambda: [read_image(path) for _ in range(50)]) for _ in range(4)]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from picture_files import write_picture
+from image_files import write_image
 
 from lpsnet.data.dataset import Dataset, open_dataset
 from lpsnet.data.doctor import check_dataset
@@ -31,10 +31,10 @@ def first_row(dataset: Dataset, split: str, index: int = 0) -> list[int]:
 
 def write_cityscapes(root: Path, split: str, city: str, *, kinds: Iterable[str] = (), suffix: str = ".png") -> None:
     stem = f"{city}_000000_000019"
-    write_picture(root / "leftImg8bit" / split / city / f"{stem}_leftImg8bit{suffix}", IMAGE)
+    write_image(root / "leftImg8bit" / split / city / f"{stem}_leftImg8bit{suffix}", IMAGE)
     for kind in kinds:
         ids = mask(7, 26, 33, 0, 3, 10) if kind == "labelIds" else mask(0, 13, 18, 255, 255, 255)
-        write_picture(root / "gtFine" / split / city / f"{stem}_gtFine_{kind}.png", ids)
+        write_image(root / "gtFine" / split / city / f"{stem}_gtFine_{kind}.png", ids)
 
 
 @pytest.mark.parametrize("kinds", [["labelIds"], ["labelTrainIds"], ["labelIds", "labelTrainIds"]])
@@ -61,8 +61,8 @@ def test_cityscapes_takes_the_kind_that_more_splits_have(tmp_path: Path) -> None
 
 
 def test_cityscapes_pairs_in_one_folder_are_val(tmp_path: Path) -> None:
-    write_picture(tmp_path / "ulm_1_leftImg8bit.png", IMAGE)
-    write_picture(tmp_path / "ulm_1_gtFine_labelIds.png", mask(8, 24))
+    write_image(tmp_path / "ulm_1_leftImg8bit.png", IMAGE)
+    write_image(tmp_path / "ulm_1_gtFine_labelIds.png", mask(8, 24))
     dataset = open_dataset(f"cityscapes:{tmp_path}")
     assert dataset.splits == ["val"]
     assert dataset.split("val").names == ("ulm_1",)
@@ -82,9 +82,9 @@ def test_bdd100k(tmp_path: Path, older: bool) -> None:
     images, masks = ("seg/images", "seg/labels") if older else ("images/10k", "labels/sem_seg/masks")
     ending = "_train_id" if older else ""
     for split in ("train", "val", "test"):
-        write_picture(tmp_path / images / split / f"{split}-1.jpg", IMAGE)
+        write_image(tmp_path / images / split / f"{split}-1.jpg", IMAGE)
     for split in ("train", "val"):
-        write_picture(tmp_path / masks / split / f"{split}-1{ending}.png", mask(18, 255))
+        write_image(tmp_path / masks / split / f"{split}-1{ending}.png", mask(18, 255))
     dataset = open_dataset(f"bdd100k:{tmp_path}")
     assert dataset.splits == ["train", "val", "test"]
     assert dataset.label_space == BDD100K
@@ -96,8 +96,8 @@ def test_bdd100k(tmp_path: Path, older: bool) -> None:
 
 @pytest.mark.parametrize("prefix", ["", "/SegNet/CamVid/", "//SegNet/CamVid/"])
 def test_camvid_lists(tmp_path: Path, prefix: str) -> None:
-    write_picture(tmp_path / "train" / "0001TP_1.png", IMAGE)
-    write_picture(tmp_path / "trainannot" / "0001TP_1.png", mask(0, 10, 11))
+    write_image(tmp_path / "train" / "0001TP_1.png", IMAGE)
+    write_image(tmp_path / "trainannot" / "0001TP_1.png", mask(0, 10, 11))
     (tmp_path / "train.txt").write_text(f"{prefix}train/0001TP_1.png {prefix}trainannot/0001TP_1.png\n\n")
     dataset = open_dataset(f"camvid:{tmp_path}")
     assert dataset.splits == ["train"]
@@ -107,8 +107,8 @@ def test_camvid_lists(tmp_path: Path, prefix: str) -> None:
 
 
 def write_original(root: Path, stem: str, colours: list[Colour]) -> None:
-    write_picture(root / "701_StillsRaw_full" / f"{stem}.png", np.zeros((2, len(colours), 3), np.uint8))
-    write_picture(root / "LabeledApproved_full" / f"{stem}_L.png", np.array([colours, colours], np.uint8))
+    write_image(root / "701_StillsRaw_full" / f"{stem}.png", np.zeros((2, len(colours), 3), np.uint8))
+    write_image(root / "LabeledApproved_full" / f"{stem}_L.png", np.array([colours, colours], np.uint8))
 
 
 def test_camvid_original_colours_and_usual_split(tmp_path: Path) -> None:
@@ -134,13 +134,13 @@ def test_camvid_original_with_lists(tmp_path: Path) -> None:
     dataset = open_dataset(f"camvid:{tmp_path}")
     assert [list(dataset.split(name).names) for name in dataset.splits] == [["a", "c"], ["b"]]
     (tmp_path / "val.txt").write_text("d\n")
-    with pytest.raises(DataError, match=r"val\.txt names 'd', which is not among the 3 pictures"):
+    with pytest.raises(DataError, match=r"val\.txt names 'd', which is not among the 3 images"):
         open_dataset(f"camvid:{tmp_path}")
 
 
 def test_camvid_original_with_unknown_names_asks_for_lists(tmp_path: Path) -> None:
     write_original(tmp_path, "frame_1", [(0, 0, 0)])
-    with pytest.raises(DataError, match=r"'frame_1' is not a picture of CamVid's release; add train\.txt"):
+    with pytest.raises(DataError, match=r"'frame_1' is not an image of CamVid's release; add train\.txt"):
         open_dataset(f"camvid:{tmp_path}")
 
 
@@ -184,7 +184,7 @@ def test_real_cityscapes_mini(real_data: Path) -> None:
 
 @pytest.mark.real_data
 def test_real_cityscapes_official_ids(real_data: Path) -> None:
-    """In a street picture road is below, sky above; the bonnet with the star at the lower edge is void."""
+    """In a street image road is below, sky above; the bonnet with the star at the lower edge is void."""
     dataset = open_dataset(f"cityscapes:{real_data / 'cityscapes-sample'}")
     sample = dataset.split("val")[0]
     assert sample.labels.shape == (1024, 2048)
@@ -200,12 +200,12 @@ def test_a_preset_can_be_written_as_a_description(tmp_path: Path, layout: str) -
     if layout == "camvid_original":
         write_original(tmp_path, "0006R0_f00930", [(64, 128, 192), (0, 0, 0)])
     elif layout == "camvid":
-        write_picture(tmp_path / "train" / "1.png", IMAGE)
-        write_picture(tmp_path / "trainannot" / "1.png", mask(0, 10, 11))
+        write_image(tmp_path / "train" / "1.png", IMAGE)
+        write_image(tmp_path / "trainannot" / "1.png", mask(0, 10, 11))
         (tmp_path / "train.txt").write_text("/SegNet/CamVid/train/1.png /SegNet/CamVid/trainannot/1.png\n")
     elif layout == "bdd100k":
-        write_picture(tmp_path / "seg" / "images" / "train" / "1.jpg", IMAGE)
-        write_picture(tmp_path / "seg" / "labels" / "train" / "1_train_id.png", mask(0, 255))
+        write_image(tmp_path / "seg" / "images" / "train" / "1.jpg", IMAGE)
+        write_image(tmp_path / "seg" / "labels" / "train" / "1_train_id.png", mask(0, 255))
     else:
         write_cityscapes(tmp_path, "train", "ulm", kinds=["labelIds"])
     text = f"{layout.removesuffix('_original')}:{tmp_path}"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from picture_files import packed_rows, png_bytes, write_palette_png, write_picture
+from image_files import packed_rows, png_bytes, write_image, write_palette_png
 
 from lpsnet.data.decode import LabelDecoder
 from lpsnet.data.images import read_image, read_mask
@@ -17,16 +17,16 @@ COLOURS = [(10, 20, 30), (200, 100, 50), (0, 255, 0), (1, 2, 3)]
 
 @pytest.fixture
 def rgb() -> np.ndarray:
-    """A small picture in which no two channels are alike."""
+    """A small image in which no two channels are alike."""
     return np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
 
 
 def test_a_mask_gives_the_numbers_in_the_file(tmp_path: Path) -> None:
     ids = np.array([[0, 7, 255], [1, 2, 3]], np.uint8)
     wide = ids.astype(np.uint16) * 200
-    np.testing.assert_array_equal(read_mask(write_picture(tmp_path / "a.png", ids)), ids)
-    np.testing.assert_array_equal(read_mask(write_picture(tmp_path / "a.tiff", ids)), ids)
-    read = read_mask(write_picture(tmp_path / "b.png", wide))
+    np.testing.assert_array_equal(read_mask(write_image(tmp_path / "a.png", ids)), ids)
+    np.testing.assert_array_equal(read_mask(write_image(tmp_path / "a.tiff", ids)), ids)
+    read = read_mask(write_image(tmp_path / "b.png", wide))
     assert read.dtype == np.uint16
     np.testing.assert_array_equal(read, wide)
 
@@ -57,9 +57,9 @@ def test_transparency_does_not_change_ids(tmp_path: Path) -> None:
 
 
 def test_a_colour_mask_is_rgb_and_loses_alpha(tmp_path: Path, rgb: np.ndarray) -> None:
-    np.testing.assert_array_equal(read_mask(write_picture(tmp_path / "a.png", rgb)), rgb)
+    np.testing.assert_array_equal(read_mask(write_image(tmp_path / "a.png", rgb)), rgb)
     rgba = np.dstack([rgb, rgb[..., :1]])
-    np.testing.assert_array_equal(read_mask(write_picture(tmp_path / "b.png", rgba)), rgb)
+    np.testing.assert_array_equal(read_mask(write_image(tmp_path / "b.png", rgba)), rgb)
 
 
 @pytest.mark.parametrize(("colour_type", "channels"), [(2, 3), (4, 2), (6, 4)])
@@ -94,18 +94,18 @@ def test_a_bmp_mask_gives_indices(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", [".jpg", ".webp"])
 def test_masks_in_lossy_formats_are_refused(tmp_path: Path, rgb: np.ndarray, suffix: str) -> None:
-    path = write_picture(tmp_path / f"a{suffix}", rgb)
+    path = write_image(tmp_path / f"a{suffix}", rgb)
     with pytest.raises(DataError, match="changes ids; save labels as PNG"):
         read_mask(path)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".tiff", ".webp", "palette"])
-def test_damaged_bytes_give_a_picture_or_our_error(tmp_path: Path, rgb: np.ndarray, suffix: str) -> None:
+def test_damaged_bytes_give_a_image_or_our_error(tmp_path: Path, rgb: np.ndarray, suffix: str) -> None:
     path = tmp_path / "a.png"
     if suffix == "palette":
         whole = write_palette_png(path, np.zeros((3, 5), int), COLOURS, depth=2).read_bytes()
     else:
-        whole = write_picture(tmp_path / f"whole{suffix}", rgb).read_bytes()
+        whole = write_image(tmp_path / f"whole{suffix}", rgb).read_bytes()
     rng = np.random.default_rng(0)
     for _ in range(100):
         data = np.frombuffer(whole, np.uint8).copy()

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from picture_files import write_palette_png, write_picture
+from image_files import write_image, write_palette_png
 
 from lpsnet.data.dataset import open_dataset
 from lpsnet.data.doctor import check_dataset
@@ -13,7 +13,7 @@ from lpsnet.errors import DataError
 YAML = "path: {path}\ntrain: images/train\nval: images/val\nmasks_dir: masks\nnames:\n  0: road\n  1: car\n"
 
 
-def picture(seed: int) -> np.ndarray:
+def image(seed: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (4, 6, 3), dtype=np.uint8)
 
 
@@ -25,10 +25,10 @@ def mask(*ids: int) -> np.ndarray:
 
 
 def write_pairs(root: Path, images: str, masks: str, *ids: int, suffixes: tuple[str, str] = (".jpg", ".png")) -> None:
-    """A picture and its mask in each split."""
+    """An image and its mask in each split."""
     for number, split in enumerate(("train", "val")):
-        write_picture(root / images.format(split) / f"{split}1{suffixes[0]}", picture(number))
-        write_picture(root / masks.format(split) / f"{split}1{suffixes[1]}", mask(*ids))
+        write_image(root / images.format(split) / f"{split}1{suffixes[0]}", image(number))
+        write_image(root / masks.format(split) / f"{split}1{suffixes[1]}", mask(*ids))
 
 
 def first_row(text: Path, split: str = "train") -> list[int]:
@@ -73,8 +73,8 @@ def test_ultralytics_label_mapping(yolo: Path) -> None:
 
 
 def test_ultralytics_lists_and_several_folders(yolo: Path) -> None:
-    write_picture(yolo / "more/images/extra.png", picture(9))
-    write_picture(yolo / "more/masks/extra.png", mask(1))
+    write_image(yolo / "more/images/extra.png", image(9))
+    write_image(yolo / "more/masks/extra.png", mask(1))
     (yolo / "train.txt").write_text("./images/train/train1.jpg\n")
     (yolo / "data.yaml").write_text("train: [train.txt, more/images]\nval: images/val\nnames: [road, car]\nnc: 2\n")
     dataset = open_dataset(str(yolo))
@@ -106,7 +106,7 @@ def test_polygons_are_refused_in_one_line(yolo: Path, with_yaml: bool) -> None:
 @pytest.mark.parametrize(
     ("yaml", "expected"),
     [
-        ("train: pictures\nnames: [a]", "the pictures of 'train' are not there"),
+        ("train: images\nnames: [a]", "the images of 'train' are not there"),
         ("train: masks/train\nnames: [a]", "'masks/train' has no folder 'images' in it"),
         ("train: 3\nnames: [a]", "'train' is a folder, a list file .txt, or several of them; got 3"),
         ("train: images/train\nmasks_dir: annotations\nnames: [a]", "annotations/train does not exist; 'masks_dir'"),
@@ -133,7 +133,7 @@ def test_mmsegmentation_folder(tmp_path: Path, suffixes: tuple[str, str]) -> Non
 
 def test_mmsegmentation_palette_masks_in_the_folders_of_ade20k(tmp_path: Path) -> None:
     for split in ("training", "validation"):
-        write_picture(tmp_path / f"images/{split}/a.jpg", picture(len(split)))
+        write_image(tmp_path / f"images/{split}/a.jpg", image(len(split)))
         (tmp_path / f"annotations/{split}").mkdir(parents=True)
         write_palette_png(tmp_path / f"annotations/{split}/a.png", mask(0, 1, 2), [(n, 0, 9) for n in range(256)])
     dataset = open_dataset(str(tmp_path))
@@ -168,9 +168,9 @@ def test_a_folder_of_another_kind_is_still_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("train", "says"), [("", "'train' and 'val' name no pictures"), ("train.txt", "no pictures are listed")]
+    ("train", "says"), [("", "'train' and 'val' name no images"), ("train.txt", "no images are listed")]
 )
-def test_an_ultralytics_file_that_names_no_pictures_is_one_line(tmp_path: Path, train: str, says: str) -> None:
+def test_an_ultralytics_file_that_names_no_images_is_one_line(tmp_path: Path, train: str, says: str) -> None:
     (tmp_path / "train.txt").write_text("")
     (tmp_path / "data.yaml").write_text(f"train: {train}\nnames: {{0: a, 1: b}}\n")
     with pytest.raises(DataError, match=says) as caught:

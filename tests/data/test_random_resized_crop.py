@@ -1,4 +1,4 @@
-"""Windows of pictures whose colours tell where a pixel comes from."""
+"""Windows of images whose colours tell where a pixel comes from."""
 
 import numpy as np
 import pytest
@@ -17,21 +17,21 @@ def gradient(height: int, width: int) -> np.ndarray:
     return np.stack([columns, rows, np.full_like(rows, 9)], axis=2).astype(np.uint8)
 
 
-def test_a_window_of_everything_is_the_picture() -> None:
-    picture = gradient(48, 64)
+def test_a_window_of_everything_is_the_image() -> None:
+    image = gradient(48, 64)
     whole = RandomResizedCrop(crop_size=(48, 64), area=(1, 1), aspect=(4 / 3, 4 / 3), **OFF)
-    crop, label = whole(picture, LABEL, np.random.default_rng(0))
-    np.testing.assert_array_equal(crop, picture)
+    crop, label = whole(image, LABEL, np.random.default_rng(0))
+    np.testing.assert_array_equal(crop, image)
     assert label is LABEL
 
 
 def test_windows_keep_to_their_bounds_and_lie_everywhere() -> None:
-    picture = gradient(200, 250)
+    image = gradient(200, 250)
     window = RandomResizedCrop(crop_size=(64, 64), area=(0.1, 0.3), aspect=(0.5, 2.0), **OFF)
     rng = np.random.default_rng(0)
     shares, aspects, lefts = [], [], []
     for _ in range(300):
-        crop, _ = window(picture, LABEL, rng)
+        crop, _ = window(image, LABEL, rng)
         width, height = (float(np.ptp(crop[..., channel].astype(int))) + 1 for channel in (0, 1))
         shares.append(width * height / (200 * 250))
         aspects.append(width / height)
@@ -53,16 +53,16 @@ def test_where_no_window_fits_the_middle_is_shown() -> None:
 
 
 def test_flip_and_jitter() -> None:
-    picture = gradient(48, 64)
+    image = gradient(48, 64)
     mirror = RandomResizedCrop(
         crop_size=(48, 64), area=(1, 1), aspect=(4 / 3, 4 / 3), flip_probability=1.0, strengths=(0.0, 0.0, 0.0)
     )
-    crop, _ = mirror(picture, LABEL, np.random.default_rng(0))
-    np.testing.assert_array_equal(crop, picture[:, ::-1])
+    crop, _ = mirror(image, LABEL, np.random.default_rng(0))
+    np.testing.assert_array_equal(crop, image[:, ::-1])
     bright = RandomResizedCrop(
         crop_size=(48, 64), area=(1, 1), aspect=(4 / 3, 4 / 3), flip_probability=0.0, strengths=(0.5, 0.0, 0.0)
     )
-    means = [bright(picture, LABEL, np.random.default_rng(seed))[0].mean() / picture.mean() for seed in range(50)]
+    means = [bright(image, LABEL, np.random.default_rng(seed))[0].mean() / image.mean() for seed in range(50)]
     assert 0.48 < min(means) < 0.6
     assert 1.4 < max(means) < 1.52
 

@@ -57,58 +57,58 @@ def test_projection_by_hand() -> None:
 
 def test_board_covers_the_pixels_it_should() -> None:
     """A board 2 m wide and 1 m high, 10 m ahead: columns 40 to 60 and rows 45 to 55, edges included."""
-    picture = canvas()
-    picture.paint([board((0, 10), [(-1, 0), (1, 0), (1, 1), (-1, 1)], (10, 20, 30), CAR)])
+    image = canvas()
+    image.paint([board((0, 10), [(-1, 0), (1, 0), (1, 1), (-1, 1)], (10, 20, 30), CAR)])
     expected = np.zeros((80, 100, 4), np.uint8)
     expected[45:56, 40:61] = (10, 20, 30, CAR)
-    np.testing.assert_array_equal(picture.pixels, expected)
+    np.testing.assert_array_equal(image.pixels, expected)
 
 
 def test_several_polygons_and_a_disc_in_their_order() -> None:
-    picture = canvas()
+    image = canvas()
     near, far = flat(-1, 0, 8, 10), flat(0.5, 1, 8, 10)
-    picture.paint([Stroke([*near, *far], (9, 9, 9), ROAD, 2), disc((0, 10), 0, 0.5, (7, 7, 7), POLE)])
-    labels = picture.pixels[:, :, 3]
+    image.paint([Stroke([*near, *far], (9, 9, 9), ROAD, 2), disc((0, 10), 0, 0.5, (7, 7, 7), POLE)])
+    labels = image.pixels[:, :, 3]
     rows, columns = np.nonzero(labels == POLE)
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (50, 60, 45, 55)
     assert (labels[58, 42], labels[58, 55], labels[58, 58]) == (ROAD, 0, ROAD)
-    assert picture.pixels[55, 50].tolist() == [7, 7, 7, POLE]
+    assert image.pixels[55, 50].tolist() == [7, 7, 7, POLE]
 
 
 def test_haze_mixes_colours_by_distance() -> None:
     """At the distance of the visibility, 1/e of the colour is left."""
-    picture = Canvas(np.zeros((80, 100, 4), np.uint8), CAMERA, haze=(200, 200, 200), visibility=10)
-    picture.paint([board((0, 10), [(-9, -9), (9, -9), (9, 9), (-9, 9)], (0, 100, 200), BUILDING)])
+    image = Canvas(np.zeros((80, 100, 4), np.uint8), CAMERA, haze=(200, 200, 200), visibility=10)
+    image.paint([board((0, 10), [(-9, -9), (9, -9), (9, 9), (-9, 9)], (0, 100, 200), BUILDING)])
     left = np.exp(-1)
     expected = [200 * (1 - left), 100 * left + 200 * (1 - left), 200]
-    np.testing.assert_allclose(picture.pixels[40, 50, :3], expected, atol=1)
-    assert (picture.pixels[40, 50, 3]) == BUILDING
+    np.testing.assert_allclose(image.pixels[40, 50, :3], expected, atol=1)
+    assert (image.pixels[40, 50, 3]) == BUILDING
 
 
 def test_shadows_darken_colours_and_leave_labels() -> None:
-    picture = canvas()
-    picture.pixels[:] = (200, 100, 50, 7)
-    picture.pixels[0, 0, 3] = IGNORE_INDEX
-    labels = picture.pixels[:, :, 3].copy()
-    picture.darken([flat(-1, 1, 5, 10), flat(-1, 1, 5, 10)], 0.5)
-    np.testing.assert_array_equal(picture.pixels[:, :, 3], labels)
-    np.testing.assert_allclose(picture.pixels[60, 50, :3], [100, 50, 25], atol=1)
-    assert picture.pixels[10, 10, :3].tolist() == [200, 100, 50]
+    image = canvas()
+    image.pixels[:] = (200, 100, 50, 7)
+    image.pixels[0, 0, 3] = IGNORE_INDEX
+    labels = image.pixels[:, :, 3].copy()
+    image.darken([flat(-1, 1, 5, 10), flat(-1, 1, 5, 10)], 0.5)
+    np.testing.assert_array_equal(image.pixels[:, :, 3], labels)
+    np.testing.assert_allclose(image.pixels[60, 50, :3], [100, 50, 25], atol=1)
+    assert image.pixels[10, 10, :3].tolist() == [200, 100, 50]
 
 
 @pytest.mark.parametrize("thing", [things.tree, things.car, things.person, things.lamp_post, things.sign])
 def test_label_and_colour_are_painted_together(thing: object) -> None:
-    """With one colour a class, the picture tells the label of every pixel exactly."""
+    """With one colour a class, the image tells the label of every pixel exactly."""
     rows = np.arange(256)[:, None] * np.array([1, 3, 5]) % 251
     codes = rows.astype(np.uint8)
-    picture = canvas((200, 300))
+    image = canvas((200, 300))
     for seed in range(20):
         size = (6.0,) if thing is things.tree else ()
         strokes = thing(rng(seed), (rng(seed).uniform(-1, 2), 4 + seed), *size)  # type: ignore[operator]
         blocks = buildings.building(rng(seed), face=3, ends=(4 + seed, 15 + seed), height=9, sunlight=1)
-        picture.paint([s._replace(colour=tuple(codes[s.label].tolist())) for s in (*blocks, *strokes)])
-    labels = picture.pixels[:, :, 3]
-    np.testing.assert_array_equal(picture.pixels[:, :, :3], codes[labels])
+        image.paint([s._replace(colour=tuple(codes[s.label].tolist())) for s in (*blocks, *strokes)])
+    labels = image.pixels[:, :, 3]
+    np.testing.assert_array_equal(image.pixels[:, :, :3], codes[labels])
     assert len(np.unique(labels)) >= 3
 
 
@@ -117,9 +117,9 @@ def test_things_have_their_size() -> None:
     bounds = {things.person: (15, 20), things.car: (13, 24), things.lamp_post: (49, 80), things.sign: (23, 40)}
     for thing, (low, high) in bounds.items():
         for seed in range(10):
-            picture = Canvas(np.zeros((200, 100, 4), np.uint8), Camera(100, 50, 150, 1.5), (0, 0, 0), 1e12)
-            picture.paint(thing(rng(seed), (0.0, 10.0)))
-            rows = np.nonzero(picture.pixels[:, :, 3])[0]
+            image = Canvas(np.zeros((200, 100, 4), np.uint8), Camera(100, 50, 150, 1.5), (0, 0, 0), 1e12)
+            image.paint(thing(rng(seed), (0.0, 10.0)))
+            rows = np.nonzero(image.pixels[:, :, 3])[0]
             assert low <= rows.max() - rows.min() + 1 <= high, thing
             assert rows.max() == 165  # stands on the road
 
@@ -143,8 +143,8 @@ def test_splits_follow_the_protocol() -> None:
 
 
 def test_a_scene_is_its_seed_split_and_index() -> None:
-    pictures = [s[i].image.tobytes() for s in (split(), split(name="val"), split(seed=1)) for i in range(8)]
-    assert len(set(pictures)) == 24
+    images = [s[i].image.tobytes() for s in (split(), split(name="val"), split(seed=1)) for i in range(8)]
+    assert len(set(images)) == 24
     longer = split(count=100)
     np.testing.assert_array_equal(longer[7].image, split()[7].image)
     np.testing.assert_array_equal(longer[7].labels, split()[7].labels)
@@ -198,7 +198,7 @@ def test_every_class_is_there_often_enough() -> None:
 
 
 def test_it_is_a_street() -> None:
-    """Sky above and brighter than the road, which is below; labels cut the picture where its colours change."""
+    """Sky above and brighter than the road, which is below; labels cut the image where its colours change."""
     for seed in range(20):
         image, labels = draw_scene(rng(seed), (128, 256))
         luma, rows = image.mean(axis=2), np.mgrid[:128, :256][0]

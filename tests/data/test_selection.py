@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lpsnet.data.labels import LabelSpace
-from lpsnet.data.split import FileSplit, Pair, Pictures, Selection, select, why_not_scorable
+from lpsnet.data.split import FileSplit, Images, Pair, Selection, select, why_not_scorable
 from lpsnet.data.synthetic import SceneSplit
 from lpsnet.errors import DataError
 
@@ -29,11 +29,11 @@ def test_a_split_that_is_small_enough_stays_itself(count: int | None) -> None:
 
 
 def test_none_at_all_is_refused() -> None:
-    with pytest.raises(DataError, match="at least 1 picture is needed of split 'val'; got 0"):
+    with pytest.raises(DataError, match="at least 1 image is needed of split 'val'; got 0"):
         select(SCENES, 0)
 
 
-def test_pictures_are_read_when_asked_for() -> None:
+def test_images_are_read_when_asked_for() -> None:
     read: list[int] = []
 
     class Spy:
@@ -44,14 +44,14 @@ def test_pictures_are_read_when_asked_for() -> None:
             read.append(index)
             return np.full((1, 1, 3), index, np.uint8)
 
-    pictures = Pictures(Spy())  # type: ignore[arg-type]
-    assert (len(pictures), read) == (3, [])
-    assert pictures[-1][0, 0, 0] == 2
-    assert [picture[0, 0, 0] for picture in pictures[:2]] == [0, 1]
-    assert [picture[0, 0, 0] for picture in pictures] == [0, 1, 2]
+    images = Images(Spy())  # type: ignore[arg-type]
+    assert (len(images), read) == (3, [])
+    assert images[-1][0, 0, 0] == 2
+    assert [image[0, 0, 0] for image in images[:2]] == [0, 1]
+    assert [image[0, 0, 0] for image in images] == [0, 1, 2]
     assert read == [2, 0, 1, 0, 1, 2]
     with pytest.raises(IndexError):
-        pictures[3]
+        images[3]
 
 
 def test_what_cannot_be_scored_says_why(tmp_path: Any) -> None:
@@ -60,4 +60,4 @@ def test_what_cannot_be_scored_says_why(tmp_path: Any) -> None:
     unlabelled = FileSplit("test", SCENES.label_space, None, (Pair("a", tmp_path / "a.png", None),))  # type: ignore[arg-type]
     assert "has no labels" in why_not_scorable(unlabelled, SCENES.label_space)
     empty = FileSplit("test", SCENES.label_space, None, ())  # type: ignore[arg-type]
-    assert "holds no pictures" in why_not_scorable(empty, SCENES.label_space)
+    assert "holds no images" in why_not_scorable(empty, SCENES.label_space)

@@ -98,11 +98,11 @@ def test_every_kind_is_read_rightly_or_refused(tmp_path: Path, bits: int, photom
             stored -= 2 ** (min(bits, 16) - 1)
         options = {"planar": planar, "extra": extra, "sample_format": numbers, **layout}
         path = saved(tmp_path / "a.tiff", stored, bits, photometric, **options)
-        picture, mask = read(read_image, path), read(read_mask, path)
-        if picture is not None:
+        image, mask = read(read_image, path), read(read_mask, path)
+        if image is not None:
             assert numbers in (None, 1), options
             np.testing.assert_allclose(
-                picture, shown(stored, bits, photometric), atol=photometric == 5, err_msg=str(options)
+                image, shown(stored, bits, photometric), atol=photometric == 5, err_msg=str(options)
             )
             seen.add((photometric, bits))
         if mask is not None:
@@ -116,7 +116,7 @@ def test_every_kind_is_read_rightly_or_refused(tmp_path: Path, bits: int, photom
 @pytest.mark.parametrize(
     "layout", [{}, {"tile": 16, "compression": 8}, {"strip": 5}, {"compression": 8, "predictor": True}]
 )
-def test_a_turned_file_is_turned_as_a_picture_but_not_as_labels(
+def test_a_turned_file_is_turned_as_a_image_but_not_as_labels(
     tmp_path: Path, photometric: int, bits: int, layout: dict[str, int]
 ) -> None:
     if "predictor" in layout and bits < 8:

@@ -1,4 +1,4 @@
-"""The files that pages speak of: small pictures and a small network under the names that README and docs use."""
+"""The files that pages speak of: small images and a small network under the names that README and docs use."""
 
 import contextlib
 import sys
@@ -24,7 +24,7 @@ _CITY_IDS = [OFFICIAL_IDS[{"pavement": "sidewalk"}.get(name, name)][0] for name 
 
 def make_materials(folder: Path) -> None:
     """Fill an empty folder."""
-    _own_pictures(folder / "photos")
+    _own_images(folder / "photos")
     _camvid(folder / "CamVid")
     _cityscapes(folder / "Cityscapes")
     _bdd100k(folder / "BDD100K")
@@ -50,9 +50,9 @@ def _scenes(name: str, count: int) -> SceneSplit:
     return SceneSplit(size=SIZE, count=count, seed=3, name=name)
 
 
-def _write(path: Path, picture: np.ndarray) -> None:
+def _write(path: Path, image: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(str(path), picture[..., ::-1] if picture.ndim == 3 else picture)
+    cv2.imwrite(str(path), image[..., ::-1] if image.ndim == 3 else image)
 
 
 def _translated(labels: np.ndarray, ids: list[int], void: int) -> np.ndarray:
@@ -61,7 +61,7 @@ def _translated(labels: np.ndarray, ids: list[int], void: int) -> np.ndarray:
     return table[labels]
 
 
-def _own_pictures(root: Path) -> None:
+def _own_images(root: Path) -> None:
     for number, scene in enumerate(_scenes("photos", 8)):
         _write(root / "images" / f"IMG_{number:03d}{'.png' if number % 3 else '.jpg'}", scene.image)
         _write(root / "labels" / f"IMG_{number:03d}_label.png", scene.labels)

@@ -51,10 +51,10 @@ def growth(samples: list[Held]) -> Held:
 
 
 def segmenting(folder: Path) -> Iterator[None]:
-    """Pictures of a stream, in three sizes, segmented and written over and over."""
+    """Images of a stream, in three sizes, segmented and written over and over."""
     from lpsnet.data.images import write_png
     from lpsnet.export.export import export
-    from lpsnet.inference.pipeline import find_media, segment_pictures
+    from lpsnet.inference.pipeline import find_media, segment_images
     from lpsnet.inference.segmenter import Segmenter
     from lpsnet.inference.visualise import DEFAULT_PRODUCTS, Style
     from lpsnet.models.checkpoint import default_record
@@ -69,7 +69,7 @@ def segmenting(folder: Path) -> Iterator[None]:
     segmenter = Segmenter(folder / "model.onnx", num_threads=1)
     media, style = find_media([str(folder / "photos")]), Style(segmenter.label_space)
     while True:
-        list(segment_pictures(segmenter, media, folder / "out", products=DEFAULT_PRODUCTS, style=style))
+        list(segment_images(segmenter, media, folder / "out", products=DEFAULT_PRODUCTS, style=style))
         yield
 
 

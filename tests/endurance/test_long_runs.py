@@ -42,9 +42,9 @@ def test_eight_threads_get_the_labels_of_one(tmp_path: Path, suffix: str) -> Non
         export(net, model, to=suffix.lstrip("."), record=default_record(fuse(net)))
     segmenter = Segmenter(model, num_threads=1)
     dice = np.random.default_rng(0)
-    pictures = [dice.integers(0, 256, (40 + 7 * (n % 5), 50 + 3 * (n % 4), 3), dtype=np.uint8) for n in range(64)]
-    alone = [segmenter(picture) for picture in pictures]
+    images = [dice.integers(0, 256, (40 + 7 * (n % 5), 50 + 3 * (n % 4), 3), dtype=np.uint8) for n in range(64)]
+    alone = [segmenter(image) for image in images]
     with ThreadPoolExecutor(8) as pool:
-        together = list(pool.map(segmenter, pictures * 2))
+        together = list(pool.map(segmenter, images * 2))
     for given, expected in zip(together, alone * 2, strict=True):
         np.testing.assert_array_equal(given, expected)

@@ -1,4 +1,4 @@
-"""Evaluation of any callable on a small split of pictures held in memory."""
+"""Evaluation of any callable on a small split of images held in memory."""
 
 import json
 import math
@@ -23,7 +23,7 @@ class Sample(NamedTuple):
 
 
 class Split:
-    """Pictures whose red channel is the labels, a part of them changed, so that predicting red is nearly right."""
+    """Images whose red channel is the labels, a part of them changed, so that predicting red is nearly right."""
 
     name = "val"
     label_space = SPACE
@@ -74,7 +74,7 @@ def test_scores_are_those_of_all_pixels_together() -> None:
     assert result.boundary_ious is None
 
 
-def test_the_worst_pictures_can_be_found() -> None:
+def test_the_worst_images_can_be_found() -> None:
     result = evaluate(_red, Split(4))
     assert [name for name, _ in result.per_image] == ["town/000", "town/001", "town/002", "town/003"]
     assert result.per_image[0][1] == 100
@@ -111,7 +111,7 @@ def test_the_summary_is_without_what_is_long() -> None:
     assert result.summary()["miou"] == result.miou
 
 
-def test_a_picture_without_labels_does_not_disturb() -> None:
+def test_a_image_without_labels_does_not_disturb() -> None:
     split = Split(2)
     split.labels(1)[:] = 255
     result = evaluate(_red, split)
@@ -148,7 +148,7 @@ def test_a_wrong_label_map_is_named(segment: Callable[[np.ndarray], np.ndarray],
 
 
 def test_an_empty_split_is_refused() -> None:
-    with pytest.raises(DataError, match="split 'val' holds no pictures"):
+    with pytest.raises(DataError, match="split 'val' holds no images"):
         evaluate(_red, Split(0))
 
 

@@ -91,7 +91,7 @@ def test_a_class_only_predicted_counts_as_zero() -> None:
 
 
 @pytest.mark.parametrize("size", [(4, 4), (0, 5)])
-def test_a_picture_without_labels_has_no_scores(size: tuple[int, int]) -> None:
+def test_a_image_without_labels_has_no_scores(size: tuple[int, int]) -> None:
     counts = confusion_matrix(np.full(size, 255, np.uint8), np.zeros(size, np.uint8), num_classes=3)
     result = scores(counts)
     assert counts.sum() == 0
@@ -100,7 +100,7 @@ def test_a_picture_without_labels_has_no_scores(size: tuple[int, int]) -> None:
     assert math.isnan(result.frequency_weighted_iou)
 
 
-def test_the_set_is_scored_as_one_not_as_a_mean_of_pictures() -> None:
+def test_the_set_is_scored_as_one_not_as_a_mean_of_images() -> None:
     pairs = [_pair(seed, num_classes=4) for seed in range(3)]
     counts, parts = ConfusionMatrix(4), [ConfusionMatrix(4), ConfusionMatrix(4)]
     for number, pair in enumerate(pairs):

@@ -15,7 +15,7 @@ NUM_CLASSES = 3
 
 
 class ColourScorer:
-    """A stand-in for a network at an input size: the resized picture's colours, at a quarter of the size, as scores."""
+    """A stand-in for a network at an input size: the resized image's colours, at a quarter of the size, as scores."""
 
     def __init__(self, size: tuple[int, int]) -> None:
         self.size = size
@@ -24,14 +24,14 @@ class ColourScorer:
     def scores(self, image: np.ndarray) -> np.ndarray:
         self.seen.append(image.shape)
         size = self.size[1] // 4, self.size[0] // 4
-        # colours to the right count for more, so that a mirrored picture does not score the same
+        # colours to the right count for more, so that a mirrored image does not score the same
         small = cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.float32) / 40
         small *= np.linspace(0.5, 1.5, size[0], dtype=np.float32)[None, :, None]
         return np.ascontiguousarray(small.transpose(2, 0, 1))
 
 
 @pytest.fixture
-def picture() -> np.ndarray:
+def image() -> np.ndarray:
     noise = np.random.default_rng(0).integers(0, 256, (9, 13, 3), dtype=np.uint8)
     return cv2.resize(noise, (96, 64), interpolation=cv2.INTER_CUBIC)
 
@@ -54,53 +54,53 @@ def segmenter(views: Views, *, align_corners: bool = True, input_size: tuple[int
 
 
 @pytest.mark.parametrize("align_corners", [True, False])
-def test_one_view_is_the_plain_evaluation(picture: np.ndarray, align_corners: bool) -> None:
+def test_one_view_is_the_plain_evaluation(image: np.ndarray, align_corners: bool) -> None:
     average, scorers = segmenter(Views(), align_corners=align_corners)
-    expected = probabilities(ColourScorer((64, 96)).scores(picture), (64, 96), align_corners=align_corners)
-    np.testing.assert_allclose(average.probabilities(picture), expected, atol=1e-5)
-    labels = average(picture)
+    expected = probabilities(ColourScorer((64, 96)).scores(image), (64, 96), align_corners=align_corners)
+    np.testing.assert_allclose(average.probabilities(image), expected, atol=1e-5)
+    labels = average(image)
     assert (labels.dtype, labels.shape) == (np.uint8, (64, 96))
     assert (labels == expected.argmax(0)).mean() > 0.999
     assert list(scorers) == [(64, 96)]
 
 
-def test_flip_and_scales_are_the_mean_of_all_views(picture: np.ndarray) -> None:
+def test_flip_and_scales_are_the_mean_of_all_views(image: np.ndarray) -> None:
     average, scorers = segmenter(Views(flip=True, scales=(0.75, 1.0, 1.5)))
     expected = []
     for size in ((48, 72), (64, 96), (96, 144)):
         scorer = ColourScorer(size)
-        expected.append(probabilities(scorer.scores(picture), (64, 96)))
-        expected.append(probabilities(scorer.scores(picture[:, ::-1]), (64, 96))[:, :, ::-1])
-    np.testing.assert_allclose(average.probabilities(picture), np.mean(expected, axis=0), atol=1e-5)
+        expected.append(probabilities(scorer.scores(image), (64, 96)))
+        expected.append(probabilities(scorer.scores(image[:, ::-1]), (64, 96))[:, :, ::-1])
+    np.testing.assert_allclose(average.probabilities(image), np.mean(expected, axis=0), atol=1e-5)
     assert list(scorers) == [(48, 72), (64, 96), (96, 144)]
 
 
-def test_windows_are_averaged_pixel_by_pixel(picture: np.ndarray) -> None:
+def test_windows_are_averaged_pixel_by_pixel(image: np.ndarray) -> None:
     average, scorers = segmenter(Views(window=(40, 40), stride=(20, 32)))
     total, count = np.zeros((NUM_CLASSES, 64, 96)), np.zeros((64, 96))
     for top in (0, 20, 24):
         for left in (0, 32, 56):
             part = slice(top, top + 40), slice(left, left + 40)
-            total[:, *part] += probabilities(ColourScorer((40, 40)).scores(picture[part]), (40, 40))
+            total[:, *part] += probabilities(ColourScorer((40, 40)).scores(image[part]), (40, 40))
             count[part] += 1
     assert count.min() == 1
-    np.testing.assert_allclose(average.probabilities(picture), total / count, atol=1e-5)
+    np.testing.assert_allclose(average.probabilities(image), total / count, atol=1e-5)
     assert list(scorers) == [(40, 40)]
 
 
-def test_windows_lie_in_the_scaled_picture(picture: np.ndarray) -> None:
+def test_windows_lie_in_the_scaled_image(image: np.ndarray) -> None:
     average, scorers = segmenter(Views(window=(64, 64), stride=(64, 64), scales=(2.0,)), input_size=(64, 96))
-    assert np.allclose(average.probabilities(picture).sum(0), 1, atol=1e-5)
+    assert np.allclose(average.probabilities(image).sum(0), 1, atol=1e-5)
     (scorer,) = scorers.values()
     assert scorer.size == (64, 64)
-    assert set(scorer.seen) == {(32, 32, 3)}  # of a picture that is 128x192 at this scale
+    assert set(scorer.seen) == {(32, 32, 3)}  # of an image that is 128x192 at this scale
     assert len(scorer.seen) == 6
 
 
-def test_windows_larger_than_the_picture_are_the_picture(picture: np.ndarray) -> None:
+def test_windows_larger_than_the_image_are_the_image(image: np.ndarray) -> None:
     windowed, _ = segmenter(Views(window=(500, 500)))
     whole, _ = segmenter(Views())
-    np.testing.assert_array_equal(windowed.probabilities(picture), whole.probabilities(picture))
+    np.testing.assert_array_equal(windowed.probabilities(image), whole.probabilities(image))
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Small networks and pictures for tests of exports."""
+"""Small networks and images for tests of exports."""
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ def record_of(net: Network) -> ModelRecord:
     return default_record(net, label_space=LabelSpace.numbered(4))
 
 
-def pictures(count: int = 4, *, seed: int = 0) -> list[NDArray[np.uint8]]:
+def images(count: int = 4, *, seed: int = 0) -> list[NDArray[np.uint8]]:
     """Noise, H x W x 3."""
     rng = np.random.default_rng(seed)
     return [rng.integers(0, 256, (*SIZE, 3), dtype=np.uint8) for _ in range(count)]

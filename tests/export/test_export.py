@@ -47,9 +47,9 @@ def test_what_is_compared_is_passed_on(tmp_path: Path) -> None:
     net = create_model("tiny", num_classes=8)
     scenes = SceneSplit(size=(48, 64), count=2, seed=0, name="val")
     record = RECORD.model_copy(update={"label_space": scenes.label_space})
-    pictures = [scenes.image(0)]
-    report = export(net, tmp_path / "m.onnx", to="onnx", record=record, pictures=pictures, labelled=scenes)
-    assert {check.picture for check in report.checks} == {"noise", "smooth", "picture 1"}
+    images = [scenes.image(0)]
+    report = export(net, tmp_path / "m.onnx", to="onnx", record=record, images=images, labelled=scenes)
+    assert {check.image for check in report.checks} == {"noise", "smooth", "image 1"}
     assert report.miou is not None
     assert (report.miou.split, report.miou.num_pictures) == ("val", 2)
     assert report.miou.before == pytest.approx(report.miou.after, abs=0.05)

@@ -53,13 +53,13 @@ def test_the_report_and_the_record(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.chdir(tmp_path)
     net = network()
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
-    picture = np.random.default_rng(0).integers(0, 256, (60, 70, 3), dtype=np.uint8)
-    report = exported(net, tmp_path / "m.ncnn", size=SIZE, pictures=[picture])
+    image = np.random.default_rng(0).integers(0, 256, (60, 70, 3), dtype=np.uint8)
+    report = exported(net, tmp_path / "m.ncnn", size=SIZE, images=[image])
     assert [file.name for file in tmp_path.iterdir()] == ["m.ncnn"]
     assert (report.format, report.precision, report.size) == ("ncnn", "f32", SIZE)
     assert report.num_bytes == (tmp_path / "m.ncnn").stat().st_size
     assert report.engine.startswith("ncnn ")
-    assert [check.picture for check in report.checks] == ["noise", "smooth", "picture 1"]
+    assert [check.image for check in report.checks] == ["noise", "smooth", "image 1"]
     assert report.score_difference < 1e-4
     record = read_record(report.path)
     assert (record.form, record.input_size, record.architecture) == ("deployed", SIZE, net.architecture)

@@ -167,9 +167,9 @@ def test_the_same_network_gives_the_same_bytes(tmp_path: Path) -> None:
 
 def test_the_report_says_what_was_compared(tmp_path: Path) -> None:
     net = _network()
-    picture = np.random.default_rng(0).integers(0, 256, (50, 60, 3), dtype=np.uint8)
-    report = export_onnx(net, tmp_path / "m.onnx", record=_record(net), size=(40, 70), pictures=[picture, picture])
-    assert [check.picture for check in report.checks] == ["noise", "smooth", "picture 1", "picture 2"]
+    image = np.random.default_rng(0).integers(0, 256, (50, 60, 3), dtype=np.uint8)
+    report = export_onnx(net, tmp_path / "m.onnx", record=_record(net), size=(40, 70), images=[image, image])
+    assert [check.image for check in report.checks] == ["noise", "smooth", "image 1", "image 2"]
     values = json.loads(json.dumps(report.to_dict()))
     assert values["path"] == str(tmp_path / "m.onnx")
     assert values["engine"] == f"onnxruntime {onnxruntime.__version__}"

@@ -10,7 +10,7 @@ pytest.importorskip("onnxslim")
 
 from dataclasses import replace
 
-from export_networks import SIZE, network, pictures, record_of
+from export_networks import SIZE, images, network, record_of
 
 from lpsnet.benchmark import benchmark
 from lpsnet.benchmark.timing import TimingProtocol
@@ -29,7 +29,7 @@ def test_every_precision_of_engine_and_machine_is_measured(tmp_path: Path, monke
         record=record_of(net),
         size=SIZE,
         precision="int8",
-        quantisation=Quantisation(pictures()),
+        quantisation=Quantisation(images()),
     )
     found = beside_other_precisions(net, report, record=record_of(net), num_threads=1)
     assert [result.precision for result in found.results] == ["f32", "int8"]  # ONNX Runtime has no other here

@@ -14,7 +14,7 @@ pytest.importorskip("onnxslim")
 
 import onnx
 import torch
-from export_networks import SIZE, network, pictures, record_of
+from export_networks import SIZE, images, network, record_of
 
 from lpsnet.errors import MissingDependencyError, ModelFileError
 from lpsnet.export import onnx as exporter
@@ -31,9 +31,9 @@ FIRST = "/paths.{}/stages.0/stages.0.0/unit/conv/Conv"
 
 def quantised(path: Path, function: Any = export_onnx, *, layers: tuple[str, ...] = ("first",)) -> ExportReport:
     net = network()
-    quantisation = Quantisation(pictures(), layers)  # type: ignore[arg-type]
+    quantisation = Quantisation(images(), layers)  # type: ignore[arg-type]
     return function(
-        net, path, record=record_of(net), size=SIZE, precision="int8", quantisation=quantisation, pictures=pictures(2)
+        net, path, record=record_of(net), size=SIZE, precision="int8", quantisation=quantisation, images=images(2)
     )
 
 
@@ -59,7 +59,7 @@ def convolutions(model: Any) -> dict[str, Any]:
 def test_the_report_says_what_was_done(tmp_path: Path) -> None:
     report = quantised(tmp_path / "m.onnx")
     assert (report.precision, report.num_calibration_pictures) == ("int8", 4)
-    assert [check.picture for check in report.checks] == ["noise", "smooth", "picture 1", "picture 2"]
+    assert [check.image for check in report.checks] == ["noise", "smooth", "image 1", "image 2"]
     assert 1e-3 < report.score_difference < 0.2
     session = open_session("onnxruntime", SessionOptions(tmp_path / "m.onnx", "int8", num_threads=1))
     assert session.precision == "int8"
@@ -85,7 +85,7 @@ def test_weights_are_rounded_on_a_scale_of_their_own_channel(model: Any) -> None
 
 
 def test_the_range_of_a_map_is_that_seen_while_calibrating(model: Any) -> None:
-    """The output of the first block of Stage 2: zero to the greatest value that torch finds on the same pictures."""
+    """The output of the first block of Stage 2: zero to the greatest value that torch finds on the same images."""
     net = network()
     deployed = fuse(net)
     greatest = 0.0
@@ -96,8 +96,8 @@ def test_the_range_of_a_map_is_that_seen_while_calibrating(model: Any) -> None:
 
     deployed.paths[0].stages[1].register_forward_hook(look)
     with torch.inference_mode():
-        for picture in pictures():
-            deployed(torch.from_numpy(prepare(picture, record_of(net), size=SIZE)))
+        for image in images():
+            deployed(torch.from_numpy(prepare(image, record_of(net), size=SIZE)))
     conv = convolutions(model)["/paths.0/stages.2/stages.2.0/unit/conv/Conv"]
     _, scale, zero = maker(model, conv.input[0]).input
     assert values(model, scale) * 255 == pytest.approx(greatest, rel=0.05)  # of a network that is quantised before it
@@ -183,12 +183,12 @@ def test_a_quantised_file_that_is_another_network_is_refused(tmp_path: Path, mon
 def test_senseless_wishes_are_refused(tmp_path: Path) -> None:
     net = network()
     for function, name in ((export_onnx, "m.onnx"), (export_openvino, "m.openvino"), (export_tensorrt, "m.onnx")):
-        with pytest.raises(ModelFileError, match="int8 needs pictures to calibrate on"):
+        with pytest.raises(ModelFileError, match="int8 needs images to calibrate on"):
             function(net, tmp_path / name, record=record_of(net), precision="int8")
-    with pytest.raises(ModelFileError, match="int8 needs pictures"):
+    with pytest.raises(ModelFileError, match="int8 needs images"):
         Quantisation([])
     with pytest.raises(ModelFileError, match="unknown layer to keep in floating point 'frist'; did you mean 'first'"):
-        Quantisation(pictures(1), ("frist",))  # type: ignore[arg-type]
+        Quantisation(images(1), ("frist",))  # type: ignore[arg-type]
 
 
 def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,14 +34,14 @@ def _off(image: np.ndarray) -> np.ndarray:
 
 def test_the_network_itself_passes() -> None:
     checks = verify(NET, FakeSession(_network_scores), record=RECORD, sizes=[(40, 50)])
-    assert [(check.picture, check.size) for check in checks] == [("noise", (40, 50)), ("smooth", (40, 50))]
+    assert [(check.image, check.size) for check in checks] == [("noise", (40, 50)), ("smooth", (40, 50))]
     assert {(check.score_difference, check.label_agreement) for check in checks} == {(0, 100)}
 
 
-def test_every_picture_is_compared_at_every_size() -> None:
+def test_every_image_is_compared_at_every_size() -> None:
     session = FakeSession(_network_scores)
-    picture = np.zeros((10, 20, 3), np.uint8)
-    verify(NET, session, record=RECORD, sizes=[(40, 50), (33, 47)], pictures=[picture])
+    image = np.zeros((10, 20, 3), np.uint8)
+    verify(NET, session, record=RECORD, sizes=[(40, 50), (33, 47)], images=[image])
     assert session.shapes == 3 * [((1, 3, 40, 50),)] + 3 * [((1, 3, 33, 47),)]
 
 
@@ -82,32 +82,32 @@ def _shifted(image: np.ndarray) -> np.ndarray:
 
 
 def test_elsewhere_another_bound_holds() -> None:
-    """A class taken for another at every pixel: random pictures and odd sizes may be so, the user's own may not."""
+    """A class taken for another at every pixel: random images and odd sizes may be so, the user's own may not."""
 
     bounds = Bounds(1e9, 99.9, elsewhere=0)
-    picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     verify(NET, FakeSession(_shifted), record=RECORD, sizes=[(64, 64)], bounds=bounds)
-    verify(NET, FakeSession(_shifted), record=RECORD, sizes=ODD_SIZES[:1], pictures=[picture], bounds=bounds)
-    with pytest.raises(ModelFileError, match=r"on picture 1 at 64x64, .*\(at least 99.9 %\)"):
-        verify(NET, FakeSession(_shifted), record=RECORD, sizes=[(64, 64)], pictures=[picture], bounds=bounds)
+    verify(NET, FakeSession(_shifted), record=RECORD, sizes=ODD_SIZES[:1], images=[image], bounds=bounds)
+    with pytest.raises(ModelFileError, match=r"on image 1 at 64x64, .*\(at least 99.9 %\)"):
+        verify(NET, FakeSession(_shifted), record=RECORD, sizes=[(64, 64)], images=[image], bounds=bounds)
 
 
 class _Labelled:
-    """One picture, whose labels are those of the network in its left half, and the next class in its right."""
+    """One image, whose labels are those of the network in its left half, and the next class in its right."""
 
     name, names = "val", ("a",)
     label_space = RECORD.label_space
 
     def __init__(self) -> None:
-        self.picture = np.random.default_rng(1).integers(0, 256, (64, 64, 3), dtype=np.uint8)
-        own = Segmenter.from_session(FakeSession(_network_scores), RECORD)(self.picture)
+        self.image = np.random.default_rng(1).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+        own = Segmenter.from_session(FakeSession(_network_scores), RECORD)(self.image)
         self.truth = np.where(np.arange(64) < 32, own, (own + 1) % 3).astype(np.uint8)
 
     def __len__(self) -> int:
         return 1
 
     def __getitem__(self, index: int) -> Sample:
-        return Sample("a", self.picture, self.truth)
+        return Sample("a", self.image, self.truth)
 
 
 def _miou(truth: np.ndarray, labels: np.ndarray) -> float:
@@ -121,7 +121,7 @@ def _miou(truth: np.ndarray, labels: np.ndarray) -> float:
 
 def test_miou_is_compared_before_and_after() -> None:
     split = _Labelled()
-    labels = Segmenter.from_session(FakeSession(_network_scores), RECORD)(split.picture)
+    labels = Segmenter.from_session(FakeSession(_network_scores), RECORD)(split.image)
     check = compare_miou(NET, FakeSession(_shifted), split, record=RECORD, size=None, most_lost=100)  # type: ignore[arg-type]
     assert (check.split, check.num_pictures) == ("val", 1)
     assert check.before == pytest.approx(_miou(split.truth, labels), abs=1e-4)
@@ -131,7 +131,7 @@ def test_miou_is_compared_before_and_after() -> None:
 
 def test_miou_lost_past_the_bound_fails_a_file() -> None:
     split = _Labelled()
-    split.truth = Segmenter.from_session(FakeSession(_network_scores), RECORD)(split.picture)
+    split.truth = Segmenter.from_session(FakeSession(_network_scores), RECORD)(split.image)
     with pytest.raises(ModelFileError, match=r"0.00 mIoU on val where the network has 100.00: 100.00 points lost"):
         compare_miou(NET, FakeSession(_shifted), split, record=RECORD, size=None, most_lost=1)  # type: ignore[arg-type]
     split.truth = np.full_like(split.truth, IGNORE_INDEX)

@@ -29,7 +29,7 @@ def disk() -> Iterator[Disk]:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A training that nothing disturbed, a model of it, and pictures."""
+    """A training that nothing disturbed, a model of it, and images."""
     folder = tmp_path_factory.mktemp("undisturbed")
     assert run(*train_words(folder / "run")).code == 0
     assert run("export", "--model", folder / "run/model.safetensors", "--out", folder / "model.onnx").code == 0

@@ -11,8 +11,8 @@ from damage import altered, damaged
 from fuzzing import Target
 from hypothesis import strategies as st
 from model_targets import with_metadata
+from sample_images import images, scene
 from sample_models import models, record
-from sample_pictures import pictures, scene
 
 from lpsnet.record import RECORD_KEY
 
@@ -52,7 +52,7 @@ def _info(value: Any, folder: Path) -> None:
 
 
 def _evaluate(value: Any, folder: Path) -> None:
-    """A model whose record says anything, on a data set of one picture."""
+    """A model whose record says anything, on a data set of one image."""
     path = folder / "model.safetensors"
     path.write_bytes(with_metadata(models()["deployed.safetensors"], {RECORD_KEY: json.dumps(value)}))
     for name, array in (("images/val/a.png", scene()), ("masks/val/a.png", np.zeros(scene().shape[:2], np.uint8))):
@@ -64,7 +64,7 @@ def _evaluate(value: Any, folder: Path) -> None:
 
 
 _RECORDS = st.deferred(lambda: altered([json.loads(record().to_json())]))
-_PAIRS = st.tuples(damaged(tuple(pictures().values())), damaged(tuple(pictures().values())))
+_PAIRS = st.tuples(damaged(tuple(images().values())), damaged(tuple(images().values())))
 
 TARGETS = (
     Target("command segment", _PAIRS, _segment, many=500, few=6),

@@ -14,8 +14,8 @@ import onnx
 from damage import JSON, Draw, altered, damaged
 from fuzzing import Target, refused_or
 from hypothesis import strategies as st
+from sample_images import scene
 from sample_models import RATIOS, members, models, record
-from sample_pictures import scene
 
 from lpsnet.inference.model_file import read_record
 from lpsnet.inference.segmenter import Segmenter
@@ -33,7 +33,7 @@ def _spoilt(suffix: str) -> st.SearchStrategy[bytes]:
 
 
 def _segments(suffix: str, *, runtime: str | None = None) -> Callable[[bytes, Path], None]:
-    """Whatever loads gives a label map of the picture's size with the classes of its record."""
+    """Whatever loads gives a label map of the image's size with the classes of its record."""
 
     def check(data: bytes, folder: Path) -> None:
         path = folder / f"model{suffix}"

@@ -1,4 +1,4 @@
-"""Pictures and label files: damaged, cut off, claiming what they are not."""
+"""Images and label files: damaged, cut off, claiming what they are not."""
 
 import struct
 import zlib
@@ -9,15 +9,15 @@ import numpy as np
 from damage import Draw, damaged
 from fuzzing import Target
 from hypothesis import strategies as st
-from sample_pictures import label_files, pictures
+from sample_images import images, label_files
 
 from lpsnet.data.decode import LabelDecoder
 from lpsnet.data.images import inspect_image, read_image, read_mask
 from lpsnet.errors import DataError
 
-_PICTURES = tuple(pictures().values())
+_IMAGES = tuple(images().values())
 _LABELS = tuple(label_files().values())
-MAX_PIXELS = 10_000_000  # of fuzzed files: a damaged size may be anything up to the limit, which is for real pictures
+MAX_PIXELS = 10_000_000  # of fuzzed files: a damaged size may be anything up to the limit, which is for real images
 
 
 def _read(data: bytes, folder: Path) -> None:
@@ -43,7 +43,7 @@ def _read_labels(data: bytes, folder: Path) -> None:
 
 
 def _cut_off(case: tuple[bytes, int], folder: Path) -> None:
-    """What is cut off is refused, or nothing that matters was: the picture is the same."""
+    """What is cut off is refused, or nothing that matters was: the image is the same."""
     data, length = case
     whole, part = folder / "whole", folder / "part"
     whole.write_bytes(data)
@@ -93,13 +93,13 @@ def claiming_png(width: int, height: int, depth: int = 8, colour: int = 2) -> by
 
 @st.composite
 def _cuts(draw: Draw) -> tuple[bytes, int]:
-    data = draw(st.sampled_from(_PICTURES))
+    data = draw(st.sampled_from(_IMAGES))
     return data, draw(st.integers(0, len(data) - 1))
 
 
 @st.composite
 def _flips(draw: Draw) -> tuple[bytes, int, int]:
-    data = draw(st.sampled_from([data for name, data in pictures().items() if name.endswith(".png")]))
+    data = draw(st.sampled_from([data for name, data in images().items() if name.endswith(".png")]))
     return data, draw(st.integers(0, len(data) - 1)), draw(st.integers(0, 7))
 
 
@@ -117,13 +117,13 @@ def _doctor(case: tuple[bytes, bytes], folder: Path) -> None:
 
 _SIZES: Any = st.integers(0, 2**32 - 1) | st.sampled_from([0, 1, 2, 2**16, 2**31 - 1, 2**31, 2**32 - 1])
 _CLAIMS = st.tuples(_SIZES, _SIZES, st.sampled_from([1, 2, 4, 8, 16]), st.sampled_from([0, 2, 3, 4, 6]))
-_PAIRS = st.tuples(damaged(_PICTURES), damaged(_LABELS))
+_PAIRS = st.tuples(damaged(_IMAGES), damaged(_LABELS))
 
 TARGETS = (
-    Target("picture", damaged(_PICTURES), _read, many=4_000, few=60),
-    Target("picture cut off", _cuts(), _cut_off, many=1_500, few=40),
+    Target("picture", damaged(_IMAGES), _read, many=4_000, few=60),
+    Target("image cut off", _cuts(), _cut_off, many=1_500, few=40),
     Target("png with a flipped bit", _flips(), _flipped_png, many=1_500, few=40),
-    Target("picture of a claimed size", _CLAIMS, _claims, many=500),
+    Target("image of a claimed size", _CLAIMS, _claims, many=500),
     Target("label file", damaged(_LABELS), _read_labels, many=2_500, few=40),
     Target("doctor", _PAIRS, _doctor, many=1_000, few=10),
 )

@@ -1,4 +1,4 @@
-"""Valid picture files of many kinds, as bytes, made by Pillow and OpenCV: where the fuzzing of pictures starts."""
+"""Valid image files of many kinds, as bytes, made by Pillow and OpenCV: where the fuzzing of images starts."""
 
 import functools
 import io
@@ -22,7 +22,7 @@ def scene() -> np.ndarray:
 
 
 @functools.cache
-def pictures() -> dict[str, bytes]:
+def images() -> dict[str, bytes]:
     """Name -> file."""
     image = Image.fromarray(scene())
     exif = image.getexif()

@@ -2,12 +2,12 @@
 
 pytest tests/fuzz                        a few cases a target, the same every time: seconds
 pytest tests/fuzz -m slow                more than 10,000 cases, new ones every time: minutes
-pytest tests/fuzz -m slow -k picture     one target
+pytest tests/fuzz -m slow -k image     one target
 """
 
 import command_targets
+import image_targets
 import model_targets
-import picture_targets
 import pytest
 import report_targets
 import run_targets
@@ -15,7 +15,7 @@ import text_targets
 from fuzzing import Target, fuzz
 
 TARGETS = (
-    *picture_targets.TARGETS,
+    *image_targets.TARGETS,
     *text_targets.TARGETS,
     *model_targets.TARGETS,
     *run_targets.TARGETS,

@@ -11,7 +11,7 @@ from lpsnet.inference.video import camera_stream
 
 
 class FakeCapture:
-    """Gives `num_frames` BGR pictures, all pixels (number, 0, 200), and then nothing."""
+    """Gives `num_frames` BGR images, all pixels (number, 0, 200), and then nothing."""
 
     def __init__(self, num_frames: int, *, rate: float = 12.5) -> None:
         self.released, self._given, self._num_frames, self._rate = False, 0, num_frames, rate
@@ -62,7 +62,7 @@ def test_a_camera_that_does_not_know_its_rate(rate: float) -> None:
 
 def test_no_camera_is_one_line() -> None:
     capture = FakeCapture(0)
-    with pytest.raises(DataError, match="camera 7 gives no picture"):
+    with pytest.raises(DataError, match="camera 7 gives no image"):
         camera_stream(7, open_with=lambda _: capture)
     assert capture.released
 
@@ -70,5 +70,5 @@ def test_no_camera_is_one_line() -> None:
 def test_an_unplugged_camera_says_so() -> None:
     frames = camera_stream(0, open_with=lambda _: FakeCapture(3)).read()
     next(frames), next(frames)
-    with pytest.raises(DataError, match="no more pictures"):
+    with pytest.raises(DataError, match="no more images"):
         next(frames)

@@ -1,4 +1,4 @@
-"""The products of a segmented picture: against the pictures they are put together from."""
+"""The products of a segmented image: against the images they are put together from."""
 
 from pathlib import Path
 

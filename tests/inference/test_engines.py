@@ -12,7 +12,7 @@ pytest.importorskip("torch")
 pytest.importorskip("onnx")
 pytest.importorskip("onnxslim")
 
-from engine_models import NUM_CLASSES, Array, difference, pictures, scores, small_network, write_model
+from engine_models import NUM_CLASSES, Array, difference, images, scores, small_network, write_model
 
 from lpsnet.errors import DataError, MissingDependencyError, ModelFileError
 from lpsnet.inference.engines import RUNTIMES, SessionOptions, open_session
@@ -64,22 +64,22 @@ def is_possible(runtime: str, options: SessionOptions) -> bool:
 @pytest.mark.parametrize("size", [(64, 96), (65, 99), (33, 47)])
 def test_scores_are_those_of_the_network(net: Network, runtime: str, path: Path, size: tuple[int, int]) -> None:
     session = open_session(runtime, SessionOptions(path, num_threads=1))
-    images = pictures(1, 3, *size)
-    assert difference(session.run(images), scores(net, images)) < BOUNDS[runtime]
+    batch = images(1, 3, *size)
+    assert difference(session.run(batch), scores(net, batch)) < BOUNDS[runtime]
 
 
-def test_a_batch_is_scored_picture_by_picture(net: Network, runtime: str, path: Path) -> None:
+def test_a_batch_is_scored_image_by_image(net: Network, runtime: str, path: Path) -> None:
     session = open_session(runtime, SessionOptions(path, num_threads=1))
-    images = pictures(3, 3, 40, 56)
-    assert difference(session.run(images), scores(net, images)) < BOUNDS[runtime]
+    batch = images(3, 3, 40, 56)
+    assert difference(session.run(batch), scores(net, batch)) < BOUNDS[runtime]
 
 
 def test_a_session_of_one_size_takes_that_size_only(net: Network, runtime: str, path: Path) -> None:
     session = open_session(runtime, SessionOptions(path, num_threads=1, input_size=FIXED))
-    images = pictures(2, 3, *FIXED)
-    assert difference(session.run(images), scores(net, images)) < BOUNDS[runtime]
+    batch = images(2, 3, *FIXED)
+    assert difference(session.run(batch), scores(net, batch)) < BOUNDS[runtime]
     with pytest.raises(DataError, match="48 x 80"):
-        session.run(pictures(1, 3, 64, 80))
+        session.run(images(1, 3, 64, 80))
 
 
 def test_a_file_of_one_size_says_so(net: Network, runtime: str, tmp_path: Path) -> None:
@@ -87,10 +87,10 @@ def test_a_file_of_one_size_says_so(net: Network, runtime: str, tmp_path: Path) 
         pytest.skip("a checkpoint takes any size")
     path = write_model(net, tmp_path / f"model{SUFFIXES[runtime]}", size=FIXED)
     session = open_session(runtime, SessionOptions(path, num_threads=1))
-    images = pictures(2, 3, *FIXED)
-    assert difference(session.run(images), scores(net, images)) < BOUNDS[runtime]
+    batch = images(2, 3, *FIXED)
+    assert difference(session.run(batch), scores(net, batch)) < BOUNDS[runtime]
     with pytest.raises(DataError):
-        session.run(pictures(1, 3, 64, 80))
+        session.run(images(1, 3, 64, 80))
     with pytest.raises(ModelFileError, match="was exported for 48 x 80, not 64 x 80"):
         open_session(runtime, SessionOptions(path, input_size=(64, 80)))
 
@@ -106,14 +106,14 @@ def test_the_session_says_what_it_is(runtime: str, path: Path) -> None:
 
 def test_bf16_is_computed_where_it_is_said(net: Network, runtime: str, path: Path) -> None:
     """bf16 has 8 bits of mantissa: its scores differ from float32's, by more than any float32 engine's do."""
-    images = pictures(1, 3, 64, 96)
-    expected = scores(net, images)
+    batch = images(1, 3, 64, 96)
+    expected = scores(net, batch)
     options = SessionOptions(path, precision="bf16", num_threads=1)
     if not is_possible(runtime, options):
         pytest.skip("not on this processor")
     session = open_session(runtime, options)
     assert session.precision == "bf16"
-    assert 5e-4 < difference(session.run(images), expected) < 5e-2
+    assert 5e-4 < difference(session.run(batch), expected) < 5e-2
 
 
 def test_a_precision_that_is_not_possible_is_refused(runtime: str, path: Path) -> None:
@@ -127,46 +127,46 @@ def test_a_precision_that_is_not_possible_is_refused(runtime: str, path: Path) -
 
 def test_threads_that_call_at_once_get_their_own_results(runtime: str, path: Path) -> None:
     session = open_session(runtime, SessionOptions(path, num_threads=1))
-    batches = [pictures(1, 3, 32 + 8 * (seed % 3), 48, seed=seed) for seed in range(12)]
+    batches = [images(1, 3, 32 + 8 * (seed % 3), 48, seed=seed) for seed in range(12)]
     expected = [session.run(images) for images in batches]
     with ThreadPoolExecutor(4) as pool:
         for given, alone in zip(pool.map(session.run, batches), expected, strict=True):
             np.testing.assert_array_equal(given, alone)
 
 
-def test_a_picture_is_left_as_it_was_and_scores_are_the_callers(runtime: str, path: Path) -> None:
+def test_a_image_is_left_as_it_was_and_scores_are_the_callers(runtime: str, path: Path) -> None:
     session = open_session(runtime, SessionOptions(path, num_threads=1))
-    images = pictures(1, 3, 40, 56)
-    before = images.copy()
-    images.flags.writeable = False
-    first = session.run(images)
+    batch = images(1, 3, 40, 56)
+    before = batch.copy()
+    batch.flags.writeable = False
+    first = session.run(batch)
     kept = first.copy()
-    session.run(pictures(1, 3, 40, 56, seed=1))
-    np.testing.assert_array_equal(images, before)
+    session.run(images(1, 3, 40, 56, seed=1))
+    np.testing.assert_array_equal(batch, before)
     np.testing.assert_array_equal(first, kept)
     assert first.shape[:2] == (1, NUM_CLASSES)
 
 
 def test_layout_in_memory_does_not_matter(runtime: str, path: Path) -> None:
     session = open_session(runtime, SessionOptions(path, num_threads=1))
-    images = pictures(1, 3, 40, 56)
-    turned = np.ascontiguousarray(images.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
-    np.testing.assert_array_equal(session.run(turned), session.run(images))
+    batch = images(1, 3, 40, 56)
+    turned = np.ascontiguousarray(batch.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+    np.testing.assert_array_equal(session.run(turned), session.run(batch))
 
 
 @pytest.mark.parametrize(
     "images",
     [
-        pictures(1, 3, 40, 56).astype(np.float64),
-        pictures(3, 40, 56),
-        pictures(1, 4, 40, 56),
-        pictures(0, 3, 40, 56),
-        pictures(1, 3, 40, 56).astype(np.uint8),
-        pictures(1, 3, 40, 56).tolist(),
+        images(1, 3, 40, 56).astype(np.float64),
+        images(3, 40, 56),
+        images(1, 4, 40, 56),
+        images(0, 3, 40, 56),
+        images(1, 3, 40, 56).astype(np.uint8),
+        images(1, 3, 40, 56).tolist(),
     ],
-    ids=["float64", "no batch", "four channels", "no picture", "bytes", "list"],
+    ids=["float64", "no batch", "four channels", "no image", "bytes", "list"],
 )
-def test_what_is_not_a_batch_of_pictures_is_refused(runtime: str, path: Path, images: Array) -> None:
+def test_what_is_not_a_batch_of_images_is_refused(runtime: str, path: Path, images: Array) -> None:
     session = open_session(runtime, SessionOptions(path, num_threads=1))
     with pytest.raises(DataError, match="float32") as error:
         session.run(images)
@@ -175,9 +175,9 @@ def test_what_is_not_a_batch_of_pictures_is_refused(runtime: str, path: Path, im
 
 def test_the_number_of_inputs_is_checked(runtime: str, path: Path) -> None:
     session = open_session(runtime, SessionOptions(path, num_threads=1))
-    images = pictures(1, 3, 40, 56)
+    batch = images(1, 3, 40, 56)
     with pytest.raises(DataError, match="the model takes 1; got 2"):
-        session.run(images, images)
+        session.run(batch, batch)
 
 
 def test_a_missing_package_is_named_with_its_command(runtime: str, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,7 +71,7 @@ def _can_export() -> bool:
 
 
 @pytest.fixture(scope="module")
-def picture() -> np.ndarray:
+def image() -> np.ndarray:
     return SceneSplit(size=SIZE, count=1, seed=0, name="gpu").image(0)
 
 
@@ -91,14 +91,14 @@ def test_fusion_on_the_gpu_is_the_network_on_the_processor(net: Network) -> None
 
 @pytest.mark.gpu
 @needs_gpu
-def test_an_export_proves_itself_beside_a_gpu(net: Network, tmp_path: Path, picture: np.ndarray) -> None:
+def test_an_export_proves_itself_beside_a_gpu(net: Network, tmp_path: Path, image: np.ndarray) -> None:
     pytest.importorskip("onnx")
     pytest.importorskip("onnxslim")
     from lpsnet.export.onnx import export_onnx
 
     on_gpu = create_model("lpsnet_s").eval()
     on_gpu.load_state_dict(net.state_dict())
-    report = export_onnx(on_gpu.cuda(), tmp_path / "s.onnx", record=default_record(net), pictures=[picture])
+    report = export_onnx(on_gpu.cuda(), tmp_path / "s.onnx", record=default_record(net), images=[image])
     assert report.label_agreement >= 99.9
 
 
@@ -106,14 +106,14 @@ def test_an_export_proves_itself_beside_a_gpu(net: Network, tmp_path: Path, pict
 @needs_gpu
 @pytest.mark.parametrize(("precision", "least"), [("f32", 99.9), ("bf16", 95.0), ("f16", 99.0)])
 def test_labels_on_the_gpu_are_those_of_onnx_runtime(
-    files: dict[str, Path], picture: np.ndarray, precision: str, least: float
+    files: dict[str, Path], image: np.ndarray, precision: str, least: float
 ) -> None:
     if "onnxruntime" not in files:
         pytest.skip("needs onnx and onnxslim")
     on_gpu = Segmenter(files["pytorch"], runtime="pytorch_cuda", precision=precision)
     assert on_gpu.precision == precision
     assert torch.cuda.get_device_name() in on_gpu.engine
-    agreement = 100 * float((on_gpu(picture) == Segmenter(files["onnxruntime"])(picture)).mean())
+    agreement = 100 * float((on_gpu(image) == Segmenter(files["onnxruntime"])(image)).mean())
     print(f"\n{precision}: {agreement:.4f} % of the labels are those of ONNX Runtime")
     assert agreement >= least
 

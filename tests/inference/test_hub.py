@@ -16,7 +16,7 @@ from lpsnet.inference.hub import HubAddress, check_repo, choose_file, model_card
 from lpsnet.inference.model_file import read_record
 from lpsnet.record import ModelRecord
 
-PICTURE = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
+IMAGE = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
 
 
 @pytest.fixture
@@ -79,8 +79,8 @@ def test_pushed_and_run_from_there(hub: HubServer, model: Path) -> None:
     assert hub.repos["me/street"]["README.md"].startswith(b"---\nlibrary_name: lpsnet\n")
     assert hub.messages == ["first"]
     assert not hub.private
-    labels = lpsnet.Segmenter("hf://me/street")(PICTURE)
-    np.testing.assert_array_equal(labels, lpsnet.Segmenter(model)(PICTURE))
+    labels = lpsnet.Segmenter("hf://me/street")(IMAGE)
+    np.testing.assert_array_equal(labels, lpsnet.Segmenter(model)(IMAGE))
 
 
 def test_private_and_without_touching_the_card(hub: HubServer, model: Path) -> None:
@@ -99,7 +99,7 @@ def test_downloaded_once_it_is_there_without_the_hub(
     lpsnet.Segmenter("hf://me/street")
     hub.repos.clear()
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    assert lpsnet.Segmenter("hf://me/street")(PICTURE).shape == (48, 64)
+    assert lpsnet.Segmenter("hf://me/street")(IMAGE).shape == (48, 64)
     with pytest.raises(ModelFileError, match="was not downloaded before"):
         lpsnet.Segmenter("hf://me/other")
 
@@ -163,7 +163,7 @@ def test_the_card_says_what_the_record_says(model: Path) -> None:
         "| 0 | a\\|b | #010203 |",
         "| 1 | \\<script\\>c\\</script\\> | #ff0010 |",
         "- data: camvid",
-        "- pictures: 367",
+        "- images: 367",
         "| val | 61.23 | 101 |",
         "research only",
     ):

@@ -40,7 +40,7 @@ def test_numbers_are_cameras_unless_there_is_such_a_file(folder: Path, monkeypat
     assert found("2") == [("x", "picture")]
 
 
-def test_a_picture_and_a_video_of_one_name_do_not_collide(folder: Path) -> None:
+def test_a_image_and_a_video_of_one_name_do_not_collide(folder: Path) -> None:
     (folder / "b" / "d.png").write_bytes(b"x")
     assert len(find_media([str(folder)])) == 5
     (folder / "b" / "d.avi").write_bytes(b"x")
@@ -51,5 +51,5 @@ def test_a_picture_and_a_video_of_one_name_do_not_collide(folder: Path) -> None:
 @pytest.mark.parametrize("source", ["none.png", "*.gif", "-1", "0x", "camera"])
 def test_what_names_nothing_is_one_line(folder: Path, monkeypatch: pytest.MonkeyPatch, source: str) -> None:
     monkeypatch.chdir(folder)
-    with pytest.raises(DataError, match="names no picture, video or camera"):
+    with pytest.raises(DataError, match="names no image, video or camera"):
         find_media([source])

@@ -45,7 +45,7 @@ def ramp(*shape: int) -> np.ndarray:
     return np.arange(np.prod(shape), dtype=np.float32).reshape(shape) - 10
 
 
-def test_a_layer_that_computes_in_place_does_not_reach_the_callers_picture(tmp_path: Path) -> None:
+def test_a_layer_that_computes_in_place_does_not_reach_the_callers_image(tmp_path: Path) -> None:
     session = opened(tmp_path, RELU)
     images = ramp(2, 3, 4, 5)
     before = images.copy()
@@ -123,7 +123,7 @@ def test_several_inputs_are_given_in_their_order(tmp_path: Path) -> None:
     session = opened(tmp_path, CONCATENATION)
     first, second = ramp(2, 1, 2, 2), ramp(2, 2, 2, 2)
     np.testing.assert_array_equal(session.run(first, second), np.concatenate([first, second], axis=1))
-    with pytest.raises(DataError, match="same number of pictures"):
+    with pytest.raises(DataError, match="same number of images"):
         session.run(first, second[:1])
 
 

@@ -44,7 +44,7 @@ def _open(path: Path, **options: Any) -> Session:
     return open_session("onnxruntime", SessionOptions(path, **options))
 
 
-def _pictures(*shape: int) -> np.ndarray:
+def _images(*shape: int) -> np.ndarray:
     return np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
 
 
@@ -56,9 +56,9 @@ def _expected(image: np.ndarray) -> np.ndarray:
 def test_sizes_and_batches_may_change_from_call_to_call(tmp_path: Path) -> None:
     session = _open(_averages(tmp_path / "m.onnx"))
     for shape in [(1, 3, 4, 6), (2, 3, 8, 2), (1, 3, 4, 6)]:
-        scores = session.run(_pictures(*shape))
+        scores = session.run(_images(*shape))
         assert scores.dtype == np.float32
-        np.testing.assert_allclose(scores, _expected(_pictures(*shape)), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(scores, _expected(_images(*shape)), rtol=1e-5, atol=1e-6)
 
 
 def test_what_a_session_says_of_itself(tmp_path: Path) -> None:
@@ -68,15 +68,15 @@ def test_what_a_session_says_of_itself(tmp_path: Path) -> None:
     assert _open(tmp_path / "m.onnx").num_threads is None
 
 
-def test_a_file_for_one_picture_serves_batches(tmp_path: Path) -> None:
+def test_a_file_for_one_image_serves_batches(tmp_path: Path) -> None:
     session = _open(_averages(tmp_path / "m.onnx", shape=(1, 3, 4, 6)), input_size=(4, 6))
-    image = _pictures(3, 3, 4, 6)
+    image = _images(3, 3, 4, 6)
     np.testing.assert_allclose(session.run(image), _expected(image), rtol=1e-5, atol=1e-6)
 
 
 def test_threads_may_share_a_session(tmp_path: Path) -> None:
     session = _open(_averages(tmp_path / "m.onnx"), num_threads=1)
-    images = [_pictures(1, 3, 2 * size, 4) + size for size in range(1, 20)]
+    images = [_images(1, 3, 2 * size, 4) + size for size in range(1, 20)]
     with ThreadPoolExecutor(4) as pool:
         for image, scores in zip(images, pool.map(session.run, images), strict=True):
             np.testing.assert_allclose(scores, _expected(image), rtol=1e-5)
@@ -84,7 +84,7 @@ def test_threads_may_share_a_session(tmp_path: Path) -> None:
 
 def test_arrays_of_any_strides_are_taken(tmp_path: Path) -> None:
     session = _open(_averages(tmp_path / "m.onnx"))
-    image = _pictures(1, 4, 6, 3).transpose(0, 3, 1, 2)[..., ::-1]
+    image = _images(1, 4, 6, 3).transpose(0, 3, 1, 2)[..., ::-1]
     np.testing.assert_allclose(session.run(image), _expected(image), rtol=1e-5, atol=1e-6)
 
 
@@ -107,9 +107,9 @@ def test_other_inputs_are_refused(tmp_path: Path, array: np.ndarray, message: st
 
 def test_a_size_is_compiled_for_and_then_kept_to(tmp_path: Path) -> None:
     session = _open(_averages(tmp_path / "m.onnx"), input_size=(4, 6))
-    np.testing.assert_allclose(session.run(_pictures(2, 3, 4, 6)), _expected(_pictures(2, 3, 4, 6)), atol=1e-6)
+    np.testing.assert_allclose(session.run(_images(2, 3, 4, 6)), _expected(_images(2, 3, 4, 6)), atol=1e-6)
     with pytest.raises(DataError, match="takes float32 any x 3 x 4 x 6"):
-        session.run(_pictures(1, 3, 8, 8))
+        session.run(_images(1, 3, 8, 8))
     with pytest.raises(ModelFileError, match="exported for 4 x 6, not 8 x 6"):
         _open(_averages(tmp_path / "fixed.onnx", shape=(1, 3, 4, 6)), input_size=(8, 6))
 
@@ -121,7 +121,7 @@ def test_an_f16_file_runs_in_the_precision_of_the_machine(tmp_path: Path, monkey
     path = _write(tmp_path / "m.onnx", [node], kind=TYPES.FLOAT16, weights={"factor": np.full(1, 2, np.float16)})
     session = _open(path)
     assert session.precision == "f32"
-    image = _pictures(1, 3, 4, 6).astype(np.float16).astype(np.float32)
+    image = _images(1, 3, 4, 6).astype(np.float16).astype(np.float32)
     scores = session.run(image)
     assert scores.dtype == np.float32
     np.testing.assert_array_equal(scores, 2 * image)

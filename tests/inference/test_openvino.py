@@ -11,7 +11,7 @@ pytest.importorskip("onnx")
 pytest.importorskip("onnxslim")
 
 import openvino
-from engine_models import difference, pictures, scores, small_network, write_model
+from engine_models import difference, images, scores, small_network, write_model
 
 from lpsnet.errors import ModelFileError
 from lpsnet.inference.engines import Precision, SessionOptions, open_session
@@ -34,7 +34,7 @@ def quantised(path: Path, folder: Path) -> Path:
 
     class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
-            self.batches = iter([{"image": pictures(1, 3, 48, 64, seed=seed)} for seed in range(3)])
+            self.batches = iter([{"image": images(1, 3, 48, 64, seed=seed)} for seed in range(3)])
 
         def get_next(self) -> dict[str, np.ndarray] | None:
             return next(self.batches, None)
@@ -46,7 +46,7 @@ def quantised(path: Path, folder: Path) -> Path:
 
 def test_a_quantised_file_computes_in_int8_and_says_so(net: Network, path: Path, tmp_path: Path) -> None:
     file = quantised(path, tmp_path)
-    images = pictures(1, 3, 48, 64)
+    batch = images(1, 3, 48, 64)
     asked: tuple[Precision, ...] = ("f32", "int8")
     for precision in asked:
         try:
@@ -55,7 +55,7 @@ def test_a_quantised_file_computes_in_int8_and_says_so(net: Network, path: Path,
             pytest.skip(f"OpenVINO computes ONNX Runtime's quantised files in f32 on this processor: {error}")
         if session.precision != "int8":
             continue  # asked for f32, which it then says it computes in
-        assert 1e-3 < difference(session.run(images), scores(net, images)) < 0.2
+        assert 1e-3 < difference(session.run(batch), scores(net, batch)) < 0.2
 
 
 def test_weights_in_f16_are_computed_with_in_f32(net: Network, tmp_path: Path) -> None:
@@ -67,10 +67,10 @@ def test_weights_in_f16_are_computed_with_in_f32(net: Network, tmp_path: Path) -
     rounded = fuse(net)
     for parameter in rounded.parameters():
         parameter.data = parameter.data.half().float()
-    images = pictures(1, 3, 48, 64)
+    batch = images(1, 3, 48, 64)
     assert session.precision == "f32"
-    assert difference(session.run(images), scores(rounded, images)) < 1e-5
-    assert difference(session.run(images), scores(net, images)) > 1e-5
+    assert difference(session.run(batch), scores(rounded, batch)) < 1e-5
+    assert difference(session.run(batch), scores(net, batch)) > 1e-5
 
 
 def test_f16_is_refused_where_openvino_would_take_something_else(path: Path) -> None:
@@ -83,10 +83,10 @@ def test_f16_is_refused_where_openvino_would_take_something_else(path: Path) -> 
 def test_its_own_format_from_a_container_and_from_two_files(net: Network, path: Path, tmp_path: Path) -> None:
     model = openvino.Core().read_model(path)
     openvino.save_model(model, tmp_path / "model.xml", compress_to_fp16=False)
-    images = pictures(1, 3, 48, 64)
+    batch = images(1, 3, 48, 64)
     for file in (tmp_path / "model.xml", write_model(net, tmp_path / "model.openvino")):
         session = open_session("openvino", SessionOptions(file, num_threads=1))
-        assert difference(session.run(images), scores(net, images)) < 1e-5
+        assert difference(session.run(batch), scores(net, batch)) < 1e-5
 
 
 def test_settings_leave_nothing_to_chance() -> None:
@@ -118,10 +118,10 @@ def test_a_session_goes_on_after_a_failed_run(net: Network, path: Path, monkeypa
     requests = session._requests  # type: ignore[attr-defined]
     requests.append(Broken())
     with pytest.raises(ModelFileError, match=r"OpenVINO cannot run .*model.onnx: out of memory$"):
-        session.run(pictures(1, 3, 48, 64))
+        session.run(images(1, 3, 48, 64))
     requests.remove(next(request for request in requests if isinstance(request, Broken)))
-    images = pictures(1, 3, 48, 64)
-    assert difference(session.run(images), scores(net, images)) < 1e-5
+    batch = images(1, 3, 48, 64)
+    assert difference(session.run(batch), scores(net, batch)) < 1e-5
 
 
 def test_a_network_without_convolutions_is_judged_by_what_it_has(tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def test_a_network_without_convolutions_is_judged_by_what_it_has(tmp_path: Path)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.save(model, tmp_path / "add.onnx")
     session = open_session("openvino", SessionOptions(tmp_path / "add.onnx", num_threads=1))
-    first, second = pictures(1, 2, 4, 4), pictures(1, 2, 4, 4, seed=1)
+    first, second = images(1, 2, 4, 4), images(1, 2, 4, 4, seed=1)
     assert session.precision == "f32"
     np.testing.assert_array_equal(session.run(first, second), first + second)
     with pytest.raises(ModelFileError, match="takes 2 inputs"):

@@ -1,4 +1,4 @@
-"""Sessions that take the paths' inputs in place of the picture, against the network in torch, which resizes itself."""
+"""Sessions that take the paths' inputs in place of the image, against the network in torch, which resizes itself."""
 
 import functools
 import platform
@@ -78,22 +78,22 @@ def case(request: pytest.FixtureRequest, exported: Callable[..., Case]) -> Case:
     return exported(RATIOS, request.param)
 
 
-def _picture(size: Size, *, number: int = 1, seed: int = 0) -> np.ndarray:
+def _image(size: Size, *, number: int = 1, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal((number, 3, *size), np.float32)
 
 
-def _inputs(net: Network, picture: np.ndarray) -> list[np.ndarray]:
-    """The picture at every path's size, by torch in float64."""
-    resize, planes = torch.nn.functional.interpolate, torch.from_numpy(picture).double()
-    sizes = [path_size(picture.shape[2:], ratio) for ratio in net.architecture.ratios]
+def _inputs(net: Network, image: np.ndarray) -> list[np.ndarray]:
+    """The image at every path's size, by torch in float64."""
+    resize, planes = torch.nn.functional.interpolate, torch.from_numpy(image).double()
+    sizes = [path_size(image.shape[2:], ratio) for ratio in net.architecture.ratios]
     resized = (resize(planes, size, mode="bilinear", align_corners=net.align_corners) for size in sizes)
     return [each.float().numpy() for each in resized]
 
 
 @torch.inference_mode()
-def _difference(net: Network, session: Session, picture: np.ndarray) -> float:
-    expected = deepcopy(net).double()(torch.from_numpy(picture).double()).numpy()
-    scores = session.run(*_inputs(net, picture))
+def _difference(net: Network, session: Session, image: np.ndarray) -> float:
+    expected = deepcopy(net).double()(torch.from_numpy(image).double()).numpy()
+    scores = session.run(*_inputs(net, image))
     assert scores.shape == expected.shape
     return float(np.abs(scores - expected).max() / np.ptp(expected))
 
@@ -107,7 +107,7 @@ def test_scores_are_those_of_the_network(
     case = exported(ratios, size)
     session = case.open(runtime)
     for picture_size in [size] if size else [(64, 96), (61, 131)]:
-        assert _difference(case.net, session, _picture(picture_size)) < 1e-5
+        assert _difference(case.net, session, _image(picture_size)) < 1e-5
 
 
 @pytest.mark.parametrize("size", [None, FIXED])
@@ -115,7 +115,7 @@ def test_openvino_takes_pixels(exported: Callable[..., Case], size: Size | None)
     """And pixels in bfloat16: whatever it computes in, the scores are those of inputs that were rounded once."""
     pytest.importorskip("openvino")
     case = exported(RATIOS, size)
-    planes = [torch.from_numpy(each) for each in _inputs(case.net, _picture(FIXED, number=3))]
+    planes = [torch.from_numpy(each) for each in _inputs(case.net, _image(FIXED, number=3))]
     rounded = [each.to(torch.bfloat16) for each in planes]
     whole = case.open("openvino")
     pixels = [each.permute(0, 2, 3, 1).contiguous() for each in planes]
@@ -129,7 +129,7 @@ def test_openvino_takes_pixels(exported: Callable[..., Case], size: Size | None)
     np.testing.assert_allclose(session.run(*halves), expected, atol=1e-5 * np.ptp(expected))
     with pytest.raises(DataError, match="takes uint16 any x "):
         session.run(*(each.numpy() for each in pixels))
-    with pytest.raises(ModelFileError, match=r"onnxruntime takes whole pictures, .* pixels; openvino take these"):
+    with pytest.raises(ModelFileError, match=r"onnxruntime takes whole images, .* pixels; openvino take these"):
         case.open("onnxruntime", path_layout="pixels")
 
 
@@ -137,17 +137,17 @@ def test_openvino_takes_pixels(exported: Callable[..., Case], size: Size | None)
 def test_interactions_and_the_other_convention_make_no_difference(tmp_path: Path, runtime: str) -> None:
     pytest.importorskip(runtime)
     case = _export(tmp_path, ("1", "1/3"), None, interaction="attention_b", align_corners=False)
-    assert _difference(case.net, case.open(runtime), _picture((65, 99))) < 1e-5
+    assert _difference(case.net, case.open(runtime), _image((65, 99))) < 1e-5
 
 
 @pytest.mark.parametrize("runtime", ONNX_RUNTIMES)
 def test_a_size_is_compiled_for_and_then_kept_to(case: Case, runtime: str) -> None:
     pytest.importorskip(runtime)
     session = case.open(runtime, input_size=FIXED)
-    assert _difference(case.net, session, _picture(FIXED)) < 1e-5
-    assert _difference(case.net, session, _picture(FIXED, number=3)) < 1e-5
+    assert _difference(case.net, session, _image(FIXED)) < 1e-5
+    assert _difference(case.net, session, _image(FIXED, number=3)) < 1e-5
     with pytest.raises(DataError, match="takes float32"):
-        session.run(*_inputs(case.net, _picture((64, 98))))
+        session.run(*_inputs(case.net, _image((64, 98))))
     if case.size is not None:
         with pytest.raises(ModelFileError, match=r"cannot take its paths' inputs: it is for .*75.*, not for \(64"):
             case.open(runtime, input_size=(64, 98))
@@ -157,7 +157,7 @@ def test_a_size_is_compiled_for_and_then_kept_to(case: Case, runtime: str) -> No
 def test_threads_may_share_a_session(case: Case, runtime: str) -> None:
     pytest.importorskip(runtime)
     session = case.open(runtime)
-    batches = [_inputs(case.net, _picture(case.size or (40 + seed, 60), seed=seed)) for seed in range(8)]
+    batches = [_inputs(case.net, _image(case.size or (40 + seed, 60), seed=seed)) for seed in range(8)]
     alone = [session.run(*batch) for batch in batches]
     with ThreadPoolExecutor(4) as pool:
         for scores, expected in zip(pool.map(lambda batch: session.run(*batch), batches), alone, strict=True):
@@ -174,7 +174,7 @@ def test_other_paths_than_the_files_are_refused(case: Case, runtime: str, ratios
     assert "\n" not in str(caught.value)
 
 
-def test_a_network_whose_one_path_takes_the_picture_has_nothing_to_split(tmp_path: Path) -> None:
+def test_a_network_whose_one_path_takes_the_image_has_nothing_to_split(tmp_path: Path) -> None:
     case = _export(tmp_path, ("1",), None)
     for runtime in ONNX_RUNTIMES:
         pytest.importorskip(runtime)
@@ -182,8 +182,8 @@ def test_a_network_whose_one_path_takes_the_picture_has_nothing_to_split(tmp_pat
             case.open(runtime)
 
 
-def test_engines_that_take_whole_pictures_say_so(case: Case) -> None:
-    with pytest.raises(ModelFileError, match=r"takes whole pictures, .* planes; onnxruntime, .*openvino, ncnn take"):
+def test_engines_that_take_whole_images_say_so(case: Case) -> None:
+    with pytest.raises(ModelFileError, match=r"takes whole images, .* planes; onnxruntime, .*openvino, ncnn take"):
         case.open("pytorch")
 
 
@@ -192,10 +192,10 @@ def test_an_openvino_model_is_split_like_its_onnx_file(case: Case, tmp_path: Pat
     model = openvino.convert_model(case.path)
     openvino.save_model(model, tmp_path / "m.xml", compress_to_fp16=False)
     session = Case(case.net, tmp_path / "m.xml", case.size).open("openvino")
-    assert _difference(case.net, session, _picture(FIXED)) < 1e-5
+    assert _difference(case.net, session, _image(FIXED)) < 1e-5
 
 
-def test_a_quantised_file_may_quantise_the_picture_first() -> None:
+def test_a_quantised_file_may_quantise_the_image_first() -> None:
     """image -> int8 -> Resize -> result, and the path of ratio 1, which is added."""
     make = onnx.helper.make_node
     sizes = {"sizes": np.array([1, 3, 8, 16]), "scale": np.float32(0.5), "back": np.array([1, 3, 16, 32])}
@@ -225,7 +225,7 @@ def test_a_file_in_f16_takes_what_it_would_have_made(tmp_path: Path) -> None:
     elements = [value.type.tensor_type.elem_type for value in onnx.load_from_string(split).graph.input]
     assert elements == [onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16]
     session = case.open("onnxruntime", precision=_precision_of(case))
-    assert _difference(case.net, session, _picture((64, 96))) < 1e-2
+    assert _difference(case.net, session, _image((64, 96))) < 1e-2
 
 
 def _precision_of(case: Case) -> Any:
@@ -233,21 +233,21 @@ def _precision_of(case: Case) -> Any:
 
 
 @pytest.mark.parametrize("runtime", ONNX_RUNTIMES)
-def test_a_quantised_network_gives_the_scores_it_gives_for_pictures(case: Case, tmp_path: Path, runtime: str) -> None:
+def test_a_quantised_network_gives_the_scores_it_gives_for_images(case: Case, tmp_path: Path, runtime: str) -> None:
     pytest.importorskip(runtime)
     quantization = pytest.importorskip("onnxruntime.quantization")
 
     class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
-            self.batches = iter([{"image": _picture(FIXED, seed=seed)} for seed in range(2)])
+            self.batches = iter([{"image": _image(FIXED, seed=seed)} for seed in range(2)])
 
         def get_next(self) -> dict[str, np.ndarray] | None:
             return next(self.batches, None)
 
     quantization.quantize_static(case.path, tmp_path / "int8.onnx", Reader(), op_types_to_quantize=["Conv"])
-    quantised, picture = Case(case.net, tmp_path / "int8.onnx", case.size), _picture(FIXED)
+    quantised, image = Case(case.net, tmp_path / "int8.onnx", case.size), _image(FIXED)
     options = SessionOptions(quantised.path, num_threads=1)
-    expected = open_session(runtime, options).run(picture)
+    expected = open_session(runtime, options).run(image)
     try:
         session = quantised.open(runtime, precision="int8")
     except ModelFileError as error:
@@ -255,7 +255,7 @@ def test_a_quantised_network_gives_the_scores_it_gives_for_pictures(case: Case, 
             raise
         pytest.skip(f"{runtime} computes ONNX Runtime's quantised files in f32 on this processor: {error}")
     assert session.precision == "int8"
-    scores = session.run(*_inputs(case.net, picture))
+    scores = session.run(*_inputs(case.net, image))
     assert np.abs(scores - expected).max() < 0.05 * np.ptp(expected)  # a few steps of 256
 
 
@@ -278,11 +278,11 @@ def ncnn_case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
 def test_ncnn_takes_the_paths_inputs_too(ncnn_case: Case) -> None:
     session = ncnn_case.open("ncnn")
     for size in [ncnn_case.size] if ncnn_case.size else [(64, 96), (61, 131)]:
-        assert _difference(ncnn_case.net, session, _picture(size, number=2)) < 1e-4  # Winograd's convolutions
+        assert _difference(ncnn_case.net, session, _image(size, number=2)) < 1e-4  # Winograd's convolutions
     session = ncnn_case.open("ncnn", input_size=FIXED)
-    assert _difference(ncnn_case.net, session, _picture(FIXED)) < 1e-4
+    assert _difference(ncnn_case.net, session, _image(FIXED)) < 1e-4
     with pytest.raises(DataError, match="takes float32"):
-        session.run(*_inputs(ncnn_case.net, _picture((64, 98))))
+        session.run(*_inputs(ncnn_case.net, _image((64, 98))))
     if ncnn_case.size is not None:
         with pytest.raises(ModelFileError, match="it is for"):
             ncnn_case.open("ncnn", input_size=(64, 98))

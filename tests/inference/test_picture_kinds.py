@@ -1,4 +1,4 @@
-"""One picture in many kinds of file: each is segmented like the upright 8-bit RGB one, or refused."""
+"""One image in many kinds of file: each is segmented like the upright 8-bit RGB one, or refused."""
 
 import struct
 import zlib
@@ -13,7 +13,7 @@ from lpsnet.data.images import MAX_PIXELS, read_image
 from lpsnet.data.labels import LabelSpace
 from lpsnet.errors import DataError
 from lpsnet.inference.engines import FakeSession
-from lpsnet.inference.pipeline import find_media, segment_pictures
+from lpsnet.inference.pipeline import find_media, segment_images
 from lpsnet.inference.segmenter import Segmenter
 from lpsnet.inference.visualise import Style
 from lpsnet.record import ModelRecord, Normalisation
@@ -27,9 +27,9 @@ RECORD = ModelRecord(
 )
 
 
-def _scores(pictures: np.ndarray) -> np.ndarray:
+def _scores(images: np.ndarray) -> np.ndarray:
     """N x 3 x H x W in 0..1 to N x K x H x W: minus the squared distance to each colour."""
-    distances = pictures[:, None] - (COLOURS / 255).astype(np.float32)[None, :, :, None, None]
+    distances = images[:, None] - (COLOURS / 255).astype(np.float32)[None, :, :, None, None]
     return -np.square(distances).sum(axis=2)
 
 
@@ -49,7 +49,7 @@ def _save(path: Path, image: Image.Image, **options: Any) -> Path:
     return path
 
 
-_TURNS = {  # EXIF orientation -> what the file holds, for a picture that is shown upright
+_TURNS = {  # EXIF orientation -> what the file holds, for an image that is shown upright
     1: lambda rgb: rgb,
     2: lambda rgb: rgb[:, ::-1],
     3: lambda rgb: rgb[::-1, ::-1],
@@ -95,7 +95,7 @@ def test_every_kind_of_colour_file_gives_the_labels_of_the_rgb_one(
             path = _save(tmp_path / "a.jpg", image, progressive=True, **lossy)
         case "deep":
             path = _deep_png(tmp_path / "a.png", rgb)
-        case _:  # the first of the pictures is taken
+        case _:  # the first of the images is taken
             other = Image.fromarray(rgb[::-1].copy())
             options: dict[str, Any] = {"lossless": True} if kind.endswith("webp") else {}
             path = _save(tmp_path / kind, image, save_all=True, append_images=[other], duration=40, **options)
@@ -135,11 +135,11 @@ def _png(width: int, height: int, depth: int, rows: bytes) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
-def test_a_picture_that_cannot_be_drawn_is_named_and_the_others_are_done(tmp_path: Path, segmenter: Segmenter) -> None:
+def test_a_image_that_cannot_be_drawn_is_named_and_the_others_are_done(tmp_path: Path, segmenter: Segmenter) -> None:
     for name, width in (("a_wide", 70_000), ("b_fine", 40)):
         Image.new("RGB", (width, 2)).save(tmp_path / f"{name}.png")
     media, style = find_media([str(tmp_path)]), Style(segmenter.label_space, legend=True)
-    wide, fine = segment_pictures(segmenter, media, tmp_path / "out", products=("labels", "overlay"), style=style)
+    wide, fine = segment_images(segmenter, media, tmp_path / "out", products=("labels", "overlay"), style=style)
     assert wide.problem == f"{tmp_path / 'a_wide.png'}: the width of a legend is 1 to 65536 pixels; got 70000"
     assert not wide.files
     assert fine.files["overlay"].exists()
@@ -152,7 +152,7 @@ def test_a_decompression_bomb_is_refused_with_the_limit_and_how_to_raise_it(
     (tmp_path / "bomb.png").write_bytes(_png(20_000, 20_000, 8, bytes(1_000)))
     Image.new("RGB", (40, 40)).save(tmp_path / "fine.png")
     media, style = find_media([str(tmp_path)]), Style(segmenter.label_space)
-    bomb, fine = segment_pictures(segmenter, media, tmp_path / "out", products=("labels",), style=style)
+    bomb, fine = segment_images(segmenter, media, tmp_path / "out", products=("labels",), style=style)
     assert f"more than the limit of {MAX_PIXELS:,}" in bomb.problem
     assert "LPSNET_MAX_PIXELS=N sets another" in bomb.problem
     assert fine.files["labels"].exists()

@@ -1,4 +1,4 @@
-"""Pictures brought to what a network and its paths take, against torch and NumPy in float64."""
+"""Images brought to what a network and its paths take, against torch and NumPy in float64."""
 
 from fractions import Fraction
 
@@ -11,7 +11,7 @@ from lpsnet.architecture import path_size
 from lpsnet.data.labels import CAMVID
 from lpsnet.errors import DataError, ModelFileError
 from lpsnet.inference import preprocess as preparation
-from lpsnet.inference.preprocess import Workspace, check_picture, prepare, prepare_paths
+from lpsnet.inference.preprocess import Workspace, check_image, prepare, prepare_paths
 from lpsnet.record import ModelRecord, Normalisation
 
 Size = tuple[int, int]
@@ -30,7 +30,7 @@ def _record(normalisation: Normalisation = PLAIN, *, align_corners: bool = True)
     )
 
 
-def _picture(*size: int) -> np.ndarray:
+def _image(*size: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
 
 
@@ -51,7 +51,7 @@ def _planes(image: np.ndarray) -> np.ndarray:
     ("source", "target"), [((37, 53), (60, 80)), ((67, 93), (40, 50)), ((40, 41), (40, 63)), ((48, 64), (48, 64))]
 )
 def test_resizing_by_less_than_half_is_bilinear(source: Size, target: Size, align_corners: bool) -> None:
-    image = _picture(*source)
+    image = _image(*source)
     result = prepare(image, _record(align_corners=align_corners), size=target)
     assert result.dtype == np.float32
     assert result.flags.c_contiguous
@@ -64,7 +64,7 @@ def test_paths_are_given_what_the_network_would_make_of_the_whole(
     source: Size, target: Size | None, align_corners: bool
 ) -> None:
     """Without averaging, however small the ratio."""
-    image, record = _picture(*source), _record(align_corners=align_corners)
+    image, record = _image(*source), _record(align_corners=align_corners)
     whole = _resized(_planes(image), target or source, align_corners)
     results = prepare_paths(image, record, size=target, ratios=RATIOS)
     for ratio, result in zip(RATIOS, results, strict=True):
@@ -90,7 +90,7 @@ def test_a_workspace_is_used_again_and_leaves_nothing_behind() -> None:
 
 
 def test_the_path_of_ratio_one_is_given_the_whole() -> None:
-    image, record = _picture(50, 70), _record(NORMALISATION)
+    image, record = _image(50, 70), _record(NORMALISATION)
     for size in (None, (64, 80)):
         quarter, whole = prepare_paths(image, record, size=size, ratios=[Fraction(1, 4), Fraction(1)])
         np.testing.assert_array_equal(whole, prepare(image, record, size=size))
@@ -102,7 +102,7 @@ def test_the_path_of_ratio_one_is_given_the_whole() -> None:
 def test_layouts_hold_the_same_numbers(source: Size, target: Size | None) -> None:
     """Channels last; and in bfloat16, where there are compiled loops, as torch rounds. One path is 1 pixel wide."""
     torch = pytest.importorskip("torch")
-    image, record = _picture(*source), _record(NORMALISATION)
+    image, record = _image(*source), _record(NORMALISATION)
     ratios = [*RATIOS, Fraction(1, 90)]
     planes = prepare_paths(image, record, size=target, ratios=ratios)
     pixels = prepare_paths(image, record, size=target, ratios=ratios, layout="pixels")
@@ -137,7 +137,7 @@ def test_rounding_to_bfloat16_is_to_the_nearest_and_then_to_even() -> None:
 
 @pytest.mark.parametrize("source", [(1, 1), (1, 90), (70, 1), (33, 2), (300, 310)])
 def test_any_size_becomes_any_size(source: Size) -> None:
-    image = _picture(*source)
+    image = _image(*source)
     for align_corners in (True, False):
         for size in (None, (32, 32), (40, 77)):
             whole, small = prepare_paths(
@@ -151,7 +151,7 @@ def test_any_size_becomes_any_size(source: Size) -> None:
 
 
 def test_corners_stay_corners() -> None:
-    image = _picture(37, 53)
+    image = _image(37, 53)
     result = prepare(image, _record(), size=(60, 80))[0]
     for y in (0, -1):
         for x in (0, -1):
@@ -176,15 +176,15 @@ def test_shrinking_shifts_nothing() -> None:
 
 @pytest.mark.parametrize("size", [(32, 32), (32, 57), (45, 77)])
 def test_normalising_is_the_formula(size: Size) -> None:
-    image = _picture(*size)
+    image = _image(*size)
     for view in (image, image[::-1, :, ::-1], np.asfortranarray(image)):
         result = prepare(view, _record(NORMALISATION), size=None)
         expected = (view / 255 - np.array(NORMALISATION.mean)) / np.array(NORMALISATION.std)
         np.testing.assert_allclose(result[0], expected.transpose(2, 0, 1), rtol=1e-6, atol=1e-6)
 
 
-def test_a_picture_is_not_changed() -> None:
-    image = _picture(40, 50)
+def test_a_image_is_not_changed() -> None:
+    image = _image(40, 50)
     image.flags.writeable = False
     prepare_paths(image, _record(), size=(64, 64), ratios=RATIOS)
 
@@ -199,11 +199,11 @@ def test_a_picture_is_not_changed() -> None:
         (np.zeros((4, 4, 4), np.uint8), "drop the transparency"),
         (np.zeros((3, 4, 4), np.uint8), "drop the transparency|channels last"),
         (np.zeros((3, 4, 5), np.uint8), "bring the channels last"),
-        (np.zeros((1, 4, 4, 3), np.uint8), "one picture at a time"),
+        (np.zeros((1, 4, 4, 3), np.uint8), "one image at a time"),
         (np.zeros((0, 4, 3), np.uint8), "at least one pixel"),
     ],
 )
-def test_what_is_no_picture_is_told_what_to_do(image: object, message: str) -> None:
+def test_what_is_no_image_is_told_what_to_do(image: object, message: str) -> None:
     with pytest.raises(DataError, match=message) as caught:
-        check_picture(image)
+        check_image(image)
     assert "\n" not in str(caught.value)

@@ -9,7 +9,7 @@ pytest.importorskip("torch")
 pytest.importorskip("onnx")
 
 import torch
-from engine_models import difference, pictures, scores, small_network, write_model
+from engine_models import difference, images, scores, small_network, write_model
 
 from lpsnet.errors import LpsnetError, ModelFileError
 from lpsnet.inference.engines import SessionOptions, open_session
@@ -41,10 +41,10 @@ def test_each_session_has_its_threads_in_every_thread(path: Path, monkeypatch: p
     try:
         for session in (*sessions, *sessions):
             start = len(seen)
-            worker = threading.Thread(target=session.run, args=(pictures(1, 3, 32, 32),))
+            worker = threading.Thread(target=session.run, args=(images(1, 3, 32, 32),))
             worker.start()
             worker.join()
-            session.run(pictures(1, 3, 32, 32))
+            session.run(images(1, 3, 32, 32))
             assert set(seen[start:]) == {session.num_threads}
     finally:
         torch.set_num_threads(before)
@@ -59,10 +59,10 @@ def test_the_network_is_fused_and_channels_last(path: Path) -> None:
     assert weight.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_too_small_a_picture_is_the_networks_own_error(path: Path) -> None:
+def test_too_small_a_image_is_the_networks_own_error(path: Path) -> None:
     session = open_session("pytorch", SessionOptions(path, num_threads=1))
     with pytest.raises(LpsnetError, match="from 32x32 pixels up"):
-        session.run(pictures(1, 3, 16, 64))
+        session.run(images(1, 3, 16, 64))
 
 
 def test_what_torch_complains_of_is_one_line(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,7 +73,7 @@ def test_what_torch_complains_of_is_one_line(path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(session, "_forward", fail)
     with pytest.raises(ModelFileError, match=r"PyTorch cannot run .*: out of memory a long") as error:
-        session.run(pictures(1, 3, 64, 64))
+        session.run(images(1, 3, 64, 64))
     assert len(str(error.value)) < 400
 
 
@@ -88,8 +88,8 @@ def test_compiled_is_the_same_network(net: Network, path: Path) -> None:
     """Takes a C++ compiler and most of a minute."""
     session = open_session("pytorch_compiled", SessionOptions(path, num_threads=1))
     assert session.runtime == "pytorch_compiled"
-    images = pictures(1, 3, 64, 96)
-    assert difference(session.run(images), scores(net, images)) < 1e-5
+    batch = images(1, 3, 64, 96)
+    assert difference(session.run(batch), scores(net, batch)) < 1e-5
 
 
 @pytest.mark.gpu
@@ -99,8 +99,8 @@ def test_on_cuda(net: Network, path: Path, precision: str, bound: float) -> None
     session = open_session("pytorch", SessionOptions(path, precision=precision))  # type: ignore[arg-type]
     assert session.precision == precision
     assert "CPU" not in session.engine
-    images = pictures(2, 3, 64, 96)
-    assert difference(session.run(images), scores(net, images)) < bound
+    batch = images(2, 3, 64, 96)
+    assert difference(session.run(batch), scores(net, batch)) < bound
 
 
 def test_many_networks_are_compiled_not_only_eight(path: Path) -> None:

@@ -85,12 +85,12 @@ OWN_FORMS = {"T": lambda a: a.T, "reshape": lambda a: a.reshape(-1), "astype": l
 
 
 @pytest.mark.parametrize("name", OWN_FORMS)
-def test_other_forms_belong_to_no_picture(result: Segmentation, plain: np.ndarray, name: str) -> None:
+def test_other_forms_belong_to_no_image(result: Segmentation, plain: np.ndarray, name: str) -> None:
     form = OWN_FORMS[name](result)
     np.testing.assert_array_equal(form, OWN_FORMS[name](plain))
     assert type(form + 1) is np.ndarray
     for use in (lambda: form.overlay(), lambda: form.shares, lambda: form.save("x")):
-        with pytest.raises(DataError, match="belongs to no picture"):
+        with pytest.raises(DataError, match="belongs to no image"):
             use()
     assert form._repr_png_() is None
     assert type(pickle.loads(pickle.dumps(form))) is np.ndarray
@@ -111,7 +111,7 @@ def test_changes_in_place_stay(result: Segmentation, plain: np.ndarray, image: n
 @pytest.mark.parametrize(
     "key", [np.s_[5:20, 10:], np.s_[5:20], np.s_[:, ::-1], np.s_[::2, 1::3], np.s_[:], np.s_[-9:-2, :7]]
 )
-def test_a_crop_is_the_result_of_the_cropped_picture(
+def test_a_crop_is_the_result_of_the_cropped_image(
     result: Segmentation, plain: np.ndarray, image: np.ndarray, key: object
 ) -> None:
     crop = result[key]
@@ -133,7 +133,7 @@ def test_an_empty_crop_has_no_shares(result: Segmentation) -> None:
 @pytest.mark.parametrize("again", [copy.copy, copy.deepcopy, lambda a: a.copy(), *(
     (lambda a, p=protocol: pickle.loads(pickle.dumps(a, p))) for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1)
 )])  # fmt: skip
-def test_copies_keep_the_picture(result: Segmentation, image: np.ndarray, again: object) -> None:
+def test_copies_keep_the_image(result: Segmentation, image: np.ndarray, again: object) -> None:
     for part in (result, result[3:30, 5:40]):
         twin = again(part)
         assert type(twin) is Segmentation
@@ -175,7 +175,7 @@ def test_a_name_with_dots_is_kept_whole(result: Segmentation, tmp_path: Path) ->
     assert result.save(str(tmp_path / "frame.0001"))[0].name == "frame.0001.labels.png"
 
 
-def test_notebooks_show_a_picture(result: Segmentation, plain: np.ndarray) -> None:
+def test_notebooks_show_a_image(result: Segmentation, plain: np.ndarray) -> None:
     shown = cv2.imdecode(np.frombuffer(result._repr_png_(), np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
     assert shown.shape[1] == 50
     np.testing.assert_array_equal(shown[:40], result.overlay())

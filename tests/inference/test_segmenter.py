@@ -48,7 +48,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
 
 
 def _smooth(seed: int, size: tuple[int, int]) -> np.ndarray:
-    """A picture without edges: sums of a few slow waves."""
+    """An image without edges: sums of a few slow waves."""
     rng = np.random.default_rng(seed)
     y, x = (np.linspace(0, 2 * np.pi, length) for length in size)
     waves = [np.sin(a * y[:, None] + b * x + c) for a, b, c in rng.uniform(-2, 2, (9, 3))]
@@ -102,7 +102,7 @@ def test_the_recorded_input_size_is_used_unless_another_is_asked_for() -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 50), (3, 3), (31, 33), (40, 41)])
-def test_pictures_of_any_size_are_segmented(exported: Exported, size: tuple[int, int]) -> None:
+def test_images_of_any_size_are_segmented(exported: Exported, size: tuple[int, int]) -> None:
     labels = Segmenter(exported[True][1])(_smooth(1, size))
     assert labels.shape == size
     assert labels.max() < 5
@@ -141,7 +141,7 @@ def test_what_a_segmenter_says_of_itself(exported: Exported) -> None:
     }
 
 
-def test_a_file_for_one_size_takes_any_picture(tmp_path: Path, exported: Exported) -> None:
+def test_a_file_for_one_size_takes_any_image(tmp_path: Path, exported: Exported) -> None:
     net, _ = exported[True]
     path = tmp_path / "fixed.onnx"
     export_onnx(net, path, record=_record(input_size=(128, 128)), size=(64, 96))
@@ -161,7 +161,7 @@ def test_threads_may_share_a_segmenter(exported: Exported) -> None:
             np.testing.assert_array_equal(labels, expected)
 
 
-def test_a_picture_is_not_changed(exported: Exported) -> None:
+def test_a_image_is_not_changed(exported: Exported) -> None:
     image = _smooth(0, (40, 50))
     image.flags.writeable = False
     flipped = image[:, ::-1]
@@ -169,7 +169,7 @@ def test_a_picture_is_not_changed(exported: Exported) -> None:
     np.testing.assert_array_equal(segment(flipped), segment(flipped.copy()))
 
 
-def test_what_is_no_picture_is_refused(exported: Exported) -> None:
+def test_what_is_no_image_is_refused(exported: Exported) -> None:
     segment = Segmenter(exported[True][1])
     for call in (segment, segment.scores):
         with pytest.raises(DataError, match=r"got float64; scale 0..1 by 255"):

@@ -78,7 +78,7 @@ def with_matrix(path: Path, numbers: tuple[float, float, float, float]) -> Path:
     return path
 
 
-# what a picture AB over CD becomes
+# what an image AB over CD becomes
 SHOWN = {
     (1, 0, 0, 1): ("AB", "CD"),
     (-1, 0, 0, 1): ("BA", "DC"),

@@ -33,7 +33,7 @@ def test_colourise_the_largest_space() -> None:
 
 
 def test_overlay_by_hand() -> None:
-    """A quarter of the colour and three quarters of the picture; the unlabelled pixel is the picture."""
+    """A quarter of the colour and three quarters of the image; the unlabelled pixel is the image."""
     image = np.full((1, 2, 3), 100, np.uint8)
     labels = np.array([[0, IGNORE_INDEX]], np.uint8)
     result = overlay(image, labels, SPACE, opacity=0.25)
@@ -41,7 +41,7 @@ def test_overlay_by_hand() -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (4, 1), (1, 4), (1, 3000)])
-def test_the_smallest_pictures(size: tuple[int, int]) -> None:
+def test_the_smallest_images(size: tuple[int, int]) -> None:
     """OpenCV takes small arrays for something else: a number, or a colour."""
     image, labels = np.full((*size, 3), 100, np.uint8), np.zeros(size, np.uint8)
     np.testing.assert_array_equal(overlay(image, labels, SPACE, opacity=1.0), np.tile(SPACE.colours[0], (*size, 1)))
@@ -96,22 +96,22 @@ def test_opacity_is_a_share(opacity: float) -> None:
         overlay(noise(2, 2, 3), noise(2, 2, high=3), SPACE, opacity=opacity)
 
 
-def has_colour(picture: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
-    return (picture == colour).all(axis=2)
+def has_colour(image: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
+    return (image == colour).all(axis=2)
 
 
 @pytest.mark.parametrize("width", [None, 64, 300, 1024])
 @pytest.mark.parametrize("space", [SPACE, CAMVID, CITYSCAPES])
 def test_legend_shows_every_colour_and_text_beside_it(space: LabelSpace, width: int | None) -> None:
-    picture = legend(space, width=width)
-    assert picture.dtype == np.uint8
-    assert width is None or picture.shape[1] == width
-    assert (picture[0] == 255).all()
-    patches = [has_colour(picture, colour) for colour in space.colours]
+    image = legend(space, width=width)
+    assert image.dtype == np.uint8
+    assert width is None or image.shape[1] == width
+    assert (image[0] == 255).all()
+    patches = [has_colour(image, colour) for colour in space.colours]
     assert min(patch.sum() for patch in patches) >= 4
-    letters = (picture.max(axis=2) < 150) & (np.ptp(picture, axis=2) == 0) & ~np.any(patches, axis=0)
+    letters = (image.max(axis=2) < 150) & (np.ptp(image, axis=2) == 0) & ~np.any(patches, axis=0)
     assert letters.sum() > 5 * space.num_classes
-    assert (picture[:, -1] == 255).all()  # nothing is cut off
+    assert (image[:, -1] == 255).all()  # nothing is cut off
 
 
 def test_legend_grows_with_its_text() -> None:

@@ -91,12 +91,12 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]
     """The address of a page and the model that it runs."""
     folder = tmp_path_factory.mktemp("page")
     model = write_network(folder / "odd.onnx")
-    write_page(model, folder / "web", example=write_picture(folder / "example.png", 60, 80))
+    write_page(model, folder / "web", example=write_image(folder / "example.png", 60, 80))
     with served(folder / "web") as url:
         yield url, model
 
 
-def write_picture(path: Path, height: int, width: int) -> Path:
+def write_image(path: Path, height: int, width: int) -> Path:
     """Soft shapes and noise, in colours that leave no channel alone."""
     rng = np.random.default_rng(height)
     y, x = np.mgrid[:height, :width]
@@ -105,10 +105,10 @@ def write_picture(path: Path, height: int, width: int) -> Path:
     return path
 
 
-def segment(browser: Chromium, url: str, picture: Path) -> None:
+def segment(browser: Chromium, url: str, image: Path) -> None:
     browser.open(url)
     browser.wait_for(STARTED)
-    browser.choose_files("#picture-file", picture)
+    browser.choose_files("#image-file", image)
     browser.wait_for(SHOWN)
 
 
@@ -131,11 +131,11 @@ def wait_for_file(browser: Chromium, path: Path) -> None:
 
 @pytest.fixture
 def shown(browser: Chromium, page: tuple[str, Path], tmp_path: Path) -> NDArray[np.uint8]:
-    """The right labels of a segmented picture of 80x120 that the page shows; it is left there for the next test."""
-    picture = write_picture(tmp_path / "shown.png", 80, 120)
+    """The right labels of a segmented image of 80x120 that the page shows; it is left there for the next test."""
+    image = write_image(tmp_path / "shown.png", 80, 120)
     if browser.evaluate("location.href") != page[0] or not browser.evaluate("overlay.width === 120"):
-        segment(browser, page[0], picture)
-    return Segmenter(page[1])(read_image(picture))
+        segment(browser, page[0], image)
+    return Segmenter(page[1])(read_image(image))
 
 
 @pytest.mark.parametrize(
@@ -151,12 +151,12 @@ def test_labels_are_those_of_the_segmenter(
     browser: Chromium, tmp_path: Path, settings: dict[str, Any], size: tuple[int, int]
 ) -> None:
     model = write_network(tmp_path / "model.onnx", **settings)
-    picture = write_picture(tmp_path / "picture.png", *size)
+    image = write_image(tmp_path / "picture.png", *size)
     write_page(model, tmp_path / "web")
     with served(tmp_path / "web") as url:
-        segment(browser, url, picture)
+        segment(browser, url, image)
         labels = saved_labels(browser, tmp_path / "saved", "picture.labels.png")
-    expected = Segmenter(model)(read_image(picture))
+    expected = Segmenter(model)(read_image(image))
     assert labels.shape == size
     assert len(np.unique(expected)) > 1
     assert np.mean(labels == expected) >= 0.99
@@ -165,7 +165,7 @@ def test_labels_are_those_of_the_segmenter(
 def test_it_asks_for_its_own_files_only_and_breaks_no_rule_of_its_own(
     browser: Chromium, page: tuple[str, Path], tmp_path: Path
 ) -> None:
-    segment(browser, page[0], write_picture(tmp_path / "picture.png", 64, 64))
+    segment(browser, page[0], write_image(tmp_path / "picture.png", 64, 64))
     assert browser.requests()
     assert all(url.startswith((page[0], "blob:", "data:")) for url in browser.requests())
     assert browser.events_of("Runtime.exceptionThrown") == []
@@ -234,13 +234,13 @@ def test_the_example_is_segmented(browser: Chromium, page: tuple[str, Path]) -> 
     assert browser.evaluate("[overlay.width, overlay.height]") == [80, 60]
 
 
-def test_a_file_that_is_no_picture_is_named(browser: Chromium, page: tuple[str, Path], tmp_path: Path) -> None:
-    (tmp_path / "broken.png").write_bytes(b"no picture")
+def test_a_file_that_is_no_image_is_named(browser: Chromium, page: tuple[str, Path], tmp_path: Path) -> None:
+    (tmp_path / "broken.png").write_bytes(b"no image")
     browser.open(page[0])
     browser.wait_for(STARTED)
-    browser.choose_files("#picture-file", tmp_path / "broken.png")
+    browser.choose_files("#image-file", tmp_path / "broken.png")
     browser.wait_for("!problem.hidden")
-    assert "broken.png is not a picture" in browser.evaluate("problem.textContent")
+    assert "broken.png is not an image" in browser.evaluate("problem.textContent")
 
 
 def test_a_missing_model_is_named(browser: Chromium, page: tuple[str, Path], tmp_path: Path) -> None:
@@ -256,7 +256,7 @@ def test_the_camera(browser: Chromium, page: tuple[str, Path]) -> None:
     browser.open(page[0])
     browser.wait_for(STARTED)
     browser.evaluate("camera.click()")
-    browser.wait_for("document.getElementById('timing').textContent.includes('Pictures a second')")
+    browser.wait_for("document.getElementById('timing').textContent.includes('Images a second')")
     assert browser.evaluate("camera.getAttribute('aria-pressed')") == "true"
     browser.evaluate("camera.click()")
     assert browser.evaluate("camera.getAttribute('aria-pressed')") == "false"
@@ -297,21 +297,21 @@ def write_video(path: Path, *, num_pictures: int) -> None:
         stream = container.add_stream("libvpx", rate=10)
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
         for number in range(num_pictures):
-            picture = np.full((48, 64, 3), 12 * number, np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            image = np.full((48, 64, 3), 12 * number, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         container.mux(stream.encode())
 
 
 def test_threads_from_our_own_server(browser: Chromium, page: tuple[str, Path], tmp_path: Path) -> None:
     write_page(page[1], tmp_path / "web")
-    picture = write_picture(tmp_path / "picture.png", 64, 90)
+    image = write_image(tmp_path / "picture.png", 64, 90)
     with running(make_server(tmp_path / "web", 0)) as url:
-        segment(browser, url, picture)
+        segment(browser, url, image)
         assert browser.evaluate("engine.textContent") == browser.evaluate(
             "`WebAssembly, ${Math.min(navigator.hardwareConcurrency, 8)} threads`"
         )
         labels = saved_labels(browser, tmp_path / "saved", "picture.labels.png")
-    assert np.mean(labels == Segmenter(page[1])(read_image(picture))) >= 0.99
+    assert np.mean(labels == Segmenter(page[1])(read_image(image))) >= 0.99
 
 
 @pytest.mark.parametrize("align_corners", [True, False])
@@ -368,12 +368,12 @@ def run_module(browser: Chromium, url: str, expression: str, data: bytes) -> byt
 def test_webgpu_gives_the_segmenters_labels(program: str, page: tuple[str, Path], tmp_path: Path) -> None:
     """On a GPU in software, where this Chromium has one."""
     flags = ("--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader", "--enable-unsafe-swiftshader")
-    picture = write_picture(tmp_path / "picture.png", 97, 131)
+    image = write_image(tmp_path / "picture.png", 97, 131)
     with Chromium(program, ALONE, *flags) as browser:
         browser.open(page[0])
         if not browser.evaluate("Boolean(navigator.gpu) && navigator.gpu.requestAdapter().then(Boolean)"):
             pytest.skip("this Chromium has no software adapter for WebGPU")
-        segment(browser, page[0], picture)
+        segment(browser, page[0], image)
         assert browser.evaluate("engine.textContent") == "WebGPU"
         labels = saved_labels(browser, tmp_path / "saved", "picture.labels.png")
-    assert np.mean(labels == Segmenter(page[1])(read_image(picture))) >= 0.99
+    assert np.mean(labels == Segmenter(page[1])(read_image(image))) >= 0.99

@@ -78,10 +78,10 @@ def test_the_runtime_is_the_published_one() -> None:
 
 
 def test_an_example(model: Path, tmp_path: Path) -> None:
-    write_png(tmp_path / "Picture.png", np.zeros((40, 50, 3), np.uint8))
-    page = write_page(model, tmp_path / "web", example=tmp_path / "Picture.png")
+    write_png(tmp_path / "Image.png", np.zeros((40, 50, 3), np.uint8))
+    page = write_page(model, tmp_path / "web", example=tmp_path / "Image.png")
     assert json.loads((page.folder / "page.json").read_text())["example"] == "example.png"
-    assert (page.folder / "example.png").read_bytes() == (tmp_path / "Picture.png").read_bytes()
+    assert (page.folder / "example.png").read_bytes() == (tmp_path / "Image.png").read_bytes()
 
 
 def test_written_again_it_is_another_page(model: Path, tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_what_cannot_run_in_a_browser(model: Path, tmp_path: Path) -> None:
         write_page(tmp_path / "net.safetensors", tmp_path / "web")
     with pytest.raises(ModelFileError, match="no model file"):
         write_page(tmp_path / "missing.onnx", tmp_path / "web")
-    (tmp_path / "note.png").write_text("no picture")
+    (tmp_path / "note.png").write_text("no image")
     with pytest.raises(DataError, match=r"note\.png"):
         write_page(model, tmp_path / "web", example=tmp_path / "note.png")
     assert not (tmp_path / "web").exists()

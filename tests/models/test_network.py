@@ -73,7 +73,7 @@ def test_weights_are_initialised_as_documented() -> None:
 
 
 @pytest.mark.parametrize("align_corners", [True, False])
-def test_the_convention_of_resizing_holds_from_picture_to_head(align_corners: bool) -> None:
+def test_the_convention_of_resizing_holds_from_image_to_head(align_corners: bool) -> None:
     net = tiny(2, interaction="none", form="plain", align_corners=align_corners).eval()
     image = torch.randn(1, 3, 70, 90)
     x = [F.interpolate(image, size, mode="bilinear", align_corners=align_corners) for size in ((52, 67), (17, 22))]

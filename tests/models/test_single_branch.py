@@ -43,11 +43,11 @@ def test_scores_stay_what_they_were(block: str, interaction: str) -> None:
     assert (before - after).abs().max() < 1e-4 * before.abs().max()
 
 
-def test_in_training_mode_the_measured_pictures_get_the_same_scores() -> None:
+def test_in_training_mode_the_measured_images_get_the_same_scores() -> None:
     net = trained()
     plain = to_single_branch(net, images(0))
     with torch.no_grad():
-        expected, shown = net(images(0)), plain.train()(images(0))  # the pictures that were measured
+        expected, shown = net(images(0)), plain.train()(images(0))  # the images that were measured
         assert (expected - shown).abs().max() < 1e-3 * expected.abs().max()
 
 

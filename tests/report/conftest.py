@@ -15,7 +15,7 @@ from lpsnet.evaluation.evaluate import evaluate
 
 @pytest.fixture(scope="session")
 def evaluated() -> dict[str, Any]:
-    """The JSON of an evaluation: picture n is predicted n pixels too far to the right."""
+    """The JSON of an evaluation: image n is predicted n pixels too far to the right."""
     split = open_dataset(DATA).split("val")
     turn = iter(range(len(split)))
 

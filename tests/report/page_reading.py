@@ -1,4 +1,4 @@
-"""Reading a page as a browser does: its texts, tables, pictures and scripts."""
+"""Reading a page as a browser does: its texts, tables, images and scripts."""
 
 from dataclasses import dataclass, field
 from html.parser import HTMLParser

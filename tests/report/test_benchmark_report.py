@@ -39,7 +39,7 @@ def measured() -> dict[str, Any]:
     results = (result("s", "onnxruntime", 10.0), result("m", "onnxruntime", 20.0), result(HOSTILE, "ncnn", 12.5))
     problems = ((Candidate("l", Path("l.onnx"), "ncnn"), "not measured: no such file"),)
     load = Load(30.0, 0.5, 1.5, 0.2)
-    found = Benchmark((360, 480), "quick", "a picture", results, problems, describe_machine(), load)
+    found = Benchmark((360, 480), "quick", "an image", results, problems, describe_machine(), load)
     read: dict[str, Any] = json.loads(json.dumps(found.to_dict()))
     return read
 

@@ -1,4 +1,4 @@
-"""The report of an evaluation: every figure is the file's, every picture the data's, every name stays text."""
+"""The report of an evaluation: every figure is the file's, every image the data's, every name stays text."""
 
 import base64
 import json
@@ -19,11 +19,11 @@ from lpsnet.report import evaluation as evaluation_page
 from lpsnet.report.evaluation import (
     WRONG,
     EvaluationFile,
-    PictureOptions,
+    ImageOptions,
     Source,
     best_and_worst,
     difference,
-    show_pictures,
+    show_images,
 )
 from lpsnet.report.page import Gallery
 from lpsnet.report.report import write_report
@@ -35,7 +35,7 @@ def test_figures_are_those_of_the_file(evaluated: dict[str, Any], evaluation_fil
     assert page.fact("mIoU") == f"{evaluated['miou']:.2f} %"
     assert page.fact("Pixel accuracy") == f"{evaluated['pixel_accuracy']:.2f} %"
     assert page.fact("Boundary mIoU") == f"{evaluated['boundary_miou']:.2f} %"
-    assert page.fact("Pictures") == "7"
+    assert page.fact("Images") == "7"
     rows = page.table("Class", "IoU (%)", "Accuracy (%)", "Boundary IoU (%)")
     shown = {name: tuple(figures) for name, *figures, _ in rows}
     assert shown == {
@@ -93,19 +93,19 @@ def test_best_and_worst_are_sorted(evaluated: dict[str, Any]) -> None:
     assert sorted(name for _, name, _ in every) == sorted(name for _, name in ranked), "none is shown twice"
 
 
-def test_pictures_are_the_datas_own(evaluated: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_are_the_datas_own(evaluated: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     gallery, note = _gallery(evaluated, monkeypatch, lambda labels, number: shifted(labels, number))
     assert gallery is not None
     assert note == ""
     split = open_dataset(DATA).split("val")
-    for title, pictures in gallery.rows:
+    for title, images in gallery.rows:
         number = split.names.index(title.split(": ")[1].split(",")[0])
         truth, prediction = split.labels(number), shifted(split.labels(number), number)
         wrong = 100 * np.mean((truth != prediction)[truth != 255])
-        assert pictures[3].caption == f"Difference: {wrong:.1f} % wrong"
-        image = _decoded(pictures[0].source)
+        assert images[3].caption == f"Difference: {wrong:.1f} % wrong"
+        image = _decoded(images[0].source)
         assert np.abs(image.astype(int) - split.image(number)).mean() < 6, "JPEG changes little"
-        red = np.abs(_decoded(pictures[3].source).astype(int) - WRONG).sum(axis=2) < 90
+        red = np.abs(_decoded(images[3].source).astype(int) - WRONG).sum(axis=2) < 90
         assert 100 * red.mean() == pytest.approx(wrong, abs=6)
     assert [name for name, _ in gallery.legend[:-1]] == list(evaluated["ious"])
 
@@ -115,7 +115,7 @@ def test_a_model_that_says_otherwise_now_is_told(evaluated: dict[str, Any], monk
     assert "have changed since" in note
 
 
-def test_pictures_of_averaged_views_are_those_of_one_and_said_to_be(
+def test_images_of_averaged_views_are_those_of_one_and_said_to_be(
     evaluated: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[Source] = []
@@ -127,11 +127,11 @@ def test_pictures_of_averaged_views_are_those_of_one_and_said_to_be(
     monkeypatch.setattr(evaluation_page, "show_pictures", show)
     for protocol in ({"precision": "bf16"}, {"precision": "f32", "averaged": "probabilities"}):
         changed = {**evaluated, "protocol": {**evaluated["protocol"], "model": "m", **protocol}}
-        evaluation_page.gallery_of(EvaluationFile.model_validate(changed), PictureOptions())
+        evaluation_page.gallery_of(EvaluationFile.model_validate(changed), ImageOptions())
     assert [(it.precision, it.is_averaged) for it in asked] == [("bf16", False), ("f32", True)]
     averaged = Source(DATA, "val", "m.onnx", is_averaged=True)
     _, note = _gallery(evaluated, monkeypatch, lambda labels, number: np.zeros_like(labels), source=averaged)
-    assert note.startswith("Several views of every picture were averaged")
+    assert note.startswith("Several views of every image were averaged")
 
 
 def test_colours_are_those_of_the_data(evaluated: dict[str, Any]) -> None:
@@ -159,14 +159,14 @@ def test_the_difference_pixel_by_pixel() -> None:
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        (PictureOptions(), "no model file at models/no such.onnx"),
-        (PictureOptions(data="camvid:nowhere"), "nowhere does not exist"),
-        (PictureOptions(data="scenes:size=48x64,num_val=1"), "no model file"),
+        (ImageOptions(), "no model file at models/no such.onnx"),
+        (ImageOptions(data="camvid:nowhere"), "nowhere does not exist"),
+        (ImageOptions(data="scenes:size=48x64,num_val=1"), "no model file"),
     ],
 )
-def test_the_report_goes_on_without_pictures(evaluation_file: Path, options: PictureOptions, reason: str) -> None:
-    page = read_page(write_report(evaluation_file, pictures=options).read_text(encoding="utf-8"))
-    (note,) = [text for text in page.texts if text.startswith("No pictures are shown")]
+def test_the_report_goes_on_without_images(evaluation_file: Path, options: ImageOptions, reason: str) -> None:
+    page = read_page(write_report(evaluation_file, images=options).read_text(encoding="utf-8"))
+    (note,) = [text for text in page.texts if text.startswith("No images are shown")]
     assert reason in note
     assert "\n" not in note
     assert page.images() == []
@@ -174,8 +174,8 @@ def test_the_report_goes_on_without_pictures(evaluation_file: Path, options: Pic
 
 
 def test_none_are_looked_for_where_none_are_wanted(evaluation_file: Path) -> None:
-    html = write_report(evaluation_file, pictures=PictureOptions(count=0)).read_text(encoding="utf-8")
-    assert "No pictures are shown" not in html
+    html = write_report(evaluation_file, images=ImageOptions(count=0)).read_text(encoding="utf-8")
+    assert "No images are shown" not in html
 
 
 HOSTILE = (
@@ -194,8 +194,8 @@ def test_names_from_other_peoples_files_stay_text(evaluated: dict[str, Any], tmp
     names = dict(zip(evaluated["ious"], HOSTILE, strict=True))
     renamed = {key: {names[name]: value for name, value in evaluated[key].items()} for key in ("ious", "accuracies")}
     protocol = {"data": HOSTILE[0], "model": HOSTILE[1], "split": HOSTILE[2], HOSTILE[3]: HOSTILE[4]}
-    pictures = [{"name": HOSTILE[0], "miou": 1.0}]
-    more = {"boundary_ious": {}, "protocol": protocol, "per_image": pictures, "command": HOSTILE[1]}
+    images = [{"name": HOSTILE[0], "miou": 1.0}]
+    more = {"boundary_ious": {}, "protocol": protocol, "per_image": images, "command": HOSTILE[1]}
     path = tmp_path / "a <b> & 'c'.json"
     path.write_text(json.dumps({**evaluated, **renamed, **more}), encoding="utf-8")
     page = read_page(write_report(path).read_text(encoding="utf-8"))
@@ -248,21 +248,21 @@ def _gallery(
     *,
     source: Source = Source(DATA, "val", "m.onnx"),  # noqa: B008 - frozen
 ) -> tuple[Gallery | None, str]:
-    """The pictures with predictions of `predict`, which is given the truth and the picture's number."""
+    """The images with predictions of `predict`, which is given the truth and the image's number."""
     split = open_dataset(DATA).split("val")
-    pictures = [split.image(number) for number in range(len(split))]
+    images = [split.image(number) for number in range(len(split))]
 
     class Segmenter:
         def __init__(self, model: str, **options: object) -> None:
             assert model == "m.onnx"
 
         def __call__(self, image: np.ndarray) -> np.ndarray:
-            (number,) = [n for n, picture in enumerate(pictures) if np.array_equal(picture, image)]
+            (number,) = [n for n, picture in enumerate(images) if np.array_equal(picture, image)]
             result: np.ndarray = predict(split.labels(number), number)
             return result
 
     monkeypatch.setattr("lpsnet.report.evaluation.Segmenter", Segmenter)
-    return show_pictures(EvaluationFile.model_validate(evaluated), source, 2)
+    return show_images(EvaluationFile.model_validate(evaluated), source, 2)
 
 
 def _decoded(uri: str) -> np.ndarray:

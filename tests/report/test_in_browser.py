@@ -12,7 +12,7 @@ from test_study_report import VALUES
 from test_training_report import make_run
 from written_searches import FIRST, LAST, SECOND, deliver, in_training, write_search
 
-from lpsnet.report.evaluation import PictureOptions
+from lpsnet.report.evaluation import ImageOptions
 from lpsnet.report.report import write_report
 
 
@@ -37,7 +37,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory, evaluated: dict[str, Any]) -
     deliver(grown, [FIRST, SECOND, LAST], budgets_ms=[1.8])
     growing = write_search(folder / "growing", [FIRST], in_training())
     sources = (*sorted(folder.glob("*.json")), trained.path, grown, growing)
-    return [write_report(source, pictures=PictureOptions(count=0)) for source in sources]
+    return [write_report(source, images=ImageOptions(count=0)) for source in sources]
 
 
 def show(browser: Chromium, page: Path, *, width: int, scheme: str = "light") -> None:

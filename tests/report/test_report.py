@@ -13,7 +13,7 @@ from written_searches import write_search
 
 from lpsnet.cli import main
 from lpsnet.errors import MissingDependencyError, RunError
-from lpsnet.report.evaluation import PictureOptions
+from lpsnet.report.evaluation import ImageOptions
 from lpsnet.report.report import find, write_report
 from lpsnet.training.run_folder import RunFolder
 
@@ -92,7 +92,7 @@ def test_without_jinja_the_install_command_is_named(evaluation_file: Path, monke
 
 
 def test_the_policy_is_that_of_the_page_s_own_script(evaluation_file: Path) -> None:
-    page = read_page(write_report(evaluation_file, pictures=PictureOptions(count=0)).read_text(encoding="utf-8"))
+    page = read_page(write_report(evaluation_file, images=ImageOptions(count=0)).read_text(encoding="utf-8"))
     (script,) = page.scripts
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     (policy,) = [value for _, name, value in page.attributes if name == "content" and "script-src" in value]

@@ -49,13 +49,13 @@ def test_rows_and_findings(folder: Path) -> None:
 
 
 def test_the_figure_is_in_the_page(folder: Path) -> None:
-    picture = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
-    cv2.imwrite(str(folder / "widths.png"), picture)
+    image = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
+    cv2.imwrite(str(folder / "widths.png"), image)
     (source,) = read_page(write_report(folder).read_text(encoding="utf-8")).images()
     assert base64.b64decode(source.removeprefix("data:image/png;base64,")) == (folder / "widths.png").read_bytes()
 
 
-def test_what_is_no_picture_is_left_out(folder: Path) -> None:
+def test_what_is_no_image_is_left_out(folder: Path) -> None:
     (folder / "widths.png").write_text("<svg onload='alert(1)'>")
     assert read_page(write_report(folder).read_text(encoding="utf-8")).images() == []
 

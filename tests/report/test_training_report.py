@@ -10,7 +10,7 @@ from page_reading import Page, check_self_contained, read_page
 from svg_scale import of_class, parse, path_points, x_scale, y_scale
 
 from lpsnet.errors import RunError
-from lpsnet.report.evaluation import PictureOptions
+from lpsnet.report.evaluation import ImageOptions
 from lpsnet.report.report import write_report
 from lpsnet.training.run_folder import RunFolder
 
@@ -34,7 +34,7 @@ def make_run(path: Path, *, recipe: dict[str, Any] = RECIPE, losses: list[float]
 
 
 def report(path: Path) -> tuple[Page, list[str]]:
-    html = write_report(path, pictures=PictureOptions(count=0)).read_text(encoding="utf-8")
+    html = write_report(path, images=ImageOptions(count=0)).read_text(encoding="utf-8")
     page = read_page(html)
     check_self_contained(page)
     return page, re.findall(r"<svg.*?</svg>", html, flags=re.DOTALL)
@@ -66,7 +66,7 @@ def test_a_run_that_goes_on_says_what_is_left(tmp_path: Path) -> None:
     assert page.fact("mIoU") == "41.25 %"
     assert page.fact("Iterations") == "40"
     assert page.fact("Last loss") == f"{LOSSES[-1]:.4g}"
-    assert page.fact("Speed, median") == "21.0 pictures/s"
+    assert page.fact("Speed, median") == "21.0 images/s"
     assert page.table("Class") == [["road", "80.0"], ["car", "–"]]
 
 

@@ -36,7 +36,7 @@ def die(number: int) -> int:
 
 
 def refuse(number: int) -> int:
-    raise DataError(f"no picture {number}")
+    raise DataError(f"no image {number}")
 
 
 def break_down(number: int) -> int:

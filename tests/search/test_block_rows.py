@@ -53,7 +53,7 @@ def test_a_row_that_says_nothing_keeps_what_needs_no_rule(row, images: Tensor) -
     assert report.preserving == "exact"
     assert largest(difference(same, parent, images)) == 0
     _, report = grown(parent, OTHER_RATIO, images)
-    assert report.reasons == ("a path sees the picture at 5/4 instead of 1",)
+    assert report.reasons == ("a path sees the image at 5/4 instead of 1",)
     assert not report.new
 
 

@@ -128,7 +128,7 @@ def test_what_the_user_can_mend_is_not_a_failure(tmp_path: Path) -> None:
         train_candidate(task(START.design, tmp_path / "b", init_required=True))
 
 
-def test_pictures_without_labels_to_score_on_are_said(tmp_path: Path) -> None:
+def test_images_without_labels_to_score_on_are_said(tmp_path: Path) -> None:
     for kind, value in (("images", 90), ("masks", 255)):
         for split in ("train", "val"):
             (tmp_path / kind / split).mkdir(parents=True)

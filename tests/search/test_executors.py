@@ -57,7 +57,7 @@ def test_a_task_that_kills_every_worker_is_given_up() -> None:
 
 
 def test_what_is_wrong_in_a_worker_is_raised_here() -> None:
-    with pytest.raises(DataError, match="no picture 4"):
+    with pytest.raises(DataError, match="no image 4"):
         list(LocalPool(1).run(executor_work.refuse, [4], say=silent))
     with pytest.raises(RuntimeError, match="ZeroDivisionError"):
         list(LocalPool(1).run(executor_work.break_down, [4], say=silent))
@@ -204,7 +204,7 @@ def test_ray_is_joined_asked_and_left(monkeypatch: pytest.MonkeyPatch) -> None:
     ("text", "work", "error", "says"),
     [
         ("ray:nowhere:1", executor_work.square, RunError, "Ray at nowhere:1 cannot be joined: could not find"),
-        ("ray", executor_work.refuse, DataError, "^no picture 4$"),
+        ("ray", executor_work.refuse, DataError, "^no image 4$"),
         ("ray", _no_memory, RunError, "the cluster lost 4 3 times: The worker died unexpectedly; start"),
     ],
 )
@@ -225,5 +225,5 @@ def test_ray_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert sorted(found) == [1, 4, 9]
     lost = make_executor("ray", num_threads=1).run(executor_work.die_at_first, [tmp_path / "killed"], say=silent)
     assert list(lost) == ["killed after 1"]
-    with pytest.raises(DataError, match="no picture 4"):
+    with pytest.raises(DataError, match="no image 4"):
         list(make_executor("ray", num_threads=1).run(executor_work.refuse, [4], say=silent))

@@ -65,10 +65,10 @@ def grown(parent: Network, arch: Architecture, images: Tensor | None, **options:
 
 @torch.no_grad()
 def difference(child: Network, parent: Network, images: Tensor) -> Tensor:
-    """Of all scores, relative to the spread of the parent's scores of a class over the pictures."""
+    """Of all scores, relative to the spread of the parent's scores of a class over the images."""
     expected = parent(images)
     spread = expected.std(dim=(0, 2, 3), keepdim=True)
-    assert spread.min() > 0.01, "scores that do not depend on the picture prove nothing"
+    assert spread.min() > 0.01, "scores that do not depend on the image prove nothing"
     return (child(images) - expected) / spread
 
 
@@ -210,7 +210,7 @@ def test_shortcut_that_goes(images: Tensor) -> None:
 def test_another_ratio_keeps_every_weight(images: Tensor) -> None:
     parent = trained(SMALL)
     child, report = grown(parent, Architecture(SMALL.blocks, SMALL.widths, ("5/4", "1/2")), images)
-    assert report.reasons == ("a path sees the picture at 5/4 instead of 1",)
+    assert report.reasons == ("a path sees the image at 5/4 instead of 1",)
     assert report.relative_difference is None  # the scores have another size
     for name, value in parent.state_dict().items():
         assert torch.equal(child.state_dict()[name], value), name
@@ -352,7 +352,7 @@ def test_statistics_of_new_channels_are_measured_and_old_ones_kept(images: Tenso
 
 
 def test_dead_and_constant_channels_pass(images: Tensor) -> None:
-    """A channel that no picture moves has no variance; it still passes what other pictures put there."""
+    """A channel that no image moves has no variance; it still passes what other images put there."""
     parent = trained(SMALL)
     norms = parent.paths[0].stages[0][0].unit
     for channel, value in ((0, -50.0), (1, 2.0)):  # dead after the ReLU, and constant
@@ -367,7 +367,7 @@ def test_dead_and_constant_channels_pass(images: Tensor) -> None:
 
 @pytest.mark.parametrize("block", ["conv3x3", "sepconv3x3", "ghost"])
 def test_training_mode_nearly_stays_with_measured_statistics(block: str, images: Tensor) -> None:
-    """On the pictures measured, for a parent whose own statistics are those of these pictures."""
+    """On the images measured, for a parent whose own statistics are those of these images."""
     images = nn.functional.interpolate(images, (256, 384))  # so that n - 1 in the running variance is about n
     parent = trained(SMALL, block=block)
     for module in parent.modules():
@@ -385,7 +385,7 @@ def test_training_mode_nearly_stays_with_measured_statistics(block: str, images:
         relative.append(float((scores - expected).norm() / (expected - expected.mean()).norm()))
     measured, unmeasured = relative
     assert measured < 0.02
-    assert unmeasured > 0.2, "this is what the pictures are for"
+    assert unmeasured > 0.2, "this is what the images are for"
 
 
 GROWTHS: dict[str, Callable[[Architecture], Architecture]] = {
@@ -415,7 +415,7 @@ def test_every_parameter_learns_within_two_steps(growth: str, form: str, images:
         optimiser.step()
     still = {name: int((~moved).sum()) for name, moved in learnt.items() if not moved.all()}
     total = sum(moved.numel() for moved in learnt.values())
-    # A channel that is dead on both pictures learns nothing in any network; few may be.
+    # A channel that is dead on both images learns nothing in any network; few may be.
     assert sum(still.values()) < 0.02 * total, still
     assert all(moved.any() for moved in learnt.values())
     assert report.measured
@@ -521,7 +521,7 @@ def test_forms_of_other_blocks_are_one(images: Tensor) -> None:
     assert largest(difference(child, parent, images)) < EXACT
 
 
-def test_refuses_itself_and_wrong_pictures(images: Tensor) -> None:
+def test_refuses_itself_and_wrong_images(images: Tensor) -> None:
     net = _net()
     with pytest.raises(LpsnetError, match="cannot inherit from itself"):
         inherit(net, net)

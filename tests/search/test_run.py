@@ -373,7 +373,7 @@ def test_a_journal_made_with_other_settings_is_refused(
 
 
 def test_a_journal_of_other_data_or_weights_under_the_same_name_is_refused(tmp_path: Path) -> None:
-    """Which of the classes, pictures and weights there are is compared in tests of `data_contents`."""
+    """Which of the classes, images and weights there are is compared in tests of `data_contents`."""
     weights = tmp_path / "w.safetensors"
     save_checkpoint(create_model(START.design.architecture, num_classes=NUM_CLASSES), weights)
     run, out = replace(RUN, init=weights, options=SearchOptions(num_steps=0)), tmp_path / "out"

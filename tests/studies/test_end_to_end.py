@@ -1,4 +1,4 @@
-"""The study of the whole way from picture to label map: that it measures what it says. No figure is judged here."""
+"""The study of the whole way from image to label map: that it measures what it says. No figure is judged here."""
 
 import json
 from dataclasses import replace
@@ -92,7 +92,7 @@ def test_an_engine_that_does_not_exist_is_refused(exported: Exported) -> None:
 def test_the_fast_way_gives_the_labels_of_the_reference(
     tmp_path: Path, picture_size: tuple[int, int], input_size: tuple[int, int] | None, align_corners: bool
 ) -> None:
-    """Also where the picture is shrunk so much that it is averaged first."""
+    """Also where the image is shrunk so much that it is averaged first."""
     torch.manual_seed(0)
     net = create_model("B=1,1,1,1,1;C=4,6,8,8,8;R=3/4,1/4", num_classes=5, align_corners=align_corners).eval()
     record = ModelRecord(architecture=net.architecture, label_space=LabelSpace.numbered(5), align_corners=align_corners)

@@ -156,9 +156,9 @@ def parent_miou(out: Path) -> float:
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     matrix = ConfusionMatrix(split.label_space.num_classes)
     for sample in (split[index] for index in range(len(split))):
-        picture = ((torch.from_numpy(sample.image) / 255 - mean) / std).permute(2, 0, 1)[None]
+        image = ((torch.from_numpy(sample.image) / 255 - mean) / std).permute(2, 0, 1)[None]
         with torch.no_grad():
-            scores = torch.nn.functional.interpolate(net(picture), (48, 64), mode="bilinear", align_corners=True)
+            scores = torch.nn.functional.interpolate(net(image), (48, 64), mode="bilinear", align_corners=True)
         matrix.update(sample.labels, scores.argmax(1)[0].to(torch.uint8).numpy())
     counts = torch.from_numpy(matrix.matrix).double()
     union = counts.sum(0) + counts.sum(1) - counts.diagonal()

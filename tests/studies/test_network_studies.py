@@ -116,7 +116,7 @@ def test_expansion_and_qualitative_share_their_trainings(tmp_path: Path, monkeyp
     assert [row["picture"] for row in shown.report.rows] == ["scene_00000", "scene_00001"]
     chosen = Settings(data=(SCENES,), epochs=1.0, num_threads=1, pictures=("scene_00001",))
     assert [row["picture"] for row in run_study(qualitative.STUDY, chosen, tmp_path).report.rows] == ["scene_00001"]
-    with pytest.raises(RunError, match="unknown picture 'scene_1'"):
+    with pytest.raises(RunError, match="unknown image 'scene_1'"):
         run_study(
             qualitative.STUDY, Settings(data=(SCENES,), epochs=1.0, num_threads=1, pictures=("scene_1",)), tmp_path
         )
@@ -185,7 +185,7 @@ def _check_logs(out: Path) -> None:
     assert len(logs) == 4
     for log in logs:
         numbers = [int(line.split(",")[0]) for line in log[1:]]
-        assert numbers == list(range(1, len(numbers) + 1)) == list(range(1, 16))  # 40 epochs of 6 pictures by 16
+        assert numbers == list(range(1, len(numbers) + 1)) == list(range(1, 16))  # 40 epochs of 6 images by 16
 
 
 def _wait_for(condition: Any, process: "subprocess.Popen[bytes]") -> None:
@@ -246,7 +246,7 @@ def test_comparison_measures_and_scores_the_users_files(tmp_path: Path, monkeypa
 
 def test_a_file_that_cannot_be_scored_does_not_stop_the_comparison(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: object, **options: object) -> None:
-        raise LpsnetError("takes pictures of 32x64 only")
+        raise LpsnetError("takes images of 32x64 only")
 
     monkeypatch.setattr(comparison, "benchmark", refuse)
     monkeypatch.setattr(comparison, "candidates", lambda settings, size: ["own"])
@@ -254,7 +254,7 @@ def test_a_file_that_cannot_be_scored_does_not_stop_the_comparison(monkeypatch: 
     monkeypatch.setattr(comparison, "input_size", lambda file, usual: usual)
     run = comparison._scoring_run(Path("own.onnx"), Settings(size=(48, 64), data=(SCENES,)))
     result = run.work(Place(Path(), lambda what, part: None))
-    assert result == {"miou": None, "problems": ["takes pictures of 32x64 only"]}
+    assert result == {"miou": None, "problems": ["takes images of 32x64 only"]}
 
 
 def test_a_size_in_a_name_counts() -> None:
@@ -287,8 +287,8 @@ def test_generalisation_takes_its_two_data_sets_alone(tmp_path: Path) -> None:
 
 
 def test_recipes_by_scale(tmp_path: Path) -> None:
-    pictures = "scenes:size=256x512,num_train=1,num_val=1"
-    half, whole = schedule_of(Settings(), pictures), schedule_of(Settings(), pictures, halved=False)
+    images = "scenes:size=256x512,num_train=1,num_val=1"
+    half, whole = schedule_of(Settings(), images), schedule_of(Settings(), images, halved=False)
     small = half.recipe
     assert (small.epochs, small.loss, small.form) == (20, "cross_entropy", "plain")
     assert (half.input_size, small.crop_size, small.scale) == ((128, 256), (128, 256), (0.375, 0.75))
@@ -302,11 +302,11 @@ def test_recipes_by_scale(tmp_path: Path) -> None:
     paper = schedule_of(Settings(scale="paper"), "not looked at").recipe
     assert (paper.iterations, paper.crop_size, paper.learning_rate) == (90_000, (768, 768), 0.01)
     assert schedule_of(Settings(scale="paper"), "", paper="paper_camvid").recipe.learning_rate == 0.03
-    with pytest.raises(RunError, match="at paper scale a study needs the pictures"):
+    with pytest.raises(RunError, match="at paper scale a study needs the images"):
         run_study(interactions.STUDY, Settings(scale="paper"), tmp_path)
 
 
-def test_pictures_of_the_qualitative_study_are_those_segmented(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_of_the_qualitative_study_are_those_segmented(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From files, with a rule in the place of the networks: S sees class 0 everywhere, M and L what is there."""
     from lpsnet.data.dataset import open_dataset
     from lpsnet.inference.visualise import colourise

@@ -9,16 +9,16 @@ import torch
 from lpsnet.data.augment import Augmentation
 from lpsnet.data.dataset import Sample
 from lpsnet.data.labels import LabelSpace
-from lpsnet.training.data import Batches, PictureCache, SampleOrder
+from lpsnet.training.data import Batches, ImageCache, SampleOrder
 
 PLAIN = Augmentation(
     crop_size=(4, 4), scale=(1, 1), flip_probability=0, brightness=0, contrast=0, saturation=0
-)  # the picture itself
+)  # the image itself
 RANDOM = Augmentation(crop_size=(4, 4))
 
 
 class NumberedSplit:
-    """Pictures whose every byte is their number; counts how often each is read."""
+    """Images whose every byte is their number; counts how often each is read."""
 
     name = "train"
     label_space = LabelSpace.numbered(100)
@@ -46,7 +46,7 @@ def run(start: int, end: int, *, augmentation: Augmentation = PLAIN, workers: in
     return list(batches.starting_at(start, end))
 
 
-def test_every_picture_once_a_pass() -> None:
+def test_every_image_once_a_pass() -> None:
     order = SampleOrder(7, seed=5)
     passes = [[order.index(7 * turn + place) for place in range(7)] for turn in range(3)]
     assert all(sorted(indices) == list(range(7)) for indices in passes)
@@ -77,17 +77,17 @@ def test_processes_share_a_batch_without_overlap() -> None:
 
 def test_cache_reads_once_up_to_its_size() -> None:
     split = NumberedSplit(3)
-    cache = PictureCache(split, max_bytes=2 * 64)
+    cache = ImageCache(split, max_bytes=2 * 64)
     for _ in range(2):
         for index in range(3):
             assert cache[index][0][0, 0, 0] == index
     assert split.reads == {0: 1, 1: 1, 2: 2}
 
 
-def test_an_unreadable_picture_raises_and_the_threads_end() -> None:
+def test_an_unreadable_image_raises_and_the_threads_end() -> None:
     class Broken(NumberedSplit):
         def __getitem__(self, index: int) -> Sample:
-            raise ValueError("picture 3 is broken")
+            raise ValueError("image 3 is broken")
 
     with pytest.raises(ValueError, match="broken"):
         list(Batches(Broken(7), PLAIN, 4, 5, 2, 0).starting_at(0, 3))

@@ -49,8 +49,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for split, count in (("train", 10), ("val", 3)):
             (root / split / name).mkdir(parents=True)
             for number in range(count):
-                picture = np.clip(rng.normal(colour, 40, (40, 50, 3)), 0, 255).astype(np.uint8)
-                cv2.imwrite(str(root / split / name / f"{number}.png"), picture[..., ::-1])
+                image = np.clip(rng.normal(colour, 40, (40, 50, 3)), 0, 255).astype(np.uint8)
+                cv2.imwrite(str(root / split / name / f"{number}.png"), image[..., ::-1])
     return root
 
 

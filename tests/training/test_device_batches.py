@@ -9,7 +9,7 @@ import torch
 from lpsnet.data.augment import Augmentation
 from lpsnet.data.dataset import open_dataset
 from lpsnet.data.synthetic import SceneSplit
-from lpsnet.training.data import Batches, DeviceBatches, load_pictures
+from lpsnet.training.data import Batches, DeviceBatches, load_images
 
 CPU = torch.device("cpu")
 SEED = 11
@@ -30,7 +30,7 @@ AUGMENTATIONS = {
 }
 
 
-class FirstPictures:
+class FirstImages:
     """The first few of a split."""
 
     def __init__(self, split: SceneSplit, count: int) -> None:
@@ -45,11 +45,11 @@ class FirstPictures:
 
 @pytest.mark.parametrize("name", AUGMENTATIONS)
 def test_same_samples_as_the_workers(split: SceneSplit, name: str) -> None:
-    pictures, augmentation = FirstPictures(split, 5), AUGMENTATIONS[name]
-    on_device = load_pictures(pictures, CPU, max_bytes=10**9, num_workers=2)
+    images, augmentation = FirstImages(split, 5), AUGMENTATIONS[name]
+    on_device = load_images(images, CPU, max_bytes=10**9, num_workers=2)
     assert on_device is not None
     ours = DeviceBatches(on_device, augmentation, 3, SEED).starting_at(2, 5)
-    theirs = Batches(pictures, augmentation, 3, SEED, 1, 10**9).starting_at(2, 5)
+    theirs = Batches(images, augmentation, 3, SEED, 1, 10**9).starting_at(2, 5)
     for (image, labels), (image_by_workers, labels_by_workers) in zip(ours, theirs, strict=True):
         assert image.dtype == labels.dtype == torch.uint8
         difference = (image.int() - image_by_workers.int()).abs().numpy()
@@ -60,7 +60,7 @@ def test_same_samples_as_the_workers(split: SceneSplit, name: str) -> None:
 
 
 def test_starting_later_and_sharing_change_nothing(split: SceneSplit) -> None:
-    on_device = load_pictures(FirstPictures(split, 5), CPU, max_bytes=10**9, num_workers=1)
+    on_device = load_images(FirstImages(split, 5), CPU, max_bytes=10**9, num_workers=1)
     assert on_device is not None
     augmentation = AUGMENTATIONS["everything"]
     whole = list(DeviceBatches(on_device, augmentation, 4, SEED).starting_at(0, 6))
@@ -74,17 +74,17 @@ def test_starting_later_and_sharing_change_nothing(split: SceneSplit) -> None:
 
 
 def test_what_does_not_fit_is_left_to_the_workers(split: SceneSplit) -> None:
-    assert load_pictures(FirstPictures(split, 5), CPU, max_bytes=10**5, num_workers=1) is None
+    assert load_images(FirstImages(split, 5), CPU, max_bytes=10**5, num_workers=1) is None
 
-    class TwoSizes(FirstPictures):
+    class TwoSizes(FirstImages):
         def __getitem__(self, index: int):
             sample = self.split[index]
             return sample if index else type(sample)(sample.name, sample.image[:-1], sample.labels[:-1])
 
-    assert load_pictures(TwoSizes(split, 3), CPU, max_bytes=10**9, num_workers=1) is None
+    assert load_images(TwoSizes(split, 3), CPU, max_bytes=10**9, num_workers=1) is None
 
 
-def test_augmentations_that_look_at_the_picture_cannot_be_drawn_ahead() -> None:
+def test_augmentations_that_look_at_the_image_cannot_be_drawn_ahead() -> None:
     assert Augmentation(crop_size=(8, 8)).is_affine
     assert not Augmentation(crop_size=(8, 8), max_class_share=0.75).is_affine
     assert not Augmentation(crop_size=(8, 8), scale=(0.2, 1)).is_affine

@@ -17,7 +17,7 @@ SIZES = [((4, 7), (37, 53)), ((3, 5), (3, 5)), ((9, 8), (5, 3)), ((1, 1), (6, 7)
 
 @pytest.fixture(params=[1 << 17, 64])
 def part(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
-    """Bands of a whole picture, and of single rows."""
+    """Bands of a whole image, and of single rows."""
     monkeypatch.setattr(upsampling, "_PART", request.param)
     return int(request.param)
 

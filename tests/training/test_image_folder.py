@@ -1,4 +1,4 @@
-"""Folders of classified pictures, as people have them and as they do not fit."""
+"""Folders of classified images, as people have them and as they do not fit."""
 
 from pathlib import Path
 
@@ -18,20 +18,20 @@ def make(root: Path, *names: str) -> Path:
     return root
 
 
-def listed(pictures, root: Path) -> list[tuple[str, int]]:
-    return [(path.relative_to(root).as_posix(), number) for path, number in pictures.files]
+def listed(images, root: Path) -> list[tuple[str, int]]:
+    return [(path.relative_to(root).as_posix(), number) for path, number in images.files]
 
 
 def test_train_and_val(tmp_path: Path) -> None:
     make(tmp_path, "train/b/1.png", "train/a/2.jpg", "train/a/deep/3.jpg", "val/b/4.png", "train/.git/x.png")
-    (tmp_path / "train/a/notes.txt").write_text("not a picture", encoding="utf-8")
+    (tmp_path / "train/a/notes.txt").write_text("not an image", encoding="utf-8")
     folder = open_image_folder(tmp_path, val_share=0.5)
     assert folder.classes == ("a", "b")
     assert listed(folder.train, tmp_path) == [("train/a/2.jpg", 0), ("train/a/deep/3.jpg", 0), ("train/b/1.png", 1)]
     assert listed(folder.val, tmp_path) == [("val/b/4.png", 1)]
-    picture = folder.train[2]
-    assert picture.image.shape == (4, 5, 3)
-    assert (picture.labels.shape, picture.labels.dtype, int(picture.labels)) == ((), np.int64, 1)
+    image = folder.train[2]
+    assert image.image.shape == (4, 5, 3)
+    assert (image.labels.shape, image.labels.dtype, int(image.labels)) == ((), np.int64, 1)
 
 
 @pytest.mark.parametrize("base", ["", "train/"])
@@ -52,7 +52,7 @@ def test_a_share_of_every_class_is_set_apart(tmp_path: Path, base: str) -> None:
         (["1.png"], "at least 2 are needed"),
         (["a/1.png"], "at least 2 are needed"),
         (["train/a/1.png"], "at least 2 are needed"),
-        (["a/1.png", "b/notes.txt"], "class 'b' has no picture"),
+        (["a/1.png", "b/notes.txt"], "class 'b' has no image"),
         (["train/a/1.png", "train/b/1.png", "val/c/1.png"], "not in train: 'c'"),
     ],
 )

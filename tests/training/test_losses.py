@@ -1,4 +1,4 @@
-"""Losses against torch's own at full size, brute force for OHEM, and pictures without labels."""
+"""Losses against torch's own at full size, brute force for OHEM, and images without labels."""
 
 import math
 

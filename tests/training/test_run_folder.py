@@ -72,7 +72,7 @@ def test_logs_go_back_to_the_checkpoint(tmp_path: Path) -> None:
 
 def test_a_run_goes_on_only_on_what_it_was_started_with(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
-    inputs = {"classes": "2 classes (1): a, b", "train": "4 pictures (2)"}
+    inputs = {"classes": "2 classes (1): a, b", "train": "4 images (2)"}
     folder.check_inputs(inputs)  # there is no run yet
     folder.begin(settings(), {"inputs": inputs})
     folder.check_inputs(inputs)

@@ -65,7 +65,7 @@ def test_the_same_curves_go_to_tensorboard(tmp_path: Path) -> None:
     assert [(event.step, event.value) for event in events.Scalars("train/loss")] == [(1, 0.5), (2, 0.25)]
 
 
-def test_more_processes_than_pictures_in_a_batch_are_refused() -> None:
+def test_more_processes_than_images_in_a_batch_are_refused() -> None:
     loop.check_shares({"recipe": {"batch_size": 8}}, 8)
-    with pytest.raises(RunError, match="a batch of 8 pictures cannot be shared by 16 processes"):
+    with pytest.raises(RunError, match="a batch of 8 images cannot be shared by 16 processes"):
         loop.check_shares({"recipe": {"batch_size": 8}}, 16)

@@ -26,7 +26,7 @@ from lpsnet.models.reparameterise import fuse
 from lpsnet.training.config import get_recipe
 
 PACKAGE = Path(__file__).parents[2] / "lpsnet"
-PICTURE = np.zeros((40, 48, 3), np.uint8)
+IMAGE = np.zeros((40, 48, 3), np.uint8)
 
 # What runs code that it finds in data, or asks a shell: how it may be called, or that it may not
 _NEVER = (
@@ -131,7 +131,7 @@ def test_weights_outside_of_the_models_folder_are_not_read(
     if kind == "link":
         (folder / "link.bin").symlink_to(secret)
     with pytest.raises(ModelFileError):
-        Segmenter(folder / "model.onnx", runtime=runtime)(PICTURE)
+        Segmenter(folder / "model.onnx", runtime=runtime)(IMAGE)
 
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
@@ -139,7 +139,7 @@ def test_weights_beside_the_model_are_read(model: Path, tmp_path: Path, runtime:
     pytest.importorskip(runtime)
     (tmp_path / "weights.bin").write_bytes(_with_external_data(model, tmp_path / "model.onnx", "weights.bin"))
     segmenter = Segmenter(tmp_path / "model.onnx", runtime=runtime)
-    np.testing.assert_array_equal(segmenter(PICTURE), Segmenter(model, runtime=runtime)(PICTURE))
+    np.testing.assert_array_equal(segmenter(IMAGE), Segmenter(model, runtime=runtime)(IMAGE))
 
 
 def test_an_archive_with_other_members_is_refused_and_nothing_is_unpacked(tmp_path: Path) -> None:

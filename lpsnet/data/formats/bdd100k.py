@@ -1,4 +1,4 @@
-"""BDD100K (Yu et al. 2018), paper Section 4.1: 7,000 training and 1,000 validation pictures, labels as in Cityscapes.
+"""BDD100K (Yu et al. 2018), paper Section 4.1: 7,000 training and 1,000 validation images, labels as in Cityscapes.
 
 Two layouts are read, both with train ids and 255 for no label:
 
@@ -10,10 +10,10 @@ from pathlib import Path
 
 from lpsnet.data.description import Description
 from lpsnet.data.labels import BDD100K
-from lpsnet.data.pairing import find_pictures
+from lpsnet.data.pairing import find_images
 from lpsnet.errors import DataError
 
-# folder of the pictures, folder of the label files, what a label file's stem has after the picture's
+# folder of the images, folder of the label files, what a label file's stem has after the image's
 _LAYOUTS = (("images/10k", "labels/sem_seg/masks", ""), ("seg/images", "seg/labels", "_train_id"))
 
 
@@ -24,9 +24,9 @@ def describe(root: Path) -> Description:
         DataError: neither layout is there.
     """
     for images, masks, ending in _LAYOUTS:
-        names = [folder.name for folder in (root / images).glob("*") if find_pictures(folder)]
+        names = [folder.name for folder in (root / images).glob("*") if find_images(folder)]
         if names:
-            labelled = [name for name in names if find_pictures(root / masks / name, ending=ending)]
+            labelled = [name for name in names if find_images(root / masks / name, ending=ending)]
             return Description.of(
                 BDD100K,
                 images={name: f"{images}/{name}" for name in names},
@@ -34,4 +34,4 @@ def describe(root: Path) -> Description:
                 mask_suffix=ending,
             )
     wanted = "images/10k/SPLIT with labels/sem_seg/masks/SPLIT, or seg/images/SPLIT with seg/labels/SPLIT"
-    raise DataError(f"no BDD100K pictures in {root}; expected {wanted}")
+    raise DataError(f"no BDD100K images in {root}; expected {wanted}")

@@ -1,12 +1,12 @@
-"""CamVid (Brostow et al. 2008), paper Section 4.1: 367 training, 101 validation, 233 test pictures, 11 classes.
+"""CamVid (Brostow et al. 2008), paper Section 4.1: 367 training, 101 validation, 233 test images, 11 classes.
 
 Two layouts are read:
 
-- as distributed with SegNet: `train.txt`, `val.txt` and `test.txt` with a picture and a label file a line, 360 x 480;
+- as distributed with SegNet: `train.txt`, `val.txt` and `test.txt` with an image and a label file a line, 360 x 480;
   label files hold ids 0 to 10, and 11 for no label;
 - the original release: `701_StillsRaw_full/*.png` and `LabeledApproved_full/*_L.png`, 720 x 960, labelled with 32
   colours, which become the 11 classes as SegNet grouped them. `train.txt`, `val.txt` and `test.txt` with a stem a line
-  say which picture is in which split; without them the usual split is used, which goes by sequence and frame.
+  say which image is in which split; without them the usual split is used, which goes by sequence and frame.
 """
 
 import re
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from lpsnet.data.description import Description
 from lpsnet.data.labels import CAMVID, Colour
-from lpsnet.data.pairing import find_pictures
+from lpsnet.data.pairing import find_images
 from lpsnet.errors import DataError
 
 SPLITS = ("train", "val", "test")
@@ -68,7 +68,7 @@ def describe(root: Path) -> Description:
         return _describe_original(root, lists)
     if not lists:
         wanted = f"train.txt, val.txt, test.txt as SegNet has them, or {_IMAGES} and {_MASKS}"
-        raise DataError(f"no CamVid pictures in {root}; expected {wanted}")
+        raise DataError(f"no CamVid images in {root}; expected {wanted}")
     return Description.of(CAMVID, images=lists, masks={}, ignore=[SEGNET_VOID])
 
 
@@ -79,22 +79,20 @@ def _describe_original(root: Path, lists: dict[str, str]) -> Description:
     if lists:
         return Description.of(CAMVID, images=_IMAGES, masks=_MASKS, lists=lists, **values)
     images: dict[str, list[str]] = {}
-    for path in find_pictures(root / _IMAGES):
+    for path in find_images(root / _IMAGES):
         images.setdefault(usual_split(path.stem), []).append(f"{_IMAGES}/{path.name}")
     return Description.of(CAMVID, images=images, masks=dict.fromkeys(images, _MASKS), **values)
 
 
 def usual_split(stem: str) -> str:
-    """The split a picture of the original release is in, by its sequence and frame: "0016E5_07959" -> "val".
+    """The split an image of the original release is in, by its sequence and frame: "0016E5_07959" -> "val".
 
     Raises:
         DataError: the name is not one of CamVid's.
     """
     match = re.fullmatch(r"(0001TP|0006R0|0016E5|Seq05VD)_f?(\d+)", stem)
     if not match:
-        raise DataError(
-            f"{stem!r} is not a picture of CamVid's release; add train.txt, val.txt and test.txt with stems"
-        )
+        raise DataError(f"{stem!r} is not an image of CamVid's release; add train.txt, val.txt and test.txt with stems")
     sequence, frame = match[1], int(match[2])
     if sequence == "Seq05VD" or (sequence == "0001TP" and frame > _LAST_TRAIN_FRAME):
         return "test"

@@ -1,4 +1,4 @@
-"""Cityscapes (Cordts et al. 2016), paper Section 4.1: 2,975 training, 500 validation, 1,525 test pictures, 19 classes.
+"""Cityscapes (Cordts et al. 2016), paper Section 4.1: 2,975 training, 500 validation, 1,525 test images, 19 classes.
 
 Two layouts are read:
 
@@ -14,7 +14,7 @@ from typing import Any
 
 from lpsnet.data.description import Description
 from lpsnet.data.labels import CITYSCAPES, IGNORE_INDEX
-from lpsnet.data.pairing import find_pictures
+from lpsnet.data.pairing import find_images
 from lpsnet.errors import DataError
 
 # The official ids (name: id, train id); 255 for the classes that take part in neither training nor scores.
@@ -69,10 +69,10 @@ def describe(root: Path) -> Description:
         DataError: neither layout is there.
     """
     folders = _folders(root)
-    images = {name: pair[0] for name, pair in folders.items() if find_pictures(root / pair[0], ending=_IMAGE_SUFFIX)}
+    images = {name: pair[0] for name, pair in folders.items() if find_images(root / pair[0], ending=_IMAGE_SUFFIX)}
     if not images:
-        raise DataError(f"no Cityscapes pictures in {root}; expected {_WANTED}")
-    found = {kind: [name for name in images if find_pictures(root / folders[name][1], ending=kind)] for kind in _KINDS}
+        raise DataError(f"no Cityscapes images in {root}; expected {_WANTED}")
+    found = {kind: [name for name in images if find_images(root / folders[name][1], ending=kind)] for kind in _KINDS}
     kind = max(_KINDS, key=lambda kind: len(found[kind]))  # the first of those that are as frequent
     masks = {name: folders[name][1] for name in found[kind]}
     ids = {number: label for number, label in OFFICIAL_IDS.values() if label != IGNORE_INDEX}
@@ -84,7 +84,7 @@ def describe(root: Path) -> Description:
 
 
 def _folders(root: Path) -> dict[str, tuple[str, str]]:
-    """The folders of the pictures and of the label files, from the root, by split."""
+    """The folders of the images and of the label files, from the root, by split."""
     if not (root / _IMAGES).is_dir():
         return {"val": (".", ".")}
     names = [folder.name for folder in (root / _IMAGES).iterdir() if folder.is_dir()]

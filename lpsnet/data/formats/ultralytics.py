@@ -1,9 +1,9 @@
-"""Data sets as ultralytics' semantic task has them: a YAML file with `train` and `val`, masks beside the pictures.
+"""Data sets as ultralytics' semantic task has them: a YAML file with `train` and `val`, masks beside the images.
 
     path: streets                            # from the YAML's folder, or from where the command is run
     train: images/train                      # a folder, a list file, or several
     val: images/val
-    masks_dir: masks                         # stands in the place of "images" in the path of a picture's mask
+    masks_dir: masks                         # stands in the place of "images" in the path of an image's mask
     names: {0: road, 1: car}
     label_mapping: {7: 0, 26: 1, 0: ignore_label}   # id in the masks -> class
 
@@ -16,7 +16,7 @@ from typing import Any
 
 from lpsnet.data.images import IMAGE_SUFFIXES, MASK_SUFFIXES
 from lpsnet.data.labels import IGNORE_INDEX
-from lpsnet.data.pairing import LIST_SUFFIX, find_pictures, read_list, resolve
+from lpsnet.data.pairing import LIST_SUFFIX, find_images, read_list, resolve
 from lpsnet.errors import DataError
 from lpsnet.io import expand_home
 
@@ -34,28 +34,28 @@ def translate(values: dict[str, Any], folder: Path) -> dict[str, Any]:
     """The values of a `Description` for what an ultralytics YAML in `folder` says.
 
     Raises:
-        DataError: the labels are polygons, or a picture's path has no "images" that a mask's path could be made from.
+        DataError: the labels are polygons, or an image's path has no "images" that a mask's path could be made from.
     """
     listed = {name: _as_list(values[name], name) for name in SPLITS if values.get(name)}
     if not listed:
-        raise DataError("'train' and 'val' name no pictures; give each a folder, a list file .txt, or several of them")
+        raise DataError("'train' and 'val' name no images; give each a folder, a list file .txt, or several of them")
     root = _root(values, folder, [place for members in listed.values() for place in members])
     masks_dir = str(values.get("masks_dir") or _default_masks(root, listed))
-    images = {name: list(_pictures(root, members)) for name, members in listed.items()}
+    images = {name: list(_images(root, members)) for name, members in listed.items()}
     wanted = {name: sorted({_mask_place(place, masks_dir) for place in members}) for name, members in images.items()}
     masks = {name: [place for place in members if (root / place).is_dir()] for name, members in wanted.items()}
     if not any(masks.values()):
         first = next((place for members in wanted.values() for place in members), None)
         if first is None:
-            raise DataError(f"{' and '.join(map(repr, listed))}: no pictures are listed")
+            raise DataError(f"{' and '.join(map(repr, listed))}: no images are listed")
         raise DataError(f"folder {root / first} does not exist; 'masks_dir' names the folder that masks are in")
     places = {"images": images, "masks": {name: found for name, found in masks.items() if found}}
     return {"path": str(root)} | places | _classes(values)
 
 
 def text_labels(root: Path) -> Path | None:
-    """A text file under `root` that is named like a picture: a polygon or box label. None if there is none."""
-    stems = {path.stem for path in find_pictures(root)}
+    """A text file under `root` that is named like an image: a polygon or box label. None if there is none."""
+    stems = {path.stem for path in find_images(root)}
     return next((path for path in sorted(root.rglob("*.txt")) if path.stem in stems), None)
 
 
@@ -75,20 +75,20 @@ def _as_list(value: Any, key: str) -> list[str]:
 
 
 def _root(values: dict[str, Any], folder: Path, places: list[str]) -> Path:
-    """Where the pictures are: `path` from the YAML's folder or from here; that folder itself if it holds them."""
+    """Where the images are: `path` from the YAML's folder or from here; that folder itself if it holds them."""
     path = expand_home(str(values.get("path") or "."))
     tries = [folder / path, Path.cwd() / path, folder]
     found = next((root for root in tries if places and (root / places[0]).exists()), None)
     if found is None:
         looked = " or ".join(dict.fromkeys(str(root / place) for root in tries[:2] for place in places[:1]))
-        raise DataError(f"the pictures of 'train' are not there: looked for {looked}; change 'path'")
+        raise DataError(f"the images of 'train' are not there: looked for {looked}; change 'path'")
     return found
 
 
 def _default_masks(root: Path, places: dict[str, list[str]]) -> str:
     """`masks` where there are such, though the file does not say so; else the labels must be polygons."""
     folders = [place for members in places.values() for place in members if not place.endswith(LIST_SUFFIX)]
-    if any(find_pictures(root / _replaced(place, _MASKS), suffixes=MASK_SUFFIXES) for place in folders):
+    if any(find_images(root / _replaced(place, _MASKS), suffixes=MASK_SUFFIXES) for place in folders):
         return _MASKS
     texts = (next(iter(sorted((root / _replaced(place, _POLYGONS)).rglob("*.txt"))), None) for place in folders)
     label = next((path for path in texts if path is not None), None) or text_labels(root)
@@ -97,8 +97,8 @@ def _default_masks(root: Path, places: dict[str, list[str]]) -> str:
     return _MASKS
 
 
-def _pictures(root: Path, places: list[str]) -> Iterator[str]:
-    """The places as they are; a list file becomes the pictures in it."""
+def _images(root: Path, places: list[str]) -> Iterator[str]:
+    """The places as they are; a list file becomes the images in it."""
     for place in places:
         if place.endswith(LIST_SUFFIX):
             yield from (str(resolve(root, root / place, words[0])) for words in read_list(root / place))
@@ -107,7 +107,7 @@ def _pictures(root: Path, places: list[str]) -> Iterator[str]:
 
 
 def _mask_place(place: str, masks_dir: str) -> str:
-    """The folder of the masks of a folder of pictures, or of one picture."""
+    """The folder of the masks of a folder of images, or of one image."""
     replaced = _replaced(place, masks_dir)
     return str(PurePath(replaced).parent) if PurePath(place).suffix.lower() in IMAGE_SUFFIXES else replaced
 

@@ -2,7 +2,7 @@
 
 One generated scene: sky, street, light and camera noise, from a generator and a size.
 
-Generated scenes as a split of a data set: any number of pictures, drawn when they are asked for.
+Generated scenes as a split of a data set: any number of images, drawn when they are asked for.
 """
 
 import math
@@ -242,7 +242,7 @@ def draw_scene(rng: np.random.Generator, size: tuple[int, int]) -> tuple[NDArray
         size: (height, width) in pixels, each 32 to 4096.
 
     Returns:
-        The picture, H x W x 3 uint8 RGB, and its label map, H x W uint8 ids of `SCENES`. The bonnet of the camera's own
+        The image, H x W x 3 uint8 RGB, and its label map, H x W uint8 ids of `SCENES`. The bonnet of the camera's own
         car, where there is one, is `IGNORE_INDEX`.
 
     Raises:
@@ -314,7 +314,7 @@ def _paint_bonnet(canvas: Canvas, rng: np.random.Generator) -> None:
 def _photograph(
     channels: Sequence[NDArray[np.uint8]], labels: NDArray[np.uint8], rng: np.random.Generator
 ) -> NDArray[np.uint8]:
-    """The picture as a camera sees it: rough surfaces, the light's brightness and tint, slight blur, sensor noise."""
+    """The image as a camera sees it: rough surfaces, the light's brightness and tint, slight blur, sensor noise."""
     size = (labels.shape[0], labels.shape[1])
     gains = rng.uniform(0.65, 1.15) * rng.uniform(0.94, 1.06, 3)
     blur, noise = rng.uniform(0.3, 0.7), rng.uniform(1.0, 5.0)
@@ -401,7 +401,7 @@ class SceneSplit:
         return (self[index] for index in range(self.count))
 
     def image(self, index: int) -> NDArray[np.uint8]:
-        """The picture: H x W x 3 uint8 RGB."""
+        """The image: H x W x 3 uint8 RGB."""
         return self[index].image
 
     def labels(self, index: int) -> NDArray[np.uint8]:

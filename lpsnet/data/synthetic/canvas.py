@@ -1,6 +1,6 @@
-"""What generated scenes are painted on: a picture and its label map in one array, seen through a pinhole camera.
+"""What generated scenes are painted on: an image and its label map in one array, seen through a pinhole camera.
 
-Every stroke colours the picture and the label map in one call of OpenCV, without antialiasing, so that a pixel's label
+Every stroke colours the image and the label map in one call of OpenCV, without antialiasing, so that a pixel's label
 is that of the thing whose colour it has.
 """
 
@@ -112,17 +112,17 @@ class Camera:
         return np.column_stack((columns, self.horizon + (self.height - points[:, 1]) * scale))
 
     def nearest(self, num_rows: int) -> float:
-        """Metres ahead at which a picture of `num_rows` rows first sees the road."""
+        """Metres ahead at which an image of `num_rows` rows first sees the road."""
         return self.focal * self.height / max(1.0, num_rows - self.horizon)
 
 
 @dataclass(frozen=True, slots=True)
 class Canvas:
-    """A picture and its label map being painted; later strokes cover earlier ones.
+    """An image and its label map being painted; later strokes cover earlier ones.
 
     Attributes:
         pixels: H x W x 4 uint8, RGB and class id.
-        camera: how points in metres fall on the picture.
+        camera: how points in metres fall on the image.
         haze: the colour that things take on with distance.
         visibility: metres over which a thing keeps 1/e of its colour.
     """

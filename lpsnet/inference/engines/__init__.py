@@ -71,7 +71,7 @@ class Session(Protocol):
     def num_threads(self) -> int | None: ...
 
     def run(self, *inputs: NDArray[Any]) -> NDArray[np.float32]:
-        """Scores of normalised pictures: N x 3 x H x W float32 in (one array for every input of the model, in its
+        """Scores of normalised images: N x 3 x H x W float32 in (one array for every input of the model, in its
         order; an exported network has one), N x K x h x w float32 out. With `SessionOptions.path_ratios` the inputs are
         N x 3 x `architecture.path_size((H, W), ratio)`, one for each ratio, laid out as `path_layout` says."""
         ...
@@ -121,7 +121,7 @@ def open_session(runtime: str, options: SessionOptions) -> Session:
     if options.path_ratios is not None and options.path_layout not in engine.path_layouts:
         able = ", ".join(name for name, row in RUNTIMES.items() if options.path_layout in row.path_layouts)
         raise ModelFileError(
-            f"the runtime {runtime} takes whole pictures, not paths' inputs as {options.path_layout}; {able} take these"
+            f"the runtime {runtime} takes whole images, not paths' inputs as {options.path_layout}; {able} take these"
         )
     _check_numbers(options)
     if not options.path.is_file():
@@ -185,7 +185,7 @@ def check_inputs(
     for array, shape in zip(inputs, shapes, strict=True):
         _check_input(array, shape, np.dtype(kind))
     if len({len(array) for array in inputs}) > 1:
-        raise DataError(f"all inputs hold the same number of pictures; got {[len(array) for array in inputs]}")
+        raise DataError(f"all inputs hold the same number of images; got {[len(array) for array in inputs]}")
     return [np.ascontiguousarray(array) for array in inputs]
 
 
@@ -205,7 +205,7 @@ def _shape_text(shape: Shape) -> str:
 
 
 def run_one_by_one(run: Callable[..., NDArray[np.float32]], inputs: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
-    """The results of `run`, which takes batches of one, for every picture of a batch."""
+    """The results of `run`, which takes batches of one, for every image of a batch."""
     if len(inputs[0]) == 1:
         return run(*inputs)
     return np.concatenate([run(*(array[i : i + 1] for array in inputs)) for i in range(len(inputs[0]))])

@@ -68,7 +68,7 @@ def open_session(options: SessionOptions) -> "NcnnSession":
 
 
 class NcnnSession:
-    """A network loaded by ncnn; see `Session`. Pictures of a batch are computed one after another."""
+    """A network loaded by ncnn; see `Session`. Images of a batch are computed one after another."""
 
     runtime: Final = "ncnn"
 
@@ -87,15 +87,15 @@ class NcnnSession:
         self._reads_only = _reads_only(net)
 
     def run(self, *inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Scores of normalised pictures; see `Session.run`."""
+        """Scores of normalised images; see `Session.run`."""
         return run_one_by_one(self._run_one, check_inputs(inputs, self._shapes))
 
     def _take_paths(self, ratios: Sequence[Fraction], shape: Shape, size: tuple[int, int] | None) -> None:
-        """Take the resized pictures: ncnn may be given any blob, and computes nothing that leads to it."""
+        """Take the resized images: ncnn may be given any blob, and computes nothing that leads to it."""
         own = shape[2:]
         try:
             tried = size_to_try(own, size)
-            found, used_whole = self._resized_pictures(tried)
+            found, used_whole = self._resized_images(tried)
             names = choose(found, wanted_sizes(ratios, tried))
             if used_whole != (None in names):
                 raise EditError(f"a path of ratio 1 is {'missing' if used_whole else 'not there'}")
@@ -105,9 +105,9 @@ class NcnnSession:
         is_fixed = size is not None or None not in own
         self._shapes = tuple((None, 3, *(path_size(tried, ratio) if is_fixed else (None, None))) for ratio in ratios)
 
-    def _resized_pictures(self, size: tuple[int, int]) -> tuple[dict[str, Shape], bool]:
-        """The blobs that the picture is resized to, by name, with what a picture of `size` comes to, found by trying;
-        and whether the picture is used otherwise."""
+    def _resized_images(self, size: tuple[int, int]) -> tuple[dict[str, Shape], bool]:
+        """The blobs that the image is resized to, by name, with what an image of `size` comes to, found by trying;
+        and whether the image is used otherwise."""
         blobs, same = self._net.blobs(), set(self._net.input_indexes())
         users = [layer for layer in self._net.layers() if _computes_with(layer, same)]
         extractor = self._net.create_extractor()

@@ -128,7 +128,7 @@ class OnnxRuntimeSession:
         self._shapes = [(None, *shape[1:]) for shape in shapes] if self._single else shapes
 
     def run(self, *inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Scores of normalised pictures; see `Session.run`."""
+        """Scores of normalised images; see `Session.run`."""
         arrays = check_inputs(inputs, self._shapes)
         return run_one_by_one(self._infer, arrays) if self._single else self._infer(*arrays)
 

@@ -67,7 +67,7 @@ def open_session(options: SessionOptions) -> "OpenVinoSession":
 
 
 def compile_properties(options: SessionOptions) -> dict[str, object]:
-    """What OpenVINO is told: one picture at a time, as fast as can be, in the arithmetic asked for."""
+    """What OpenVINO is told: one image at a time, as fast as can be, in the arithmetic asked for."""
     properties: dict[str, object] = {
         # int8 is a property of the file; what is not quantised in it is computed in float32
         "INFERENCE_PRECISION_HINT": "f32" if options.precision == "int8" else options.precision,
@@ -100,7 +100,7 @@ class OpenVinoSession:
         self._requests: deque[Any] = deque([compiled.create_infer_request()])
 
     def run(self, *inputs: NDArray[Any]) -> NDArray[np.float32]:
-        """Scores of normalised pictures; see `Session.run`."""
+        """Scores of normalised images; see `Session.run`."""
         arrays = check_inputs(inputs, self._shapes, self._kind)
         return run_one_by_one(self._infer, arrays) if self._single else self._infer(*arrays)
 
@@ -134,14 +134,14 @@ def _bfloat16_tensor(array: NDArray[np.uint16]) -> Any:
 def _split_at_paths(
     openvino: Any, model: Any, ratios: Sequence[Fraction], layout: Layout, *, size: tuple[int, int] | None
 ) -> Any:
-    """The model with an input for every path in place of the picture; as `onnx_paths.split_at_paths` does."""
+    """The model with an input for every path in place of the image; as `onnx_paths.split_at_paths` does."""
     own = _shape(model.inputs[0].partial_shape)
     tried = size_to_try(own[2:], size)
     probe = model.clone()
     probe.reshape([1, 3, *tried])
-    found = {name: tuple(port.shape[2:]) for name, port in _resized_pictures(probe).items()}
+    found = {name: tuple(port.shape[2:]) for name, port in _resized_images(probe).items()}
     names = choose(found, wanted_sizes(ratios, tried))
-    ports, parameters = _resized_pictures(model), []
+    ports, parameters = _resized_images(model), []
     for name, ratio in zip(names, ratios, strict=True):
         is_fixed = size is not None or None not in own[2:]
         parameter, planes = _path_input(openvino, path_size(tried, ratio) if is_fixed else (-1, -1), layout)
@@ -161,7 +161,7 @@ def _path_input(openvino: Any, size: tuple[int, int], layout: Layout) -> tuple[A
     """An input of that layout, and what it is as 1 x 3 x h x w float32.
 
     OpenVINO computes with a pixel's channels side by side, so that it has nothing to do for pixels, and for planes has.
-    One picture at a time: version 2026.4 computes nonsense of quantised inputs whose first length is free.
+    One image at a time: version 2026.4 computes nonsense of quantised inputs whose first length is free.
     """
     operations = openvino.opset1
     if layout == "planes":
@@ -173,7 +173,7 @@ def _path_input(openvino: Any, size: tuple[int, int], layout: Layout) -> tuple[A
     return parameter, operations.convert(planes, "f32").output(0)
 
 
-def _resized_pictures(model: Any) -> dict[str, Any]:
+def _resized_images(model: Any) -> dict[str, Any]:
     """The results of the operations that resize the model's input, by the operations' names."""
     users = (target.get_node() for target in model.inputs[0].get_target_inputs())
     return {user.friendly_name: user.output(0) for user in users if user.get_type_name() == "Interpolate"}

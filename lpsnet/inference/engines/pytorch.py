@@ -76,7 +76,7 @@ class PyTorchSession:
         self._forward: Callable[..., Any] = _compile(torch, self._net) if compiled else self._net
 
     def run(self, *inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Scores of normalised pictures; see `Session.run`. Copies to and from a GPU are part of it."""
+        """Scores of normalised images; see `Session.run`. Copies to and from a GPU are part of it."""
         (array,) = check_inputs(inputs, self._shapes)
         torch = self._torch
         self._set_threads()

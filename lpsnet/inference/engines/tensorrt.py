@@ -133,7 +133,7 @@ class TensorRtSession:
         self._shapes = fix_size([_shape(port.shape) for port in session.get_inputs()], options)
 
     def run(self, *inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Scores of normalised pictures; see `Session.run`."""
+        """Scores of normalised images; see `Session.run`."""
         arrays = check_inputs(inputs, self._shapes)
         try:
             scores: NDArray[np.float32] = self._session.run(None, dict(zip(self._names, arrays, strict=True)))[0]
@@ -161,7 +161,7 @@ class TrtexecReport:
         version: TensorRT's, e.g. "10.9.0".
         gpu_compute: the network alone; its mean is the paper's latency.
         latency: with the copies to and from the GPU.
-        throughput_qps: pictures a second where copies and computation overlap.
+        throughput_qps: images a second where copies and computation overlap.
         warnings: what trtexec found fault with, e.g. an unstable clock; one line each.
     """
 
@@ -190,7 +190,7 @@ def trtexec_command(
     duration_s: float = 20.0,
     program: str = "trtexec",
 ) -> list[str]:
-    """The command that times an ONNX file as the paper does: 1 s of warm-up, then 20 s, one picture at a time.
+    """The command that times an ONNX file as the paper does: 1 s of warm-up, then 20 s, one image at a time.
 
     Args:
         path: the ONNX file.

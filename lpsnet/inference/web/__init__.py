@@ -30,7 +30,7 @@ from lpsnet.io import atomic_path, write_text
 MODEL_NAME = "model.onnx"
 RECORD_NAME = "record.json"
 PAGE_NAME = "page.json"  # what the page shows that is not in the record
-SHOWN_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")  # pictures that every browser shows
+SHOWN_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")  # images that every browser shows
 
 _HTML_ESCAPES = str.maketrans({sign: f"\\u{ord(sign):04x}" for sign in "<>&"})  # JSON reads them back
 
@@ -56,11 +56,11 @@ def write_page(model: str | Path, out: Path, *, example: Path | None = None) -> 
     Args:
         model: an ONNX file with a record, or the name of a model that comes with the package.
         out: folder of the page, made where it is missing.
-        example: a picture that the page offers to segment.
+        example: an image that the page offers to segment.
 
     Raises:
         ModelFileError: there is no such model, it is not ONNX, or it holds no usable record.
-        DataError: the example is no picture, or of a format that browsers do not show.
+        DataError: the example is no image, or of a format that browsers do not show.
         RunError: the folder cannot be written to.
     """
     path = find_model(model)
