@@ -63,7 +63,7 @@ def _print_counts(diagnosis: "Diagnosis", json_to: str | None) -> None:
         rows.add_row(name, *(f"{counts.class_percent[name]:.2f}" for counts in diagnosis.counts.values()))
     rows.add_section()
     rows.add_row("without label, % of all", *(f"{counts.ignored_percent:.2f}" for counts in diagnosis.counts.values()))
-    rows.add_row("pictures", *(str(counts.num_pictures) for counts in diagnosis.counts.values()))
+    rows.add_row("images", *(str(counts.num_pictures) for counts in diagnosis.counts.values()))
     sizes = (", ".join(list(counts.sizes)[:3]) for counts in diagnosis.counts.values())
     rows.add_row("sizes", *sizes)
     console(json_to).print(rows)

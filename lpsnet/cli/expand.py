@@ -236,7 +236,7 @@ def demo(
     print_scores(result.evaluation)
     print_export(result.export)
     say(f"Model:   {result.model}")
-    say(f"Image: {result.image} — scenes it has not seen, their labels, and what the network says")
+    say(f"Image:   {result.image} — scenes it has not seen, their labels, and what the network says")
     for page in result.reports:
         say(f"Report:  {page}")
     next_command("lpsnet", "segment", result.scene, "--model", result.model, "--out", out / "segmented")

@@ -256,7 +256,7 @@ def named_contents(names: Sequence[str], what: str, *, shown: bool = False) -> s
 
 def _split_contents(split: Split) -> str:
     lines = [line for part in _parts(split) for line in _part_lines(part)]
-    return f"{len(split)} images ({_digest(lines)})"
+    return f"{len(split)} pictures ({_digest(lines)})"  # as runs of earlier versions have it
 
 
 def _samples_contents(splits: Sequence[Split]) -> str:

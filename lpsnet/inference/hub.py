@@ -200,7 +200,7 @@ def _training(training: dict[str, Any]) -> str:
     facts = {
         "data": _without_place(training.get("data")),
         "split": training.get("split"),
-        "pictures": training.get("num_pictures"),
+        "images": training.get("num_pictures"),
         "recipe": recipe.get("name") if isinstance(recipe, dict) else None,
         "iterations": training.get("iterations"),
         "machine": training.get("machine"),

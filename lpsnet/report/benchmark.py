@@ -106,7 +106,7 @@ class BenchmarkFile(Figures):
 
     size: tuple[int, int]
     protocol: str
-    image: str
+    picture: str
     results: list[ResultFigures] = Field(min_length=1)
     comparisons: list[ComparisonFigures]
     warnings: list[str]
@@ -152,7 +152,7 @@ def benchmark_page(path: Path) -> Page:
     return Page(
         kind="Benchmark",
         title=", ".join(dict.fromkeys(it.model for it in found.results)),
-        lead=f"{height}x{width}, {found.protocol} protocol; image: {found.image}",
+        lead=f"{height}x{width}, {found.protocol} protocol; image: {found.picture}",
         tiles=_tiles(found),
         notes=tuple(found.warnings),
         sections=(

@@ -191,7 +191,7 @@ def _tiles(run: Training) -> tuple[Tile, ...]:
         tiles += [
             Tile("Last loss", f"{run.log[-1]['loss']:.4g}"),
             Tile("Iterations", f"{int(run.log[-1]['iteration']):,}"),
-            Tile("Speed, median", figure(speeds[len(speeds) // 2]), "pictures/s"),
+            Tile("Speed, median", figure(speeds[len(speeds) // 2]), "images/s"),
         ]
     images = run.record.get("training", {}).get("num_pictures", run.started.get("num_pictures"))
     return (*tiles, *([Tile("Images", f"{images:,}")] if isinstance(images, int) else []))

@@ -71,7 +71,7 @@ def _compare(settings: Settings, name: str, place: Place) -> dict[str, Json]:
         for number, size in enumerate(SIZES):
             place.progress(f"{name}: {size[0]}x{size[1]}", number / len(SIZES))
             checks = verify(net, session, record=record, sizes=[size], images=images, bounds=_ANY)
-            real = [check for check in checks if check.image.startswith("picture")]
+            real = [check for check in checks if check.image.startswith("image")]
             segment = Segmenter(path, runtime=runtime, input_size=size, num_threads=settings.num_threads)
             rows.append(
                 {

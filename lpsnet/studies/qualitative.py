@@ -192,7 +192,7 @@ def report(outcomes: Sequence[Outcome]) -> Report:
 
 def _finding(row: Row) -> str:
     each = ", ".join(f"{NETWORKS[name].name} {row[f'{name}_accuracy']:.1f} %" for name in NETWORKS)
-    return f"{row['image']}: pixels right {each}."
+    return f"{row['picture']}: pixels right {each}."
 
 
 def _draw(images: Sequence[Mapping[str, Json]], folder: Path, figure: Any) -> None:

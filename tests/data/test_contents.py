@@ -40,7 +40,7 @@ def test_it_is_the_same_as_long_as_nothing_changes(described: Path) -> None:
     assert list(first) == ["classes", "train"]
     assert first["classes"].startswith("2 classes (")
     assert first["classes"].endswith("): road, sky")
-    assert first["train"].startswith("3 images (")
+    assert first["train"].startswith("3 pictures (")
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_other_files_are_noticed(described: Path) -> None:
         (folder / "0.png").unlink()
     seen.append(_contents(described)["train"])
     assert len(set(seen)) == 4
-    assert seen[-1].startswith("2 images (")
+    assert seen[-1].startswith("2 pictures (")
 
 
 def test_the_order_of_joined_splits_counts() -> None:
@@ -87,7 +87,7 @@ def test_files_are_told_by_folder_name_and_size(tmp_path: Path) -> None:
     one, other = tmp_path / "a" / "x", tmp_path / "b" / "x"
     texts = [file_contents(paths, "pictures") for paths in ([one], [other], [one, other], [other, one])]
     assert len(set(texts)) == 4
-    assert texts[2].startswith("2 images (")
+    assert texts[2].startswith("2 pictures (")
     one.write_text("123", encoding="utf-8")
     assert file_contents([one], "pictures") != texts[0]
 

@@ -207,7 +207,7 @@ def test_a_fraction_for_validation_is_the_last_part(tmp_path: Path) -> None:
     for number in range(10):
         write_image(tmp_path / "pictures" / f"{number}.png", IMAGE)
         write_image(tmp_path / "labels" / f"{number}.png", ids(0))
-    text = "names: [road]\nimages: images\nmasks: labels\n"
+    text = "names: [road]\nimages: pictures\nmasks: labels\n"
     assert open_dataset(describe(tmp_path, text)).splits == ["all"]
     dataset = open_dataset(describe(tmp_path, f"{text}val_fraction: 0.2"))
     assert list(dataset.split("val").names) == ["8", "9"]

@@ -124,7 +124,7 @@ def test_images_of_averaged_views_are_those_of_one_and_said_to_be(
         asked.append(source)
         return None, ""
 
-    monkeypatch.setattr(evaluation_page, "show_pictures", show)
+    monkeypatch.setattr(evaluation_page, "show_images", show)
     for protocol in ({"precision": "bf16"}, {"precision": "f32", "averaged": "probabilities"}):
         changed = {**evaluated, "protocol": {**evaluated["protocol"], "model": "m", **protocol}}
         evaluation_page.gallery_of(EvaluationFile.model_validate(changed), ImageOptions())
