@@ -1,16 +1,7 @@
-"""Parts of an optimiser step: normalising, the loss averaged over all processes, frozen batch norm.
+"""The training loop (Section 4.2): `Loop.steps` is one optimiser step after another, from images to weights.
 
-Which device a run uses and which arithmetic its forward pass.
-
-An optimiser step's forward and backward pass as one CUDA graph.
-
-A step of a small network is some thousand short operations, and starting them one by one takes a GPU longer than
-computing them. A graph starts them all at once. What it computes is the same; only shapes and addresses are fixed.
-
-The training loop (Section 4.2): stochastic gradient descent, checkpoints, logs, evaluations, going on after a crash.
-
-One loop for every task, and for one CPU, one GPU or many machines (Accelerate distributes it). A run that is killed
-goes on from its last checkpoint as if nothing had happened: same samples, same learning rate, same momentum.
+One loop serves every task, and one CPU, one GPU or many machines (Accelerate distributes it). A run that is killed
+resumes from its last checkpoint with the same samples, learning rate and momentum as an uninterrupted one.
 """
 
 import contextlib
@@ -98,7 +89,10 @@ _WARM_UP = 3  # passes before a capture, in which libraries choose their algorit
 
 
 class GraphedStep:
-    """Images and targets in, the loss out; the gradients lie in the model's `grad`, overwritten by every call.
+    """Forward and backward pass of an optimiser step as one CUDA graph: images and targets in, the loss out.
+
+    A step of a small network is some thousand short operations, and launching them one by one takes a GPU longer than
+    computing them. Shapes and addresses are fixed. Every call overwrites the gradients in the model's `grad`.
 
     Args:
         compute: from a batch to its loss, a scalar; it must not read results back from the device.
@@ -224,7 +218,6 @@ class Loop(Generic[Details]):
         self.type = forward_type(self.recipe, accelerator.device)
         task.model.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.state = self._build_state()
-        self._graphed: GraphedStep | None = None
         self.pace = Steps(batch_size=self.recipe.batch_size)
 
     def _build_state(self) -> TrainingState:
@@ -265,14 +258,51 @@ class Loop(Generic[Details]):
         return score
 
     def steps(self) -> Generator[tuple[Tensor, float], None, None]:
-        """The steps that are left, each done when it is asked for: its loss, a scalar, and its learning rate."""
-        model = self._distributed(self.task.model)
+        """The optimiser steps that are left, each taken when it is asked for.
+
+        Yields:
+            The loss, a scalar averaged over all processes, and the learning rate.
+        """
+        task, state, accelerator = self.task, self.state, self.accelerator
+        graph: GraphedStep | None = None
+        model = self._distributed(task.model)
         set_training_mode(model, freeze_batch_norm=self.recipe.freeze_batch_norm)
-        for images, targets in self._batches():
-            learning_rate = self.recipe.learning_rate_at(self.state.iteration, self.num_iterations)
-            loss = self._step(model, images, targets, learning_rate)
-            self.state.iteration += 1
-            yield loss, learning_rate
+
+        def loss_of(images: Tensor, targets: Tensor) -> Tensor:
+            with self._autocast():
+                outputs = model(normalise(images, task.normalisation))  # forward
+            return global_mean(*task.loss(outputs, targets), accelerator)  # loss
+
+        for images, targets in self._batches():  # data: N, H, W, 3 uint8, and label maps or class ids
+            learning_rate = self.recipe.learning_rate_at(state.iteration, self.num_iterations)  # schedule
+            for group in state.optimiser.param_groups:
+                group["lr"] = learning_rate
+            images, targets = images.to(accelerator.device), targets.to(accelerator.device)
+            if self.is_graphed:
+                graph = graph or GraphedStep(loss_of, model, images, targets)
+                loss = graph(images, targets)  # forward, loss and backward at once
+            else:
+                loss = loss_of(images, targets)
+                state.optimiser.zero_grad(set_to_none=True)
+                state.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            state.scaler.step(state.optimiser)  # step
+            state.scaler.update()
+            if state.average is not None:
+                state.average.update(task.model, state.iteration)
+            state.iteration += 1
+            yield accelerator.reduce(loss.detach(), "mean"), learning_rate
+
+    @property
+    def is_graphed(self) -> bool:
+        """Whether a step's forward and backward pass run as one CUDA graph."""
+        alone = self.accelerator.device.type == "cuda" and self.accelerator.num_processes == 1
+        return alone and self.recipe.cuda_graph and self.type != torch.float16 and not self.task.waits_for_device
+
+    def _autocast(self) -> torch.autocast:
+        is_used = self.type != torch.float32
+        return torch.autocast(
+            self.accelerator.device.type, self.type, enabled=is_used, cache_enabled=not self.is_graphed
+        )
 
     def _after_step(self, done: int) -> None:
         """Tell how it goes; at a checkpoint make sure of it first."""
@@ -333,40 +363,6 @@ class Loop(Generic[Details]):
             nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
         wrapped: nn.Module = self.accelerator.prepare_model(model)
         return wrapped
-
-    def _step(self, model: nn.Module, images: Tensor, targets: Tensor, learning_rate: float) -> Tensor:
-        """One optimiser step; the loss, averaged over what is labelled in all processes."""
-        optimiser, scaler, device = self.state.optimiser, self.state.scaler, self.accelerator.device
-        for group in optimiser.param_groups:
-            group["lr"] = learning_rate
-        loss = self._take_gradient(model, images.to(device), targets.to(device))
-        scaler.step(optimiser)
-        scaler.update()
-        if self.state.average is not None:
-            self.state.average.update(self.task.model, self.state.iteration)
-        mean: Tensor = self.accelerator.reduce(loss.detach(), "mean")
-        return mean
-
-    def _take_gradient(self, model: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
-        """The loss of a batch on the device; its gradient is left in the model."""
-        if self._is_graphed():
-            if self._graphed is None:
-                self._graphed = GraphedStep(functools.partial(self._loss, model), model, images, targets)
-            return self._graphed(images, targets)
-        loss = self._loss(model, images, targets)
-        self.state.optimiser.zero_grad(set_to_none=True)
-        self.state.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-        return loss
-
-    def _loss(self, model: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
-        device_type, graphed = self.accelerator.device.type, self._is_graphed()
-        with torch.autocast(device_type, self.type, enabled=self.type != torch.float32, cache_enabled=not graphed):
-            outputs = model(normalise(images, self.task.normalisation))
-        return global_mean(*self.task.loss(outputs, targets), self.accelerator)
-
-    def _is_graphed(self) -> bool:
-        alone = self.accelerator.device.type == "cuda" and self.accelerator.num_processes == 1
-        return alone and self.recipe.cuda_graph and self.type != torch.float16 and not self.task.waits_for_device
 
     def _epoch(self, iteration: int) -> int:
         return iteration * self.recipe.batch_size // len(self.task.images)

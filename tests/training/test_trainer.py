@@ -159,10 +159,10 @@ def test_going_on_with_other_data_is_refused(undisturbed: Path, tmp_path: Path) 
     shutil.copytree(undisturbed, tmp_path / "run")
     path = tmp_path / "run" / "run.json"
     settings = json.loads(path.read_text())
-    assert settings["started"]["inputs"]["train"].startswith("6 images (")
-    settings["started"]["inputs"]["train"] = "7 images (0123abcd)"
+    assert settings["started"]["inputs"]["train"].startswith("6 pictures (")
+    settings["started"]["inputs"]["train"] = "7 pictures (0123abcd)"
     path.write_text(json.dumps(settings), encoding="utf-8")
-    with pytest.raises(RunError, match=r"started on other data or weights: train: 7 images \(0123abcd\) then, 6 "):
+    with pytest.raises(RunError, match=r"started on other data or weights: train: 7 pictures \(0123abcd\) then, 6 "):
         train(RUN, tmp_path / "run", resume=True, tensorboard=False)
 
 
