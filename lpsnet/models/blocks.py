@@ -1,21 +1,12 @@
-"""Convolution with batch norm: the unit that every block and interaction is made of, and its re-parameterised twin.
-
-In training a convolution has no bias and is followed by batch norm; deployed it has a bias and the batch norm is folded
-into it (`fusion.py`). A unit has the same name in the network of either form.
-
-A 1x1 convolution with stride 2 is computed as one with stride 1 over every second row and column. It is the same
-function, and the backward pass of the strided one crashes in torch 2.13 on the CPU for channels-last tensors with few
-channels.
-
-The seven convolutional blocks of Table 2, in one table: a row holds everything that the package knows of a block.
+"""The seven convolutional blocks of Table 2: a row of `BLOCKS` holds everything the package knows about a block.
 
 A block maps N x in x H x W to N x out x ceil(H / stride) x ceil(W / stride), with stride 1 or 2 and any widths from 1
-up. In the macro architecture (Section 3.1) one block stands in the place of one 3x3 convolution: it takes the stride of
-the first block of Stages 1 to 4, and the change of width at the start of a stage.
+up. In the macro architecture (Section 3.1) one block replaces one 3x3 convolution: it takes the stride of the first
+block of Stages 1 to 4, and the change of width at the start of a stage. Blocks are built of `ConvNorm`.
 
-Table 2 builds every network from B={1,2,4,7,7}, C={c,2c,4c,8c,8c}, R={1,1/4,0} without interaction, and picks c so that
-the latency is about 5 ms. It names the FLOPs (multiply-accumulates) at 1024x2048 but neither c nor the inner numbers of
-a block. These were chosen so that a whole c meets the FLOPs; `table_2_c` is that c.
+Table 2 builds every network from B={1,2,4,7,7}, C={c,2c,4c,8c,8c}, R={1,1/4,0} without interaction, with c chosen so
+that the latency is about 5 ms. It gives the FLOPs (multiply-accumulates) at 1024x2048, but neither c nor the inner
+widths of a block. These were chosen so that a whole c meets the FLOPs; `table_2_c` is that c.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -33,6 +24,11 @@ from lpsnet.record import Form
 
 class ConvNorm(nn.Module):
     """A k x k convolution (k odd, padding k // 2) and batch norm; no activation.
+
+    In training a convolution has no bias and is followed by batch norm; deployed it has a bias and the batch norm is
+    folded into it (`reparameterise.fuse`). A 1x1 convolution with stride 2 is computed with stride 1 over every second
+    row and column: the same function, and the backward pass of the strided one crashes in torch 2.13 on the CPU for
+    channels-last tensors with few channels.
 
     Maps N x `in_channels` x H x W to N x `out_channels` x ceil(H / stride) x ceil(W / stride). With `deployed` the
     convolution has a bias instead of the batch norm.
@@ -284,8 +280,8 @@ class BlockType:
     """A row of Table 2: how a block is built, and how a larger network takes its weights over.
 
     The last five are for `expansion.inheritance`. A unit is a `ConvNorm` or `RepConvNorm` of the block, or a shortcut,
-    by its name in the module. Where a row does not say something (None), the parts that need it start with fresh
-    weights, and the result says so.
+    by its name in the module. Where a row leaves something open (None), the parts that need it start with fresh
+    weights, and the result states it.
 
     Attributes:
         build: (in_channels, out_channels, stride, form) -> the block. Forms "reparameterised" and "plain" differ for

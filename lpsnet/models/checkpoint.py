@@ -1,17 +1,6 @@
-"""Checkpoints: a safetensors file with a network's weights, and its record in the header.
+"""Checkpoints: a safetensors file with a network's weights and its record in the header; the authors' own files.
 
-The record says how the network is built, the tensors bear the names of its state dict. Nothing in such a file is code.
-
-Checkpoints of the authors' own implementation (design-notes, 'Official checkpoint layout'): names, and nothing else,
-differ.
-
-    one path    net.stages.{stage}.{block}.0.weight …
-    two paths   netH.… and netL.…
-    more        net1.…, net2.…, net3.…
-    head        head.weight, head.bias
-
-Deployed: `.0.weight` and `.0.bias` of each 3x3 convolution. Training: `.0.weight`, and `.1.*` of its batch norm. Blocks
-are conv3x3 and the interaction is Bilateral-B, which has no weights. Shapes tell B, C and the number of classes.
+The record holds how the network is built; tensors have the names of its state dict. Loading runs no code of the file.
 """
 
 import re
@@ -39,7 +28,7 @@ _NUM_BLOCKS_UNCHECKED = 1_000  # a record naming more is held against the tensor
 
 
 def default_record(net: Network, *, label_space: LabelSpace | None = None) -> ModelRecord:
-    """A record with what the network itself says; without `label_space` its classes are numbered."""
+    """A record of the network's own facts; without `label_space` its classes are numbered."""
     return ModelRecord(
         architecture=net.architecture,
         block=net.block,
@@ -124,8 +113,8 @@ def initialise_from(net: Network, path: str | Path, *, images: Tensor | None = N
         net: the network.
         path: of the checkpoint.
         images: N x 3 x H x W, normalised. With them a `net` in the form "plain" also takes from a checkpoint with
-            parallel branches or without batch norms (`single_branch.py`). A `net` with parallel branches takes from
-            a plain checkpoint without any (`parallel_branches.py`).
+            parallel branches or without batch norms (`to_single_branch`). A `net` with parallel branches takes from
+            a plain checkpoint without any (`to_parallel_branches`).
 
     Raises:
         ModelFileError: the file is not a usable checkpoint, or has another block or form than `net`, so that its
@@ -175,9 +164,11 @@ def _stored(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
 def _check_record(record: ModelRecord, net: Network) -> None:
     own = default_record(net)
     for field in ("architecture", "block", "interaction", "form", "align_corners"):
-        said, true = getattr(record, field), getattr(own, field)
-        if said != true:
-            raise ModelFileError(f"the record says {field} {said}, the network has {true}; give the network's record")
+        recorded, true = getattr(record, field), getattr(own, field)
+        if recorded != true:
+            raise ModelFileError(
+                f"the record has {field} {recorded}, the network has {true}; give the network's record"
+            )
     if record.label_space.num_classes != net.num_classes:
         raise ModelFileError(
             f"the record's label space {record.label_space.name!r} has {record.label_space.num_classes} classes, "
@@ -250,10 +241,15 @@ _POSITIONS = {"conv": 0, "norm": 1}
 def load_official_checkpoint(path: str | Path, *, ratios: Iterable[Ratio]) -> Network:
     """The network in a checkpoint of the official implementation, in evaluation mode, float32, on the CPU.
 
+    Their tensors have other names (design-notes, 'Official checkpoint layout'): `net.stages.{stage}.{block}.0.weight`
+    for one path, `netH.…` and `netL.…` for two, `net1.…`, `net2.…`, `net3.…` for more; `head.weight`, `head.bias`.
+    Deployed: `.0.weight` and `.0.bias` of each 3x3 convolution; training: `.0.weight`, and `.1.*` of its batch norm.
+    Blocks are conv3x3, the interaction is Bilateral-B. B, C and the number of classes follow from shapes.
+
     Args:
         path: a file that `torch.save` wrote: a state dict, or one wrapped as {"state_dict": …}; a prefix `module.` is
             dropped. It is read without running code (`weights_only`).
-        ratios: R, e.g. ("3/4", "1/4"), which shapes do not tell; zeros do not count.
+        ratios: R, e.g. ("3/4", "1/4"), which do not follow from shapes; zeros do not count.
 
     Returns:
         A conv3x3, bilateral_b network of form "deployed", or "plain" for a checkpoint with batch norms.

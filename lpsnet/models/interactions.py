@@ -1,16 +1,11 @@
-"""Bilinear resizing, and the size of a path's input (Section 3.1; U and D of Section 3.3).
-
-Sizes are read from the tensor and computed with integer arithmetic that a tracer can follow, so that an exported
-network takes any image size.
-
-The six multi-path interactions of Section 3.3 (Figure 6) and none, in one table.
+"""The six multi-path interactions of Section 3.3 (Figure 6) and none, in one table; bilinear resizing of features.
 
 An interaction takes the feature maps of all paths, N x C x H_i x W_i, largest first, and returns as many of the same
 shapes. F is a 1x1 convolution + batch norm without activation, Att a 1x1 convolution with bias to one map + sigmoid, U
 and D bilinear resizing to the other path's size (design-notes, 'Interactions between paths').
 
-With more than two paths every pair interacts, the larger path as x_h and the smaller as x_l, each pair with weights of
-its own. All pairs read the interaction's inputs, and what they give to a path is summed. One path is left as it is.
+With more than two paths every pair interacts, the larger path as x_h and the smaller as x_l, each pair with its own
+weights. All pairs read the interaction's inputs; their outputs to a path are summed. One path is returned unchanged.
 
 Costs: Direct-A is cheapest of those with weights, C^2 multiply-accumulates a pixel of x_l; Bilateral-A and Attention-A
 have C^2 a pixel of both, Attention-B a little more, Direct-B 2 C^2 a pixel of x_h; Bilateral-B has none (Table 3).

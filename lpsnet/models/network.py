@@ -2,15 +2,10 @@
 
 The image is resized to every path's ratio; a path is five stages of blocks, the first block of Stages 1 to 4 with
 stride 2; paths interact after Stage 3 and Stage 4. After Stage 5 all are resized to the largest path's size,
-concatenated along channels and scored by a 1x1 convolution with bias (design-notes, 'The network').
+concatenated along channels and mapped to logits by a 1x1 convolution with bias (design-notes, 'The network').
 
 Names in the state dict: `paths.{path}.stages.{stage}.{block}.…`, `interactions.{0 after Stage 3, 1 after Stage 4}.…`,
 `head.weight`, `head.bias`; all counted from 0.
-
-Building a network around weights that are already there: from a file, or computed from another network's.
-
-The network is made on torch's meta device, where weights have shapes but no memory, and then takes the given tensors.
-Nothing is initialised, and the random numbers of a training that goes on around it are not touched.
 """
 
 from collections.abc import Mapping, Sequence
@@ -55,11 +50,11 @@ def _stage(block: str, form: Form, num_blocks: int, in_channels: int, width: int
 
 
 class Network(nn.Module):
-    """An LPS-Net. `create_model` makes one; its state dict alone does not say what it is, its attributes do.
+    """An LPS-Net. `create_model` makes one; its attributes describe it, its state dict alone does not.
 
     Attributes:
         architecture: the triple {B, C, R}.
-        num_classes: K, the number of score maps, 1 to 255.
+        num_classes: K, the number of logit maps, 1 to 255.
         block, interaction: names in `BLOCKS` and `INTERACTIONS`.
         form: "reparameterised" (conv3x3 with parallel branches in training; other blocks as "plain"), "plain" (each
             convolution with its batch norm) or "deployed" (convolutions with bias; made by `fusion.fuse`).
@@ -106,10 +101,10 @@ class Network(nn.Module):
         )
 
     def forward(self, image: Tensor) -> Tensor:
-        """Class scores (logits, before any softmax).
+        """Logits, before any softmax.
 
         Args:
-            image: N x 3 x H x W floating point, RGB, normalised as the model's record says, H and W at least 32.
+            image: N x 3 x H x W floating point, RGB, normalised as in the model's record, H and W at least 32.
 
         Returns:
             N x K x h x w with (h, w) = `architecture.score_size((H, W), architecture)`.
@@ -120,7 +115,7 @@ class Network(nn.Module):
         return self.head(self.features(image))  # type: ignore[no-any-return]
 
     def features(self, image: Tensor) -> Tensor:
-        """What the head scores: the paths' last features at the largest path's size, N x (paths x C5) x h x w.
+        """The head's input: the paths' last features at the largest path's size, N x (paths x C5) x h x w.
 
         `image` and errors as in `forward`.
         """

@@ -1,15 +1,9 @@
-"""Parameters and multiply-accumulates of a network in its deployed form (the 'FLOPs' of Tables 2 and 4).
+"""Parameters, multiply-accumulates (the 'FLOPs' of Tables 2 and 4) and memory of a network in its deployed form.
 
-Counted, not derived: the deployed network runs once on torch's meta device, which computes shapes and no numbers, and
-every convolution reports what it did. So a new block or interaction is counted without a formula of its own. Counted
-are convolutions only, as in design-notes, 'Parameters and MACs': one multiply-accumulate for each weight at each output
-position; biases are among the parameters and not among the operations; resizing, sums and activations are left out.
-
-Memory that a deployed network needs for one image: its weights, and the feature maps that are alive at once.
-
-Counted on torch's meta device, as `complexity` counts operations: the network runs once, and every tensor is followed
-from its making to its end. It is what the network itself asks for. An engine needs more (its own program, work space of
-its convolutions) or less (it may reuse a map in place); how much a process takes is what `lpsnet benchmark` measures.
+Measured, not derived: the deployed network runs once on torch's meta device, which computes shapes only, and every
+convolution and tensor is recorded. A new block or interaction therefore needs no formula. Only convolutions count
+(design-notes, 'Parameters and MACs'): one multiply-accumulate for each weight at each output position; biases are
+parameters but no operations; resizing, sums and activations are left out.
 """
 
 import re

@@ -1,19 +1,8 @@
-"""From the training form to the deployed one: batch norms and parallel branches folded into convolutions with bias.
+"""Conversions between the forms of a network: fused for deployment, plain, and with parallel branches (RepVGG).
 
-RepVGG's algebra (Ding et al. 2021, which the paper trains with): in evaluation mode batch norm is a scale and a shift a
-channel, a 1x1 convolution is a 3x3 one that is zero but at its centre, the identity is a 1x1 convolution with the unit
-matrix, and parallel convolutions add up. Computed in float64; exact but for rounding to the weights' type at the end.
-
-From any form to the plain training form: one convolution and batch norm a block, to go on training at half the cost.
-
-A deployed network has no batch norms to train with, and one with parallel branches (RepVGG) takes twice as long in a
-step. Here the folded convolutions get batch norms whose statistics are those of some images, and whose scale and
-shift undo the normalising: in evaluation mode the scores stay what they were, in training mode nearly so.
-
-From the plain form to the one with parallel branches (RepVGG), to go on training with them.
-
-The 3x3 branch takes the convolution and its batch norm. The other branches begin with a scale of zero, so that the
-scores stay what they were in either mode; they learn, as the gradient of a scale is not zero.
+RepVGG's algebra (Ding et al. 2021, used by the paper): in evaluation mode batch norm is a scale and a shift for each
+channel, a 1x1 convolution is a 3x3 convolution that is zero except at its centre, the identity is a 1x1 convolution
+with the unit matrix, and parallel convolutions add up. Computed in float64; exact but for rounding at the end.
 """
 
 import copy
@@ -82,6 +71,9 @@ def _fold_branches(unit: RepConvNorm) -> Folded:
 def to_single_branch(net: Network, images: Tensor) -> Network:
     """A copy of `net` in the form "plain", in evaluation mode, with the same scores.
 
+    A deployed network has no batch norms to train with, and a step with parallel branches takes twice as long. The
+    folded convolutions get batch norms with the statistics of `images`, whose scale and shift undo the normalisation.
+
     Args:
         net: of any form.
         images: N x 3 x H x W, normalised; what the batch norms' statistics are measured on.
@@ -132,8 +124,12 @@ def _measure(deployed: Network, images: Tensor) -> dict[str, tuple[Tensor, Tenso
 
 
 def to_parallel_branches(net: Network) -> Network:
-    """A copy of `net`, which is in the form "plain", in the form "reparameterised", with the same scores."""
-    with torch.random.fork_rng(devices=[]):  # whoever calls has chosen what its random numbers are for
+    """A copy of `net`, which is in the form "plain", in the form "reparameterised", with the same scores.
+
+    The 3x3 branch takes the convolution and its batch norm. The other branches start with a scale of zero, so that the
+    logits stay the same in either mode; they learn, because the gradient of a scale is not zero.
+    """
+    with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay as they are
         torch.manual_seed(0)
         branched = create_model(net.architecture, **net.traits, form="reparameterised")
     plain = net.state_dict()

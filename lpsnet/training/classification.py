@@ -1,14 +1,7 @@
-"""Images of classes in folders named after the classes, for pre-training: the layout of ImageNet and of most others.
+"""Pre-training on classified images (Section 4.2: 'ImageNet pre-training', without details).
 
-`ROOT/train/CLASS/*.jpg` and `ROOT/val/CLASS/*.jpg`; or `ROOT/CLASS/*.jpg`, of which a share is set apart as val.
-Classes are numbered in the order of their names; images may lie in folders within their class's.
-
-Recipes of pre-training. The paper says 'ImageNet pre-training' and no more (Section 4.2).
-
-Pre-training on classified images (Section 4.2): the network learns features, then loses what it classified with.
-
-design-notes, 'Pre-training': classify with global average pooling over the concatenated last features; drop the head.
-What is left is a checkpoint to start a training from (`train --init`).
+The network classifies by global average pooling over the concatenated last features and a linear layer
+(design-notes, 'Pre-training'); the layer is dropped at the end. The result is a checkpoint for `train --init`.
 """
 
 import math

@@ -1,12 +1,6 @@
-"""The numbers that every training run has, whatever it teaches: how long, how fast, how evaluated (Section 4.2).
+"""Recipes: every setting of a training as one value, and the rows of `RECIPES` (Section 4.2 and small machines).
 
-A recipe is these and those of what is taught: `Recipe` for segmentation, `PretrainingRecipe` for classification. The
-training loop knows these alone.
-
-Recipes: every number of a segmentation training as one value.
-
-The paper's recipes (Section 4.2) and those for small machines are rows of `RECIPES`; a run may change any number with
-`with_overrides`, and its record holds the recipe it really used.
+`LoopSettings` are the settings that the training loop needs for any task; `Recipe` adds those of segmentation.
 """
 
 import json
@@ -31,15 +25,15 @@ from lpsnet.io import read_yaml
 
 
 class LoopSettings(BaseModel):
-    """What a recipe says about the loop.
+    """Settings of the training loop, for any task.
 
     Attributes:
         name: the recipe this one is, or was made from.
         source: where its numbers come from.
         iterations: optimiser steps of the run; exactly one of `iterations` and `epochs` is given.
-        epochs: passes over the training images, in place of `iterations`.
+        epochs: in place of `iterations`.
         batch_size: images in one optimiser step, over all processes together.
-        learning_rate: at the start; it falls as `schedule` says.
+        learning_rate: at the start; it falls by `schedule`.
         schedule: "poly": lr * (1 - t / T) ** poly_power, Section 4.2; "cosine": lr * (1 + cos(pi t / T)) / 2.
         warmup_iterations: steps over which the learning rate rises linearly from 0 first.
         momentum, weight_decay, poly_power: of stochastic gradient descent, Section 4.2.
@@ -48,7 +42,7 @@ class LoopSettings(BaseModel):
         freeze_batch_norm: use and keep the statistics the network starts with.
         ema_decay: of the moving average of the weights that is evaluated and delivered; 0 means none.
         precision: arithmetic of the forward pass: "auto" is bf16 where the hardware computes in it, else f32.
-        cuda_graph: on one GPU, start a step's operations all at once (`graphed.py`); not in f16, nor with OHEM.
+        cuda_graph: on one GPU, run a step as one CUDA graph (`loop.GraphedStep`); not in f16, nor with OHEM.
         augment_on: "auto" augments on a GPU whose memory (`cache_mib`) holds images of one size; "workers" never.
         num_workers: threads that decode and augment images.
         cache_mib: memory for decoded images, on the device where they are augmented there; 0 decodes every time.
@@ -130,7 +124,7 @@ class LoopSettings(BaseModel):
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:
-        """What the settings are that need not be given, as JSON values: what a run meant that did not know of them."""
+        """Default values as JSON: the meaning of settings that a run of an earlier version does not have."""
         known = {name: field.default for name, field in cls.model_fields.items() if not field.is_required()}
         defaults: dict[str, Any] = json.loads(json.dumps(known))
         return defaults
@@ -157,7 +151,7 @@ class Recipe(LoopSettings):
         ohem_threshold: OHEM keeps pixels whose true class got a probability below this …
         ohem_min_kept: … and at least this share of the labelled pixels.
         class_weights: "none", or "log": 1 / ln(1.02 + frequency in this data set's training split) (ENet, 2016).
-        loss_stride: 1 compares scores upsampled to the label's full size, the paper's way; 4 compares every fourth
+        loss_stride: 1 compares logits upsampled to the label's full size, as the paper; 4 compares every fourth
             pixel along rows and columns, a little cheaper.
         label_smoothing: share of the target spread evenly over the classes; makes the loss several times as costly.
         init_required: the recipe presumes weights to start from (ImageNet or another data set): `--init`.
@@ -167,7 +161,7 @@ class Recipe(LoopSettings):
     crop_size: Size = (768, 768)
     scale: tuple[float, float] = (0.5, 2.0)
     flip: float = Field(default=0.5, ge=0, le=1)
-    # Section 4.2 says 'color-jittering' without numbers; 0.5 is what the STDC and BiSeNet recipes use.
+    # Section 4.2: 'color-jittering', without numbers; 0.5 is the value of the STDC and BiSeNet recipes.
     brightness: float = Field(default=0.5, ge=0, lt=1)
     contrast: float = Field(default=0.5, ge=0, lt=1)
     saturation: float = Field(default=0.5, ge=0, lt=1)

@@ -1,21 +1,8 @@
-"""What the training loop has to be told: what is trained, on what, with which loss, and how it is scored.
+"""Batches of training samples, and the interface between a task and the training loop.
 
-A task is a row of `train` and `pretrain`: the loop is the same for both.
-
-Batches of training samples in an order that depends on the seed alone.
-
-The samples of a run form one endless sequence: its position p belongs to pass p // n over the n images, whose order
-is a permutation seeded by (seed, pass), and is augmented with a generator seeded by (seed, p). A run can therefore
-start at any position and see exactly what an undisturbed one sees, whatever the number of workers or processes.
-
-Threads and not processes do the work: OpenCV releases the interpreter's lock, and threads share one cache of decoded
-images without copies.
-
-Batches made on the device that trains: images lie in its memory, and a batch is one warp and one colour change.
-
-For a GPU and a data set that fits into its memory, where a few processor cores cannot warp as fast as the network
-learns. What is random is drawn as by `Batches`, from the same seeds, so position p of the sequence shows the same part
-of the same image; a byte may differ by the rounding of OpenCV's fixed-point weights.
+The samples of a run form one sequence: position p belongs to epoch p // n over the n images, whose order is a
+permutation seeded by (seed, epoch); a sample is augmented with a generator seeded by (seed, p). A run can therefore
+resume at any position and see what an uninterrupted run sees, with any number of workers or processes.
 """
 
 from collections import deque
@@ -66,9 +53,9 @@ class Score(Generic[Details]):
     """How good a model is.
 
     Attributes:
-        headline: for people, in a few words.
+        headline: one line for the log.
         figures: everything, as JSON values.
-        curves: what is worth a curve over the run, by name.
+        curves: figures to plot over the run, by name.
         details: the task's own value.
     """
 
@@ -87,9 +74,9 @@ class Task(Protocol[Details]):
         augmentation: what is done to each.
         normalisation: of the images' bytes.
         model: in training form. It maps N, 3, H, W normalised images to what `loss` takes.
-        opening: what is to be told people when the training begins; may be empty.
+        opening: a line to show when the training begins; may be empty.
         waits_for_device: whether model or loss read results back from a GPU in the middle of a step.
-        inputs: what it learns from, by what it is, in short texts; a run goes on only while they are the same.
+        inputs: digests of the data and weights it learns from; a run resumes only while they are the same.
     """
 
     @property
@@ -110,10 +97,10 @@ class Task(Protocol[Details]):
     def inputs(self) -> Mapping[str, str]: ...
 
     def loss(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """The sum of the loss over a batch and what it is to be divided by, both scalars on the model's device."""
+        """The sum of the loss over a batch and its divisor, both scalars on the model's device."""
 
     def evaluate(self, weights: Weights) -> Score[Details] | None:
-        """How good the model is with these weights; None if there is nothing to tell by."""
+        """How good the model is with these weights; None without validation data."""
 
     def deliver(self, weights: Weights, path: Path, facts: Mapping[str, Any], score: Score[Details] | None) -> None:
         """Write the model with these weights; `facts` of the run, as JSON values, go to its record."""
@@ -175,6 +162,9 @@ class ImageCache:
 @dataclass(frozen=True)
 class Batches:
     """The batches of one process, from any iteration on.
+
+    Threads do the work, not processes: OpenCV releases the interpreter's lock, and threads share one cache of decoded
+    images without copies.
 
     Attributes:
         images: to learn from.
@@ -294,6 +284,10 @@ class _Draw(NamedTuple):
 @dataclass(frozen=True, eq=False)
 class DeviceBatches:
     """The batches of one process, from any iteration on; attributes as those of `Batches`.
+
+    For a GPU and a data set that fits into its memory, where a few processor cores cannot warp as fast as the network
+    learns: images lie in the GPU's memory, and a batch is one warp and one colour change. Random numbers are drawn as
+    by `Batches`, from the same seeds; a byte may differ by the rounding of OpenCV's fixed-point weights.
 
     Attributes:
         augmentation: one that `is_affine`.

@@ -85,7 +85,7 @@ def _has_mps() -> bool:
     return bool(torch.backends.mps.is_available()) and os.environ.get("ACCELERATE_USE_CPU") != "true"
 
 
-_WARM_UP = 3  # passes before a capture, in which libraries choose their algorithms and take their memory
+_WARM_UP = 3  # runs before the capture, in which libraries choose algorithms and allocate memory
 
 
 class GraphedStep:
@@ -143,12 +143,12 @@ def run_task(
     on_message: Callable[[str], None],
     tensorboard: bool,
 ) -> Score[Details] | None:
-    """Run a task in `out`, or what is left of it, and leave its model there.
+    """Run a task in `out`, from its start or last checkpoint, and write its model there.
 
     Args:
         build: makes the task for a device.
         settings, defaults: see `RunFolder.check`.
-        out, resume, on_status, on_message, tensorboard: see `trainer.train`.
+        out, resume, on_status, on_message, tensorboard: see `segmentation.train`.
 
     Returns:
         The model's score; None if there is none, and in all processes but the main one.
@@ -169,9 +169,9 @@ def run_task(
             folder.check_inputs(task.inputs)
             folder.begin(settings, loop.start_facts())
         if resume and folder.state.exists():
-            loop.go_on()
+            loop.resume()
         elif accelerator.is_main_process:
-            # killed between the first lines of the log and the first checkpoint: they will be written again
+            # stopped before the first checkpoint: the log's lines will be written again
             folder.rewind_logs(0, num_iterations=loop.num_iterations)
             if task.opening:
                 on_message(task.opening)
@@ -179,7 +179,7 @@ def run_task(
 
 
 def check_shares(settings: Mapping[str, Any], num_processes: int) -> None:
-    """Raise unless every process gets an image of each batch.
+    """Check that every process gets an image of each batch.
 
     Raises:
         RunError: there are more processes.
@@ -187,7 +187,7 @@ def check_shares(settings: Mapping[str, Any], num_processes: int) -> None:
     batch_size = settings["recipe"]["batch_size"]
     if batch_size < num_processes:
         raise RunError(
-            f"a batch of {batch_size} images cannot be shared by {num_processes} processes; start fewer of them, or "
+            f"a batch of {batch_size} images cannot be shared by {num_processes} processes; start fewer processes, or "
             f"give each an image with --set batch_size={num_processes}"
         )
 
@@ -200,7 +200,7 @@ class Loop(Generic[Details]):
         accelerator: this process among all.
         folder: of the run.
         log: None in all processes but the main one.
-        on_status: see `trainer.train`.
+        on_status: see `segmentation.train`.
     """
 
     def __init__(
@@ -235,8 +235,8 @@ class Loop(Generic[Details]):
         scaler = torch.amp.GradScaler(self.accelerator.device.type, enabled=self.type == torch.float16)
         return TrainingState(model, optimiser, average, scaler)
 
-    def go_on(self) -> None:
-        """Take over the folder's checkpoint."""
+    def resume(self) -> None:
+        """Restore the folder's checkpoint."""
         self.state.restore(self.folder.state)
         if self.accelerator.is_main_process:
             self.folder.rewind_logs(self.state.iteration, num_iterations=self.num_iterations)
@@ -305,7 +305,7 @@ class Loop(Generic[Details]):
         )
 
     def _after_step(self, done: int) -> None:
-        """Tell how it goes; at a checkpoint make sure of it first."""
+        """Report progress; at a checkpoint, write it first."""
         last = done == self.num_iterations
         evaluation = not last and self._evaluation_is_due(done)
         due = EPOCH_CHECKPOINT_SECONDS if self._is_epoch_end(done) else CHECKPOINT_SECONDS
@@ -375,7 +375,7 @@ class Loop(Generic[Details]):
         return bool(every) and self._is_epoch_end(iteration) and self._epoch(iteration) % every == 0
 
     def _evaluation_message(self) -> str:
-        """Evaluate, and say how it went."""
+        """Evaluate; the score as one line."""
         score = None if self.log is None else self._evaluate(self.log)
         self.accelerator.wait_for_everyone()
         return "" if score is None else f"epoch {self._epoch(self.state.iteration)}: {score.headline}"

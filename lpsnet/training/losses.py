@@ -1,23 +1,8 @@
-"""The Lovász-softmax loss: a convex surrogate of 1 - IoU, averaged over the classes that occur (Berman et al. 2018).
+"""Losses over logits and label maps: cross-entropy, online hard example mining (Section 4.2), Lovász-softmax.
 
-Cross-entropy counts pixels, mIoU counts classes. For each class the errors of all pixels are sorted, and each is
-weighted by what a pixel at its place adds to the Jaccard loss of the set of errors before it (Algorithm 1 there).
-
-Cross-entropy of scores at the label's size, of which the upsampled scores are never built (Section 4.2).
-
-Scores at the label's size are many (19 x 768 x 768 floats are 45 MB an image) and go through memory five times in an
-upsampling and a cross-entropy with their gradients. Here they exist a band of rows at a time, small enough to stay in a
-core's cache: a band is upsampled, its loss added up, its gradient taken and brought back to the size of the scores,
-then the next band takes its place. Bilinear upsampling is two small matrices, one for rows and one for columns; only
-the rows' is applied to bands, two or three of its columns at a time, so that the work on a pixel is next to nothing.
-
-The gradient is taken in the forward pass: a loss is a sum, so all that the backward pass adds is a factor. On a CPU the
-threads share the images out among themselves: sharing out every operation on a band would cost more than it takes.
-
-Losses over logits and label maps: cross-entropy and online hard example mining (Section 4.2), and Lovász-softmax.
-
-A loss comes as a sum and what it is to be divided by, so that several processes can divide by what all of them have
-together; a batch without a labelled pixel then gives 0, never NaN.
+A loss is returned as a sum and its divisor, so that several processes can divide by the total of all of them; a batch
+without a labelled pixel gives 0, never NaN. Logits are not upsampled to the label's size as a whole, see
+`weighted_loss`.
 """
 
 import functools
@@ -40,6 +25,10 @@ from lpsnet.sampling import interpolation_matrix
 
 def lovasz_softmax(scores: Tensor, labels: Tensor) -> Tensor:
     """The loss of a batch taken as one set of pixels, in 0 to 1; 0 without a labelled pixel.
+
+    A convex surrogate of 1 - IoU, averaged over the classes that occur (Berman et al. 2018, Algorithm 1): for each
+    class the errors of all pixels are sorted, and each is weighted by what its pixel adds to the Jaccard loss of those
+    before.
 
     Args:
         scores: N, K, H, W floating point, logits.
@@ -66,13 +55,13 @@ def _jaccard_steps(members: Tensor) -> Tensor:
     return torch.cat((jaccard[:, :1], jaccard[:, 1:] - jaccard[:, :-1]), 1)
 
 
-_PART = 1 << 17  # scores in a band on a CPU: 0.5 MB, half of a core's cache
+_PART = 1 << 17  # logits in a band on a CPU: 0.5 MB, half of a core's cache
 _PART_ELSEWHERE = 1 << 25  # where starting an operation costs more than memory does
 
 
 @dataclass(frozen=True, eq=False)
 class Upsampling:
-    """From scores of h x w to some of the pixels of an image of H x W, bilinearly.
+    """From logits of h x w to some of the pixels of an image of H x W, bilinearly.
 
     Attributes:
         rows: chosen rows of pixels x h, what every row of scores adds to each.
@@ -135,6 +124,12 @@ def pixel_losses(logits: Tensor, classes: Tensor, upsampling: Upsampling) -> Ten
 
 def weighted_loss(logits: Tensor, classes: Tensor, weights: Tensor, upsampling: Upsampling) -> Tensor:
     """The sum over all pixels of weight x cross-entropy: a scalar, float32 (float64 for such logits).
+
+    Logits at the label's size (19 x 768 x 768 floats are 45 MB an image) would go through memory five times. Here they
+    exist a band of rows at a time, small enough for a core's cache: a band is upsampled, its loss added up, its
+    gradient taken and brought back to h x w, then the next band takes its place. Bilinear upsampling is two small
+    matrices, one for rows and one for columns. The gradient is taken in the forward pass: a loss is a sum, so the
+    backward pass only adds a factor. On a CPU each thread takes whole images.
 
     Args:
         logits: N, K, h, w of any float type; the gradient goes here.
@@ -269,11 +264,11 @@ class Criterion:
     """What a recipe asks of the loss.
 
     Attributes:
-        kind: "cross_entropy", "ohem", or "lovasz": cross-entropy plus the Lovász-softmax loss (`lovasz.py`).
+        kind: "cross_entropy", "ohem", or "lovasz": cross-entropy plus `lovasz_softmax`.
         class_weights: one weight a class, float32, or None for equal weights.
-        stride: scores are compared at every pixel (1), or at every so many along rows and columns.
-        align_corners: of the upsampling of the scores; the network's convention.
-        label_smoothing: share of the target spread evenly over the classes. With it the upsampled scores are built,
+        stride: logits are compared at every pixel (1), or at every so many along rows and columns.
+        align_corners: of the upsampling of the logits; the network's convention.
+        label_smoothing: share of the target spread evenly over the classes. With it all logits are upsampled,
             which takes several times as long.
         ohem_threshold: pixels whose true class got less probability than this are hard.
         ohem_min_kept: at least this share of the labelled pixels is kept, the hardest.

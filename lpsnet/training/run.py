@@ -1,11 +1,4 @@
-"""The values of a run: what is trained on what, where it stands, and what it leaves.
-
-What a run says of itself besides its settings: by which command, with which versions, where and when it was made.
-
-What a training learns from: it is gone on with only while that is the same.
-
-Telling what a network took from the checkpoint it started from, and what not.
-"""
+"""A training run as a value: what is trained on what, its progress, its result, and the facts kept in its record."""
 
 import platform
 import time
@@ -82,7 +75,7 @@ class Status:
         loss: of this step.
         learning_rate: of this step.
         pictures_per_second: since the last checkpoint or start, all processes together.
-        message: what else there is to say, such as an evaluation's score; most often empty.
+        message: such as an evaluation's score; usually empty.
     """
 
     iteration: int
@@ -107,7 +100,7 @@ class TrainingResult:
 
 
 def versions() -> Mapping[str, str]:
-    """Of what takes part in a training."""
+    """Versions of the packages that take part in a training."""
     return {
         "lpsnet": lpsnet.__version__,
         "python": platform.python_version(),
@@ -118,7 +111,7 @@ def versions() -> Mapping[str, str]:
 
 
 def version_changes(started: Mapping[str, Any]) -> str:
-    """What a run that goes on is told if it was started with other versions than those here; "" if with the same.
+    """A warning if a resumed run was started with other versions than those here; "" if with the same.
 
     Args:
         started: the facts of its start, see `RunFolder.started`.

@@ -1,7 +1,4 @@
-"""The folder of a run: what it was started with, its state, its logs and what comes out of it.
-
-What a run writes down while it goes on: its folder's logs, and the same curves for TensorBoard.
-"""
+"""The folder of a run: its settings, logs, evaluations and model; the settings decide whether it may resume."""
 
 import csv
 import json
@@ -29,14 +26,14 @@ _NUMBER = re.compile("[0-9]{1,18}")
 # Settings of a recipe that change how fast a run goes and not what comes out of it; a resumed run may change them.
 FREE_SETTINGS = ("num_workers", "cache_mib", "evaluate_every")
 STARTED = "started"  # key of `run.json` for facts of the start, which are no settings
-INPUTS = "inputs"  # key, here and in a journal's header, for what is learnt from; see `Task.inputs`
+INPUTS = "inputs"  # key, here and in a journal's header, of the digests of data and weights; see `Task.inputs`
 
 
 @dataclass(frozen=True)
 class RunFolder:
     """The files of a run in `path`.
 
-    `run.json` says what was started and makes the folder a run; `state.safetensors` is the last checkpoint;
+    `run.json` holds the settings and makes the folder a run; `state.safetensors` is the last checkpoint;
     `log.csv` has a line an iteration; `evaluations.jsonl` a line an evaluation; `evaluation.json` is the last in full;
     `model.safetensors` is the result.
     """
@@ -68,13 +65,12 @@ class RunFolder:
         return self.path / "model.safetensors"
 
     def check(self, settings: Mapping[str, Any], *, defaults: Mapping[str, Any], resume: bool) -> None:
-        """Raise unless a run with `settings` may begin here or go on.
+        """Check that a run with `settings` may begin or resume here.
 
         Args:
             settings: of the run, as JSON values; the recipe's are under `recipe`.
-            defaults: what the recipe's settings are where nothing is said; a run that was started before there was
-                such a setting goes on with it.
-            resume: whether it may go on.
+            defaults: of the recipe's settings; a run started before a setting existed has its default.
+            resume: whether it may resume.
 
         Raises:
             RunError: the folder holds a run and `resume` was not asked for, or the run in it has other settings.
@@ -82,7 +78,7 @@ class RunFolder:
         if not self.run.exists():
             return
         if not resume:
-            raise RunError(f"{self.path} already holds a run; go on with --resume, or choose another folder")
+            raise RunError(f"{self.path} already holds a run; resume it with --resume, or choose another folder")
         held, wanted = ({**_flat({"recipe": defaults}), **_flat(it)} for it in (self._read_settings(), settings))
         if differing := [key for key in {**wanted, **held} if held.get(key) != wanted.get(key)]:
             key = differing[0]
@@ -95,7 +91,7 @@ class RunFolder:
         """Raise unless the run that is here, if there is one, learns from the same; see `Task.inputs`.
 
         Raises:
-            RunError: it does not. A run of an older version, which does not say, may go on.
+            RunError: it does not. Digests that a run of an earlier version does not have are assumed equal.
         """
         held = self.started().get(INPUTS)
         held = held if isinstance(held, dict) else {}
@@ -107,7 +103,7 @@ class RunFolder:
             )
 
     def begin(self, settings: Mapping[str, Any], started: Mapping[str, Any] | None = None) -> None:
-        """Make this the folder of a run with `settings`, begun as `started` says, unless it already is one's."""
+        """Make this the folder of a run with `settings` and the facts `started`, unless it already holds a run."""
         if not self.run.exists():
             content = {**settings, **({STARTED: dict(started)} if started else {})}
             write_text(self.run, json.dumps(content, indent=2) + "\n")
@@ -128,7 +124,7 @@ class RunFolder:
         return held
 
     def rewind_logs(self, iteration: int, *, num_iterations: int) -> None:
-        """Drop what the logs say of what follows the checkpoint: it will happen again, and be written again.
+        """Drop log lines after the checkpoint: those steps run again and are logged again.
 
         The evaluation after the last of `num_iterations` steps always does.
         """
@@ -264,7 +260,7 @@ class Steps:
 
 
 def diverged(iteration: int, learning_rate: float) -> DivergedError:
-    """What is said of a training that leads nowhere."""
+    """The error of a training whose loss is no longer finite."""
     return DivergedError(
         f"the loss is no longer finite at iteration {iteration}; "
         f"try a lower learning rate than {learning_rate:.3g} (--set learning_rate=…)"

@@ -1,9 +1,4 @@
-"""A network in training as a segmenter, so that it is scored exactly as its model file will be.
-
-The task of `lpsnet train`: a network learns to segment (Section 4.2).
-
-Training a network on a data set (Section 4.2).
-"""
+"""`lpsnet train`: a network learns to segment (Section 4.2)."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -71,7 +66,7 @@ class Segmentation:
     Attributes:
         run: what is trained on what.
         dataset: opened.
-        images: the split that is learnt from.
+        images: the training split.
         augmentation: of its samples.
         model: the network in training form.
         initialisation: what it took from a checkpoint; None without one.
@@ -243,14 +238,14 @@ def train(
     on_message: Callable[[str], None] = lambda message: None,
     tensorboard: bool = True,
 ) -> TrainingResult:
-    """Train a network and leave it in `out`.
+    """Train a network and write it to `out`.
 
     Args:
         run: what is trained on what.
         out: the run's folder; see `RunFolder` for its files.
-        resume: go on with the run in `out`; in a folder without one, just start.
-        on_status: called for every iteration in their order, in the main process; may be one iteration behind.
-        on_message: called with a line for people when the training begins: what was taken from `run.init`.
+        resume: resume the run in `out`; start one if there is none.
+        on_status: called after every iteration, in order, in the main process; may be one iteration late.
+        on_message: called with a line of text when the training begins, e.g. what was taken from `run.init`.
         tensorboard: write curves for TensorBoard besides the logs.
 
     Raises:

@@ -1,7 +1,7 @@
-"""What a run needs to go on: weights, momentum, their moving average and the iteration, as one safetensors file.
+"""The checkpoint of a run in progress: weights, momentum, moving average and iteration in one safetensors file.
 
-Order and augmentation of the samples, and the learning rate, follow from the iteration alone (`batches.py`,
-`Recipe.learning_rate_at`), so nothing else has to be kept. One file written atomically is never half a checkpoint.
+Order and augmentation of the samples and the learning rate follow from the iteration (`data.py`,
+`LoopSettings.learning_rate_at`), so nothing else is kept. The file is written atomically.
 """
 
 import json
@@ -65,7 +65,7 @@ def _unzipped(pairs: list[tuple[Tensor, Tensor]]) -> _Lists:
 
 @dataclass
 class TrainingState:
-    """The parts of a run that change while it goes on.
+    """The parts of a run that change in every step.
 
     Attributes:
         network: the network in training form, not wrapped for several processes.
@@ -92,8 +92,8 @@ class TrainingState:
         with atomic_path(path) as temporary:
             try:
                 save_file(tensors, temporary, metadata={_KEY: json.dumps(header)})
-            except SafetensorError as error:  # how it tells of a full disk
-                raise RunError(f"cannot write {path}: {error}; make room and go on with --resume") from None
+            except SafetensorError as error:  # such as a full disk
+                raise RunError(f"cannot write {path}: {error}; make room and resume with --resume") from None
 
     def restore(self, path: Path) -> None:
         """Take over a state that `save` wrote for the same network and recipe.

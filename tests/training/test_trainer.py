@@ -93,7 +93,7 @@ def test_loss_falls_and_the_record_tells_the_run(undisturbed: Path) -> None:
 
 
 def test_a_folder_with_a_run_is_refused_without_resume(undisturbed: Path) -> None:
-    with pytest.raises(RunError, match="already holds a run; go on with --resume"):
+    with pytest.raises(RunError, match="already holds a run; resume it with --resume"):
         train(RUN, undisturbed)
 
 
