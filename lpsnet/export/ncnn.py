@@ -24,13 +24,11 @@ import torch
 
 from lpsnet.architecture import SCORE_STRIDE, Architecture, path_size
 from lpsnet.errors import MissingDependencyError, ModelFileError
-from lpsnet.export.quantise import Quantisation, Size
-from lpsnet.export.verify import ExportReport, Format, Proof, write_proved
-from lpsnet.inference.engines import Precision
+from lpsnet.export.quantise import Size
+from lpsnet.export.verify import ExportOptions, ExportReport, Format, Request, write_proved
 from lpsnet.inference.model_file import write_container
 from lpsnet.models.blocks import ConvNorm
 from lpsnet.models.network import Network
-from lpsnet.record import ModelRecord
 
 FORMAT = Format("ncnn", ".ncnn", runtime="ncnn", precisions=("f32", "f16"))
 
@@ -48,35 +46,18 @@ graph(%length, %low, %none):
   return (%clamped)"""
 
 
-def export_ncnn(
-    net: Network,
-    path: str | Path,
-    *,
-    record: ModelRecord,
-    size: Size | None = None,
-    precision: Precision = "f32",
-    quantisation: Quantisation | None = None,
-    **proof: Unpack[Proof],
-) -> ExportReport:
-    """Write a network as one `.ncnn` file and prove it against the network with ncnn.
+def export_ncnn(net: Network, path: str | Path, **options: Unpack[ExportOptions]) -> ExportReport:
+    """Write a network as one `.ncnn` file and verify it with ncnn; arguments and errors as for `export_onnx`.
 
-    Args:
-        net, path, record, size, proof: as in `proving.write_proved`; the path ends in `.ncnn`.
-        precision: "f32", or "f16" for weights kept in f16; what is computed in is chosen when the file is run.
-        quantisation: not used: ncnn's own quantiser does not come as a package.
-
-    Raises:
-        ModelFileError: the record does not fit the network, ncnn cannot express the network for that size, or the
-            written file's scores, labels or mIoU are not those of the network.
-        MissingDependencyError: ncnn or pnnx is not installed.
-        RunError: the file cannot be written.
+    Precision "f16" keeps the weights in f16; the arithmetic is chosen when the file is run. There is no int8: ncnn's
+    own quantiser is no package. ModelFileError also if ncnn cannot express the network for that size.
     """
+    return write_proved(net, path, format=FORMAT, write=_write, **options)
 
-    def write(deployed: Network, record: ModelRecord, path: Path) -> None:
-        description, weights = _convert(deployed, size, precision == "f16")
-        write_container(path, description=description, weights=weights, record=record)
 
-    return write_proved(net, path, format=FORMAT, write=write, record=record, size=size, precision=precision, **proof)
+def _write(deployed: Network, path: Path, request: Request) -> None:
+    description, weights = _convert(deployed, request.size, request.precision == "f16")
+    write_container(path, description=description, weights=weights, record=request.record)
 
 
 def _convert(deployed: Network, size: Size | None, half: bool) -> tuple[bytes, bytes]:

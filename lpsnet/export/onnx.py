@@ -20,7 +20,7 @@ import torch
 from lpsnet import __version__
 from lpsnet.errors import MissingDependencyError, ModelFileError
 from lpsnet.export.quantise import Quantisation, Size, check_quantisation, quantise_onnx
-from lpsnet.export.verify import ExportReport, Format, Proof, write_proved
+from lpsnet.export.verify import ExportOptions, ExportReport, Format, Proof, Request, write_proved
 from lpsnet.inference.engines import Precision
 from lpsnet.inference.engines.onnxruntime import SIZE_NAMES
 from lpsnet.inference.engines.tensorrt import trtexec_command
@@ -70,10 +70,14 @@ def export_onnx(
     opset: int = OPSET,
     **proof: Unpack[Proof],
 ) -> ExportReport:
-    """Write a network as one ONNX file and prove it against the network with ONNX Runtime.
+    """Write a network as one ONNX file and verify it against the network with ONNX Runtime.
 
     Args:
-        net, path, record, size, proof: as in `proving.write_proved`; the path ends in `.onnx`.
+        net: of any form, on any device; it is fused if needed, on a copy.
+        path: the file to write; it ends in `.onnx`.
+        record: of the network.
+        size: (height, width) in pixels that the file is for; None for a file that takes any.
+        proof: what the file is compared on; see `Proof`.
         precision: "f32", "f16" or "int8".
         quantisation: for int8, and needed for it.
         weights: "f16" stores the weights of an f32 file in half the space.
@@ -86,15 +90,15 @@ def export_onnx(
         RunError: the file cannot be written.
     """
 
-    def write(deployed: Network, record: ModelRecord, path: Path) -> None:
+    def write(deployed: Network, path: Path, request: Request) -> None:
         model = to_onnx(deployed, size=size, opset=opset)
         if weights == "f16" and precision == "f32":
             model = store_in_half(model)
         if precision == "f16":
             model = in_half_precision(model)
         if precision == "int8":
-            model = quantise_onnx(model, check_quantisation(quantisation), record=record, size=size)
-        write_model(model, path, record=record)
+            model = quantise_onnx(model, check_quantisation(quantisation), record=request.record, size=size)
+        write_model(model, path, record=request.record)
 
     return write_proved(
         net,
@@ -187,46 +191,25 @@ TENSORRT = Format("tensorrt", ".onnx", runtime="onnxruntime", precisions=("f32",
 PAPER_SIZE = (1024, 2048)  # of the paper's timings; for the command, where neither export nor record names a size
 
 
-def export_tensorrt(
-    net: Network,
-    path: str | Path,
-    *,
-    record: ModelRecord,
-    size: Size | None = None,
-    precision: Precision = "f32",
-    quantisation: Quantisation | None = None,
-    **proof: Unpack[Proof],
-) -> ExportReport:
-    """Write an ONNX file for TensorRT, and prove it with ONNX Runtime; its `engine_command` runs `trtexec` on it.
+def export_tensorrt(net: Network, path: str | Path, **options: Unpack[ExportOptions]) -> ExportReport:
+    """Write an ONNX file for TensorRT and verify it with ONNX Runtime; its `engine_command` runs `trtexec` on it.
 
-    Args:
-        net, path, record, size, proof: as in `proving.write_proved`; the path ends in `.onnx`.
-        precision: what the engine is to compute in: "f32", "f16", "bf16" or "int8".
-        quantisation: for int8, and needed for it.
-
-    Raises:
-        ModelFileError, MissingDependencyError, RunError: as `export_onnx`.
+    The engine is built by TensorRT on the device it is to run on. The file in f32 serves for f16 and bf16 too; in int8
+    it holds where to quantise, in TensorRT's way. Written from TensorRT's documentation, not tried on hardware.
+    Arguments and errors as for `export_onnx`; precision is what the engine computes in, "bf16" too.
     """
-
-    def write(deployed: Network, record: ModelRecord, path: Path) -> None:
-        model = to_onnx(deployed, size=size)
-        if precision == "int8":
-            wish = check_quantisation(quantisation)
-            model = quantise_onnx(model, wish, record=record, size=size, for_tensorrt=True)
-        write_model(model, path, record=record)
-
-    in_file: Precision = "int8" if precision == "int8" else "f32"
-    report = write_proved(
-        net,
-        path,
-        format=TENSORRT,
-        write=write,
-        record=record,
-        size=size,
-        precision=in_file,
-        quantisation=quantisation,
-        **proof,
-    )
-    timed_size = None if size is not None else record.input_size or PAPER_SIZE
+    precision = options.get("precision", "f32")
+    options["precision"] = "int8" if precision == "int8" else "f32"  # of the file
+    report = write_proved(net, path, format=TENSORRT, write=_write_for_tensorrt, **options)
+    timed_size = None if report.size is not None else options["record"].input_size or PAPER_SIZE
     command = trtexec_command(Path(path), precision=precision, size=timed_size)
     return replace(report, precision=precision, engine_command=tuple(command))
+
+
+def _write_for_tensorrt(deployed: Network, path: Path, request: Request) -> None:
+    record, size, precision, quantisation = request
+    model = to_onnx(deployed, size=size)
+    if precision == "int8":
+        wish = check_quantisation(quantisation)
+        model = quantise_onnx(model, wish, record=record, size=size, for_tensorrt=True)
+    write_model(model, path, record=record)

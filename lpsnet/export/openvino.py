@@ -9,58 +9,29 @@ from typing import Any, Unpack
 
 from lpsnet.errors import MissingDependencyError
 from lpsnet.export.onnx import to_onnx
-from lpsnet.export.quantise import Quantisation, Size, check_quantisation, quantise_for_openvino
-from lpsnet.export.verify import ExportReport, Format, Proof, write_proved
-from lpsnet.inference.engines import Precision
+from lpsnet.export.quantise import Size, check_quantisation, quantise_for_openvino
+from lpsnet.export.verify import ExportOptions, ExportReport, Format, Request, write_proved
 from lpsnet.inference.model_file import write_container
 from lpsnet.models.network import Network
-from lpsnet.record import ModelRecord
 
 FORMAT = Format("openvino", ".openvino", runtime="openvino", precisions=("f32", "f16", "int8"))
 
 
-def export_openvino(
-    net: Network,
-    path: str | Path,
-    *,
-    record: ModelRecord,
-    size: Size | None = None,
-    precision: Precision = "f32",
-    quantisation: Quantisation | None = None,
-    **proof: Unpack[Proof],
-) -> ExportReport:
-    """Write a network as one `.openvino` file and prove it against the network with OpenVINO.
+def export_openvino(net: Network, path: str | Path, **options: Unpack[ExportOptions]) -> ExportReport:
+    """Write a network as one `.openvino` file and verify it with OpenVINO; arguments and errors as for `export_onnx`.
 
-    Args:
-        net, path, record, size, proof: as in `proving.write_proved`; the path ends in `.openvino`.
-        precision: "f32"; "f16" for weights kept in f16, what is computed in being chosen when the file is run; "int8".
-        quantisation: for int8, and needed for it.
-
-    Raises:
-        ModelFileError: the record does not fit the network, the size is too small, int8 was asked for without images,
-            or the written file's scores, labels or mIoU are not those of the network.
-        MissingDependencyError: openvino, nncf, onnx or onnxslim is not installed.
-        RunError: the file cannot be written.
+    Precision "f16" keeps the weights in f16; the arithmetic is chosen when the file is run.
     """
+    return write_proved(net, path, format=FORMAT, write=_write, **options)
 
-    def write(deployed: Network, record: ModelRecord, path: Path) -> None:
-        model = _convert(deployed, size)
-        if precision == "int8":
-            model = quantise_for_openvino(model, check_quantisation(quantisation), record=record, size=size)
-        description, weights = packed(model, half=precision == "f16")
-        write_container(path, description=description, weights=weights, record=record)
 
-    return write_proved(
-        net,
-        path,
-        format=FORMAT,
-        write=write,
-        record=record,
-        size=size,
-        precision=precision,
-        quantisation=quantisation,
-        **proof,
-    )
+def _write(deployed: Network, path: Path, request: Request) -> None:
+    record, size, precision, quantisation = request
+    model = _convert(deployed, size)
+    if precision == "int8":
+        model = quantise_for_openvino(model, check_quantisation(quantisation), record=record, size=size)
+    description, weights = packed(model, half=precision == "f16")
+    write_container(path, description=description, weights=weights, record=record)
 
 
 def _convert(deployed: Network, size: Size | None) -> Any:

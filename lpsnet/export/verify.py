@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypedDict, Unpack
+from typing import Any, NamedTuple, Required, TypedDict, Unpack
 
 import cv2
 import numpy as np
@@ -291,8 +291,16 @@ def _judge(check: Check, bounds: Bounds, engine: str) -> None:
     )
 
 
-# (deployed network, record of the file, path): writes the file
-Write = Callable[[Network, ModelRecord, Path], None]
+class Request(NamedTuple):
+    """What file is asked for: its record, size (None: any), precision, and for int8 how to quantise."""
+
+    record: ModelRecord
+    size: Size | None
+    precision: Precision
+    quantisation: Quantisation | None
+
+
+Write = Callable[[Network, Path, Request], None]  # writes the file of a deployed network
 
 NUM_COMPARED = 4  # images of the calibration that a quantised file is compared on, where no others are given
 _CHECKED_SIZE = (256, 512)  # where neither the export nor the record names a size
@@ -316,7 +324,7 @@ class Format:
 
 
 class Proof(TypedDict, total=False):
-    """What a file is held against besides random images: keywords that every exporter takes.
+    """What a file is compared on besides random images: keywords of every exporter.
 
     Keys:
         images: real ones, H x W x 3 uint8 RGB each, for scores and labels.
@@ -331,6 +339,15 @@ class Proof(TypedDict, total=False):
     max_miou_loss: float | None
 
 
+class ExportOptions(Proof, total=False):
+    """The keywords of every exporter, with the defaults of `write_proved`."""
+
+    record: Required[ModelRecord]
+    size: Size | None
+    precision: Precision
+    quantisation: Quantisation | None
+
+
 def write_proved(
     net: Network,
     path: str | Path,
@@ -338,12 +355,12 @@ def write_proved(
     format: Format,
     write: Write,
     record: ModelRecord,
-    size: Size | None,
-    precision: Precision,
+    size: Size | None = None,
+    precision: Precision = "f32",
     quantisation: Quantisation | None = None,
     **proof: Unpack[Proof],
 ) -> ExportReport:
-    """Write a network in a format and prove the file; there is none if anything fails.
+    """Write a network in a format and verify the file; it does not exist if anything fails.
 
     Args:
         net: of any form, on any device; it is fused where it is not, and not touched.
@@ -352,8 +369,8 @@ def write_proved(
         record: of the network; what the network itself knows (architecture, form, size) is taken from there.
         size: (height, width) in pixels that the file is for; None for a file that takes any.
         precision: arithmetic of the file.
-        quantisation: how an int8 file is made, which `write` has seen to; needed for int8.
-        proof: what it is held against; see `Proof`.
+        quantisation: images to calibrate an int8 file on; needed for int8.
+        proof: what the file is compared on; see `Proof`.
 
     Raises:
         ModelFileError: the record does not fit the network, the size is too small, int8 was asked for without
@@ -369,7 +386,7 @@ def write_proved(
     deployed = fuse(net).to("cpu", torch.float32)
     record = final_record(deployed, record, size)
     with atomic_path(path) as temporary:
-        write(deployed, record, temporary)
+        write(deployed, temporary, Request(record, size, precision, quantisation))
         written = time.perf_counter()
         session = _open(temporary, format, precision)
         return ExportReport(
