@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import Annotated, cast
 
 import typer
 from rich import box
@@ -19,7 +19,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from lpsnet.architecture import Architecture, get_architecture, list_architectures
-from lpsnet.benchmark.benchmark import Candidate
+from lpsnet.benchmark.benchmark import Benchmark, Candidate, Result
+from lpsnet.benchmark.benchmark import benchmark as run_benchmark
 from lpsnet.cli.output import (
     MAX_THREADS,
     JsonOption,
@@ -31,15 +32,15 @@ from lpsnet.cli.output import (
     table,
     write_json,
 )
+from lpsnet.data.dataset import open_dataset
+from lpsnet.data.split import Images, select
+from lpsnet.data.synthetic import SceneSplit
 from lpsnet.errors import LpsnetError, unknown_name
+from lpsnet.export.quantise import Quantisation
+from lpsnet.inference.engines import Precision
 from lpsnet.inference.hub import find_model, list_models
-from lpsnet.inference.model_file import find_record
+from lpsnet.inference.model_file import find_record, read_record
 from lpsnet.inference.segmenter import DEFAULT_RUNTIMES
-
-if TYPE_CHECKING:
-    from lpsnet.benchmark.benchmark import Benchmark, Result
-    from lpsnet.inference.engines import Precision
-
 
 Size = tuple[int, int]
 Source = Path | Architecture
@@ -121,11 +122,7 @@ class CandidateMaker:
 
     def _quantised(self, whole: Path, runtime: str) -> Path:
         """The same in int8, calibrated on generated scenes: its weights are random, and so is what it says of them."""
-        from lpsnet.data.split import Images
-        from lpsnet.data.synthetic import SceneSplit
         from lpsnet.export.export import QUANTISERS, quantise_file
-        from lpsnet.export.quantise import Quantisation
-        from lpsnet.inference.model_file import read_record
 
         if runtime not in QUANTISERS:
             return whole  # which the engine will refuse, and say why
@@ -199,10 +196,6 @@ def benchmark(
 
     Example: `lpsnet benchmark lpsnet_s lpsnet_m --runtime openvino --precision f32 --precision bf16 --size 512x1024`
     """
-    from lpsnet.benchmark.benchmark import benchmark as run_benchmark
-    from lpsnet.data.dataset import open_dataset
-    from lpsnet.data.split import select
-
     labelled = select(open_dataset(data).split(split), max_pictures) if data else None
     sources = find_sources(models)
     chosen_size = parse_size(size) or common_size(list(sources.values()))

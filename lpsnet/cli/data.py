@@ -1,16 +1,14 @@
 """`lpsnet data …`: looking at data sets before anyone trains on them."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from lpsnet.cli.output import JsonOption, console, image_progress, next_command, say, table, write_json
+from lpsnet.data.doctor import check_dataset
+from lpsnet.data.inspection import Diagnosis
 from lpsnet.io import write_text
-
-if TYPE_CHECKING:
-    from lpsnet.data.inspection import Diagnosis
-
 
 MAX_SHOWN = 20  # findings of one kind; --json has all of them
 
@@ -34,8 +32,6 @@ def check(
 
     Example: `lpsnet data check photos/ --out photos.yaml`
     """
-    from lpsnet.data.doctor import check_dataset
-
     with image_progress("checking") as update:
         diagnosis = check_dataset(data, progress=update)
     write_json(diagnosis.to_dict(), json_to)

@@ -2,10 +2,11 @@
 
 import functools
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+from lpsnet.benchmark.machine import command_line
 from lpsnet.cli.output import (
     MAX_THREADS,
     JsonOption,
@@ -17,14 +18,12 @@ from lpsnet.cli.output import (
     write_json,
 )
 from lpsnet.cli.train import print_scores
+from lpsnet.data.dataset import Split, open_dataset
 from lpsnet.errors import DataError, LpsnetError
-
-if TYPE_CHECKING:
-    from lpsnet.data.dataset import Split
-    from lpsnet.evaluation.evaluate import Evaluation, PredictionFolder, Segment
-    from lpsnet.evaluation.tta import Views
-    from lpsnet.inference.segmenter import Segmenter
-
+from lpsnet.evaluation.evaluate import Evaluation, PredictionFolder, Segment, training_protocol
+from lpsnet.evaluation.evaluate import evaluate as run_evaluation
+from lpsnet.evaluation.tta import AveragingSegmenter, Views
+from lpsnet.inference.segmenter import Segmenter
 
 _MAX_SESSIONS = 8  # open at a time, of several scales and sizes; each holds its network's weights and maps
 
@@ -63,12 +62,6 @@ def evaluate(
 
     Example: `lpsnet evaluate --model runs/s/model.safetensors --data camvid:CamVid --split val --json scores.json`
     """
-    from lpsnet.benchmark.machine import command_line
-    from lpsnet.data.dataset import open_dataset
-    from lpsnet.evaluation.evaluate import evaluate as run_evaluation
-    from lpsnet.evaluation.tta import Views
-    from lpsnet.inference.segmenter import Segmenter
-
     views = Views(flip, _parse_scales(scales), _parse_pixels("window", window), _parse_pixels("stride", stride))
     pictures = open_dataset(data).split(split)
     open_at = functools.partial(Segmenter, model, runtime=runtime, precision=precision, num_threads=threads)
@@ -94,8 +87,6 @@ def evaluate(
 
 
 def _protocol(data: str, segmenter: "Segmenter", views: "Views") -> dict[str, Any]:
-    from lpsnet.evaluation.evaluate import training_protocol
-
     training = training_protocol(segmenter.record)
     return {"data": data, **segmenter.protocol, **views.protocol, "training": training}
 
@@ -109,8 +100,6 @@ def _report(evaluation: "Evaluation", folder: "PredictionFolder | None", json_to
 
 
 def _prediction_folder(path: Path | None, segmenter: "Segmenter", *, label_ids: bool) -> "PredictionFolder | None":
-    from lpsnet.evaluation.evaluate import PredictionFolder
-
     if path is not None:
         return PredictionFolder(path, label_space=segmenter.label_space, official_ids=label_ids)
     if label_ids:
@@ -119,8 +108,6 @@ def _prediction_folder(path: Path | None, segmenter: "Segmenter", *, label_ids: 
 
 
 def _averaging(segmenter: "Segmenter", open_at: "functools.partial[Segmenter]", views: "Views") -> "Segment":
-    from lpsnet.evaluation.tta import AveragingSegmenter
-
     return AveragingSegmenter(
         functools.lru_cache(_MAX_SESSIONS)(lambda size: open_at(input_size=size)),
         views,

@@ -6,17 +6,27 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from lpsnet.benchmark.machine import describe_machine
 from lpsnet.cli.models import print_export
 from lpsnet.cli.output import JsonOption, SizeOption, next_command, parse_size, say, write_json
 from lpsnet.cli.train import print_scores, progress_reporter
+from lpsnet.data.dataset import open_dataset
+from lpsnet.errors import MissingDependencyError
+from lpsnet.inference.engines import Precision
+from lpsnet.inference.hub import find_checkpoint
+from lpsnet.report.report import write_report
+from lpsnet.report.search import write_figure
+from lpsnet.search.algorithm import SearchOptions
+from lpsnet.search.executors import InProcess, make_executor
+from lpsnet.search.measurements import Limits
+from lpsnet.search.operations import Operation, SearchNetwork
+from lpsnet.search.replay import TrainingResult
+from lpsnet.training.config import RECIPES, Recipe, parse_overrides
 
 if TYPE_CHECKING:
-    from lpsnet.inference.engines import Precision
     from lpsnet.search.plan import ExpansionRun
-    from lpsnet.search.replay import TrainingResult
     from lpsnet.search.results import Delivery
     from lpsnet.search.train import CandidateTask
-    from lpsnet.training.config import Recipe
 
 
 def expand(
@@ -79,12 +89,7 @@ def expand(
 
     Example: `lpsnet expand --data camvid:CamVid --recipe camvid_proxy --size 360x480 --steps 8 --budget-ms 20 --out x`
     """
-    from lpsnet.inference.hub import find_checkpoint
-    from lpsnet.search.algorithm import SearchOptions
-    from lpsnet.search.executors import InProcess, make_executor
     from lpsnet.search.measure import Target
-    from lpsnet.search.measurements import Limits
-    from lpsnet.search.operations import Operation, SearchNetwork
     from lpsnet.search.plan import ExpansionRun
     from lpsnet.search.run import run_expansion
     from lpsnet.search.train import train_candidate
@@ -135,7 +140,6 @@ def _train_and_report(task: "CandidateTask") -> "TrainingResult":
 
 def _recipe(name: str, settings: list[str] | None) -> "Recipe":
     from lpsnet.search.plan import get_candidate_recipe
-    from lpsnet.training.config import parse_overrides
 
     return get_candidate_recipe(name).with_overrides(parse_overrides(settings or []))
 
@@ -144,8 +148,6 @@ def _threads(executor: str, workers: int | None, cores: int | None) -> int | Non
     """Processor cores of a training: those asked for, or else a worker's share of this machine."""
     if cores is not None or executor != "local" or workers in (None, 1):
         return cores
-    from lpsnet.benchmark.machine import describe_machine
-
     assert workers is not None
     return max(1, describe_machine().num_threads // workers)
 
@@ -154,8 +156,6 @@ def _size(size: str | None, data: str, split: str) -> tuple[int, int]:
     """The size asked for, or else that of the first training image."""
     if (parsed := parse_size(size)) is not None:
         return parsed
-    from lpsnet.data.dataset import open_dataset
-
     height, width = open_dataset(data).split(split).image(0).shape[:2]
     return height, width
 
@@ -177,10 +177,6 @@ def print_delivery(delivery: "Delivery", *, json_to: str | None = None) -> None:
 
 
 def _write_report(out: Path, *, json_to: str | None) -> None:
-    from lpsnet.errors import MissingDependencyError
-    from lpsnet.report.report import write_report
-    from lpsnet.report.search import write_figure
-
     say(f"Figure: {write_figure(out)}", json_to=json_to)
     try:
         say(f"Report: {write_report(out)}", json_to=json_to)
@@ -213,7 +209,6 @@ def _lasting(settings: list[str], proxy: str, used: "Recipe") -> list[str]:
     And the form, where it is another one: that of the weights to start from.
     """
     from lpsnet.search.plan import PROXIES, full_recipe
-    from lpsnet.training.config import RECIPES
 
     full = RECIPES[full_recipe(proxy)]
     cheaper = {key for key, value in PROXIES[proxy] if value != getattr(full, key)}

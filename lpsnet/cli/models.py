@@ -13,16 +13,18 @@ import typer
 from lpsnet.architecture import get_architecture, list_architectures, path_size, score_size
 from lpsnet.cli.benchmark import measuring_progress, print_benchmark
 from lpsnet.cli.output import JsonOption, SizeOption, console, next_command, parse_size, say, table, write_json
+from lpsnet.data.dataset import open_dataset
+from lpsnet.data.split import Images, Split, select, why_not_scorable
 from lpsnet.errors import LpsnetError, MissingDependencyError
+from lpsnet.export.quantise import FloatLayer, Quantisation
+from lpsnet.inference.engines import Precision
+from lpsnet.inference.hub import find_checkpoint, find_model, list_models, push_to_hub
+from lpsnet.inference.model_file import read_record
+from lpsnet.record import ModelRecord
 
 if TYPE_CHECKING:
-    from lpsnet.data.split import Split
-    from lpsnet.export.quantise import FloatLayer, Quantisation
     from lpsnet.export.verify import ExportReport
-    from lpsnet.inference.engines import Precision
     from lpsnet.models.profile import Complexity
-    from lpsnet.record import ModelRecord
-
 
 PAPER_SIZE = (1024, 2048)  # Cityscapes; the size of the paper's figures
 
@@ -32,9 +34,6 @@ def models(json_to: JsonOption = None) -> None:
 
     Example: `lpsnet models`
     """
-    from lpsnet.inference.hub import list_models
-    from lpsnet.inference.model_file import read_record
-
     found = {name: (path, read_record(path)) for name, path in list_models().items()}
     described = {name: {"path": str(path), "record": r.model_dump(mode="json")} for name, (path, r) in found.items()}
     write_json({"models": described}, json_to)
@@ -117,9 +116,6 @@ def _count(
 
 def _find_record(what: str) -> "ModelRecord | None":
     """The record of a model file or a bundled model; None for an architecture."""
-    from lpsnet.inference.hub import find_model
-    from lpsnet.inference.model_file import read_record
-
     if what in list_architectures() or "=" in what:
         return None
     if "/" in what or "\\" in what or Path(what).suffix or Path(what).exists():
@@ -174,8 +170,6 @@ def push(
     """
     from pathlib import Path
 
-    from lpsnet.inference.hub import find_model, push_to_hub
-
     page = push_to_hub(model, repo, private=private, keep_card=keep_card, message=message)
     say(f"Pushed {model} and its card to {page}" if not keep_card else f"Pushed {model} to {page}")
     next_command("lpsnet", "info", f"hf://{repo}/{Path(find_model(model)).name}")
@@ -211,11 +205,8 @@ def export(
 
     Example: `lpsnet export --model runs/s/model.safetensors --to onnx --out s.onnx`
     """
-    from lpsnet.data.split import Images, select, why_not_scorable
     from lpsnet.export.export import beside_other_precisions
     from lpsnet.export.export import export as run_export
-    from lpsnet.inference.hub import find_checkpoint
-    from lpsnet.inference.model_file import read_record
     from lpsnet.models.checkpoint import load_checkpoint
 
     checkpoint = find_checkpoint(model)
@@ -253,15 +244,10 @@ def export(
 
 
 def _images(data: str | None, split: str) -> "Split | None":
-    from lpsnet.data.dataset import open_dataset
-
     return None if data is None else open_dataset(data).split(split)
 
 
 def _quantisation(data: str | None, split: str, count: int, keep_float: str) -> "Quantisation":
-    from lpsnet.data.split import Images, select
-    from lpsnet.export.quantise import Quantisation
-
     pictures = _images(data, split)
     if pictures is None:
         raise LpsnetError("int8 is calibrated on images such as the network will see; give a data set with --data")

@@ -8,17 +8,17 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import Annotated, cast
 
 import typer
 
 from lpsnet.cli.benchmark import measuring_progress
 from lpsnet.cli.output import MAX_THREADS, JsonOption, SizeOption, next_command, parse_size, say, write_json
-
-if TYPE_CHECKING:
-    from lpsnet.inference.engines import Precision
-    from lpsnet.studies.study import Scale
-
+from lpsnet.inference.engines import Precision
+from lpsnet.report.evaluation import ImageOptions
+from lpsnet.report.report import find, write_report
+from lpsnet.studies.running import find_study, run_study
+from lpsnet.studies.study import Scale, Settings
 
 PLAIN_SECONDS = 60  # between lines of progress where there is no terminal to draw a bar on
 NAMES = (
@@ -61,9 +61,6 @@ def study(
 
     Example: `lpsnet study interactions --data cityscapes:PATH --threads 2 --out studies`
     """
-    from lpsnet.studies.running import find_study, run_study
-    from lpsnet.studies.study import Settings
-
     chosen = find_study(name)
     settings = Settings(
         scale=cast("Scale", scale),
@@ -129,9 +126,6 @@ def report(
 
     Example: `lpsnet report runs/first`
     """
-    from lpsnet.report.evaluation import ImageOptions
-    from lpsnet.report.report import find, write_report
-
     page = write_report(path, out=out, images=ImageOptions(pictures, data, model))
     say(f"Report: {page}")
     next_command(*_next(path, find(path).kind))

@@ -14,11 +14,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from lpsnet.benchmark.endurance import Endurance, endure
+from lpsnet.benchmark.machine import LoadWatch, describe_machine
 from lpsnet.cli.benchmark import measuring_progress
 from lpsnet.cli.evaluate import PrecisionOption, RuntimeOption, ThreadsOption
 from lpsnet.cli.output import (
@@ -35,13 +37,19 @@ from lpsnet.cli.output import (
 from lpsnet.cli.output import console as people
 from lpsnet.errors import DataError
 from lpsnet.inference.hub import DEFAULT_MODEL
-from lpsnet.inference.pipeline import Medium, find_media
+from lpsnet.inference.pipeline import (
+    ImageOutcome,
+    Medium,
+    Pace,
+    StreamOutcome,
+    find_media,
+    segment_images,
+    segment_stream,
+)
+from lpsnet.inference.segmenter import Segmenter
+from lpsnet.inference.video import camera_stream, video_stream
 from lpsnet.inference.visualise import DEFAULT_PRODUCTS, PRODUCTS, Style, check_products
-
-if TYPE_CHECKING:
-    from lpsnet.benchmark.endurance import Endurance
-    from lpsnet.inference.pipeline import ImageOutcome, Pace, StreamOutcome
-    from lpsnet.inference.segmenter import Segmenter
+from lpsnet.inference.web import serve, write_page
 
 
 @contextmanager
@@ -80,8 +88,6 @@ class Work:
 
     def images(self, media: Sequence[Medium]) -> None:
         """Segment images, until they are done or asked to stop."""
-        from lpsnet.inference.pipeline import segment_images
-
         if not media:
             return
         with image_progress("segmenting") as update:
@@ -94,9 +100,6 @@ class Work:
 
     def stream(self, medium: Medium) -> None:
         """Segment a video or camera; one that cannot be read does not stop the others."""
-        from lpsnet.inference.pipeline import segment_stream
-        from lpsnet.inference.video import camera_stream, video_stream
-
         try:
             stream = camera_stream(int(str(medium.path))) if medium.kind == "camera" else video_stream(medium.path)
             with frame_progress(medium.path.name, self.max_frames or stream.info.num_frames) as show:
@@ -228,8 +231,6 @@ def segment(
 
     `lpsnet segment 0 --write side-by-side` (the first camera, until Ctrl-C)
     """
-    from lpsnet.inference.segmenter import Segmenter
-
     media, products = find_media(sources), check_products(write or DEFAULT_PRODUCTS)
     segmenter = Segmenter(model, runtime=runtime, precision=precision, num_threads=threads, input_size=parse_size(size))
     style = Style(segmenter.label_space, opacity, legend)
@@ -274,12 +275,6 @@ def stream(
 
     Example: `lpsnet stream drive.mp4 --model model.onnx --minutes 10 --json stream.json`
     """
-    from lpsnet.benchmark.endurance import endure
-    from lpsnet.benchmark.machine import LoadWatch, describe_machine
-    from lpsnet.inference.segmenter import Segmenter
-    from lpsnet.inference.video import video_stream
-    from lpsnet.inference.visualise import Style
-
     source = video_stream(video)
     segmenter = Segmenter(model, runtime=runtime, precision=precision, num_threads=threads, input_size=parse_size(size))
     watch = LoadWatch.start()
@@ -337,8 +332,6 @@ def web(
 
     Any server of plain files will do. Example: `lpsnet web --model model.onnx --out web --serve 8000`
     """
-    from lpsnet.inference.web import serve, write_page
-
     page = write_page(model, out, example=example)
     say(f"Wrote the page to {page.folder}/ ({page.num_bytes / 1e6:.1f} MB); any server of plain files will do")
     if port is None:

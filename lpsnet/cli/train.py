@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from lpsnet.architecture import get_architecture
 from lpsnet.cli.output import console, next_command, parse_size, say, table
+from lpsnet.evaluation.evaluate import Evaluation
+from lpsnet.inference.hub import find_checkpoint
+from lpsnet.training.config import get_recipe, parse_overrides
 
 if TYPE_CHECKING:
-    from lpsnet.evaluation.evaluate import Evaluation
     from lpsnet.training.run import Status
 
 
@@ -39,9 +42,6 @@ def train(
 
     Example: `lpsnet train --data camvid:CamVid --arch lpsnet_s --recipe camvid_small --out runs/s`
     """
-    from lpsnet.architecture import get_architecture
-    from lpsnet.inference.hub import find_checkpoint
-    from lpsnet.training.config import get_recipe, parse_overrides
     from lpsnet.training.run import TrainingRun
     from lpsnet.training.segmentation import train as run_training
 
@@ -77,10 +77,8 @@ def pretrain(
 
     Example: `lpsnet pretrain --data ImageNet --arch lpsnet_s --out runs/imagenet_s`
     """
-    from lpsnet.architecture import get_architecture
     from lpsnet.training.classification import PretrainingRun, get_pretraining_recipe
     from lpsnet.training.classification import pretrain as run_pretraining
-    from lpsnet.training.config import parse_overrides
 
     run = PretrainingRun(
         data=data,

@@ -59,7 +59,7 @@ def next_training(monkeypatch: pytest.MonkeyPatch, capsys, recipe: str, settings
         return SimpleNamespace(evaluation=None, model=MODEL)
 
     monkeypatch.setattr("lpsnet.training.segmentation.train", train)
-    monkeypatch.setattr("lpsnet.inference.hub.find_checkpoint", Path)
+    monkeypatch.setattr("lpsnet.cli.train.find_checkpoint", Path)
     result = command_line.run("train", *words)
     assert result.code == 0, result.err
     return begun[0]
