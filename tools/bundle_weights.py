@@ -1,7 +1,7 @@
 """For maintainers: make a trained network one of the models that come with the package (`lpsnet/weights`).
 
-Two files a model, both with weights in f16: NAME.safetensors to go on training from or to export, and NAME.onnx, which
-runs without torch; and a line for each in SHA256SUMS, as `sha256sum --check` reads it.
+One file a model, NAME.onnx with weights in f16: it runs without torch, and trainings and exports start from it. Each
+has a line in SHA256SUMS, as `sha256sum --check` reads it.
 
     python tools/bundle_weights.py camvid_s=runs/camvid_s/model.safetensors
 """
@@ -11,25 +11,22 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from lpsnet.export.onnx import export_onnx
 from lpsnet.export.verify import ExportReport
 from lpsnet.inference.hub import CHECKSUMS, sha256, weights_folder
 from lpsnet.inference.model_file import read_record
 from lpsnet.io import atomic_path
-from lpsnet.models.checkpoint import load_checkpoint, save_checkpoint
-from lpsnet.models.network import Network
+from lpsnet.models.checkpoint import load_checkpoint
 from lpsnet.models.reparameterise import fuse
 from lpsnet.record import ModelRecord
 
 
 def bundle(name: str, checkpoint: Path, folder: Path, **changes: Any) -> ExportReport:
-    """Write a checkpoint's network to `folder` as NAME.safetensors and NAME.onnx, and their checksums.
+    """Write a checkpoint's network to `folder` as NAME.onnx, and the folder's checksums.
 
     Args:
         name: of the model, as `--model` will take it.
-        checkpoint: in any form; the safetensors file keeps it.
+        checkpoint: in any form.
         folder: of the models.
         changes: fields of the record to be replaced, e.g. `scores`.
 
@@ -41,9 +38,7 @@ def bundle(name: str, checkpoint: Path, folder: Path, **changes: Any) -> ExportR
     """
     folder.mkdir(parents=True, exist_ok=True)
     record = without_places(read_record(checkpoint).model_copy(update=changes))
-    weights = folder / f"{name}.safetensors"
-    save_checkpoint(load_checkpoint(checkpoint), weights, record=record, dtype=torch.float16)
-    deployed = _rounded(fuse(load_checkpoint(weights)))
+    deployed = fuse(load_checkpoint(checkpoint)).half().float()  # weights that f16 holds exactly
     report = export_onnx(deployed, folder / f"{name}.onnx", record=record, weights="f16")
     write_checksums(folder)
     return report
@@ -68,14 +63,9 @@ def _without_places(value: Any) -> Any:
 
 def write_checksums(folder: Path) -> None:
     """SHA256SUMS of all models in `folder`."""
-    files = sorted([*folder.glob("*.onnx"), *folder.glob("*.safetensors")])
+    files = sorted(folder.glob("*.onnx"))
     with atomic_path(folder / CHECKSUMS) as temporary:
         temporary.write_text("".join(f"{sha256(file)}  {file.name}\n" for file in files), encoding="utf-8")
-
-
-def _rounded(net: Network) -> Network:
-    """The network with weights that f16 holds exactly."""
-    return net.half().float()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

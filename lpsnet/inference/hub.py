@@ -331,7 +331,7 @@ def find_model(model: str | Path, *, preferred: str = ".onnx") -> Path:
 
     Args:
         model: the path, name or address.
-        preferred: the suffix of the file to take where a model is there in several formats.
+        preferred: the suffix of the file to take where a model on the Hub is there in several formats.
 
     Raises:
         ModelFileError: there is neither a file nor a model of that name, or the file is empty.
@@ -343,15 +343,21 @@ def find_model(model: str | Path, *, preferred: str = ".onnx") -> Path:
         return check_model_file(path)
     bundled = list_models()
     if str(model) in bundled:
-        return check_sum(bundled[str(model)].with_suffix(preferred))
+        return check_sum(bundled[str(model)])
     if not bundled:
         raise ModelFileError(f"no model file at {model}, and no models come with this installation")
     raise ModelFileError(f"{unknown_name('model', model, bundled)}, or the path of a model file")
 
 
 def find_checkpoint(model: str | Path) -> Path:
-    """The same of a checkpoint, to train on from or to export: of models in several formats, that in safetensors."""
+    """The file of a model to start a training from or to export, as for `find_model`; safetensors if there is one."""
     return find_model(model, preferred=".safetensors")
+
+
+def bundled_name(path: str | Path) -> str | None:
+    """The name of the model that comes with the package and whose file this is, or was in an earlier version."""
+    path = Path(path)
+    return path.stem if path.parts[-3:-1] == ("lpsnet", "weights") else None
 
 
 def _looks_like_a_path(text: str) -> bool:

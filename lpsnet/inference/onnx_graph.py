@@ -12,12 +12,14 @@ behind those resizes. Which path a resized image is for is not told by names but
 """
 
 import io
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import NamedTuple, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lpsnet.architecture import path_size
 from lpsnet.inference.engines import one_line
@@ -40,7 +42,7 @@ Shape = tuple[int | str, ...]  # a number, or the name of a length that may chan
 _GRAPH_INPUT, _GRAPH_OUTPUT, _GRAPH_VALUE_INFO = 11, 12, 13
 _NODE_INPUT, _NODE_OUTPUT, _NODE_ATTRIBUTE = 1, 2, 5
 _ATTRIBUTE_GRAPH, _ATTRIBUTE_GRAPHS = 6, 11
-_TENSOR_NAME, _TENSOR_EXTERNAL = 8, 13
+_TENSOR_DIMENSIONS, _TENSOR_DATA_TYPE, _TENSOR_NAME, _TENSOR_RAW, _TENSOR_EXTERNAL = 1, 2, 8, 9, 13
 _VALUE_NAME, _VALUE_TYPE = 1, 2
 _TYPE_TENSOR, _TENSOR_ELEMENT, _TENSOR_SHAPE = 1, 1, 2
 _SHAPE_DIMENSION, _DIMENSION_NUMBER, _DIMENSION_NAME = 1, 1, 2
@@ -344,3 +346,34 @@ def _compute(model: OnnxModel, names: Sequence[str], size: Size) -> list[Port]:
         raise
     except Exception as error:  # the engine's errors have no common base
         raise EditError(f"its front cannot be computed: {one_line(error)}") from None
+
+
+def read_weights(model: bytes) -> dict[str, NDArray[np.float32]]:
+    """The floating-point weights in the content of an ONNX file, as float32; names without the suffix `.f16`.
+
+    Raises:
+        DamagedError: it is not one complete ONNX model.
+    """
+    file, weights = io.BytesIO(model), {}
+    for model_field in fields(file, 0, len(model)):
+        if model_field.number == MODEL_GRAPH:
+            for part in fields(file, model_field.start, model_field.length):
+                if part.number == GRAPH_INITIALIZER and (found := _weight(file, part)) is not None:
+                    weights[found[0].removesuffix(".f16")] = found[1]
+    return weights
+
+
+def _weight(file: io.BytesIO, tensor: Field) -> tuple[str, NDArray[np.float32]] | None:
+    """Name and values of an initializer; None for whole numbers, and for values that are not kept as raw bytes."""
+    parts = list(fields(file, tensor.start, tensor.length))
+    kind = next((_TYPES.get(part.value) for part in parts if part.number == _TENSOR_DATA_TYPE), None)
+    raw = next((part for part in parts if part.number == _TENSOR_RAW), None)
+    name = next((read_text(file, part) for part in parts if part.number == _TENSOR_NAME), "")
+    if kind is None or raw is None:
+        return None
+    shape = [part.value for part in parts if part.number == _TENSOR_DIMENSIONS]
+    file.seek(raw.start)
+    values = np.frombuffer(file.read(raw.length), kind)
+    if values.size != math.prod(shape):
+        raise DamagedError(f"the weight {name!r} has {values.size} numbers, not {math.prod(shape)}")
+    return name, values.reshape(shape).astype(np.float32)

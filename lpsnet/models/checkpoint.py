@@ -1,4 +1,4 @@
-"""Checkpoints: a safetensors file with a network's weights and its record in the header; the authors' own files.
+"""Checkpoints: a safetensors file with a network's weights and its record; weights in our ONNX files; official files.
 
 The record holds how the network is built; tensors have the names of its state dict. Loading runs no code of the file.
 """
@@ -17,13 +17,15 @@ from lpsnet import __version__
 from lpsnet.architecture import NUM_STAGES, Architecture, Ratio
 from lpsnet.data.labels import MAX_CLASSES, LabelSpace
 from lpsnet.errors import LpsnetError, ModelFileError
-from lpsnet.inference.model_file import check_model_file, read_record
+from lpsnet.inference.model_file import DamagedError, check_model_file, read_record
+from lpsnet.inference.onnx_graph import read_weights
 from lpsnet.io import atomic_path
 from lpsnet.models.network import Network, empty_network, fill, fitting, not_finite, some
 from lpsnet.models.reparameterise import to_parallel_branches, to_single_branch
 from lpsnet.record import RECORD_KEY, Form, ModelRecord
 
 SUFFIX = ".safetensors"
+ONNX_SUFFIX = ".onnx"  # files that `lpsnet export` wrote in f32 or f16 hold the deployed network's weights by name
 _NUM_BLOCKS_UNCHECKED = 1_000  # a record naming more is held against the tensors before such a network is built
 
 
@@ -73,7 +75,7 @@ def load_checkpoint(path: str | Path, *, num_classes: int | None = None) -> Netw
     Its record: `lpsnet.inference.model_file.read_record(path)`.
 
     Args:
-        path: a file that `save_checkpoint` wrote.
+        path: a file that `save_checkpoint` or `export_onnx` (not in int8) wrote.
         num_classes: the number of classes it must have, if that matters.
 
     Raises:
@@ -111,10 +113,10 @@ def initialise_from(net: Network, path: str | Path, *, images: Tensor | None = N
 
     Args:
         net: the network.
-        path: of the checkpoint.
-        images: N x 3 x H x W, normalised. With them a `net` in the form "plain" also takes from a checkpoint with
-            parallel branches or without batch norms (`to_single_branch`). A `net` with parallel branches takes from
-            a plain checkpoint without any (`to_parallel_branches`).
+        path: of the checkpoint, as for `load_checkpoint`.
+        images: N x 3 x H x W, normalised; what batch norms are measured on where the checkpoint has none. With them a
+            `net` in any training form takes from a deployed checkpoint, and one in the form "plain" from a checkpoint
+            with parallel branches. A `net` with parallel branches takes from a plain checkpoint without any.
 
     Raises:
         ModelFileError: the file is not a usable checkpoint, or has another block or form than `net`, so that its
@@ -140,8 +142,8 @@ def initialise_from(net: Network, path: str | Path, *, images: Tensor | None = N
 
 def _converted(source: Network, form: Form, images: Tensor | None) -> Network:
     """The network in another form to train in; itself where there is no way to that."""
-    if form == "plain" and images is not None:
-        return to_single_branch(source.eval(), images)
+    if images is not None and (form == "plain" or source.form == "deployed"):
+        source = to_single_branch(source.eval(), images)
     if (source.form, form) == ("plain", "reparameterised"):
         return to_parallel_branches(source)
     return source
@@ -178,19 +180,30 @@ def _check_record(record: ModelRecord, net: Network) -> None:
 
 def _read(path: str | Path) -> tuple[ModelRecord, Network, dict[str, Tensor]]:
     """Record, empty network and weights of a checkpoint, all fitting together."""
-    path = _with_suffix(path)
+    path = Path(path)
+    path = path if path.suffix.lower() == ONNX_SUFFIX else _with_suffix(path)
     record = read_record(path)
     if record.architecture is None:
         raise ModelFileError(f"{path} is a model of another kind: its record names no architecture")
-    try:
-        tensors = load_file(path)
-    except (SafetensorError, OSError, ValueError, KeyError) as error:
-        raise ModelFileError(f"{path} is not a whole safetensors file: {error}; copy or save it again") from None
+    tensors = _read_tensors(path)
     num_blocks = record.architecture.num_paths * sum(record.architecture.blocks)
     if num_blocks > max(len(tensors), _NUM_BLOCKS_UNCHECKED):
         raise ModelFileError(f"{path} has {len(tensors)} tensors, too few for the {num_blocks} blocks its record names")
     net = _described_by(record, record.architecture, path)
+    if path.suffix.lower() == ONNX_SUFFIX:  # which has constants of its own besides the weights
+        tensors = {name: tensors[name] for name in net.state_dict() if name in tensors}
+        if not tensors:
+            raise ModelFileError(f"{path} holds no weights of its network by name; take a file in f32 or f16")
     return record, net, fitting(tensors, net.state_dict(), source=path)
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        if path.suffix.lower() == ONNX_SUFFIX:
+            return {name: torch.from_numpy(values) for name, values in read_weights(path.read_bytes()).items()}
+        return load_file(path)
+    except (SafetensorError, DamagedError, OSError, ValueError, KeyError) as error:
+        raise ModelFileError(f"{path} is not a whole {path.suffix[1:]} file: {error}; copy or save it again") from None
 
 
 def _described_by(record: ModelRecord, architecture: Architecture, path: Path) -> Network:

@@ -17,7 +17,7 @@ from lpsnet.architecture import Architecture
 from lpsnet.benchmark.machine import command_line, describe_machine
 from lpsnet.data.dataset import Dataset, data_contents
 from lpsnet.evaluation.evaluate import Evaluation
-from lpsnet.inference.hub import sha256
+from lpsnet.inference.hub import bundled_name, sha256
 from lpsnet.models.checkpoint import Initialisation
 from lpsnet.training.config import Recipe
 
@@ -54,13 +54,14 @@ class TrainingRun:
         init = self.init
         if init is not None and folder is not None and init.resolve().parent == folder.resolve():
             init = Path(init.name)
+        name = None if init is None else bundled_name(init) or str(init)
         return {
             "data": self.data,
             "split": self.split,
             "architecture": str(self.architecture),
             "block": self.block,
             "interaction": self.interaction,
-            "init": None if init is None else str(init),
+            "init": name,
             "input_size": None if self.input_size is None else list(self.input_size),
             "recipe": self.recipe.model_dump(mode="json"),
         }
@@ -142,7 +143,8 @@ def training_inputs(dataset: Dataset, init: Path | None, *splits: str) -> dict[s
     Raises:
         DataError: no such split.
     """
-    weights = {} if init is None else {"init": sha256(init)[:8]}
+    # what comes with the package has checksums of its own, and one file where there were two in earlier versions
+    weights = {} if init is None or bundled_name(init) else {"init": sha256(init)[:8]}
     return {**data_contents(dataset, *splits), **weights}
 
 

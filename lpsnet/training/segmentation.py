@@ -173,7 +173,7 @@ class Segmentation:
         }
 
 
-def _build_network(run: TrainingRun, num_classes: int, pictures: Split) -> tuple[Network, Initialisation | None]:
+def _build_network(run: TrainingRun, num_classes: int, train_images: Split) -> tuple[Network, Initialisation | None]:
     torch.manual_seed(run.recipe.seed)
     network = create_model(
         run.architecture,
@@ -184,7 +184,8 @@ def _build_network(run: TrainingRun, num_classes: int, pictures: Split) -> tuple
     )
     if run.init is None:
         return network, None
-    images = _sample_images(run.recipe, pictures) if run.recipe.form == "plain" else None
+    is_measured = run.recipe.form == "plain" or read_record(run.init).form == "deployed"
+    images = _sample_images(run.recipe, train_images) if is_measured else None
     initialisation = initialise_from(network, run.init, images=images)
     if not initialisation.taken:
         raise RunError(f"{run.init} has no tensor that fits this network, {run.architecture}")

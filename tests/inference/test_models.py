@@ -8,7 +8,7 @@ import pytest
 from lpsnet.errors import ModelFileError
 from lpsnet.inference import hub as models
 from lpsnet.inference.engines import RUNTIMES
-from lpsnet.inference.hub import find_checkpoint, find_model, list_models
+from lpsnet.inference.hub import bundled_name, find_checkpoint, find_model, list_models
 from lpsnet.inference.model_file import METADATA_READERS
 from lpsnet.inference.segmenter import DEFAULT_RUNTIMES
 
@@ -63,14 +63,17 @@ def test_every_format_with_a_record_has_an_engine() -> None:
     assert set(DEFAULT_RUNTIMES.values()) <= set(RUNTIMES)
 
 
-def test_a_checkpoint_is_the_safetensors_file_of_that_name(bundled: dict[str, Path], tmp_path: Path) -> None:
-    checkpoint = bundled["camvid_s"].with_suffix(".safetensors")
-    checkpoint.write_bytes(b"a model")
-    with (checkpoint.parent / "SHA256SUMS").open("a") as file:
-        file.write(f"{hashlib.sha256(b'a model').hexdigest()}  {checkpoint.name}\n")
-    assert find_checkpoint("camvid_s") == checkpoint
+def test_a_training_starts_from_the_same_file(bundled: dict[str, Path], tmp_path: Path) -> None:
+    assert find_checkpoint("camvid_s") == bundled["camvid_s"]
     own = tmp_path / "own.safetensors"
     own.write_bytes(b"x")
     assert find_checkpoint(own) == own
     with pytest.raises(ModelFileError, match=r"unknown model 'camvid-s'"):
         find_checkpoint("camvid-s")
+
+
+def test_files_of_the_package_are_known_by_name() -> None:
+    """Runs of earlier versions name the checkpoint that lay beside the ONNX file."""
+    for suffix in (".onnx", ".safetensors"):
+        assert bundled_name(f"/usr/lib/python3/site-packages/lpsnet/weights/camvid_s{suffix}") == "camvid_s"
+    assert bundled_name("runs/weights/camvid_s.onnx") is None

@@ -174,7 +174,36 @@ def test_another_suffix(tmp_path: Path) -> None:
     with pytest.raises(ModelFileError, match=r"ends in \.safetensors"):
         save_checkpoint(small(), tmp_path / "net.pth")
     with pytest.raises(ModelFileError, match=r"ends in \.safetensors"):
-        load_checkpoint(tmp_path / "net.onnx")
+        load_checkpoint(tmp_path / "net.pth")
+
+
+@pytest.mark.parametrize(("block", "interaction"), CASES)
+@pytest.mark.parametrize("weights", ["f32", "f16"])
+def test_an_exported_onnx_file_is_the_deployed_network(
+    block: str, interaction: str, weights, tmp_path: Path, randomised
+) -> None:
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxslim")
+    from lpsnet.export.onnx import export_onnx
+
+    deployed = fuse(randomised(small(block=block, interaction=interaction)))
+    exact = deployed.half().float() if weights == "f16" else deployed
+    size = (48, 64) if block == "shufflenet" else None
+    export_onnx(exact, tmp_path / "net.onnx", record=default_record(exact), weights=weights, size=size)
+    loaded = load_checkpoint(tmp_path / "net.onnx")
+    assert loaded.form == "deployed"
+    assert state_equal(loaded.state_dict(), exact.state_dict())
+
+
+@pytest.mark.parametrize("form", ["plain", "reparameterised"])
+def test_a_training_starts_from_a_deployed_checkpoint_where_images_are_given(form, path: Path, randomised) -> None:
+    deployed, images = fuse(randomised(small())), torch.randn(2, 3, 48, 64)
+    save_checkpoint(deployed, path)
+    net = small(form=form)
+    assert not initialise_from(net, path, images=images).skipped
+    with torch.no_grad():
+        logits, expected = net.eval()(images), deployed(images)
+    assert (logits - expected).abs().max() < 1e-4 * expected.abs().max()
 
 
 def test_no_record(path: Path) -> None:
