@@ -18,7 +18,7 @@ from lpsnet.search.family import Doubt, Expansion, Member, Step, beside, pareto_
 from lpsnet.search.journal import (
     Event,
     Header,
-    LatencyPass,
+    LatencyRepetition,
     Row,
     StartKnown,
     StepDecided,
@@ -85,7 +85,7 @@ class RankingFigures(Figures):
 
 
 class _Family(Figures):
-    """See `Delivery.to_dict`."""
+    """See `SearchResult.to_dict`."""
 
     family: tuple[_FamilyRow, ...]
     front: tuple[Row, ...]
@@ -311,7 +311,7 @@ def _in_step(now: Sequence[Event], number: int) -> str:
     done = {(it.design, it.seed, it.length) for it in now if isinstance(it, TrainingFinished)}
     asked = dict.fromkeys((design, it.seed, it.length) for it in starts for design in it.designs)
     if not asked:
-        passes = sum(isinstance(it, LatencyPass) for it in now)
+        passes = sum(isinstance(it, LatencyRepetition) for it in now)
         return f"Step {number}: latencies are being measured: {passes} passes over networks in turn so far."
     left = [training for training in asked if training not in done]
     return f"Step {number}: {len(asked) - len(left)} of {len(asked)} trainings begun are done, {len(left)} to go."

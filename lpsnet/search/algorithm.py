@@ -28,7 +28,6 @@ from lpsnet.search.family import Doubt, Expansion, Member, Step
 from lpsnet.search.measurements import (
     Control,
     CostFunction,
-    Course,
     Failure,
     Latency,
     LatencyFunction,
@@ -38,21 +37,22 @@ from lpsnet.search.measurements import (
     Score,
     SeedScores,
     Trained,
+    TrainingSpec,
 )
 from lpsnet.search.operations import Design, Operation, SearchNetwork, table_1
-from lpsnet.search.step_size import Decision, Excluded, Rung, choose_step_sizes, decide, ladders
+from lpsnet.search.step_size import Decision, Excluded, StepSize, choose_step_sizes, decide, possible_step_sizes
 
 
 class Candidate(NamedTuple):
     operation: Operation
-    rung: Rung
+    rung: StepSize
 
     @property
     def design(self) -> Design:
         return self.rung.network.design
 
 
-class Contest(NamedTuple):
+class StepRanking(NamedTuple):
     parent: Member
     candidates: tuple[Member, ...]
     decision: Decision
@@ -77,14 +77,14 @@ class Contest(NamedTuple):
         return [self.distinct[chosen], *([] if second is None else [others[second]])]
 
 
-def hold_contest(
+def rank_candidates(
     number: int,
     parent: Member,
     candidates: Sequence[Candidate],
     latencies: Mapping[Design, Latency],
     outcomes: Mapping[Design, Outcome],
     length: int,
-) -> Contest:
+) -> StepRanking:
     """The candidates of step `number`; `outcomes` are theirs and the parent's, all of trainings of that length."""
     score = outcomes[parent.design]
     assert isinstance(score, Score), "a parent has a score"
@@ -95,7 +95,7 @@ def hold_contest(
         first.setdefault(member.design, member)
     distinct = tuple(first.values())
     decision = decide(parent, distinct)
-    return Contest(parent, members, decision, distinct, _doubt(decision, parent, distinct))
+    return StepRanking(parent, members, decision, distinct, _doubt(decision, parent, distinct))
 
 
 def _doubt(decision: Decision, parent: Member, candidates: Sequence[Member]) -> Doubt:
@@ -110,7 +110,7 @@ def _sharp(member: Member) -> Member:
     return replace(member, latency=Latency.exactly(member.latency.median_ms))
 
 
-def step_of(number: int, ranked: Contest, target_ms: float | None, excluded: tuple[Excluded, ...]) -> Step:
+def step_of(number: int, ranked: StepRanking, target_ms: float | None, excluded: tuple[Excluded, ...]) -> Step:
     decision = ranked.decision
     chosen = None if decision.chosen is None else ranked.distinct[decision.chosen]
     rivals = tuple(ranked.distinct[index] for index in decision.rivals)
@@ -118,7 +118,7 @@ def step_of(number: int, ranked: Contest, target_ms: float | None, excluded: tup
     return Step(number, ranked.parent, target_ms, ranked.candidates, excluded, chosen, rivals, ranked.doubt, stop)
 
 
-def _stop(ranked: Contest) -> str:
+def _stop(ranked: StepRanking) -> str:
     if not ranked.candidates:
         return "no operation leads to a network that keeps the limits, if there are any, and could be trained"
     best = max(member.score.miou for member in ranked.candidates)
@@ -203,7 +203,7 @@ def expand(
     lengths: Mapping[int, int] | None = None,
     on_start: Callable[[Member], None] | None = None,
     on_step: Callable[[Step], None] | None = None,
-    progress: Callable[[str], None] | None = None,
+    on_progress: Callable[[str], None] | None = None,
 ) -> Expansion:
     """Grow a family of networks from `start`.
 
@@ -218,7 +218,7 @@ def expand(
         lengths: of the trainings that steps were decided with before, by the number of the step: those keep them,
             whatever `max_length` is now.
         on_start, on_step: told of the start and of every step as soon as it is known, the one the search stops at too.
-        progress: told what is being done, a line at a time.
+        on_progress: called with a line of text for each thing begun.
 
     Raises:
         RunError: the start could not be trained, or there is a limit but no function for what it limits.
@@ -227,7 +227,7 @@ def expand(
     if options.limits.needs_cost and cost is None:
         raise RunError("a limit on parameters or memory needs the function that counts them: pass cost=")
     table = tuple(dict.fromkeys(table_1(num_slots=len(start.ratio_slots)) if operations is None else operations))
-    search = _Search(table, options, latency, performance, cost, lengths or {}, progress or (lambda line: None))
+    search = _Search(table, options, latency, performance, cost, lengths or {}, on_progress or (lambda line: None))
     member = search.start(start)
     found = Expansion(member, ())
     (on_start or (lambda member: None))(member)
@@ -249,8 +249,8 @@ class _Search:
     performance: PerformanceFunction
     cost: CostFunction | None
     lengths: Mapping[int, int]
-    progress: Callable[[str], None]
-    length: int = 1  # of trainings, see `Course.length`
+    on_progress: Callable[[str], None]
+    length: int = 1  # of trainings, see `TrainingSpec.length`
     scores_by_length: dict[int, SeedScores] = field(default_factory=dict)  # Perf(N) of all that was trained so far
 
     @property
@@ -260,7 +260,7 @@ class _Search:
 
     def start(self, network: SearchNetwork) -> Member:
         """Line 10: P = Perf(N^0), L = Lat(N^0)."""
-        self.progress(f"step 0: measuring and training the start, {network}")
+        self.on_progress(f"step 0: measuring and training the start, {network}")
         design = network.design
         latency = self.latency([design], effort=1)[design]
         outcome = self._train([design], parent=None)[design]
@@ -274,12 +274,12 @@ class _Search:
 
     def step(self, number: int, parent: Member) -> Step:
         """Lines 13 to 27."""
-        self.progress(f"step {number} of {self.options.num_steps}: step sizes for {len(self.operations)} operations")
+        self.on_progress(f"step {number} of {self.options.num_steps}: step sizes for {len(self.operations)} operations")
         candidates, target_ms, excluded = self._candidates(parent)
         latencies = self._measure(parent, candidates, effort=1) if candidates else {}
         fast, slow = split_by_limit(candidates, latencies, self.options.limits.latency_ms)
         if target_ms is not None:
-            self.progress(f"step {number}: target {target_ms:.4g} ms, {len(designs_of(fast))} candidates to train")
+            self.on_progress(f"step {number}: target {target_ms:.4g} ms, {len(designs_of(fast))} candidates to train")
         longest = self.lengths.get(number, self.options.max_length)
         while True:
             ranked, failed = self._hold(number, parent, candidates, fast, latencies)
@@ -288,7 +288,7 @@ class _Search:
                 return step
             self.length = min(self.length * LONGER, longest)
             small = step.chosen and f"what {step.chosen.operation} gains lies within the noise of the scores"
-            self.progress(
+            self.on_progress(
                 f"step {number}: {small or step.stop}; training all of them {self.length} times as long as at first"
             )
 
@@ -299,7 +299,7 @@ class _Search:
         candidates: Sequence[Candidate],
         fast: Sequence[Candidate],
         latencies: Mapping[Design, Latency],
-    ) -> tuple[Contest, list[Excluded]]:
+    ) -> tuple[StepRanking, list[Excluded]]:
         """Lines 19 to 26 with trainings as long as now; and the candidates that failed or broke the limit after all."""
         designs = designs_of(fast)
         outcomes = self._train(designs, parent=parent.design, control=self.options.control and bool(designs))
@@ -310,7 +310,7 @@ class _Search:
 
     def _candidates(self, parent: Member) -> tuple[list[Candidate], float | None, tuple[Excluded, ...]]:
         limits = self.options.limits
-        found, impossible = ladders(
+        found, impossible = possible_step_sizes(
             parent.network, self.operations, max_step_size=self.options.max_step_size, limits=limits, cost=self.cost
         )
         if not found:
@@ -342,7 +342,7 @@ class _Search:
 
     def _train_with(self, seed: int, networks: Sequence[Trained], parent: Design | None) -> None:
         designs = {it: it.design if isinstance(it, Control) else it for it in networks}
-        found = self.performance(list(designs.values()), Course(parent, seed, self.length))
+        found = self.performance(list(designs.values()), TrainingSpec(parent, seed, self.length))
         for it, design in designs.items():
             self.scores.add(it, seed, found[design])
 
@@ -364,28 +364,28 @@ class _Search:
         candidates: Sequence[Candidate],
         trained: Sequence[Candidate],
         latencies: Mapping[Design, Latency],
-    ) -> tuple[Contest, list[Excluded]]:
+    ) -> tuple[StepRanking, list[Excluded]]:
         """Equation 5, with as much measuring and repeating as it takes; and who broke the limit after all."""
         effort, rounds = 1, 1
         while True:
             fast, slow = split_by_limit(trained, latencies, self.options.limits.latency_ms)
             outcomes = {**self._outcomes(designs_of(fast)), parent.design: self._baseline(parent)}
-            ranked = hold_contest(number, parent, fast, latencies, outcomes, self.length)
+            ranked = rank_candidates(number, parent, fast, latencies, outcomes, self.length)
             if again := self._to_repeat(ranked) if rounds <= self.options.max_seeds else []:
                 rounds += 1
                 count = f"{len(again)} training{'s' * (len(again) > 1)}"
-                self.progress(f"step {number}: {count} with another seed, for the spread of the scores")
+                self.on_progress(f"step {number}: {count} with another seed, for the spread of the scores")
                 self._repeat(again, parent=parent.design)
             elif ranked.doubt == "latency" and effort < self.options.max_effort:
                 effort += 1
-                self.progress(
+                self.on_progress(
                     f"step {number}: undecided, measuring again (effort {effort} of {self.options.max_effort})"
                 )
                 latencies = self._measure(parent, candidates, effort=effort)
             else:
                 return ranked, slow
 
-    def _to_repeat(self, ranked: Contest) -> list[Trained]:
+    def _to_repeat(self, ranked: StepRanking) -> list[Trained]:
         """The best design and its strongest rival: until each has two seeds, and while their scores leave it open.
 
         And the control, while it is open whether the best gains anything.

@@ -55,7 +55,7 @@ class RayExecutor:
         self._address, self._num_workers = address, num_workers
         self._num_threads = num_threads or DEFAULT_CORES
 
-    def run(self, work: Callable[[Task], Result], tasks: Sequence[Task], *, say: Say) -> Iterator[Result]:
+    def run(self, work: Callable[[Task], Result], tasks: Sequence[Task], *, on_progress: Say) -> Iterator[Result]:
         """See `Executor.run`."""
         ray = self._ray
         self._join()
@@ -66,7 +66,7 @@ class RayExecutor:
             while waiting or running:
                 while waiting and len(running) < (self._num_workers or len(tasks)):
                     number, task = waiting.pop(0)
-                    say(f"training {number} of {len(tasks)}: {task}")
+                    on_progress(f"training {number} of {len(tasks)}: {task}")
                     running[remote.remote(task)] = task
                 done, _ = ray.wait(list(running), num_returns=1)
                 for reference in done:
@@ -119,13 +119,13 @@ def _import_ray() -> Any:
 class Executor(Protocol):
     """Does independent work."""
 
-    def run(self, work: Callable[[Task], Result], tasks: Sequence[Task], *, say: Say) -> Iterator[Result]:
+    def run(self, work: Callable[[Task], Result], tasks: Sequence[Task], *, on_progress: Say) -> Iterator[Result]:
         """The result of `work` for every task, each as soon as it is there, in any order.
 
         Args:
             work: a function of a module, so that another process can find it.
             tasks: picklable; their text names them.
-            say: told what is begun and what went wrong, a line at a time.
+            on_progress: called with a line of text for each task begun and each worker lost.
 
         Raises:
             LpsnetError: as `work` does, or a task's workers died `MAX_ATTEMPTS` times.
@@ -136,10 +136,10 @@ class Executor(Protocol):
 class InProcess:
     """One after another, in this process: an `Executor`."""
 
-    def run(self, work: Callable[[Task], Result], tasks: Sequence[Task], *, say: Say) -> Iterator[Result]:
+    def run(self, work: Callable[[Task], Result], tasks: Sequence[Task], *, on_progress: Say) -> Iterator[Result]:
         """See `Executor.run`."""
         for number, task in enumerate(tasks, start=1):
-            say(f"training {number} of {len(tasks)}: {task}")
+            on_progress(f"training {number} of {len(tasks)}: {task}")
             yield work(task)
 
 
@@ -149,7 +149,7 @@ class FakeExecutor:
     def __init__(self) -> None:
         self.batches: list[list[object]] = []
 
-    def run(self, work: Callable[[Task], Result], tasks: Sequence[Task], *, say: Say) -> Iterator[Result]:
+    def run(self, work: Callable[[Task], Result], tasks: Sequence[Task], *, on_progress: Say) -> Iterator[Result]:
         """See `Executor.run`."""
         self.batches.append(list(tasks))
         for task in reversed(tasks):
@@ -171,7 +171,7 @@ class LocalPool:
             raise RunError(f"a pool has at least one worker; got {num_workers}")
         self._num_workers, self._gpus = num_workers, tuple(gpus)
 
-    def run(self, work: Callable[[Task], Result], tasks: Sequence[Task], *, say: Say) -> Iterator[Result]:
+    def run(self, work: Callable[[Task], Result], tasks: Sequence[Task], *, on_progress: Say) -> Iterator[Result]:
         """See `Executor.run`."""
         waiting = deque(_Attempt(task, number) for number, task in enumerate(tasks, start=1))
         running: list[_Worker[Task, Result]] = []
@@ -180,7 +180,7 @@ class LocalPool:
             while waiting or running:
                 while waiting and free:
                     attempt = waiting.popleft()
-                    say(f"training {attempt.number} of {len(tasks)}: {attempt.task}")
+                    on_progress(f"training {attempt.number} of {len(tasks)}: {attempt.task}")
                     running.append(_Worker.start(work, attempt, free.pop(0), self._gpus))
                 for worker in _ended(running):
                     running.remove(worker)
@@ -188,7 +188,7 @@ class LocalPool:
                     if (answer := worker.answer()) is not None:
                         yield answer.value
                     else:
-                        say(f"  {worker.death}; its candidate is given to another: {worker.attempt.task}")
+                        on_progress(f"  {worker.death}; its candidate is given to another: {worker.attempt.task}")
                         waiting.appendleft(worker.attempt.again(worker.death))
         finally:
             for worker in running:

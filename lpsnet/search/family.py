@@ -25,7 +25,7 @@ class Member:
         score: Perf(N).
         operation: delta, what made it from its parent; None at step 0.
         step_size: k; 0 at step 0.
-        length: how many times as long as usual it was trained, see `Course.length`.
+        length: how many times as long as usual it was trained, see `TrainingSpec.length`.
     """
 
     step: int

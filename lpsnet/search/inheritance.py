@@ -32,22 +32,22 @@ from lpsnet.models.blocks import BLOCKS
 from lpsnet.models.interactions import INTERACTIONS
 from lpsnet.models.network import INTERACTING_STAGES, Network, Path, create_model
 from lpsnet.search.transfer import (
-    Growth,
+    ChannelMap,
     Origin,
-    Places,
-    channel_places,
+    WeightTransfer,
+    channel_map,
     copy_block,
+    copy_interaction,
+    downscale_path,
     evaluating,
-    fill_interaction,
     meets_directly,
     pass_through,
-    quieten,
 )
 
 PathMap = Sequence[int | None]  # for each of the child's paths the number of the parent's, or None for a new path
 
 
-def check_kinship(child: Network, parent: Network) -> None:
+def check_compatibility(child: Network, parent: Network) -> None:
     """Refuse two networks whose weights do not mean the same, and a child that is smaller than its parent.
 
     Raises:
@@ -203,24 +203,24 @@ def inherit(
     Raises:
         LpsnetError: the networks are not such, or `images` or `path_map` do not fit.
     """
-    check_kinship(child, parent)
+    check_compatibility(child, parent)
     paths = continued_paths(child, parent, path_map)
     with torch.no_grad():
         expected = None if images is None else _scores(parent, images)  # first: it may refuse the images
         _reset(child, seed)
-        growth = Growth(child)
-        _fill(growth, parent, paths)
+        weights = WeightTransfer(child)
+        _fill(weights, parent, paths)
         difference = None
         if images is not None and expected is not None:
-            growth.settle(images)
+            weights.measure_statistics(images)
             difference = _relative_difference(_scores(child, images), expected)
-        grade, reasons = _grade(growth, parent, paths)
+        grade, reasons = _grade(weights, parent, paths)
         found = _probed(child, parent) if images is None and grade == "exact" else difference
     if grade == "exact" and found is not None and found > _ROUNDING:
         wrong = f"the logits differ by {found:.1%}: the row of block {child.block!r} does not describe what it computes"
         grade, reasons = "no", (wrong, *reasons)
     changes = _changes(child, parent, paths)
-    return Inheritance(changes, paths, grade, reasons, growth.origins(), images is not None, difference)
+    return Inheritance(changes, paths, grade, reasons, weights.origins(), images is not None, difference)
 
 
 def _reset(child: Network, seed: int) -> None:
@@ -237,25 +237,25 @@ def _reset(child: Network, seed: int) -> None:
     child.load_state_dict(fresh.state_dict())
 
 
-def _fill(growth: Growth, parent: Network, paths: PathMap) -> None:
-    child = growth.child
+def _fill(weights: WeightTransfer, parent: Network, paths: PathMap) -> None:
+    child = weights.child
     widths = zip(parent.architecture.widths, child.architecture.widths, strict=True)
-    places = [channel_places(child.block, *pair) for pair in widths]
+    places = [channel_map(child.block, *pair) for pair in widths]
     ratios = child.architecture.ratios
     for path, ratio, number in zip(child.paths, ratios, paths, strict=True):
         source = nearest_path(ratio, parent.architecture.ratios) if number is None else number
         if number is None and _is_loud(child):
             fault = "does not say what gives its output the scale (`outputs` in its row)"
-            growth.losses.append(f"block {child.block!r} {fault}; a new path starts fresh, and in full strength")
-            growth.measure_all(path)
+            weights.mismatches.append(f"block {child.block!r} {fault}; a new path starts fresh, and in full strength")
+            weights.measure_all(path)
             continue
-        _fill_path(growth, path, parent.paths[source], places)
+        _fill_path(weights, path, parent.paths[source], places)
         if number is None and meets_directly(child):
-            quieten(growth, path, child.block)
+            downscale_path(weights, path, child.block)
     for stage, own, given in zip(INTERACTING_STAGES, child.interactions, parent.interactions, strict=True):
-        fill_interaction(growth, own, given, places[stage], paths)
+        copy_interaction(weights, own, given, places[stage], paths)
     if child.num_classes == parent.num_classes:
-        _fill_head(growth, parent, places[-1], paths)
+        _fill_head(weights, parent, places[-1], paths)
 
 
 def _is_loud(child: Network) -> bool:
@@ -263,31 +263,31 @@ def _is_loud(child: Network) -> bool:
     return meets_directly(child) and BLOCKS[child.block].outputs is None
 
 
-def _fill_path(growth: Growth, path: nn.Module, source: nn.Module, places: Sequence[Places]) -> None:
+def _fill_path(weights: WeightTransfer, path: nn.Module, source: nn.Module, places: Sequence[ChannelMap]) -> None:
     assert isinstance(path, Path)
     assert isinstance(source, Path)
     reads = torch.arange(3)  # the image's channels
     for stage, given, writes in zip(path.stages, source.stages, places, strict=True):
         blocks, old_blocks = list(stage.children()), list(given.children())
         for block, old_block in zip(blocks, old_blocks, strict=False):
-            copy_block(growth, growth.child.block, block, old_block, reads, writes)
+            copy_block(weights, weights.child.block, block, old_block, reads, writes)
             reads = writes
         for previous, block in zip(blocks[len(old_blocks) - 1 :], blocks[len(old_blocks) :], strict=False):
-            pass_through(growth, growth.child.block, block, previous, writes)
+            pass_through(weights, weights.child.block, block, previous, writes)
 
 
-def _fill_head(growth: Growth, parent: Network, places: Places, paths: PathMap) -> None:
+def _fill_head(weights: WeightTransfer, parent: Network, places: ChannelMap, paths: PathMap) -> None:
     """The head reads what it read before, and nothing of new channels and new paths."""
-    head, width, old_width = growth.child.head, growth.child.architecture.widths[-1], len(places)
-    rows = torch.arange(growth.child.num_classes)[:, None]
-    growth.zero(head.weight)
+    head, width, old_width = weights.child.head, weights.child.architecture.widths[-1], len(places)
+    rows = torch.arange(weights.child.num_classes)[:, None]
+    weights.zero(head.weight)
     for number, source in enumerate(paths):
         if source is not None:
             columns = parent.head.weight[:, source * old_width : (source + 1) * old_width]
-            growth.copy(head.weight, (rows, number * width + places), columns)
+            weights.copy(head.weight, (rows, number * width + places), columns)
     assert head.bias is not None
     assert parent.head.bias is not None
-    growth.copy(head.bias, ..., parent.head.bias)
+    weights.copy(head.bias, ..., parent.head.bias)
 
 
 def _scores(net: Network, images: Tensor) -> Tensor:
@@ -329,14 +329,14 @@ def _moved(child: Network, parent: Network, paths: PathMap) -> list[tuple[Fracti
     return [(old, new) for old, new in both if old != new]
 
 
-def _grade(growth: Growth, parent: Network, paths: PathMap) -> tuple[Preserving, tuple[str, ...]]:
-    child = growth.child
+def _grade(weights: WeightTransfer, parent: Network, paths: PathMap) -> tuple[Preserving, tuple[str, ...]]:
+    child = weights.child
     broken = [f"a path sees the image at {new} instead of {old}" for old, new in _moved(child, parent, paths)]
     if None in paths and child.architecture.ratios[0] > parent.architecture.ratios[0]:
         broken.append(f"the scores have the size of the largest path's features, now {child.architecture.ratios[0]}")
     if child.num_classes != parent.num_classes:
         broken.append(f"the head is new: {child.num_classes} classes instead of {parent.num_classes}")
-    broken += dict.fromkeys(growth.losses)
+    broken += dict.fromkeys(weights.mismatches)
     interaction = INTERACTIONS[child.interaction]
     meets = None in paths and interaction.pair is not None
     if meets and not interaction.adds:

@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, Valid
 from lpsnet.errors import RunError
 from lpsnet.io import append_line, exclusive, finished_lines, refuse_streams
 from lpsnet.search.family import Doubt, Member, Step
-from lpsnet.search.measurements import Course, Failure, Latency, Outcome, Score
+from lpsnet.search.measurements import Failure, Latency, Outcome, Score, TrainingSpec
 from lpsnet.search.operations import Design, Operation, SearchNetwork
 
 JOURNAL_FORMAT = 1
@@ -52,7 +52,7 @@ class Header(_Line):
     settings: dict[str, JsonValue]
 
 
-class LatencyPass(_Line):
+class LatencyRepetition(_Line):
     """One pass over designs measured in turn.
 
     Attributes:
@@ -86,7 +86,7 @@ class TrainingFinished(_Line):
 
     Attributes:
         design: what was trained.
-        parent, seed, length: how, see `Course`.
+        parent, seed, length: how, see `TrainingSpec`.
         miou, spread, at_start: the score, percent and points; `miou` is None if there is none.
         failure: why there is no score.
         details: whatever the trainer wants kept, such as seconds, seeds, or where the weights are.
@@ -104,9 +104,9 @@ class TrainingFinished(_Line):
     details: dict[str, JsonValue] = Field(default_factory=dict)
 
     @classmethod
-    def of(cls, design: Design, course: Course, outcome: Outcome, details: dict[str, JsonValue]) -> Self:
+    def of(cls, design: Design, spec: TrainingSpec, outcome: Outcome, details: dict[str, JsonValue]) -> Self:
         """The line for an outcome."""
-        names = {"design": str(design), "details": details, **course_fields(course)}
+        names = {"design": str(design), "details": details, **spec_fields(spec)}
         if isinstance(outcome, Failure):
             return cls.model_validate({**names, "miou": None, "failure": outcome.reason})
         score = {"miou": outcome.miou, "spread": outcome.spread, "at_start": outcome.at_start}
@@ -123,10 +123,10 @@ class TrainingFinished(_Line):
         return Failure(self.failure) if self.miou is None else Score(self.miou, self.spread, self.at_start)
 
 
-def course_fields(course: Course) -> dict[str, JsonValue]:
-    """A course as a line's fields."""
-    parent = None if course.parent is None else str(course.parent)
-    return {"parent": parent, "seed": course.seed, "length": course.length}
+def spec_fields(spec: TrainingSpec) -> dict[str, JsonValue]:
+    """A spec as a line's fields."""
+    parent = None if spec.parent is None else str(spec.parent)
+    return {"parent": parent, "seed": spec.seed, "length": spec.length}
 
 
 class Row(BaseModel):
@@ -243,7 +243,7 @@ class Stopped(_Line):
     reason: str
 
 
-Event = Header | LatencyPass | TrainingStarted | TrainingFinished | StartKnown | StepDecided | Stopped
+Event = Header | LatencyRepetition | TrainingStarted | TrainingFinished | StartKnown | StepDecided | Stopped
 
 EVENTS: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="kind")])
 
@@ -261,7 +261,7 @@ class Journal:
     def __init__(self, path: Path, events: Sequence[Event]) -> None:
         self.path = path
         self._events: list[Event] = []
-        self._passes: dict[tuple[str, ...], list[tuple[float, ...]]] = {}
+        self._repetitions: dict[tuple[str, ...], list[tuple[float, ...]]] = {}
         self._trainings: dict[tuple[JsonValue, ...], TrainingFinished] = {}
         self._steps: dict[int, StepDecided] = {}
         for event in events:
@@ -272,13 +272,13 @@ class Journal:
         """All lines, the header first."""
         return tuple(self._events)
 
-    def passes(self, designs: Sequence[str]) -> list[tuple[float, ...]]:
+    def repetitions(self, designs: Sequence[str]) -> list[tuple[float, ...]]:
         """The times in ms of every pass over exactly these designs in this order."""
-        return list(self._passes.get(tuple(designs), ()))
+        return list(self._repetitions.get(tuple(designs), ()))
 
-    def training(self, design: Design, course: Course) -> TrainingFinished | None:
-        """The finished training of `design` on that course, or None."""
-        return self._trainings.get((str(design), *course_fields(course).values()))
+    def training(self, design: Design, spec: TrainingSpec) -> TrainingFinished | None:
+        """The finished training of `design` on that spec, or None."""
+        return self._trainings.get((str(design), *spec_fields(spec).values()))
 
     def step(self, number: int) -> StepDecided | None:
         """The decision of a step, or None."""
@@ -298,8 +298,8 @@ class Journal:
 
     def _remember(self, event: Event) -> None:
         self._events.append(event)
-        if isinstance(event, LatencyPass):
-            self._passes.setdefault(event.designs, []).append(event.ms)
+        if isinstance(event, LatencyRepetition):
+            self._repetitions.setdefault(event.designs, []).append(event.ms)
         elif isinstance(event, TrainingFinished):
             key = (event.design, event.parent, event.seed, event.length)
             self._trainings.setdefault(key, event)

@@ -27,7 +27,7 @@ from lpsnet.inference.engines import Precision, Session, SessionOptions, open_se
 from lpsnet.models.network import MIN_INPUT
 from lpsnet.search.operations import Design
 
-# One turn of every network: what is repeated, and for how long, is the search's affair (see `replay.PASSES`).
+# One turn of every network: what is repeated, and for how long, is the search's affair (see `replay.REPETITIONS`).
 TURN = TimingProtocol(warm_up_s=0.02, duration_s=1e-6, turn_s=0.04)
 OTHER_CORES = 0.25  # processors that other programs may keep busy during a pass, besides those no engine's thread needs
 MIN_WATCHED_S = 0.2  # the system counts hundredths of a second; of shorter passes it says nothing
@@ -76,7 +76,7 @@ class Device(Protocol):
         """All that latencies depend on besides the design, as JSON values; `design` is one to try it with."""
         ...
 
-    def measure_pass(self, designs: Sequence[Design]) -> Sequence[float]:
+    def measure_once(self, designs: Sequence[Design]) -> Sequence[float]:
         """The time of every design in ms, in the order given, each measured once, one after the other."""
         ...
 
@@ -104,14 +104,14 @@ class ThisMachine:
         num_classes: int,
         interaction: str = "bilateral_b",
         max_open: int = MAX_OPEN,
-        say: Callable[[str], None] = lambda line: None,
+        on_progress: Callable[[str], None] = lambda line: None,
     ) -> None:
         self._target, self._folder = target, folder
         self._num_classes, self._interaction = num_classes, interaction
-        self._max_open, self._say = max_open, say
+        self._max_open, self._on_progress = max_open, on_progress
         self._is_busy = False  # and was it for so long that passes count nevertheless
         self._sessions: dict[Design, Session] = {}  # the one used last is last
-        self._num_passes = 0
+        self._num_repetitions = 0
 
     def describe(self, design: Design) -> dict[str, JsonValue]:
         """Engine with version, precision and threads as the engine reports them, input size, and the machine.
@@ -129,7 +129,7 @@ class ThisMachine:
             "machine": describe_machine().identity,
         }
 
-    def measure_pass(self, designs: Sequence[Design]) -> list[float]:
+    def measure_once(self, designs: Sequence[Design]) -> list[float]:
         """The median time of a turn of every design, in ms; every second pass goes backwards.
 
         A pass beside which other programs worked is made again: what it says is how busy the machine was.
@@ -143,9 +143,11 @@ class ThisMachine:
             if is_quiet or self._is_busy:
                 break
             if attempt == 0:
-                self._say(f"  other programs keep {others:.1f} processors busy: measuring again until it is quiet")
+                self._on_progress(
+                    f"  other programs keep {others:.1f} processors busy: measuring again until it is quiet"
+                )
         if not is_quiet and not self._is_busy:
-            self._say("  warning: the machine does not become quiet, and latencies are those of a busy one")
+            self._on_progress("  warning: the machine does not become quiet, and latencies are those of a busy one")
         self._is_busy = not is_quiet
         return times
 
@@ -158,8 +160,8 @@ class ThisMachine:
     def _pass(self, designs: Sequence[Design]) -> list[float]:
         if not gc.get_freeze_count():
             gc.freeze()  # `measure` collects garbage before it begins, and would look through all of torch every time
-        order = list(designs) if self._num_passes % 2 == 0 else list(reversed(designs))
-        self._num_passes += 1
+        order = list(designs) if self._num_repetitions % 2 == 0 else list(reversed(designs))
+        self._num_repetitions += 1
         times: dict[str, float] = {}
         threads = torch.get_num_threads()
         for begin in range(0, len(order), self._max_open):

@@ -161,7 +161,7 @@ class LatencyFunction(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Course:
+class TrainingSpec:
     """How a design is trained.
 
     Attributes:
@@ -178,12 +178,12 @@ class Course:
 class PerformanceFunction(Protocol):
     """Trains and evaluates designs."""
 
-    def __call__(self, designs: Sequence[Design], course: Course) -> Mapping[Design, Outcome]:
+    def __call__(self, designs: Sequence[Design], spec: TrainingSpec) -> Mapping[Design, Outcome]:
         """The outcome for every design, in any order and as many at a time as there is room for.
 
         Args:
             designs: all different.
-            course: how they are trained.
+            spec: how they are trained.
         """
         ...
 
@@ -249,25 +249,25 @@ CONFIDENCE = (
 )
 
 
-def compared(passes: Sequence[Sequence[float]]) -> list[Latency]:
+def compared(repetitions: Sequence[Sequence[float]]) -> list[Latency]:
     """One latency a design, compared with the first.
 
     Args:
-        passes: one or more; each holds the time of every design in ms, the designs always in the same order.
+        repetitions: one or more; each holds the time of every design in ms, the designs always in the same order.
 
     Returns:
         For the first design its median, as a point. For every other that median times the median of its quotient to
         the first, with the interval of the quotient.
     """
-    first, *others = zip(*passes, strict=True)
+    first, *others = zip(*repetitions, strict=True)
     unit = median(first)
     quotients = ([time / base for time, base in zip(times, first, strict=True)] for times in others)
     return [Latency.exactly(unit), *(_latency(column, unit=unit) for column in quotients)]
 
 
-def absolute(passes: Sequence[Sequence[float]]) -> list[Latency]:
+def absolute(repetitions: Sequence[Sequence[float]]) -> list[Latency]:
     """One latency a design on its own: the median of its times and the interval of that median."""
-    return [_latency(times) for times in zip(*passes, strict=True)]
+    return [_latency(times) for times in zip(*repetitions, strict=True)]
 
 
 def _latency(samples: Sequence[float], *, unit: float = 1.0) -> Latency:

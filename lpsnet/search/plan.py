@@ -28,9 +28,9 @@ from lpsnet.models.interactions import INTERACTIONS
 from lpsnet.models.profile import complexity, inference_memory_mib
 from lpsnet.search.algorithm import SearchOptions
 from lpsnet.search.measure import Target
-from lpsnet.search.measurements import Cost, Course
+from lpsnet.search.measurements import Cost, TrainingSpec
 from lpsnet.search.operations import Design, Operation, SearchNetwork, check_operations, table_1
-from lpsnet.search.step_size import ladders
+from lpsnet.search.step_size import possible_step_sizes
 from lpsnet.search.train import CandidateTask
 from lpsnet.training.config import RECIPES, Recipe, get_recipe
 from lpsnet.training.run import TrainingRun
@@ -164,9 +164,9 @@ class ExpansionRun:
         )
         return Cost(counted.parameters, memory)
 
-    def task(self, design: Design, course: Course, *, out: Path, parent_weights: Path | None) -> CandidateTask:
+    def task(self, design: Design, spec: TrainingSpec, *, out: Path, parent_weights: Path | None) -> CandidateTask:
         """The training of a candidate, in a folder of its own in the run's folder `out`."""
-        recipe, init = _recipe(self.recipe, course), self.init
+        recipe, init = _recipe(self.recipe, spec), self.init
         if init is not None and read_record(init).block != design.block:  # other blocks share no weights
             recipe, init = recipe.with_overrides({"init_required": False}), None
         training = TrainingRun(
@@ -179,22 +179,22 @@ class ExpansionRun:
             init=init,
             input_size=self.target.size,
         )
-        folder = out / "candidates" / _folder_name(design, course)
+        folder = out / "candidates" / _folder_name(design, spec)
         return CandidateTask(
             design, training, self.val, folder, parent_weights if self.inherit else None, self.num_threads
         )
 
 
-def _folder_name(design: Design, course: Course) -> str:
-    parent = "" if course.parent is None else f"-from-{course.parent.slug}"
-    seed = f"-seed{course.seed}" if course.seed else ""
-    return f"{design.slug}{parent}{seed}{f'-x{course.length}' if course.length > 1 else ''}"
+def _folder_name(design: Design, spec: TrainingSpec) -> str:
+    parent = "" if spec.parent is None else f"-from-{spec.parent.slug}"
+    seed = f"-seed{spec.seed}" if spec.seed else ""
+    return f"{design.slug}{parent}{seed}{f'-x{spec.length}' if spec.length > 1 else ''}"
 
 
-def _recipe(recipe: Recipe, course: Course) -> Recipe:
+def _recipe(recipe: Recipe, spec: TrainingSpec) -> Recipe:
     key, length = ("iterations", recipe.iterations) if recipe.epochs is None else ("epochs", recipe.epochs)
     assert length is not None, "a recipe has one of them"
-    return recipe.with_overrides({key: length * course.length, "seed": recipe.seed + course.seed})
+    return recipe.with_overrides({key: length * spec.length, "seed": recipe.seed + spec.seed})
 
 
 def check_plan(run: ExpansionRun) -> int:
@@ -237,7 +237,7 @@ def _check_first_step(run: ExpansionRun, *, num_classes: int) -> None:
     if not run.options.num_steps:
         return
     limits, cost = run.options.limits, partial(run.cost, num_classes=num_classes)
-    found, excluded = ladders(run.start, run.table, max_step_size=1, limits=limits, cost=cost)
+    found, excluded = possible_step_sizes(run.start, run.table, max_step_size=1, limits=limits, cost=cost)
     if not found:
         reasons = "; ".join(f"{it.operation}: {it.reason}" for it in excluded)
         more = ", or raise the limits" if limits.needs_cost else ""

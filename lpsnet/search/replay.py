@@ -14,20 +14,20 @@ from lpsnet.search.family import Member, Step
 from lpsnet.search.journal import (
     Event,
     Journal,
-    LatencyPass,
+    LatencyRepetition,
     Row,
     StartKnown,
     StepDecided,
     Stopped,
     TrainingFinished,
     TrainingStarted,
-    course_fields,
+    spec_fields,
 )
-from lpsnet.search.measurements import Course, Latency, Outcome, absolute, compared
+from lpsnet.search.measurements import Latency, Outcome, TrainingSpec, absolute, compared
 from lpsnet.search.operations import Design
 
 # Passes over a list of designs by effort, from a first look to the most a step is given.
-PASSES = (5, 9, 21, 45)
+REPETITIONS = (5, 9, 21, 45)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +45,8 @@ class TrainingResult:
     details: dict[str, JsonValue] = field(default_factory=dict)
 
 
-MeasurePass = Callable[[Sequence[Design]], Sequence[float]]
-Trainer = Callable[[Sequence[Design], Course], Iterable[TrainingResult]]
+MeasureOnce = Callable[[Sequence[Design]], Sequence[float]]
+Trainer = Callable[[Sequence[Design], TrainingSpec], Iterable[TrainingResult]]
 
 
 class JournalledLatency:
@@ -54,29 +54,31 @@ class JournalledLatency:
 
     Args:
         journal: where passes are looked up and written.
-        measure_pass: times every design once, in the order given, and returns the times in ms. What one time is (say,
+        measure_once: times every design once, in the order given, and returns the times in ms. What one time is (say,
             the median of a few runs) is its own affair.
         passes: how many passes each effort asks for in all; more effort than there are entries gets the last.
     """
 
-    def __init__(self, journal: Journal, measure_pass: MeasurePass, *, passes: Sequence[int] = PASSES) -> None:
-        self._journal, self._measure_pass, self._num_passes = journal, measure_pass, tuple(passes)
+    def __init__(
+        self, journal: Journal, measure_once: MeasureOnce, *, repetitions: Sequence[int] = REPETITIONS
+    ) -> None:
+        self._journal, self._measure_once, self._num_repetitions = journal, measure_once, tuple(repetitions)
 
     def __call__(self, designs: Sequence[Design], *, effort: int) -> Mapping[Design, Latency]:
         """Latencies for decisions: compared, pass by pass, with the first design."""
-        return dict(zip(designs, compared(self._passes(designs, effort)), strict=True))
+        return dict(zip(designs, compared(self._repetitions(designs, effort)), strict=True))
 
     def absolute(self, designs: Sequence[Design], *, effort: int) -> Mapping[Design, Latency]:
         """Latencies for tables: each with the interval of its own median. The same passes serve both."""
-        return dict(zip(designs, absolute(self._passes(designs, effort)), strict=True))
+        return dict(zip(designs, absolute(self._repetitions(designs, effort)), strict=True))
 
-    def _passes(self, designs: Sequence[Design], effort: int) -> list[tuple[float, ...]]:
+    def _repetitions(self, designs: Sequence[Design], effort: int) -> list[tuple[float, ...]]:
         names = tuple(map(str, designs))
-        wanted = self._num_passes[min(effort, len(self._num_passes) - 1)]
-        for _ in range(len(self._journal.passes(names)), wanted):
-            times = tuple(float(time) for time in self._measure_pass(designs))
-            self._journal.append(_latency_pass(names, times))
-        return self._journal.passes(names)[:wanted]
+        wanted = self._num_repetitions[min(effort, len(self._num_repetitions) - 1)]
+        for _ in range(len(self._journal.repetitions(names)), wanted):
+            times = tuple(float(time) for time in self._measure_once(designs))
+            self._journal.append(_latency_repetition(names, times))
+        return self._journal.repetitions(names)[:wanted]
 
 
 class JournalledPerformance:
@@ -88,30 +90,30 @@ class JournalledPerformance:
         progress: told of every result, a line at a time.
     """
 
-    def __init__(self, journal: Journal, train: Trainer, *, progress: Callable[[str], None] | None = None) -> None:
+    def __init__(self, journal: Journal, train: Trainer, *, on_progress: Callable[[str], None] | None = None) -> None:
         self._journal, self._train = journal, train
-        self._progress = progress or (lambda line: None)
+        self._on_progress = on_progress or (lambda line: None)
 
-    def __call__(self, designs: Sequence[Design], course: Course) -> Mapping[Design, Outcome]:
+    def __call__(self, designs: Sequence[Design], spec: TrainingSpec) -> Mapping[Design, Outcome]:
         """The outcome of every design; only those not in the journal are trained."""
-        missing = [design for design in designs if self._journal.training(design, course) is None]
+        missing = [design for design in designs if self._journal.training(design, spec) is None]
         if missing:
-            self._train_missing(missing, course, len(designs))
-        found = {design: self._journal.training(design, course) for design in designs}
+            self._train_missing(missing, spec, len(designs))
+        found = {design: self._journal.training(design, spec) for design in designs}
         if lost := [str(design) for design, line in found.items() if line is None]:
             raise RunError(f"training ended without a result for {', '.join(lost)}; start the command again")
         return {design: line.outcome for design, line in found.items() if line is not None}
 
-    def _train_missing(self, missing: Sequence[Design], course: Course, num_all: int) -> None:
+    def _train_missing(self, missing: Sequence[Design], spec: TrainingSpec, num_all: int) -> None:
         names = tuple(map(str, missing))
-        self._journal.append(TrainingStarted.model_validate({"designs": names, **course_fields(course)}))
+        self._journal.append(TrainingStarted.model_validate({"designs": names, **spec_fields(spec)}))
         done = num_all - len(missing)
-        for result in self._train(missing, course):
-            line = TrainingFinished.of(result.design, course, result.outcome, dict(result.details))
+        for result in self._train(missing, spec):
+            line = TrainingFinished.of(result.design, spec, result.outcome, dict(result.details))
             self._journal.append(line)
             done += 1
             said = line.failure or f"{line.miou:.2f} mIoU"
-            self._progress(f"  trained {done} of {num_all}: {result.design}: {said}")
+            self._on_progress(f"  trained {done} of {num_all}: {result.design}: {said}")
 
 
 def record_start(journal: Journal, member: Member) -> None:
@@ -148,12 +150,12 @@ def family_of(events: Iterable[Event]) -> list[Member]:
 
 
 def chosen_length(events: Iterable[Event], design: Design) -> int:
-    """The `Course.length` that a design of the family was chosen with; 1 for one that is none of it."""
+    """The `TrainingSpec.length` that a design of the family was chosen with; 1 for one that is none of it."""
     return next((it.length for it in family_of(events) if it.design == design), 1)
 
 
 def decided_lengths(events: Iterable[Event]) -> dict[int, int]:
-    """The `Course.length` of every decided step's trainings, by its number."""
+    """The `TrainingSpec.length` of every decided step's trainings, by its number."""
     return {it.step: it.length for it in family_of(events) if it.step}
 
 
@@ -185,7 +187,7 @@ def _record_stop(journal: Journal, step: Step) -> None:
         journal.append(Stopped(number=step.number, reason=step.stop))
 
 
-def _latency_pass(names: tuple[str, ...], times: tuple[float, ...]) -> LatencyPass:
+def _latency_repetition(names: tuple[str, ...], times: tuple[float, ...]) -> LatencyRepetition:
     if len(times) != len(names) or not all(0 < time < math.inf for time in times):
         raise RunError(f"a pass over {len(names)} networks gives as many finite times above 0 ms; got {times}")
-    return LatencyPass(designs=names, ms=times)
+    return LatencyRepetition(designs=names, ms=times)

@@ -223,7 +223,7 @@ class Choice:
 
 
 @dataclass(frozen=True, slots=True)
-class Delivery:
+class SearchResult:
     """What an expansion hands over.
 
     Attributes:
@@ -302,7 +302,7 @@ class Delivery:
 
 
 def write_models(
-    delivery: Delivery, checkpoints: Mapping[Design, Path], *, size: tuple[int, int], images: Sequence[Image]
+    result: SearchResult, checkpoints: Mapping[Design, Path], *, size: tuple[int, int], images: Sequence[Image]
 ) -> None:
     """Write weights and ONNX file of every network that is handed over, all of a delivery but its figures.
 
@@ -311,7 +311,7 @@ def write_models(
     figures for a new plan.
 
     Args:
-        delivery: what is handed over.
+        result: what is handed over.
         checkpoints: of its designs, as trained.
         size: (height, width) in pixels that the ONNX files are for.
         images: H x W x 3 uint8 RGB each, that the ONNX files are compared with the networks on.
@@ -319,15 +319,15 @@ def write_models(
     Raises:
         RunError: the folder cannot be written.
     """
-    plan, kept = delivery.folder.parent / PLAN, delivery.folder / PLAN
+    plan, kept = result.folder.parent / PLAN, result.folder / PLAN
     try:
         if not kept.exists() or not filecmp.cmp(kept, plan, shallow=False):
-            (delivery.folder / FAMILY).unlink(missing_ok=True)
-        _remove_others(delivery)
+            (result.folder / FAMILY).unlink(missing_ok=True)
+        _remove_others(result)
     except OSError as error:
-        raise RunError(f"{delivery.folder} cannot be written: {error.strerror or error}; make it writable") from None
-    for member in delivery.handed_over:
-        path = delivery.model(member)
+        raise RunError(f"{result.folder} cannot be written: {error.strerror or error}; make it writable") from None
+    for member in result.handed_over:
+        path = result.model(member)
         weights, trained = path.with_suffix(".safetensors"), checkpoints[member.design]
         if not weights.exists() or not filecmp.cmp(weights, trained, shallow=False):
             with atomic_path(weights) as temporary:
@@ -338,10 +338,10 @@ def write_models(
         shutil.copyfile(plan, temporary)
 
 
-def _remove_others(delivery: Delivery) -> None:
+def _remove_others(result: SearchResult) -> None:
     """Remove the models of earlier deliveries that are not handed over now."""
-    names = {delivery.model(it).stem for it in delivery.handed_over}
-    files = list(delivery.folder.iterdir()) if delivery.folder.is_dir() else []
+    names = {result.model(it).stem for it in result.handed_over}
+    files = list(result.folder.iterdir()) if result.folder.is_dir() else []
     for file in files:
         if _OWN_FILE.fullmatch(file.name) and file.stem not in names:
             file.unlink()
@@ -390,11 +390,11 @@ def progress_table(members: Sequence[Member]) -> list[str]:
     return lines
 
 
-def page(delivery: Delivery, *, title: str, num_classes: int, interaction: str) -> str:
+def page(result: SearchResult, *, title: str, num_classes: int, interaction: str) -> str:
     """Markdown: the family's table, the choices, the Pareto front and the steps.
 
     Args:
-        delivery: what is reported.
+        result: what is reported.
         title: the first line.
         num_classes, interaction: of the networks, for their number of parameters.
     """
@@ -402,17 +402,17 @@ def page(delivery: Delivery, *, title: str, num_classes: int, interaction: str) 
         it.design: complexity(
             it.design.architecture, num_classes=num_classes, block=it.design.block, interaction=interaction
         ).parameters
-        for it in delivery.members
+        for it in result.members
     }
-    parts = [f"# {title}", family_table(delivery.members, parameters=parameters)]
-    if note := lengths_note(delivery.members):
+    parts = [f"# {title}", family_table(result.members, parameters=parameters)]
+    if note := lengths_note(result.members):
         parts.append(note)
-    if delivery.choices:
-        parts += ["## Under a budget", "\n".join(f"- {choice}" for choice in delivery.choices)]
-    parts += ["## Pareto front of all trained networks", family_table(delivery.front)]
-    if delivery.check is not None:
-        parts += ["## The proxy's ranking, checked", f"In {delivery.check}.", check_table(delivery.check)]
-    parts += [_section(step) for step in delivery.found.steps]
+    if result.choices:
+        parts += ["## Under a budget", "\n".join(f"- {choice}" for choice in result.choices)]
+    parts += ["## Pareto front of all trained networks", family_table(result.front)]
+    if result.check is not None:
+        parts += ["## The proxy's ranking, checked", f"In {result.check}.", check_table(result.check)]
+    parts += [_section(step) for step in result.found.steps]
     return "\n\n".join(parts) + "\n"
 
 

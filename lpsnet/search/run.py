@@ -35,20 +35,20 @@ from lpsnet.search.family import Expansion, Step, on_one_scale, pareto_front, re
 from lpsnet.search.journal import (
     Header,
     Journal,
-    LatencyPass,
+    LatencyRepetition,
     StepDecided,
     TrainingFinished,
-    course_fields,
     differences,
     open_journal,
     read_journal,
+    spec_fields,
 )
 from lpsnet.search.measure import Device, ThisMachine
-from lpsnet.search.measurements import Course
+from lpsnet.search.measurements import TrainingSpec
 from lpsnet.search.operations import Design
 from lpsnet.search.plan import PLAN, ExpansionRun, check_plan
 from lpsnet.search.replay import (
-    PASSES,
+    REPETITIONS,
     JournalledLatency,
     JournalledPerformance,
     TrainingResult,
@@ -59,7 +59,7 @@ from lpsnet.search.replay import (
     record_start,
     record_step,
 )
-from lpsnet.search.results import FAMILY, Delivery, RankingCheck, page, progress_table, write_models
+from lpsnet.search.results import FAMILY, RankingCheck, SearchResult, page, progress_table, write_models
 from lpsnet.search.train import CandidateTask, train_candidate
 from lpsnet.training.run import training_inputs
 from lpsnet.training.run_folder import INPUTS, RunFolder
@@ -67,7 +67,7 @@ from lpsnet.training.run_folder import INPUTS, RunFolder
 TAKEN_FROM = "taken_from"  # in a training's details: the run it was taken over from
 
 
-class OtherRun:
+class ReusableRun:
     """A run whose trainings may be taken over.
 
     Args:
@@ -95,12 +95,12 @@ class OtherRun:
             if isinstance(it, TrainingFinished):  # the first counts, as in `Journal`
                 self._trainings.setdefault((it.design, it.parent, it.seed, it.length), it)
 
-    def find(self, design: Design, course: Course, *, own: Journal) -> TrainingResult | None:
+    def find(self, design: Design, spec: TrainingSpec, *, own: Journal) -> TrainingResult | None:
         """The training of `design`, if it is here with its weights and started from weights that `own` has too."""
-        line = self._trainings.get((str(design), *course_fields(course).values()))
+        line = self._trainings.get((str(design), *spec_fields(spec).values()))
         if line is None or line.miou is None or not self.weights(line).is_file():
             return None
-        if self._inherits and course.parent is not None and not self._gave(course.parent, own):
+        if self._inherits and spec.parent is not None and not self._gave(spec.parent, own):
             return None
         return TrainingResult(design, line.outcome, {**line.details, TAKEN_FROM: self.name})
 
@@ -116,12 +116,12 @@ class OtherRun:
         return taken and chosen_length(self._lines, parent) == length
 
 
-def take_over(
-    runs: Sequence[OtherRun], design: Design, course: Course, *, own: Journal, out: Path
+def reuse_training(
+    runs: Sequence[ReusableRun], design: Design, spec: TrainingSpec, *, own: Journal, out: Path
 ) -> TrainingResult | None:
     """The training of a design from the first run that has it, its weights copied into `out`; None if none has."""
     for run in runs:
-        if (found := run.find(design, course, own=own)) is not None:
+        if (found := run.find(design, spec, own=own)) is not None:
             source, target = (inside(folder, found.details["model"]) for folder in (run.folder, out))
             with atomic_path(target) as temporary:
                 shutil.copyfile(source, temporary)
@@ -153,10 +153,10 @@ def run_expansion(
     executor: Executor | None = None,
     device: Device | None = None,
     train: TrainCandidate = train_candidate,
-    passes: Sequence[int] = PASSES,
+    repetitions: Sequence[int] = REPETITIONS,
     trainings_from: Sequence[Path] = (),
-    say: Say = lambda line: None,
-) -> Delivery:
+    on_progress: Say = lambda line: None,
+) -> SearchResult:
     """Expand, or go on, and leave the family in `out`/family.
 
     Args:
@@ -165,7 +165,7 @@ def run_expansion(
         executor: where candidates are trained; one after another in this process unless given.
         device: what latencies are measured on; this machine unless given.
         train: trains one candidate.
-        passes: how often networks are measured in turn, by effort; see `replay.PASSES`.
+        passes: how often networks are measured in turn, by effort; see `replay.REPETITIONS`.
         trainings_from: folders of runs on other machines, whose trainings are taken over (`borrowing.py`).
         say: told what is being done, a line at a time.
 
@@ -179,16 +179,20 @@ def run_expansion(
     inputs: dict[str, JsonValue] = {INPUTS: {**learnt}}
     defaults = {"recipe": run.recipe.defaults(), **inputs}  # a journal that does not say is believed
     wanted = {**run.settings({}), **inputs}
-    others = [OtherRun(folder, settings=wanted, defaults=defaults) for folder in trainings_from]
-    machine = ThisMachine(run.target, out / "latency", num_classes=num_classes, interaction=run.interaction, say=say)
+    others = [ReusableRun(folder, settings=wanted, defaults=defaults) for folder in trainings_from]
+    machine = ThisMachine(
+        run.target, out / "latency", num_classes=num_classes, interaction=run.interaction, on_progress=on_progress
+    )
     measured_on = device or machine
     settings = {**run.settings(measured_on.describe(run.start.design)), **inputs}
     opened = open_journal(out / JOURNAL, settings=settings, lpsnet_version=__version__, defaults=defaults)
     with opened as journal, _planned(run, out / PLAN, journal):
-        running = _Running(run, out, journal, measured_on, executor or InProcess(), train, passes, others, say)
-        delivery = running.deliver(running.search(num_classes), num_classes)
+        running = _Running(
+            run, out, journal, measured_on, executor or InProcess(), train, repetitions, others, on_progress
+        )
+        result = running.deliver(running.search(num_classes), num_classes)
         machine.clear()
-    return delivery
+    return result
 
 
 @contextmanager
@@ -214,17 +218,17 @@ class _Running:
     device: Device
     executor: Executor
     train: TrainCandidate
-    passes: Sequence[int]
-    others: Sequence[OtherRun]
-    say: Say
+    repetitions: Sequence[int]
+    others: Sequence[ReusableRun]
+    on_progress: Say
 
     @property
     def performance(self) -> JournalledPerformance:
-        return JournalledPerformance(self.journal, self._train, progress=self.say)
+        return JournalledPerformance(self.journal, self._train, on_progress=self.on_progress)
 
     @property
     def latency(self) -> JournalledLatency:
-        return JournalledLatency(self.journal, self._measure_pass, passes=self.passes)
+        return JournalledLatency(self.journal, self._measure_once, repetitions=self.repetitions)
 
     def search(self, num_classes: int) -> Expansion:
         """Algorithm 1."""
@@ -239,82 +243,82 @@ class _Running:
             lengths=decided_lengths(self.journal.events),
             on_start=lambda member: record_start(self.journal, member),
             on_step=self._on_step,
-            progress=self.say,
+            on_progress=self.on_progress,
         )
 
-    def deliver(self, found: Expansion, num_classes: int) -> Delivery:
+    def deliver(self, found: Expansion, num_classes: int) -> SearchResult:
         """Measure the family in turn and write all its files."""
         run, folder = self.run, self.out / "family"
         front = {it.design for it in pareto_front(on_one_scale(found))}
         members = [*found.members, *(it for it in found.trained if it.design in front and it not in found.members)]
-        self.say(f"measuring the {len(members)} best networks against each other")
+        self.on_progress(f"measuring the {len(members)} best networks against each other")
         measured = remeasured(members, self.latency.absolute, effort=FINAL_EFFORT)
-        delivery = Delivery.of(found, measured, budgets_ms=run.budgets_ms, folder=folder)
+        result = SearchResult.of(found, measured, budgets_ms=run.budgets_ms, folder=folder)
         if run.check_step > len(found.steps):
-            self.say(f"the ranking is not checked: there is no step {run.check_step}")
+            self.on_progress(f"the ranking is not checked: there is no step {run.check_step}")
         checks = (self._check_ranking(step) for step in found.steps if step.number == run.check_step)
-        delivery = replace(delivery, check=next(checks, None))
-        self.say("exporting the family and comparing the files with the networks")
-        checkpoints = {it.design: self._weights(it.design, it.length) for it in delivery.handed_over}
-        write_models(delivery, checkpoints, size=run.target.size, images=self._images())
-        write_text(folder / FAMILY, json.dumps(delivery.to_dict(), indent=2, allow_nan=False) + "\n")
+        result = replace(result, check=next(checks, None))
+        self.on_progress("exporting the family and comparing the files with the networks")
+        checkpoints = {it.design: self._weights(it.design, it.length) for it in result.handed_over}
+        write_models(result, checkpoints, size=run.target.size, images=self._images())
+        write_text(folder / FAMILY, json.dumps(result.to_dict(), indent=2, allow_nan=False) + "\n")
         title = f"{run.data}, {run.recipe.name}: expanded for {run.target}"
-        write_text(
-            folder / "table.md", page(delivery, title=title, num_classes=num_classes, interaction=run.interaction)
-        )
-        return delivery
+        write_text(folder / "table.md", page(result, title=title, num_classes=num_classes, interaction=run.interaction))
+        return result
 
     def _say_where_it_stands(self) -> None:
-        kinds = {LatencyPass: "passes of measurements", TrainingFinished: "trainings", StepDecided: "steps"}
+        kinds = {LatencyRepetition: "passes of measurements", TrainingFinished: "trainings", StepDecided: "steps"}
         counts = {name: sum(isinstance(it, kind) for it in self.journal.events) for kind, name in kinds.items()}
         header = self.journal.events[0]
         if isinstance(header, Header) and header.lpsnet_version != __version__:
-            self.say(
+            self.on_progress(
                 f"warning: this search was begun with lpsnet {header.lpsnet_version}, and goes on with {__version__}"
             )
         if any(counts.values()):
-            self.say(f"going on with {', '.join(f'{count} {name}' for name, count in counts.items())} done before")
+            self.on_progress(
+                f"going on with {', '.join(f'{count} {name}' for name, count in counts.items())} done before"
+            )
 
-    def _measure_pass(self, designs: Sequence[Design]) -> Sequence[float]:
-        if not self.journal.passes([str(design) for design in designs]):
-            self.say(f"  measuring {len(designs)} networks in turn")
-        return self.device.measure_pass(designs)
+    def _measure_once(self, designs: Sequence[Design]) -> Sequence[float]:
+        if not self.journal.repetitions([str(design) for design in designs]):
+            self.on_progress(f"  measuring {len(designs)} networks in turn")
+        return self.device.measure_once(designs)
 
     def _on_step(self, step: Step) -> None:
         record_step(self.journal, step)
         left = self.run.options.num_steps - step.number
         ahead = f"; {left} more to go" if left and step.chosen else ""
-        self.say(f"step {step.number} {step.verdict}{ahead}")
+        self.on_progress(f"step {step.number} {step.verdict}{ahead}")
         for line in progress_table(family_of(self.journal.events)[: step.number + 1]):
-            self.say(line)
+            self.on_progress(line)
         if step.number == self.run.check_step:
-            self.say(f"checking the ranking: {self._check_ranking(step)}")
+            self.on_progress(f"checking the ranking: {self._check_ranking(step)}")
 
     def _check_ranking(self, step: Step) -> RankingCheck:
         designs = list(dict.fromkeys(it.design for it in step.candidates))
-        course = Course(step.parent.design, length=self.run.check_length * step.length)
-        return RankingCheck.of(step, self.performance(designs, course), length=self.run.check_length)
+        spec = TrainingSpec(step.parent.design, length=self.run.check_length * step.length)
+        return RankingCheck.of(step, self.performance(designs, spec), length=self.run.check_length)
 
-    def _train(self, designs: Sequence[Design], course: Course) -> Iterator[TrainingResult]:
+    def _train(self, designs: Sequence[Design], spec: TrainingSpec) -> Iterator[TrainingResult]:
         """Trains designs; a result is in the journal when the next one is asked for."""
         self.device.release()
         begun = time.monotonic()
-        taken = [take_over(self.others, it, course, own=self.journal, out=self.out) for it in designs]
+        taken = [reuse_training(self.others, it, spec, own=self.journal, out=self.out) for it in designs]
         yield from filter(None, taken)
-        parent = course.parent
+        parent = spec.parent
         weights = None if parent is None else self._weights(parent, chosen_length(self.journal.events, parent))
         untrained = [design for design, known in zip(designs, taken, strict=True) if known is None]
-        tasks = [self.run.task(design, course, out=self.out, parent_weights=weights) for design in untrained]
+        tasks = [self.run.task(design, spec, out=self.out, parent_weights=weights) for design in untrained]
         folders = {task.design: task.folder for task in tasks}
-        results = self.executor.run(self.train, tasks, say=lambda line: self.say(f"  {line}"))
+        results = self.executor.run(self.train, tasks, on_progress=lambda line: self.on_progress(f"  {line}"))
         for done, result in enumerate(results, start=1):
             yield result
             if line := _beginning(result):
-                self.say(f"  {line}")
+                self.on_progress(f"  {line}")
             RunFolder(folders[result.design]).state.unlink(missing_ok=True)  # as large as several models
             if left := len(tasks) - done:
                 minutes = (time.monotonic() - begun) / done * left / 60
-                self.say(f"  {left} left in this step, about {minutes:.0f} min")
+                self.on_progress(f"  {left} left in this step, about {minutes:.0f} min")
 
     def _weights(self, design: Design, length: int) -> Path:
         """Those of a trained design that are inherited and handed over."""

@@ -28,7 +28,7 @@ from lpsnet.search.measurements import CostFunction, Latency, LatencyFunction, L
 from lpsnet.search.operations import Design, Operation, SearchNetwork
 
 
-class Rung(NamedTuple):
+class StepSize(NamedTuple):
     """The network `parent + k · delta` for one k."""
 
     step_size: int
@@ -36,11 +36,11 @@ class Rung(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Ladder:
+class StepSizes:
     """An operation's possible step sizes, in rising order; the first is 1."""
 
     operation: Operation
-    rungs: tuple[Rung, ...]
+    rungs: tuple[StepSize, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,28 +52,28 @@ class Excluded:
 
 
 @dataclass(frozen=True, slots=True)
-class StepSizes:
+class StepSizeChoice:
     """What Equations 3 and 4 say.
 
     Attributes:
         target_ms: L_T; None if no operation is left.
-        chosen: the rung of every operation that has one, in the order of the ladders.
+        chosen: the rung of every operation that has one, in the order of the possible_step_sizes.
         excluded: the operations that have none.
     """
 
     target_ms: float | None
-    chosen: dict[Operation, Rung]
+    chosen: dict[Operation, StepSize]
     excluded: tuple[Excluded, ...]
 
 
-def ladders(
+def possible_step_sizes(
     parent: SearchNetwork,
     operations: Iterable[Operation],
     *,
     max_step_size: int,
     limits: Limits,
     cost: CostFunction | None = None,
-) -> tuple[list[Ladder], list[Excluded]]:
+) -> tuple[list[StepSizes], list[Excluded]]:
     """The step sizes each operation may take before latency is known, and the operations that may take none.
 
     A step size is out if the result is not a network, is the parent's own design, or breaks a limit on parameters or
@@ -83,7 +83,7 @@ def ladders(
     for operation in operations:
         rungs, reason = _rungs(parent, operation, max_step_size, limits, cost)
         if rungs and rungs[0].step_size == 1:
-            found.append(Ladder(operation, tuple(rungs)))
+            found.append(StepSizes(operation, tuple(rungs)))
         else:
             excluded.append(Excluded(operation, reason))
     return found, excluded
@@ -91,17 +91,17 @@ def ladders(
 
 def choose_step_sizes(
     parent: SearchNetwork,
-    found: Sequence[Ladder],
+    found: Sequence[StepSizes],
     *,
     latency: LatencyFunction,
     limit_ms: float | None = None,
     patience: int | None = None,
-) -> StepSizes:
+) -> StepSizeChoice:
     """Equations 3 and 4 for the operations in `found`.
 
     Args:
         parent: the network to expand.
-        found: from `ladders`.
+        found: from `possible_step_sizes`.
         latency: called with effort 0, the parent's design first.
         limit_ms: step sizes above this latency are out; an operation whose k = 1 is out is out.
         patience: None measures every rung. A number measures rungs upwards and gives an operation up after so many in a
@@ -112,12 +112,12 @@ def choose_step_sizes(
     kept = [ladder for ladder in found if known.within(ladder.rungs[0], limit_ms)]
     excluded = [_too_slow(ladder, known, limit_ms) for ladder in found if ladder not in kept]
     if not kept:
-        return StepSizes(None, {}, tuple(excluded))
+        return StepSizeChoice(None, {}, tuple(excluded))
     target_ms = max(known.of(ladder.rungs[0]).median_ms for ladder in kept)
     if patience is not None:
         _climb(kept, known, target_ms, patience)
     chosen = {ladder.operation: _nearest(ladder, known, target_ms, limit_ms) for ladder in kept}
-    return StepSizes(target_ms, chosen, tuple(excluded))
+    return StepSizeChoice(target_ms, chosen, tuple(excluded))
 
 
 class _Known:
@@ -139,24 +139,24 @@ class _Known:
         scale = unit / measured[self._parent].median_ms
         self._found.update({design: _scaled(measured[design], scale) for design in missing})
 
-    def of(self, rung: Rung) -> Latency:
+    def of(self, rung: StepSize) -> Latency:
         return self._found[rung.network.design]
 
-    def has(self, rung: Rung) -> bool:
+    def has(self, rung: StepSize) -> bool:
         return rung.network.design in self._found
 
-    def within(self, rung: Rung, limit_ms: float | None) -> bool:
+    def within(self, rung: StepSize, limit_ms: float | None) -> bool:
         return limit_ms is None or self.of(rung).median_ms <= limit_ms
 
 
-def _climb(kept: Sequence[Ladder], known: _Known, target_ms: float, patience: int) -> None:
+def _climb(kept: Sequence[StepSizes], known: _Known, target_ms: float, patience: int) -> None:
     """Measure rungs upwards, one of every operation still open at a time."""
     opened = [_climber(ladder, known, target_ms, patience) for ladder in kept]
     while rungs := [rung for rung in (next(climber, None) for climber in opened) if rung is not None]:
         known.measure(rung.network.design for rung in rungs)
 
 
-def _climber(ladder: Ladder, known: _Known, target_ms: float, patience: int) -> Iterator[Rung]:
+def _climber(ladder: StepSizes, known: _Known, target_ms: float, patience: int) -> Iterator[StepSize]:
     """The rungs to measure, each yielded before it is known and judged after."""
     nearest, hopeless = _distance(known.of(ladder.rungs[0]), target_ms), 0
     for rung in ladder.rungs[1:]:
@@ -168,7 +168,7 @@ def _climber(ladder: Ladder, known: _Known, target_ms: float, patience: int) -> 
             return
 
 
-def _nearest(ladder: Ladder, known: _Known, target_ms: float, limit_ms: float | None) -> Rung:
+def _nearest(ladder: StepSizes, known: _Known, target_ms: float, limit_ms: float | None) -> StepSize:
     """Equation 4."""
     rungs = [rung for rung in ladder.rungs if known.has(rung) and known.within(rung, limit_ms)]
     return min(rungs, key=lambda rung: (_distance(known.of(rung), target_ms), rung.step_size))
@@ -180,9 +180,9 @@ def _distance(latency: Latency, target_ms: float) -> Fraction:
 
 def _rungs(
     parent: SearchNetwork, operation: Operation, max_step_size: int, limits: Limits, cost: CostFunction | None
-) -> tuple[list[Rung], str]:
+) -> tuple[list[StepSize], str]:
     """The rungs, and why the first that is out is out."""
-    rungs: list[Rung] = []
+    rungs: list[StepSize] = []
     reason = ""
     for step_size in range(1, max_step_size + 1):
         try:
@@ -192,7 +192,7 @@ def _rungs(
         objection = _objection(parent, network, limits, cost)
         reason = reason or objection
         if not objection:
-            rungs.append(Rung(step_size, network))
+            rungs.append(StepSize(step_size, network))
     return rungs, reason
 
 
@@ -204,11 +204,11 @@ def _objection(parent: SearchNetwork, network: SearchNetwork, limits: Limits, co
     return limits.broken_by(cost(network.design))
 
 
-def _too_slow(ladder: Ladder, known: _Known, limit_ms: float | None) -> Excluded:
+def _too_slow(ladder: StepSizes, known: _Known, limit_ms: float | None) -> Excluded:
     return Excluded(ladder.operation, f"{known.of(ladder.rungs[0]).median_ms:.3g} ms, limit {limit_ms:.3g} ms")
 
 
-def _designs(found: Iterable[Ladder]) -> list[Design]:
+def _designs(found: Iterable[StepSizes]) -> list[Design]:
     return [rung.network.design for ladder in found for rung in ladder.rungs]
 
 

@@ -19,7 +19,7 @@ Deeper: new blocks that pass on what they are given, at the end of a stage.
 What such a block is given has been through a ReLU, so a second ReLU changes nothing: it is enough that the sum before
 it is the input. Re-parameterised blocks and those with a shortcut have a branch for that, and their other branches
 start with a scale of zero; elsewhere the convolution is the unit matrix. Exact in evaluation mode. In training mode a
-batch norm normalises what it passes on, so its scale and shift are those of what it is given (`Growth.pass_on`).
+batch norm normalises what it passes on, so its scale and shift are those of what it is given (`WeightTransfer.pass_on`).
 
 What each unit has to do for that is in the block's row (`BlockType.identity`).
 
@@ -80,17 +80,17 @@ class _Unmeasured:
     keeps_function: bool
 
 
-class Growth:
+class WeightTransfer:
     """The child, and what has been done to it. Its weights are fresh at the beginning; use it under `torch.no_grad`.
 
     Attributes:
         child: the network that is filled.
-        losses: why the child does not compute what its parent does, one line each.
+        mismatches: why the child does not compute what its parent does, one line each.
     """
 
     def __init__(self, child: Network) -> None:
         self.child = child
-        self.losses: list[str] = []
+        self.mismatches: list[str] = []
         self._names: dict[Tensor, str] = {parameter: name for name, parameter in child.named_parameters()}
         self._sources = {name: torch.zeros(p.shape, dtype=torch.uint8) for name, p in child.named_parameters()}
         self._unmeasured: list[_Unmeasured] = []
@@ -149,7 +149,7 @@ class Growth:
         norm.bias[index] = 0 if shift is None else shift.to(norm.bias)
         self.measure(norm, channels, keeps_function=True)
 
-    def settle(self, images: Tensor) -> None:
+    def measure_statistics(self, images: Tensor) -> None:
         """Measure what is to be measured, on N x 3 x H x W normalised images."""
         if not self._unmeasured:
             return
@@ -223,10 +223,10 @@ def _counted(source: Tensor) -> Origin:
     return Origin(copied=counts[_COPIED], zeroed=counts[_ZEROED], new=counts[_NEW])
 
 
-Places = Tensor  # 1-D int64: for each of the parent's channels its number among the child's
+ChannelMap = Tensor  # 1-D int64: for each of the parent's channels its number among the child's
 
 
-def channel_places(block: str, old_width: int, new_width: int) -> Places:
+def channel_map(block: str, old_width: int, new_width: int) -> ChannelMap:
     """The places of the output channels of a `block` of `old_width` in one of `new_width` (`BlockType.parts`).
 
     The first ones where the row's parts are none of such widths; `inherit` finds that the logits change then.
@@ -239,38 +239,40 @@ def channel_places(block: str, old_width: int, new_width: int) -> Places:
     return torch.cat([start + torch.arange(old) for start, old in zip(starts, old_parts, strict=False)])
 
 
-def copy_block(growth: Growth, kind: str, block: nn.Module, source: nn.Module, reads: Places, writes: Places) -> None:
+def copy_block(
+    weights: WeightTransfer, kind: str, block: nn.Module, source: nn.Module, reads: ChannelMap, writes: ChannelMap
+) -> None:
     """Fill `block` of the child from `source` of the parent; it stays fresh where its row does not say how.
 
     Args:
-        growth: the child.
+        weights: the child.
         kind: the blocks' name in `BLOCKS`.
         block, source: blocks of that kind in training form, `block` at least as wide.
         reads, writes: places of the channels of the block's input and output.
     """
     if shapes(block) == shapes(source):
-        growth.copy_module(block, source)
+        weights.copy_module(block, source)
         return
     if fault := _fault(kind, block, source, reads, writes):
-        growth.losses.append(f"block {kind!r} {fault}; its blocks of another width start fresh")
-        growth.measure_all(block)
+        weights.mismatches.append(f"block {kind!r} {fault}; its blocks of another width start fresh")
+        weights.measure_all(block)
         return
     for name, channels in (BLOCKS[kind].channels or {}).items():
         own, given = submodule(block, name), submodule(source, name)
         places = {"input": reads, "output": writes}
         read, written = (places.get(kind, inner) for kind, inner in zip(channels, _inner_places(given), strict=True))
-        _copy_part(growth, own, given, read, written)
+        _copy_part(weights, own, given, read, written)
 
 
-def copy_unit(growth: Growth, unit: ConvNorm, source: ConvNorm, reads: Places, writes: Places) -> None:
+def copy_unit(weights: WeightTransfer, unit: ConvNorm, source: ConvNorm, reads: ChannelMap, writes: ChannelMap) -> None:
     """Fill a convolution with batch norm, the old rows with zeros for the new columns."""
     weight = unit.conv.weight
     if unit.conv.groups > 1:  # depthwise: every channel reads its own
-        growth.copy(weight, writes, source.conv.weight)
+        weights.copy(weight, writes, source.conv.weight)
     else:
-        growth.zero(weight, writes)
-        growth.copy(weight, (writes[:, None], reads[None]), source.conv.weight)
-    growth.copy_norm(norm_of(unit), norm_of(source), writes)
+        weights.zero(weight, writes)
+        weights.copy(weight, (writes[:, None], reads[None]), source.conv.weight)
+    weights.copy_norm(norm_of(unit), norm_of(source), writes)
 
 
 def norm_of(unit: ConvNorm) -> nn.BatchNorm2d:
@@ -292,55 +294,61 @@ def shapes(module: nn.Module) -> dict[str, torch.Size]:
     return {name: tensor.shape for name, tensor in module.state_dict().items()}
 
 
-def _copy_part(growth: Growth, part: nn.Module | None, source: nn.Module | None, reads: Places, writes: Places) -> None:
+def _copy_part(
+    weights: WeightTransfer, part: nn.Module | None, source: nn.Module | None, reads: ChannelMap, writes: ChannelMap
+) -> None:
     """Fill a unit or a shortcut, which may be there in only one of the two networks."""
     if isinstance(part, RepConvNorm) and isinstance(source, RepConvNorm):
-        copy_unit(growth, part.conv3x3, source.conv3x3, reads, writes)
-        copy_unit(growth, part.conv1x1, source.conv1x1, reads, writes)
-        _copy_identity(growth, part, source, reads, writes)
+        copy_unit(weights, part.conv3x3, source.conv3x3, reads, writes)
+        copy_unit(weights, part.conv1x1, source.conv1x1, reads, writes)
+        _copy_identity(weights, part, source, reads, writes)
     elif isinstance(part, ConvNorm) and isinstance(source, ConvNorm):
-        copy_unit(growth, part, source, reads, writes)
+        copy_unit(weights, part, source, reads, writes)
     elif isinstance(part, ConvNorm) and isinstance(source, nn.Identity):
-        _copy_shortcut(growth, part, reads, writes)
+        _copy_shortcut(weights, part, reads, writes)
     elif isinstance(part, nn.Identity) != isinstance(source, nn.Identity):
         change = "gets" if isinstance(part, nn.Identity) else "loses"
-        growth.losses.append(f"the first block of Stage 5 {change} a shortcut")
+        weights.mismatches.append(f"the first block of Stage 5 {change} a shortcut")
     elif part is not None:  # what it computes is new
-        growth.measure_all(part)
+        weights.measure_all(part)
 
 
-def _copy_identity(growth: Growth, unit: RepConvNorm, source: RepConvNorm, reads: Places, writes: Places) -> None:
+def _copy_identity(
+    weights: WeightTransfer, unit: RepConvNorm, source: RepConvNorm, reads: ChannelMap, writes: ChannelMap
+) -> None:
     """The identity branch of the re-parameterised form, which is there only between equal widths."""
     if unit.identity is not None and source.identity is not None:
-        growth.copy_norm(unit.identity, source.identity, writes)
+        weights.copy_norm(unit.identity, source.identity, writes)
     elif unit.identity is not None:
-        growth.zero(unit.identity.weight, writes)
-        growth.measure(unit.identity)
+        weights.zero(unit.identity.weight, writes)
+        weights.measure(unit.identity)
     elif source.identity is not None:
-        _fold_identity(growth, unit.conv1x1, source, reads, writes)
+        _fold_identity(weights, unit.conv1x1, source, reads, writes)
 
 
-def _fold_identity(growth: Growth, unit: ConvNorm, source: RepConvNorm, reads: Places, writes: Places) -> None:
+def _fold_identity(
+    weights: WeightTransfer, unit: ConvNorm, source: RepConvNorm, reads: ChannelMap, writes: ChannelMap
+) -> None:
     """Let the child's 1x1 branch do what the parent's 1x1 and identity branches do together."""
     assert source.identity is not None
     scale, shift = affine(norm_of(source.conv1x1))
     identity_scale, identity_shift = affine(source.identity)
     weight = source.conv1x1.conv.weight.double() * scale[:, None, None, None]
     weight += torch.diag(identity_scale)[:, :, None, None]
-    growth.copy(unit.conv.weight, (writes[:, None], reads[None]), weight)
-    growth.pass_on(norm_of(unit), writes, shift=shift + identity_shift)
+    weights.copy(unit.conv.weight, (writes[:, None], reads[None]), weight)
+    weights.pass_on(norm_of(unit), writes, shift=shift + identity_shift)
 
 
-def _copy_shortcut(growth: Growth, shortcut: ConvNorm, reads: Places, writes: Places) -> None:
+def _copy_shortcut(weights: WeightTransfer, shortcut: ConvNorm, reads: ChannelMap, writes: ChannelMap) -> None:
     """A shortcut that was the input itself, and is a convolution between different widths now: the unit matrix."""
-    growth.zero(shortcut.conv.weight, writes)
+    weights.zero(shortcut.conv.weight, writes)
     centre = shortcut.conv.weight.shape[-1] // 2
     shortcut.conv.weight[writes, reads, centre, centre] = 1
-    growth.pass_on(norm_of(shortcut), writes)
-    growth.measure(norm_of(shortcut), others(writes, shortcut.conv.out_channels))
+    weights.pass_on(norm_of(shortcut), writes)
+    weights.measure(norm_of(shortcut), others(writes, shortcut.conv.out_channels))
 
 
-def _fault(kind: str, block: nn.Module, source: nn.Module, reads: Places, writes: Places) -> str:
+def _fault(kind: str, block: nn.Module, source: nn.Module, reads: ChannelMap, writes: ChannelMap) -> str:
     """What keeps the row's `channels` from carrying the weights over, in words; empty if nothing does."""
     channels = BLOCKS[kind].channels
     if channels is None:
@@ -384,7 +392,7 @@ def _is_depthwise(unit: ConvNorm) -> bool:
     return unit.conv.groups == unit.conv.in_channels == unit.conv.out_channels
 
 
-def _inner_places(given: nn.Module | None) -> tuple[Places, Places]:
+def _inner_places(given: nn.Module | None) -> tuple[ChannelMap, ChannelMap]:
     """The places of inner channels that a unit of the parent reads, and of those that it writes: the first ones."""
     unit = given.conv3x3 if isinstance(given, RepConvNorm) else given
     num_read, num_written = _sizes(unit) if isinstance(unit, ConvNorm) else (0, 0)
@@ -395,13 +403,13 @@ def _sizes(unit: ConvNorm) -> tuple[int, int]:
     return unit.conv.in_channels, unit.conv.out_channels
 
 
-def pass_through(growth: Growth, kind: str, block: nn.Module, previous: nn.Module, places: Places) -> None:
+def pass_through(weights: WeightTransfer, kind: str, block: nn.Module, previous: nn.Module, places: ChannelMap) -> None:
     """Make `block`, fresh and at the end of a stage of the child, pass on the old channels of its input.
 
     It stays fresh where its row does not say how.
 
     Args:
-        growth: the child.
+        weights: the child.
         kind: the blocks' name in `BLOCKS`.
         block: in training form.
         previous: the block before it, filled.
@@ -411,23 +419,23 @@ def pass_through(growth: Growth, kind: str, block: nn.Module, previous: nn.Modul
     channels = row.channels or {}
     if row.identity is None:
         fault = "does not say how a new one passes its input on (`identity` in its row)"
-        growth.losses.append(f"block {kind!r} {fault}; new blocks start fresh")
+        weights.mismatches.append(f"block {kind!r} {fault}; new blocks start fresh")
     for name, role in (row.identity or {}).items():
         unit, before = submodule(block, name), submodule(previous, name)
         if not isinstance(unit, ConvNorm | RepConvNorm):
             continue  # such as the second half of a ghost module of one channel
         if not _can(role, unit, before):
-            growth.losses.append(f"block {kind!r} has in {name!r} what its row's `identity` does not describe")
+            weights.mismatches.append(f"block {kind!r} has in {name!r} what its row's `identity` does not describe")
             continue
         fixed.append(unit)
         old = places if name in channels and channels[name][1] == "output" else None
         if role == "zero":
-            _silence(growth, unit, old)
+            _zero_init(weights, unit, old)
         elif role == "pass":
-            _open(growth, unit, old)
+            _identity_init(weights, unit, old)
         elif before is not None:  # "repeat"
-            _repeat(growth, unit, before)
-    growth.measure_all(block, but=fixed)
+            _repeat_init(weights, unit, before)
+    weights.measure_all(block, but=fixed)
 
 
 def _can(role: Role, unit: ConvNorm | RepConvNorm, before: nn.Module | None) -> bool:
@@ -436,35 +444,35 @@ def _can(role: Role, unit: ConvNorm | RepConvNorm, before: nn.Module | None) -> 
     return role == "zero" or (role == "repeat" and before is not None and shapes(unit) == shapes(before))
 
 
-def _open(growth: Growth, unit: ConvNorm | RepConvNorm, places: Places | None) -> None:
+def _identity_init(weights: WeightTransfer, unit: ConvNorm | RepConvNorm, places: ChannelMap | None) -> None:
     """Give out the input; with fewer rows than columns the first channels of it."""
     if isinstance(unit, RepConvNorm):
         assert unit.identity is not None, "see `_can`"
-        growth.pass_on(unit.identity)
-        _silence(growth, unit.conv3x3, places)
-        _silence(growth, unit.conv1x1, places)
+        weights.pass_on(unit.identity)
+        _zero_init(weights, unit.conv3x3, places)
+        _zero_init(weights, unit.conv1x1, places)
         return
     nn.init.dirac_(unit.conv.weight, groups=unit.conv.groups)
-    growth.pass_on(norm_of(unit))
+    weights.pass_on(norm_of(unit))
 
 
-def _silence(growth: Growth, unit: nn.Module, places: Places | None) -> None:
+def _zero_init(weights: WeightTransfer, unit: nn.Module, places: ChannelMap | None) -> None:
     """Give nothing, at first: the scale is zero and is what learns first."""
     for norm in unit.modules():
         if isinstance(norm, nn.BatchNorm2d):
-            growth.zero(norm.weight, ... if places is None else places)
-            growth.measure(norm)
+            weights.zero(norm.weight, ... if places is None else places)
+            weights.measure(norm)
 
 
-def _repeat(growth: Growth, unit: ConvNorm | RepConvNorm, previous: nn.Module) -> None:
+def _repeat_init(weights: WeightTransfer, unit: ConvNorm | RepConvNorm, previous: nn.Module) -> None:
     """Compute again, from the same channels, what the block before computed."""
     unit.load_state_dict(previous.state_dict())
     for norm in unit.modules():
         if isinstance(norm, nn.BatchNorm2d):
-            growth.measure(norm, keeps_function=True)
+            weights.measure(norm, keeps_function=True)
 
 
-QUIET = 0.01  # what a new path adds to others, relative to its features in full strength
+NEW_PATH_SCALE = 0.01  # what a new path adds to others, relative to its features in full strength
 
 
 def meets_directly(net: Network) -> bool:
@@ -472,8 +480,8 @@ def meets_directly(net: Network) -> bool:
     return bool(net.interactions[0].pairs) and not any(True for _ in net.interactions.parameters())
 
 
-def quieten(growth: Growth, path: nn.Module, kind: str) -> None:
-    """Scale what `path` gives after Stage 3 and Stage 4 by `QUIET`; `kind` is the blocks' name in `BLOCKS`.
+def downscale_path(weights: WeightTransfer, path: nn.Module, kind: str) -> None:
+    """Scale what `path` gives after Stage 3 and Stage 4 by `NEW_PATH_SCALE`; `kind` is the blocks' name in `BLOCKS`.
 
     What stands before the outputs is left as it is. Inside a block or stage of shortcuts it may then be normalised with
     statistics that no longer fit, until training has found others; all that comes of it is quiet.
@@ -481,7 +489,7 @@ def quieten(growth: Growth, path: nn.Module, kind: str) -> None:
     assert isinstance(path, Path)
     row, inputs, loud = BLOCKS[kind], {}, {}
     with evaluating(path):
-        maps = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)).to(growth.child.head.weight)
+        maps = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)).to(weights.child.head.weight)
         for stage in range(max(INTERACTING_STAGES) + 1):
             inputs[stage], maps = maps, path(maps, stage)
             loud[stage] = maps.norm()
@@ -490,21 +498,21 @@ def quieten(growth: Growth, path: nn.Module, kind: str) -> None:
             for block in blocks if row.carries_input else blocks[-1:]:
                 for unit in filter(None, (submodule(block, name) for name in row.outputs or ())):
                     _scale(unit)
-            if path(inputs[stage], stage).norm() > 10 * QUIET * loud[stage]:
-                growth.losses.append(
+            if path(inputs[stage], stage).norm() > 10 * NEW_PATH_SCALE * loud[stage]:
+                weights.mismatches.append(
                     f"block {kind!r} is not made quiet by what its row says (`outputs`, `carries_input`)"
                 )
 
 
-def fill_interaction(
-    growth: Growth, own: nn.Module, given: nn.Module, places: Places, paths: Sequence[int | None]
+def copy_interaction(
+    weights: WeightTransfer, own: nn.Module, given: nn.Module, places: ChannelMap, paths: Sequence[int | None]
 ) -> None:
     """Fill the interaction `own` of the child from `given` of the parent: every pair of two continued paths.
 
     Pairs with a new path keep fresh weights; where an interaction adds what they give, that is made small.
 
     Args:
-        growth: the child.
+        weights: the child.
         own, given: the interactions after the same stage.
         places: of that stage's channels.
         paths: the parent's path for each of the child's, None for a new one.
@@ -515,44 +523,46 @@ def fill_interaction(
         high, low = (paths[int(number)] for number in name.split("_"))
         if high is not None and low is not None:
             if high > low and list(pair.children()):
-                growth.losses.append("two paths change places in an interaction that tells the larger from the smaller")
-            _fill_pair(growth, pair, given.pairs[f"{min(high, low)}_{max(high, low)}"], places)
+                weights.mismatches.append(
+                    "two paths change places in an interaction that tells the larger from the smaller"
+                )
+            _fill_pair(weights, pair, given.pairs[f"{min(high, low)}_{max(high, low)}"], places)
         else:
-            _settle_pair(growth, pair, quiet=own.adds)
+            _settle_pair(weights, pair, quiet=own.adds)
 
 
-def _settle_pair(growth: Growth, pair: nn.Module, *, quiet: bool) -> None:
+def _settle_pair(weights: WeightTransfer, pair: nn.Module, *, quiet: bool) -> None:
     if quiet:
         _scale(pair)
-    growth.measure_all(pair)
+    weights.measure_all(pair)
 
 
-def _fill_pair(growth: Growth, pair: nn.Module, source: nn.Module, places: Places) -> None:
+def _fill_pair(weights: WeightTransfer, pair: nn.Module, source: nn.Module, places: ChannelMap) -> None:
     for name, unit in pair.named_children():
         given = source.get_submodule(name)
         if isinstance(unit, ConvNorm) and isinstance(given, ConvNorm):
-            copy_unit(growth, unit, given, _read_places(unit, given, places), places)
+            copy_unit(weights, unit, given, _read_places(unit, given, places), places)
         if isinstance(unit, Attention) and isinstance(given, Attention):
-            _copy_attention(growth, unit.conv, given.conv, places)
+            _copy_attention(weights, unit.conv, given.conv, places)
 
 
-def _read_places(unit: ConvNorm, given: ConvNorm, places: Places) -> Places:
+def _read_places(unit: ConvNorm, given: ConvNorm, places: ChannelMap) -> ChannelMap:
     """`places`, and again for the second half of the input where both paths are concatenated (Direct-B)."""
     if given.conv.in_channels == len(places):
         return places
     return torch.cat((places, unit.conv.in_channels // 2 + places))
 
 
-def _copy_attention(growth: Growth, conv: nn.Conv2d, given: nn.Conv2d, places: Places) -> None:
-    growth.zero(conv.weight)
-    growth.copy(conv.weight, (torch.zeros(1, 1, dtype=torch.int64), places), given.weight)
+def _copy_attention(weights: WeightTransfer, conv: nn.Conv2d, given: nn.Conv2d, places: ChannelMap) -> None:
+    weights.zero(conv.weight)
+    weights.copy(conv.weight, (torch.zeros(1, 1, dtype=torch.int64), places), given.weight)
     assert conv.bias is not None
     assert given.bias is not None
-    growth.copy(conv.bias, ..., given.bias)
+    weights.copy(conv.bias, ..., given.bias)
 
 
 def _scale(module: nn.Module) -> None:
     for norm in module.modules():
         if isinstance(norm, nn.BatchNorm2d):
-            norm.weight.mul_(QUIET)
-            norm.bias.mul_(QUIET)
+            norm.weight.mul_(NEW_PATH_SCALE)
+            norm.bias.mul_(NEW_PATH_SCALE)
