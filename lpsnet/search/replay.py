@@ -1,6 +1,6 @@
-"""Lat(·) and Perf(·) that ask the journal first: resuming a search is running it again with these.
+"""Lat(·) and Perf(·) answered from the journal: a search is resumed by running it again with these.
 
-What is in the journal is not measured or trained again; what is not is done and written before the search sees it.
+What the journal holds is not measured or trained again; everything else is, and is written before the search sees it.
 """
 
 import math
@@ -10,34 +10,23 @@ from dataclasses import dataclass, field
 from pydantic import JsonValue
 
 from lpsnet.errors import RunError
-from lpsnet.search.family import Member, Step
-from lpsnet.search.journal import (
-    Event,
-    Journal,
-    LatencyRepetition,
-    Row,
-    StartKnown,
-    StepDecided,
-    Stopped,
-    TrainingFinished,
-    TrainingStarted,
-    spec_fields,
-)
+from lpsnet.search import journal as log
+from lpsnet.search.family import Member, Row, Step
+from lpsnet.search.journal import Event, Journal, StepDecided, TrainingFinished
 from lpsnet.search.measurements import Latency, Outcome, TrainingSpec, absolute, compared
 from lpsnet.search.operations import Design
 
-# Passes over a list of designs by effort, from a first look to the most a step is given.
-REPETITIONS = (5, 9, 21, 45)
+REPETITIONS = (5, 9, 21, 45)  # of an interleaved measurement, by effort
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingResult:
-    """What a trainer hands back for a design.
+    """A trainer's result for a design.
 
     Attributes:
-        design: the design trained.
-        outcome: its score, or why there is none.
-        details: JSON values to keep in the journal, such as seconds, seeds, or where the weights are.
+        design: the trained design.
+        outcome: its score or failure.
+        details: JSON values for the journal, such as seconds, seed, and the path of the weights.
     """
 
     design: Design
@@ -50,13 +39,12 @@ Trainer = Callable[[Sequence[Design], TrainingSpec], Iterable[TrainingResult]]
 
 
 class JournalledLatency:
-    """Lat(·): passes over designs in turn, each a line of the journal. A `LatencyFunction`.
+    """Lat(·) by interleaved measurement, each repetition a line of the journal. A `LatencyFunction`.
 
     Args:
-        journal: where passes are looked up and written.
-        measure_once: times every design once, in the order given, and returns the times in ms. What one time is (say,
-            the median of a few runs) is its own affair.
-        passes: how many passes each effort asks for in all; more effort than there are entries gets the last.
+        journal: where repetitions are looked up and written.
+        measure_once: measures every design once, in the order given; returns the times in ms.
+        repetitions: their total number for each effort; the last entry serves all higher efforts.
     """
 
     def __init__(
@@ -65,11 +53,11 @@ class JournalledLatency:
         self._journal, self._measure_once, self._num_repetitions = journal, measure_once, tuple(repetitions)
 
     def __call__(self, designs: Sequence[Design], *, effort: int) -> Mapping[Design, Latency]:
-        """Latencies for decisions: compared, pass by pass, with the first design."""
+        """Latencies for decisions: ratios to the first design in the same repetition."""
         return dict(zip(designs, compared(self._repetitions(designs, effort)), strict=True))
 
     def absolute(self, designs: Sequence[Design], *, effort: int) -> Mapping[Design, Latency]:
-        """Latencies for tables: each with the interval of its own median. The same passes serve both."""
+        """Latencies for tables: each with the interval of its own median, from the same repetitions."""
         return dict(zip(designs, absolute(self._repetitions(designs, effort)), strict=True))
 
     def _repetitions(self, designs: Sequence[Design], effort: int) -> list[tuple[float, ...]]:
@@ -77,17 +65,19 @@ class JournalledLatency:
         wanted = self._num_repetitions[min(effort, len(self._num_repetitions) - 1)]
         for _ in range(len(self._journal.repetitions(names)), wanted):
             times = tuple(float(time) for time in self._measure_once(designs))
-            self._journal.append(_latency_repetition(names, times))
+            if len(times) != len(names) or not all(0 < time < math.inf for time in times):
+                raise RunError(f"{len(names)} networks have as many finite times above 0 ms; got {times}")
+            self._journal.append(log.LatencyRepetition(designs=names, ms=times))
         return self._journal.repetitions(names)[:wanted]
 
 
 class JournalledPerformance:
-    """Perf(·): trainings, each a line of the journal as soon as it ends. A `PerformanceFunction`.
+    """Perf(·) by trainings, each a line of the journal as soon as it ends. A `PerformanceFunction`.
 
     Args:
         journal: where trainings are looked up and written.
-        train: trains designs and yields each result when it is there, in any order.
-        progress: told of every result, a line at a time.
+        train: trains designs and yields each result as soon as it is known, in any order.
+        on_progress: called with a line of text for each result.
     """
 
     def __init__(self, journal: Journal, train: Trainer, *, on_progress: Callable[[str], None] | None = None) -> None:
@@ -106,24 +96,22 @@ class JournalledPerformance:
 
     def _train_missing(self, missing: Sequence[Design], spec: TrainingSpec, num_all: int) -> None:
         names = tuple(map(str, missing))
-        self._journal.append(TrainingStarted.model_validate({"designs": names, **spec_fields(spec)}))
-        done = num_all - len(missing)
-        for result in self._train(missing, spec):
+        self._journal.append(log.TrainingStarted.model_validate({"designs": names, **log.spec_fields(spec)}))
+        for done, result in enumerate(self._train(missing, spec), start=num_all - len(missing) + 1):
             line = TrainingFinished.of(result.design, spec, result.outcome, dict(result.details))
             self._journal.append(line)
-            done += 1
-            said = line.failure or f"{line.miou:.2f} mIoU"
-            self._on_progress(f"  trained {done} of {num_all}: {result.design}: {said}")
+            score = line.failure or f"{line.miou:.2f} mIoU"
+            self._on_progress(f"  trained {done} of {num_all}: {result.design}: {score}")
 
 
 def record_start(journal: Journal, member: Member) -> None:
     """Write the start of a search, once. For `expand(on_start=…)`."""
-    if not any(isinstance(event, StartKnown) for event in journal.events):
-        journal.append(StartKnown(row=Row.of(member)))
+    if not any(isinstance(event, log.StartKnown) for event in journal.events):
+        journal.append(log.StartKnown(row=Row.of(member)))
 
 
 def record_step(journal: Journal, step: Step) -> None:
-    """Write a step, once; on a resumed search, check it against what was decided before. For `expand(on_step=…)`.
+    """Write a step, once; in a resumed search, check it against the earlier decision. For `expand(on_step=…)`.
 
     Raises:
         RunError: the journal holds another decision for this step.
@@ -133,24 +121,26 @@ def record_step(journal: Journal, step: Step) -> None:
         _check_decision(before, step, journal)
     elif step.chosen is not None:
         journal.append(StepDecided.of(step))
-    else:
-        _record_stop(journal, step)
+    elif (step.number, step.stop) not in [
+        (it.number, it.reason) for it in journal.events if isinstance(it, log.Stopped)
+    ]:
+        journal.append(log.Stopped(number=step.number, reason=step.stop))
 
 
 def family_of(events: Iterable[Event]) -> list[Member]:
-    """The networks of a journal's search, from its start: the rows of its Table 4. For reports.
+    """The family in a journal, from its start: the rows of its Table 4.
 
-    Each step once and in its place, also where lines were put back into a journal by hand.
+    Each step once and in order, whatever the order of the lines.
     """
     members: dict[int, Member] = {}
     for event in events:
-        if isinstance(event, StartKnown | StepDecided):
+        if isinstance(event, log.StartKnown | StepDecided):
             members.setdefault(event.row.step, event.row.member)
     return [members[step] for step in sorted(members)]
 
 
 def chosen_length(events: Iterable[Event], design: Design) -> int:
-    """The `TrainingSpec.length` that a design of the family was chosen with; 1 for one that is none of it."""
+    """The `TrainingSpec.length` that a design of the family was chosen with; 1 for other designs."""
     return next((it.length for it in family_of(events) if it.design == design), 1)
 
 
@@ -160,7 +150,7 @@ def decided_lengths(events: Iterable[Event]) -> dict[int, int]:
 
 
 def first_training(events: Iterable[Event], design: Design, length: int) -> TrainingFinished | None:
-    """The training whose weights children of a design inherit, and that are handed over."""
+    """The training of a design whose weights its children inherit and that is exported."""
     lines = (it for it in events if isinstance(it, TrainingFinished) and it.design == str(design))
     return next((it for it in lines if it.is_first and it.length == length and it.miou is not None), None)
 
@@ -179,15 +169,3 @@ def _check_decision(before: StepDecided, step: Step, journal: Journal) -> None:
 def _choice(member: Member) -> str:
     length = f", trained {member.length} times as long" if member.length > 1 else ""
     return f"{member.operation} x{member.step_size}{length}"
-
-
-def _record_stop(journal: Journal, step: Step) -> None:
-    known = [(event.number, event.reason) for event in journal.events if isinstance(event, Stopped)]
-    if (step.number, step.stop) not in known:
-        journal.append(Stopped(number=step.number, reason=step.stop))
-
-
-def _latency_repetition(names: tuple[str, ...], times: tuple[float, ...]) -> LatencyRepetition:
-    if len(times) != len(names) or not all(0 < time < math.inf for time in times):
-        raise RunError(f"a pass over {len(names)} networks gives as many finite times above 0 ms; got {times}")
-    return LatencyRepetition(designs=names, ms=times)

@@ -31,7 +31,7 @@ from lpsnet.errors import LpsnetError, RunError
 from lpsnet.io import atomic_path, inside, write_text
 from lpsnet.search.algorithm import expand
 from lpsnet.search.executors import Executor, InProcess
-from lpsnet.search.family import Expansion, Step, on_one_scale, pareto_front, remeasured
+from lpsnet.search.family import Expansion, Step, comparable_latencies, pareto_front, remeasured
 from lpsnet.search.journal import (
     Header,
     Journal,
@@ -249,7 +249,7 @@ class _Running:
     def deliver(self, found: Expansion, num_classes: int) -> SearchResult:
         """Measure the family in turn and write all its files."""
         run, folder = self.run, self.out / "family"
-        front = {it.design for it in pareto_front(on_one_scale(found))}
+        front = {it.design for it in pareto_front(comparable_latencies(found))}
         members = [*found.members, *(it for it in found.trained if it.design in front and it not in found.members)]
         self.on_progress(f"measuring the {len(members)} best networks against each other")
         measured = remeasured(members, self.latency.absolute, effort=FINAL_EFFORT)
@@ -259,7 +259,7 @@ class _Running:
         checks = (self._check_ranking(step) for step in found.steps if step.number == run.check_step)
         result = replace(result, check=next(checks, None))
         self.on_progress("exporting the family and comparing the files with the networks")
-        checkpoints = {it.design: self._weights(it.design, it.length) for it in result.handed_over}
+        checkpoints = {it.design: self._weights(it.design, it.length) for it in result.exported}
         write_models(result, checkpoints, size=run.target.size, images=self._images())
         write_text(folder / FAMILY, json.dumps(result.to_dict(), indent=2, allow_nan=False) + "\n")
         title = f"{run.data}, {run.recipe.name}: expanded for {run.target}"

@@ -19,7 +19,7 @@ Deeper: new blocks that pass on what they are given, at the end of a stage.
 What such a block is given has been through a ReLU, so a second ReLU changes nothing: it is enough that the sum before
 it is the input. Re-parameterised blocks and those with a shortcut have a branch for that, and their other branches
 start with a scale of zero; elsewhere the convolution is the unit matrix. Exact in evaluation mode. In training mode a
-batch norm normalises what it passes on, so its scale and shift are those of what it is given (`WeightTransfer.pass_on`).
+batch norm normalises what it passes on, so its scale and shift are those of what it is given (`pass_on`).
 
 What each unit has to do for that is in the block's row (`BlockType.identity`).
 

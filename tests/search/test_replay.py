@@ -147,7 +147,7 @@ def test_passes_are_added_to_not_repeated(tmp_path: Path) -> None:
 @pytest.mark.parametrize("times", [[1.0], [1.0, float("nan")], [1.0, 0.0], [1.0, -1.0], [1.0, float("inf")], [1, 2, 3]])
 def test_a_failed_pass_is_not_written(tmp_path: Path, times: list[float]) -> None:
     with _journal(tmp_path / "journal.jsonl") as journal:
-        with pytest.raises(RunError, match="2 networks gives as many finite times"):
+        with pytest.raises(RunError, match="2 networks have as many finite times"):
             JournalledLatency(journal, lambda designs: times)([TINY, DEEP], effort=0)
         assert len(journal.events) == 1
 

@@ -152,7 +152,7 @@ def test_a_delivery_killed_while_it_exports_is_not_the_one_before(
             with pytest.raises(Killed):
                 quickly(RUN, tmp_path)
         if name != "run.page":  # by then it is written
-            assert "What is left is the delivery" in read_expansion(tmp_path).running[0]
+            assert "What is left is writing the result" in read_expansion(tmp_path).running[0]
     check_agrees(tmp_path, quickly(RUN, tmp_path))
 
 

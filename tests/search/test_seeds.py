@@ -134,7 +134,7 @@ def test_what_more_training_alone_gains_is_no_gain() -> None:
     assert controlled.chosen.operation == DEPTH, "2 points in 1.0 ms against none"
     assert (controlled.parent.score.miou, controlled.parent.score.at_start) == (54.0, 50.0)
     assert (START.design, TrainingSpec(START.design)) in specs
-    assert "54.0 mIoU, 50.0 before it was trained on as they are" in page._section(controlled)
+    assert "54.0 mIoU, 50.0 before it was trained further as they were" in page._section(controlled)
 
 
 def test_repeating_has_a_bound_when_every_leader_falls() -> None:

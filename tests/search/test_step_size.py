@@ -35,7 +35,7 @@ def _step_sizes(engine: Engine, cap: int, **options: float | None) -> tuple[floa
     found, excluded = possible_step_sizes(START, [DEPTH, WIDTH], max_step_size=cap, limits=Limits())
     assert not excluded
     sizes = choose_step_sizes(START, found, latency=engine, **options)
-    return sizes.target_ms, {operation: rung.step_size for operation, rung in sizes.chosen.items()}
+    return sizes.target_ms, {operation: size.k for operation, size in sizes.chosen.items()}
 
 
 def test_every_step_size_is_measured_in_one_turn_with_the_parent() -> None:
@@ -83,7 +83,7 @@ def test_an_operation_needs_its_first_step_size() -> None:
 
     limits = Limits(parameters=5)
     found, excluded = possible_step_sizes(START, [DEPTH, WIDTH], max_step_size=3, limits=limits, cost=cost)
-    assert [ladder.operation for ladder in found] == [WIDTH]
+    assert [each.operation for each in found] == [WIDTH]
     assert [(it.operation, it.reason) for it in excluded] == [(DEPTH, "10 parameters, limit 5")]
 
 
