@@ -110,8 +110,8 @@ CONV = {"unit": ("input", "output")}
         ({"identity": {"unit": "pass"}}, DEEPER, "the logits differ by"),
         ({"identity": {}}, DEEPER, "the logits differ by"),
         ({"identity": {"unit": "repeat"}}, Architecture((1, 2, 2, 2, 2), SMALL.widths, SMALL.ratios), "has in 'unit'"),
-        ({"outputs": ()}, MORE_PATHS, "is not made quiet"),
-        ({"outputs": ("unti",)}, MORE_PATHS, "is not made quiet"),
+        ({"outputs": ()}, MORE_PATHS, "is not made small"),
+        ({"outputs": ("unti",)}, MORE_PATHS, "is not made small"),
     ],
 )
 @pytest.mark.parametrize("measured", [True, False])

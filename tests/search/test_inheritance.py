@@ -280,7 +280,7 @@ def test_new_path_is_quiet_and_not_silent(images: Tensor) -> None:
 def test_new_largest_path_changes_the_size_of_the_scores(images: Tensor) -> None:
     _, report = grown(trained(SMALL), Architecture(SMALL.blocks, SMALL.widths, ("2", "1", "1/2")), images)
     assert report.preserving == "no"
-    assert report.reasons[0] == "the scores have the size of the largest path's features, now 2"
+    assert report.reasons[0] == "the logits have the size of the largest path's features, now 2"
     assert report.relative_difference is None
 
 

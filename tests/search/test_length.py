@@ -86,9 +86,8 @@ def test_all_are_trained_for_longer_and_so_are_those_of_the_steps_after_it() -> 
 def test_past_the_bound_the_search_ends() -> None:
     slow, said = Slow(lambda design, spec: 50.0 if spec.parent is None else 51.0 - (design != spec.parent)), []
     (step,) = slow.search(max_length=4, on_progress=said.append).steps
-    told = (
-        "step 1: no candidate gains: the best has 50.00 mIoU, their parent 51.00; training all candidates {} times as long"
-    )
+    told = "step 1: no candidate gains: the best has 50.00 mIoU, their parent 51.00; "
+        "training all candidates {} times as long"
     assert [line for line in said if "training all" in line] == [f"{told.format(n)} as at first" for n in (3, 4)]
     assert [spec.length for designs, spec in slow.specs if WIDER in designs] == [1, 3, 4]
     assert (step.chosen, step.length) == (None, 4)
@@ -161,7 +160,9 @@ def test_a_table_says_which_were_trained_for_longer() -> None:
     member = Member(0, START, Latency.exactly(1.0), Score(50.0))
     longer = Member(1, WIDTH.apply(START), Latency.exactly(2.0), Score(55.0), WIDTH, 1, 3)
     assert lengths_note([member]) == ""
-    assert lengths_note([member, longer]).endswith(f"not comparable with the mIoU of the others: {longer.network} (3 times).")
+    assert lengths_note([member, longer]).endswith(
+        f"not comparable with the mIoU of the others: {longer.network} (3 times)."
+    )
 
 
 def test_steps_that_are_decided_keep_their_length_and_those_after_them_may_take_longer() -> None:
