@@ -19,6 +19,13 @@ def silent(line: str) -> None:
     pass
 
 
+def test_the_argument_has_its_former_name_too() -> None:
+    lines: list[str] = []
+    with pytest.warns(DeprecationWarning, match="give on_progress"):
+        results = InProcess().run(executor_work.square, [3], say=lines.append)
+    assert (list(results), lines) == ([9], ["training 1 of 1: 3"])
+
+
 def test_in_process_goes_in_order_and_says_so() -> None:
     lines: list[str] = []
     results = InProcess().run(executor_work.square, [3, 1], on_progress=lines.append)
@@ -205,7 +212,7 @@ def test_ray_is_joined_asked_and_left(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("text", "work", "error", "says"),
     [
-        ("ray:nowhere:1", executor_work.square, RunError, "Ray at nowhere:1 cannot be joined: could not find"),
+        ("ray:nowhere:1", executor_work.square, RunError, "Ray at nowhere:1 cannot be reached: could not find"),
         ("ray", executor_work.refuse, DataError, "^no image 4$"),
         ("ray", _no_memory, RunError, "the cluster lost 4 3 times: The worker died unexpectedly; start"),
     ],

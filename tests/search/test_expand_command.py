@@ -74,7 +74,7 @@ def test_from_end_to_end_and_again(run, tmp_path: Path) -> None:
 
     code, _, progress = run(*words)
     assert code == 0, progress
-    assert "going on with" in progress
+    assert "resuming with" in progress
     assert read_journal(out / "journal.jsonl") == events, "nothing is measured or trained again"
 
     code, _, progress = run(*words[:-2], "--no-inherit", "--out", out)

@@ -86,8 +86,8 @@ def test_all_are_trained_for_longer_and_so_are_those_of_the_steps_after_it() -> 
 def test_past_the_bound_the_search_ends() -> None:
     slow, said = Slow(lambda design, spec: 50.0 if spec.parent is None else 51.0 - (design != spec.parent)), []
     (step,) = slow.search(max_length=4, on_progress=said.append).steps
-    told = "step 1: no candidate gains: the best has 50.00 mIoU, their parent 51.00; "
-        "training all candidates {} times as long"
+    why = "step 1: no candidate gains: the best has 50.00 mIoU, their parent 51.00"
+    told = why + "; training all candidates {} times as long"
     assert [line for line in said if "training all" in line] == [f"{told.format(n)} as at first" for n in (3, 4)]
     assert [spec.length for designs, spec in slow.specs if WIDER in designs] == [1, 3, 4]
     assert (step.chosen, step.length) == (None, 4)

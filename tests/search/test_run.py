@@ -199,7 +199,7 @@ def test_what_a_person_reads_meanwhile(tmp_path: Path) -> None:
     for expected in (
         "step 0: measuring and training the start, B={1, 1, 1, 1, 1}",
         "step 1 of 1: step sizes for 3 operations",
-        "  measuring 4 networks in turn",
+        "  measuring 4 networks interleaved",
         "  training 2 of 3: conv3x3;B=",
         "  trained 2 of 3: conv3x3;B=",
         "  1 left in this step, about 0 min",
@@ -208,7 +208,7 @@ def test_what_a_person_reads_meanwhile(tmp_path: Path) -> None:
         assert expected in text
     again: list[str] = []
     quickly(replace(RUN, options=replace(RUN.options, num_steps=2)), tmp_path, on_progress=again.append)
-    assert again[0].startswith("going on with ")
+    assert again[0].startswith("resuming with ")
     assert "4 trainings, 1 steps done before" in again[0]
     assert any("step 1 takes" in line and "1 more to go" in line for line in again)
 

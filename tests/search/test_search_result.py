@@ -103,7 +103,7 @@ def test_a_search_that_goes_on_past_its_stop_is_not_finished(tmp_path: Path, num
 def test_a_search_stopped_before_it_trained_again_says_that_it_was_started_again(tmp_path: Path) -> None:
     quickly(RUN, tmp_path, no_gain)
     with pytest.raises(Killed):
-        quickly(LONGER, tmp_path, no_gain, on_progress=kill_when("going on"))
+        quickly(LONGER, tmp_path, no_gain, on_progress=kill_when("resuming"))
     (said,) = read_expansion(tmp_path).running
     assert said.startswith("The search ended at step 1: no candidate gains")
     assert said.endswith("It was started again with other options, and has trained nothing since.")
@@ -118,7 +118,7 @@ MORE = (
 
 
 @pytest.mark.parametrize("again", MORE)
-@pytest.mark.parametrize("moment", ["going on", "measuring the", "exporting"])
+@pytest.mark.parametrize("moment", ["resuming", "measuring the", "exporting"])
 def test_a_command_that_asks_for_more_is_finished_when_it_has_delivered(
     tmp_path: Path, again: ExpansionRun, moment: str
 ) -> None:
@@ -129,7 +129,7 @@ def test_a_command_that_asks_for_more_is_finished_when_it_has_delivered(
     check_agrees(tmp_path, quickly(again, tmp_path))
 
 
-@pytest.mark.parametrize("moment", ["going on", "measuring the", "exporting"])
+@pytest.mark.parametrize("moment", ["resuming", "measuring the", "exporting"])
 def test_the_same_command_leaves_a_finished_search_finished_wherever_it_is_killed(tmp_path: Path, moment: str) -> None:
     result = quickly(RUN, tmp_path)
     with pytest.raises(Killed):

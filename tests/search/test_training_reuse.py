@@ -98,7 +98,7 @@ def test_children_of_other_weights_are_not_taken_over(there: Path, tmp_path: Pat
     [(RUN.recipe.with_overrides({"seed": 3}), "recipe.seed: 0 in the journal, 3 now")],
 )
 def test_other_settings_are_refused(there: Path, tmp_path: Path, recipe: Recipe, says: str) -> None:
-    with pytest.raises(RunError, match="cannot be taken over") as refused:
+    with pytest.raises(RunError, match="cannot be reused") as refused:
         _run(tmp_path / "here", replace(ONE_STEP, recipe=recipe), others=[there])
     assert says in str(refused.value)
     with pytest.raises(RunError, match="No such file"):
