@@ -75,7 +75,11 @@ def rank_candidates(
     score = outcomes[parent.design]
     assert isinstance(score, Score), "a parent has a score"
     parent = replace(parent, latency=latencies.get(parent.design, parent.latency), score=score)
-    members = tuple(_member(number, it, latencies[it.design], outcomes[it.design], length) for it in candidates)
+    members = tuple(
+        Member(number, size.network, latencies[size.network.design], score, operation, size.k, length)
+        for operation, size in candidates
+        if isinstance(score := outcomes[size.network.design], Score)
+    )
     different = distinct(members)
     decision = decide(parent, different)
     return StepRanking(parent, members, decision, different, _doubt(decision, parent, different))
@@ -90,18 +94,15 @@ def _doubt(decision: Decision, parent: Member, candidates: Sequence[Member]) -> 
 
 
 def step_of(number: int, ranked: StepRanking, target_ms: float | None, excluded: tuple[Excluded, ...]) -> Step:
-    decision = ranked.decision
-    chosen = None if decision.chosen is None else ranked.distinct[decision.chosen]
-    rivals = tuple(ranked.distinct[index] for index in decision.rivals)
-    stop = "" if chosen is not None else _stop(ranked)
+    rivals, chosen, stop = tuple(ranked.distinct[index] for index in ranked.decision.rivals), None, ""
+    if ranked.decision.chosen is not None:
+        chosen = ranked.distinct[ranked.decision.chosen]
+    elif not ranked.candidates:
+        stop = "no operation leads to a network that keeps the limits, if there are any, and could be trained"
+    else:
+        best = max(member.score.miou for member in ranked.candidates)
+        stop = f"no candidate gains: the best has {best:.2f} mIoU, their parent {ranked.parent.score.miou:.2f}"
     return Step(number, ranked.parent, target_ms, ranked.candidates, excluded, chosen, rivals, ranked.doubt, stop)
-
-
-def _stop(ranked: StepRanking) -> str:
-    if not ranked.candidates:
-        return "no operation leads to a network that keeps the limits, if there are any, and could be trained"
-    best = max(member.score.miou for member in ranked.candidates)
-    return f"no candidate gains: the best has {best:.2f} mIoU, their parent {ranked.parent.score.miou:.2f}"
 
 
 def split_by_limit(
@@ -116,12 +117,6 @@ def split_by_limit(
         else:
             slow.append(Excluded(candidate.operation, f"{median_ms:.4g} ms, limit {limit_ms:.4g} ms"))
     return fast, slow
-
-
-def _member(number: int, candidate: Candidate, latency: Latency, outcome: Outcome, length: int) -> Member:
-    assert isinstance(outcome, Score), "only scored candidates are ranked"
-    operation, size = candidate
-    return Member(number, size.network, latency, outcome, operation, size.k, length)
 
 
 def designs_of(candidates: Sequence[Candidate]) -> list[Design]:
@@ -249,7 +244,7 @@ class _Search:
         """Lines 13 to 27."""
         self.on_progress(f"step {number} of {self.options.num_steps}: step sizes for {len(self.operations)} operations")
         candidates, target_ms, excluded = self._candidates(parent)
-        latencies = self._measure(parent, candidates, effort=1) if candidates else {}
+        latencies = self.latency([parent.design, *designs_of(candidates)], effort=1) if candidates else {}
         fast, slow = split_by_limit(candidates, latencies, self.options.limits.latency_ms)
         if target_ms is not None:
             self.on_progress(f"step {number}: target {target_ms:.4g} ms, {len(designs_of(fast))} candidates to train")
@@ -296,7 +291,7 @@ class _Search:
                 effort += 1
                 most = self.options.max_effort
                 self.on_progress(f"step {number}: undecided, measuring again (effort {effort} of {most})")
-                latencies = self._measure(parent, candidates, effort=effort)
+                latencies = self.latency([parent.design, *designs_of(candidates)], effort=effort)
             else:
                 return ranked, [*failed, *slow]
 
@@ -312,9 +307,6 @@ class _Search:
         )
         candidates = [Candidate(operation, size) for operation, size in sizes.chosen.items()]
         return candidates, sizes.target_ms, (*impossible, *sizes.excluded)
-
-    def _measure(self, parent: Member, candidates: Sequence[Candidate], *, effort: int) -> Mapping[Design, Latency]:
-        return self.latency([parent.design, *designs_of(candidates)], effort=effort)
 
     def _train(
         self, designs: Sequence[Design], *, parent: Design | None, control: bool = False
