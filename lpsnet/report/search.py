@@ -64,7 +64,7 @@ def draw_family(
 
 
 def describe(member: Member, *, what: str = "") -> str:
-    """A network in lines, for whoever points at its dot."""
+    """The lines of a network's tooltip."""
     network, latency, score = member.network, member.latency, member.score
     lines = [f"Step {member.step}{f', {what}' if what else ''}"]
     lines += [f"{member.operation} ×{member.step_size}"] if member.operation else []

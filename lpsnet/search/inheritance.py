@@ -213,7 +213,7 @@ def _fill(weights: WeightTransfer, parent: Network, paths: PathMap) -> None:
     for path, ratio, number in zip(child.paths, ratios, paths, strict=True):
         source = nearest_path(ratio, parent.architecture.ratios) if number is None else number
         if number is None and _keeps_full_scale(child):
-            fault = "does not say what gives its output the scale (`outputs` in its row)"
+            fault = "does not define what gives its output the scale (`outputs` in its row)"
             weights.mismatches.append(f"block {child.block!r} {fault}; a new path starts fresh, and in full strength")
             weights.measure_all(path)
             continue
@@ -307,6 +307,6 @@ def _grade(weights: WeightTransfer, parent: Network, paths: PathMap) -> tuple[Pr
     meets = None in paths and interaction.pair is not None
     if meets and not interaction.adds:
         broken.append(f"in {child.interaction} the output of a new path replaces the features of the others")
-    is_quiet = meets and interaction.adds and not _keeps_full_scale(child)
-    small = ["a new path adds a little to the features of the others"] if is_quiet else []
+    is_small = meets and interaction.adds and not _keeps_full_scale(child)
+    small = ["a new path adds a little to the features of the others"] if is_small else []
     return ("no" if broken else "nearly" if small else "exact"), (*broken, *small)

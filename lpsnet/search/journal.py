@@ -254,8 +254,13 @@ def open_journal(
         with _readable_errors(path):
             events = _read(path) if path.exists() else []
             header = Header(lpsnet_version=lpsnet_version, settings=_plain(settings))
-            if events:
-                _check_settings(events[0], header, path, defaults or {})
+        found = events[0] if events else header
+        assert isinstance(found, Header), "`_event` checks it"
+        if changes := differences(found.settings, header.settings, defaults or {}):
+            raise RunError(
+                f"{path} was made with other settings, and its measurements do not count here: {changes}. "
+                "Start with the journal's settings to resume it, or in another folder"
+            )
         journal = Journal(path, events)
         if not events:
             journal.append(header)
@@ -302,15 +307,6 @@ def _event(line: bytes, number: int, path: Path) -> Event:
             f"{where}: journal format {event.format} is not known to this version (it reads {JOURNAL_FORMAT})"
         )
     return event
-
-
-def _check_settings(found: Event, asked: Header, path: Path, defaults: Mapping[str, JsonValue]) -> None:
-    assert isinstance(found, Header)
-    if changes := differences(found.settings, asked.settings, defaults):
-        raise RunError(
-            f"{path} was made with other settings, and its measurements do not count here: {changes}. "
-            "Start with the journal's settings to resume it, or in another folder"
-        )
 
 
 def differences(

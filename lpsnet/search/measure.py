@@ -147,7 +147,7 @@ class ThisMachine:
                     f"  other programs keep {others:.1f} processors busy: measuring again until it is quiet"
                 )
         if not is_quiet and not self._is_busy:
-            self._on_progress("  warning: the machine does not become quiet, and latencies are those of a busy one")
+            self._on_progress("  warning: other programs stay busy, and latencies are those of a busy machine")
         self._is_busy = not is_quiet
         return times
 

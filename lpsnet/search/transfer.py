@@ -322,10 +322,10 @@ def _fault(kind: str, block: nn.Module, source: nn.Module, reads: ChannelMap, wr
     """Why the row's `channels` do not suffice to copy the weights; empty if they do."""
     channels = BLOCKS[kind].channels
     if channels is None:
-        return "does not say how its weights carry over to another width (`channels` in its row)"
+        return "does not define how its weights carry over to another width (`channels` in its row)"
     units = tuple(f"{name}." for name in channels)
     if left := [name for name, _ in block.named_parameters() if not name.startswith(units)]:
-        return f"does not say which channels {left[0]!r} reads and writes (`channels` in its row)"
+        return f"does not define which channels {left[0]!r} reads and writes (`channels` in its row)"
     widths = {"input": len(reads), "output": len(writes)}
     for name, (read, written) in channels.items():
         if not _fits(submodule(block, name), submodule(source, name), widths.get(read), widths.get(written)):
@@ -377,7 +377,7 @@ def pass_through(weights: WeightTransfer, kind: str, block: nn.Module, previous:
     row, fixed = BLOCKS[kind], []
     channels = row.channels or {}
     if row.identity is None:
-        fault = "does not say how a new one passes its input on (`identity` in its row)"
+        fault = "does not define how a new one passes its input on (`identity` in its row)"
         weights.mismatches.append(f"block {kind!r} {fault}; new blocks start fresh")
     for name, role in (row.identity or {}).items():
         unit, before = submodule(block, name), submodule(previous, name)
