@@ -28,7 +28,7 @@ from lpsnet.search.measure import Target
 from lpsnet.search.operations import Operation, SearchNetwork
 from lpsnet.search.plan import PROXIES, ExpansionRun
 from lpsnet.search.replay import TrainingResult
-from lpsnet.search.results import Delivery
+from lpsnet.search.results import SearchResult
 from lpsnet.search.run import run_expansion
 from lpsnet.search.train import CandidateTask, train_candidate
 from lpsnet.training.config import get_recipe
@@ -45,7 +45,7 @@ OPERATIONS = tuple(map(Operation.parse, ("depth=0,0,0,1,1", "width=0,0,0,32,32",
 NUM_STEPS = 2
 MAX_STEP_SIZE = 3
 NUM_EPOCHS = 12  # of the final training, which starts from what was learnt before
-PASSES = (3, 5, 9)  # fewer than a real search measures (`replay.PASSES`)
+REPETITIONS = (3, 5, 9)  # fewer than a real search measures (`replay.REPETITIONS`)
 NUM_SHOWN = 4  # scenes in the image
 
 
@@ -63,7 +63,7 @@ class Demonstration:
         reports: pages about the expansion and the training; none where what writes them is not installed.
     """
 
-    expansion: Delivery
+    expansion: SearchResult
     model: Path
     export: ExportReport
     evaluation: Evaluation
@@ -112,7 +112,7 @@ def _write_reports(folders: Sequence[Path], say: Callable[[str], None]) -> tuple
         return ()
 
 
-def _grow(out: Path, reporter: Reporter, say: Callable[[str], None]) -> Delivery:
+def _grow(out: Path, reporter: Reporter, say: Callable[[str], None]) -> SearchResult:
     def train_and_report(task: CandidateTask) -> TrainingResult:
         with reporter() as report:
             return train_candidate(task, on_status=report)
@@ -125,10 +125,10 @@ def _grow(out: Path, reporter: Reporter, say: Callable[[str], None]) -> Delivery
         operations=OPERATIONS,
         options=SearchOptions(num_steps=NUM_STEPS, max_step_size=MAX_STEP_SIZE, max_effort=2),
     )
-    return run_expansion(run, out, train=train_and_report, passes=PASSES, say=say)
+    return run_expansion(run, out, train=train_and_report, repetitions=REPETITIONS, on_progress=say)
 
 
-def _train(grown: Delivery, out: Path, reporter: Reporter, say: Callable[[str], None]) -> Path:
+def _train(grown: SearchResult, out: Path, reporter: Reporter, say: Callable[[str], None]) -> Path:
     """The checkpoint of the largest network, trained in full from what it has learnt while it grew."""
     largest = grown.members[-1]
     weights = grown.model(largest).with_suffix(".safetensors")

@@ -5,7 +5,13 @@ prints the message alone and exits with 2; anything that is not an `LpsnetError`
 """
 
 import difflib
-from collections.abc import Iterable
+import functools
+import warnings
+from collections.abc import Callable, Iterable
+from typing import Any, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class LpsnetError(ValueError):
@@ -94,3 +100,19 @@ def nearest(name: str, allowed: Iterable[str]) -> str | None:
 
 def _fold(name: str) -> str:
     return name.casefold().replace("-", "_").replace(" ", "_")
+
+
+def renamed_argument(old: str, new: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """A decorator: the function takes the keyword argument `old` for `new` too, with a DeprecationWarning."""
+
+    def decorate(function: Callable[P, T]) -> Callable[P, T]:
+        @functools.wraps(function)
+        def renamed(*args: Any, **options: Any) -> T:
+            if old in options:
+                warnings.warn(f"{function.__qualname__}({old}=…) is deprecated: give {new}", DeprecationWarning, 2)
+                options[new] = options.pop(old)
+            return function(*args, **options)
+
+        return renamed
+
+    return decorate

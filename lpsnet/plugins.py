@@ -1,8 +1,8 @@
-"""Modules of the user's that add rows to the tables of this package, such as a block: files, and installed packages.
+"""Plugins: modules of the user's that register rows of lpsnet's tables, such as a block.
 
-Files are named by `lpsnet --plugin FILE.py` or in the environment variable LPSNET_PLUGINS, through which processes that
-a command starts load them as well. Installed packages name their modules as entry points of the group `lpsnet.plugins`.
-All are code, and run with the rights of whoever starts the command. Each is loaded once in a process.
+Files are named by `lpsnet --plugin FILE.py` or the environment variable LPSNET_PLUGINS, which subprocesses inherit;
+installed packages name modules as entry points of the group `lpsnet.plugins`. All are code that runs with the user's
+rights. Each is loaded once per process.
 """
 
 import importlib.util
@@ -21,10 +21,10 @@ _loaded: set[str] = set()
 
 
 def use_plugin(path: Path) -> None:
-    """Load a file now, and have the processes that this one starts load it.
+    """Load a file, here and in subprocesses.
 
     Raises:
-        PluginError: it is not there, or fails.
+        PluginError: it does not exist, or fails.
     """
     file = str(path.expanduser().resolve())
     _load_file(file)
@@ -33,10 +33,10 @@ def use_plugin(path: Path) -> None:
 
 
 def load_plugins() -> None:
-    """Load all that are named and installed, unless that was done.
+    """Load all plugins that are not loaded yet.
 
     Raises:
-        PluginError: one is not there, or fails.
+        PluginError: one does not exist, or fails.
     """
     for file in plugin_files():
         _load_file(file)
@@ -45,7 +45,7 @@ def load_plugins() -> None:
 
 
 def plugin_files() -> list[str]:
-    """The files that are named, as absolute paths if `use_plugin` was given them."""
+    """The files in the environment variable; absolute paths if they come from `use_plugin`."""
     return list(filter(None, os.environ.get(PLUGINS, "").split(os.pathsep)))
 
 
@@ -60,14 +60,14 @@ def _run(path: Path) -> None:
     assert spec is not None, "a file's name that ends in .py"
     assert spec.loader is not None, "likewise"
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # where dataclasses and pickle look for it
+    sys.modules[spec.name] = module  # for dataclasses and pickle
     spec.loader.exec_module(module)
 
 
 def _load_once(name: str, load: Callable[[], object]) -> None:
     if name in _loaded:
         return
-    _loaded.add(name)  # first: what it imports may ask for all plugins
+    _loaded.add(name)  # first: it may import what loads all plugins
     try:
         load()
     except LpsnetError:

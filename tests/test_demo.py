@@ -30,7 +30,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo, "DATA", "scenes:size=48x64,num_train=6,num_val=2")
     monkeypatch.setattr(demo, "SIZE", (48, 64))
     monkeypatch.setattr(demo, "NUM_SHOWN", 2)
-    monkeypatch.setattr(demo, "PASSES", (1,))
+    monkeypatch.setattr(demo, "REPETITIONS", (1,))
     monkeypatch.setattr(demo, "MAX_STEP_SIZE", 1)
     monkeypatch.setattr(demo, "START", SearchNetwork((1, 1, 1, 1, 1), (4, 4, 8, 8, 8), ("1", 0, 0)))
     monkeypatch.setattr(device_latency, "TURN", replace(device_latency.TURN, warm_up_s=0.001, turn_s=0.001))

@@ -25,7 +25,7 @@ from lpsnet.training.config import RECIPES, Recipe, parse_overrides
 
 if TYPE_CHECKING:
     from lpsnet.search.plan import ExpansionRun
-    from lpsnet.search.results import Delivery
+    from lpsnet.search.results import SearchResult
     from lpsnet.search.train import CandidateTask
 
 
@@ -122,13 +122,18 @@ def expand(
     )
     place = make_executor(executor, num_workers=workers, num_threads=cores)
     train = _train_and_report if isinstance(place, InProcess) else train_candidate
-    delivery = run_expansion(
-        run, out, executor=place, train=train, trainings_from=trainings_from or (), say=partial(say, json_to="-")
+    result = run_expansion(
+        run,
+        out,
+        executor=place,
+        train=train,
+        trainings_from=trainings_from or (),
+        on_progress=partial(say, json_to="-"),
     )
-    write_json(delivery.to_dict(), json_to)
-    print_delivery(delivery, json_to=json_to)
+    write_json(result.to_dict(), json_to)
+    print_search_result(result, json_to=json_to)
     _write_report(out, json_to=json_to)
-    _print_next(delivery, run, recipe, set_ or [], json_to)
+    _print_next(result, run, recipe, set_ or [], json_to)
 
 
 def _train_and_report(task: "CandidateTask") -> "TrainingResult":
@@ -160,20 +165,20 @@ def _size(size: str | None, data: str, split: str) -> tuple[int, int]:
     return height, width
 
 
-def print_delivery(delivery: "Delivery", *, json_to: str | None = None) -> None:
+def print_search_result(result: "SearchResult", *, json_to: str | None = None) -> None:
     """The family, how sure its steps are, and the network to use under each budget."""
     from lpsnet.search.results import progress_table
 
-    for line in progress_table(delivery.members):
+    for line in progress_table(result.members):
         say(line, json_to=json_to)
-    for step in delivery.found.steps:
+    for step in result.found.steps:
         if not step.decided or step.stop:
             say(f"step {step.number} {step.verdict}", json_to=json_to)
-    if delivery.check is not None:
-        say(f"The proxy's ranking in {delivery.check}", json_to=json_to)
-    for choice in delivery.choices:
+    if result.check is not None:
+        say(f"The proxy's ranking in {result.check}", json_to=json_to)
+    for choice in result.choices:
         say(f"Under {choice}", json_to=json_to)
-    say(f"Networks and table: {delivery.folder}", json_to=json_to)
+    say(f"Networks and table: {result.folder}", json_to=json_to)
 
 
 def _write_report(out: Path, *, json_to: str | None) -> None:
@@ -185,13 +190,13 @@ def _write_report(out: Path, *, json_to: str | None) -> None:
 
 
 def _print_next(
-    delivery: "Delivery", run: "ExpansionRun", recipe: str, settings: list[str], json_to: str | None
+    result: "SearchResult", run: "ExpansionRun", recipe: str, settings: list[str], json_to: str | None
 ) -> None:
     """Training the best network in full, if a proxy stood in; else running it."""
     from lpsnet.search.plan import PROXIES, full_recipe
 
-    best = delivery.best
-    model = delivery.model(best)
+    best = result.best
+    model = result.model(best)
     words: list[Any] = ["lpsnet", "segment", "PICTURE", "--model", model]
     if recipe in PROXIES:
         words = ["lpsnet", "train", "--data", run.data, "--split", run.split, "--arch", best.design.architecture]
@@ -227,7 +232,7 @@ def demo(
     from lpsnet.demo import run_demo
 
     result = run_demo(out, reporter=progress_reporter, say=say)
-    print_delivery(result.expansion)
+    print_search_result(result.expansion)
     print_scores(result.evaluation)
     print_export(result.export)
     say(f"Model:   {result.model}")

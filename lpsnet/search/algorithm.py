@@ -1,73 +1,59 @@
-"""The candidates of one step against each other: Equation 5, and what leaves it open (Section 3.4).
+"""Algorithm 1: the progressive expansion (Section 3.4, Equations 3 to 5).
 
-Algorithm 1: the progressive expansion (Section 3.4, Equations 3 to 5).
+Pure: Lat(·) and Perf(·) are given as functions, nothing is written, nothing is random; the same answers give the same
+search, which is how one is resumed. A step:
 
-Pure: Lat(·) and Perf(·) come in as functions, nothing is written, nothing is random. The same answers from the
-functions give the same search, and that is how one is resumed: it is run again with the answers it had. A step:
-
-1. Equations 3 and 4 find a step size for every operation, from a first look at the latencies (effort 0).
-2. The parent and the candidates are measured in turn (effort 1), as line 23 does. Candidates above the limit drop out.
-3. Every design not trained before in this search is trained once, and Equation 5 ranks the candidates.
-4. The start, and in each step the best candidate and the one that comes after it, are trained with another seed too:
-   that tells how much of a score is luck (`seeds.py`).
-5. While the latencies are too uncertain to decide, parent and candidates are measured again with more effort, and while
-   the scores are, the best and its strongest rival are trained with more seeds (the parent, too, if it is open whether
-   anything gains), both up to a bound.
-6. Where no candidate gains, or what the best gains is still within the noise of the scores, the trainings may have been
-   too short to tell: what a wider network can do shows late. All are trained `LONGER` times as long, and so are those
-   of the steps after it, up to a bound. Past it a search without a gain ends, and a step that is undecided takes the
-   candidate that looks best and says that it is undecided.
+1. Equations 3 and 4 find a step size for every operation, from a quick measurement of latencies (effort 0).
+2. Parent and candidates are measured interleaved (effort 1); candidates above the limit are excluded.
+3. Designs not trained before in this search are trained, and Equation 5 ranks the candidates.
+4. The start, and in each step the best two candidates, are trained with a second seed: this estimates the spread.
+5. While latencies leave the decision open, all are measured with more effort; while scores do, the best two are trained
+   with more seeds (and the parent, if it is open whether anything gains); both up to a bound.
+6. Where no candidate surely gains, trainings may have been too short: all are trained `LONGER` times as long, here and
+   in later steps, up to a bound. Then a search without a gain ends, and an undecided step takes the best candidate.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from lpsnet.errors import RunError
-from lpsnet.search.family import Doubt, Expansion, Member, Step
-from lpsnet.search.measurements import (
-    Control,
-    CostFunction,
-    Course,
-    Failure,
-    Latency,
-    LatencyFunction,
-    Limits,
-    Outcome,
-    PerformanceFunction,
-    Score,
-    SeedScores,
-    Trained,
-)
+from lpsnet.errors import RunError, renamed_argument
+from lpsnet.search import measurements
+from lpsnet.search.family import Doubt, Expansion, Member, Step, distinct
+from lpsnet.search.measurements import Control, Failure, Latency, Outcome, Score, SeedScores, Trained, TrainingSpec
 from lpsnet.search.operations import Design, Operation, SearchNetwork, table_1
-from lpsnet.search.step_size import Decision, Excluded, Rung, choose_step_sizes, decide, ladders
+from lpsnet.search.step_size import Decision, Excluded, StepSize, choose_step_sizes, decide, possible_step_sizes
 
 
 class Candidate(NamedTuple):
+    """The network that a step has for an operation."""
+
     operation: Operation
-    rung: Rung
+    size: StepSize
 
     @property
     def design(self) -> Design:
-        return self.rung.network.design
+        return self.size.network.design
 
 
-class Contest(NamedTuple):
+class StepRanking(NamedTuple):
+    """Equation 5 applied to the candidates of a step, and what leaves it open."""
+
     parent: Member
     candidates: tuple[Member, ...]
     decision: Decision
-    distinct: tuple[Member, ...]  # the candidates with every design once; the decision's indices count these
+    distinct: tuple[Member, ...]  # the candidates with every design once; the decision's indices are of these
     doubt: Doubt
 
     @property
     def gain_is_open(self) -> bool:
-        """Whether it depends on where in their intervals the scores lie that a candidate gains, or that none does."""
+        """Whether a candidate gains for some scores inside the intervals and none for others."""
         found = self.decision
         return bool(found.rivals) if found.chosen is None else found.gain_in_doubt
 
     @property
     def leaders(self) -> list[Member]:
-        """The candidate that Equation 5 takes and its strongest rival; the best candidate alone if none gains."""
+        """The chosen candidate and its strongest rival; the best candidate alone if none gains."""
         chosen = self.decision.chosen
         rivals = [self.distinct[index] for index in self.decision.rivals]
         if chosen is None:
@@ -77,52 +63,46 @@ class Contest(NamedTuple):
         return [self.distinct[chosen], *([] if second is None else [others[second]])]
 
 
-def hold_contest(
+def rank_candidates(
     number: int,
     parent: Member,
     candidates: Sequence[Candidate],
     latencies: Mapping[Design, Latency],
     outcomes: Mapping[Design, Outcome],
     length: int,
-) -> Contest:
-    """The candidates of step `number`; `outcomes` are theirs and the parent's, all of trainings of that length."""
+) -> StepRanking:
+    """Rank the candidates of step `number`; `outcomes` of trainings of that length, the parent's included."""
     score = outcomes[parent.design]
     assert isinstance(score, Score), "a parent has a score"
     parent = replace(parent, latency=latencies.get(parent.design, parent.latency), score=score)
-    members = tuple(_member(number, it, latencies[it.design], outcomes[it.design], length) for it in candidates)
-    first: dict[Design, Member] = {}
-    for member in members:
-        first.setdefault(member.design, member)
-    distinct = tuple(first.values())
-    decision = decide(parent, distinct)
-    return Contest(parent, members, decision, distinct, _doubt(decision, parent, distinct))
+    members = tuple(
+        Member(number, size.network, latencies[size.network.design], score, operation, size.k, length)
+        for operation, size in candidates
+        if isinstance(score := outcomes[size.network.design], Score)
+    )
+    different = distinct(members)
+    decision = decide(parent, different)
+    return StepRanking(parent, members, decision, different, _doubt(decision, parent, different))
 
 
 def _doubt(decision: Decision, parent: Member, candidates: Sequence[Member]) -> Doubt:
-    """What leaves the decision open: the scores, if it were open with exact latencies too; else the latencies."""
+    """What leaves the decision open: the scores if exact latencies would leave it open too, else the latencies."""
     if decision.settled:
         return ""
-    sharp = decide(_sharp(parent), [_sharp(member) for member in candidates])
-    return "latency" if sharp.settled else "score"
+    it, *others = (replace(it, latency=Latency.exactly(it.latency.median_ms)) for it in (parent, *candidates))
+    return "latency" if decide(it, others).settled else "score"
 
 
-def _sharp(member: Member) -> Member:
-    return replace(member, latency=Latency.exactly(member.latency.median_ms))
-
-
-def step_of(number: int, ranked: Contest, target_ms: float | None, excluded: tuple[Excluded, ...]) -> Step:
-    decision = ranked.decision
-    chosen = None if decision.chosen is None else ranked.distinct[decision.chosen]
-    rivals = tuple(ranked.distinct[index] for index in decision.rivals)
-    stop = "" if chosen is not None else _stop(ranked)
+def step_of(number: int, ranked: StepRanking, target_ms: float | None, excluded: tuple[Excluded, ...]) -> Step:
+    rivals, chosen, stop = tuple(ranked.distinct[index] for index in ranked.decision.rivals), None, ""
+    if ranked.decision.chosen is not None:
+        chosen = ranked.distinct[ranked.decision.chosen]
+    elif not ranked.candidates:
+        stop = "no operation leads to a network that keeps the limits, if there are any, and could be trained"
+    else:
+        best = max(member.score.miou for member in ranked.candidates)
+        stop = f"no candidate gains: the best has {best:.2f} mIoU, their parent {ranked.parent.score.miou:.2f}"
     return Step(number, ranked.parent, target_ms, ranked.candidates, excluded, chosen, rivals, ranked.doubt, stop)
-
-
-def _stop(ranked: Contest) -> str:
-    if not ranked.candidates:
-        return "no operation leads to a network that keeps the limits, if there are any, and could be trained"
-    best = max(member.score.miou for member in ranked.candidates)
-    return f"no candidate gains: the best has {best:.2f} mIoU, their parent {ranked.parent.score.miou:.2f}"
 
 
 def split_by_limit(
@@ -139,22 +119,11 @@ def split_by_limit(
     return fast, slow
 
 
-def _member(number: int, candidate: Candidate, latency: Latency, outcome: Outcome, length: int) -> Member:
-    assert isinstance(outcome, Score), "only scored candidates are ranked"
-    operation, rung = candidate
-    return Member(number, rung.network, latency, outcome, operation, rung.step_size, length)
-
-
-def failure_of(candidate: Candidate, outcome: Outcome) -> Excluded:
-    assert isinstance(outcome, Failure)
-    return Excluded(candidate.operation, f"training failed: {outcome.reason}")
-
-
 def designs_of(candidates: Sequence[Candidate]) -> list[Design]:
     return list(dict.fromkeys(candidate.design for candidate in candidates))
 
 
-LONGER = 3  # times, where no candidate surely gains
+LONGER = 3  # factor on the length of trainings, where no candidate surely gains
 _LEAST = {"num_steps": 0, "max_step_size": 1, "patience": 1, "max_effort": 1, "max_seeds": 1, "max_length": 1}
 
 
@@ -165,15 +134,14 @@ class SearchOptions:
     Attributes:
         num_steps: I of Algorithm 1. Table 4 has 14.
         max_step_size: the cap on k.
-        patience: None looks at every k up to the cap; a number gives an operation up earlier (see `choose_step_sizes`).
-        max_effort: the most effort a step puts into its latencies, at least 1.
-        max_seeds: the most seeds a design is trained with, and the most times that a step repeats trainings. With 1
-            nothing is repeated, and scores have the spread that the performance function gives them.
-        control: whether the parent is trained on, too, as its candidates are, and they are compared with that: one that
-            started from its weights has been trained for longer than it, and may gain by nothing else.
-        max_length: how many times as long as usual the candidates of a step are trained at most, where none gains
-            beyond the noise of the scores.
-        limits: what no chosen network may exceed.
+        patience: None measures every k up to the cap; a number stops earlier (see `choose_step_sizes`).
+        max_effort: the highest effort of a step's latency measurements, at least 1.
+        max_seeds: the most seeds a design is trained with, and the most rounds of repeated trainings in a step. With 1
+            nothing is repeated, and scores keep the spread that the performance function returns.
+        control: whether the parent is trained further in the same way as its candidates, which are compared with that
+            score: what starts from its weights has been trained for longer and may gain from that alone.
+        max_length: the largest factor on the length of trainings where no candidate gains beyond the noise.
+        limits: of all chosen networks.
     """
 
     num_steps: int = 14
@@ -183,7 +151,7 @@ class SearchOptions:
     max_seeds: int = 1
     control: bool = False
     max_length: int = 1
-    limits: Limits = field(default_factory=Limits)
+    limits: measurements.Limits = field(default_factory=measurements.Limits)
 
     def __post_init__(self) -> None:
         for name, least in _LEAST.items():
@@ -192,33 +160,33 @@ class SearchOptions:
                 raise RunError(f"{name} of a search is at least {least}; got {value}")
 
 
+@renamed_argument("progress", "on_progress")
 def expand(
     start: SearchNetwork,
     *,
-    latency: LatencyFunction,
-    performance: PerformanceFunction,
+    latency: measurements.LatencyFunction,
+    performance: measurements.PerformanceFunction,
     operations: Iterable[Operation] | None = None,
     options: SearchOptions | None = None,
-    cost: CostFunction | None = None,
+    cost: measurements.CostFunction | None = None,
     lengths: Mapping[int, int] | None = None,
     on_start: Callable[[Member], None] | None = None,
     on_step: Callable[[Step], None] | None = None,
-    progress: Callable[[str], None] | None = None,
+    on_progress: Callable[[str], None] | None = None,
 ) -> Expansion:
     """Grow a family of networks from `start`.
 
     Args:
         start: N^0, for example `SearchNetwork.start("tiny")`.
         latency: Lat(·).
-        performance: Perf(·). Called with seed 0 once for the start, once a step for the designs not scored before in
-            this search and the parent, which is trained on; with other seeds to repeat some.
+        performance: Perf(·). Called with seed 0 for the start, and in each step for the designs without a score and the
+            parent as control; with other seeds to repeat some.
         operations: Delta; Table 1 for the start's number of slots if not given.
         options: number of steps, cap on k, limits.
         cost: parameters and memory of a design; needed for limits on them.
-        lengths: of the trainings that steps were decided with before, by the number of the step: those keep them,
-            whatever `max_length` is now.
-        on_start, on_step: told of the start and of every step as soon as it is known, the one the search stops at too.
-        progress: told what is being done, a line at a time.
+        lengths: by step, the length of the trainings that an earlier run decided it with, which overrides `max_length`.
+        on_start, on_step: called with the start and with every step, the one that ends the search included.
+        on_progress: called with a line of text for each thing begun.
 
     Raises:
         RunError: the start could not be trained, or there is a limit but no function for what it limits.
@@ -227,7 +195,7 @@ def expand(
     if options.limits.needs_cost and cost is None:
         raise RunError("a limit on parameters or memory needs the function that counts them: pass cost=")
     table = tuple(dict.fromkeys(table_1(num_slots=len(start.ratio_slots)) if operations is None else operations))
-    search = _Search(table, options, latency, performance, cost, lengths or {}, progress or (lambda line: None))
+    search = _Search(table, options, latency, performance, cost, lengths or {}, on_progress or (lambda line: None))
     member = search.start(start)
     found = Expansion(member, ())
     (on_start or (lambda member: None))(member)
@@ -245,22 +213,22 @@ def expand(
 class _Search:
     operations: tuple[Operation, ...]
     options: SearchOptions
-    latency: LatencyFunction
-    performance: PerformanceFunction
-    cost: CostFunction | None
+    latency: measurements.LatencyFunction
+    performance: measurements.PerformanceFunction
+    cost: measurements.CostFunction | None
     lengths: Mapping[int, int]
-    progress: Callable[[str], None]
-    length: int = 1  # of trainings, see `Course.length`
-    scores_by_length: dict[int, SeedScores] = field(default_factory=dict)  # Perf(N) of all that was trained so far
+    on_progress: Callable[[str], None]
+    length: int = 1  # see `TrainingSpec.length`
+    scores_by_length: dict[int, SeedScores] = field(default_factory=dict)  # of all trainings so far
 
     @property
     def scores(self) -> SeedScores:
-        """Those of trainings as long as now."""
+        """Those of trainings of the current length."""
         return self.scores_by_length.setdefault(self.length, SeedScores())
 
     def start(self, network: SearchNetwork) -> Member:
         """Line 10: P = Perf(N^0), L = Lat(N^0)."""
-        self.progress(f"step 0: measuring and training the start, {network}")
+        self.on_progress(f"step 0: measuring and training the start, {network}")
         design = network.design
         latency = self.latency([design], effort=1)[design]
         outcome = self._train([design], parent=None)[design]
@@ -274,43 +242,62 @@ class _Search:
 
     def step(self, number: int, parent: Member) -> Step:
         """Lines 13 to 27."""
-        self.progress(f"step {number} of {self.options.num_steps}: step sizes for {len(self.operations)} operations")
+        self.on_progress(f"step {number} of {self.options.num_steps}: step sizes for {len(self.operations)} operations")
         candidates, target_ms, excluded = self._candidates(parent)
-        latencies = self._measure(parent, candidates, effort=1) if candidates else {}
+        latencies = self.latency([parent.design, *designs_of(candidates)], effort=1) if candidates else {}
         fast, slow = split_by_limit(candidates, latencies, self.options.limits.latency_ms)
         if target_ms is not None:
-            self.progress(f"step {number}: target {target_ms:.4g} ms, {len(designs_of(fast))} candidates to train")
+            self.on_progress(f"step {number}: target {target_ms:.4g} ms, {len(designs_of(fast))} candidates to train")
         longest = self.lengths.get(number, self.options.max_length)
         while True:
-            ranked, failed = self._hold(number, parent, candidates, fast, latencies)
+            ranked, failed = self._rank(number, parent, candidates, fast, latencies)
             step = step_of(number, ranked, target_ms, self._in_order((*excluded, *slow, *failed)))
             if step.gain_is_sure or not step.candidates or self.length >= longest:
                 return step
             self.length = min(self.length * LONGER, longest)
-            small = step.chosen and f"what {step.chosen.operation} gains lies within the noise of the scores"
-            self.progress(
-                f"step {number}: {small or step.stop}; training all of them {self.length} times as long as at first"
+            small = step.chosen and f"the gain of {step.chosen.operation} lies within the noise of the scores"
+            self.on_progress(
+                f"step {number}: {small or step.stop}; training all candidates {self.length} times as long as at first"
             )
 
-    def _hold(
+    def _rank(
         self,
         number: int,
         parent: Member,
         candidates: Sequence[Candidate],
         fast: Sequence[Candidate],
         latencies: Mapping[Design, Latency],
-    ) -> tuple[Contest, list[Excluded]]:
-        """Lines 19 to 26 with trainings as long as now; and the candidates that failed or broke the limit after all."""
+    ) -> tuple[StepRanking, list[Excluded]]:
+        """Lines 19 to 26, and the candidates whose training failed or whose latency exceeds the limit after all.
+
+        Measures and trains again as long as that may settle the decision.
+        """
         designs = designs_of(fast)
         outcomes = self._train(designs, parent=parent.design, control=self.options.control and bool(designs))
-        failed = [failure_of(it, outcomes[it.design]) for it in fast if isinstance(outcomes[it.design], Failure)]
         trained = [it for it in fast if isinstance(outcomes[it.design], Score)]
-        ranked, late = self._ranked(number, parent, candidates, trained, latencies)
-        return ranked, [*failed, *late]
+        failures = ((it.operation, outcomes[it.design]) for it in fast)
+        failed = [Excluded(it, f"training failed: {end.reason}") for it, end in failures if isinstance(end, Failure)]
+        effort, rounds = 1, 1
+        while True:
+            kept, slow = split_by_limit(trained, latencies, self.options.limits.latency_ms)
+            outcomes = {**self._outcomes(designs_of(kept)), parent.design: self._baseline(parent)}
+            ranked = rank_candidates(number, parent, kept, latencies, outcomes, self.length)
+            if again := self._to_repeat(ranked) if rounds <= self.options.max_seeds else []:
+                rounds += 1
+                count = f"{len(again)} training{'s' * (len(again) > 1)}"
+                self.on_progress(f"step {number}: {count} with another seed, for the spread of the scores")
+                self._repeat(again, parent=parent.design)
+            elif ranked.doubt == "latency" and effort < self.options.max_effort:
+                effort += 1
+                most = self.options.max_effort
+                self.on_progress(f"step {number}: undecided, measuring again (effort {effort} of {most})")
+                latencies = self.latency([parent.design, *designs_of(candidates)], effort=effort)
+            else:
+                return ranked, [*failed, *slow]
 
     def _candidates(self, parent: Member) -> tuple[list[Candidate], float | None, tuple[Excluded, ...]]:
         limits = self.options.limits
-        found, impossible = ladders(
+        found, impossible = possible_step_sizes(
             parent.network, self.operations, max_step_size=self.options.max_step_size, limits=limits, cost=self.cost
         )
         if not found:
@@ -318,16 +305,13 @@ class _Search:
         sizes = choose_step_sizes(
             parent.network, found, latency=self.latency, limit_ms=limits.latency_ms, patience=self.options.patience
         )
-        candidates = [Candidate(operation, rung) for operation, rung in sizes.chosen.items()]
+        candidates = [Candidate(operation, size) for operation, size in sizes.chosen.items()]
         return candidates, sizes.target_ms, (*impossible, *sizes.excluded)
-
-    def _measure(self, parent: Member, candidates: Sequence[Candidate], *, effort: int) -> Mapping[Design, Latency]:
-        return self.latency([parent.design, *designs_of(candidates)], effort=effort)
 
     def _train(
         self, designs: Sequence[Design], *, parent: Design | None, control: bool = False
     ) -> dict[Design, Outcome]:
-        """Train what has no score yet. The control is among them, so that no worker waits for it alone."""
+        """Train what has no score yet, the control together with the designs, so that no worker waits for it alone."""
         missing: list[Trained] = [design for design in designs if design not in self.scores]
         if control and parent is not None and Control(parent) not in self.scores:
             missing.append(Control(parent))
@@ -342,12 +326,12 @@ class _Search:
 
     def _train_with(self, seed: int, networks: Sequence[Trained], parent: Design | None) -> None:
         designs = {it: it.design if isinstance(it, Control) else it for it in networks}
-        found = self.performance(list(designs.values()), Course(parent, seed, self.length))
+        found = self.performance(list(designs.values()), TrainingSpec(parent, seed, self.length))
         for it, design in designs.items():
             self.scores.add(it, seed, found[design])
 
     def _baseline(self, parent: Member) -> Outcome:
-        """What candidates are compared with."""
+        """The score that candidates are compared with."""
         design = parent.design
         control = self.scores.outcome(Control(design)) if Control(design) in self.scores else None
         if isinstance(control, Score):
@@ -357,39 +341,9 @@ class _Search:
     def _outcomes(self, designs: Sequence[Design]) -> dict[Design, Outcome]:
         return {design: self.scores.outcome(design) for design in designs}
 
-    def _ranked(
-        self,
-        number: int,
-        parent: Member,
-        candidates: Sequence[Candidate],
-        trained: Sequence[Candidate],
-        latencies: Mapping[Design, Latency],
-    ) -> tuple[Contest, list[Excluded]]:
-        """Equation 5, with as much measuring and repeating as it takes; and who broke the limit after all."""
-        effort, rounds = 1, 1
-        while True:
-            fast, slow = split_by_limit(trained, latencies, self.options.limits.latency_ms)
-            outcomes = {**self._outcomes(designs_of(fast)), parent.design: self._baseline(parent)}
-            ranked = hold_contest(number, parent, fast, latencies, outcomes, self.length)
-            if again := self._to_repeat(ranked) if rounds <= self.options.max_seeds else []:
-                rounds += 1
-                count = f"{len(again)} training{'s' * (len(again) > 1)}"
-                self.progress(f"step {number}: {count} with another seed, for the spread of the scores")
-                self._repeat(again, parent=parent.design)
-            elif ranked.doubt == "latency" and effort < self.options.max_effort:
-                effort += 1
-                self.progress(
-                    f"step {number}: undecided, measuring again (effort {effort} of {self.options.max_effort})"
-                )
-                latencies = self._measure(parent, candidates, effort=effort)
-            else:
-                return ranked, slow
-
-    def _to_repeat(self, ranked: Contest) -> list[Trained]:
-        """The best design and its strongest rival: until each has two seeds, and while their scores leave it open.
-
-        And the control, while it is open whether the best gains anything.
-        """
+    def _to_repeat(self, ranked: StepRanking) -> list[Trained]:
+        """The two leaders, until each has two seeds and while scores leave the decision open, and the control while it
+        is open whether anything gains."""
         most = self.options.max_seeds if ranked.doubt == "score" else min(2, self.options.max_seeds)
         networks: list[Trained] = [member.design for member in ranked.leaders]
         control = Control(ranked.parent.design)

@@ -1,13 +1,8 @@
-"""Candidates on a cluster, through Ray: as many at a time as there are GPUs, or groups of cores, in it.
+"""Where the candidates of a step are trained: one after another in this process, in processes here, or through Ray.
 
-The machines share the expansion's folder and the data, both at the same path: a candidate that one machine began can
-then go on on another, and the weights of a parent are where its children look for them.
-
-Where the candidates of a step are trained: one after another here, in processes here, or on a cluster by Ray.
-
-The candidates of a step do not depend on each other. An executor is given them all, does as many at a time as it has
-room for, and hands back each result when it is there. A worker that dies takes nothing with it: its candidate's folder
-holds how far it was, and another worker goes on from there.
+Candidates are independent: an executor trains several at a time and yields each result as soon as it is known. A
+candidate whose worker dies is resumed by another worker from its folder. Machines of a cluster therefore share the
+search's folder and the data at the same paths.
 """
 
 import contextlib
@@ -18,47 +13,50 @@ import threading
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
 from typing import Any, Generic, Protocol, TypeVar
 
-from lpsnet.errors import LpsnetError, MissingDependencyError, RunError, unknown_name
+from lpsnet.errors import LpsnetError, MissingDependencyError, RunError, renamed_argument, unknown_name
 from lpsnet.plugins import PLUGINS
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
-Say = Callable[[str], None]
+Progress = Callable[[str], None]
 
-MAX_ATTEMPTS = 3  # workers that one candidate may cost, with any executor
+MAX_ATTEMPTS = 3  # workers per candidate, with any executor
 DEFAULT_CORES = 2  # of a worker without a GPU
 
 
 class RayExecutor:
     """An `Executor` on Ray.
 
-    Ray is joined for a step's trainings and left after them, so that nothing of it runs while latencies are measured.
+    It is connected only during trainings, so that nothing of it runs while latencies are measured.
 
     Args:
         address: of a running cluster, such as "auto", "10.0.0.1:6379" or "ray://10.0.0.1:10001"; None starts one on
             this machine.
-        num_workers: candidates at a time at most; None for as many as there is room for.
-        num_threads: processor cores a worker takes; `DEFAULT_CORES` unless given. It also takes a GPU where the
-            cluster has any.
+        num_workers: the most candidates at a time; None for as many as the cluster has resources for.
+        num_threads: processor cores per worker; default `DEFAULT_CORES`. A worker also takes a GPU if the cluster has
+            any.
 
     Raises:
         MissingDependencyError: ray is not installed.
     """
 
     def __init__(self, address: str | None, *, num_workers: int | None = None, num_threads: int | None = None) -> None:
-        self._ray = _import_ray()
+        try:
+            import ray
+        except ImportError:
+            raise MissingDependencyError.for_extra("ray", "ray") from None
+        self._ray = ray
         self._address, self._num_workers = address, num_workers
         self._num_threads = num_threads or DEFAULT_CORES
 
-    def run(self, work: Callable[[Task], Result], tasks: Sequence[Task], *, say: Say) -> Iterator[Result]:
+    @renamed_argument("say", "on_progress")
+    def run(self, work: Callable[[Task], Result], tasks: Sequence[Task], *, on_progress: Progress) -> Iterator[Result]:
         """See `Executor.run`."""
         ray = self._ray
-        self._join()
+        self._connect()
         try:
             remote = ray.remote(**self._resources())(work)
             waiting = list(enumerate(tasks, start=1))
@@ -66,7 +64,7 @@ class RayExecutor:
             while waiting or running:
                 while waiting and len(running) < (self._num_workers or len(tasks)):
                     number, task = waiting.pop(0)
-                    say(f"training {number} of {len(tasks)}: {task}")
+                    on_progress(f"training {number} of {len(tasks)}: {task}")
                     running[remote.remote(task)] = task
                 done, _ = ray.wait(list(running), num_returns=1)
                 for reference in done:
@@ -74,17 +72,17 @@ class RayExecutor:
         finally:
             ray.shutdown()
 
-    def _join(self) -> None:
+    def _connect(self) -> None:
+        # workers on other machines need the plugins, which have the same paths there
+        plugins = {"env_vars": {PLUGINS: os.environ[PLUGINS]}} if os.environ.get(PLUGINS) else {}
         try:
-            self._ray.init(
-                address=self._address, log_to_driver=False, ignore_reinit_error=True, runtime_env=_environment()
-            )
+            self._ray.init(address=self._address, log_to_driver=False, ignore_reinit_error=True, runtime_env=plugins)
         except (ConnectionError, OSError, ValueError, RuntimeError) as error:
-            said = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise RunError(f"Ray at {self._address or 'this machine'} cannot be joined: {said}") from None
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise RunError(f"Ray at {self._address or 'this machine'} cannot be reached: {reason}") from None
 
     def _resources(self) -> dict[str, Any]:
-        """What a worker takes, and how often Ray gives a dead one's task to another."""
+        """The resources of a worker, and how often Ray retries the task of a dead one."""
         there = self._ray.cluster_resources()
         cores = min(self._num_threads, int(there.get("CPU", 1)))
         return {"num_cpus": cores, "num_gpus": 1 if there.get("GPU", 0) >= 1 else 0, "max_retries": MAX_ATTEMPTS - 1}
@@ -99,33 +97,20 @@ class RayExecutor:
                 raise type(cause)(str(cause)) from None
             raise
         except ray.exceptions.RayError as error:
-            said = str(error).splitlines()[0]
-            raise RunError(f"the cluster lost {task} {MAX_ATTEMPTS} times: {said}; start the command again") from None
-
-
-def _environment() -> dict[str, Any]:
-    """What workers on other machines find in theirs: the plugins, which lie at the same path there as the data do."""
-    return {"env_vars": {PLUGINS: os.environ[PLUGINS]}} if os.environ.get(PLUGINS) else {}
-
-
-def _import_ray() -> Any:
-    try:
-        import ray
-    except ImportError:
-        raise MissingDependencyError.for_extra("ray", "ray") from None
-    return ray
+            reason = str(error).splitlines()[0]
+            raise RunError(f"the cluster lost {task} {MAX_ATTEMPTS} times: {reason}; start the command again") from None
 
 
 class Executor(Protocol):
-    """Does independent work."""
+    """Runs independent tasks."""
 
-    def run(self, work: Callable[[Task], Result], tasks: Sequence[Task], *, say: Say) -> Iterator[Result]:
-        """The result of `work` for every task, each as soon as it is there, in any order.
+    def run(self, work: Callable[[Task], Result], tasks: Sequence[Task], *, on_progress: Progress) -> Iterator[Result]:
+        """The result of `work` for every task, each as soon as it is known, in any order.
 
         Args:
-            work: a function of a module, so that another process can find it.
-            tasks: picklable; their text names them.
-            say: told what is begun and what went wrong, a line at a time.
+            work: a function at the top level of a module, so that another process can import it.
+            tasks: picklable; `str(task)` names one in messages.
+            on_progress: called with a line of text for each task begun and each worker lost.
 
         Raises:
             LpsnetError: as `work` does, or a task's workers died `MAX_ATTEMPTS` times.
@@ -136,20 +121,22 @@ class Executor(Protocol):
 class InProcess:
     """One after another, in this process: an `Executor`."""
 
-    def run(self, work: Callable[[Task], Result], tasks: Sequence[Task], *, say: Say) -> Iterator[Result]:
+    @renamed_argument("say", "on_progress")
+    def run(self, work: Callable[[Task], Result], tasks: Sequence[Task], *, on_progress: Progress) -> Iterator[Result]:
         """See `Executor.run`."""
         for number, task in enumerate(tasks, start=1):
-            say(f"training {number} of {len(tasks)}: {task}")
+            on_progress(f"training {number} of {len(tasks)}: {task}")
             yield work(task)
 
 
 class FakeExecutor:
-    """For tests: an `Executor` that hands the results back in the opposite order and remembers the tasks."""
+    """For tests: an `Executor` that yields the results in reverse order and records the tasks."""
 
     def __init__(self) -> None:
         self.batches: list[list[object]] = []
 
-    def run(self, work: Callable[[Task], Result], tasks: Sequence[Task], *, say: Say) -> Iterator[Result]:
+    @renamed_argument("say", "on_progress")
+    def run(self, work: Callable[[Task], Result], tasks: Sequence[Task], *, on_progress: Progress) -> Iterator[Result]:
         """See `Executor.run`."""
         self.batches.append(list(tasks))
         for task in reversed(tasks):
@@ -159,11 +146,9 @@ class FakeExecutor:
 class LocalPool:
     """Processes on this machine, a fresh one for every task: an `Executor`.
 
-    Where there are several GPUs the processes share them out among themselves.
-
     Args:
         num_workers: processes at a time.
-        gpus: names for CUDA_VISIBLE_DEVICES that are dealt out to the processes; none leaves it as it is.
+        gpus: values of CUDA_VISIBLE_DEVICES, shared out among the processes; without any it is not changed.
     """
 
     def __init__(self, num_workers: int, *, gpus: Sequence[str] = ()) -> None:
@@ -171,82 +156,59 @@ class LocalPool:
             raise RunError(f"a pool has at least one worker; got {num_workers}")
         self._num_workers, self._gpus = num_workers, tuple(gpus)
 
-    def run(self, work: Callable[[Task], Result], tasks: Sequence[Task], *, say: Say) -> Iterator[Result]:
+    @renamed_argument("say", "on_progress")
+    def run(self, work: Callable[[Task], Result], tasks: Sequence[Task], *, on_progress: Progress) -> Iterator[Result]:
         """See `Executor.run`."""
-        waiting = deque(_Attempt(task, number) for number, task in enumerate(tasks, start=1))
-        running: list[_Worker[Task, Result]] = []
+        waiting = deque((number, task, 0) for number, task in enumerate(tasks, start=1))
+        running: list[_Worker[Task]] = []
         free = list(range(self._num_workers))
         try:
             while waiting or running:
                 while waiting and free:
-                    attempt = waiting.popleft()
-                    say(f"training {attempt.number} of {len(tasks)}: {attempt.task}")
-                    running.append(_Worker.start(work, attempt, free.pop(0), self._gpus))
-                for worker in _ended(running):
+                    number, task, num_deaths = waiting.popleft()
+                    on_progress(f"training {number} of {len(tasks)}: {task}")
+                    slot = free.pop(0)
+                    gpu = self._gpus[slot % len(self._gpus)] if self._gpus else None
+                    running.append(_Worker(work, task, number, num_deaths, slot, gpu))
+                ready = wait([worker.receiver for worker in running])  # with an answer, or dead
+                for worker in [it for it in running if it.receiver in ready]:
                     running.remove(worker)
                     free.append(worker.slot)
-                    if (answer := worker.answer()) is not None:
-                        yield answer.value
+                    kind, value = worker.answer()
+                    if kind == "raised":
+                        raise value
+                    if kind == "done":
+                        yield value
                     else:
-                        say(f"  {worker.death}; its candidate is given to another: {worker.attempt.task}")
-                        waiting.appendleft(worker.attempt.again(worker.death))
+                        on_progress(f"  {worker.death}; its candidate is given to another: {worker.task}")
+                        waiting.appendleft(worker.again())
         finally:
-            for worker in running:
-                worker.stop()
+            for worker in running:  # candidates resume from their last checkpoints the next time
+                worker.process.kill()
+                worker.process.join()
 
 
-@dataclass(frozen=True, slots=True)
-class _Attempt(Generic[Task]):
-    task: Task
-    number: int  # of the task, from 1
-    num_deaths: int = 0
-
-    def again(self, death: str) -> "_Attempt[Task]":
-        if self.num_deaths + 1 >= MAX_ATTEMPTS:
-            raise RunError(
-                f"{MAX_ATTEMPTS} workers died over {self.task}, the last because {death}; it may need more memory than "
-                "there is: use fewer workers, or a smaller batch or crop, and start the command again"
-            )
-        return _Attempt(self.task, self.number, self.num_deaths + 1)
-
-
-@dataclass(frozen=True, slots=True)
-class _Answer(Generic[Result]):
-    value: Result
-
-
-class _Worker(Generic[Task, Result]):
+class _Worker(Generic[Task]):
     """A process with a task."""
 
-    def __init__(self, attempt: _Attempt[Task], process: SpawnProcess, receiver: Connection, slot: int) -> None:
-        self.attempt, self.process, self.receiver, self.slot = attempt, process, receiver, slot
-
-    @classmethod
-    def start(
-        cls, work: Callable[[Task], Result], attempt: _Attempt[Task], slot: int, gpus: Sequence[str]
-    ) -> "_Worker[Task, Result]":
+    def __init__(
+        self, work: Callable[[Task], Any], task: Task, number: int, num_deaths: int, slot: int, gpu: str | None
+    ) -> None:
+        self.task, self.number, self.num_deaths, self.slot = task, number, num_deaths, slot
         context = multiprocessing.get_context("spawn")  # a forked process cannot use CUDA, nor OpenMP's threads
-        receiver, sender = context.Pipe(duplex=False)
-        gpu = gpus[slot % len(gpus)] if gpus else None
-        process = context.Process(target=_work, args=(work, attempt.task, sender, gpu))
-        process.start()
+        self.receiver, sender = context.Pipe(duplex=False)
+        self.process = context.Process(target=_work, args=(work, task, sender, gpu))
+        self.process.start()
         sender.close()  # so that the end of the process is the end of the pipe
-        return cls(attempt, process, receiver, slot)
 
-    def answer(self) -> _Answer[Result] | None:
-        """What the ended worker said; None if it died without a word.
-
-        Raises:
-            LpsnetError: what `work` raised.
-        """
+    def answer(self) -> tuple[str, Any]:
+        """("done", result), ("raised", exception) or ("died", None)."""
         try:
-            kind, value = self.receiver.recv()
+            found: tuple[str, Any] = self.receiver.recv()
         except (EOFError, OSError):
-            kind, value = "died", None
+            found = ("died", None)
         self.process.join()
-        if kind == "raised":
-            raise value
-        return _Answer(value) if kind == "done" else None
+        return found
 
     @property
     def death(self) -> str:
@@ -258,20 +220,18 @@ class _Worker(Generic[Task, Result]):
             return f"a worker was killed by {signal.Signals(-code).name}"
         return f"a worker was killed by signal {-code}"
 
-    def stop(self) -> None:
-        """End the process now; its candidate goes on from its last checkpoint the next time."""
-        self.process.kill()
-        self.process.join()
-
-
-def _ended(running: "Sequence[_Worker[Task, Result]]") -> "list[_Worker[Task, Result]]":
-    """Those that have an answer or are dead, once there is one."""
-    ready = wait([worker.receiver for worker in running])
-    return [worker for worker in running if worker.receiver in ready]
+    def again(self) -> tuple[int, Task, int]:
+        """The task for another worker."""
+        if self.num_deaths + 1 >= MAX_ATTEMPTS:
+            raise RunError(
+                f"{MAX_ATTEMPTS} workers died over {self.task}, the last because {self.death}; it may need more memory "
+                "than there is: use fewer workers, or a smaller batch or crop, and start the command again"
+            )
+        return self.number, self.task, self.num_deaths + 1
 
 
 def _work(work: Callable[[Task], Result], task: Task, sender: Connection, gpu: str | None) -> None:
-    """The life of a worker process."""
+    """The main function of a worker process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the first one ends the others
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if gpu is not None:
@@ -287,7 +247,7 @@ def _work(work: Callable[[Task], Result], task: Task, sender: Connection, gpu: s
 
 
 def _end_with_parent() -> None:
-    """A worker that outlives its parent would hold the candidate's folder against the next run."""
+    """Exit with the parent: a worker that outlives it would keep the candidate's folder locked."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()
@@ -298,10 +258,10 @@ def make_executor(text: str, *, num_workers: int | None = None, num_threads: int
     """The executor that `--executor` names.
 
     Args:
-        text: "local", "ray" for a Ray of its own on this machine, or "ray:ADDRESS" for a running cluster.
-        num_workers: candidates trained at a time. With "local", 1 means one after another in this process, and so does
-            None; with Ray None means as many as there is room for.
-        num_threads: processor cores a worker takes (Ray).
+        text: "local", "ray" for a new Ray on this machine, or "ray:ADDRESS" for a running cluster.
+        num_workers: candidates trained at a time. With "local", 1 and None mean one after another in this process; with
+            Ray, None means as many as the cluster has resources for.
+        num_threads: processor cores per worker (Ray).
 
     Raises:
         RunError: there is no such executor.
@@ -316,9 +276,9 @@ def make_executor(text: str, *, num_workers: int | None = None, num_threads: int
 
 
 def _visible_gpus() -> list[str]:
-    """What to give out as CUDA_VISIBLE_DEVICES, a name a GPU."""
+    """Values of CUDA_VISIBLE_DEVICES, one name per GPU."""
     import torch
 
-    if (told := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
-        return [name for name in told.split(",") if name]
+    if (names := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
+        return [name for name in names.split(",") if name]
     return [str(index) for index in range(torch.cuda.device_count())]

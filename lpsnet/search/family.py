@@ -1,11 +1,14 @@
-"""What a search found: its networks, its steps, and the one to use under a latency budget (Section 4.4, Figure 7).
+"""What a search found (Section 3.4): networks, steps, the family of Table 4, the Pareto front, and their JSON records.
 
-The family as a table like Table 4, in Markdown.
+The records (`Row` and those after it) are the models of `family.json`, and parts of the journal; the search writes
+them and reports read them.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict
 
 from lpsnet.search.measurements import Latency, LatencyFunction, Score
 from lpsnet.search.operations import DEFAULT_BLOCK, Design, Operation, SearchNetwork, braces
@@ -25,7 +28,7 @@ class Member:
         score: Perf(N).
         operation: delta, what made it from its parent; None at step 0.
         step_size: k; 0 at step 0.
-        length: how many times as long as usual it was trained, see `Course.length`.
+        length: factor on the recipe's training length, see `TrainingSpec.length`.
     """
 
     step: int
@@ -38,24 +41,24 @@ class Member:
 
     @property
     def design(self) -> Design:
-        """What was built for it."""
+        """The architecture and block that are built for it."""
         return self.network.design
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One turn of Algorithm 1's loop.
+    """One iteration of Algorithm 1's loop.
 
     Attributes:
         number: i, from 1.
-        parent: the network of the step before, its latency measured in turn with the candidates.
+        parent: the network of the step before, its latency measured interleaved with the candidates.
         target_ms: L_T of Equation 3; None if no operation could be applied.
         candidates: the network of every operation that has one, in the order of the operations. Operations that lead
             to one design share its latency and score.
         excluded: the operations without a candidate, and why.
         chosen: the candidate that Equation 5 takes; None if the search ends here.
-        rivals: candidates that could have been taken instead, as far as the measurements can tell.
-        doubt: empty if the step is decided; else what is too uncertain to decide it.
+        rivals: candidates that Equation 5 would take for other values inside the measured intervals.
+        doubt: "latency" or "score", whichever is too uncertain to decide the step; empty if it is decided.
         stop: why the search ends here; empty if it does not.
     """
 
@@ -71,22 +74,22 @@ class Step:
 
     @property
     def length(self) -> int:
-        """How many times as long as usual its candidates were trained."""
+        """Factor on the recipe's training length that its candidates were trained with."""
         return max((member.length for member in self.candidates), default=1)
 
     @property
     def gain_is_sure(self) -> bool:
-        """Whether the chosen network's mIoU is above its parent's, beyond the noise of both; False without one."""
+        """Whether a network is chosen and its mIoU exceeds its parent's by more than both spreads."""
         return self.chosen is not None and surely_gains(self.parent, self.chosen)
 
     @property
     def decided(self) -> bool:
-        """True if nothing inside the measurements' intervals would change the step."""
+        """True if no values inside the measured intervals would change the step."""
         return not self.doubt
 
     @property
     def verdict(self) -> str:
-        """What the step decided, and whether it is sure, in words."""
+        """What the step decided, and whether that is certain, in one line."""
         chosen = self.chosen
         taken = f"takes {chosen.operation} x{chosen.step_size}" if chosen else f"ends the search: {self.stop}"
         if self.length > 1:
@@ -119,16 +122,20 @@ class Expansion:
     @property
     def trained(self) -> tuple[Member, ...]:
         """The family first, then every other trained design, once each."""
-        every = [*self.members, *(member for step in self.steps for member in step.candidates)]
-        first: dict[Design, Member] = {}
-        for member in every:
-            first.setdefault(member.design, member)
-        return tuple(first.values())
+        return distinct([*self.members, *(member for step in self.steps for member in step.candidates)])
 
     @property
     def stop(self) -> str:
         """Why the search ended before its last step; empty if it did not."""
         return self.steps[-1].stop if self.steps else ""
+
+
+def distinct(members: Iterable[Member]) -> tuple[Member, ...]:
+    """The members without those whose design an earlier one has."""
+    first: dict[Design, Member] = {}
+    for member in members:
+        first.setdefault(member.design, member)
+    return tuple(first.values())
 
 
 def best_under(members: Iterable[Member], budget_ms: float) -> Member | None:
@@ -141,7 +148,7 @@ def best_under(members: Iterable[Member], budget_ms: float) -> Member | None:
 
 
 def as_good_and_faster(members: Iterable[Member], best: Member) -> Member | None:
-    """A member that is faster than `best` by its median and, as far as the noise of the scores tells, as good.
+    """A member with a smaller median latency than `best` whose mIoU is not below that of `best` beyond the spreads.
 
     Of several, the one with the highest mIoU; None if there is none. Only members trained as long as `best` count: the
     scores of others are not comparable.
@@ -157,7 +164,7 @@ def as_good_and_faster(members: Iterable[Member], best: Member) -> Member | None
 
 
 def pareto_front(members: Iterable[Member]) -> list[Member]:
-    """The members that no other beats, by rising latency: each is better than every faster one.
+    """The Pareto front by rising latency: each member has a higher mIoU than every faster one.
 
     Of several with the same latency and mIoU, the first is kept.
     """
@@ -168,44 +175,45 @@ def pareto_front(members: Iterable[Member]) -> list[Member]:
     return front
 
 
-def on_one_scale(found: Expansion) -> list[Member]:
+def comparable_latencies(found: Expansion) -> list[Member]:
     """The family and all other trained networks, with latencies that can be compared across steps.
 
-    A step measures its candidates in turn with their parent; the next may do so hours later, on a machine that is
-    faster or slower then. So the start keeps its latency, and each network has its parent's times what it took in
-    comparison with that in its step.
+    Steps may be measured hours apart, when the machine has another speed. So the start keeps its latency, and every
+    network's is its parent's times their ratio in the step that measured both.
     """
     family = [found.start]
     for step in found.steps:
         if step.chosen is not None:
-            speed = family[-1].latency.median_ms / step.parent.latency.median_ms
-            family.append(replace(step.chosen, latency=step.chosen.latency.times(speed)))
-    return [*family, *beside(family, found.steps)]
+            family.append(_rescaled(step.chosen, family[-1], step))
+    return [*family, *outside_family(family, found.steps)]
 
 
-def beside(family: Iterable[Member], steps: Iterable[Step]) -> list[Member]:
-    """The trained networks that are not in the family, once each, with latencies to compare with the family's.
+def outside_family(family: Iterable[Member], steps: Iterable[Step]) -> list[Member]:
+    """The trained networks that are not in the family, once each, with latencies comparable with the family's.
 
     Args:
-        family: the parents of all steps, with the latencies that count.
+        family: the parents of all steps, with the latencies to compare with.
         steps: of the search.
     """
-    now = {it.design: it for it in family}
-    others: dict[Design, Member] = {}
-    for step in steps:
-        speed = now[step.parent.design].latency.median_ms / step.parent.latency.median_ms
-        for it in step.candidates:
-            if it.design not in now:
-                others.setdefault(it.design, replace(it, latency=it.latency.times(speed)))
-    return list(others.values())
+    known = {it.design: it for it in family}
+    return list(
+        distinct(
+            _rescaled(it, known[step.parent.design], step)
+            for step in steps
+            for it in step.candidates
+            if it.design not in known
+        )
+    )
+
+
+def _rescaled(member: Member, parent: Member, step: Step) -> Member:
+    factor = parent.latency.median_ms / step.parent.latency.median_ms
+    return replace(member, latency=member.latency.times(factor))
 
 
 def remeasured(members: Sequence[Member], latency: LatencyFunction, *, effort: int) -> list[Member]:
-    """The same members with latencies measured against each other, all in turn.
-
-    The steps of a search may lie hours apart, and machines drift. Do this before members of different steps are
-    compared: for the table, the figure, and the choice under a budget.
-    """
+    """The same members with latencies measured interleaved (A B C, A B C, …), so that members of different steps can be
+    compared: for the table, the figure, and the choice under a budget."""
     if not members:
         return []
     measured = latency(list(dict.fromkeys(member.design for member in members)), effort=effort)
@@ -217,35 +225,43 @@ def _from_the_best(member: Member) -> tuple[float, float]:
 
 
 FAMILY_COLUMNS = ("Step", "B", "C", "R", "Latency (ms)", "Interval (ms)", "mIoU (%)", "At start (%)", "Dimension", "k")
+CANDIDATE_COLUMNS = ("Operation", "k", *FAMILY_COLUMNS[4:6], "At start (%)", "mIoU (%)", "Seeds", "Points a ms", "")
 
 
 def family_table(members: Sequence[Member], *, parameters: Mapping[Design, int] | None = None) -> str:
-    """A Markdown table with a row a member, columns as in Table 4 and, beside them, the measurements' intervals and k.
+    """A Markdown table with one row per member: the columns of Table 4, the measurements' intervals, and k.
 
     Args:
         members: in the order of the rows.
-        parameters: number of parameters by design, for one more column; designs not in it get a dash.
+        parameters: number of parameters by design, for an additional column; "-" for designs not in it.
     """
     blocks = any(member.network.block != DEFAULT_BLOCK for member in members)
     header = [*FAMILY_COLUMNS, *(["Block"] if blocks else []), *(["Parameters"] if parameters is not None else [])]
-    rows = [header, ["---"] * len(header)]
+    rows = []
     for member in members:
         cells = family_cells(member) + ([member.network.block] if blocks else [])
-        rows.append(cells + ([_count(parameters.get(member.design))] if parameters is not None else []))
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
+        if parameters is not None:
+            cells.append(f"{parameters[member.design]:,}" if member.design in parameters else "-")
+        rows.append(cells)
+    return markdown_table(header, rows)
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown, without a line break at its end."""
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rows))
 
 
 def lengths_note(members: Sequence[Member]) -> str:
-    """Which networks were trained for longer than the others, in a sentence; empty if all were trained alike."""
+    """A sentence that names the networks trained for longer than the others; empty if there are none."""
     longer = [f"{it.network} ({it.length} times)" for it in members if it.length > 1]
     if not longer:
         return ""
-    told = "; ".join(longer)
-    return f"Trained for longer, since no candidate surely gained; their mIoU is not that of the others: {told}."
+    names = "; ".join(longer)
+    return f"Trained for longer, since no candidate surely gained; not comparable with the mIoU of the others: {names}."
 
 
 def family_cells(member: Member) -> list[str]:
-    """A network as texts, one for each of `FAMILY_COLUMNS`."""
+    """A network's cells, one for each of `FAMILY_COLUMNS`."""
     network, score, operation = member.network, member.score, member.operation
     return [
         str(member.step),
@@ -262,15 +278,15 @@ def family_cells(member: Member) -> list[str]:
 
 
 def mean_and_spread(score: Score) -> str:
-    """`54.2 ± 0.3`, in points; the spread only where one is known."""
+    """`54.2 ± 0.3`, in percentage points; without the spread if it is unknown (0)."""
     return f"{score.miou:.1f} ± {score.spread:.1f}" if score.spread else f"{score.miou:.1f}"
 
 
 def parent_score(score: Score) -> str:
-    """What candidates are compared with; a parent that was trained on, too, has its own score at the start."""
+    """The mIoU that candidates are compared with; for a parent that was trained further, also that from before."""
     if score.at_start is None:
         return f"{score.miou:.1f} mIoU"
-    return f"{score.miou:.1f} mIoU, {score.at_start:.1f} before it was trained on as they are"
+    return f"{score.miou:.1f} mIoU, {score.at_start:.1f} before it was trained further as they were"
 
 
 def _interval(latency: Latency) -> str:
@@ -284,5 +300,169 @@ def _ms(value: float) -> str:
     return f"{value:.2f}" if value < 100 else f"{value:.0f}"
 
 
-def _count(number: int | None) -> str:
-    return "-" if number is None else f"{number:,}"
+class Row(BaseModel):
+    """A trained and measured network: a row of a table like Table 4. Keys as in all of lpsnet's JSON."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    step: int
+    blocks: tuple[int, ...]
+    widths: tuple[int, ...]
+    ratio_slots: tuple[str, ...]
+    block: str
+    dimension: str | None
+    operation: str | None
+    step_size: int
+    median_ms: float
+    low_ms: float
+    high_ms: float
+    miou: float
+    spread: float
+    at_start: float | None
+    num_seeds: int = 1
+    length: int = 1
+
+    @classmethod
+    def of(cls, member: Member, **more: Any) -> Self:
+        """The row of a member."""
+        network, operation, latency, score = member.network, member.operation, member.latency, member.score
+        return cls(
+            step=member.step,
+            blocks=network.blocks,
+            widths=network.widths,
+            ratio_slots=tuple(map(str, network.ratio_slots)),
+            block=network.block,
+            dimension=operation.dimension if operation else None,
+            operation=str(operation) if operation else None,
+            step_size=member.step_size,
+            **{name: getattr(latency, name) for name in ("median_ms", "low_ms", "high_ms")},
+            **{name: getattr(score, name) for name in ("miou", "spread", "at_start", "num_seeds")},
+            length=member.length,
+            **more,
+        )
+
+    @property
+    def member(self) -> Member:
+        """The member the row was written for.
+
+        Raises:
+            LpsnetError: the row's values describe none.
+        """
+        network = SearchNetwork(self.blocks, self.widths, self.ratio_slots, self.block)
+        latency = Latency(self.median_ms, self.low_ms, self.high_ms)
+        operation = Operation.parse(self.operation) if self.operation else None
+        score = Score(self.miou, self.spread, self.at_start, self.num_seeds)
+        return Member(self.step, network, latency, score, operation, self.step_size, self.length)
+
+
+class FamilyRow(Row):
+    """A row of the family; `model` is the name of its ONNX file."""
+
+    model: str = ""
+
+
+class _Record(BaseModel):
+    """Part of `family.json`; unknown keys of other versions are ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False, hide_input_in_errors=True)
+
+
+def step_fields(step: Step) -> dict[str, Any]:
+    """The fields that a step has both in `family.json` and in the journal."""
+    return {
+        "number": step.number,
+        "target_ms": step.target_ms,
+        "parent": Row.of(step.parent),
+        "candidates": tuple(map(Row.of, step.candidates)),
+        "excluded": {str(it.operation): it.reason for it in step.excluded},
+        "rivals": tuple(str(member.operation) for member in step.rivals),
+        "doubt": step.doubt,
+    }
+
+
+class StepRecord(_Record):
+    """A `Step`; operations are written in their one-line form, `excluded` maps them to the reasons."""
+
+    number: int
+    target_ms: float | None
+    parent: Row
+    chosen: Row | None
+    candidates: tuple[Row, ...]
+    excluded: dict[str, str]
+    rivals: tuple[str, ...]
+    doubt: Doubt
+    stop: str = ""
+
+    @classmethod
+    def of(cls, step: Step) -> Self:
+        """The record of a step."""
+        return cls(**step_fields(step), chosen=step.chosen and Row.of(step.chosen), stop=step.stop)
+
+    @property
+    def step(self) -> Step:
+        """The step the record was written for.
+
+        Raises:
+            LpsnetError: the record's values describe none.
+        """
+        candidates = tuple(row.member for row in self.candidates)
+        return Step(
+            number=self.number,
+            parent=self.parent.member,
+            target_ms=self.target_ms,
+            candidates=candidates,
+            excluded=tuple(Excluded(Operation.parse(name), reason) for name, reason in self.excluded.items()),
+            chosen=None if self.chosen is None else self.chosen.member,
+            rivals=tuple(member for member in candidates if str(member.operation) in self.rivals),
+            doubt=self.doubt,
+            stop=self.stop,
+        )
+
+
+class ChoiceRecord(_Record):
+    """The network to use under a latency budget.
+
+    Attributes:
+        budget_ms: the budget.
+        network: the network; None if all trained ones are slower.
+        model: the name of its ONNX file.
+        interval_reaches_above: whether the interval of its latency reaches above the budget.
+        faster_as_good: the ONNX file of a faster member of the family with the same mIoU within the noise, if any.
+    """
+
+    budget_ms: int | float
+    network: Row | None
+    model: str | None
+    interval_reaches_above: bool
+    faster_as_good: str | None = None
+
+
+class CheckedRecord(_Record):
+    """A candidate trained as in the search and longer; mIoU in percent."""
+
+    operation: str
+    miou: float
+    longer_miou: float
+
+
+class RankingRecord(_Record):
+    """A `RankingCheck`."""
+
+    step: int
+    length: int
+    kendall_tau: float | None
+    same_choice: bool
+    swapped_pairs: int
+    swapped_pairs_beyond_spread: int
+    candidates: tuple[CheckedRecord, ...]
+
+
+class FamilyRecord(_Record):
+    """`family.json`: a `SearchResult`."""
+
+    family: tuple[FamilyRow, ...]
+    front: tuple[Row, ...]
+    choices: tuple[ChoiceRecord, ...]
+    steps: tuple[StepRecord, ...]
+    stop: str
+    ranking_check: RankingRecord | None = None

@@ -1,13 +1,9 @@
-"""The lines of a search's journal: one JSON object each, its kind first.
+"""The journal of a search (Section 3.4): every measurement and training is one JSON line, on disk before it is used.
 
-Networks, designs and operations are written in their one-line forms, numbers with their unit in the key, ready to be
-read by other programs.
-
-The journal of a search: every measurement and training is a line, on disk before anything is done with it.
-
-JSON lines (`jsonl.py`). A search is resumed by running it again with the journal's answers (`replay.py`), so it may be
-killed at any point; what is lost is what was not finished. A finished line that cannot be read is refused, with its
-number. Where lines were doubled by hand, the first of a training or a step counts, here and in reports.
+A search is resumed by running it again with the journal's answers (`replay.py`), so it may be killed at any point and
+loses only what was unfinished. A finished line that cannot be read is refused, with its number. Where a training or a
+step has several lines, the first one counts. Designs and operations are written in their one-line forms, numbers with
+their unit in the key.
 """
 
 import contextlib
@@ -21,29 +17,25 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, Valid
 
 from lpsnet.errors import RunError
 from lpsnet.io import append_line, exclusive, finished_lines, refuse_streams
-from lpsnet.search.family import Doubt, Member, Step
-from lpsnet.search.measurements import Course, Failure, Latency, Outcome, Score
-from lpsnet.search.operations import Design, Operation, SearchNetwork
+from lpsnet.search.family import Doubt, Row, Step, StepRecord, step_fields
+from lpsnet.search.measurements import Failure, Outcome, Score, TrainingSpec
+from lpsnet.search.operations import Design
 
 JOURNAL_FORMAT = 1
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 class _Line(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
-    kind: str  # first, so that a line torn off anywhere can be told from another file
-    at: str = Field(default_factory=_now)
+    kind: str  # first: an incomplete first line is still recognised as a journal's
+    at: str = Field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
 
 
 class Header(_Line):
     """The first line.
 
     Attributes:
-        settings: what all the lines below were made with; a journal goes on only with the same.
+        settings: what all later lines depend on; a journal is resumed only with the same.
     """
 
     kind: Literal["header"] = "header"
@@ -52,12 +44,12 @@ class Header(_Line):
     settings: dict[str, JsonValue]
 
 
-class LatencyPass(_Line):
-    """One pass over designs measured in turn.
+class LatencyRepetition(_Line):
+    """One repetition of an interleaved measurement: every design timed once.
 
     Attributes:
-        designs: in the order measured; the first is what the others are compared with.
-        ms: the time of each.
+        designs: in the order measured; the others are compared with the first.
+        ms: their times.
     """
 
     kind: Literal["latency"] = "latency"
@@ -67,12 +59,12 @@ class LatencyPass(_Line):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if not self.designs or len(self.designs) != len(self.ms):
-            raise ValueError("a pass has one time a design")
+            raise ValueError("a repetition has one time per design")
         return self
 
 
 class TrainingStarted(_Line):
-    """Designs handed over for training. Without a `TrainingFinished` after it, the training was cut off."""
+    """A training of designs was started. Without a `TrainingFinished` after it, it was interrupted."""
 
     kind: Literal["training_started"] = "training_started"
     designs: tuple[str, ...]
@@ -85,11 +77,11 @@ class TrainingFinished(_Line):
     """A trained design.
 
     Attributes:
-        design: what was trained.
-        parent, seed, length: how, see `Course`.
-        miou, spread, at_start: the score, percent and points; `miou` is None if there is none.
+        design: the trained design.
+        parent, seed, length: see `TrainingSpec`.
+        miou, spread, at_start: see `Score`; `miou` is None if the training failed.
         failure: why there is no score.
-        details: whatever the trainer wants kept, such as seconds, seeds, or where the weights are.
+        details: of the trainer, such as seconds, seed, and the path of the weights.
     """
 
     kind: Literal["training"] = "training"
@@ -104,17 +96,16 @@ class TrainingFinished(_Line):
     details: dict[str, JsonValue] = Field(default_factory=dict)
 
     @classmethod
-    def of(cls, design: Design, course: Course, outcome: Outcome, details: dict[str, JsonValue]) -> Self:
+    def of(cls, design: Design, spec: TrainingSpec, outcome: Outcome, details: dict[str, JsonValue]) -> Self:
         """The line for an outcome."""
-        names = {"design": str(design), "details": details, **course_fields(course)}
-        if isinstance(outcome, Failure):
-            return cls.model_validate({**names, "miou": None, "failure": outcome.reason})
-        score = {"miou": outcome.miou, "spread": outcome.spread, "at_start": outcome.at_start}
-        return cls.model_validate({**names, **score})
+        found: dict[str, Any] = {"miou": None, "failure": outcome.reason} if isinstance(outcome, Failure) else {}
+        if isinstance(outcome, Score):
+            found = {"miou": outcome.miou, "spread": outcome.spread, "at_start": outcome.at_start}
+        return cls.model_validate({"design": str(design), "details": details, **spec_fields(spec), **found})
 
     @property
     def is_first(self) -> bool:
-        """Whether its weights may be inherited and handed over, if it is as long as its design was chosen with."""
+        """Whether it is the training whose weights are inherited and exported: the first seed, and no control."""
         return self.seed == 0 and self.design != self.parent
 
     @property
@@ -123,91 +114,21 @@ class TrainingFinished(_Line):
         return Failure(self.failure) if self.miou is None else Score(self.miou, self.spread, self.at_start)
 
 
-def course_fields(course: Course) -> dict[str, JsonValue]:
-    """A course as a line's fields."""
-    parent = None if course.parent is None else str(course.parent)
-    return {"parent": parent, "seed": course.seed, "length": course.length}
-
-
-class Row(BaseModel):
-    """A trained and measured network: a row of a table like Table 4. Keys as in all of lpsnet's JSON."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-    step: int
-    blocks: tuple[int, ...]
-    widths: tuple[int, ...]
-    ratio_slots: tuple[str, ...]
-    block: str
-    dimension: str | None
-    operation: str | None
-    step_size: int
-    median_ms: float
-    low_ms: float
-    high_ms: float
-    miou: float
-    spread: float
-    at_start: float | None
-    num_seeds: int = 1
-    length: int = 1
-
-    @classmethod
-    def of(cls, member: Member) -> Self:
-        """The row of a member."""
-        network, operation = member.network, member.operation
-        return cls(
-            step=member.step,
-            blocks=network.blocks,
-            widths=network.widths,
-            ratio_slots=tuple(map(str, network.ratio_slots)),
-            block=network.block,
-            dimension=operation.dimension if operation else None,
-            operation=str(operation) if operation else None,
-            step_size=member.step_size,
-            median_ms=member.latency.median_ms,
-            low_ms=member.latency.low_ms,
-            high_ms=member.latency.high_ms,
-            miou=member.score.miou,
-            spread=member.score.spread,
-            at_start=member.score.at_start,
-            num_seeds=member.score.num_seeds,
-            length=member.length,
-        )
-
-    @property
-    def member(self) -> Member:
-        """The member the row was written for.
-
-        Raises:
-            LpsnetError: the row's values describe none.
-        """
-        network = SearchNetwork(self.blocks, self.widths, self.ratio_slots, self.block)
-        latency = Latency(self.median_ms, self.low_ms, self.high_ms)
-        operation = Operation.parse(self.operation) if self.operation else None
-        score = Score(self.miou, self.spread, self.at_start, self.num_seeds)
-        return Member(self.step, network, latency, score, operation, self.step_size, self.length)
+def spec_fields(spec: TrainingSpec) -> dict[str, JsonValue]:
+    """The fields of a line for a training specification."""
+    parent = None if spec.parent is None else str(spec.parent)
+    return {"parent": parent, "seed": spec.seed, "length": spec.length}
 
 
 class StartKnown(_Line):
-    """The network the search starts from, trained and measured."""
+    """The trained and measured network that the search starts from."""
 
     kind: Literal["start"] = "start"
     row: Row
 
 
 class StepDecided(_Line):
-    """A step that chose a network.
-
-    Attributes:
-        number: of the step, from 1.
-        target_ms: L_T.
-        parent: the network of the step before, its latency as measured in this step.
-        row: the network chosen.
-        candidates: all that were trained, the chosen one among them.
-        excluded: operations without a candidate, and why.
-        rivals: operations that could have been chosen instead; none if the step is decided.
-        doubt: what left the step undecided, "latency" or "score"; empty if it is decided.
-    """
+    """A step that chose a network, `row`; the other fields are those of `StepRecord`."""
 
     kind: Literal["step"] = "step"
     number: int
@@ -223,16 +144,17 @@ class StepDecided(_Line):
     def of(cls, step: Step) -> Self:
         """The line for a step that chose a network."""
         assert step.chosen is not None
-        return cls(
-            number=step.number,
-            target_ms=step.target_ms,
-            parent=Row.of(step.parent),
-            row=Row.of(step.chosen),
-            candidates=tuple(map(Row.of, step.candidates)),
-            excluded={str(it.operation): it.reason for it in step.excluded},
-            rivals=tuple(str(member.operation) for member in step.rivals),
-            doubt=step.doubt,
-        )
+        return cls(**step_fields(step), row=Row.of(step.chosen))
+
+    @property
+    def step(self) -> Step:
+        """The step the line was written for.
+
+        Raises:
+            LpsnetError: the line's values describe none.
+        """
+        kept = {name: getattr(self, name) for name in StepRecord.model_fields if hasattr(self, name)}
+        return StepRecord(chosen=self.row, **kept).step
 
 
 class Stopped(_Line):
@@ -243,16 +165,14 @@ class Stopped(_Line):
     reason: str
 
 
-Event = Header | LatencyPass | TrainingStarted | TrainingFinished | StartKnown | StepDecided | Stopped
+Event = Header | LatencyRepetition | TrainingStarted | TrainingFinished | StartKnown | StepDecided | Stopped
 
-EVENTS: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="kind")])
-
-
-_START = b'{"kind":"header"'  # how every journal begins
+_EVENTS: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="kind")])
+_START = b'{"kind":"header"'  # of every journal
 
 
 class Journal:
-    """An open journal. Made by `open_journal`.
+    """The lines of a journal, to look up and to append to; see `open_journal`.
 
     Attributes:
         path: the file.
@@ -261,7 +181,7 @@ class Journal:
     def __init__(self, path: Path, events: Sequence[Event]) -> None:
         self.path = path
         self._events: list[Event] = []
-        self._passes: dict[tuple[str, ...], list[tuple[float, ...]]] = {}
+        self._repetitions: dict[tuple[str, ...], list[tuple[float, ...]]] = {}
         self._trainings: dict[tuple[JsonValue, ...], TrainingFinished] = {}
         self._steps: dict[int, StepDecided] = {}
         for event in events:
@@ -272,20 +192,20 @@ class Journal:
         """All lines, the header first."""
         return tuple(self._events)
 
-    def passes(self, designs: Sequence[str]) -> list[tuple[float, ...]]:
-        """The times in ms of every pass over exactly these designs in this order."""
-        return list(self._passes.get(tuple(designs), ()))
+    def repetitions(self, designs: Sequence[str]) -> list[tuple[float, ...]]:
+        """The times in ms of every repetition over exactly these designs in this order."""
+        return list(self._repetitions.get(tuple(designs), ()))
 
-    def training(self, design: Design, course: Course) -> TrainingFinished | None:
-        """The finished training of `design` on that course, or None."""
-        return self._trainings.get((str(design), *course_fields(course).values()))
+    def training(self, design: Design, spec: TrainingSpec) -> TrainingFinished | None:
+        """The finished training of `design` with that specification, or None."""
+        return self._trainings.get((str(design), *spec_fields(spec).values()))
 
     def step(self, number: int) -> StepDecided | None:
         """The decision of a step, or None."""
         return self._steps.get(number)
 
     def append(self, event: Event) -> None:
-        """Write a line and return when it is on disk.
+        """Write a line; returns once it is on disk.
 
         Raises:
             RunError: it could not be written; the journal is as it was.
@@ -293,16 +213,15 @@ class Journal:
         try:
             append_line(self.path, event.model_dump_json())
         except OSError as error:
-            raise RunError(f"{self.path} cannot be written: {error}; make room and start the command again") from None
+            raise RunError(f"{self.path} cannot be written: {error}; free some space and start again") from None
         self._remember(event)
 
     def _remember(self, event: Event) -> None:
         self._events.append(event)
-        if isinstance(event, LatencyPass):
-            self._passes.setdefault(event.designs, []).append(event.ms)
+        if isinstance(event, LatencyRepetition):
+            self._repetitions.setdefault(event.designs, []).append(event.ms)
         elif isinstance(event, TrainingFinished):
-            key = (event.design, event.parent, event.seed, event.length)
-            self._trainings.setdefault(key, event)
+            self._trainings.setdefault((event.design, event.parent, event.seed, event.length), event)
         elif isinstance(event, StepDecided):
             self._steps.setdefault(event.number, event)
 
@@ -315,15 +234,15 @@ def open_journal(
     lpsnet_version: str,
     defaults: Mapping[str, JsonValue] | None = None,
 ) -> Iterator[Journal]:
-    """The journal at `path`, new or to be gone on with; locked against other processes until the end of the `with`.
+    """The journal at `path`, new or resumed; locked against other processes until the end of the `with`.
 
     Args:
-        path: the file; its folder is made if need be.
+        path: the file; its folder is created.
         settings: everything that its measurements and trainings depend on: data, recipe, block, input size, engine and
             its version, precision, threads, and the machine (CPU or GPU model and cores, no host name). What may change
             between runs, such as the number of steps, does not belong here.
         lpsnet_version: written to a new journal's header.
-        defaults: what settings mean that the journal does not name: it was begun before there were such.
+        defaults: values of settings that a journal of an earlier version lacks.
 
     Raises:
         RunError: another process writes it, it was made with other settings, or a line of it cannot be read.
@@ -333,10 +252,15 @@ def open_journal(
         path.parent.mkdir(parents=True, exist_ok=True)
     with exclusive(path.with_name(path.name + ".lock")):
         with _readable_errors(path):
-            events = _parse(_read(path), path) if path.exists() else []
+            events = _read(path) if path.exists() else []
             header = Header(lpsnet_version=lpsnet_version, settings=_plain(settings))
-            if events:
-                _check_settings(events[0], header, path, defaults or {})
+        found = events[0] if events else header
+        assert isinstance(found, Header), "`_event` checks it"
+        if changes := differences(found.settings, header.settings, defaults or {}):
+            raise RunError(
+                f"{path} was made with other settings, and its measurements do not count here: {changes}. "
+                "Start with the journal's settings to resume it, or in another folder"
+            )
         journal = Journal(path, events)
         if not events:
             journal.append(header)
@@ -344,26 +268,23 @@ def open_journal(
 
 
 def read_journal(path: str | Path) -> list[Event]:
-    """The lines of a journal, the header first; an unfinished last line is left out. For reports: takes no lock.
+    """The lines of a journal, the header first, without an unfinished last line. Takes no lock.
 
     Raises:
         RunError: there is no journal, or a line of it cannot be read.
     """
     path = Path(path)
     with _readable_errors(path):
-        events = _parse(_read(path), path)
+        events = _read(path)
     if not events:
         raise RunError(f"{path} holds nothing yet; start the expansion first")
     return events
 
 
-def _read(path: Path) -> bytes:
-    refuse_streams(path)
-    return path.read_bytes()
-
-
-def _parse(content: bytes, path: Path) -> list[Event]:
+def _read(path: Path) -> list[Event]:
     """The events of all finished lines."""
+    refuse_streams(path)
+    content = path.read_bytes()
     if not _START.startswith(content[: len(_START)]):
         raise RunError(f"{path} is not the journal of an expansion; give another folder")
     return [_event(line, number, path) for number, line in enumerate(finished_lines(content), start=1)]
@@ -372,15 +293,15 @@ def _parse(content: bytes, path: Path) -> list[Event]:
 def _event(line: bytes, number: int, path: Path) -> Event:
     where = f"{path}, line {number}"
     try:
-        event = EVENTS.validate_json(line)
+        event = _EVENTS.validate_json(line)
     except (ValidationError, RecursionError) as error:
-        said = error.errors()[0] if isinstance(error, ValidationError) else {"loc": (), "msg": "nested too deeply"}
-        what = ".".join(map(str, said["loc"])) or "line"
+        first = error.errors()[0] if isinstance(error, ValidationError) else {"loc": (), "msg": "nested too deeply"}
+        key = ".".join(map(str, first["loc"])) or "line"
         raise RunError(
-            f"{where} cannot be used: {what}: {said['msg']}; mend or delete that line, or start in another folder"
+            f"{where} cannot be used: {key}: {first['msg']}; correct or delete that line, or start in another folder"
         ) from None
     if (number == 1) != isinstance(event, Header):
-        raise RunError(f"{where}: a journal has one header, its first line; start in another folder")
+        raise RunError(f"{where}: only the first line of a journal is its header; start in another folder")
     if isinstance(event, Header) and event.format != JOURNAL_FORMAT:
         raise RunError(
             f"{where}: journal format {event.format} is not known to this version (it reads {JOURNAL_FORMAT})"
@@ -388,19 +309,10 @@ def _event(line: bytes, number: int, path: Path) -> Event:
     return event
 
 
-def _check_settings(found: Event, asked: Header, path: Path, defaults: Mapping[str, JsonValue]) -> None:
-    assert isinstance(found, Header)
-    if changes := differences(found.settings, asked.settings, defaults):
-        raise RunError(
-            f"{path} was made with other settings, and its measurements do not count here: {changes}. "
-            "Start with the journal's settings to go on, or in another folder"
-        )
-
-
 def differences(
     journal: Mapping[str, JsonValue], now: Mapping[str, JsonValue], defaults: Mapping[str, JsonValue]
 ) -> str:
-    """In which settings a journal and a run differ, in words; empty if in none. `defaults`: see `open_journal`."""
+    """The settings in which a journal and a run differ, in one line, or ""; `defaults` as in `open_journal`."""
     old, new = dict(_flat(dict(journal))), dict(_flat(_plain(now)))
     old = {**{key: value for key, value in _flat(_plain(defaults)) if key in new}, **old}
     keys = [key for key in {**old, **new} if old.get(key, _ABSENT) != new.get(key, _ABSENT)]

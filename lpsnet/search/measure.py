@@ -1,8 +1,8 @@
 """Lat(·) of Section 3.4 measured on this machine: the network alone, one image at a time (design-notes, 'What is
 timed').
 
-How fast a network is does not depend on what its weights are, so a design is measured with random ones, before anybody
-trains it. It is written in the format its engine reads and opened as it will be when it is used.
+Latency does not depend on the weights' values, so designs are measured with random weights before they are trained,
+exported and opened with the engine as in deployment.
 """
 
 import gc
@@ -27,27 +27,27 @@ from lpsnet.inference.engines import Precision, Session, SessionOptions, open_se
 from lpsnet.models.network import MIN_INPUT
 from lpsnet.search.operations import Design
 
-# One turn of every network: what is repeated, and for how long, is the search's affair (see `replay.PASSES`).
+# One repetition; their number is chosen by the search (see `replay.REPETITIONS`).
 TURN = TimingProtocol(warm_up_s=0.02, duration_s=1e-6, turn_s=0.04)
-OTHER_CORES = 0.25  # processors that other programs may keep busy during a pass, besides those no engine's thread needs
-MIN_WATCHED_S = 0.2  # the system counts hundredths of a second; of shorter passes it says nothing
-MAX_BUSY = 10  # times that a pass is made again for that; then it counts, and so do those after it until it is quiet
+OTHER_CORES = 0.25  # processors that other programs may keep busy, besides those that no engine thread needs
+MIN_WATCHED_S = 0.2  # the system counts load in hundredths of a second; shorter repetitions are not judged
+MAX_BUSY = 10  # repetitions discarded for other programs; then they are accepted until the machine is quiet again
 MAX_OPEN = 16  # sessions; each holds its network's weights and maps
 MAX_FILES = 128  # model files on the disk; writing one takes a second
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """How the networks will run.
+    """How the networks are deployed.
 
     Attributes:
         size: (height, width) in pixels of their input.
         runtime: the engine, see `RUNTIMES`.
-        precision: the arithmetic: "f32", "bf16" or "f16". An int8 network is made from a trained one.
-        num_threads: threads of the engine; None leaves the choice to it.
+        precision: "f32", "bf16" or "f16". int8 needs trained weights.
+        num_threads: threads of the engine; None for its default.
 
     Raises:
-        RunError: no engine has that name, or the size or the precision is none that can be searched with.
+        RunError: the engine, the size or the precision is unknown or cannot be searched with.
     """
 
     size: tuple[int, int]
@@ -64,24 +64,24 @@ class Target:
             raise RunError(f"a network takes images from {MIN_INPUT}x{MIN_INPUT} up; got {self.size}")
 
     def __str__(self) -> str:
-        """In a line: `onnxruntime, f32, 2 threads, 360x480`."""
+        """`onnxruntime, f32, 2 threads, 360x480`."""
         threads = "" if self.num_threads is None else f"{self.num_threads} thread{'s' * (self.num_threads > 1)}, "
         return f"{self.runtime}, {self.precision}, {threads}{self.size[0]}x{self.size[1]}"
 
 
 class Device(Protocol):
-    """What latencies are measured on."""
+    """Measures latencies."""
 
     def describe(self, design: Design) -> dict[str, JsonValue]:
-        """All that latencies depend on besides the design, as JSON values; `design` is one to try it with."""
+        """All that latencies depend on besides the design, as JSON values; `design` is opened to find out."""
         ...
 
-    def measure_pass(self, designs: Sequence[Design]) -> Sequence[float]:
+    def measure_once(self, designs: Sequence[Design]) -> Sequence[float]:
         """The time of every design in ms, in the order given, each measured once, one after the other."""
         ...
 
     def release(self) -> None:
-        """Give up memory and processor until the next pass."""
+        """Free memory and processors until the next repetition."""
         ...
 
 
@@ -90,10 +90,10 @@ class ThisMachine:
 
     Args:
         target: how networks run.
-        folder: where model files are kept while they are needed; made if need be.
+        folder: of the temporary model files; created.
         num_classes, interaction: of the networks.
-        max_open: sessions open at a time. More designs than these in a pass are measured in groups, one after another.
-        say: told, a line at a time, when other programs disturb.
+        max_open: the most open sessions. More designs are measured in groups, one after another.
+        on_progress: called with a line of text when other programs disturb the measurement.
     """
 
     def __init__(
@@ -104,14 +104,14 @@ class ThisMachine:
         num_classes: int,
         interaction: str = "bilateral_b",
         max_open: int = MAX_OPEN,
-        say: Callable[[str], None] = lambda line: None,
+        on_progress: Callable[[str], None] = lambda line: None,
     ) -> None:
         self._target, self._folder = target, folder
         self._num_classes, self._interaction = num_classes, interaction
-        self._max_open, self._say = max_open, say
-        self._is_busy = False  # and was it for so long that passes count nevertheless
-        self._sessions: dict[Design, Session] = {}  # the one used last is last
-        self._num_passes = 0
+        self._max_open, self._on_progress = max_open, on_progress
+        self._is_busy = False  # for so long that repetitions are accepted nevertheless
+        self._sessions: dict[Design, Session] = {}  # in the order of their last use
+        self._num_repetitions = 0
 
     def describe(self, design: Design) -> dict[str, JsonValue]:
         """Engine with version, precision and threads as the engine reports them, input size, and the machine.
@@ -129,10 +129,10 @@ class ThisMachine:
             "machine": describe_machine().identity,
         }
 
-    def measure_pass(self, designs: Sequence[Design]) -> list[float]:
-        """The median time of a turn of every design, in ms; every second pass goes backwards.
+    def measure_once(self, designs: Sequence[Design]) -> list[float]:
+        """The median time of every design in ms; every second repetition is in reverse order.
 
-        A pass beside which other programs worked is made again: what it says is how busy the machine was.
+        A repetition during which other programs were busy is discarded and repeated.
         """
         for attempt in range(MAX_BUSY):
             watch = LoadWatch.start()
@@ -143,28 +143,30 @@ class ThisMachine:
             if is_quiet or self._is_busy:
                 break
             if attempt == 0:
-                self._say(f"  other programs keep {others:.1f} processors busy: measuring again until it is quiet")
+                self._on_progress(
+                    f"  other programs keep {others:.1f} processors busy: measuring again until it is quiet"
+                )
         if not is_quiet and not self._is_busy:
-            self._say("  warning: the machine does not become quiet, and latencies are those of a busy one")
+            self._on_progress("  warning: other programs stay busy, and latencies are those of a busy machine")
         self._is_busy = not is_quiet
         return times
 
     @cached_property
     def _spare_cores(self) -> float:
-        """Logical processors that the engine leaves to others. Describing a machine starts programs: once is enough."""
+        """Logical processors without an engine thread; cached, since describing a machine starts programs."""
         threads = self._target.num_threads
         return 0.0 if threads is None else float(describe_machine().num_threads - threads) - 1
 
     def _pass(self, designs: Sequence[Design]) -> list[float]:
         if not gc.get_freeze_count():
-            gc.freeze()  # `measure` collects garbage before it begins, and would look through all of torch every time
-        order = list(designs) if self._num_passes % 2 == 0 else list(reversed(designs))
-        self._num_passes += 1
+            gc.freeze()  # so that the garbage collection of `measure` does not visit all of torch every time
+        order = list(designs) if self._num_repetitions % 2 == 0 else list(reversed(designs))
+        self._num_repetitions += 1
         times: dict[str, float] = {}
         threads = torch.get_num_threads()
         for begin in range(0, len(order), self._max_open):
             times |= self._measure_group(order[begin : begin + self._max_open])
-        if torch.get_num_threads() != threads:  # PyTorch as an engine sets its own
+        if torch.get_num_threads() != threads:  # PyTorch as an engine changes it
             torch.set_num_threads(threads)
         return [times[str(design)] for design in designs]
 
@@ -198,14 +200,14 @@ class ThisMachine:
         target = self._target
         options = SessionOptions(self._model_file(design), target.precision, target.num_threads, target.size)
         session = open_session(target.runtime, options)
-        session.run(np.zeros((1, 3, *target.size), np.float32))  # engines get their memory in the first call
+        session.run(np.zeros((1, 3, *target.size), np.float32))  # engines allocate memory in the first call
         return session
 
     def _model_file(self, design: Design) -> Path:
         name, runtime = self._key(design), self._target.runtime
         path = self._folder / f"{name}{WRITERS[runtime].suffix}"
         if path.exists():
-            path.touch()  # the files used last are kept
+            path.touch()  # the most recently used files are kept
             return path
         self._folder.mkdir(parents=True, exist_ok=True)
         untrained_for_runtime(
@@ -223,12 +225,12 @@ class ThisMachine:
         return path
 
     def _key(self, design: Design) -> str:
-        """Names everything that the file depends on."""
+        """A hash of everything that the file depends on."""
         parts = [str(design), self._num_classes, self._interaction, *self._target.size, __version__]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
     def _files(self) -> list[Path]:
-        """Our model files, the one used longest ago first."""
+        """Our model files, the least recently used first."""
         suffixes = {writer.suffix for writer in WRITERS.values()}
         found = [path for path in self._folder.glob("*") if path.suffix in suffixes]
         return sorted(found, key=lambda path: path.stat().st_mtime)

@@ -1,27 +1,16 @@
-"""What the search is told about a network, Lat(·) and Perf(·) of Section 3.4, and the functions that tell it.
+"""Lat(·) and Perf(·) of Section 3.4: types, latencies from interleaved measurements, scores from several seeds.
 
-The search itself measures and trains nothing. It is given functions of these types, so that tests give it tables and
-runs give it an engine and a trainer.
+The search measures and trains by functions of these types, so that tests can replace them by tables.
 
-How much of a score is luck: trainings repeated with other seeds, and what they say of all scores of a search.
-
-A design's score is the mean over its seeds. The spread of one training is the standard deviation over seeds, pooled
-over all designs that were trained more than once, since two or three scores of one design say little about it. A mean
-over n seeds has that spread divided by the root of n. At equal latency, a lead is then decided when it exceeds the sum
-of both spreads: twice the seed spread for two single trainings.
-
-From passes of measurements in turn to latencies with intervals.
-
-A pass times every design once, A B C …; a shared machine can be twice as slow in the next pass. What a step decides on
-is how designs compare, so each pass is first divided by its own time of the first design: what slowed the whole pass
-down drops out. Medians and intervals are of these quotients.
+Latency: a repetition times every design once, A B C …, and is divided by its own time of the first design, which
+removes the drift of a shared machine. Score: the mean over a design's seeds; the spread of one training is the standard
+deviation over seeds pooled over all designs trained more than once; a mean over n seeds has that over the root of n.
 """
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from math import sqrt
 from statistics import fmean, median
 from typing import NamedTuple, Protocol, Self
 
@@ -36,8 +25,8 @@ class Latency:
 
     Attributes:
         median_ms: the estimate; every equation uses it.
-        low_ms, high_ms: the confidence interval, around the estimate; equal to it if nothing is uncertain. Decisions
-            look at it, so within one call of a latency function it is that of the comparison (see `estimate.py`).
+        low_ms, high_ms: the confidence interval around the estimate; in one call of a latency function, that of the
+            comparison with the first design (see `compared`).
 
     Raises:
         RunError: the numbers are not finite, not positive or not in order.
@@ -56,11 +45,11 @@ class Latency:
 
     @classmethod
     def exactly(cls, milliseconds: float) -> Self:
-        """A latency without uncertainty."""
+        """A latency with an interval of width 0."""
         return cls(milliseconds, milliseconds, milliseconds)
 
     def times(self, factor: float) -> Self:
-        """The same on a machine that is slower by `factor`."""
+        """All times multiplied by `factor`."""
         return type(self)(factor * self.median_ms, factor * self.low_ms, factor * self.high_ms)
 
 
@@ -70,9 +59,9 @@ class Score:
 
     Attributes:
         miou: of the trained network, percent.
-        spread: half the width of the interval that `miou` lies in, in points; 0 if it is not known.
-        at_start: mIoU before training, with the weights taken over from the parent, percent; None if not evaluated.
-        num_seeds: trainings that `miou` is the mean of (`seeds.py`).
+        spread: half the width of its interval, in percentage points; 0 if unknown.
+        at_start: mIoU before training, with the weights inherited from the parent, percent; None if not evaluated.
+        num_seeds: the number of trainings that `miou` is the mean of.
 
     Raises:
         RunError: a number is not finite or not a percentage.
@@ -91,7 +80,7 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A training that ended without a score, such as one that diverged. Its network cannot be chosen."""
+    """A training without a score, for instance because it diverged. Its network cannot be chosen."""
 
     reason: str
 
@@ -101,7 +90,7 @@ Outcome = Score | Failure
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a design takes besides time.
+    """Size and memory of a design.
 
     Attributes:
         parameters: number of parameters of the deployed network.
@@ -117,7 +106,7 @@ class Limits:
     """The largest network the search may choose; None for no limit.
 
     Attributes:
-        latency_ms: median latency. The largest of the budgets asked for, to stop there.
+        latency_ms: median latency.
         parameters: number of parameters.
         memory_mib: memory at inference, MiB.
     """
@@ -138,7 +127,7 @@ class Limits:
         return self.parameters is not None or self.memory_mib is not None
 
     def broken_by(self, cost: Cost) -> str:
-        """What `cost` exceeds, in words; empty if nothing."""
+        """The exceeded limit, in one line; empty if there is none."""
         if self.parameters is not None and cost.parameters > self.parameters:
             return f"{cost.parameters:,} parameters, limit {self.parameters:,}"
         if self.memory_mib is not None and cost.memory_mib > self.memory_mib:
@@ -147,27 +136,27 @@ class Limits:
 
 
 class LatencyFunction(Protocol):
-    """Measures designs against each other."""
+    """Lat(·)."""
 
     def __call__(self, designs: Sequence[Design], *, effort: int) -> Mapping[Design, Latency]:
-        """The latency of every design, measured in turn: A B C, A B C, …
+        """The latency of every design, measured interleaved: A B C, A B C, …
 
         Args:
-            designs: all different; the first is the one the others are compared with.
-            effort: 0 for a first look, enough to find step sizes; each higher number asks for narrower intervals, and
-                on the same designs adds to what was measured before.
+            designs: all different; the others are compared with the first.
+            effort: 0 is enough to find step sizes; higher numbers give narrower intervals and, on the same designs,
+                add to earlier measurements.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True)
-class Course:
+class TrainingSpec:
     """How a design is trained.
 
     Attributes:
-        parent: the trained network that weights may be taken over from; None for the first network of a search.
+        parent: the trained network to inherit weights from; None for the first network of a search.
         seed: 0 for the training that children inherit from; others repeat it with other random numbers.
-        length: how many times as long as usual.
+        length: factor on the training length of the recipe.
     """
 
     parent: Design | None = None
@@ -176,15 +165,10 @@ class Course:
 
 
 class PerformanceFunction(Protocol):
-    """Trains and evaluates designs."""
+    """Perf(·)."""
 
-    def __call__(self, designs: Sequence[Design], course: Course) -> Mapping[Design, Outcome]:
-        """The outcome for every design, in any order and as many at a time as there is room for.
-
-        Args:
-            designs: all different.
-            course: how they are trained.
-        """
+    def __call__(self, designs: Sequence[Design], spec: TrainingSpec) -> Mapping[Design, Outcome]:
+        """The outcome of every one of `designs`, all different, trained in any order or at once."""
         ...
 
 
@@ -192,12 +176,12 @@ CostFunction = Callable[[Design], Cost]
 
 
 def exact(number: float) -> Fraction:
-    """The number as it is written, 0.1 as 1/10: so that differences and ratios that tie on paper tie here too."""
+    """The decimal number as a fraction, 0.1 as 1/10, so that equal differences and ratios compare equal."""
     return Fraction(str(number))
 
 
 class Control(NamedTuple):
-    """A parent that was trained on, for its candidates to be compared with."""
+    """A parent that is trained further, as its candidates are; they are compared with it."""
 
     design: Design
 
@@ -206,7 +190,7 @@ Trained = Design | Control
 
 
 class SeedScores:
-    """The outcomes of a search's trainings, by design and seed; a control has scores of its own."""
+    """The outcomes of a search's trainings by design and seed; a control has its own."""
 
     def __init__(self) -> None:
         self._outcomes: dict[Trained, dict[int, Outcome]] = {}
@@ -215,11 +199,11 @@ class SeedScores:
         return design in self._outcomes
 
     def add(self, design: Trained, seed: int, outcome: Outcome) -> None:
-        """Take note of an outcome. The first of a design decides whether it could be trained."""
+        """Add an outcome. The first of a design decides whether it counts as failed."""
         self._outcomes.setdefault(design, {})[seed] = outcome
 
     def num_tried(self, design: Trained) -> int:
-        """Trainings of `design`, failed ones too."""
+        """The number of trainings of `design`, failed ones included."""
         return len(self._outcomes.get(design, {}))
 
     @property
@@ -231,43 +215,41 @@ class SeedScores:
                 mean = fmean(mious)
                 squares += sum((miou - mean) ** 2 for miou in mious)
                 freedom += len(mious) - 1
-        return sqrt(squares / freedom) if freedom else None
+        return math.sqrt(squares / freedom) if freedom else None
 
     def outcome(self, design: Trained) -> Outcome:
-        """The mean over the seeds of `design`, as far as its spread is known; a failure if the first one was."""
+        """The mean over the seeds of `design`, or its first outcome if that failed or the spread is unknown."""
         first, mious, spread = next(iter(self._outcomes[design].values())), self._mious(design), self.spread_of_one
         if isinstance(first, Failure) or spread is None:
             return first
-        return Score(fmean(mious), min(100.0, spread / sqrt(len(mious))), first.at_start, len(mious))
+        return Score(fmean(mious), min(100.0, spread / math.sqrt(len(mious))), first.at_start, len(mious))
 
     def _mious(self, design: Trained) -> list[float]:
         return [it.miou for it in self._outcomes[design].values() if isinstance(it, Score)]
 
 
-CONFIDENCE = (
-    0.95  # of intervals; fewer than six passes cannot give it: then they reach from the smallest to the largest
-)
+CONFIDENCE = 0.95  # of intervals; with fewer than six repetitions they are [minimum, maximum]
 
 
-def compared(passes: Sequence[Sequence[float]]) -> list[Latency]:
-    """One latency a design, compared with the first.
+def compared(repetitions: Sequence[Sequence[float]]) -> list[Latency]:
+    """One latency per design, compared with the first.
 
     Args:
-        passes: one or more; each holds the time of every design in ms, the designs always in the same order.
+        repetitions: one or more; each the times of all designs in ms, in the same order.
 
     Returns:
-        For the first design its median, as a point. For every other that median times the median of its quotient to
-        the first, with the interval of the quotient.
+        For the first design its median, with an interval of width 0. For every other that median times the median of
+        its quotient to the first, with the interval of the quotient.
     """
-    first, *others = zip(*passes, strict=True)
+    first, *others = zip(*repetitions, strict=True)
     unit = median(first)
     quotients = ([time / base for time, base in zip(times, first, strict=True)] for times in others)
     return [Latency.exactly(unit), *(_latency(column, unit=unit) for column in quotients)]
 
 
-def absolute(passes: Sequence[Sequence[float]]) -> list[Latency]:
-    """One latency a design on its own: the median of its times and the interval of that median."""
-    return [_latency(times) for times in zip(*passes, strict=True)]
+def absolute(repetitions: Sequence[Sequence[float]]) -> list[Latency]:
+    """One latency per design: the median of its times and the interval of that median."""
+    return [_latency(times) for times in zip(*repetitions, strict=True)]
 
 
 def _latency(samples: Sequence[float], *, unit: float = 1.0) -> Latency:

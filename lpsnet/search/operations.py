@@ -1,8 +1,7 @@
 """Table 1: the operations that expand a network, and the network as the search holds it (Section 3.4).
 
-An `Architecture` drops the zeros of R and sorts the rest. The search may not: Table 1 adds 1/8 to the first, second or
-third slot of R = {1/2, 0, 0}, and which slot a path stands in decides what the next step can do to it. So the search
-holds a `SearchNetwork`, with its slots, and measures and trains its `Design`, in which equal networks are equal.
+An `Architecture` drops the zeros of R and sorts the rest. The search needs them: Table 1 adds 1/8 to a given slot of
+R = {1/2, 0, 0}. So it holds a `SearchNetwork` with slots; its `Design`, equal for equal networks, is what is built.
 """
 
 import hashlib
@@ -10,7 +9,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Literal, Self, get_args
+from typing import Any, Literal, Self, get_args
 
 from lpsnet.architecture import NUM_STAGES, Architecture, Ratio, get_architecture
 from lpsnet.errors import ArchitectureError, unknown_name
@@ -23,7 +22,7 @@ NUM_SLOTS = 3  # Table 1 and Algorithm 1, line 9
 
 @dataclass(frozen=True, slots=True)
 class Design:
-    """What is built, measured and trained: networks that the search reaches in two ways are one design.
+    """The architecture that is built, measured and trained; equal networks that the search reaches in two ways are one.
 
     Attributes:
         architecture: the triple {B, C, R}.
@@ -49,20 +48,20 @@ class Design:
 
     @property
     def slug(self) -> str:
-        """16 hexadecimal digits that name this design, for the folder its training is kept in."""
+        """16 hexadecimal digits that identify the design, for the name of its folder."""
         return hashlib.sha256(str(self).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True)
 class SearchNetwork:
-    """A network N = {B, C, R} of Algorithm 1 with all slots of R kept, those without a path (zero) too.
+    """A network N = {B, C, R} of Algorithm 1 with all slots of R, including those without a path (zero).
 
     Attributes:
         blocks: B, five numbers, each at least 1.
         widths: C, five numbers, each at least 1.
-        ratio_slots: R in the order of Table 1's slots; given as fractions, integers or text, zero for 'no path'.
+        ratio_slots: R in the order of Table 1's slots, as fractions, integers or text; zero for no path.
         block: type of convolutional block (Table 2).
-        design: what is built for this network; the slots are forgotten.
+        design: the network without its slots.
 
     Raises:
         ArchitectureError: the numbers do not describe a network.
@@ -94,7 +93,7 @@ class SearchNetwork:
     def start(
         cls, architecture: str | Architecture = "tiny", *, num_slots: int = NUM_SLOTS, block: str = DEFAULT_BLOCK
     ) -> Self:
-        """The network to start a search from: its paths in the first slots, largest first, and empty slots after them.
+        """The start of a search: the paths in the first slots, largest first, then empty slots.
 
         Args:
             architecture: a name, `B=…;C=…;R=…` written out, or a value; Algorithm 1 starts from "tiny".
@@ -118,7 +117,7 @@ class Operation:
 
     Attributes:
         dimension: what it changes.
-        delta: what it adds to B, C or the slots of R, not all zero; negative numbers are possible. Empty for a block.
+        delta: added to B, C or the slots of R, not all zero; may be negative. Empty for a block.
         block: the block it changes to (Table 2). Empty for the other dimensions.
 
     Raises:
@@ -184,17 +183,13 @@ class Operation:
             if step_size > 1:
                 raise ArchitectureError(f"{self} has no step size but 1")
             return SearchNetwork(network.blocks, network.widths, network.ratio_slots, self.block)
-        if self.dimension == "depth":
-            return SearchNetwork(self._added(network.blocks, step_size), network.widths, *_rest(network))
-        if self.dimension == "width":
-            return SearchNetwork(network.blocks, self._added(network.widths, step_size), *_rest(network))
-        if len(self.delta) != len(network.ratio_slots):
+        name = {"depth": "blocks", "width": "widths", "resolution": "ratio_slots"}[self.dimension]
+        triple: dict[str, Any] = {it: getattr(network, it) for it in ("blocks", "widths", "ratio_slots")}
+        if len(self.delta) != len(triple[name]):
             raise ArchitectureError(f"{self} has {len(self.delta)} slots, the network {len(network.ratio_slots)}")
-        slots = [ratio + step_size * value for ratio, value in zip(network.ratio_slots, self.delta, strict=True)]
-        return SearchNetwork(network.blocks, network.widths, slots, network.block)
-
-    def _added(self, numbers: tuple[int, ...], step_size: int) -> list[int]:
-        return [number + step_size * int(value) for number, value in zip(numbers, self.delta, strict=True)]
+        added = [number + step_size * value for number, value in zip(triple[name], self.delta, strict=True)]
+        triple[name] = tuple(added if name == "ratio_slots" else map(int, added))
+        return SearchNetwork(**triple, block=network.block)
 
 
 def check_operations(start: SearchNetwork, operations: Sequence[Operation]) -> None:
@@ -207,7 +202,7 @@ def check_operations(start: SearchNetwork, operations: Sequence[Operation]) -> N
     for operation in operations:
         shape = operation.dimension, len(operation.delta)
         others = [it.delta for it in operations if (it.dimension, len(it.delta)) == shape]
-        # What another one adds may be there by the time that this one takes it away
+        # another operation may have added before this one subtracts
         surely = [
             0 if value < 0 and any(delta[place] > 0 for delta in others) else value
             for place, value in enumerate(operation.delta)
@@ -234,12 +229,8 @@ def table_1(*, num_slots: int = NUM_SLOTS) -> tuple[Operation, ...]:
 
 
 def braces(numbers: Iterable[object]) -> str:
-    """The paper's way to write a row of numbers: `{1, 1/4, 0}`."""
+    """The paper's notation: `{1, 1/4, 0}`."""
     return "{" + ", ".join(map(str, numbers)) + "}"
-
-
-def _rest(network: SearchNetwork) -> tuple[tuple[Fraction, ...], str]:
-    return network.ratio_slots, network.block
 
 
 def _fraction(value: Ratio) -> Fraction:

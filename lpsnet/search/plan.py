@@ -1,13 +1,8 @@
-"""Recipes for candidates: an expansion trains dozens of networks and only has to tell which of them is the best.
+"""The options of a search, and proxies: recipes made cheaper, since candidates only have to be ranked (Section 3.4).
 
-Each is a recipe made cheaper; networks that are to be used are then trained with the full one. How well a proxy ranks
-candidates is for the user to find out on data of their own: `lpsnet expand --check-step`.
-
-The proxies for small images save passes, and the branches of the re-parameterised form, which deployed networks do
-not have either. They do not save on crops: tried on images of 256x512, windows of half their height and width left
-children of the tiny network behind their parent.
-
-What an expansion is: what is expanded, on what, for what, and how each of its candidates is trained.
+`lpsnet expand --check-step` tests how well a proxy ranks on the user's data. The proxies for small images save epochs
+and the branches of the re-parameterised form, not crop size: with crops of half the height and width of 256x512
+images, children of the tiny network scored below their parent.
 """
 
 from collections.abc import Mapping
@@ -28,17 +23,17 @@ from lpsnet.models.interactions import INTERACTIONS
 from lpsnet.models.profile import complexity, inference_memory_mib
 from lpsnet.search.algorithm import SearchOptions
 from lpsnet.search.measure import Target
-from lpsnet.search.measurements import Cost, Course
+from lpsnet.search.measurements import Cost, TrainingSpec
 from lpsnet.search.operations import Design, Operation, SearchNetwork, check_operations, table_1
-from lpsnet.search.step_size import ladders
+from lpsnet.search.step_size import possible_step_sizes
 from lpsnet.search.train import CandidateTask
 from lpsnet.training.config import RECIPES, Recipe, get_recipe
 from lpsnet.training.run import TrainingRun
 from lpsnet.training.run_folder import FREE_SETTINGS
 
 _PLAIN = {"form": "plain", "warmup_iterations": 30, "ema_decay": 0.99, "evaluate_every": 0}
-# One row a proxy: the recipe it is made from, and what differs. Passes and crop area together make it 10
-# (cityscapes_proxy: 20, paper_proxy: 36) times cheaper than its recipe, the plain form cheaper still.
+# One row per proxy: its recipe, and what differs. Epochs and crop area together make it 10 (cityscapes_proxy: 20,
+# paper_proxy: 36) times cheaper, the plain form cheaper still.
 _ROWS: dict[str, tuple[str, Mapping[str, Any]]] = {
     "camvid_proxy": ("camvid_small", {"epochs": 6, **_PLAIN}),
     "cityscapes_proxy": ("cityscapes_small", {"epochs": 2, **_PLAIN}),
@@ -52,10 +47,10 @@ PROXIES: dict[str, Recipe] = {
 
 
 def get_candidate_recipe(name: str) -> Recipe:
-    """The proxy of that name, or else the recipe of that name or in that YAML file.
+    """The proxy or recipe of that name, or the recipe in that YAML file.
 
     Raises:
-        RunError: there is neither.
+        RunError: there is none.
     """
     if name in PROXIES:
         return PROXIES[name]
@@ -65,32 +60,32 @@ def get_candidate_recipe(name: str) -> Recipe:
 
 
 def full_recipe(name: str) -> str:
-    """The name of the recipe that a proxy was made from; `name` itself if it is no proxy."""
+    """The recipe that a proxy was made from; `name` itself for other recipes."""
     return _ROWS[name][0] if name in _ROWS else name
 
 
-PLAN = "plan.json"  # in the folder of a run, and beside a family: what it was handed over for
+PLAN = "plan.json"  # in the folder of a run, and a copy with the family that was made for it
 
 
 @dataclass(frozen=True)
 class ExpansionRun:
-    """What is expanded, on what, for what.
+    """The options of a search.
 
     Attributes:
         data: the data set, as `open_dataset` takes it.
-        recipe: how candidates are trained, for instance one of `PROXIES`.
-        target: what latencies are measured on.
-        split, val: the images candidates are trained and scored on.
+        recipe: of the candidates' trainings, for instance one of `PROXIES`.
+        target: of the latencies.
+        split, val: the images that candidates are trained and scored on.
         start: N^0.
         operations: Delta; Table 1 for the start's slots unless given.
         options: number of steps, cap on k, limits.
         interaction: of all networks.
         inherit: whether candidates start from their parent's weights.
-        init: a checkpoint for networks that do not; None for random weights, which networks of other blocks get too.
-        budgets_ms: latencies to name a network for. The largest is a limit of the search unless it has one.
-        num_threads: processor cores of a training; None leaves the choice to PyTorch.
-        check_step: the step whose candidates are trained again, longer, to check the proxy's ranking; 0 for none.
-        check_length: how many times as long.
+        init: a checkpoint for networks that do not inherit; None, or another block in it, means random weights.
+        budgets_ms: latency budgets to choose networks for. The largest limits the search unless `options` does.
+        num_threads: processor cores of a training; None for the default of PyTorch.
+        check_step: the step whose candidates are trained again, longer, to check the ranking; 0 for none.
+        check_length: factor on the length of these trainings.
     """
 
     data: str
@@ -116,14 +111,14 @@ class ExpansionRun:
 
     @property
     def search_options(self) -> SearchOptions:
-        """The options, with the largest budget as the limit on latency where there is none."""
+        """The options, with the largest budget as the default limit on latency."""
         limits = self.options.limits
         if limits.latency_ms is not None or not self.budgets_ms:
             return self.options
         return replace(self.options, limits=replace(limits, latency_ms=max(self.budgets_ms)))
 
     def settings(self, device: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-        """All that measurements and trainings depend on; how far the search goes is not part of it."""
+        """All that measurements and trainings depend on, without the extent of the search (`asked`)."""
         return {
             "data": self.data,
             "split": self.split,
@@ -138,10 +133,7 @@ class ExpansionRun:
         }
 
     def asked(self) -> dict[str, JsonValue]:
-        """How far the search is to go, and by which command it was started, for reports.
-
-        All but the command decides what is handed over.
-        """
+        """The extent of the search, which the result depends on, and for reports the command."""
         return {
             "command": command_line(),
             **asdict(self.options),
@@ -151,7 +143,7 @@ class ExpansionRun:
         }
 
     def cost(self, design: Design, *, num_classes: int) -> Cost:
-        """Parameters of the deployed network, and the memory that it needs for one image (`model.memory`)."""
+        """Parameters of the deployed network, and its memory for one image (`inference_memory_mib`)."""
         architecture, block = design.architecture, design.block
         counted = complexity(architecture, num_classes=num_classes, block=block, interaction=self.interaction)
         memory = inference_memory_mib(
@@ -164,9 +156,9 @@ class ExpansionRun:
         )
         return Cost(counted.parameters, memory)
 
-    def task(self, design: Design, course: Course, *, out: Path, parent_weights: Path | None) -> CandidateTask:
-        """The training of a candidate, in a folder of its own in the run's folder `out`."""
-        recipe, init = _recipe(self.recipe, course), self.init
+    def task(self, design: Design, spec: TrainingSpec, *, out: Path, parent_weights: Path | None) -> CandidateTask:
+        """The training of a candidate, in its own folder in the run's folder `out`."""
+        recipe, init = _recipe(self.recipe, spec), self.init
         if init is not None and read_record(init).block != design.block:  # other blocks share no weights
             recipe, init = recipe.with_overrides({"init_required": False}), None
         training = TrainingRun(
@@ -179,26 +171,26 @@ class ExpansionRun:
             init=init,
             input_size=self.target.size,
         )
-        folder = out / "candidates" / _folder_name(design, course)
+        folder = out / "candidates" / _folder_name(design, spec)
         return CandidateTask(
             design, training, self.val, folder, parent_weights if self.inherit else None, self.num_threads
         )
 
 
-def _folder_name(design: Design, course: Course) -> str:
-    parent = "" if course.parent is None else f"-from-{course.parent.slug}"
-    seed = f"-seed{course.seed}" if course.seed else ""
-    return f"{design.slug}{parent}{seed}{f'-x{course.length}' if course.length > 1 else ''}"
+def _folder_name(design: Design, spec: TrainingSpec) -> str:
+    parent = "" if spec.parent is None else f"-from-{spec.parent.slug}"
+    seed = f"-seed{spec.seed}" if spec.seed else ""
+    return f"{design.slug}{parent}{seed}{f'-x{spec.length}' if spec.length > 1 else ''}"
 
 
-def _recipe(recipe: Recipe, course: Course) -> Recipe:
+def _recipe(recipe: Recipe, spec: TrainingSpec) -> Recipe:
     key, length = ("iterations", recipe.iterations) if recipe.epochs is None else ("epochs", recipe.epochs)
     assert length is not None, "a recipe has one of them"
-    return recipe.with_overrides({key: length * course.length, "seed": recipe.seed + course.seed})
+    return recipe.with_overrides({key: length * spec.length, "seed": recipe.seed + spec.seed})
 
 
 def check_plan(run: ExpansionRun) -> int:
-    """The number of classes of the data, once it is sure that the run can be begun.
+    """Check that the run can be started, and return the number of classes of its data.
 
     Raises:
         LpsnetError: it cannot.
@@ -206,7 +198,11 @@ def check_plan(run: ExpansionRun) -> int:
     for budget_ms in run.budgets_ms:
         if not 0 < budget_ms < inf:
             raise RunError(f"a latency budget is a finite number of milliseconds above 0; got {budget_ms:g}")
-    _check_names(run)
+    blocks = [run.start.block, *(it.block for it in run.operations if it.dimension == "block")]
+    if unknown := [block for block in blocks if block not in BLOCKS]:
+        raise RunError(unknown_block(unknown[0]))
+    if run.interaction not in INTERACTIONS:
+        raise RunError(unknown_name("interaction", run.interaction, INTERACTIONS))
     check_operations(run.start, run.operations)
     if run.recipe.init_required and run.init is None:
         raise RunError(
@@ -224,20 +220,12 @@ def check_plan(run: ExpansionRun) -> int:
     return dataset.label_space.num_classes
 
 
-def _check_names(run: ExpansionRun) -> None:
-    blocks = [run.start.block, *(it.block for it in run.operations if it.dimension == "block")]
-    if unknown := [block for block in blocks if block not in BLOCKS]:
-        raise RunError(unknown_block(unknown[0]))
-    if run.interaction not in INTERACTIONS:
-        raise RunError(unknown_name("interaction", run.interaction, INTERACTIONS))
-
-
 def _check_first_step(run: ExpansionRun, *, num_classes: int) -> None:
-    """Whether an operation leads from the start to another network; how fast that is comes later."""
+    """Refuse a run where no operation leads from the start to another network."""
     if not run.options.num_steps:
         return
     limits, cost = run.options.limits, partial(run.cost, num_classes=num_classes)
-    found, excluded = ladders(run.start, run.table, max_step_size=1, limits=limits, cost=cost)
+    found, excluded = possible_step_sizes(run.start, run.table, max_step_size=1, limits=limits, cost=cost)
     if not found:
         reasons = "; ".join(f"{it.operation}: {it.reason}" for it in excluded)
         more = ", or raise the limits" if limits.needs_cost else ""

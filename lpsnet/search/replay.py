@@ -1,6 +1,6 @@
-"""Lat(·) and Perf(·) that ask the journal first: resuming a search is running it again with these.
+"""Lat(·) and Perf(·) answered from the journal: a search is resumed by running it again with these.
 
-What is in the journal is not measured or trained again; what is not is done and written before the search sees it.
+What the journal holds is not measured or trained again; everything else is, and is written before the search sees it.
 """
 
 import math
@@ -10,34 +10,23 @@ from dataclasses import dataclass, field
 from pydantic import JsonValue
 
 from lpsnet.errors import RunError
-from lpsnet.search.family import Member, Step
-from lpsnet.search.journal import (
-    Event,
-    Journal,
-    LatencyPass,
-    Row,
-    StartKnown,
-    StepDecided,
-    Stopped,
-    TrainingFinished,
-    TrainingStarted,
-    course_fields,
-)
-from lpsnet.search.measurements import Course, Latency, Outcome, absolute, compared
+from lpsnet.search import journal as log
+from lpsnet.search.family import Member, Row, Step
+from lpsnet.search.journal import Event, Journal, StepDecided, TrainingFinished
+from lpsnet.search.measurements import Latency, Outcome, TrainingSpec, absolute, compared
 from lpsnet.search.operations import Design
 
-# Passes over a list of designs by effort, from a first look to the most a step is given.
-PASSES = (5, 9, 21, 45)
+REPETITIONS = (5, 9, 21, 45)  # of an interleaved measurement, by effort
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingResult:
-    """What a trainer hands back for a design.
+    """A trainer's result for a design.
 
     Attributes:
-        design: the design trained.
-        outcome: its score, or why there is none.
-        details: JSON values to keep in the journal, such as seconds, seeds, or where the weights are.
+        design: the trained design.
+        outcome: its score or failure.
+        details: JSON values for the journal, such as seconds, seed, and the path of the weights.
     """
 
     design: Design
@@ -45,83 +34,84 @@ class TrainingResult:
     details: dict[str, JsonValue] = field(default_factory=dict)
 
 
-MeasurePass = Callable[[Sequence[Design]], Sequence[float]]
-Trainer = Callable[[Sequence[Design], Course], Iterable[TrainingResult]]
+MeasureOnce = Callable[[Sequence[Design]], Sequence[float]]
+Trainer = Callable[[Sequence[Design], TrainingSpec], Iterable[TrainingResult]]
 
 
 class JournalledLatency:
-    """Lat(·): passes over designs in turn, each a line of the journal. A `LatencyFunction`.
+    """Lat(·) by interleaved measurement, each repetition a line of the journal. A `LatencyFunction`.
 
     Args:
-        journal: where passes are looked up and written.
-        measure_pass: times every design once, in the order given, and returns the times in ms. What one time is (say,
-            the median of a few runs) is its own affair.
-        passes: how many passes each effort asks for in all; more effort than there are entries gets the last.
+        journal: where repetitions are looked up and written.
+        measure_once: measures every design once, in the order given; returns the times in ms.
+        repetitions: their total number for each effort; the last entry serves all higher efforts.
     """
 
-    def __init__(self, journal: Journal, measure_pass: MeasurePass, *, passes: Sequence[int] = PASSES) -> None:
-        self._journal, self._measure_pass, self._num_passes = journal, measure_pass, tuple(passes)
+    def __init__(
+        self, journal: Journal, measure_once: MeasureOnce, *, repetitions: Sequence[int] = REPETITIONS
+    ) -> None:
+        self._journal, self._measure_once, self._num_repetitions = journal, measure_once, tuple(repetitions)
 
     def __call__(self, designs: Sequence[Design], *, effort: int) -> Mapping[Design, Latency]:
-        """Latencies for decisions: compared, pass by pass, with the first design."""
-        return dict(zip(designs, compared(self._passes(designs, effort)), strict=True))
+        """Latencies for decisions: ratios to the first design in the same repetition."""
+        return dict(zip(designs, compared(self._repetitions(designs, effort)), strict=True))
 
     def absolute(self, designs: Sequence[Design], *, effort: int) -> Mapping[Design, Latency]:
-        """Latencies for tables: each with the interval of its own median. The same passes serve both."""
-        return dict(zip(designs, absolute(self._passes(designs, effort)), strict=True))
+        """Latencies for tables: each with the interval of its own median, from the same repetitions."""
+        return dict(zip(designs, absolute(self._repetitions(designs, effort)), strict=True))
 
-    def _passes(self, designs: Sequence[Design], effort: int) -> list[tuple[float, ...]]:
+    def _repetitions(self, designs: Sequence[Design], effort: int) -> list[tuple[float, ...]]:
         names = tuple(map(str, designs))
-        wanted = self._num_passes[min(effort, len(self._num_passes) - 1)]
-        for _ in range(len(self._journal.passes(names)), wanted):
-            times = tuple(float(time) for time in self._measure_pass(designs))
-            self._journal.append(_latency_pass(names, times))
-        return self._journal.passes(names)[:wanted]
+        wanted = self._num_repetitions[min(effort, len(self._num_repetitions) - 1)]
+        for _ in range(len(self._journal.repetitions(names)), wanted):
+            times = tuple(float(time) for time in self._measure_once(designs))
+            if len(times) != len(names) or not all(0 < time < math.inf for time in times):
+                raise RunError(f"{len(names)} networks have as many finite times above 0 ms; got {times}")
+            self._journal.append(log.LatencyRepetition(designs=names, ms=times))
+        return self._journal.repetitions(names)[:wanted]
 
 
 class JournalledPerformance:
-    """Perf(·): trainings, each a line of the journal as soon as it ends. A `PerformanceFunction`.
+    """Perf(·) by trainings, each a line of the journal as soon as it ends. A `PerformanceFunction`.
 
     Args:
         journal: where trainings are looked up and written.
-        train: trains designs and yields each result when it is there, in any order.
-        progress: told of every result, a line at a time.
+        train: trains designs and yields each result as soon as it is known, in any order.
+        on_progress: called with a line of text for each result.
     """
 
-    def __init__(self, journal: Journal, train: Trainer, *, progress: Callable[[str], None] | None = None) -> None:
+    def __init__(self, journal: Journal, train: Trainer, *, on_progress: Callable[[str], None] | None = None) -> None:
         self._journal, self._train = journal, train
-        self._progress = progress or (lambda line: None)
+        self._on_progress = on_progress or (lambda line: None)
 
-    def __call__(self, designs: Sequence[Design], course: Course) -> Mapping[Design, Outcome]:
+    def __call__(self, designs: Sequence[Design], spec: TrainingSpec) -> Mapping[Design, Outcome]:
         """The outcome of every design; only those not in the journal are trained."""
-        missing = [design for design in designs if self._journal.training(design, course) is None]
+        missing = [design for design in designs if self._journal.training(design, spec) is None]
         if missing:
-            self._train_missing(missing, course, len(designs))
-        found = {design: self._journal.training(design, course) for design in designs}
+            self._train_missing(missing, spec, len(designs))
+        found = {design: self._journal.training(design, spec) for design in designs}
         if lost := [str(design) for design, line in found.items() if line is None]:
             raise RunError(f"training ended without a result for {', '.join(lost)}; start the command again")
         return {design: line.outcome for design, line in found.items() if line is not None}
 
-    def _train_missing(self, missing: Sequence[Design], course: Course, num_all: int) -> None:
+    def _train_missing(self, missing: Sequence[Design], spec: TrainingSpec, num_all: int) -> None:
         names = tuple(map(str, missing))
-        self._journal.append(TrainingStarted.model_validate({"designs": names, **course_fields(course)}))
-        done = num_all - len(missing)
-        for result in self._train(missing, course):
-            line = TrainingFinished.of(result.design, course, result.outcome, dict(result.details))
+        self._journal.append(log.TrainingStarted.model_validate({"designs": names, **log.spec_fields(spec)}))
+        for done, result in enumerate(self._train(missing, spec), start=num_all - len(missing) + 1):
+            line = TrainingFinished.of(result.design, spec, result.outcome, dict(result.details))
             self._journal.append(line)
-            done += 1
-            said = line.failure or f"{line.miou:.2f} mIoU"
-            self._progress(f"  trained {done} of {num_all}: {result.design}: {said}")
+            score = line.failure or f"{line.miou:.2f} mIoU"
+            self._on_progress(f"  trained {done} of {num_all}: {result.design}: {score}")
 
 
 def record_start(journal: Journal, member: Member) -> None:
     """Write the start of a search, once. For `expand(on_start=…)`."""
-    if not any(isinstance(event, StartKnown) for event in journal.events):
-        journal.append(StartKnown(row=Row.of(member)))
+    if not any(isinstance(event, log.StartKnown) for event in journal.events):
+        journal.append(log.StartKnown(row=Row.of(member)))
 
 
 def record_step(journal: Journal, step: Step) -> None:
-    """Write a step, once; on a resumed search, check it against what was decided before. For `expand(on_step=…)`.
+    """Write a step, once; in a resumed search, check it against the earlier decision. For `expand(on_step=…)`.
 
     Raises:
         RunError: the journal holds another decision for this step.
@@ -131,34 +121,36 @@ def record_step(journal: Journal, step: Step) -> None:
         _check_decision(before, step, journal)
     elif step.chosen is not None:
         journal.append(StepDecided.of(step))
-    else:
-        _record_stop(journal, step)
+    elif (step.number, step.stop) not in [
+        (it.number, it.reason) for it in journal.events if isinstance(it, log.Stopped)
+    ]:
+        journal.append(log.Stopped(number=step.number, reason=step.stop))
 
 
 def family_of(events: Iterable[Event]) -> list[Member]:
-    """The networks of a journal's search, from its start: the rows of its Table 4. For reports.
+    """The family in a journal, from its start: the rows of its Table 4.
 
-    Each step once and in its place, also where lines were put back into a journal by hand.
+    Each step once and in order, whatever the order of the lines.
     """
     members: dict[int, Member] = {}
     for event in events:
-        if isinstance(event, StartKnown | StepDecided):
+        if isinstance(event, log.StartKnown | StepDecided):
             members.setdefault(event.row.step, event.row.member)
     return [members[step] for step in sorted(members)]
 
 
 def chosen_length(events: Iterable[Event], design: Design) -> int:
-    """The `Course.length` that a design of the family was chosen with; 1 for one that is none of it."""
+    """The `TrainingSpec.length` that a design of the family was chosen with; 1 for other designs."""
     return next((it.length for it in family_of(events) if it.design == design), 1)
 
 
 def decided_lengths(events: Iterable[Event]) -> dict[int, int]:
-    """The `Course.length` of every decided step's trainings, by its number."""
+    """The `TrainingSpec.length` of every decided step's trainings, by its number."""
     return {it.step: it.length for it in family_of(events) if it.step}
 
 
 def first_training(events: Iterable[Event], design: Design, length: int) -> TrainingFinished | None:
-    """The training whose weights children of a design inherit, and that are handed over."""
+    """The training of a design whose weights its children inherit and that is exported."""
     lines = (it for it in events if isinstance(it, TrainingFinished) and it.design == str(design))
     return next((it for it in lines if it.is_first and it.length == length and it.miou is not None), None)
 
@@ -177,15 +169,3 @@ def _check_decision(before: StepDecided, step: Step, journal: Journal) -> None:
 def _choice(member: Member) -> str:
     length = f", trained {member.length} times as long" if member.length > 1 else ""
     return f"{member.operation} x{member.step_size}{length}"
-
-
-def _record_stop(journal: Journal, step: Step) -> None:
-    known = [(event.number, event.reason) for event in journal.events if isinstance(event, Stopped)]
-    if (step.number, step.stop) not in known:
-        journal.append(Stopped(number=step.number, reason=step.stop))
-
-
-def _latency_pass(names: tuple[str, ...], times: tuple[float, ...]) -> LatencyPass:
-    if len(times) != len(names) or not all(0 < time < math.inf for time in times):
-        raise RunError(f"a pass over {len(names)} networks gives as many finite times above 0 ms; got {times}")
-    return LatencyPass(designs=names, ms=times)

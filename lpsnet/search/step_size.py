@@ -1,21 +1,13 @@
-"""Equations 3 and 4: the target latency of a step, and how far each operation goes to meet it.
+"""Equations 3 to 5 (Section 3.4): target latency, step size of every operation, and the candidate that a step takes.
 
-    L_T = max over the operations of Lat(N + delta)
-    k   = argmin over k >= 1 of |Lat(N + k delta) - L_T|
+    L_T = max over the operations of Lat(N + delta)                     (3)
+    k   = argmin over k >= 1 of |Lat(N + k delta) - L_T|                (4)
+    choose the candidate with the largest gain in mIoU per gain in latency (5)
 
-Latency need not grow with k (engines have fast and slow widths, Figure 5), so every k up to a cap is looked at, unless
-`patience` is given. Of two k that are equally near, the smaller is taken. k = 0, the parent itself, is never a step.
-
-Equation 5: which candidate a step takes, and whether that is decided or lies inside the noise.
-
-The paper divides the gain in mIoU by the gain in latency and says no more. What it leaves open is settled here:
-
-- A candidate gains if its mIoU is above the parent's. One that does not gain is never taken, however fast: the quotient
-  of two losses would be positive.
-- A candidate that gains and is not slower than its parent is better in both; the quotient says nothing (it is negative
-  or has no value). Such candidates come before all others; among them the highest mIoU wins.
-- Otherwise the largest quotient wins.
-- Ties go to the smaller latency, then to the order of the table of operations.
+Latency need not grow with k (Figure 5), so every k up to a cap is measured, unless `patience` is given; of two equally
+near k the smaller is taken. What Equation 5 leaves open: a candidate whose mIoU is not above its parent's is never
+taken; one that gains and is not slower than its parent precedes all others, the highest mIoU first; ties go to the
+smaller latency, then to the order of the operations.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -28,62 +20,62 @@ from lpsnet.search.measurements import CostFunction, Latency, LatencyFunction, L
 from lpsnet.search.operations import Design, Operation, SearchNetwork
 
 
-class Rung(NamedTuple):
-    """The network `parent + k · delta` for one k."""
+class StepSize(NamedTuple):
+    """One possible k of an operation, and the network `parent + k · delta`."""
 
-    step_size: int
+    k: int
     network: SearchNetwork
 
 
 @dataclass(frozen=True, slots=True)
-class Ladder:
-    """An operation's possible step sizes, in rising order; the first is 1."""
+class StepSizes:
+    """The possible step sizes of an operation, in rising order; the first is 1."""
 
     operation: Operation
-    rungs: tuple[Rung, ...]
+    sizes: tuple[StepSize, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Excluded:
-    """An operation that has no candidate in a step, and why, in words."""
+    """An operation without a candidate in a step, and the reason."""
 
     operation: Operation
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
-class StepSizes:
-    """What Equations 3 and 4 say.
+class StepSizeChoice:
+    """The result of Equations 3 and 4.
 
     Attributes:
         target_ms: L_T; None if no operation is left.
-        chosen: the rung of every operation that has one, in the order of the ladders.
+        chosen: the step size of every operation that has one, in the order of the operations.
         excluded: the operations that have none.
     """
 
     target_ms: float | None
-    chosen: dict[Operation, Rung]
+    chosen: dict[Operation, StepSize]
     excluded: tuple[Excluded, ...]
 
 
-def ladders(
+def possible_step_sizes(
     parent: SearchNetwork,
     operations: Iterable[Operation],
     *,
     max_step_size: int,
     limits: Limits,
     cost: CostFunction | None = None,
-) -> tuple[list[Ladder], list[Excluded]]:
-    """The step sizes each operation may take before latency is known, and the operations that may take none.
+) -> tuple[list[StepSizes], list[Excluded]]:
+    """The step sizes that each operation may take before latencies are known, and the operations that have none.
 
-    A step size is out if the result is not a network, is the parent's own design, or breaks a limit on parameters or
-    memory. An operation whose k = 1 is out is out: Equation 3 needs it.
+    A step size is excluded if the result is not a network, is the parent's own design, or breaks a limit on parameters
+    or memory. An operation without k = 1, which Equation 3 needs, is excluded.
     """
     found, excluded = [], []
     for operation in operations:
-        rungs, reason = _rungs(parent, operation, max_step_size, limits, cost)
-        if rungs and rungs[0].step_size == 1:
-            found.append(Ladder(operation, tuple(rungs)))
+        sizes, reason = _allowed(parent, operation, max_step_size, limits, cost)
+        if sizes and sizes[0].k == 1:
+            found.append(StepSizes(operation, tuple(sizes)))
         else:
             excluded.append(Excluded(operation, reason))
     return found, excluded
@@ -91,129 +83,114 @@ def ladders(
 
 def choose_step_sizes(
     parent: SearchNetwork,
-    found: Sequence[Ladder],
+    found: Sequence[StepSizes],
     *,
     latency: LatencyFunction,
     limit_ms: float | None = None,
     patience: int | None = None,
-) -> StepSizes:
+) -> StepSizeChoice:
     """Equations 3 and 4 for the operations in `found`.
 
     Args:
         parent: the network to expand.
-        found: from `ladders`.
+        found: from `possible_step_sizes`.
         latency: called with effort 0, the parent's design first.
-        limit_ms: step sizes above this latency are out; an operation whose k = 1 is out is out.
-        patience: None measures every rung. A number measures rungs upwards and gives an operation up after so many in a
-            row that lie, with their whole interval, further above the target than its nearest so far.
+        limit_ms: step sizes above this latency are excluded, and operations whose k = 1 is above it.
+        patience: None measures every step size. A number measures them upwards and stops after so many in a row that
+            lie, with their whole interval, further above the target than the operation's nearest so far.
     """
     known = _Known(parent.design, latency)
-    known.measure(_designs(found) if patience is None else [ladder.rungs[0].network.design for ladder in found])
-    kept = [ladder for ladder in found if known.within(ladder.rungs[0], limit_ms)]
-    excluded = [_too_slow(ladder, known, limit_ms) for ladder in found if ladder not in kept]
+    known.measure(size for each in found for size in (each.sizes if patience is None else each.sizes[:1]))
+    kept = [each for each in found if known.within(each.sizes[0], limit_ms)]
+    excluded = tuple(
+        Excluded(each.operation, f"{known.of(each.sizes[0]).median_ms:.3g} ms, limit {limit_ms:.3g} ms")
+        for each in found
+        if each not in kept
+    )
     if not kept:
-        return StepSizes(None, {}, tuple(excluded))
-    target_ms = max(known.of(ladder.rungs[0]).median_ms for ladder in kept)
+        return StepSizeChoice(None, {}, excluded)
+    target_ms = max(known.of(each.sizes[0]).median_ms for each in kept)
     if patience is not None:
-        _climb(kept, known, target_ms, patience)
-    chosen = {ladder.operation: _nearest(ladder, known, target_ms, limit_ms) for ladder in kept}
-    return StepSizes(target_ms, chosen, tuple(excluded))
+        _measure_upwards(kept, known, target_ms, patience)
+    chosen = {each.operation: _nearest(each, known, target_ms, limit_ms) for each in kept}
+    return StepSizeChoice(target_ms, chosen, excluded)
 
 
 class _Known:
-    """Latencies of one step, brought to one scale: the parent is measured in every call and its first time is the unit.
+    """Latencies of one step in one scale: every call measures the parent, whose first latency is the unit.
 
-    On a machine whose speed drifts, two calls can be compared by nothing else.
+    This makes calls comparable on a machine whose speed drifts.
     """
 
     def __init__(self, parent: Design, latency: LatencyFunction) -> None:
         self._parent, self._latency = parent, latency
         self._found: dict[Design, Latency] = {}
 
-    def measure(self, designs: Iterable[Design]) -> None:
-        missing = [design for design in dict.fromkeys(designs) if design not in self._found]
+    def measure(self, sizes: Iterable[StepSize]) -> None:
+        designs = dict.fromkeys(size.network.design for size in sizes)
+        missing = [design for design in designs if design not in self._found]
         if not missing:
             return
         measured = self._latency([self._parent, *missing], effort=0)
         unit = self._found.setdefault(self._parent, measured[self._parent]).median_ms
         scale = unit / measured[self._parent].median_ms
-        self._found.update({design: _scaled(measured[design], scale) for design in missing})
+        self._found.update({design: measured[design].times(scale) for design in missing})
 
-    def of(self, rung: Rung) -> Latency:
-        return self._found[rung.network.design]
+    def of(self, size: StepSize) -> Latency:
+        return self._found[size.network.design]
 
-    def has(self, rung: Rung) -> bool:
-        return rung.network.design in self._found
-
-    def within(self, rung: Rung, limit_ms: float | None) -> bool:
-        return limit_ms is None or self.of(rung).median_ms <= limit_ms
+    def within(self, size: StepSize, limit_ms: float | None) -> bool:
+        """Whether it is measured and not above the limit."""
+        return size.network.design in self._found and (limit_ms is None or self.of(size).median_ms <= limit_ms)
 
 
-def _climb(kept: Sequence[Ladder], known: _Known, target_ms: float, patience: int) -> None:
-    """Measure rungs upwards, one of every operation still open at a time."""
-    opened = [_climber(ladder, known, target_ms, patience) for ladder in kept]
-    while rungs := [rung for rung in (next(climber, None) for climber in opened) if rung is not None]:
-        known.measure(rung.network.design for rung in rungs)
+def _measure_upwards(kept: Sequence[StepSizes], known: _Known, target_ms: float, patience: int) -> None:
+    """Measure the step sizes upwards, one of every operation that is not given up at a time."""
+    pending = [_until_hopeless(each, known, target_ms, patience) for each in kept]
+    while sizes := [size for size in (next(each, None) for each in pending) if size is not None]:
+        known.measure(sizes)
 
 
-def _climber(ladder: Ladder, known: _Known, target_ms: float, patience: int) -> Iterator[Rung]:
-    """The rungs to measure, each yielded before it is known and judged after."""
-    nearest, hopeless = _distance(known.of(ladder.rungs[0]), target_ms), 0
-    for rung in ladder.rungs[1:]:
-        yield rung
-        latency = known.of(rung)
+def _until_hopeless(each: StepSizes, known: _Known, target_ms: float, patience: int) -> Iterator[StepSize]:
+    """The step sizes to measure; each must be measured before the next is asked for."""
+    nearest, hopeless = _distance(known.of(each.sizes[0]), target_ms), 0
+    for size in each.sizes[1:]:
+        yield size
+        latency = known.of(size)
         hopeless = hopeless + 1 if exact(latency.low_ms) - exact(target_ms) > nearest else 0
         nearest = min(nearest, _distance(latency, target_ms))
         if hopeless >= patience:
             return
 
 
-def _nearest(ladder: Ladder, known: _Known, target_ms: float, limit_ms: float | None) -> Rung:
+def _nearest(each: StepSizes, known: _Known, target_ms: float, limit_ms: float | None) -> StepSize:
     """Equation 4."""
-    rungs = [rung for rung in ladder.rungs if known.has(rung) and known.within(rung, limit_ms)]
-    return min(rungs, key=lambda rung: (_distance(known.of(rung), target_ms), rung.step_size))
+    sizes = [size for size in each.sizes if known.within(size, limit_ms)]
+    return min(sizes, key=lambda size: (_distance(known.of(size), target_ms), size.k))
 
 
 def _distance(latency: Latency, target_ms: float) -> Fraction:
     return abs(exact(latency.median_ms) - exact(target_ms))
 
 
-def _rungs(
+def _allowed(
     parent: SearchNetwork, operation: Operation, max_step_size: int, limits: Limits, cost: CostFunction | None
-) -> tuple[list[Rung], str]:
-    """The rungs, and why the first that is out is out."""
-    rungs: list[Rung] = []
+) -> tuple[list[StepSize], str]:
+    """The step sizes, and why the first excluded one is."""
+    sizes: list[StepSize] = []
     reason = ""
-    for step_size in range(1, max_step_size + 1):
+    for k in range(1, max_step_size + 1):
         try:
-            network = operation.apply(parent, step_size)
+            network = operation.apply(parent, k)
         except ArchitectureError as error:
-            return rungs, reason or str(error)
-        objection = _objection(parent, network, limits, cost)
+            return sizes, reason or str(error)
+        objection = "leads to the same network" if network.design == parent.design else ""
+        if not objection and cost is not None and limits.needs_cost:
+            objection = limits.broken_by(cost(network.design))
         reason = reason or objection
         if not objection:
-            rungs.append(Rung(step_size, network))
-    return rungs, reason
-
-
-def _objection(parent: SearchNetwork, network: SearchNetwork, limits: Limits, cost: CostFunction | None) -> str:
-    if network.design == parent.design:
-        return "leads to the same network"
-    if cost is None or not limits.needs_cost:
-        return ""
-    return limits.broken_by(cost(network.design))
-
-
-def _too_slow(ladder: Ladder, known: _Known, limit_ms: float | None) -> Excluded:
-    return Excluded(ladder.operation, f"{known.of(ladder.rungs[0]).median_ms:.3g} ms, limit {limit_ms:.3g} ms")
-
-
-def _designs(found: Iterable[Ladder]) -> list[Design]:
-    return [rung.network.design for ladder in found for rung in ladder.rungs]
-
-
-def _scaled(latency: Latency, scale: float) -> Latency:
-    return Latency(latency.median_ms * scale, latency.low_ms * scale, latency.high_ms * scale)
+            sizes.append(StepSize(k, network))
+    return sizes, reason
 
 
 class Measured(Protocol):
@@ -232,12 +209,12 @@ class Measured(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What Equation 5 says about the candidates of a step.
+    """The result of Equation 5 for the candidates of a step.
 
     Attributes:
         chosen: index of the candidate to take; None if none gains.
-        rivals: indices of the candidates that would be taken instead if the numbers were others inside their intervals.
-        gain_in_doubt: True if the chosen candidate's gain over its parent is itself inside the intervals.
+        rivals: indices of the candidates that would be taken for other values inside the intervals.
+        gain_in_doubt: whether the chosen candidate's gain over its parent lies inside the intervals.
     """
 
     chosen: int | None
@@ -246,16 +223,16 @@ class Decision:
 
     @property
     def settled(self) -> bool:
-        """True if no number inside the intervals would change the decision."""
+        """True if no values inside the intervals would change the decision."""
         return not self.rivals and not self.gain_in_doubt
 
 
 def decide(parent: Measured, candidates: Sequence[Measured]) -> Decision:
-    """Equation 5 with the rules above; candidates are in the order of the table of operations."""
+    """Equation 5 with the rules above; the candidates are in the order of the operations."""
     merits = [_merit(_middle(parent), _middle(candidate)) for candidate in candidates]
-    chosen = _largest(merits)
+    chosen = max((i for i, merit in enumerate(merits) if merit), key=lambda i: merits[i] or (), default=None)
     if chosen is None:
-        rivals = [index for index, candidate in enumerate(candidates) if _may_gain(parent, candidate)]
+        rivals = [i for i, it in enumerate(candidates) if _best(it).miou > _worst(parent).miou]
         return Decision(None, tuple(rivals), gain_in_doubt=False)
     winner = candidates[chosen]
     rivals = [index for index, it in enumerate(candidates) if index != chosen and _may_overtake(parent, winner, it)]
@@ -263,7 +240,7 @@ def decide(parent: Measured, candidates: Sequence[Measured]) -> Decision:
 
 
 def miou_per_ms(parent: Measured, candidate: Measured) -> float | None:
-    """The quotient of Equation 5 in points of mIoU a millisecond; None where the latency does not grow."""
+    """The quotient of Equation 5 in points of mIoU per millisecond; None where the latency does not grow."""
     before, after = _middle(parent), _middle(candidate)
     if after.latency <= before.latency:
         return None
@@ -271,7 +248,7 @@ def miou_per_ms(parent: Measured, candidate: Measured) -> float | None:
 
 
 def surely_gains(parent: Measured, candidate: Measured) -> bool:
-    """Whether the candidate's mIoU is above the parent's wherever both lie inside their intervals."""
+    """Whether the candidate's mIoU is above the parent's for all values inside both intervals."""
     return _worst(candidate).miou > _best(parent).miou
 
 
@@ -280,7 +257,7 @@ class _Point(NamedTuple):
     latency: Fraction
 
 
-# Larger is better: (in front of its parent in both?, gain or quotient, minus the latency). None: no gain.
+# Larger is better: (not slower than its parent?, gain or quotient, minus the latency). None: no gain.
 _Merit = tuple[bool, Fraction, Fraction] | None
 
 
@@ -289,15 +266,6 @@ def _merit(parent: _Point, candidate: _Point) -> _Merit:
     if gain <= 0:
         return None
     return (True, gain, -candidate.latency) if delay <= 0 else (False, gain / delay, -candidate.latency)
-
-
-def _largest(merits: Sequence[_Merit]) -> int | None:
-    """Index of the best; the first of several that are equal."""
-    best: int | None = None
-    for index, merit in enumerate(merits):
-        if _beats(merit, None if best is None else merits[best]):
-            best = index
-    return best
 
 
 def _beats(merit: _Merit, other: _Merit) -> bool:
@@ -316,17 +284,12 @@ def _worst(it: Measured) -> _Point:
     return _Point(exact(it.score.miou) - exact(it.score.spread), exact(it.latency.high_ms))
 
 
-def _may_gain(parent: Measured, candidate: Measured) -> bool:
-    return _best(candidate).miou > _worst(parent).miou
-
-
 def _may_overtake(parent: Measured, winner: Measured, rival: Measured) -> bool:
-    """True if the rival at its best beats the winner at its worst, for some parent inside the parent's intervals.
+    """Whether the rival at its best beats the winner at its worst, for some parent inside the parent's intervals.
 
-    The parent's numbers count for both at once. With the denominators cleared, the difference of two quotients is
-    linear in the parent's mIoU and in its latency, so the ends of its intervals suffice, and with them the turning
-    points where a rule changes: the winner stops gaining at its own mIoU, the rival stops being slower at its own
-    latency.
+    With the denominators cleared, the difference of two quotients is linear in the parent's mIoU and in its latency.
+    So the ends of its intervals suffice, and the points where a rule changes: the winner's mIoU, where it stops
+    gaining, and the rival's latency, where it stops being slower.
     """
     best, worst = _best(rival), _worst(winner)
     mious = _ends(_worst(parent).miou, worst.miou, _best(parent).miou)

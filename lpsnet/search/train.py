@@ -1,8 +1,7 @@
-"""Perf(·) of Section 3.4: one candidate trained and scored, from its parent's weights or from its own random ones.
+"""Perf(·) of Section 3.4: one candidate trained and scored, with its parent's weights or random ones.
 
-Everything about a candidate is in a folder of its own, so that one that was cut off goes on where it was:
-`start.safetensors` holds what it was given at the start and its score then, the rest is a training's
-(`training.run_folder`).
+A candidate has its own folder, so that an interrupted one is resumed: `start.safetensors` holds its start weights and
+their score, the rest is a training's (`training.run_folder`).
 """
 
 import contextlib
@@ -36,7 +35,7 @@ from lpsnet.training.run_folder import RunFolder
 from lpsnet.training.segmentation import network_segmenter, train
 
 START = "start.safetensors"
-MAX_IMAGES = 8  # for the statistics of new features; a batch of a recipe has about as many
+MAX_IMAGES = 8  # for the statistics of new features; about a batch of a recipe
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +43,12 @@ class CandidateTask:
     """A candidate to train.
 
     Attributes:
-        design: what is trained.
-        run: how, on what; its architecture and block are the design's.
+        design: to train.
+        run: the training; its architecture and block are the design's.
         val: the split it is scored on.
         folder: the candidate's own.
-        parent: checkpoint of the trained parent to take weights over from; None to take none.
-        num_threads: of the processor; None leaves the choice to PyTorch.
+        parent: checkpoint of the trained parent to inherit weights from; None for none.
+        num_threads: of the processor; None for the default of PyTorch.
     """
 
     design: Design
@@ -66,12 +65,12 @@ class CandidateTask:
 def train_candidate(
     task: CandidateTask, *, on_status: Callable[[Status], None] = lambda status: None
 ) -> TrainingResult:
-    """Train and score a candidate, or go on with it.
+    """Train and score a candidate, or resume it.
 
     Returns:
         Its score; a `Failure` if the training diverged or the network does not fit into memory. Details for the
-        journal: `model` (the checkpoint, as seen from the folder that all candidates' folder is in), `seconds` of this
-        call, `seed`, `machine` and `precision` of the training, and what was taken over from the parent (`inherited`).
+        journal: `model` (the checkpoint, relative to the run's folder), `seconds` of this call, `seed`, `machine` and
+        `precision` of the training, and the report of the inheritance (`inherited`).
 
     Raises:
         LpsnetError: anything else that keeps it from being trained, such as missing data or a full disk.
@@ -80,7 +79,7 @@ def train_candidate(
     with _threads(task.num_threads):
         outcome, inherited = _outcome(task, on_status)
     if torch.cuda.is_available():
-        torch.cuda.empty_cache()  # or an engine that measures the next candidates finds the GPU's memory taken
+        torch.cuda.empty_cache()  # for the engine that measures the next candidates
     details: dict[str, JsonValue] = {
         "model": "/".join(RunFolder(task.folder).model.parts[-3:]),
         "seconds": round(time.monotonic() - begun, 1),
@@ -94,7 +93,7 @@ def train_candidate(
 
 @contextlib.contextmanager
 def _threads(count: int | None) -> Iterator[None]:
-    """PyTorch with that many, and then as it was: latencies may be measured in this process afterwards."""
+    """Set PyTorch's threads inside the block: latencies may be measured in this process afterwards."""
     before = torch.get_num_threads()
     torch.set_num_threads(count or before)
     try:
@@ -125,14 +124,14 @@ def _outcome(task: CandidateTask, on_status: Callable[[Status], None]) -> tuple[
 
 
 def _final(task: CandidateTask, model: Path, evaluation: Evaluation | None) -> Evaluation:
-    """The trainer scores on the split that is called val; another is scored here."""
+    """The trainer scores on the split "val"; another split is scored here."""
     if evaluation is not None and task.val == "val":
         return evaluation
     return _evaluate(load_checkpoint(model), read_record(model), task)
 
 
 def _start(task: CandidateTask, parent: Path) -> ModelRecord:
-    """The record of the weights the candidate starts from, which are made if need be."""
+    """The record of the candidate's start weights, which are written first if there are none."""
     path = task.folder / START
     if not path.exists():
         _write_start(task, parent, path)
@@ -150,7 +149,7 @@ def _write_start(task: CandidateTask, parent: Path, path: Path) -> None:
     torch.manual_seed(task.run.recipe.seed)
     try:
         report = inherit(net, source, images=images, seed=task.run.recipe.seed)
-    except LpsnetError as error:  # an operation such as another block leaves nothing in its place
+    except LpsnetError as error:  # nothing can be inherited by a network of another block
         nothing = {"taken_over": False, "why": str(error)}
         save_checkpoint(net, path, record=_record(task, net, dataset).model_copy(update={"training": nothing}))
         return
@@ -178,7 +177,7 @@ def _record(task: CandidateTask, net: Network, dataset: Dataset) -> ModelRecord:
 
 
 def _images(run: TrainingRun, dataset: Dataset) -> Tensor:
-    """The first images of the training, N x 3 x H x W normalised, as the network will be given them."""
+    """The first images of the training, N x 3 x H x W, normalised."""
     recipe = run.recipe
     count = min(MAX_IMAGES, recipe.batch_size)
     split = dataset.split(run.split)

@@ -1,39 +1,16 @@
-"""A network while it is filled from a smaller one: where every number comes from, and the batch norms to measure.
+"""Weights of a trained network copied into a larger one (Section 3.4): wider blocks, new blocks, new paths.
 
-A batch norm in evaluation mode is a scale and a shift a channel; in training mode its scale depends on the batch. Two
-kinds of channels of the child's batch norms have statistics that no parent can give: those of new features, and those
-that must pass on what they get. Both are measured on images, in one pass through the finished child in which every
-batch norm takes its statistics from its input just before it is used, so later ones see what earlier ones really give.
+Wider: a unit's rows for old channels read old channels with the parent's weights and new ones with zeros; rows for new
+channels are random. Old channels have the same places in every path, since Bilateral-B adds paths channel by channel
+(Equation 2). Deeper: a new block at the end of a stage starts as the identity. Both keep the function in evaluation
+mode. New path: a copy of an existing one, whose contribution to the other paths is made small, not zero: a ReLU of zero
+has no gradient. Which unit reads and writes what is data in the block's row (`BlockType`).
 
-Wider: the parent's weights inside a child's wider blocks, so that the old channels compute what they did.
-
-A channel of the parent has a place among the child's channels, the same in every path, because Bilateral-B adds paths
-channel by channel (Equation 2). A unit's rows for old channels read old channels with the parent's weights and new ones
-with zeros; its rows for new channels keep their random weights and read everything. So nothing old depends on anything
-new, and the readers of the new channels learn first. Blocks of any two widths may be given, equal ones included.
-
-Which channels a unit reads and writes is in the block's row (`BlockType.channels`).
-
-Deeper: new blocks that pass on what they are given, at the end of a stage.
-
-What such a block is given has been through a ReLU, so a second ReLU changes nothing: it is enough that the sum before
-it is the input. Re-parameterised blocks and those with a shortcut have a branch for that, and their other branches
-start with a scale of zero; elsewhere the convolution is the unit matrix. Exact in evaluation mode. In training mode a
-batch norm normalises what it passes on, so its scale and shift are those of what it is given (`Growth.pass_on`).
-
-What each unit has to do for that is in the block's row (`BlockType.identity`).
-
-A new path, and how it meets the others: Bilateral-B and the other interactions of Section 3.3.
-
-A new path is a copy of one that is there already, so what it computes is of use from the start. After Stage 3 and Stage
-4 the paths add their features to each other (Equation 2). The new path's are made small there and so disturb the others
-little; they are not made zero, because a ReLU of zero gives no gradient. What it gets from the others is not small: its
-Stages 4 and 5 start on the very features that the copied weights were trained for, at its own resolution. Where an
-interaction transforms what it adds, the transformation is made small instead, and the path is left as it is.
+Statistics of batch norms that the parent cannot give are measured on images at the end.
 """
 
 import contextlib
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from types import EllipsisType
@@ -47,17 +24,19 @@ from lpsnet.models.interactions import Attention, Interaction
 from lpsnet.models.network import INTERACTING_STAGES, Network, Path
 
 Index = Tensor | tuple[Tensor, Tensor] | EllipsisType
+ChannelMap = Tensor  # 1-D int64: for each of the parent's channels its number among the child's
+NEW_PATH_SCALE = 0.01  # factor on what a new path adds to the others
 _NEW, _COPIED, _ZEROED = 0, 1, 2
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """How many numbers of a parameter come from where.
+    """How many numbers of a parameter have which origin.
 
     Attributes:
         copied: from the parent.
-        zeroed: zero on purpose, so that something new is not read, or not heard, at the start.
-        new: everything else: random, or set so that the function stays.
+        zeroed: set to zero so that something new has no effect at the start.
+        new: all others: random, or set so that the function is kept.
     """
 
     copied: int
@@ -67,12 +46,9 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class _Unmeasured:
-    """Channels of a batch norm whose statistics are to be measured.
+    """`channels` of a batch norm whose statistics are to be measured.
 
-    Attributes:
-        norm: the batch norm.
-        channels: their numbers.
-        keeps_function: whether scale and shift follow the statistics, so that the function in evaluation mode stays.
+    With `keeps_function`, scale and shift follow the statistics, so that evaluation mode computes the same.
     """
 
     norm: nn.BatchNorm2d
@@ -80,17 +56,17 @@ class _Unmeasured:
     keeps_function: bool
 
 
-class Growth:
-    """The child, and what has been done to it. Its weights are fresh at the beginning; use it under `torch.no_grad`.
+class WeightTransfer:
+    """The child, which has fresh weights at first, and the origin of its weights. Use it under `torch.no_grad`.
 
     Attributes:
-        child: the network that is filled.
-        losses: why the child does not compute what its parent does, one line each.
+        child: the network to fill.
+        mismatches: why the child does not compute what its parent does, one line each.
     """
 
     def __init__(self, child: Network) -> None:
         self.child = child
-        self.losses: list[str] = []
+        self.mismatches: list[str] = []
         self._names: dict[Tensor, str] = {parameter: name for name, parameter in child.named_parameters()}
         self._sources = {name: torch.zeros(p.shape, dtype=torch.uint8) for name, p in child.named_parameters()}
         self._unmeasured: list[_Unmeasured] = []
@@ -106,22 +82,15 @@ class Growth:
         self._sources[self._names[parameter]][index] = _ZEROED
 
     def copy_module(self, module: nn.Module, source: nn.Module) -> None:
-        """Set all of `module` to what is in `source`, whose tensors have the same names and shapes."""
+        """Copy all of `source`, whose tensors have the same names and shapes, into `module`."""
         for parameter, values in zip(module.parameters(), source.parameters(), strict=True):
             self.copy(parameter, ..., values)
         for own, given in zip(module.buffers(), source.buffers(), strict=True):
             if own.is_floating_point():  # not the number of batches: the child has seen none
                 own.copy_(given)
 
-    def measure_all(self, module: nn.Module, *, but: Collection[nn.Module] = ()) -> None:
-        """Have the statistics of all batch norms in `module` measured but for those in the modules `but`."""
-        left_out = {norm for part in but for norm in part.modules()}
-        for norm in module.modules():
-            if isinstance(norm, nn.BatchNorm2d) and norm not in left_out:
-                self.measure(norm)
-
     def copy_norm(self, norm: nn.BatchNorm2d, source: nn.BatchNorm2d, places: Tensor) -> None:
-        """Give the channels `places` of `norm` those of `source`; the statistics of the others will be measured."""
+        """Copy `source` into the channels `places` of `norm`; the statistics of the others will be measured."""
         self.copy(norm.weight, places, source.weight)
         self.copy(norm.bias, places, source.bias)
         for statistic, given in zip(statistics(norm), statistics(source), strict=True):
@@ -129,7 +98,7 @@ class Growth:
         self.measure(norm, others(places, norm.num_features))
 
     def measure(self, norm: nn.BatchNorm2d, channels: Tensor | None = None, *, keeps_function: bool = False) -> None:
-        """Have the statistics of `channels` (unless given, all) measured.
+        """Have the statistics of `channels` (default: all) measured.
 
         Scale and shift stay, or with `keeps_function` follow, so that the function in evaluation mode stays.
         """
@@ -137,10 +106,17 @@ class Growth:
         if len(channels):
             self._unmeasured.append(_Unmeasured(norm, channels, keeps_function))
 
-    def pass_on(self, norm: nn.BatchNorm2d, channels: Tensor | None = None, *, shift: Tensor | None = None) -> None:
-        """Make `channels` (unless given, all) of `norm` add `shift` to their input and do nothing else.
+    def measure_all(self, module: nn.Module, *, but: Collection[nn.Module] = ()) -> None:
+        """Have the statistics of all batch norms in `module` measured, except those in the modules `but`."""
+        left_out = {norm for part in but for norm in part.modules()}
+        for norm in batch_norms(module):
+            if norm not in left_out:
+                self.measure(norm)
 
-        Exact in evaluation mode. Once the statistics are measured it is close in training mode too.
+    def pass_on(self, norm: nn.BatchNorm2d, channels: Tensor | None = None, *, shift: Tensor | None = None) -> None:
+        """Make `channels` (default: all) of `norm` add `shift` to their input and do nothing else.
+
+        Exact in evaluation mode; close in training mode once the statistics are measured.
         """
         index: Index = ... if channels is None else channels
         mean, variance = statistics(norm)
@@ -149,8 +125,11 @@ class Growth:
         norm.bias[index] = 0 if shift is None else shift.to(norm.bias)
         self.measure(norm, channels, keeps_function=True)
 
-    def settle(self, images: Tensor) -> None:
-        """Measure what is to be measured, on N x 3 x H x W normalised images."""
+    def measure_statistics(self, images: Tensor) -> None:
+        """Measure on N x 3 x H x W normalised images, in one forward pass of the finished child.
+
+        Every batch norm takes its statistics from its input just before it is used, so later ones see the effect.
+        """
         if not self._unmeasured:
             return
         hooks = [task.norm.register_forward_pre_hook(_measuring(task)) for task in self._unmeasured]
@@ -162,45 +141,13 @@ class Growth:
                 hook.remove()
 
     def origins(self) -> dict[str, Origin]:
-        """Where the numbers of each of the child's parameters come from."""
-        return {name: _counted(source) for name, source in self._sources.items()}
-
-
-def others(places: Tensor, num_channels: int) -> Tensor:
-    """The channels that are not in `places`."""
-    is_other = torch.ones(num_channels, dtype=torch.bool)
-    is_other[places] = False
-    return is_other.nonzero().flatten()
-
-
-def statistics(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """Running mean and variance."""
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    return norm.running_mean, norm.running_var
-
-
-def affine(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """Scale and shift a channel of `norm` in evaluation mode, float64."""
-    mean, variance = statistics(norm)
-    scale = norm.weight.double() / torch.sqrt(variance.double() + norm.eps)
-    return scale, norm.bias.double() - mean.double() * scale
-
-
-@contextlib.contextmanager
-def evaluating(net: nn.Module) -> Iterator[None]:
-    """Evaluation mode for a while; afterwards every module is in the mode it was in."""
-    modes = [(module, module.training) for module in net.modules()]
-    net.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
+        """The origins of each of the child's parameters."""
+        counts = {name: torch.bincount(it.flatten(), minlength=3).tolist() for name, it in self._sources.items()}
+        return {name: Origin(it[_COPIED], it[_ZEROED], it[_NEW]) for name, it in counts.items()}
 
 
 def _measuring(task: _Unmeasured) -> Any:
-    """A hook that sets the statistics of a batch norm from what it is about to be given."""
+    """A hook that sets the statistics of a batch norm from its input."""
 
     def hook(norm: nn.BatchNorm2d, inputs: tuple[Tensor]) -> None:
         scale, shift = affine(norm)
@@ -218,65 +165,48 @@ def _measuring(task: _Unmeasured) -> Any:
     return hook
 
 
-def _counted(source: Tensor) -> Origin:
-    counts = torch.bincount(source.flatten(), minlength=3).tolist()
-    return Origin(copied=counts[_COPIED], zeroed=counts[_ZEROED], new=counts[_NEW])
+@contextlib.contextmanager
+def evaluating(net: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside the block; afterwards every module has its previous mode."""
+    modes = [(module, module.training) for module in net.modules()]
+    net.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
 
 
-Places = Tensor  # 1-D int64: for each of the parent's channels its number among the child's
-
-
-def channel_places(block: str, old_width: int, new_width: int) -> Places:
-    """The places of the output channels of a `block` of `old_width` in one of `new_width` (`BlockType.parts`).
-
-    The first ones where the row's parts are none of such widths; `inherit` finds that the logits change then.
-    """
-    old_parts, new_parts = (tuple(BLOCKS[block].parts(width)) for width in (old_width, new_width))
-    grow = len(old_parts) == len(new_parts) and all(old <= new for old, new in zip(old_parts, new_parts, strict=True))
-    if not grow or (sum(old_parts), sum(new_parts)) != (old_width, new_width):
-        return torch.arange(old_width)
-    starts = accumulate(new_parts, initial=0)
-    return torch.cat([start + torch.arange(old) for start, old in zip(starts, old_parts, strict=False)])
-
-
-def copy_block(growth: Growth, kind: str, block: nn.Module, source: nn.Module, reads: Places, writes: Places) -> None:
-    """Fill `block` of the child from `source` of the parent; it stays fresh where its row does not say how.
-
-    Args:
-        growth: the child.
-        kind: the blocks' name in `BLOCKS`.
-        block, source: blocks of that kind in training form, `block` at least as wide.
-        reads, writes: places of the channels of the block's input and output.
-    """
-    if shapes(block) == shapes(source):
-        growth.copy_module(block, source)
-        return
-    if fault := _fault(kind, block, source, reads, writes):
-        growth.losses.append(f"block {kind!r} {fault}; its blocks of another width start fresh")
-        growth.measure_all(block)
-        return
-    for name, channels in (BLOCKS[kind].channels or {}).items():
-        own, given = submodule(block, name), submodule(source, name)
-        places = {"input": reads, "output": writes}
-        read, written = (places.get(kind, inner) for kind, inner in zip(channels, _inner_places(given), strict=True))
-        _copy_part(growth, own, given, read, written)
-
-
-def copy_unit(growth: Growth, unit: ConvNorm, source: ConvNorm, reads: Places, writes: Places) -> None:
-    """Fill a convolution with batch norm, the old rows with zeros for the new columns."""
-    weight = unit.conv.weight
-    if unit.conv.groups > 1:  # depthwise: every channel reads its own
-        growth.copy(weight, writes, source.conv.weight)
-    else:
-        growth.zero(weight, writes)
-        growth.copy(weight, (writes[:, None], reads[None]), source.conv.weight)
-    growth.copy_norm(norm_of(unit), norm_of(source), writes)
+def batch_norms(module: nn.Module) -> list[nn.BatchNorm2d]:
+    """All batch norms in `module`."""
+    return [norm for norm in module.modules() if isinstance(norm, nn.BatchNorm2d)]
 
 
 def norm_of(unit: ConvNorm) -> nn.BatchNorm2d:
     """The batch norm of a unit in training form."""
     assert isinstance(unit.norm, nn.BatchNorm2d), "networks in training form"
     return unit.norm
+
+
+def statistics(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Running mean and variance."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    return norm.running_mean, norm.running_var
+
+
+def affine(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Scale and shift of each channel of `norm` in evaluation mode, float64."""
+    mean, variance = statistics(norm)
+    scale = norm.weight.double() / torch.sqrt(variance.double() + norm.eps)
+    return scale, norm.bias.double() - mean.double() * scale
+
+
+def others(places: Tensor, num_channels: int) -> Tensor:
+    """The channels that are not in `places`."""
+    is_other = torch.ones(num_channels, dtype=torch.bool)
+    is_other[places] = False
+    return is_other.nonzero().flatten()
 
 
 def submodule(block: nn.Module, name: str) -> nn.Module | None:
@@ -288,79 +218,123 @@ def submodule(block: nn.Module, name: str) -> nn.Module | None:
 
 
 def shapes(module: nn.Module) -> dict[str, torch.Size]:
-    """Of all tensors, by name."""
+    """The shapes of all tensors by name."""
     return {name: tensor.shape for name, tensor in module.state_dict().items()}
 
 
-def _copy_part(growth: Growth, part: nn.Module | None, source: nn.Module | None, reads: Places, writes: Places) -> None:
-    """Fill a unit or a shortcut, which may be there in only one of the two networks."""
+def channel_map(block: str, old_width: int, new_width: int) -> ChannelMap:
+    """The places of the output channels of a `block` of `old_width` in one of `new_width` (`BlockType.parts`).
+
+    The first ones where the row's parts do not fit these widths; `inherit` finds that the logits change then.
+    """
+    old_parts, new_parts = (tuple(BLOCKS[block].parts(width)) for width in (old_width, new_width))
+    grow = len(old_parts) == len(new_parts) and all(old <= new for old, new in zip(old_parts, new_parts, strict=True))
+    if not grow or (sum(old_parts), sum(new_parts)) != (old_width, new_width):
+        return torch.arange(old_width)
+    starts = accumulate(new_parts, initial=0)
+    return torch.cat([start + torch.arange(old) for start, old in zip(starts, old_parts, strict=False)])
+
+
+def copy_block(
+    weights: WeightTransfer, kind: str, block: nn.Module, source: nn.Module, reads: ChannelMap, writes: ChannelMap
+) -> None:
+    """Copy the parent's `source` into the child's `block`; it stays fresh where its row does not describe how.
+
+    Args:
+        weights: the child.
+        kind: the blocks' name in `BLOCKS`.
+        block, source: blocks of that kind in training form, `block` at least as wide.
+        reads, writes: places of the channels of the block's input and output.
+    """
+    if shapes(block) == shapes(source):
+        weights.copy_module(block, source)
+        return
+    if fault := _fault(kind, block, source, reads, writes):
+        weights.mismatches.append(f"block {kind!r} {fault}; its blocks of another width start fresh")
+        weights.measure_all(block)
+        return
+    places = {"input": reads, "output": writes}
+    for name, channels in (BLOCKS[kind].channels or {}).items():
+        own, given = submodule(block, name), submodule(source, name)
+        unit = given.conv3x3 if isinstance(given, RepConvNorm) else given
+        sizes = _sizes(unit) if isinstance(unit, ConvNorm) else (0, 0)
+        # old inner channels are the first ones
+        read, written = (places.get(it, torch.arange(size)) for it, size in zip(channels, sizes, strict=True))
+        _copy_part(weights, own, given, read, written)
+
+
+def copy_unit(weights: WeightTransfer, unit: ConvNorm, source: ConvNorm, reads: ChannelMap, writes: ChannelMap) -> None:
+    """Copy a convolution with batch norm; old rows get zeros for new columns."""
+    weight = unit.conv.weight
+    if unit.conv.groups > 1:  # depthwise: every channel reads its own
+        weights.copy(weight, writes, source.conv.weight)
+    else:
+        weights.zero(weight, writes)
+        weights.copy(weight, (writes[:, None], reads[None]), source.conv.weight)
+    weights.copy_norm(norm_of(unit), norm_of(source), writes)
+
+
+def _copy_part(
+    weights: WeightTransfer, part: nn.Module | None, source: nn.Module | None, reads: ChannelMap, writes: ChannelMap
+) -> None:
+    """Copy a unit or a shortcut, which only one of the two networks may have."""
     if isinstance(part, RepConvNorm) and isinstance(source, RepConvNorm):
-        copy_unit(growth, part.conv3x3, source.conv3x3, reads, writes)
-        copy_unit(growth, part.conv1x1, source.conv1x1, reads, writes)
-        _copy_identity(growth, part, source, reads, writes)
+        copy_unit(weights, part.conv3x3, source.conv3x3, reads, writes)
+        copy_unit(weights, part.conv1x1, source.conv1x1, reads, writes)
+        _copy_identity(weights, part, source, reads, writes)
     elif isinstance(part, ConvNorm) and isinstance(source, ConvNorm):
-        copy_unit(growth, part, source, reads, writes)
+        copy_unit(weights, part, source, reads, writes)
     elif isinstance(part, ConvNorm) and isinstance(source, nn.Identity):
-        _copy_shortcut(growth, part, reads, writes)
+        # a shortcut that was the input itself and is a convolution now: the unit matrix
+        weights.zero(part.conv.weight, writes)
+        centre = part.conv.weight.shape[-1] // 2
+        part.conv.weight[writes, reads, centre, centre] = 1
+        weights.pass_on(norm_of(part), writes)
+        weights.measure(norm_of(part), others(writes, part.conv.out_channels))
     elif isinstance(part, nn.Identity) != isinstance(source, nn.Identity):
         change = "gets" if isinstance(part, nn.Identity) else "loses"
-        growth.losses.append(f"the first block of Stage 5 {change} a shortcut")
-    elif part is not None:  # what it computes is new
-        growth.measure_all(part)
+        weights.mismatches.append(f"the first block of Stage 5 {change} a shortcut")
+    elif part is not None:  # the parent has no such part
+        weights.measure_all(part)
 
 
-def _copy_identity(growth: Growth, unit: RepConvNorm, source: RepConvNorm, reads: Places, writes: Places) -> None:
-    """The identity branch of the re-parameterised form, which is there only between equal widths."""
+def _copy_identity(
+    weights: WeightTransfer, unit: RepConvNorm, source: RepConvNorm, reads: ChannelMap, writes: ChannelMap
+) -> None:
+    """The identity branch of the re-parameterised form, which exists only between equal widths."""
     if unit.identity is not None and source.identity is not None:
-        growth.copy_norm(unit.identity, source.identity, writes)
+        weights.copy_norm(unit.identity, source.identity, writes)
     elif unit.identity is not None:
-        growth.zero(unit.identity.weight, writes)
-        growth.measure(unit.identity)
-    elif source.identity is not None:
-        _fold_identity(growth, unit.conv1x1, source, reads, writes)
+        weights.zero(unit.identity.weight, writes)
+        weights.measure(unit.identity)
+    elif (
+        source.identity is not None
+    ):  # the child's 1x1 branch computes the sum of the parent's 1x1 and identity branches
+        scale, shift = affine(norm_of(source.conv1x1))
+        identity_scale, identity_shift = affine(source.identity)
+        weight = source.conv1x1.conv.weight.double() * scale[:, None, None, None]
+        weight += torch.diag(identity_scale)[:, :, None, None]
+        weights.copy(unit.conv1x1.conv.weight, (writes[:, None], reads[None]), weight)
+        weights.pass_on(norm_of(unit.conv1x1), writes, shift=shift + identity_shift)
 
 
-def _fold_identity(growth: Growth, unit: ConvNorm, source: RepConvNorm, reads: Places, writes: Places) -> None:
-    """Let the child's 1x1 branch do what the parent's 1x1 and identity branches do together."""
-    assert source.identity is not None
-    scale, shift = affine(norm_of(source.conv1x1))
-    identity_scale, identity_shift = affine(source.identity)
-    weight = source.conv1x1.conv.weight.double() * scale[:, None, None, None]
-    weight += torch.diag(identity_scale)[:, :, None, None]
-    growth.copy(unit.conv.weight, (writes[:, None], reads[None]), weight)
-    growth.pass_on(norm_of(unit), writes, shift=shift + identity_shift)
-
-
-def _copy_shortcut(growth: Growth, shortcut: ConvNorm, reads: Places, writes: Places) -> None:
-    """A shortcut that was the input itself, and is a convolution between different widths now: the unit matrix."""
-    growth.zero(shortcut.conv.weight, writes)
-    centre = shortcut.conv.weight.shape[-1] // 2
-    shortcut.conv.weight[writes, reads, centre, centre] = 1
-    growth.pass_on(norm_of(shortcut), writes)
-    growth.measure(norm_of(shortcut), others(writes, shortcut.conv.out_channels))
-
-
-def _fault(kind: str, block: nn.Module, source: nn.Module, reads: Places, writes: Places) -> str:
-    """What keeps the row's `channels` from carrying the weights over, in words; empty if nothing does."""
+def _fault(kind: str, block: nn.Module, source: nn.Module, reads: ChannelMap, writes: ChannelMap) -> str:
+    """Why the row's `channels` do not suffice to copy the weights; empty if they do."""
     channels = BLOCKS[kind].channels
     if channels is None:
-        return "does not say how its weights carry over to another width (`channels` in its row)"
-    if left := [name for name, _ in block.named_parameters() if not _is_in(name, channels)]:
-        return f"does not say which channels {left[0]!r} reads and writes (`channels` in its row)"
+        return "does not define how its weights carry over to another width (`channels` in its row)"
+    units = tuple(f"{name}." for name in channels)
+    if left := [name for name, _ in block.named_parameters() if not name.startswith(units)]:
+        return f"does not define which channels {left[0]!r} reads and writes (`channels` in its row)"
+    widths = {"input": len(reads), "output": len(writes)}
     for name, (read, written) in channels.items():
-        own, given = submodule(block, name), submodule(source, name)
-        widths = {"input": len(reads), "output": len(writes)}
-        if not _fits(own, given, widths.get(read), widths.get(written)):
+        if not _fits(submodule(block, name), submodule(source, name), widths.get(read), widths.get(written)):
             return f"has in {name!r} what its row's `channels` do not describe"
     return ""
 
 
-def _is_in(name: str, parts: Iterable[str]) -> bool:
-    return any(name.startswith(f"{part}.") for part in parts)
-
-
 def _fits(own: nn.Module | None, given: nn.Module | None, num_read: int | None, num_written: int | None) -> bool:
-    """Whether a part can be filled: convolutions of the numbers of channels in the row, dense or depthwise.
+    """Whether a part can be filled: convolutions of the row's numbers of channels, dense or depthwise.
 
     A shortcut may be a convolution, an `nn.Identity` or None, another one in each network.
     """
@@ -384,127 +358,115 @@ def _is_depthwise(unit: ConvNorm) -> bool:
     return unit.conv.groups == unit.conv.in_channels == unit.conv.out_channels
 
 
-def _inner_places(given: nn.Module | None) -> tuple[Places, Places]:
-    """The places of inner channels that a unit of the parent reads, and of those that it writes: the first ones."""
-    unit = given.conv3x3 if isinstance(given, RepConvNorm) else given
-    num_read, num_written = _sizes(unit) if isinstance(unit, ConvNorm) else (0, 0)
-    return torch.arange(num_read), torch.arange(num_written)
-
-
 def _sizes(unit: ConvNorm) -> tuple[int, int]:
     return unit.conv.in_channels, unit.conv.out_channels
 
 
-def pass_through(growth: Growth, kind: str, block: nn.Module, previous: nn.Module, places: Places) -> None:
-    """Make `block`, fresh and at the end of a stage of the child, pass on the old channels of its input.
+def pass_through(weights: WeightTransfer, kind: str, block: nn.Module, previous: nn.Module, places: ChannelMap) -> None:
+    """Make `block`, fresh and at the end of a stage of the child, the identity on the old channels of its input.
 
-    It stays fresh where its row does not say how.
+    The input has been through a ReLU, so a second one changes nothing. Units stay fresh where the row has no role.
 
     Args:
-        growth: the child.
+        weights: the child.
         kind: the blocks' name in `BLOCKS`.
         block: in training form.
         previous: the block before it, filled.
-        places: of the old channels; on the new ones, which nothing reads yet, the block may work from the start.
+        places: of the old channels; nothing reads the new ones yet, so they may differ from the input.
     """
     row, fixed = BLOCKS[kind], []
     channels = row.channels or {}
     if row.identity is None:
-        fault = "does not say how a new one passes its input on (`identity` in its row)"
-        growth.losses.append(f"block {kind!r} {fault}; new blocks start fresh")
+        fault = "does not define how a new one passes its input on (`identity` in its row)"
+        weights.mismatches.append(f"block {kind!r} {fault}; new blocks start fresh")
     for name, role in (row.identity or {}).items():
         unit, before = submodule(block, name), submodule(previous, name)
         if not isinstance(unit, ConvNorm | RepConvNorm):
             continue  # such as the second half of a ghost module of one channel
         if not _can(role, unit, before):
-            growth.losses.append(f"block {kind!r} has in {name!r} what its row's `identity` does not describe")
+            weights.mismatches.append(f"block {kind!r} has in {name!r} what its row's `identity` does not describe")
             continue
         fixed.append(unit)
         old = places if name in channels and channels[name][1] == "output" else None
         if role == "zero":
-            _silence(growth, unit, old)
+            _zero_init(weights, unit, old)
         elif role == "pass":
-            _open(growth, unit, old)
-        elif before is not None:  # "repeat"
-            _repeat(growth, unit, before)
-    growth.measure_all(block, but=fixed)
+            _identity_init(weights, unit, old)
+        elif before is not None:  # "repeat": compute what the block before computed, from the same channels
+            unit.load_state_dict(before.state_dict())
+            for norm in batch_norms(unit):
+                weights.measure(norm, keeps_function=True)
+    weights.measure_all(block, but=fixed)
 
 
 def _can(role: Role, unit: ConvNorm | RepConvNorm, before: nn.Module | None) -> bool:
     if role == "pass":
         return isinstance(unit, ConvNorm) or unit.identity is not None
-    return role == "zero" or (role == "repeat" and before is not None and shapes(unit) == shapes(before))
+    return role == "zero" or (before is not None and shapes(unit) == shapes(before))
 
 
-def _open(growth: Growth, unit: ConvNorm | RepConvNorm, places: Places | None) -> None:
-    """Give out the input; with fewer rows than columns the first channels of it."""
+def _identity_init(weights: WeightTransfer, unit: ConvNorm | RepConvNorm, places: ChannelMap | None) -> None:
+    """Output the input, or with fewer rows than columns its first channels."""
     if isinstance(unit, RepConvNorm):
         assert unit.identity is not None, "see `_can`"
-        growth.pass_on(unit.identity)
-        _silence(growth, unit.conv3x3, places)
-        _silence(growth, unit.conv1x1, places)
-        return
-    nn.init.dirac_(unit.conv.weight, groups=unit.conv.groups)
-    growth.pass_on(norm_of(unit))
+        weights.pass_on(unit.identity)
+        _zero_init(weights, unit.conv3x3, places)
+        _zero_init(weights, unit.conv1x1, places)
+    else:
+        nn.init.dirac_(unit.conv.weight, groups=unit.conv.groups)
+        weights.pass_on(norm_of(unit))
 
 
-def _silence(growth: Growth, unit: nn.Module, places: Places | None) -> None:
-    """Give nothing, at first: the scale is zero and is what learns first."""
-    for norm in unit.modules():
-        if isinstance(norm, nn.BatchNorm2d):
-            growth.zero(norm.weight, ... if places is None else places)
-            growth.measure(norm)
+def _zero_init(weights: WeightTransfer, unit: nn.Module, places: ChannelMap | None) -> None:
+    """Output zero at first, by a scale of zero, which learns first."""
+    for norm in batch_norms(unit):
+        weights.zero(norm.weight, ... if places is None else places)
+        weights.measure(norm)
 
 
-def _repeat(growth: Growth, unit: ConvNorm | RepConvNorm, previous: nn.Module) -> None:
-    """Compute again, from the same channels, what the block before computed."""
-    unit.load_state_dict(previous.state_dict())
-    for norm in unit.modules():
-        if isinstance(norm, nn.BatchNorm2d):
-            growth.measure(norm, keeps_function=True)
-
-
-QUIET = 0.01  # what a new path adds to others, relative to its features in full strength
-
-
-def meets_directly(net: Network) -> bool:
-    """Whether the paths of `net` meet without weights between them (Bilateral-B), so that they have to be quiet."""
+def adds_without_weights(net: Network) -> bool:
+    """Whether paths are added to each other without weights in between (Bilateral-B)."""
     return bool(net.interactions[0].pairs) and not any(True for _ in net.interactions.parameters())
 
 
-def quieten(growth: Growth, path: nn.Module, kind: str) -> None:
-    """Scale what `path` gives after Stage 3 and Stage 4 by `QUIET`; `kind` is the blocks' name in `BLOCKS`.
+def downscale_path(weights: WeightTransfer, path: nn.Module, kind: str) -> None:
+    """Multiply the output of a new path after Stages 3 and 4 by `NEW_PATH_SCALE`; `kind` is its block in `BLOCKS`.
 
-    What stands before the outputs is left as it is. Inside a block or stage of shortcuts it may then be normalised with
-    statistics that no longer fit, until training has found others; all that comes of it is quiet.
+    Inner units are not changed. Behind a shortcut their statistics may no longer fit until training has adapted them,
+    but their effect is small.
     """
     assert isinstance(path, Path)
-    row, inputs, loud = BLOCKS[kind], {}, {}
+    row, inputs, before = BLOCKS[kind], {}, {}
     with evaluating(path):
-        maps = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)).to(growth.child.head.weight)
+        maps = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)).to(weights.child.head.weight)
         for stage in range(max(INTERACTING_STAGES) + 1):
             inputs[stage], maps = maps, path(maps, stage)
-            loud[stage] = maps.norm()
+            before[stage] = maps.norm()
         for stage in INTERACTING_STAGES:
             blocks = list(path.stages[stage].children())
             for block in blocks if row.carries_input else blocks[-1:]:
                 for unit in filter(None, (submodule(block, name) for name in row.outputs or ())):
-                    _scale(unit)
-            if path(inputs[stage], stage).norm() > 10 * QUIET * loud[stage]:
-                growth.losses.append(
-                    f"block {kind!r} is not made quiet by what its row says (`outputs`, `carries_input`)"
-                )
+                    _downscale(unit)
+            if path(inputs[stage], stage).norm() > 10 * NEW_PATH_SCALE * before[stage]:
+                fault = "is not made small by the units in its row (`outputs`, `carries_input`)"
+                weights.mismatches.append(f"the output of block {kind!r} {fault}")
 
 
-def fill_interaction(
-    growth: Growth, own: nn.Module, given: nn.Module, places: Places, paths: Sequence[int | None]
+def _downscale(module: nn.Module) -> None:
+    for norm in batch_norms(module):
+        norm.weight.mul_(NEW_PATH_SCALE)
+        norm.bias.mul_(NEW_PATH_SCALE)
+
+
+def copy_interaction(
+    weights: WeightTransfer, own: nn.Module, given: nn.Module, places: ChannelMap, paths: Sequence[int | None]
 ) -> None:
-    """Fill the interaction `own` of the child from `given` of the parent: every pair of two continued paths.
+    """Copy the parent's interaction `given` into the child's `own` for every pair of two continued paths.
 
-    Pairs with a new path keep fresh weights; where an interaction adds what they give, that is made small.
+    Pairs with a new path keep fresh weights; where an interaction adds their outputs, these are scaled down.
 
     Args:
-        growth: the child.
+        weights: the child.
         own, given: the interactions after the same stage.
         places: of that stage's channels.
         paths: the parent's path for each of the child's, None for a new one.
@@ -513,46 +475,33 @@ def fill_interaction(
     assert isinstance(given, Interaction)
     for name, pair in own.pairs.items():
         high, low = (paths[int(number)] for number in name.split("_"))
-        if high is not None and low is not None:
-            if high > low and list(pair.children()):
-                growth.losses.append("two paths change places in an interaction that tells the larger from the smaller")
-            _fill_pair(growth, pair, given.pairs[f"{min(high, low)}_{max(high, low)}"], places)
-        else:
-            _settle_pair(growth, pair, quiet=own.adds)
+        if high is None or low is None:
+            if own.adds:
+                _downscale(pair)
+            weights.measure_all(pair)
+            continue
+        if high > low and list(pair.children()):
+            fault = "two paths swap places in an interaction that treats the larger and the smaller differently"
+            weights.mismatches.append(fault)
+        _copy_pair(weights, pair, given.pairs[f"{min(high, low)}_{max(high, low)}"], places)
 
 
-def _settle_pair(growth: Growth, pair: nn.Module, *, quiet: bool) -> None:
-    if quiet:
-        _scale(pair)
-    growth.measure_all(pair)
-
-
-def _fill_pair(growth: Growth, pair: nn.Module, source: nn.Module, places: Places) -> None:
+def _copy_pair(weights: WeightTransfer, pair: nn.Module, source: nn.Module, places: ChannelMap) -> None:
     for name, unit in pair.named_children():
         given = source.get_submodule(name)
         if isinstance(unit, ConvNorm) and isinstance(given, ConvNorm):
-            copy_unit(growth, unit, given, _read_places(unit, given, places), places)
+            reads = places
+            if given.conv.in_channels != len(places):  # Direct-B concatenates both paths
+                reads = torch.cat((places, unit.conv.in_channels // 2 + places))
+            copy_unit(weights, unit, given, reads, places)
         if isinstance(unit, Attention) and isinstance(given, Attention):
-            _copy_attention(growth, unit.conv, given.conv, places)
+            weights.zero(unit.conv.weight)
+            weights.copy(unit.conv.weight, (torch.zeros(1, 1, dtype=torch.int64), places), given.conv.weight)
+            copy_bias(weights, unit.conv, given.conv)
 
 
-def _read_places(unit: ConvNorm, given: ConvNorm, places: Places) -> Places:
-    """`places`, and again for the second half of the input where both paths are concatenated (Direct-B)."""
-    if given.conv.in_channels == len(places):
-        return places
-    return torch.cat((places, unit.conv.in_channels // 2 + places))
-
-
-def _copy_attention(growth: Growth, conv: nn.Conv2d, given: nn.Conv2d, places: Places) -> None:
-    growth.zero(conv.weight)
-    growth.copy(conv.weight, (torch.zeros(1, 1, dtype=torch.int64), places), given.weight)
+def copy_bias(weights: WeightTransfer, conv: nn.Conv2d, source: nn.Conv2d) -> None:
+    """Copy the bias of a convolution that has one."""
     assert conv.bias is not None
-    assert given.bias is not None
-    growth.copy(conv.bias, ..., given.bias)
-
-
-def _scale(module: nn.Module) -> None:
-    for norm in module.modules():
-        if isinstance(norm, nn.BatchNorm2d):
-            norm.weight.mul_(QUIET)
-            norm.bias.mul_(QUIET)
+    assert source.bias is not None
+    weights.copy(conv.bias, ..., source.bias)

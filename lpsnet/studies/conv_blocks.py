@@ -227,7 +227,7 @@ def choice_run(settings: Settings, size: tuple[int, int], num_classes: int) -> R
         machine = ThisMachine(target, place.folder, num_classes=num_classes, interaction="none", max_open=MAX_OPEN)
 
         def measure_pass(points: Sequence[Point]) -> Sequence[float]:
-            return machine.measure_pass([Design(table_2_architecture(c), block) for block, c in points])
+            return machine.measure_once([Design(table_2_architecture(c), block) for block, c in points])
 
         try:
             found = widths_of_same_latency(

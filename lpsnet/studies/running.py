@@ -357,7 +357,7 @@ class _Work:
         by_slug = {run.slug: run for run in runs}
         tasks = [_Apart(run, self._results.place(run), num_threads) for run in by_slug.values()]
         pool, watch = LocalPool(self._num_workers), LoadWatch.start()
-        for slug, result, seconds in pool.run(_make_apart, tasks, say=self._say):
+        for slug, result, seconds in pool.run(_make_apart, tasks, on_progress=self._say):
             run = by_slug.pop(slug)
             self._left.took(run, seconds)
             # What else went on is not known: the other workers would be counted as other work

@@ -134,11 +134,11 @@ def test_a_training_that_filled_the_disk_goes_on_as_if_nothing_had_been(
 
 def _expand(out: Path) -> str:
     """A whole search with trainings that take no time; the journal's decisions, without times of day."""
-    from expansion_tiny import PASSES, RUN, TableDevice, train_in_no_time
+    from expansion_tiny import REPETITIONS, RUN, TableDevice, train_in_no_time
 
     from lpsnet.search.run import JOURNAL, run_expansion
 
-    run_expansion(RUN, out, device=TableDevice(out), train=train_in_no_time, passes=PASSES)
+    run_expansion(RUN, out, device=TableDevice(out), train=train_in_no_time, passes=REPETITIONS)
     lines = (out / JOURNAL).read_text(encoding="utf-8").splitlines()
     return "\n".join(line for line in lines if '"kind":"step"' in line).replace('"at":', "")
 

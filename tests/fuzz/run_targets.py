@@ -12,8 +12,15 @@ from fuzzing import Target
 from hypothesis import strategies as st
 from torch import nn
 
-from lpsnet.search.journal import LatencyPass, Stopped, TrainingFinished, TrainingStarted, open_journal, read_journal
-from lpsnet.search.measurements import Course, Failure, Score
+from lpsnet.search.journal import (
+    LatencyRepetition,
+    Stopped,
+    TrainingFinished,
+    TrainingStarted,
+    open_journal,
+    read_journal,
+)
+from lpsnet.search.measurements import Failure, Score, TrainingSpec
 from lpsnet.search.operations import SearchNetwork
 from lpsnet.search.replay import family_of
 from lpsnet.training.run_folder import RunFolder
@@ -34,10 +41,12 @@ def journal_bytes() -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "journal.jsonl"
         with open_journal(path, settings=_SETTINGS, lpsnet_version="0.1.0") as journal:
-            journal.append(LatencyPass(designs=("a", "b"), ms=(1.0, 2.5)))
+            journal.append(LatencyRepetition(designs=("a", "b"), ms=(1.0, 2.5)))
             journal.append(TrainingStarted(designs=("b",), parent="a"))
-            journal.append(TrainingFinished.of(tiny, Course(), Score(41.25, 0.5, 3.0), {"model": "candidates/x/model"}))
-            journal.append(TrainingFinished.of(tiny, Course(tiny), Failure("out of memory"), {}))
+            journal.append(
+                TrainingFinished.of(tiny, TrainingSpec(), Score(41.25, 0.5, 3.0), {"model": "candidates/x/model"})
+            )
+            journal.append(TrainingFinished.of(tiny, TrainingSpec(tiny), Failure("out of memory"), {}))
             journal.append(Stopped(number=2, reason="nothing left"))
         start = {"kind": "start", "at": "2026-01-01T00:00:00+00:00", "row": _ROW}
         return path.read_bytes() + json.dumps(start).encode() + b"\n"
@@ -48,7 +57,7 @@ def _check_journal(data: bytes, folder: Path) -> None:
     path = folder / "journal.jsonl"
     path.write_bytes(data)
     with open_journal(path, settings=_SETTINGS, lpsnet_version="0.1.0") as journal:
-        journal.append(LatencyPass(designs=("a",), ms=(1.0,)))
+        journal.append(LatencyRepetition(designs=("a",), ms=(1.0,)))
         events = list(journal.events)
     assert read_journal(path) == events
     family_of(events)

@@ -136,10 +136,10 @@ def test_the_front_is_a_staircase_of_the_best(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("steps", "more", "plan", "said"),
     [
-        ([], [], None, ["Steps decided: 0.", "Step 1: latencies are being measured: 0 passes"]),
+        ([], [], None, ["Steps decided: 0.", "Step 1: latencies are being measured: 0 repetitions"]),
         ([FIRST], [], PLAN, ["Steps decided: 1 of 4, 3 left.", "Step 2: latencies are being measured"]),
         ([FIRST], in_training(), PLAN, ["Step 2: 2 of 3 trainings begun are done, 1 to go."]),
-        ([FIRST, SECOND], [], {**PLAN, "num_steps": 2}, ["All steps are decided. What is left is the delivery"]),
+        ([FIRST, SECOND], [], {**PLAN, "num_steps": 2}, ["All steps are decided. What is left is writing the result"]),
         ([FIRST], [Stopped(number=2, reason="no gain")], PLAN, ["The search has ended at step 2: no gain."]),
     ],
 )

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from lpsnet.search.family import Expansion, Member, Step
-from lpsnet.search.journal import Event, LatencyPass, TrainingFinished, TrainingStarted, open_journal
+from lpsnet.search.journal import Event, LatencyRepetition, TrainingFinished, TrainingStarted, open_journal
 from lpsnet.search.measurements import Latency, Score
 from lpsnet.search.operations import Operation, SearchNetwork
 from lpsnet.search.replay import record_start, record_step
-from lpsnet.search.results import Delivery
+from lpsnet.search.results import SearchResult
 from lpsnet.search.step_size import Excluded
 
 SETTINGS: dict[str, Any] = {
@@ -79,17 +79,17 @@ def write_search(
     return folder
 
 
-def deliver(folder: Path, steps: Sequence[Step], *, budgets_ms: Sequence[float] = ()) -> Delivery:
+def deliver(folder: Path, steps: Sequence[Step], *, budgets_ms: Sequence[float] = ()) -> SearchResult:
     """`family.json`, with all latencies measured anew: 10 % more than in the steps."""
     found = Expansion(START, tuple(steps))
     now = [
         Member(it.step, it.network, Latency(*(1.1 * ms for ms in _ends(it))), it.score, it.operation, it.step_size)
         for it in found.trained
     ]
-    delivery = Delivery.of(found, now, budgets_ms=budgets_ms, folder=folder / "family")
+    result = SearchResult.of(found, now, budgets_ms=budgets_ms, folder=folder / "family")
     (folder / "family").mkdir()
-    (folder / "family" / "family.json").write_text(json.dumps(delivery.to_dict()), encoding="utf-8")
-    return delivery
+    (folder / "family" / "family.json").write_text(json.dumps(result.to_dict()), encoding="utf-8")
+    return result
 
 
 def _ends(it: Member) -> tuple[float, float, float]:
@@ -100,7 +100,7 @@ def in_training() -> list[Event]:
     """One of a step's two networks is trained, twice."""
     designs = [str(it.design) for it in (DEEPER_2, WIDER_2)]
     return [
-        LatencyPass(designs=tuple(designs), ms=(1.0, 2.0)),
+        LatencyRepetition(designs=tuple(designs), ms=(1.0, 2.0)),
         TrainingStarted(designs=tuple(designs), parent=str(WIDER.design)),
         TrainingFinished(design=designs[0], parent=str(WIDER.design), miou=40.125, at_start=38.0),
         TrainingStarted(designs=(designs[0],), parent=str(WIDER.design), seed=1),

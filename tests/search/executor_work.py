@@ -48,4 +48,6 @@ def visible_gpu(number: int) -> str | None:
 
 
 if __name__ == "__main__":
-    list(LocalPool(2).run(process_of, [Path(sys.argv[1]) / f"{i} wait" for i in range(2)], say=lambda line: None))
+    list(
+        LocalPool(2).run(process_of, [Path(sys.argv[1]) / f"{i} wait" for i in range(2)], on_progress=lambda line: None)
+    )

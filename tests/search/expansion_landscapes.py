@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-from lpsnet.search.measurements import Course, Latency, Outcome, Score
+from lpsnet.search.measurements import Latency, Outcome, Score, TrainingSpec
 from lpsnet.search.operations import Design, Operation, SearchNetwork
 
 START = SearchNetwork.start("tiny")
@@ -22,8 +22,8 @@ class Landscape:
         self.measured.append((effort, list(designs)))
         return {design: Latency.exactly(self._milliseconds(design)) for design in designs}
 
-    def performance(self, designs: Sequence[Design], course: Course) -> Mapping[Design, Outcome]:
-        self.trained.extend((design, course.parent) for design in designs)
+    def performance(self, designs: Sequence[Design], spec: TrainingSpec) -> Mapping[Design, Outcome]:
+        self.trained.extend((design, spec.parent) for design in designs)
         return {design: Score(self._miou(design)) for design in designs}
 
 

@@ -61,26 +61,29 @@ def search(
     rows, network = [], start
     for _ in range(num_steps):
         target, taken = None, {}
-        ladders = {}
+        possible_step_sizes = {}
         for index, change in enumerate(changes):
             grown = {k: grow(network, change, k) for k in range(1, cap + 1)}
             good = {k: it for k, it in grown.items() if it and built(it) != built(network)}
             good = {k: it for k, it in good.items() if limit is None or time_of(built(it)) <= limit}
             if 1 in good:
-                ladders[index] = good
-        if ladders:
-            target = max(time_of(built(good[1])) for good in ladders.values())
-        for index, good in ladders.items():
+                possible_step_sizes[index] = good
+        if possible_step_sizes:
+            target = max(time_of(built(good[1])) for good in possible_step_sizes.values())
+        for index, good in possible_step_sizes.items():
             distances = {k: abs(time_of(built(it)) - target) for k, it in good.items()}
             taken[index] = min(k for k, distance in distances.items() if distance == min(distances.values()))
-        points = {i: (score_of(built(ladders[i][k])), time_of(built(ladders[i][k]))) for i, k in taken.items()}
+        points = {
+            i: (score_of(built(possible_step_sizes[i][k])), time_of(built(possible_step_sizes[i][k])))
+            for i, k in taken.items()
+        }
         parent = (score_of(built(network)), time_of(built(network)))
         better = partial(preferred, parent=parent)
         gaining = [i for i in points if points[i][0] > parent[0]]
         best = [i for i in gaining if not any(better(points[j], points[i]) for j in gaining)]
         choice = best[0] if best else None
         if choice is not None:
-            network = ladders[choice][taken[choice]]
+            network = possible_step_sizes[choice][taken[choice]]
         rows.append((target, taken, choice, network))
         if choice is None:
             break

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from lpsnet.search.algorithm import SearchOptions, expand
 from lpsnet.search.journal import Journal, open_journal
-from lpsnet.search.measurements import Course, Failure, Score
+from lpsnet.search.measurements import Failure, Score, TrainingSpec
 from lpsnet.search.operations import Design, Operation, SearchNetwork, table_1
 from lpsnet.search.replay import (
     JournalledLatency,
@@ -23,7 +23,7 @@ from lpsnet.search.replay import (
 )
 
 NUM_EPOCHS = 3
-PASSES = (2, 4, 7, 9)
+REPETITIONS = (2, 4, 7, 9)
 OPERATIONS = (*table_1()[1:8:2], Operation("resolution", (0, "1/8", 0)), Operation("resolution", (0, 0, "1/8")))
 
 
@@ -33,8 +33,8 @@ def main(folder: Path) -> None:
         expand(
             SearchNetwork.start("tiny"),
             operations=OPERATIONS,
-            latency=JournalledLatency(journal, lambda designs: measured(designs, journal), passes=PASSES),
-            performance=JournalledPerformance(journal, lambda designs, course: trained(designs, course, folder)),
+            latency=JournalledLatency(journal, lambda designs: measured(designs, journal), repetitions=REPETITIONS),
+            performance=JournalledPerformance(journal, lambda designs, spec: trained(designs, spec, folder)),
             options=SearchOptions(num_steps=4, max_step_size=4, patience=1),
             on_start=lambda member: record_start(journal, member),
             on_step=lambda step: record_step(journal, step),
@@ -42,14 +42,14 @@ def main(folder: Path) -> None:
 
 
 def measured(designs: Sequence[Design], journal: Journal) -> list[float]:
-    number = len(journal.passes([str(design) for design in designs]))
+    number = len(journal.repetitions([str(design) for design in designs]))
     dice = random.Random(f"pass {number} of {[str(design) for design in designs]}")
     slower = dice.uniform(1, 2)
     time.sleep(0.001)
     return [_size(design) * slower * dice.uniform(0.98, 1.02) for design in designs]
 
 
-def trained(designs: Sequence[Design], course: Course, folder: Path) -> Iterator[TrainingResult]:
+def trained(designs: Sequence[Design], spec: TrainingSpec, folder: Path) -> Iterator[TrainingResult]:
     for design in designs:
         checkpoint = folder / f"{design.slug}.epoch"
         begin = int(checkpoint.read_text()) if checkpoint.exists() else 0
@@ -58,7 +58,7 @@ def trained(designs: Sequence[Design], course: Course, folder: Path) -> Iterator
             temporary = checkpoint.with_suffix(".new")
             temporary.write_text(str(epoch + 1))
             temporary.replace(checkpoint)
-        dice = random.Random(f"score of {design} from {course.parent}")
+        dice = random.Random(f"score of {design} from {spec.parent}")
         miou = 100 - 60 / _size(design) ** 0.5 + dice.uniform(-1, 1)
         failed = str(design).endswith("B=1,1,1,1,1;C=4,8,16,32,32;R=3/4")
         outcome = Failure("diverged") if failed else Score(miou, 0.01, dice.uniform(0, miou))

@@ -15,7 +15,7 @@ from pydantic import JsonValue
 from lpsnet.models.checkpoint import save_checkpoint
 from lpsnet.models.network import create_model
 from lpsnet.search.algorithm import SearchOptions
-from lpsnet.search.journal import LatencyPass, read_journal
+from lpsnet.search.journal import LatencyRepetition, read_journal
 from lpsnet.search.measure import TURN, Target
 from lpsnet.search.measurements import Score
 from lpsnet.search.operations import Design, Operation, SearchNetwork
@@ -41,7 +41,7 @@ RUN = ExpansionRun(
     operations=OPERATIONS,
     options=SearchOptions(num_steps=2, max_step_size=2),
 )
-PASSES = (2, 3, 4, 5)
+REPETITIONS = (2, 3, 4, 5)
 QUICK_TURN = replace(TURN, warm_up_s=0.002, turn_s=0.005)
 
 
@@ -55,10 +55,10 @@ class TableDevice:
     def describe(self, design: Design) -> dict[str, JsonValue]:
         return {"engine": "a table", "machine": self._machine, "size": list(SIZE)}
 
-    def measure_pass(self, designs: Sequence[Design]) -> list[float]:
+    def measure_once(self, designs: Sequence[Design]) -> list[float]:
         self.calls.append("measure")
         names = tuple(map(str, designs))
-        before = [it for it in read_journal(self._journal) if isinstance(it, LatencyPass) and it.designs == names]
+        before = [it for it in read_journal(self._journal) if isinstance(it, LatencyRepetition) and it.designs == names]
         dice = random.Random(f"pass {len(before)} of {names}")
         slower = dice.uniform(1, 2)
         return [work(design) * slower * dice.uniform(0.99, 1.01) for design in designs]
@@ -88,7 +88,7 @@ def train_in_no_time(task: CandidateTask) -> TrainingResult:
 def run_with_real_trainings(out: Path, *, num_steps: int) -> None:
     """All but the latencies is real."""
     run = replace(RUN, options=replace(RUN.options, num_steps=num_steps))
-    run_expansion(run, out, device=TableDevice(out), passes=PASSES)
+    run_expansion(run, out, device=TableDevice(out), repetitions=REPETITIONS)
 
 
 if __name__ == "__main__":

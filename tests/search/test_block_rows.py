@@ -60,7 +60,7 @@ def test_a_row_that_says_nothing_keeps_what_needs_no_rule(row, images: Tensor) -
 def check_reason(report: Inheritance, lacks: str) -> None:
     assert report.preserving == "no"
     (reason,) = report.reasons
-    assert reason.startswith("block 'mine' does not say ")
+    assert reason.startswith("block 'mine' does not define ")
     assert f"`{lacks}`" in reason
 
 
@@ -105,13 +105,13 @@ CONV = {"unit": ("input", "output")}
 @pytest.mark.parametrize(
     ("rules", "after", "says"),
     [
-        ({"channels": CONV}, WIDER, "does not say which channels 'gate.weight' reads and writes"),
+        ({"channels": CONV}, WIDER, "does not define which channels 'gate.weight' reads and writes"),
         ({"channels": CONV | {"gate": ("output", "output")}}, WIDER, "has in 'gate' what its row's `channels`"),
         ({"identity": {"unit": "pass"}}, DEEPER, "the logits differ by"),
         ({"identity": {}}, DEEPER, "the logits differ by"),
         ({"identity": {"unit": "repeat"}}, Architecture((1, 2, 2, 2, 2), SMALL.widths, SMALL.ratios), "has in 'unit'"),
-        ({"outputs": ()}, MORE_PATHS, "is not made quiet"),
-        ({"outputs": ("unti",)}, MORE_PATHS, "is not made quiet"),
+        ({"outputs": ()}, MORE_PATHS, "is not made small"),
+        ({"outputs": ("unti",)}, MORE_PATHS, "is not made small"),
     ],
 )
 @pytest.mark.parametrize("measured", [True, False])
@@ -150,5 +150,5 @@ def test_shufflenet_is_a_row_that_does_not_say_how_it_grows(images: Tensor) -> N
         assert report.preserving == "no"
         assert len(report.reasons) == len(lacks)
         for reason, name in zip(report.reasons, lacks, strict=True):
-            assert reason.startswith("block 'shufflenet' does not say how ")
+            assert reason.startswith("block 'shufflenet' does not define how ")
             assert f"`{name}`" in reason

@@ -35,7 +35,7 @@ def test_a_network_with_much_to_do_takes_longer(tmp_path: Path, runtime: str) ->
     if runtime == "openvino":
         pytest.importorskip("openvino")
     machine = ThisMachine(replace(TARGET, runtime=runtime), tmp_path, num_classes=3)
-    passes = [machine.measure_pass([LARGE, SMALL]) for _ in range(3)]
+    passes = [machine.measure_once([LARGE, SMALL]) for _ in range(3)]
     slow, fast = map(min, zip(*passes, strict=True))  # whatever else the machine does only adds to the times
     assert 0 < fast < slow
 
@@ -43,7 +43,7 @@ def test_a_network_with_much_to_do_takes_longer(tmp_path: Path, runtime: str) ->
 def test_it_leaves_torch_as_it_was(tmp_path: Path) -> None:
     torch.set_num_threads(1)
     state = torch.get_rng_state()
-    ThisMachine(Target(SIZE, "pytorch", num_threads=2), tmp_path, num_classes=3).measure_pass([SMALL])
+    ThisMachine(Target(SIZE, "pytorch", num_threads=2), tmp_path, num_classes=3).measure_once([SMALL])
     assert torch.get_num_threads() == 1
     assert torch.equal(torch.get_rng_state(), state)
 
@@ -99,7 +99,7 @@ def test_times_stand_in_the_order_asked_for(tmp_path: Path, engine: Engine) -> N
     engine.seconds = {str(design.architecture): 0.004 * number for number, design in enumerate(designs, start=1)}
     machine = ThisMachine(TARGET, tmp_path, num_classes=3, max_open=2)
     for order in (designs, designs[::-1], designs):  # every second pass goes backwards
-        times = dict(zip(order, machine.measure_pass(order), strict=True))
+        times = dict(zip(order, machine.measure_once(order), strict=True))
         for number, design in enumerate(designs, start=1):
             assert times[design] >= 4 * number
 
@@ -108,9 +108,9 @@ def test_sessions_stay_open_between_passes_up_to_a_bound(tmp_path: Path, engine:
     machine = ThisMachine(TARGET, tmp_path, num_classes=3, max_open=3)
     few, many = _designs(3), _designs(5)
     for _ in range(3):
-        assert len(machine.measure_pass(few)) == 3
+        assert len(machine.measure_once(few)) == 3
     assert len(engine.opened) == 3
-    assert len(machine.measure_pass(many)) == 5
+    assert len(machine.measure_once(many)) == 5
     assert len(engine.opened) <= 3 + 5
     assert engine.most_open <= 4, "the one that is opened, and three"
     machine.release()
@@ -122,11 +122,11 @@ def test_model_files_are_kept_up_to_a_bound_and_deleted_in_the_end(
 ) -> None:
     monkeypatch.setattr(device_latency, "MAX_FILES", 4)
     folder = tmp_path / "latency"
-    ThisMachine(TARGET, folder, num_classes=3).measure_pass(_designs(6))
+    ThisMachine(TARGET, folder, num_classes=3).measure_once(_designs(6))
     kept = sorted(folder.iterdir())
     assert len(kept) == 4
     other = ThisMachine(TARGET, folder, num_classes=3)
-    other.measure_pass(_designs(6)[-1:])
+    other.measure_once(_designs(6)[-1:])
     assert sorted(folder.iterdir()) == kept, "the file is there already"
     other.clear()
     assert not folder.exists()
@@ -135,7 +135,7 @@ def test_model_files_are_kept_up_to_a_bound_and_deleted_in_the_end(
 
 def test_a_file_is_for_one_design_size_and_number_of_classes(tmp_path: Path, engine: Engine) -> None:
     for target, num_classes in ((TARGET, 3), (TARGET, 4), (replace(TARGET, size=(64, 64)), 3)):
-        ThisMachine(target, tmp_path, num_classes=num_classes).measure_pass([SMALL])
+        ThisMachine(target, tmp_path, num_classes=num_classes).measure_once([SMALL])
     assert len(list(tmp_path.iterdir())) == 3
 
 
@@ -196,9 +196,9 @@ def test_a_pass_beside_other_programs_is_made_again(
     tmp_path: Path, engine: Engine, watch: type[Watch], quiet: float | None
 ) -> None:
     said: list[str] = []
-    machine = ThisMachine(ALL_THREADS, tmp_path, num_classes=3, say=said.append)
+    machine = ThisMachine(ALL_THREADS, tmp_path, num_classes=3, on_progress=said.append)
     watch.busy = [1.3, 0.9, quiet, 7.0]
-    machine.measure_pass([SMALL])
+    machine.measure_once([SMALL])
     assert watch.busy == [7.0]
     assert said == ["  other programs keep 1.3 processors busy: measuring again until it is quiet"]
 
@@ -207,16 +207,16 @@ def test_a_machine_that_stays_busy_is_measured_nevertheless_until_it_is_quiet(
     tmp_path: Path, engine: Engine, watch: type[Watch]
 ) -> None:
     said: list[str] = []
-    machine = ThisMachine(ALL_THREADS, tmp_path, num_classes=3, say=said.append)
+    machine = ThisMachine(ALL_THREADS, tmp_path, num_classes=3, on_progress=said.append)
     watch.busy = [1.0] * (MAX_BUSY + 1) + [0.0, 1.0, 0.0]
-    machine.measure_pass([SMALL])
+    machine.measure_once([SMALL])
     assert len(watch.busy) == 4
-    assert "warning: the machine does not become quiet" in said[-1]
+    assert "warning: other programs stay busy" in said[-1]
     told = len(said)
-    machine.measure_pass([SMALL])  # one pass is enough
+    machine.measure_once([SMALL])  # one pass is enough
     assert (len(watch.busy), len(said)) == (3, told)
-    machine.measure_pass([SMALL])  # quiet again …
-    machine.measure_pass([SMALL])  # … so that the next disturbance counts
+    machine.measure_once([SMALL])  # quiet again …
+    machine.measure_once([SMALL])  # … so that the next disturbance counts
     assert watch.busy == []
     assert len(said) == told + 1
 
@@ -227,5 +227,5 @@ def test_processors_that_no_thread_of_the_engine_needs_may_be_busy(
     many = replace(describe_machine(), num_threads=16)
     monkeypatch.setattr(device_latency, "describe_machine", lambda: many)
     watch.busy = [10.0]
-    ThisMachine(replace(TARGET, num_threads=2), tmp_path, num_classes=3).measure_pass([SMALL])
+    ThisMachine(replace(TARGET, num_threads=2), tmp_path, num_classes=3).measure_once([SMALL])
     assert watch.busy == []

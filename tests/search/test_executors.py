@@ -19,9 +19,16 @@ def silent(line: str) -> None:
     pass
 
 
+def test_the_argument_has_its_former_name_too() -> None:
+    lines: list[str] = []
+    with pytest.warns(DeprecationWarning, match="give on_progress"):
+        results = InProcess().run(executor_work.square, [3], say=lines.append)
+    assert (list(results), lines) == ([9], ["training 1 of 1: 3"])
+
+
 def test_in_process_goes_in_order_and_says_so() -> None:
     lines: list[str] = []
-    results = InProcess().run(executor_work.square, [3, 1], say=lines.append)
+    results = InProcess().run(executor_work.square, [3, 1], on_progress=lines.append)
     assert next(results) == 9
     assert lines == ["training 1 of 2: 3"]
     assert list(results) == [1]
@@ -29,13 +36,15 @@ def test_in_process_goes_in_order_and_says_so() -> None:
 
 def test_the_fake_hands_back_in_the_opposite_order() -> None:
     fake = FakeExecutor()
-    assert list(fake.run(executor_work.square, [3, 1], say=silent)) == [1, 9]
+    assert list(fake.run(executor_work.square, [3, 1], on_progress=silent)) == [1, 9]
     assert fake.batches == [[3, 1]]
 
 
 def test_a_pool_uses_a_fresh_process_for_every_task(tmp_path: Path) -> None:
     lines: list[str] = []
-    found = list(LocalPool(2).run(executor_work.process_of, [tmp_path / str(i) for i in range(3)], say=lines.append))
+    found = list(
+        LocalPool(2).run(executor_work.process_of, [tmp_path / str(i) for i in range(3)], on_progress=lines.append)
+    )
     assert len({*found, os.getpid()}) == 4
     assert {int((tmp_path / str(i)).read_text()) for i in range(3)} == set(found)
     assert [line.split(":")[0] for line in lines] == [f"training {i} of 3" for i in (1, 2, 3)]
@@ -44,7 +53,7 @@ def test_a_pool_uses_a_fresh_process_for_every_task(tmp_path: Path) -> None:
 def test_a_killed_worker_is_replaced_and_its_task_is_not_lost(tmp_path: Path) -> None:
     lines: list[str] = []
     tasks = [tmp_path / "killed", tmp_path / "well"]
-    found = sorted(LocalPool(2).run(executor_work.die_at_first, tasks, say=lines.append))
+    found = sorted(LocalPool(2).run(executor_work.die_at_first, tasks, on_progress=lines.append))
     assert found == ["killed after 1", "well after 0"]
     assert [line for line in lines if "killed by" in line] == [
         f"  a worker was killed by SIGKILL; its candidate is given to another: {tmp_path / 'killed'}"
@@ -53,24 +62,24 @@ def test_a_killed_worker_is_replaced_and_its_task_is_not_lost(tmp_path: Path) ->
 
 def test_a_task_that_kills_every_worker_is_given_up() -> None:
     with pytest.raises(RunError, match=f"{MAX_ATTEMPTS} workers died over 5, the last because .* exit code 7"):
-        list(LocalPool(1).run(executor_work.die, [5], say=silent))
+        list(LocalPool(1).run(executor_work.die, [5], on_progress=silent))
 
 
 def test_what_is_wrong_in_a_worker_is_raised_here() -> None:
     with pytest.raises(DataError, match="no image 4"):
-        list(LocalPool(1).run(executor_work.refuse, [4], say=silent))
+        list(LocalPool(1).run(executor_work.refuse, [4], on_progress=silent))
     with pytest.raises(RuntimeError, match="ZeroDivisionError"):
-        list(LocalPool(1).run(executor_work.break_down, [4], say=silent))
+        list(LocalPool(1).run(executor_work.break_down, [4], on_progress=silent))
 
 
 def test_gpus_are_dealt_out() -> None:
-    found = LocalPool(2, gpus=["5", "7"]).run(executor_work.visible_gpu, [1, 2], say=silent)
+    found = LocalPool(2, gpus=["5", "7"]).run(executor_work.visible_gpu, [1, 2], on_progress=silent)
     assert sorted(map(str, found)) == ["5", "7"]
 
 
 def test_a_pool_that_is_left_ends_its_workers(tmp_path: Path) -> None:
     tasks = [tmp_path / "quick", tmp_path / "wait"]
-    results = LocalPool(2).run(executor_work.process_of, tasks, say=silent)
+    results = LocalPool(2).run(executor_work.process_of, tasks, on_progress=silent)
     next(results)
     worker = _pid(tmp_path / "wait")
     results.close()
@@ -182,7 +191,7 @@ def test_ray_workers_find_the_plugins(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", ray)
     for value, environment in (("", {}), ("/shared/mine.py", {"env_vars": {"LPSNET_PLUGINS": "/shared/mine.py"}})):
         monkeypatch.setenv("LPSNET_PLUGINS", value)
-        list(make_executor("ray").run(executor_work.square, [2], say=silent))
+        list(make_executor("ray").run(executor_work.square, [2], on_progress=silent))
         assert ray.environment == environment
 
 
@@ -194,7 +203,7 @@ def test_ray_is_joined_asked_and_left(monkeypatch: pytest.MonkeyPatch) -> None:
     ray = FakeRay(CPU=8.0, GPU=2.0)
     monkeypatch.setitem(sys.modules, "ray", ray)
     executor = make_executor("ray:ray://10.0.0.1:10001", num_workers=2, num_threads=4)
-    assert sorted(executor.run(executor_work.square, [1, 2, 3], say=silent)) == [1, 4, 9]
+    assert sorted(executor.run(executor_work.square, [1, 2, 3], on_progress=silent)) == [1, 4, 9]
     options = {"num_cpus": 4, "num_gpus": 1, "max_retries": MAX_ATTEMPTS - 1}
     waits = [("wait", 2), ("wait", 2), ("wait", 1)]
     assert ray.calls == [("init", "ray://10.0.0.1:10001"), ("remote", options), *waits, "shutdown"]
@@ -203,7 +212,7 @@ def test_ray_is_joined_asked_and_left(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("text", "work", "error", "says"),
     [
-        ("ray:nowhere:1", executor_work.square, RunError, "Ray at nowhere:1 cannot be joined: could not find"),
+        ("ray:nowhere:1", executor_work.square, RunError, "Ray at nowhere:1 cannot be reached: could not find"),
         ("ray", executor_work.refuse, DataError, "^no image 4$"),
         ("ray", _no_memory, RunError, "the cluster lost 4 3 times: The worker died unexpectedly; start"),
     ],
@@ -212,7 +221,7 @@ def test_what_goes_wrong_with_ray(monkeypatch: pytest.MonkeyPatch, text, work, e
     ray = FakeRay(CPU=1.0)
     monkeypatch.setitem(sys.modules, "ray", ray)
     with pytest.raises(error, match=says):
-        list(make_executor(text).run(work, [4], say=silent))
+        list(make_executor(text).run(work, [4], on_progress=silent))
 
 
 @pytest.mark.slow
@@ -221,9 +230,11 @@ def test_ray_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(
         "PYTHONPATH", f"{Path(executor_work.__file__).parent}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
     )
-    found = make_executor("ray", num_threads=1).run(executor_work.square, [1, 2, 3], say=silent)
+    found = make_executor("ray", num_threads=1).run(executor_work.square, [1, 2, 3], on_progress=silent)
     assert sorted(found) == [1, 4, 9]
-    lost = make_executor("ray", num_threads=1).run(executor_work.die_at_first, [tmp_path / "killed"], say=silent)
+    lost = make_executor("ray", num_threads=1).run(
+        executor_work.die_at_first, [tmp_path / "killed"], on_progress=silent
+    )
     assert list(lost) == ["killed after 1"]
     with pytest.raises(DataError, match="no image 4"):
-        list(make_executor("ray", num_threads=1).run(executor_work.refuse, [4], say=silent))
+        list(make_executor("ray", num_threads=1).run(executor_work.refuse, [4], on_progress=silent))

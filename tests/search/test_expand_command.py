@@ -16,9 +16,16 @@ import pytest
 from command_line import Result
 from expansion_tiny import DATA, QUICK_TURN
 
-from lpsnet.search.journal import LatencyPass, StepDecided, Stopped, TrainingFinished, TrainingStarted, read_journal
+from lpsnet.search.journal import (
+    LatencyRepetition,
+    StepDecided,
+    Stopped,
+    TrainingFinished,
+    TrainingStarted,
+    read_journal,
+)
 from lpsnet.search.plan import PROXIES, full_recipe, get_candidate_recipe
-from lpsnet.search.replay import PASSES
+from lpsnet.search.replay import REPETITIONS
 from lpsnet.training.config import RECIPES
 
 OPTIONS = ("--data", DATA, "--recipe", "demo_proxy", "--start", "B=1,1,1,1,1;C=4,4,8,8,8;R=1", "--threads", 1)
@@ -63,11 +70,11 @@ def test_from_end_to_end_and_again(run, tmp_path: Path) -> None:
     assert trained[0].design in again, "the start is trained with two seeds"
     assert len(again) > 1, "and so is the best candidate"
     assert {it.at_start is None for it in trained if it.parent} == {False}
-    assert any(isinstance(it, LatencyPass) for it in events)
+    assert any(isinstance(it, LatencyRepetition) for it in events)
 
     code, _, progress = run(*words)
     assert code == 0, progress
-    assert "going on with" in progress
+    assert "resuming with" in progress
     assert read_journal(out / "journal.jsonl") == events, "nothing is measured or trained again"
 
     code, _, progress = run(*words[:-2], "--no-inherit", "--out", out)
@@ -100,8 +107,8 @@ def test_killed_ten_times_with_measured_latencies_nothing_is_done_twice(tmp_path
 
 def _check_nothing_was_done_twice(journal: Path) -> None:
     events = read_journal(journal)
-    passes = Counter(it.designs for it in events if isinstance(it, LatencyPass))
-    assert set(passes.values()) <= set(PASSES)
+    passes = Counter(it.designs for it in events if isinstance(it, LatencyRepetition))
+    assert set(passes.values()) <= set(REPETITIONS)
     finished: set[tuple[str, str | None, int]] = set()
     for event in events:
         if isinstance(event, TrainingStarted):

@@ -14,10 +14,10 @@ from lpsnet.search.family import (
     Member,
     Step,
     as_good_and_faster,
-    beside,
     best_under,
+    comparable_latencies,
     family_table,
-    on_one_scale,
+    outside_family,
     pareto_front,
     remeasured,
 )
@@ -121,10 +121,10 @@ def test_a_machine_of_another_speed_in_every_step() -> None:
     first = Step(1, member(0, 1.0), None, (member(1, 2.0), member(3, 3.0)), (), member(1, 2.0))
     second = Step(2, member(1, 1.0), None, (member(2, 2.0), member(4, 1.5), member(3, 7.0)), (), member(2, 2.0))
     ended = Step(3, member(2, 4.0), None, (member(5, 5.0),), (), None, stop="nothing gains")
-    found = on_one_scale(Expansion(member(0, 1.0), (first, second, ended)))
+    found = comparable_latencies(Expansion(member(0, 1.0), (first, second, ended)))
     assert [(it.step_size, it.latency.median_ms) for it in found] == [(0, 1), (1, 2), (2, 4), (3, 3), (4, 3), (5, 5)]
     at_the_end = [replace(it, latency=it.latency.times(2.0)) for it in found[:3]]
-    others = beside(at_the_end, (first, second, ended))
+    others = outside_family(at_the_end, (first, second, ended))
     assert [(it.step_size, it.latency.median_ms) for it in others] == [(3, 6.0), (4, 6.0), (5, 10.0)]
     wide = Latency(2.0, 1.0, 4.0).times(0.5)
     assert (wide.median_ms, wide.low_ms, wide.high_ms) == (1.0, 0.5, 2.0)

@@ -19,7 +19,7 @@ from lpsnet.models.blocks import BLOCKS
 from lpsnet.models.network import Network, create_model
 from lpsnet.search.inheritance import Inheritance, inherit, nearest_path
 from lpsnet.search.operations import Operation, SearchNetwork, table_1
-from lpsnet.search.transfer import QUIET
+from lpsnet.search.transfer import NEW_PATH_SCALE
 
 NUM_CLASSES = 5
 EXACT = 1e-5  # of the spread of the scores, for every one of them
@@ -267,20 +267,20 @@ def test_new_path_copies_the_nearest_one() -> None:
 
 
 def test_new_path_is_quiet_and_not_silent(images: Tensor) -> None:
-    """What it gives after Stage 3 is its source's output times QUIET; before that it is its source."""
+    """What it gives after Stage 3 is its source's output times NEW_PATH_SCALE; before that it is its source."""
     parent = trained(SMALL)
     child, _ = grown(parent, Architecture(SMALL.blocks, SMALL.widths, ("1", "1/2", "1/2")), images)
     maps = images
     for stage in range(3):
         given, maps = parent.paths[1](maps, stage), child.paths[2](maps, stage)
-        torch.testing.assert_close(maps, given * (QUIET if stage == 2 else 1), rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(maps, given * (NEW_PATH_SCALE if stage == 2 else 1), rtol=1e-4, atol=1e-6)
     assert maps.abs().max() > 0
 
 
 def test_new_largest_path_changes_the_size_of_the_scores(images: Tensor) -> None:
     _, report = grown(trained(SMALL), Architecture(SMALL.blocks, SMALL.widths, ("2", "1", "1/2")), images)
     assert report.preserving == "no"
-    assert report.reasons[0] == "the scores have the size of the largest path's features, now 2"
+    assert report.reasons[0] == "the logits have the size of the largest path's features, now 2"
     assert report.relative_difference is None
 
 

@@ -10,8 +10,15 @@ from pathlib import Path
 import pytest
 
 from lpsnet.errors import RunError
-from lpsnet.search.journal import Header, LatencyPass, TrainingFinished, TrainingStarted, open_journal, read_journal
-from lpsnet.search.measurements import Course, Failure, Score
+from lpsnet.search.journal import (
+    Header,
+    LatencyRepetition,
+    TrainingFinished,
+    TrainingStarted,
+    open_journal,
+    read_journal,
+)
+from lpsnet.search.measurements import Failure, Score, TrainingSpec
 from lpsnet.search.operations import Design, SearchNetwork
 
 SETTINGS = {"machine": {"cpu": "Example 3000", "cores": 2}, "engine": "onnxruntime 1.27", "size": (360, 480)}
@@ -22,13 +29,13 @@ def _open(path: Path, **changes: object):
     return open_journal(path, settings={**SETTINGS, **changes}, lpsnet_version="0.1.0")
 
 
-def _write(path: Path, num_passes: int = 3) -> bytes:
+def _write(path: Path, num_repetitions: int = 3) -> bytes:
     with _open(path) as journal:
-        for number in range(1, num_passes + 1):
-            journal.append(LatencyPass(designs=("a", "b"), ms=(1.0 * number, 2.5)))
+        for number in range(1, num_repetitions + 1):
+            journal.append(LatencyRepetition(designs=("a", "b"), ms=(1.0 * number, 2.5)))
         journal.append(TrainingStarted(designs=("b",), parent="a"))
         journal.append(
-            TrainingFinished.of(TINY, Course(), Score(41.25, 0.5, 3.0), {"seconds": 12.5, "note": "ä\n\u2028"})
+            TrainingFinished.of(TINY, TrainingSpec(), Score(41.25, 0.5, 3.0), {"seconds": 12.5, "note": "ä\n\u2028"})
         )
     return path.read_bytes()
 
@@ -40,12 +47,12 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert lines[0]["settings"] == {**SETTINGS, "size": [360, 480]}
     assert lines[1]["ms"] == [1.0, 2.5]
     with _open(tmp_path / "out" / "journal.jsonl") as journal:
-        assert journal.passes(["a", "b"]) == [(1.0, 2.5), (2.0, 2.5), (3.0, 2.5)]
-        assert journal.passes(["b", "a"]) == journal.passes(["a"]) == []
-        line = journal.training(TINY, Course())
+        assert journal.repetitions(["a", "b"]) == [(1.0, 2.5), (2.0, 2.5), (3.0, 2.5)]
+        assert journal.repetitions(["b", "a"]) == journal.repetitions(["a"]) == []
+        line = journal.training(TINY, TrainingSpec())
         assert line.outcome == Score(41.25, 0.5, 3.0)
         assert line.details == {"seconds": 12.5, "note": "ä\n\u2028"}
-        for other in (Course(TINY), Course(seed=1), Course(length=5)):
+        for other in (TrainingSpec(TINY), TrainingSpec(seed=1), TrainingSpec(length=5)):
             assert journal.training(TINY, other) is None
         assert list(journal.events) == read_journal(tmp_path / "out" / "journal.jsonl")
     assert (tmp_path / "out" / "journal.jsonl").read_bytes() == content, "opening writes nothing"
@@ -56,7 +63,7 @@ def test_a_line_is_on_disk_before_append_returns(tmp_path: Path, monkeypatch: py
     real = os.fsync
     monkeypatch.setattr(os, "fsync", lambda descriptor: (synced.append(os.fstat(descriptor).st_size), real(descriptor)))
     with _open(tmp_path / "journal.jsonl") as journal:
-        journal.append(LatencyPass(designs=("a",), ms=(1.0,)))
+        journal.append(LatencyRepetition(designs=("a",), ms=(1.0,)))
         assert synced[-1] == (tmp_path / "journal.jsonl").stat().st_size
 
 
@@ -64,7 +71,7 @@ def test_cut_at_every_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     """Killed at any point of writing: all finished lines are there, the unfinished one is gone, and it goes on."""
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # a second is enough for a thousand journals
     path = tmp_path / "journal.jsonl"
-    content = _write(path, num_passes=1)
+    content = _write(path, num_repetitions=1)
     whole = read_journal(path)
     for length in range(len(content) + 1):
         path.write_bytes(content[:length])
@@ -73,7 +80,7 @@ def test_cut_at_every_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         with _open(path) as journal:
             assert list(journal.events)[:finished] == whole[:finished]
             assert len(journal.events) == max(finished, 1)  # the header is written anew if need be
-            journal.append(LatencyPass(designs=("z",), ms=(9.0,)))
+            journal.append(LatencyRepetition(designs=("z",), ms=(9.0,)))
         assert path.read_bytes()[:end] == content[:end]
         kinds = [json.loads(line)["kind"] for line in path.read_bytes().split(b"\n")[:-1]]
         assert kinds == [event.kind for event in journal.events]
@@ -90,8 +97,8 @@ def test_cut_at_every_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         ("\udcff", "line 3"),
         ('{"kind":"latency"}', "designs"),
         ('{"kind":"unknown"}', "does not match any of the expected tags"),
-        ('{"kind":"header","format":1,"at":"","lpsnet_version":"","settings":{}}', "one header"),
-        ('{"kind":"latency","at":"","designs":["a"],"ms":[1,2]}', "one time a design"),
+        ('{"kind":"header","format":1,"at":"","lpsnet_version":"","settings":{}}', "only the first line"),
+        ('{"kind":"latency","at":"","designs":["a"],"ms":[1,2]}', "one time per design"),
         ('{"kind":"latency","at":"","designs":["a"],"ms":["1"]}', "ms.0"),
         ('{"kind":"latency","at":"","designs":["a"],"ms":[NaN]}', "finite"),
         ('{"kind":"latency","at":"","designs":["a"],"ms":[0]}', "greater than 0"),
@@ -178,17 +185,17 @@ def test_a_full_disk_leaves_the_journal_as_it_was(tmp_path: Path, monkeypatch: p
         return real(descriptor, data[:10])
 
     with _open(path) as journal:
-        journal.append(LatencyPass(designs=("a",), ms=(1.0,)))
+        journal.append(LatencyRepetition(designs=("a",), ms=(1.0,)))
         content = path.read_bytes()
         with monkeypatch.context() as patch:
             patch.setattr(os, "write", full)
             with pytest.raises(RunError, match="cannot be written"):
-                journal.append(LatencyPass(designs=("a",), ms=(2.0,)))
+                journal.append(LatencyRepetition(designs=("a",), ms=(2.0,)))
         assert path.read_bytes() == content
-        assert journal.passes(["a"]) == [(1.0,)]
-        journal.append(LatencyPass(designs=("a",), ms=(3.0,)))
+        assert journal.repetitions(["a"]) == [(1.0,)]
+        journal.append(LatencyRepetition(designs=("a",), ms=(3.0,)))
     with _open(path) as journal:
-        assert journal.passes(["a"]) == [(1.0,), (3.0,)]
+        assert journal.repetitions(["a"]) == [(1.0,), (3.0,)]
 
 
 def test_a_second_process_is_kept_out_until_the_first_ends(tmp_path: Path) -> None:
@@ -240,7 +247,7 @@ def test_a_forked_worker_that_outlives_the_search_does_not_hold_the_lock(tmp_pat
 def test_outcomes_come_back_as_they_were() -> None:
     design = Design.parse("ghost;B=1,1,1,8,8;C=4,8,16,32,32;R=1/2")
     for outcome in (Score(41.4), Score(0.1 + 0.2, 0.25, 0.0), Failure("the loss is not finite")):
-        line = TrainingFinished.of(design, Course(TINY), outcome, {})
+        line = TrainingFinished.of(design, TrainingSpec(TINY), outcome, {})
         assert TrainingFinished.model_validate_json(line.model_dump_json()).outcome == outcome
         assert (line.design, line.parent) == (str(design), str(TINY))
 

@@ -10,22 +10,22 @@ from expansion_landscapes import DEPTH, PATH, START, WIDTH
 from lpsnet.errors import RunError
 from lpsnet.search.algorithm import SearchOptions, expand
 from lpsnet.search.family import Expansion, Member, lengths_note
-from lpsnet.search.measurements import Course, Latency, Outcome, Score
+from lpsnet.search.measurements import Latency, Outcome, Score, TrainingSpec
 from lpsnet.search.operations import Design
 
 DEEPER, WIDER, NEW_PATH = (it.apply(START).design for it in (DEPTH, WIDTH, PATH))
 
 
 class Slow:
-    """Every change costs time; scores depend on the course."""
+    """Every change costs time; scores depend on the spec."""
 
-    def __init__(self, miou: Callable[[Design, Course], float]) -> None:
-        self.courses: list[tuple[tuple[Design, ...], Course]] = []
+    def __init__(self, miou: Callable[[Design, TrainingSpec], float]) -> None:
+        self.specs: list[tuple[tuple[Design, ...], TrainingSpec]] = []
         self._miou = miou
 
     @property
     def control_seeds(self) -> list[int]:
-        return [course.seed for designs, course in self.courses if START.design in designs and course.parent]
+        return [spec.seed for designs, spec in self.specs if START.design in designs and spec.parent]
 
     def latency(self, designs: Sequence[Design], *, effort: int) -> Mapping[Design, Latency]:
         def size(it: Design) -> int:
@@ -33,14 +33,14 @@ class Slow:
 
         return {it: Latency.exactly(float(size(it))) for it in designs}
 
-    def performance(self, designs: Sequence[Design], course: Course) -> Mapping[Design, Outcome]:
-        self.courses.append((tuple(designs), course))
-        return {it: Score(self._miou(it, course), at_start=None if course.parent is None else 50.0) for it in designs}
+    def performance(self, designs: Sequence[Design], spec: TrainingSpec) -> Mapping[Design, Outcome]:
+        self.specs.append((tuple(designs), spec))
+        return {it: Score(self._miou(it, spec), at_start=None if spec.parent is None else 50.0) for it in designs}
 
     def search(
         self,
         *,
-        progress: Callable[[str], None] | None = None,
+        on_progress: Callable[[str], None] | None = None,
         lengths: Mapping[int, int] | None = None,
         **options: Any,
     ) -> Expansion:
@@ -51,32 +51,32 @@ class Slow:
             operations=[DEPTH, WIDTH, PATH],
             options=SearchOptions(**{"num_steps": 1, "max_step_size": 1, "control": True, **options}),
             lengths=lengths,
-            progress=progress,
+            on_progress=on_progress,
         )
 
 
-def late(design: Design, course: Course) -> float:
+def late(design: Design, spec: TrainingSpec) -> float:
     """More training alone gives 1 point; a change gives one more, once it is three times as long."""
-    if course.parent is None:
+    if spec.parent is None:
         return 50.0
-    return 50.0 + course.length + (1.0 if design != course.parent and course.length >= 3 else 0.0)
+    return 50.0 + spec.length + (1.0 if design != spec.parent and spec.length >= 3 else 0.0)
 
 
-def only_wider(design: Design, course: Course, *, gain: float, luck: float) -> float:
+def only_wider(design: Design, spec: TrainingSpec, *, gain: float, luck: float) -> float:
     """The widest gains that much over the control, others lose; seeds differ by `luck`."""
-    return 50.0 + gain * (design == WIDER) - 9.0 * (design in (DEEPER, NEW_PATH)) + luck * course.seed
+    return 50.0 + gain * (design == WIDER) - 9.0 * (design in (DEEPER, NEW_PATH)) + luck * spec.seed
 
 
 def test_all_are_trained_for_longer_and_so_are_those_of_the_steps_after_it() -> None:
     slow = Slow(late)
     first, second = slow.search(num_steps=2, max_length=9).steps
     together = (DEEPER, WIDER, NEW_PATH, START.design)  # the control, too: nothing waits for it alone
-    assert slow.courses[:3] == [
-        ((START.design,), Course()),
-        (together, Course(START.design)),
-        (together, Course(START.design, length=3)),
+    assert slow.specs[:3] == [
+        ((START.design,), TrainingSpec()),
+        (together, TrainingSpec(START.design)),
+        (together, TrainingSpec(START.design, length=3)),
     ]
-    assert {course.length for _, course in slow.courses[3:]} == {3}
+    assert {spec.length for _, spec in slow.specs[3:]} == {3}
     assert (first.length, first.chosen.length, first.chosen.score.miou) == (3, 3, 54.0)
     assert (first.parent.score.miou, first.parent.length) == (53.0, 1)
     assert first.verdict.endswith("x1, trained 3 times as long")
@@ -84,13 +84,12 @@ def test_all_are_trained_for_longer_and_so_are_those_of_the_steps_after_it() -> 
 
 
 def test_past_the_bound_the_search_ends() -> None:
-    slow, said = Slow(lambda design, course: 50.0 if course.parent is None else 51.0 - (design != course.parent)), []
-    (step,) = slow.search(max_length=4, progress=said.append).steps
-    told = (
-        "step 1: no candidate gains: the best has 50.00 mIoU, their parent 51.00; training all of them {} times as long"
-    )
+    slow, said = Slow(lambda design, spec: 50.0 if spec.parent is None else 51.0 - (design != spec.parent)), []
+    (step,) = slow.search(max_length=4, on_progress=said.append).steps
+    why = "step 1: no candidate gains: the best has 50.00 mIoU, their parent 51.00"
+    told = why + "; training all candidates {} times as long"
     assert [line for line in said if "training all" in line] == [f"{told.format(n)} as at first" for n in (3, 4)]
-    assert [course.length for designs, course in slow.courses if WIDER in designs] == [1, 3, 4]
+    assert [spec.length for designs, spec in slow.specs if WIDER in designs] == [1, 3, 4]
     assert (step.chosen, step.length) == (None, 4)
     assert step.stop == "no candidate gains: the best has 50.00 mIoU, their parent 51.00"
     assert step.verdict.endswith("51.00, trained 4 times as long")
@@ -100,19 +99,19 @@ def test_unless_asked_for_the_search_ends_at_once() -> None:
     slow = Slow(late)
     (step,) = slow.search().steps
     assert (step.chosen, step.length) == (None, 1)
-    assert {course.length for _, course in slow.courses} == {1}
+    assert {spec.length for _, spec in slow.specs} == {1}
     with pytest.raises(RunError, match="max_length of a search is at least 1"):
         SearchOptions(max_length=0)
 
 
 def test_where_a_candidate_gains_nothing_is_repeated() -> None:
-    slow = Slow(lambda design, course: 60.0 if course.parent is not None and design != course.parent else 50.0)
+    slow = Slow(lambda design, spec: 60.0 if spec.parent is not None and design != spec.parent else 50.0)
     slow.search(max_length=9)
-    assert {course.length for _, course in slow.courses} == {1}
+    assert {spec.length for _, spec in slow.specs} == {1}
 
 
 def test_without_a_control_the_parent_keeps_its_score() -> None:
-    slow = Slow(lambda design, course: 50.0 if course.parent is None else 48.0 + course.length)
+    slow = Slow(lambda design, spec: 50.0 if spec.parent is None else 48.0 + spec.length)
     (step,) = slow.search(max_length=9, control=False).steps
     assert (step.length, step.chosen.score.miou, step.parent.score.miou) == (3, 51.0, 50.0)
 
@@ -120,14 +119,14 @@ def test_without_a_control_the_parent_keeps_its_score() -> None:
 def test_a_gain_within_the_noise_takes_longer_trainings_too() -> None:
     """Short: seeds differ by 1 point and the widest gains 0.5 over the control. Three times as long it gains 6."""
 
-    def miou(design: Design, course: Course) -> float:
-        return course.length + only_wider(design, course, gain=6.0 if course.length == 3 else 0.5, luck=1.0)
+    def miou(design: Design, spec: TrainingSpec) -> float:
+        return spec.length + only_wider(design, spec, gain=6.0 if spec.length == 3 else 0.5, luck=1.0)
 
     slow, said = Slow(miou), []
-    (step,) = slow.search(max_length=3, max_seeds=2, progress=said.append).steps
+    (step,) = slow.search(max_length=3, max_seeds=2, on_progress=said.append).steps
     assert (step.length, step.chosen.operation, step.gain_is_sure, step.decided) == (3, WIDTH, True, True)
-    why = f"what {WIDTH} gains lies within the noise of the scores"
-    assert f"step 1: {why}; training all of them 3 times as long as at first" in said
+    why = f"the gain of {WIDTH} lies within the noise of the scores"
+    assert f"step 1: {why}; training all candidates 3 times as long as at first" in said
 
 
 def test_while_it_is_open_whether_anything_gains_the_control_is_repeated_and_then_the_step_is_undecided() -> None:
@@ -147,9 +146,9 @@ def test_a_sure_gain_repeats_no_control() -> None:
 def test_how_much_is_luck_is_known_of_each_length_by_itself() -> None:
     """Short trainings of the start differ by 8 points between seeds, long ones of the leaders by 0.02."""
 
-    def miou(design: Design, course: Course) -> float:
-        luck = 0.02 if course.length == 3 else 8.0
-        return late(design, course) - luck * course.seed
+    def miou(design: Design, spec: TrainingSpec) -> float:
+        luck = 0.02 if spec.length == 3 else 8.0
+        return late(design, spec) - luck * spec.seed
 
     slow = Slow(miou)
     (step,) = slow.search(max_length=3, max_seeds=2).steps
@@ -161,15 +160,17 @@ def test_a_table_says_which_were_trained_for_longer() -> None:
     member = Member(0, START, Latency.exactly(1.0), Score(50.0))
     longer = Member(1, WIDTH.apply(START), Latency.exactly(2.0), Score(55.0), WIDTH, 1, 3)
     assert lengths_note([member]) == ""
-    assert lengths_note([member, longer]).endswith(f"not that of the others: {longer.network} (3 times).")
+    assert lengths_note([member, longer]).endswith(
+        f"not comparable with the mIoU of the others: {longer.network} (3 times)."
+    )
 
 
 def test_steps_that_are_decided_keep_their_length_and_those_after_them_may_take_longer() -> None:
     """As on a search that goes on with a higher `max_length` than it was begun with."""
 
-    def miou(design: Design, course: Course) -> float:
+    def miou(design: Design, spec: TrainingSpec) -> float:
         """Gains surely in no step; by so much that each is chosen."""
-        return 50.0 + course.length + 0.5 * (design != course.parent) + 1.0 * course.seed
+        return 50.0 + spec.length + 0.5 * (design != spec.parent) + 1.0 * spec.seed
 
     slow = Slow(miou)
     first, second = slow.search(num_steps=2, max_length=9, max_seeds=2, lengths={1: 1}).steps

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from expansion_landscapes import START
-from expansion_tiny import PASSES, RUN, TableDevice, train_in_no_time
+from expansion_tiny import REPETITIONS, RUN, TableDevice, train_in_no_time
 
 from lpsnet.search.algorithm import SearchOptions
 from lpsnet.search.family import Member, Step
@@ -93,15 +93,15 @@ def test_a_run_trains_one_step_longer_and_only_once(tmp_path: Path, monkeypatch:
 
     run = replace(RUN, options=SearchOptions(num_steps=2, max_step_size=2), check_step=1, check_length=5)
     for _ in range(2):
-        delivery = run_expansion(run, tmp_path, device=TableDevice(tmp_path), train=train, passes=PASSES)
+        result = run_expansion(run, tmp_path, device=TableDevice(tmp_path), train=train, repetitions=REPETITIONS)
     longer = [task for task in tasks if task.run.recipe.iterations == 5 * RUN.recipe.iterations]
-    first = delivery.found.steps[0]
+    first = result.found.steps[0]
     assert [task.design for task in longer] == list(dict.fromkeys(it.design for it in first.candidates))
     assert len({task.folder for task in tasks}) == len(tasks)
     assert {task.parent for task in longer} == {tasks[0].folder / "model.safetensors"}
-    assert delivery.check.swapped == [], "a score from the size alone: longer or not, the order is the same"
-    assert delivery.check.same_choice
-    assert delivery.to_dict()["ranking_check"]["length"] == 5
+    assert result.check.swapped == [], "a score from the size alone: longer or not, the order is the same"
+    assert result.check.same_choice
+    assert result.to_dict()["ranking_check"]["length"] == 5
     assert "## The proxy's ranking, checked" in (tmp_path / "family" / "table.md").read_text()
     lines = [it for it in read_journal(tmp_path / "journal.jsonl") if isinstance(it, TrainingFinished)]
     assert sorted({it.length for it in lines}) == [1, 5]

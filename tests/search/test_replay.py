@@ -17,7 +17,7 @@ from lpsnet.search.family import Step
 from lpsnet.search.journal import (
     Event,
     Journal,
-    LatencyPass,
+    LatencyRepetition,
     StartKnown,
     StepDecided,
     Stopped,
@@ -26,7 +26,7 @@ from lpsnet.search.journal import (
     open_journal,
     read_journal,
 )
-from lpsnet.search.measurements import Course, Score
+from lpsnet.search.measurements import Score, TrainingSpec
 from lpsnet.search.operations import Design, Operation, SearchNetwork
 from lpsnet.search.replay import (
     JournalledLatency,
@@ -59,8 +59,8 @@ def test_the_small_search_is_worth_killing(undisturbed: Sequence[Event]) -> None
     assert len(steps) == 4
     assert any("training failed: diverged" in step.excluded.values() for step in steps)
     assert len({step.row.dimension for step in steps}) > 1
-    groups = Counter(event.designs for event in undisturbed if isinstance(event, LatencyPass))
-    assert set(groups.values()) >= {expansion_program.PASSES[0], expansion_program.PASSES[1]}
+    groups = Counter(event.designs for event in undisturbed if isinstance(event, LatencyRepetition))
+    assert set(groups.values()) >= {expansion_program.REPETITIONS[0], expansion_program.REPETITIONS[1]}
 
 
 def test_kill_minus_9_ten_times(tmp_path: Path, undisturbed: Sequence[Event]) -> None:
@@ -134,7 +134,7 @@ def test_passes_are_added_to_not_repeated(tmp_path: Path) -> None:
 
     for _ in range(2):
         with _journal(tmp_path / "journal.jsonl") as journal:
-            latency = JournalledLatency(journal, measure, passes=(1, 3))
+            latency = JournalledLatency(journal, measure, repetitions=(1, 3))
             first = latency([TINY, DEEP], effort=0)
             assert first[TINY].median_ms == 1.0
             assert latency([TINY, DEEP], effort=1)[TINY].median_ms == 2.0
@@ -147,7 +147,7 @@ def test_passes_are_added_to_not_repeated(tmp_path: Path) -> None:
 @pytest.mark.parametrize("times", [[1.0], [1.0, float("nan")], [1.0, 0.0], [1.0, -1.0], [1.0, float("inf")], [1, 2, 3]])
 def test_a_failed_pass_is_not_written(tmp_path: Path, times: list[float]) -> None:
     with _journal(tmp_path / "journal.jsonl") as journal:
-        with pytest.raises(RunError, match="2 networks gives as many finite times"):
+        with pytest.raises(RunError, match="2 networks have as many finite times"):
             JournalledLatency(journal, lambda designs: times)([TINY, DEEP], effort=0)
         assert len(journal.events) == 1
 
@@ -157,9 +157,9 @@ def test_results_are_written_as_they_come(tmp_path: Path) -> None:
     wider = Operation("width", (0, 0, 0, 32, 32)).apply(START).design
     asked: list[list[Design]] = []
 
-    def train(designs: Sequence[Design], course: Course):
+    def train(designs: Sequence[Design], spec: TrainingSpec):
         asked.append(list(designs))
-        assert course == Course(TINY, seed=2)
+        assert spec == TrainingSpec(TINY, seed=2)
         if len(asked) == 1:
             yield TrainingResult(wider, Score(50.0, 0.5, 10.0), {"weights": "somewhere"})
             raise OSError("out of memory")
@@ -167,18 +167,20 @@ def test_results_are_written_as_they_come(tmp_path: Path) -> None:
 
     lines: list[str] = []
     with _journal(tmp_path / "journal.jsonl") as journal, pytest.raises(OSError, match="out of memory"):
-        JournalledPerformance(journal, train)([DEEP, wider], Course(TINY, seed=2))
+        JournalledPerformance(journal, train)([DEEP, wider], TrainingSpec(TINY, seed=2))
     with _journal(tmp_path / "journal.jsonl") as journal:
-        found = JournalledPerformance(journal, train, progress=lines.append)([DEEP, wider], Course(TINY, seed=2))
+        found = JournalledPerformance(journal, train, on_progress=lines.append)(
+            [DEEP, wider], TrainingSpec(TINY, seed=2)
+        )
         assert found == {DEEP: Score(40.0), wider: Score(50.0, 0.5, 10.0)}
-        assert journal.training(wider, Course(TINY, seed=2)).details == {"weights": "somewhere"}
+        assert journal.training(wider, TrainingSpec(TINY, seed=2)).details == {"weights": "somewhere"}
     assert asked == [[DEEP, wider], [DEEP]]
     assert lines == [f"  trained 2 of 2: {DEEP}: 40.00 mIoU"]
 
 
 def test_a_trainer_that_forgets_a_design_is_told(tmp_path: Path) -> None:
     with _journal(tmp_path / "journal.jsonl") as journal, pytest.raises(RunError, match="without a result for"):
-        JournalledPerformance(journal, lambda designs, course: [])([DEEP], Course())
+        JournalledPerformance(journal, lambda designs, spec: [])([DEEP], TrainingSpec())
 
 
 def _small_search(path: Path, mious: dict[Design, float], **options: object) -> None:
@@ -188,7 +190,7 @@ def _small_search(path: Path, mious: dict[Design, float], **options: object) -> 
             operations=[DEEPER, Operation("width", (0, 0, 0, 32, 32))],
             latency=JournalledLatency(journal, lambda designs: [1.0 + sum(it.architecture.blocks) for it in designs]),
             performance=JournalledPerformance(
-                journal, lambda designs, course: [TrainingResult(it, Score(mious.get(it, 1.0))) for it in designs]
+                journal, lambda designs, spec: [TrainingResult(it, Score(mious.get(it, 1.0))) for it in designs]
             ),
             options=SearchOptions(max_step_size=2, **options),
             on_start=lambda member: record_start(journal, member),

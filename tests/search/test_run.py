@@ -17,8 +17,8 @@ from expansion_tiny import (
     DATA,
     NUM_CLASSES,
     OPERATIONS,
-    PASSES,
     QUICK_TURN,
+    REPETITIONS,
     RUN,
     SIZE,
     START,
@@ -41,7 +41,7 @@ from lpsnet.search.executors import FakeExecutor, LocalPool
 from lpsnet.search.journal import (
     Event,
     Header,
-    LatencyPass,
+    LatencyRepetition,
     StepDecided,
     TrainingFinished,
     TrainingStarted,
@@ -53,20 +53,20 @@ from lpsnet.search.measurements import Limits, Score
 from lpsnet.search.operations import Design, Operation
 from lpsnet.search.plan import ExpansionRun
 from lpsnet.search.replay import TrainingResult
-from lpsnet.search.results import Delivery
+from lpsnet.search.results import SearchResult
 from lpsnet.search.run import JOURNAL, run_expansion
 from lpsnet.search.train import CandidateTask, train_candidate
 from lpsnet.training.config import get_recipe
 
 
-def quickly(run: ExpansionRun, out: Path, **options) -> Delivery:
+def quickly(run: ExpansionRun, out: Path, **options) -> SearchResult:
     """Everything but the training and the measuring is real."""
-    options = {"device": TableDevice(out), "train": train_in_no_time, "passes": PASSES, **options}
+    options = {"device": TableDevice(out), "train": train_in_no_time, "repetitions": REPETITIONS, **options}
     return run_expansion(run, out, **options)
 
 
 @pytest.fixture(scope="module")
-def quick(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Delivery]:
+def quick(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, SearchResult]:
     out = tmp_path_factory.mktemp("quick")
     return out, quickly(replace(RUN, budgets_ms=(30.0, 12.0, 0.5)), out)
 
@@ -97,9 +97,9 @@ def _events(out: Path) -> list[Event]:
     return read_journal(out / JOURNAL)
 
 
-def test_every_step_leaves_its_network(quick: tuple[Path, Delivery]) -> None:
-    out, delivery = quick
-    members = delivery.members
+def test_every_step_leaves_its_network(quick: tuple[Path, SearchResult]) -> None:
+    out, result = quick
+    members = result.members
     assert [member.step for member in members] == [0, 1, 2]
     assert members[0].network == START
     for number, member in enumerate(members):
@@ -107,17 +107,17 @@ def test_every_step_leaves_its_network(quick: tuple[Path, Delivery]) -> None:
             record = read_record(out / "family" / f"step_{number}{suffix}")
             assert record.architecture == member.design.architecture
         assert record.input_size == SIZE
-        labels = Segmenter(delivery.model(member))(open_dataset(DATA).split("val").image(0))
+        labels = Segmenter(result.model(member))(open_dataset(DATA).split("val").image(0))
         assert labels.shape == SIZE
     assert not list(out.glob("candidates/*/state.safetensors")), "what a finished training needed to go on is deleted"
 
 
-def test_networks_under_budgets(quick: tuple[Path, Delivery]) -> None:
-    delivery = quick[1]
-    steps = {step.number: step for step in delivery.found.steps}
-    trained = {delivery.members[0].design} | {it.design for step in steps.values() for it in step.candidates}
-    assert [choice.budget_ms for choice in delivery.choices] == [0.5, 12.0, 30.0]
-    none, *others = delivery.choices
+def test_networks_under_budgets(quick: tuple[Path, SearchResult]) -> None:
+    result = quick[1]
+    steps = {step.number: step for step in result.found.steps}
+    trained = {result.members[0].design} | {it.design for step in steps.values() for it in step.candidates}
+    assert [choice.budget_ms for choice in result.choices] == [0.5, 12.0, 30.0]
+    none, *others = result.choices
     assert (none.member, none.model) == (None, None)
     assert str(none) == "0.5 ms: no trained network is this fast"
     for choice in others:
@@ -127,15 +127,15 @@ def test_networks_under_budgets(quick: tuple[Path, Delivery]) -> None:
         assert str(choice).startswith(
             f"{choice.budget_ms:g} ms: {choice.model.name}, {choice.member.score.miou:.1f} mI"
         )
-    assert delivery.best == others[-1].member
+    assert result.best == others[-1].member
 
 
 @pytest.mark.usefixtures("bare")
 def test_a_faster_network_that_is_as_good_is_named_too(tmp_path: Path) -> None:
     """Scores whose spread is larger than all that is gained: the start, the fastest, may be as good as any."""
-    delivery = quickly(replace(RUN, budgets_ms=(30.0,)), tmp_path)
-    noisy = [replace(it, score=replace(it.score, spread=40.0)) for it in delivery.members]
-    (choice,) = Delivery.of(delivery.found, noisy, budgets_ms=[30.0], folder=tmp_path).choices
+    result = quickly(replace(RUN, budgets_ms=(30.0,)), tmp_path)
+    noisy = [replace(it, score=replace(it.score, spread=40.0)) for it in result.members]
+    (choice,) = SearchResult.of(result.found, noisy, budgets_ms=[30.0], folder=tmp_path).choices
     faster = [it for it in noisy if it.latency.median_ms < choice.member.latency.median_ms]
     assert choice.faster == max(faster, key=lambda it: it.score.miou)
     end = f"; as good within the noise, and faster: {choice.faster_model.name}, {choice.faster.score.miou:.1f} at "
@@ -144,15 +144,15 @@ def test_a_faster_network_that_is_as_good_is_named_too(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("bare")
 def test_nothing_above_the_largest_budget_is_grown(tmp_path: Path) -> None:
-    delivery = quickly(replace(RUN, budgets_ms=(2.0, 7.0)), tmp_path)
-    assert delivery.members[-1].latency.median_ms <= 7.0
-    assert any("limit 7 ms" in it.reason for step in delivery.found.steps for it in step.excluded)
+    result = quickly(replace(RUN, budgets_ms=(2.0, 7.0)), tmp_path)
+    assert result.members[-1].latency.median_ms <= 7.0
+    assert any("limit 7 ms" in it.reason for step in result.found.steps for it in step.excluded)
 
 
-def test_the_tables(quick: tuple[Path, Delivery]) -> None:
-    out, delivery = quick
+def test_the_tables(quick: tuple[Path, SearchResult]) -> None:
+    out, result = quick
     page = (out / "family" / "table.md").read_text()
-    for member in delivery.members:
+    for member in result.members:
         assert f"| {member.step} | {{{', '.join(map(str, member.network.blocks))}}}" in page
     for text in (
         "## Under a budget",
@@ -164,7 +164,7 @@ def test_the_tables(quick: tuple[Path, Delivery]) -> None:
     ):
         assert text in page
     kept = json.loads((out / "family" / "family.json").read_text())
-    assert kept == json.loads(json.dumps(delivery.to_dict()))
+    assert kept == json.loads(json.dumps(result.to_dict()))
     assert [row["step"] for row in kept["family"]] == [0, 1, 2]
     assert [row["at_start"] for row in kept["family"]] == [None, 10.0, 10.0]
     nothing = {"network": None, "model": None, "interval_reaches_above": False, "faster_as_good": None}
@@ -172,12 +172,12 @@ def test_the_tables(quick: tuple[Path, Delivery]) -> None:
     assert {row["operation"] for row in kept["steps"][0]["candidates"]} == set(map(str, OPERATIONS))
 
 
-def test_the_front_is_of_all_trained_networks(quick: tuple[Path, Delivery]) -> None:
-    _, delivery = quick
-    front = [(it.latency.median_ms, it.score.miou) for it in delivery.front]
+def test_the_front_is_of_all_trained_networks(quick: tuple[Path, SearchResult]) -> None:
+    _, result = quick
+    front = [(it.latency.median_ms, it.score.miou) for it in result.front]
     assert front == sorted(front)
     assert [miou for _, miou in front] == sorted({miou for _, miou in front})
-    for member in delivery.members:
+    for member in result.members:
         latency, miou = member.latency.median_ms, member.score.miou
         assert (latency, miou) in front or any(x <= latency and y >= miou for x, y in front)
 
@@ -194,12 +194,12 @@ def test_the_files_of_a_family(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("bare")
 def test_what_a_person_reads_meanwhile(tmp_path: Path) -> None:
     lines: list[str] = []
-    quickly(replace(RUN, options=replace(RUN.options, num_steps=1)), tmp_path, say=lines.append)
+    quickly(replace(RUN, options=replace(RUN.options, num_steps=1)), tmp_path, on_progress=lines.append)
     text = "\n".join(lines)
     for expected in (
         "step 0: measuring and training the start, B={1, 1, 1, 1, 1}",
         "step 1 of 1: step sizes for 3 operations",
-        "  measuring 4 networks in turn",
+        "  measuring 4 networks interleaved",
         "  training 2 of 3: conv3x3;B=",
         "  trained 2 of 3: conv3x3;B=",
         "  1 left in this step, about 0 min",
@@ -207,14 +207,14 @@ def test_what_a_person_reads_meanwhile(tmp_path: Path) -> None:
     ):
         assert expected in text
     again: list[str] = []
-    quickly(replace(RUN, options=replace(RUN.options, num_steps=2)), tmp_path, say=again.append)
-    assert again[0].startswith("going on with ")
+    quickly(replace(RUN, options=replace(RUN.options, num_steps=2)), tmp_path, on_progress=again.append)
+    assert again[0].startswith("resuming with ")
     assert "4 trainings, 1 steps done before" in again[0]
     assert any("step 1 takes" in line and "1 more to go" in line for line in again)
 
 
-def test_a_finished_run_that_is_started_again_does_nothing(quick: tuple[Path, Delivery]) -> None:
-    out, delivery = quick
+def test_a_finished_run_that_is_started_again_does_nothing(quick: tuple[Path, SearchResult]) -> None:
+    out, result = quick
     before = (out / JOURNAL).read_bytes()
     files = {path: path.stat().st_mtime_ns for path in (out / "family").glob("step_*")}
     device = TableDevice(out)
@@ -222,7 +222,7 @@ def test_a_finished_run_that_is_started_again_does_nothing(quick: tuple[Path, De
     assert (out / JOURNAL).read_bytes() == before
     assert {path: path.stat().st_mtime_ns for path in (out / "family").glob("step_*")} == files
     assert device.calls == []
-    assert again == delivery
+    assert again == result
 
 
 def _never(task: CandidateTask):
@@ -242,11 +242,11 @@ def test_more_steps_and_other_budgets_may_be_asked_for(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("bare")
 def test_the_executor_is_given_a_step_at_a_time_and_the_device_rests(tmp_path: Path) -> None:
     fake, device = FakeExecutor(), TableDevice(tmp_path)
-    delivery = quickly(RUN, tmp_path, executor=fake, device=device)
+    result = quickly(RUN, tmp_path, executor=fake, device=device)
     assert [len(batch) for batch in fake.batches] == [1, 3, 3]
     start, first, second = fake.batches
     assert start[0].parent is None
-    for batch, parent in ((first, delivery.members[0]), (second, delivery.members[1])):
+    for batch, parent in ((first, result.members[0]), (second, result.members[1])):
         for task in batch:
             assert read_record(task.parent).architecture == parent.design.architecture
             assert task.run.architecture == task.design.architecture
@@ -289,13 +289,13 @@ def test_a_limit_on_parameters(tmp_path: Path) -> None:
 def test_a_control_is_trained_and_its_weights_are_not_handed_over(tmp_path: Path) -> None:
     fake = FakeExecutor()
     controlled = replace(RUN, options=replace(RUN.options, control=True))
-    delivery = quickly(controlled, tmp_path, executor=fake)
+    result = quickly(controlled, tmp_path, executor=fake)
     first, second = ((task.design, task.parent) for task in (fake.batches[1][-1], fake.batches[2][-1]))
     weights = [it.details["model"] for it in _events(tmp_path) if isinstance(it, TrainingFinished) and it.is_first]
-    for member, (design, parent) in zip(delivery.members, (first, second), strict=False):
+    for member, (design, parent) in zip(result.members, (first, second), strict=False):
         assert design == member.design
         assert f"candidates/{parent.parent.name}/model.safetensors" in weights
-        family = delivery.model(member).with_suffix(".safetensors")
+        family = result.model(member).with_suffix(".safetensors")
         assert family.read_bytes() == parent.read_bytes(), "the parent's own weights, not those trained on"
     trained = [(it.design, it.parent) for it in _events(tmp_path) if isinstance(it, TrainingFinished)]
     assert sum(design == parent for design, parent in trained) == 2
@@ -309,17 +309,17 @@ def test_children_of_what_was_trained_for_longer_start_from_those_weights(tmp_pa
         return replace(result, outcome=Score(1.0, at_start=10.0)) if task.parent and is_short else result
 
     patient = replace(RUN, options=replace(RUN.options, max_length=9))
-    delivery = quickly(patient, tmp_path, train=late)
-    start, first, second = delivery.members
+    result = quickly(patient, tmp_path, train=late)
+    start, first, second = result.members
     assert (start.length, first.length, second.length) == (1, 3, 3)
     trained = {(it.design, it.length): it for it in _events(tmp_path) if isinstance(it, TrainingFinished)}
     longer = tmp_path / str(trained[str(first.design), 3].details["model"])
     assert longer.parent.name.endswith("-x3")
     assert trained[str(first.design), 1].details["model"] != trained[str(first.design), 3].details["model"]
-    assert delivery.model(first).with_suffix(".safetensors").read_bytes() == longer.read_bytes()
+    assert result.model(first).with_suffix(".safetensors").read_bytes() == longer.read_bytes()
     fake = FakeExecutor()
     again = quickly(patient, tmp_path, train=late, executor=fake)
-    assert (fake.batches, again.members) == ([], delivery.members)
+    assert (fake.batches, again.members) == ([], result.members)
     fake = FakeExecutor()
     quickly(replace(patient, options=replace(patient.options, num_steps=3)), tmp_path, train=late, executor=fake)
     weights = tmp_path / str(trained[str(second.design), 3].details["model"])
@@ -338,7 +338,7 @@ def test_a_limit_on_memory(tmp_path: Path) -> None:
     assert "MiB, limit" in next(it.reason for it in step.excluded if it.operation == OPERATIONS[2])
 
 
-def test_the_journal_says_all_that_figures_depend_on(quick: tuple[Path, Delivery]) -> None:
+def test_the_journal_says_all_that_figures_depend_on(quick: tuple[Path, SearchResult]) -> None:
     header = _events(quick[0])[0]
     assert isinstance(header, Header)
     assert header.settings["device"] == {"engine": "a table", "machine": "a table", "size": list(SIZE)}
@@ -365,7 +365,7 @@ def test_the_journal_says_all_that_figures_depend_on(quick: tuple[Path, Delivery
     ],
 )
 def test_a_journal_made_with_other_settings_is_refused(
-    quick: tuple[Path, Delivery], change: dict[str, object], says: str
+    quick: tuple[Path, SearchResult], change: dict[str, object], says: str
 ) -> None:
     with pytest.raises(RunError, match="made with other settings") as refused:
         quickly(replace(RUN, **change), quick[0])
@@ -408,16 +408,16 @@ def test_a_journal_that_does_not_say_what_it_was_trained_on_goes_on(tmp_path: Pa
     quickly(run, tmp_path, train=_never)
 
 
-def test_a_journal_from_another_machine_is_not_mixed_in(quick: tuple[Path, Delivery]) -> None:
+def test_a_journal_from_another_machine_is_not_mixed_in(quick: tuple[Path, SearchResult]) -> None:
     with pytest.raises(RunError, match=r'device.machine: "a table" in the journal, "another" now'):
         quickly(RUN, quick[0], device=TableDevice(quick[0], machine="another"))
 
 
-def test_what_only_changes_the_pace_may_change(quick: tuple[Path, Delivery]) -> None:
-    out, delivery = quick
+def test_what_only_changes_the_pace_may_change(quick: tuple[Path, SearchResult]) -> None:
+    out, result = quick
     faster = RUN.recipe.with_overrides({"num_workers": 3, "cache_mib": 1})
     run = replace(RUN, recipe=faster, num_threads=1, budgets_ms=(30.0, 12.0, 0.5))
-    assert quickly(run, out, train=_never) == delivery
+    assert quickly(run, out, train=_never) == result
 
 
 def test_one_process_at_a_time(tmp_path: Path) -> None:
@@ -498,7 +498,7 @@ def _num_lines(out: Path) -> int:
 @pytest.mark.slow
 def test_in_processes_the_scores_are_the_same(tmp_path: Path, undisturbed: Path) -> None:
     run = replace(RUN, options=replace(RUN.options, num_steps=1), num_threads=1)
-    run_expansion(run, tmp_path, device=TableDevice(tmp_path), executor=LocalPool(2), passes=PASSES)
+    run_expansion(run, tmp_path, device=TableDevice(tmp_path), executor=LocalPool(2), repetitions=REPETITIONS)
     first = {(it["design"], it["miou"]) for it in what_counts(tmp_path) if it["kind"] == "training"}
     assert first <= {(it["design"], it["miou"]) for it in what_counts(undisturbed) if it["kind"] == "training"}
     assert len(first) == 4
@@ -517,11 +517,11 @@ def test_on_this_machine_nothing_is_measured_twice(tmp_path: Path, monkeypatch: 
     )
     for kill in (2, None):
         try:
-            run_expansion(run, tmp_path, train=_Dying(kill), passes=(1, 2))
+            run_expansion(run, tmp_path, train=_Dying(kill), repetitions=(1, 2))
         except KeyboardInterrupt:
             continue
     events = _events(tmp_path)
-    passes = [it.designs for it in events if isinstance(it, LatencyPass)]
+    passes = [it.designs for it in events if isinstance(it, LatencyRepetition)]
     assert max(map(passes.count, passes)) == 2
     trained = [it.design for it in events if isinstance(it, TrainingFinished)]
     assert len(trained) == len(set(trained)) == 3

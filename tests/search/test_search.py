@@ -8,7 +8,7 @@ from expansion_landscapes import DEPTH, START, WIDTH, Landscape, hand_made
 from lpsnet.architecture import Architecture
 from lpsnet.errors import RunError
 from lpsnet.search.algorithm import SearchOptions, expand
-from lpsnet.search.measurements import Cost, Course, Failure, Latency, Limits, Outcome, Score
+from lpsnet.search.measurements import Cost, Failure, Latency, Limits, Outcome, Score, TrainingSpec
 from lpsnet.search.operations import Design, Operation, SearchNetwork, table_1
 
 
@@ -171,8 +171,8 @@ def test_another_block_as_an_operation() -> None:
 def test_a_failed_training_takes_no_part() -> None:
     landscape, operations, cap = hand_made((1.0, 50.0), depth={1: (2.0, 99.0)}, width={1: (2.0, 51.0)})
 
-    def performance(designs: Sequence[Design], course: Course) -> dict[Design, Outcome]:
-        outcomes = dict(landscape.performance(designs, course))
+    def performance(designs: Sequence[Design], spec: TrainingSpec) -> dict[Design, Outcome]:
+        outcomes = dict(landscape.performance(designs, spec))
         deeper = DEPTH.apply(START).design
         return outcomes | ({deeper: Failure("the loss is not finite")} if deeper in outcomes else {})
 
@@ -182,7 +182,7 @@ def test_a_failed_training_takes_no_part() -> None:
     assert step.chosen.operation == WIDTH
     assert [(it.operation, it.reason) for it in step.excluded] == [(DEPTH, "training failed: the loss is not finite")]
 
-    def broken(designs: Sequence[Design], course: Course) -> dict[Design, Outcome]:
+    def broken(designs: Sequence[Design], spec: TrainingSpec) -> dict[Design, Outcome]:
         return dict.fromkeys(designs, Failure("no"))
 
     with pytest.raises(RunError, match="could not be trained: no"):

@@ -6,7 +6,7 @@ import pytest
 from expansion_landscapes import DEPTH, START, WIDTH, hand_made
 
 from lpsnet.search.algorithm import SearchOptions, expand
-from lpsnet.search.measurements import Course, Latency, Limits, Outcome, Score
+from lpsnet.search.measurements import Latency, Limits, Outcome, Score, TrainingSpec
 from lpsnet.search.operations import Design
 
 
@@ -22,7 +22,7 @@ def _noisy(
         half = width_of(effort)
         return {it: Latency(points[it][0], points[it][0] - half, points[it][0] + half) for it in designs}
 
-    def performance(designs: Sequence[Design], course: Course) -> dict[Design, Outcome]:
+    def performance(designs: Sequence[Design], spec: TrainingSpec) -> dict[Design, Outcome]:
         return {design: Score(points[design][1], spread) for design in designs}
 
     return efforts, latency, performance
@@ -49,7 +49,7 @@ def test_a_step_inside_the_noise_measures_more_and_says_so(
         performance=performance,
         operations=[DEPTH, WIDTH],
         options=options,
-        progress=lines.append,
+        on_progress=lines.append,
     )
     step = found.steps[0]
     assert asked == efforts
@@ -62,8 +62,8 @@ def test_a_step_inside_the_noise_measures_more_and_says_so(
 def test_a_gain_inside_the_spread_is_not_decided() -> None:
     landscape, operations, _ = hand_made((1.0, 50.0), depth={1: (2.0, 50.5)})
 
-    def performance(designs: Sequence[Design], course: Course) -> dict[Design, Outcome]:
-        return {it: Score(score.miou, 0.3) for it, score in landscape.performance(designs, course).items()}
+    def performance(designs: Sequence[Design], spec: TrainingSpec) -> dict[Design, Outcome]:
+        return {it: Score(score.miou, 0.3) for it, score in landscape.performance(designs, spec).items()}
 
     options = SearchOptions(num_steps=1, max_step_size=1)
     step = expand(

@@ -10,7 +10,7 @@ from lpsnet.errors import RunError
 from lpsnet.search import results as page
 from lpsnet.search.algorithm import SearchOptions, expand
 from lpsnet.search.family import Step
-from lpsnet.search.measurements import Course, Failure, Latency, Outcome, Score, SeedScores
+from lpsnet.search.measurements import Failure, Latency, Outcome, Score, SeedScores, TrainingSpec
 from lpsnet.search.operations import Design, table_1
 
 DEEPER, WIDER, NEW_PATH = (it.apply(START).design for it in (DEPTH, WIDTH, PATH))
@@ -61,10 +61,10 @@ class _Luck:
     def latency(self, designs: Sequence[Design], *, effort: int) -> Mapping[Design, Latency]:
         return {it: Latency.exactly(1.0 if it == START.design else 2.0) for it in designs}
 
-    def performance(self, designs: Sequence[Design], course: Course) -> Mapping[Design, Outcome]:
-        assert course.parent == (None if designs[0] == START.design else START.design)
-        self.asked += [(design, course.seed) for design in designs]
-        return {design: Score(self._miou(design, course.seed)) for design in designs}
+    def performance(self, designs: Sequence[Design], spec: TrainingSpec) -> Mapping[Design, Outcome]:
+        assert spec.parent == (None if designs[0] == START.design else START.design)
+        self.asked += [(design, spec.seed) for design in designs]
+        return {design: Score(self._miou(design, spec.seed)) for design in designs}
 
     def step(self, max_seeds: int) -> Step:
         return expand(
@@ -111,11 +111,11 @@ def test_the_lucky_one_is_found_out() -> None:
 def test_what_more_training_alone_gains_is_no_gain() -> None:
     """The parent's 50 points become 54 without any change: depth gains 2 beyond that, the others nothing."""
     mious = {START.design: 54.0, DEEPER: 56.0, WIDER: 53.9, NEW_PATH: 50.5}
-    courses: list[tuple[Design, Course]] = []
+    specs: list[tuple[Design, TrainingSpec]] = []
 
-    def performance(designs: Sequence[Design], course: Course) -> dict[Design, Outcome]:
-        courses.extend((design, course) for design in designs)
-        first = course == Course()
+    def performance(designs: Sequence[Design], spec: TrainingSpec) -> dict[Design, Outcome]:
+        specs.extend((design, spec) for design in designs)
+        first = spec == TrainingSpec()
         return {it: Score(50.0 if first else mious[it], at_start=None if first else 50.0) for it in designs}
 
     def times(designs: Sequence[Design], *, effort: int) -> dict[Design, Latency]:
@@ -129,12 +129,12 @@ def test_what_more_training_alone_gains_is_no_gain() -> None:
         return found.steps[0]
 
     assert step(control=False).chosen.operation == WIDTH, "3.9 points in 0.5 ms against 6 in 1.0"
-    courses.clear()
+    specs.clear()
     controlled = step(control=True)
     assert controlled.chosen.operation == DEPTH, "2 points in 1.0 ms against none"
     assert (controlled.parent.score.miou, controlled.parent.score.at_start) == (54.0, 50.0)
-    assert (START.design, Course(START.design)) in courses
-    assert "54.0 mIoU, 50.0 before it was trained on as they are" in page._section(controlled)
+    assert (START.design, TrainingSpec(START.design)) in specs
+    assert "54.0 mIoU, 50.0 before it was trained further as they were" in page._section(controlled)
 
 
 def test_repeating_has_a_bound_when_every_leader_falls() -> None:
@@ -142,17 +142,17 @@ def test_repeating_has_a_bound_when_every_leader_falls() -> None:
     every = [it.apply(START).design for it in table_1()]
     asked: list[tuple[Design, int]] = []
 
-    def performance(designs: Sequence[Design], course: Course) -> dict[Design, Outcome]:
-        asked.extend((design, course.seed) for design in designs)
+    def performance(designs: Sequence[Design], spec: TrainingSpec) -> dict[Design, Outcome]:
+        asked.extend((design, spec.seed) for design in designs)
         first = {design: 90.0 - number for number, design in enumerate(dict.fromkeys(every))}
-        return {it: Score(10.0 if it == START.design else first[it] - 40 * course.seed) for it in designs}
+        return {it: Score(10.0 if it == START.design else first[it] - 40 * spec.seed) for it in designs}
 
     def latency(designs: Sequence[Design], *, effort: int) -> dict[Design, Latency]:
         return {it: Latency.exactly(1.0 if it == START.design else 2.0) for it in designs}
 
     said: list[str] = []
     options = SearchOptions(num_steps=1, max_step_size=1, max_seeds=2, max_effort=1)
-    found = expand(START, latency=latency, performance=performance, options=options, progress=said.append)
+    found = expand(START, latency=latency, performance=performance, options=options, on_progress=said.append)
     assert asked[:2] == [(START.design, 0), (START.design, 1)]
     assert found.start.step == 0
     assert sum(seed == 1 for _, seed in asked[2:]) == 2 * 2, "two leaders in each of two rounds"

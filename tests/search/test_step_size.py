@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from lpsnet.search.measurements import Cost, Latency, Limits
 from lpsnet.search.operations import Design, Operation, SearchNetwork
-from lpsnet.search.step_size import choose_step_sizes, ladders
+from lpsnet.search.step_size import choose_step_sizes, possible_step_sizes
 
 START = SearchNetwork.start("tiny")
 DEPTH, WIDTH = Operation("depth", (0, 0, 0, 1, 1)), Operation("width", (0, 0, 0, 32, 32))
@@ -32,10 +32,10 @@ class Engine:
 
 
 def _step_sizes(engine: Engine, cap: int, **options: float | None) -> tuple[float | None, dict[Operation, int]]:
-    found, excluded = ladders(START, [DEPTH, WIDTH], max_step_size=cap, limits=Limits())
+    found, excluded = possible_step_sizes(START, [DEPTH, WIDTH], max_step_size=cap, limits=Limits())
     assert not excluded
     sizes = choose_step_sizes(START, found, latency=engine, **options)
-    return sizes.target_ms, {operation: rung.step_size for operation, rung in sizes.chosen.items()}
+    return sizes.target_ms, {operation: size.k for operation, size in sizes.chosen.items()}
 
 
 def test_every_step_size_is_measured_in_one_turn_with_the_parent() -> None:
@@ -82,8 +82,8 @@ def test_an_operation_needs_its_first_step_size() -> None:
         return Cost(parameters=10 if design == DEPTH.apply(START, 1).design else 1, memory_mib=1.0)
 
     limits = Limits(parameters=5)
-    found, excluded = ladders(START, [DEPTH, WIDTH], max_step_size=3, limits=limits, cost=cost)
-    assert [ladder.operation for ladder in found] == [WIDTH]
+    found, excluded = possible_step_sizes(START, [DEPTH, WIDTH], max_step_size=3, limits=limits, cost=cost)
+    assert [each.operation for each in found] == [WIDTH]
     assert [(it.operation, it.reason) for it in excluded] == [(DEPTH, "10 parameters, limit 5")]
 
 

@@ -6,11 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from expansion_tiny import PASSES, RUN, TableDevice, train_in_no_time, work
+from expansion_tiny import REPETITIONS, RUN, TableDevice, train_in_no_time, work
 
 from lpsnet.errors import RunError
 from lpsnet.search.algorithm import SearchOptions
-from lpsnet.search.journal import LatencyPass, TrainingFinished, read_journal
+from lpsnet.search.journal import LatencyRepetition, TrainingFinished, read_journal
 from lpsnet.search.operations import Design
 from lpsnet.search.plan import ExpansionRun
 from lpsnet.search.run import JOURNAL, run_expansion
@@ -23,7 +23,7 @@ ONE_STEP = replace(RUN, options=SearchOptions(num_steps=1, max_step_size=2))
 class _Slower(TableDevice):
     """Another machine: it takes three times as long for everything, and longer still for deep networks."""
 
-    def measure_pass(self, designs: Sequence[Design]) -> list[float]:
+    def measure_once(self, designs: Sequence[Design]) -> list[float]:
         return [3 * work(it) * (2 if sum(it.architecture.blocks) > 5 else 1) for it in designs]
 
 
@@ -41,7 +41,7 @@ def _run(out: Path, run: ExpansionRun = ONE_STEP, *, others: Sequence[Path] = ()
         return train_in_no_time(task)
 
     device = TableDevice(out) if here else _Slower(out, machine="another table")
-    run_expansion(run, out, device=device, train=train, passes=PASSES, trainings_from=others)
+    run_expansion(run, out, device=device, train=train, repetitions=REPETITIONS, trainings_from=others)
     return trained
 
 
@@ -69,7 +69,7 @@ def test_scores_and_weights_are_taken_over_and_latencies_are_not(there: Path, tm
         model = str(new[design].details["model"])
         assert (out / model).read_bytes() == (there / model).read_bytes()
     assert all("taken_from" not in new[design].details for design in trained)
-    passes = [it for it in read_journal(out / JOURNAL) if isinstance(it, LatencyPass)]
+    passes = [it for it in read_journal(out / JOURNAL) if isinstance(it, LatencyRepetition)]
     assert passes
     assert {3 * work(Design.parse(it.designs[0])) for it in passes} == {it.ms[0] for it in passes}
     assert _run(out) == [], "the folder there is not needed any more"
@@ -98,7 +98,7 @@ def test_children_of_other_weights_are_not_taken_over(there: Path, tmp_path: Pat
     [(RUN.recipe.with_overrides({"seed": 3}), "recipe.seed: 0 in the journal, 3 now")],
 )
 def test_other_settings_are_refused(there: Path, tmp_path: Path, recipe: Recipe, says: str) -> None:
-    with pytest.raises(RunError, match="cannot be taken over") as refused:
+    with pytest.raises(RunError, match="cannot be reused") as refused:
         _run(tmp_path / "here", replace(ONE_STEP, recipe=recipe), others=[there])
     assert says in str(refused.value)
     with pytest.raises(RunError, match="No such file"):

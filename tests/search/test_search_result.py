@@ -6,14 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from expansion_tiny import PASSES, RUN, TableDevice, train_in_no_time
+from expansion_tiny import REPETITIONS, RUN, TableDevice, train_in_no_time
 
 from lpsnet.errors import RunError
 from lpsnet.report.search_folder import Search, read_expansion
 from lpsnet.search.measurements import Score
 from lpsnet.search.plan import ExpansionRun
 from lpsnet.search.replay import TrainingResult
-from lpsnet.search.results import Delivery
+from lpsnet.search.results import SearchResult
 from lpsnet.search.run import run_expansion
 from lpsnet.search.train import CandidateTask
 
@@ -33,7 +33,7 @@ def bare(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def quickly(run: ExpansionRun, out: Path, train: Callable[[CandidateTask], TrainingResult] = train_in_no_time, **more):
-    return run_expansion(run, out, device=TableDevice(out), train=train, passes=PASSES, **more)
+    return run_expansion(run, out, device=TableDevice(out), train=train, repetitions=REPETITIONS, **more)
 
 
 def no_gain(task: CandidateTask) -> TrainingResult:
@@ -57,27 +57,27 @@ def killed_at(number: int) -> Callable[[CandidateTask], TrainingResult]:
 
 
 def kill_when(start: str) -> Callable[[str], None]:
-    """For `say`: killed at a line that begins so."""
+    """For `on_progress`: killed at a line that begins so."""
 
-    def say(line: str) -> None:
+    def on_progress(line: str) -> None:
         if line.startswith(start):
             raise Killed
 
-    return say
+    return on_progress
 
 
 def figures(found: Search) -> list[tuple[int, float, float]]:
     return [(it.step, it.latency.median_ms, it.score.miou) for it in found.members]
 
 
-def check_agrees(out: Path, delivery: Delivery) -> None:
-    """The page is about this delivery."""
+def check_agrees(out: Path, result: SearchResult) -> None:
+    """The page is about this result."""
     found = read_expansion(out)
     assert found.running == ()
-    assert figures(found) == [(it.step, it.latency.median_ms, it.score.miou) for it in delivery.members]
-    assert found.files == tuple(delivery.model(it).name for it in delivery.members)
+    assert figures(found) == [(it.step, it.latency.median_ms, it.score.miou) for it in result.members]
+    assert found.files == tuple(result.model(it).name for it in result.members)
     assert found.found is not None
-    assert found.found.steps == delivery.found.steps
+    assert found.found.steps == result.found.steps
 
 
 def models(out: Path) -> set[str]:
@@ -103,7 +103,7 @@ def test_a_search_that_goes_on_past_its_stop_is_not_finished(tmp_path: Path, num
 def test_a_search_stopped_before_it_trained_again_says_that_it_was_started_again(tmp_path: Path) -> None:
     quickly(RUN, tmp_path, no_gain)
     with pytest.raises(Killed):
-        quickly(LONGER, tmp_path, no_gain, say=kill_when("going on"))
+        quickly(LONGER, tmp_path, no_gain, on_progress=kill_when("resuming"))
     (said,) = read_expansion(tmp_path).running
     assert said.startswith("The search ended at step 1: no candidate gains")
     assert said.endswith("It was started again with other options, and has trained nothing since.")
@@ -118,23 +118,23 @@ MORE = (
 
 
 @pytest.mark.parametrize("again", MORE)
-@pytest.mark.parametrize("moment", ["going on", "measuring the", "exporting"])
+@pytest.mark.parametrize("moment", ["resuming", "measuring the", "exporting"])
 def test_a_command_that_asks_for_more_is_finished_when_it_has_delivered(
     tmp_path: Path, again: ExpansionRun, moment: str
 ) -> None:
     quickly(BUDGET, tmp_path)
     with pytest.raises(Killed):
-        quickly(again, tmp_path, say=kill_when(moment))
+        quickly(again, tmp_path, on_progress=kill_when(moment))
     assert read_expansion(tmp_path).running
     check_agrees(tmp_path, quickly(again, tmp_path))
 
 
-@pytest.mark.parametrize("moment", ["going on", "measuring the", "exporting"])
+@pytest.mark.parametrize("moment", ["resuming", "measuring the", "exporting"])
 def test_the_same_command_leaves_a_finished_search_finished_wherever_it_is_killed(tmp_path: Path, moment: str) -> None:
-    delivery = quickly(RUN, tmp_path)
+    result = quickly(RUN, tmp_path)
     with pytest.raises(Killed):
-        quickly(RUN, tmp_path, say=kill_when(moment))
-    check_agrees(tmp_path, delivery)
+        quickly(RUN, tmp_path, on_progress=kill_when(moment))
+    check_agrees(tmp_path, result)
 
 
 def test_a_delivery_killed_while_it_exports_is_not_the_one_before(
@@ -152,7 +152,7 @@ def test_a_delivery_killed_while_it_exports_is_not_the_one_before(
             with pytest.raises(Killed):
                 quickly(RUN, tmp_path)
         if name != "run.page":  # by then it is written
-            assert "What is left is the delivery" in read_expansion(tmp_path).running[0]
+            assert "What is left is writing the result" in read_expansion(tmp_path).running[0]
     check_agrees(tmp_path, quickly(RUN, tmp_path))
 
 
@@ -174,23 +174,23 @@ def test_fewer_steps_than_were_made_are_handed_over_alone(tmp_path: Path) -> Non
 def test_fewer_steps_killed_before_their_delivery_are_shown_alone(tmp_path: Path) -> None:
     quickly(RUN, tmp_path)
     with pytest.raises(Killed):
-        quickly(ONE_STEP, tmp_path, say=kill_when("measuring the"))
+        quickly(ONE_STEP, tmp_path, on_progress=kill_when("measuring the"))
     found = read_expansion(tmp_path)
     assert [it.step for it in found.members] == [0, 1]
     assert "All steps are decided" in found.running[0]
 
 
 def test_a_delivery_of_a_version_that_kept_no_plan_beside_it_counts(tmp_path: Path) -> None:
-    delivery = quickly(RUN, tmp_path)
+    result = quickly(RUN, tmp_path)
     (tmp_path / "family" / "plan.json").unlink()
     (tmp_path / "plan.json").write_text(json.dumps({"command": "lpsnet expand", "num_steps": 2, "budgets_ms": []}))
-    check_agrees(tmp_path, delivery)
+    check_agrees(tmp_path, result)
 
 
 def test_a_command_that_is_refused_changes_nothing(tmp_path: Path) -> None:
-    delivery = quickly(RUN, tmp_path)
+    result = quickly(RUN, tmp_path)
     plan = (tmp_path / "plan.json").read_bytes()
     with pytest.raises(RunError, match=r"step 1 took .* before, and now"):
         quickly(replace(RUN, budgets_ms=(0.001,)), tmp_path)
     assert (tmp_path / "plan.json").read_bytes() == plan
-    check_agrees(tmp_path, delivery)
+    check_agrees(tmp_path, result)
