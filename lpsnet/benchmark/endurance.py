@@ -13,8 +13,9 @@ from statistics import median
 from typing import Any
 
 from lpsnet.benchmark.machine import resident_memory_mib
+from lpsnet.data.images import Labels
 from lpsnet.errors import RunError
-from lpsnet.inference.pipeline import Labels, Pace, Segment, run_stream, segment_stream
+from lpsnet.inference.pipeline import Pace, Segment, run_stream, segment_stream
 from lpsnet.inference.video import Frame, Stream
 from lpsnet.inference.visualise import Style
 
@@ -158,7 +159,7 @@ def _drawn(
     with tempfile.TemporaryDirectory(prefix="lpsnet-") as folder:
         stem = Path(folder) / "stream"
         return segment_stream(
-            segment, stream, stem, products=("overlay",), style=style, stop=stop, progress=progress
+            segment, stream, stem, outputs=("overlay",), style=style, stop=stop, progress=progress
         ).pace
 
 
