@@ -29,13 +29,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean, median, median_low
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from pydantic import Field
 
 from lpsnet.errors import RunError
 from lpsnet.io import one_at_a_time
 
+Time = Annotated[float, Field(gt=1e-9, lt=1e12)]  # ms; checked when read from a file
 Verdict = Literal["A faster", "B faster", "cannot tell apart"]
 
 
@@ -51,7 +53,7 @@ class Latency:
         run_id: the same for all that were measured in turn.
     """
 
-    turns_ms: tuple[tuple[float, ...], ...] = field(repr=False)
+    turns_ms: tuple[Annotated[tuple[Time, ...], Field(min_length=1)], ...] = field(repr=False)
     confidence: float = 0.95
     target_reached: bool | None = None
     num_discarded_rounds: int = 0

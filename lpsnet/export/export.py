@@ -15,7 +15,6 @@ What another precision gains and costs: one network in every precision that an e
 import importlib
 import tempfile
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, Unpack
 
@@ -252,4 +251,4 @@ def beside_other_precisions(
             labelled=labelled,
             progress=progress,
         )
-    return replace(found, problems=())  # that this machine lacks a precision is no problem here
+    return found.model_copy(update={"problems": ()})  # that this machine lacks a precision is no problem here

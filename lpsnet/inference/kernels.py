@@ -24,7 +24,7 @@ LIBRARY = Path(__file__).with_name("kernels.bin")  # on every system, no module;
 _LANES = 8  # classes are padded to a whole number of these: what a processor adds at a time
 
 _WORTH_A_THREAD = 1 << 20  # scores that are looked at in the time it takes to wake a thread, several times over
-_LAYOUTS: tuple[Layout, ...] = ("planes", "pixels", "pixels_bf16")  # in the order of kernels.c
+_LAYOUTS: tuple[Layout, ...] = ("nchw", "nhwc", "nhwc_bf16")  # in the order of kernels.c
 
 _INT, _FLOAT, _POINTER = ctypes.c_int64, ctypes.c_float, ctypes.c_void_p
 # function -> the types of its result and its arguments

@@ -85,12 +85,12 @@ def prepare_paths(
     *,
     size: Size | None,
     ratios: Sequence[Fraction],
-    layout: Layout = "planes",
+    layout: Layout = "nchw",
     workspace: Workspace | None = None,
 ) -> list[NDArray[Any]]:
     """What a network's paths are given for an image: what `prepare` gives, resized as the network would.
 
-    Args and errors as for `prepare`; `ratios` are those of the paths. "pixels_bf16" needs the compiled loops. With a
+    Args and errors as for `prepare`; `ratios` are those of the paths. "nhwc_bf16" needs the compiled loops. With a
     workspace the results are in its memory and last until it is used again; only one caller may use it at a time.
 
     Returns:
@@ -101,20 +101,20 @@ def prepare_paths(
     size = size or (max(height, MIN_INPUT), max(width, MIN_INPUT))
     memory = workspace or Workspace()
     sizes = [path_size(size, ratio) for ratio in ratios]
-    shapes = [(1, 3, *each) if layout == "planes" else (1, *each, 3) for each in sizes]
-    kind: type[Any] = np.uint16 if layout == "pixels_bf16" else np.float32
+    shapes = [(1, 3, *each) if layout == "nchw" else (1, *each, 3) for each in sizes]
+    kind: type[Any] = np.uint16 if layout == "nhwc_bf16" else np.float32
     results: list[NDArray[Any]] = [memory.array(f"path {path}", shape, kind) for path, shape in enumerate(shapes)]
     if size == (height, width) and (kernels := find_kernels()):
         _sample_bytes(kernels, np.ascontiguousarray(image), results, sizes, layout, record)
-    elif layout == "planes":
+    elif layout == "nchw":
         _resize_planes(image, results, record, size, memory)
     else:
         planes = [memory.array(f"planes of path {path}", (1, 3, *each), np.float32) for path, each in enumerate(sizes)]
         _resize_planes(image, planes, record, size, memory)
         for path, (each, result) in enumerate(zip(planes, results, strict=True)):
-            pixels = result if layout == "pixels" else memory.array(f"pixels of path {path}", result.shape, np.float32)
+            pixels = result if layout == "nhwc" else memory.array(f"pixels of path {path}", result.shape, np.float32)
             cv2.merge(list(each[0]), pixels[0])
-            if layout == "pixels_bf16":
+            if layout == "nhwc_bf16":
                 _loops().round(pixels, result, num_threads=cv2.getNumThreads())
     return results
 
@@ -133,7 +133,7 @@ def _resize_planes(
     whole = next((list(result[0]) for result in results if result.shape[2:] == size), None)
     whole = whole or [memory.array("whole", size, np.float32)] * 3
     original = whole if size == (height, width) else [memory.array("original", (height, width), np.float32)] * 3
-    planes = list(memory.array("planes", (3, height, width), np.uint8))
+    planes = list(memory.array("nchw", (3, height, width), np.uint8))
     cv2.split(np.ascontiguousarray(image), planes)
     for channel, (plane, table) in enumerate(zip(planes, _tables(record.normalisation), strict=True)):
         cv2.LUT(plane, table, dst=original[channel])

@@ -80,7 +80,7 @@ class Segmentation(np.ndarray[tuple[int, int], np.dtype[np.uint8]]):
 
         Args:
             opacity: of the colours, 0 (the image alone) to 1 (the colours alone).
-            legend: add the names, colours and shares of the classes present below the image, which increases its height.
+            legend: add the names, colours and shares of the present classes below the image, which makes it higher.
 
         Raises:
             DataError: this array belongs to no image, or the opacity is out of range.

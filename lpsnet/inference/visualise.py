@@ -233,7 +233,7 @@ def check_outputs(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def draw(output: str, image: Image, labels: Labels, style: Style) -> Image:
-    """One of `OUTPUTS`: H x W class ids for `labels`, else H x W x 3 uint8 RGB, with the legend if the style has one."""
+    """One of `OUTPUTS`: H x W class ids for `labels`, else H x W x 3 uint8 RGB, with a legend if the style has one."""
     drawn = OUTPUTS[output](image, labels, style)
     if not style.legend or drawn.ndim == 2:
         return drawn
