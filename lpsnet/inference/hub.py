@@ -1,14 +1,7 @@
-"""What goes wrong with the Hugging Face Hub, in one line each.
+"""Where a model comes from: a path, a model shipped with the package, or the Hugging Face Hub; and pushing to the Hub.
 
-Addresses of models on the Hugging Face Hub: `hf://OWNER/MODEL[@REVISION][/FILE]`, as the Hub itself writes them.
-
-A model card for the Hugging Face Hub, made from a model's record.
-
-Getting a model file from the Hugging Face Hub. What was downloaded once is there without a network, too.
-
-Which file a model's name means: a path, one of the models that come with the package, or one on the Hub.
-
-Putting a model onto the Hugging Face Hub, with a card made from its record.
+On the Hub a model is `hf://OWNER/MODEL[@REVISION][/FILE]`. Downloads are cached and then work offline. A pushed model
+gets a model card made from its record. Errors of the Hub become one line each.
 """
 
 import contextlib
@@ -28,7 +21,16 @@ from lpsnet.inference.engines import one_line
 from lpsnet.inference.model_file import METADATA_READERS, check_model_file, read_record
 from lpsnet.record import ModelRecord
 
-# Name of an error of huggingface_hub -> what to tell; the first base of the error that is here counts
+DEFAULT_MODEL = "camvid_m"  # streets; used if no model is named
+CHECKSUMS = "SHA256SUMS"  # of the shipped models, beside them; `sha256sum --check` reads it
+SCHEME = "hf://"
+CARD_NAME = "README.md"
+
+_NAME = r"[A-Za-z0-9][\w.-]*"
+_REPO = re.compile(rf"{_NAME}/{_NAME}", re.ASCII)
+_ADDRESS = re.compile(rf"hf://(?P<repo>{_NAME}/{_NAME})(?:@(?P<revision>[^/@\s]+))?(?:/(?P<file>\S.*))?", re.ASCII)
+_MARKDOWN = str.maketrans({sign: f"\\{sign}" for sign in "\\`*_{}[]<>|#"})
+# name of an error class of huggingface_hub -> message; the first base class found here is used
 _MESSAGES = {
     "GatedRepoError": "{what} asks for permission: request it on the model's page, then log in with: hf auth login",
     "RepositoryNotFoundError": "there is no {what} on the Hub, or it is private; log in to see it with: hf auth login",
@@ -41,38 +43,68 @@ _MESSAGES = {
 _NOT_ALLOWED = (401, 403)
 
 
-@contextlib.contextmanager
-def hub_errors(what: object) -> Iterator[None]:
-    """Turn errors of the Hub and of its package about `what` into ours.
+def weights_folder() -> Path:
+    """The folder of the models shipped with the package."""
+    return Path(str(resources.files("lpsnet") / "weights"))
+
+
+def list_models() -> dict[str, Path]:
+    """The models shipped with the package: name to ONNX file, sorted by name."""
+    return {path.stem: path for path in sorted(weights_folder().glob("*.onnx"))}
+
+
+def check_sum(path: Path) -> Path:
+    """`path`, a file shipped with the package, if its checksum is right.
 
     Raises:
-        MissingDependencyError: huggingface_hub is not installed; the message holds the install command.
-        ModelFileError: anything else went wrong.
+        ModelFileError: it is changed or missing, or the list of checksums is missing.
     """
+    check_model_file(path)
     try:
-        yield
-    except LpsnetError:
-        raise
-    except ModuleNotFoundError as error:
-        raise (MissingDependencyError.from_import(error) or error) from None
-    except Exception as error:  # those of the package and of the network have no common base
-        raise ModelFileError(_message(error, what)) from None
+        lines = (path.parent / CHECKSUMS).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelFileError(f"{path.parent / CHECKSUMS} cannot be read: {error}; install lpsnet again") from None
+    if f"{sha256(path)}  {path.name}" not in lines:
+        raise ModelFileError(f"{path} is not the file that came with lpsnet; install lpsnet again")
+    return path
 
 
-def _message(error: Exception, what: object) -> str:
-    for base in type(error).__mro__:
-        if base.__name__ in _MESSAGES:
-            return _MESSAGES[base.__name__].format(what=what)
-    if getattr(getattr(error, "response", None), "status_code", None) in _NOT_ALLOWED:
-        return f"the Hub does not let you write to {what}; log in with a token that may: hf auth login"
-    return f"the Hub did not answer as expected for {what}: {one_line(error)}"
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-SCHEME = "hf://"
+def find_model(model: str | Path, *, preferred: str = ".onnx") -> Path:
+    """The file of a model: a path, the name of a model shipped with the package, or an address on the Hub.
 
-_NAME = r"[A-Za-z0-9][\w.-]*"
-_REPO = re.compile(rf"{_NAME}/{_NAME}", re.ASCII)
-_ADDRESS = re.compile(rf"hf://(?P<repo>{_NAME}/{_NAME})(?:@(?P<revision>[^/@\s]+))?(?:/(?P<file>\S.*))?", re.ASCII)
+    Args:
+        model: the path, name or address.
+        preferred: the suffix to choose if a model is available in several formats.
+
+    Raises:
+        ModelFileError: there is no file or model of that name, or the file is empty.
+    """
+    if is_hub_address(model):
+        return check_model_file(download_model(str(model), preferred=preferred))
+    path = Path(model)
+    if path.exists() or _looks_like_a_path(str(model)):
+        return check_model_file(path)
+    bundled = list_models()
+    if str(model) in bundled:
+        return check_sum(bundled[str(model)].with_suffix(preferred))
+    if not bundled:
+        raise ModelFileError(f"no model file at {model}, and no models come with this installation")
+    raise ModelFileError(f"{unknown_name('model', model, bundled)}, or the path of a model file")
+
+
+def find_checkpoint(model: str | Path) -> Path:
+    """`find_model` for training and export: of models in several formats, the file in safetensors."""
+    return find_model(model, preferred=".safetensors")
+
+
+def _looks_like_a_path(text: str) -> bool:
+    return "/" in text or "\\" in text or Path(text).suffix.lower() in METADATA_READERS
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +114,7 @@ class HubAddress:
     Attributes:
         repo: "owner/model".
         revision: branch, tag or commit; None for the main branch.
-        file: place of the model file in the repository; None for the only one there is.
+        file: path of the model file in the repository; None if there is only one.
     """
 
     repo: str
@@ -91,10 +123,10 @@ class HubAddress:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """The address that a text is. A slash in a revision is written %2F.
+        """Parse an address. A slash in a revision is written %2F.
 
         Raises:
-            ModelFileError: it is no address, or names a file of no model format.
+            ModelFileError: it is not an address, or the file is not of a model format.
         """
         match = _ADDRESS.fullmatch(text)
         if match is None:
@@ -110,7 +142,7 @@ class HubAddress:
 
 
 def is_hub_address(model: object) -> bool:
-    """Whether a model is named by an address on the Hub."""
+    """Whether a model is given by an address on the Hub."""
     return isinstance(model, str) and model.startswith(SCHEME)
 
 
@@ -130,14 +162,98 @@ def _check_file(file: str, text: str) -> None:
         raise ModelFileError(f"{text}: {unknown_name('model file suffix', suffix, METADATA_READERS)}")
 
 
-_MARKDOWN = str.maketrans({sign: f"\\{sign}" for sign in "\\`*_{}[]<>|#"})
+def download_model(address: str | HubAddress, *, preferred: str = ".onnx") -> Path:
+    """The model file at an address, downloaded into the cache of huggingface_hub if missing.
+
+    Args:
+        address: of a repository or a file in it.
+        preferred: the suffix to choose if the repository has several model files.
+
+    Raises:
+        ModelFileError: there is no such model, revision or file, several files match, or the Hub cannot be reached; the
+            message says what to do.
+        MissingDependencyError: huggingface_hub is not installed; the message holds the install command.
+    """
+    if isinstance(address, str):
+        address = HubAddress.parse(address)
+    with hub_errors(address):
+        from huggingface_hub import hf_hub_download
+
+        file = address.file or choose_file(_list_files(address), address, preferred=preferred)
+        return Path(hf_hub_download(address.repo, file, revision=address.revision))
+
+
+def choose_file(files: Sequence[str], address: HubAddress, *, preferred: str = ".onnx") -> str:
+    """The only model file of a repository, or the only one with the preferred suffix.
+
+    Raises:
+        ModelFileError: there is none, or there are several.
+    """
+    models = [file for file in files if PurePosixPath(file).suffix.lower() in METADATA_READERS]
+    chosen = [file for file in models if PurePosixPath(file).suffix.lower() == preferred] or models
+    if not chosen:
+        raise ModelFileError(f"{address} holds no model file ({', '.join(METADATA_READERS)})")
+    if len(chosen) > 1:
+        raise ModelFileError(f"{address} holds several model files; add one of them: {', '.join(sorted(chosen))}")
+    return chosen[0]
+
+
+def _list_files(address: HubAddress) -> list[str]:
+    """The repository's files; if the Hub cannot be reached, those downloaded before."""
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return HfApi().list_repo_files(address.repo, revision=address.revision)
+    except HfHubHTTPError:  # the Hub has answered
+        raise
+    except Exception as error:  # no network, or offline mode
+        try:
+            folder = Path(snapshot_download(address.repo, revision=address.revision, local_files_only=True))
+        except LocalEntryNotFoundError:
+            raise error from None
+        return [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+
+
+def push_to_hub(
+    model: str | Path, repo: str, *, private: bool = False, keep_card: bool = False, message: str | None = None
+) -> str:
+    """Upload a model file and its card in one commit; the repository is created if missing.
+
+    Args:
+        model: a model file with a record, or the name of a model shipped with the package.
+        repo: "owner/model".
+        private: whether a newly created repository is private.
+        keep_card: leave the repository's README.md unchanged.
+        message: of the commit.
+
+    Returns:
+        The address of the model's page.
+
+    Raises:
+        ModelFileError: there is no such model file or it has no record, `repo` is invalid, the Hub cannot be reached,
+            or you are not logged in; the message says what to do.
+        MissingDependencyError: huggingface_hub is not installed; the message holds the install command.
+    """
+    repo = check_repo(repo)
+    path = find_model(model)
+    card = model_card(read_record(path), repo=repo, file=path.name).encode()
+    with hub_errors(repo):
+        from huggingface_hub import CommitOperationAdd, HfApi
+
+        files: dict[str, Path | bytes] = {path.name: path} | ({} if keep_card else {CARD_NAME: card})
+        api = HfApi()
+        page = api.create_repo(repo, private=private, exist_ok=True)
+        additions = [CommitOperationAdd(name, content) for name, content in files.items()]
+        api.create_commit(repo, additions, commit_message=message or f"{path.name}, written by lpsnet")
+        return str(page)
 
 
 def model_card(record: ModelRecord, *, repo: str, file: str) -> str:
-    """The text of a README.md: what the Hub reads between two lines of dashes, then Markdown.
+    """The text of a README.md: metadata for the Hub between two lines of dashes, then Markdown.
 
     Args:
-        record: of the model; what it does not say is left out.
+        record: of the model; missing values are left out.
         repo: "owner/model".
         file: name of the model file in the repository.
     """
@@ -159,7 +275,7 @@ def _metadata(file: str) -> str:
         "library_name": "lpsnet",
         "pipeline_tag": "image-segmentation",
         "tags": ["semantic-segmentation", "real-time", "lps-net", PurePath(file).suffix.lstrip(".")],
-        "license": "other",  # the Hub knows names of licences; a record holds a sentence
+        "license": "other",  # the Hub expects a licence name; a record has a sentence
     }
     return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
 
@@ -210,7 +326,7 @@ def _training(training: dict[str, Any]) -> str:
 
 
 def _without_place(data: object) -> str | None:
-    """The data set without the folder it lay in on the machine that trained."""
+    """The data set without its folder on the machine that trained."""
     if not isinstance(data, str):
         return None
     preset, _, rest = data.partition(":")
@@ -231,165 +347,32 @@ def _section(title: str, text: str) -> str:
 
 
 def _text(value: object) -> str:
-    """A value as one line of Markdown that means nothing but itself."""
+    """A value as one line of escaped Markdown."""
     return " ".join(str(value).split()).translate(_MARKDOWN)
 
 
-def download_model(address: str | HubAddress, *, preferred: str = ".onnx") -> Path:
-    """The model file at an address, downloaded into the cache of huggingface_hub unless it is there.
-
-    Args:
-        address: of a repository or a file in one.
-        preferred: the suffix of the file to take where a repository holds one of these beside others.
+@contextlib.contextmanager
+def hub_errors(what: object) -> Iterator[None]:
+    """Convert errors of the Hub and its package about `what`.
 
     Raises:
-        ModelFileError: there is no such model, revision or file, which of several files is meant is not said, or the
-            Hub cannot be reached; the message says what to do.
         MissingDependencyError: huggingface_hub is not installed; the message holds the install command.
+        ModelFileError: any other error.
     """
-    if isinstance(address, str):
-        address = HubAddress.parse(address)
-    with hub_errors(address):
-        from huggingface_hub import hf_hub_download
-
-        file = address.file or choose_file(_list_files(address), address, preferred=preferred)
-        return Path(hf_hub_download(address.repo, file, revision=address.revision))
-
-
-def choose_file(files: Sequence[str], address: HubAddress, *, preferred: str = ".onnx") -> str:
-    """The one model file among a repository's files, or the one with the preferred suffix among several.
-
-    Raises:
-        ModelFileError: there is none, or which one is meant is not clear.
-    """
-    models = [file for file in files if PurePosixPath(file).suffix.lower() in METADATA_READERS]
-    chosen = [file for file in models if PurePosixPath(file).suffix.lower() == preferred] or models
-    if not chosen:
-        raise ModelFileError(f"{address} holds no model file ({', '.join(METADATA_READERS)})")
-    if len(chosen) > 1:
-        raise ModelFileError(f"{address} holds several model files; add one of them: {', '.join(sorted(chosen))}")
-    return chosen[0]
-
-
-def _list_files(address: HubAddress) -> list[str]:
-    """The repository's files; where the Hub cannot be reached, those downloaded before."""
-    from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
     try:
-        return HfApi().list_repo_files(address.repo, revision=address.revision)
-    except HfHubHTTPError:  # the Hub has answered
+        yield
+    except LpsnetError:
         raise
-    except Exception as error:  # it has not: no network, or told not to ask
-        try:
-            folder = Path(snapshot_download(address.repo, revision=address.revision, local_files_only=True))
-        except LocalEntryNotFoundError:
-            raise error from None
-        return [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+    except ModuleNotFoundError as error:
+        raise (MissingDependencyError.from_import(error) or error) from None
+    except Exception as error:  # errors of the package and the network have no common base
+        raise ModelFileError(_message(error, what)) from None
 
 
-DEFAULT_MODEL = "camvid_m"  # streets; what is run where no model is named
-
-
-CHECKSUMS = "SHA256SUMS"  # of the models' files, beside them; `sha256sum --check` reads it
-
-
-def weights_folder() -> Path:
-    """Where the models lie that come with the package."""
-    return Path(str(resources.files("lpsnet") / "weights"))
-
-
-def list_models() -> dict[str, Path]:
-    """The models that come with the package: name to ONNX file, in the order of the names."""
-    return {path.stem: path for path in sorted(weights_folder().glob("*.onnx"))}
-
-
-def check_sum(path: Path) -> Path:
-    """`path`, a file that came with the package, if it is what was packed.
-
-    Raises:
-        ModelFileError: it is another, or is missing, or the list of checksums is.
-    """
-    check_model_file(path)
-    try:
-        lines = (path.parent / CHECKSUMS).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ModelFileError(f"{path.parent / CHECKSUMS} cannot be read: {error}; install lpsnet again") from None
-    if f"{sha256(path)}  {path.name}" not in lines:
-        raise ModelFileError(f"{path} is not the file that came with lpsnet; install lpsnet again")
-    return path
-
-
-def sha256(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def find_model(model: str | Path, *, preferred: str = ".onnx") -> Path:
-    """The file of a model given by its path, the name of one that comes with the package, or an address on the Hub.
-
-    Args:
-        model: the path, name or address.
-        preferred: the suffix of the file to take where a model is there in several formats.
-
-    Raises:
-        ModelFileError: there is neither a file nor a model of that name, or the file is empty.
-    """
-    if is_hub_address(model):
-        return check_model_file(download_model(str(model), preferred=preferred))
-    path = Path(model)
-    if path.exists() or _looks_like_a_path(str(model)):
-        return check_model_file(path)
-    bundled = list_models()
-    if str(model) in bundled:
-        return check_sum(bundled[str(model)].with_suffix(preferred))
-    if not bundled:
-        raise ModelFileError(f"no model file at {model}, and no models come with this installation")
-    raise ModelFileError(f"{unknown_name('model', model, bundled)}, or the path of a model file")
-
-
-def find_checkpoint(model: str | Path) -> Path:
-    """The same of a checkpoint, to train on from or to export: of models in several formats, that in safetensors."""
-    return find_model(model, preferred=".safetensors")
-
-
-def _looks_like_a_path(text: str) -> bool:
-    return "/" in text or "\\" in text or Path(text).suffix.lower() in METADATA_READERS
-
-
-CARD_NAME = "README.md"
-
-
-def push_to_hub(
-    model: str | Path, repo: str, *, private: bool = False, keep_card: bool = False, message: str | None = None
-) -> str:
-    """Upload a model file and its card in one commit; the repository is made where it is missing.
-
-    Args:
-        model: a model file with a record, or the name of a model that comes with the package.
-        repo: "owner/model".
-        private: whether a repository that is made is private.
-        keep_card: leave the repository's README.md as it is.
-        message: of the commit.
-
-    Returns:
-        The address of the model's page.
-
-    Raises:
-        ModelFileError: there is no such model file or it has no record, `repo` is no repository, the Hub cannot be
-            reached, or it does not know you; the message says what to do.
-        MissingDependencyError: huggingface_hub is not installed; the message holds the install command.
-    """
-    repo = check_repo(repo)
-    path = find_model(model)
-    card = model_card(read_record(path), repo=repo, file=path.name).encode()
-    with hub_errors(repo):
-        from huggingface_hub import CommitOperationAdd, HfApi
-
-        files: dict[str, Path | bytes] = {path.name: path} | ({} if keep_card else {CARD_NAME: card})
-        api = HfApi()
-        page = api.create_repo(repo, private=private, exist_ok=True)
-        additions = [CommitOperationAdd(name, content) for name, content in files.items()]
-        api.create_commit(repo, additions, commit_message=message or f"{path.name}, written by lpsnet")
-        return str(page)
+def _message(error: Exception, what: object) -> str:
+    for base in type(error).__mro__:
+        if base.__name__ in _MESSAGES:
+            return _MESSAGES[base.__name__].format(what=what)
+    if getattr(getattr(error, "response", None), "status_code", None) in _NOT_ALLOWED:
+        return f"the Hub does not let you write to {what}; log in with a token that may: hf auth login"
+    return f"the Hub did not answer as expected for {what}: {one_line(error)}"
