@@ -28,9 +28,8 @@ from lpsnet.data.labels import MAX_CLASSES, LabelSpace
 from lpsnet.data.split import Split
 from lpsnet.errors import LpsnetError, ModelFileError, RunError, unknown_name
 from lpsnet.evaluation.evaluate import evaluate
+from lpsnet.inference import model_file, preprocess
 from lpsnet.inference.engines import Precision, Session, SessionOptions, open_session
-from lpsnet.inference.model_file import check_model_file, find_record
-from lpsnet.inference.preprocess import prepare
 from lpsnet.inference.segmenter import Segmenter
 from lpsnet.record import ModelRecord
 
@@ -375,12 +374,12 @@ def _open_all(
 
 
 def _open(candidate: Candidate, image: Image, size: Size, num_threads: int | None) -> _Cell:
-    check_model_file(candidate.path)
-    record = find_record(candidate.path)
+    model_file.check_model_file(candidate.path)
+    record = model_file.find_record(candidate.path)
     session = open_session(
         candidate.runtime, SessionOptions(candidate.path, candidate.precision, num_threads, input_size=size)
     )
-    prepared = prepare(image, record or _UNKNOWN, size=size)
+    prepared = preprocess.prepare(image, record or _UNKNOWN, size=size)
     output = session.run(prepared)
     foreign = None if record is not None else _foreign_record(output)
     if record is None and foreign is None:
@@ -412,7 +411,7 @@ def _foreign_record(output: NDArray[np.float32]) -> ModelRecord | None:
 
 def _own_labels(session: Session, image: Image, *, size: Size) -> Labels:
     """Labels of a network whose output is a label map, at the size of the image."""
-    labels = session.run(prepare(image, _UNKNOWN, size=size)).reshape(-1, *size)[0].astype(np.uint8)
+    labels = session.run(preprocess.prepare(image, _UNKNOWN, size=size)).reshape(-1, *size)[0].astype(np.uint8)
     height, width = image.shape[:2]
     resized: Labels = cv2.resize(labels, (width, height), interpolation=cv2.INTER_NEAREST)
     return resized

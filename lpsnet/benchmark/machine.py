@@ -7,7 +7,6 @@ GPU's driver. Load is the processor time counted by the system: load averages in
 """
 
 import contextlib
-import csv
 import multiprocessing
 import os
 import pickle
@@ -20,7 +19,6 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Self
 
@@ -175,7 +173,7 @@ def _usable_threads(root: Path) -> int:
 
 def _nvidia(ask: Ask) -> tuple[tuple[str, ...], str | None]:
     text = ask(["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]) or ""
-    rows = [[cell.strip() for cell in row] for row in csv.reader(text.splitlines()) if len(row) == 2]
+    rows = [[cell.strip() for cell in line.split(",")] for line in text.splitlines() if line.count(",") == 1]
     return tuple(name for name, _ in rows), rows[0][1] if rows else None
 
 
@@ -329,7 +327,7 @@ def peak_memory_mib(work: Callable[[], object]) -> float:
     return float(peak)
 
 
-def _work_and_report(work: Callable[[], object], sender: Connection) -> None:
+def _work_and_report(work: Callable[[], object], sender: Any) -> None:
     try:
         work()
     except Exception as error:

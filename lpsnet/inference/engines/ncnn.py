@@ -11,13 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lpsnet.errors import MissingDependencyError, ModelFileError
-from lpsnet.inference import engines
-from lpsnet.inference.engines import Precision, SessionOptions, Shape
-from lpsnet.inference.model_file import read_container
-from lpsnet.inference.onnx_graph import EditError, edit_errors, find_path_inputs
+from lpsnet.inference import engines, model_file, onnx_graph
 
 # option of ncnn -> the precisions that enable it
-_OPTIONS: dict[str, tuple[Precision, ...]] = {
+_OPTIONS: dict[str, tuple[engines.Precision, ...]] = {
     "use_fp16_packed": ("f16",),
     "use_fp16_storage": ("f16",),
     "use_fp16_arithmetic": ("f16",),
@@ -32,7 +29,7 @@ _INT8_PARAMETER = "8"  # of a convolution: int8_scale_term, 0 if not quantised
 _ALIASING = ("Split", "Interp")
 
 
-def open_session(options: SessionOptions) -> "NcnnSession":
+def open_session(options: engines.SessionOptions) -> "NcnnSession":
     """Load an ncnn model for the CPU.
 
     Raises:
@@ -44,7 +41,7 @@ def open_session(options: SessionOptions) -> "NcnnSession":
         import ncnn
     except ImportError:
         raise MissingDependencyError.for_extra("ncnn", "ncnn") from None
-    description, weights = read_container(options.path)
+    description, weights = model_file.read_container(options.path)
     net = ncnn.Net()
     for name, precisions in _OPTIONS.items():
         if hasattr(net.opt, name):  # older versions have fewer
@@ -61,7 +58,9 @@ class NcnnSession:
 
     runtime: Final = "ncnn"
 
-    def __init__(self, net: Any, layers: list["_Layer"], options: SessionOptions, *, mat: Any, engine: str) -> None:
+    def __init__(
+        self, net: Any, layers: list["_Layer"], options: engines.SessionOptions, *, mat: Any, engine: str
+    ) -> None:
         self.engine = engine
         self.precision = engines.check_precision(
             _precision_used(net, layers, options), options, possible=_possible(net)
@@ -81,21 +80,21 @@ class NcnnSession:
         """Logits of normalised images; see `Session.run`."""
         return engines.run_one_by_one(self._run_one, engines.check_inputs(inputs, self._shapes))
 
-    def _take_paths(self, options: SessionOptions, own: Shape) -> None:
+    def _take_paths(self, options: engines.SessionOptions, own: engines.Shape) -> None:
         """Use the resized images as inputs: ncnn accepts values for any blob and skips the layers before it."""
         same = set(self._net.input_indexes())
         users = [layer for layer in self._net.layers() if _computes_with(layer, same)]
         resizers = [layer for layer in users if layer.type == "Interp"]
-        with edit_errors(options.path):
-            found = find_path_inputs(
+        with onnx_graph.edit_errors(options.path):
+            found = onnx_graph.find_path_inputs(
                 own, options.path_ratios or (), options.input_size, lambda size: self._resized_images(resizers, size)
             )
             if (used_whole := len(users) > len(resizers)) != any(name is None for name, _ in found):
-                raise EditError(f"a path of ratio 1 is {'missing' if used_whole else 'not there'}")
+                raise onnx_graph.EditError(f"a path of ratio 1 is {'missing' if used_whole else 'not there'}")
         self._inputs = [name or self._inputs[0] for name, _ in found]
         self._shapes = tuple((None, 3, *(size or (None, None))) for _, size in found)
 
-    def _resized_images(self, resizers: list[Any], size: tuple[int, int]) -> dict[str, Shape]:
+    def _resized_images(self, resizers: list[Any], size: tuple[int, int]) -> dict[str, engines.Shape]:
         """The blobs that the image is resized to, by name, with height and width for an image of `size`."""
         extractor = self._net.create_extractor()
         black = np.zeros((3, *size), np.float32)  # a variable, as ncnn uses its memory without keeping a reference
@@ -134,14 +133,14 @@ class _Layer:
         self.parameters = dict(part.split("=", 1) for part in rest[num_blobs:])
 
     @property
-    def input_shape(self) -> Shape | None:
+    def input_shape(self) -> engines.Shape | None:
         """Of an input layer (parameters: 0 width, 1 height, 2 channels); None for other layers."""
         if self.kind != "Input":
             return None
         return (None, *(int(self.parameters.get(key, 0)) or None for key in "210"))
 
 
-def _parse(description: bytes, options: SessionOptions) -> list[_Layer]:
+def _parse(description: bytes, options: engines.SessionOptions) -> list[_Layer]:
     try:
         lines = description.decode().splitlines()
         layers = [_Layer(line) for line in lines[2:] if line.strip()]  # the first two: magic number, counts
@@ -154,7 +153,7 @@ def _parse(description: bytes, options: SessionOptions) -> list[_Layer]:
 
 
 def _load(
-    ncnn: Any, net: Any, layers: list[_Layer], description: bytes, weights: bytes, options: SessionOptions
+    ncnn: Any, net: Any, layers: list[_Layer], description: bytes, weights: bytes, options: engines.SessionOptions
 ) -> None:
     if net.load_param_mem(description.decode()) != 0 or len(net.layers()) != len(layers):
         raise ModelFileError(f"ncnn cannot load {options.path}: its description is not a network of this ncnn")
@@ -185,7 +184,7 @@ def _pointer(capsule: object) -> int:
     return address
 
 
-def _precision_used(net: Any, layers: list[_Layer], options: SessionOptions) -> Precision:
+def _precision_used(net: Any, layers: list[_Layer], options: engines.SessionOptions) -> engines.Precision:
     convolutions = [layer for layer in layers if layer.kind in _CONVOLUTIONS]
     quantised = [layer for layer in convolutions if layer.parameters.get(_INT8_PARAMETER, "0") != "0"]
     if len(quantised) > len(convolutions) / 2:
@@ -193,11 +192,11 @@ def _precision_used(net: Any, layers: list[_Layer], options: SessionOptions) -> 
     return options.precision if options.precision in _possible(net) else "f32"
 
 
-def _possible(net: Any) -> list[Precision]:
+def _possible(net: Any) -> list[engines.Precision]:
     """float32, and the half precisions that most convolutions (or layers, if there are none) support here."""
     layers = net.layers()
     layers = [layer for layer in layers if layer.type in _CONVOLUTIONS] or layers
-    possible: list[Precision] = ["f32"]
+    possible: list[engines.Precision] = ["f32"]
     if sum(layer.support_bf16_storage for layer in layers) > len(layers) / 2:
         possible.append("bf16")
     if sum(layer.support_fp16_storage for layer in layers) > len(layers) / 2:

@@ -11,10 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lpsnet.errors import MissingDependencyError, ModelFileError
-from lpsnet.inference import engines
-from lpsnet.inference.engines import Precision, SessionOptions, Shape
-from lpsnet.inference.model_file import open_whole, read_onnx_precision
-from lpsnet.inference.onnx_graph import read_with_path_inputs
+from lpsnet.inference import engines, model_file, onnx_graph
 
 SIZE_NAMES = ("height", "width")  # of the free dimensions in exported files; see export/onnx.py
 
@@ -29,7 +26,7 @@ _INPUT_TYPES: dict[str, type[np.floating[Any]]] = {"tensor(float)": np.float32, 
 _HALF_CPUS = ("aarch64", "arm64")  # the CPU provider has f16 kernels there; elsewhere it converts to f32 and back
 
 
-def open_session(options: SessionOptions, *, cuda_only: bool = False) -> "OnnxRuntimeSession":
+def open_session(options: engines.SessionOptions, *, cuda_only: bool = False) -> "OnnxRuntimeSession":
     """Load an ONNX file with all graph optimisations.
 
     Args:
@@ -47,9 +44,9 @@ def open_session(options: SessionOptions, *, cuda_only: bool = False) -> "OnnxRu
         raise MissingDependencyError("onnxruntime is not installed; it comes with: pip install onnxruntime") from None
     if cuda_only and _CUDA not in onnxruntime.get_available_providers():
         raise MissingDependencyError(_NO_CUDA)
-    with open_whole(options.path) as file:
-        written = read_onnx_precision(file)
-    model = options.path if options.path_ratios is None else read_with_path_inputs(options)
+    with model_file.open_whole(options.path) as file:
+        written = model_file.read_onnx_precision(file)
+    model = options.path if options.path_ratios is None else onnx_graph.read_with_path_inputs(options)
     settings, providers = _settings(onnxruntime, options), _providers(onnxruntime)
     try:
         session = onnxruntime.InferenceSession(model, sess_options=settings, providers=providers)
@@ -60,7 +57,7 @@ def open_session(options: SessionOptions, *, cuda_only: bool = False) -> "OnnxRu
     return OnnxRuntimeSession(session, options, runtime=runtime, written=written, version=onnxruntime.__version__)
 
 
-def _settings(onnxruntime: Any, options: SessionOptions) -> Any:
+def _settings(onnxruntime: Any, options: engines.SessionOptions) -> Any:
     settings = onnxruntime.SessionOptions()
     settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     settings.inter_op_num_threads = 1
@@ -87,7 +84,7 @@ class OnnxRuntimeSession:
     """A model loaded by ONNX Runtime; see `Session`. Concurrent calls of `run` run concurrently."""
 
     def __init__(
-        self, session: Any, options: SessionOptions, *, runtime: str, written: Precision, version: str
+        self, session: Any, options: engines.SessionOptions, *, runtime: str, written: engines.Precision, version: str
     ) -> None:
         self.runtime: Final = runtime
         self._session = session
@@ -120,17 +117,17 @@ class OnnxRuntimeSession:
         return np.asarray(logits, np.float32)
 
 
-def _precision_on_cpu(written: Precision) -> Precision:
+def _precision_on_cpu(written: engines.Precision) -> engines.Precision:
     if written in ("f32", "int8") or (written == "f16" and platform.machine() in _HALF_CPUS):
         return written
     return "f32"
 
 
-def _shape(port: Any) -> Shape:
+def _shape(port: Any) -> engines.Shape:
     return tuple(length if isinstance(length, int) else None for length in port.shape)
 
 
-def _input_type(port: Any, options: SessionOptions) -> type[np.floating[Any]]:
+def _input_type(port: Any, options: engines.SessionOptions) -> type[np.floating[Any]]:
     if port.type not in _INPUT_TYPES:
         raise ModelFileError(f"input {port.name!r} of {options.path} is {port.type}; a network here takes floats")
     return _INPUT_TYPES[port.type]

@@ -12,19 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lpsnet.errors import MissingDependencyError, ModelFileError
-from lpsnet.inference import engines
-from lpsnet.inference.engines import Layout, Precision, SessionOptions, Shape
-from lpsnet.inference.model_file import read_container
-from lpsnet.inference.onnx_graph import EditError, edit_errors, find_path_inputs
+from lpsnet.inference import engines, model_file, onnx_graph
 
 DEVICE = "CPU"
 SUFFIXES = (".onnx", ".openvino", ".xml")
 
 # OpenVINO's name of a kernel's arithmetic -> ours
-_PRECISIONS: dict[str, Precision] = {"f32": "f32", "bf16": "bf16", "f16": "f16", "i8": "int8", "u8": "int8"}
+_PRECISIONS: dict[str, engines.Precision] = {"f32": "f32", "bf16": "bf16", "f16": "f16", "i8": "int8", "u8": "int8"}
 
 
-def open_session(options: SessionOptions) -> "OpenVinoSession":
+def open_session(options: engines.SessionOptions) -> "OpenVinoSession":
     """Load an ONNX file or an OpenVINO model for the CPU.
 
     Raises:
@@ -51,7 +48,7 @@ def open_session(options: SessionOptions) -> "OpenVinoSession":
     return OpenVinoSession(compiled, options, engine=f"openvino {version}", possible=_possible(core))
 
 
-def compile_properties(options: SessionOptions) -> dict[str, object]:
+def compile_properties(options: engines.SessionOptions) -> dict[str, object]:
     """Settings of OpenVINO: lowest latency for one image at a time, in the requested arithmetic."""
     properties: dict[str, object] = {
         # int8 is a property of the file; the parts that are not quantised are computed in float32
@@ -69,7 +66,9 @@ class OpenVinoSession:
 
     runtime: Final = "openvino"
 
-    def __init__(self, compiled: Any, options: SessionOptions, *, engine: str, possible: list[Precision]) -> None:
+    def __init__(
+        self, compiled: Any, options: engines.SessionOptions, *, engine: str, possible: list[engines.Precision]
+    ) -> None:
         self.engine = engine
         self.precision = engines.check_precision(_precision_used(compiled), options, possible=possible)
         self.num_threads = int(compiled.get_property("INFERENCE_NUM_THREADS"))
@@ -104,9 +103,9 @@ class OpenVinoSession:
         return logits
 
 
-def _read_model(core: Any, options: SessionOptions, suffix: str) -> Any:
+def _read_model(core: Any, options: engines.SessionOptions, suffix: str) -> Any:
     if suffix == ".openvino":
-        return core.read_model(*read_container(options.path))
+        return core.read_model(*model_file.read_container(options.path))
     return core.read_model(options.path)
 
 
@@ -116,7 +115,7 @@ def _bfloat16_tensor(array: NDArray[np.uint16]) -> Any:
     return openvino.Tensor(array, array.shape, openvino.Type.bf16)
 
 
-def _split_at_paths(openvino: Any, model: Any, options: SessionOptions) -> Any:
+def _split_at_paths(openvino: Any, model: Any, options: engines.SessionOptions) -> Any:
     """The model with an input for every path in place of the image; see `onnx_graph.split_at_paths`."""
 
     def resized(size: tuple[int, int]) -> dict[str, tuple[int, ...]]:
@@ -125,9 +124,9 @@ def _split_at_paths(openvino: Any, model: Any, options: SessionOptions) -> Any:
         return {name: tuple(port.shape[2:]) for name, port in _resized_images(probe).items()}
 
     ratios, own, parameters = options.path_ratios or (), _shape(model.inputs[0].partial_shape)[2:], []
-    with edit_errors(options.path):
+    with onnx_graph.edit_errors(options.path):
         ports = _resized_images(model)
-        for name, size in find_path_inputs(own, ratios, options.input_size, resized):
+        for name, size in onnx_graph.find_path_inputs(own, ratios, options.input_size, resized):
             parameter, image = _path_input(openvino, size or (-1, -1), options.path_layout)
             for target in (model.inputs[0] if name is None else ports[name]).get_target_inputs():
                 target.replace_source_output(image)
@@ -136,11 +135,11 @@ def _split_at_paths(openvino: Any, model: Any, options: SessionOptions) -> Any:
         left = {operation.friendly_name for operation in split.get_ordered_ops()}
         for ratio, parameter in zip(ratios, parameters, strict=True):
             if not any(target.get_node().friendly_name in left for target in parameter.output(0).get_target_inputs()):
-                raise EditError(f"it has no path of ratio {ratio}")
+                raise onnx_graph.EditError(f"it has no path of ratio {ratio}")
     return split
 
 
-def _path_input(openvino: Any, size: tuple[int, int], layout: Layout) -> tuple[Any, Any]:
+def _path_input(openvino: Any, size: tuple[int, int], layout: engines.Layout) -> tuple[Any, Any]:
     """An input of that layout, and its conversion to 1 x 3 x h x w float32.
 
     OpenVINO computes in NHWC, so NHWC inputs need no reordering and NCHW inputs do. One image at a time: version 2026.4
@@ -162,7 +161,7 @@ def _resized_images(model: Any) -> dict[str, Any]:
     return {user.friendly_name: user.output(0) for user in users if user.get_type_name() == "Interpolate"}
 
 
-def _shape(partial_shape: Any) -> Shape:
+def _shape(partial_shape: Any) -> engines.Shape:
     return tuple(None if length.is_dynamic else length.get_length() for length in partial_shape)
 
 
@@ -170,7 +169,7 @@ def _dimension(length: int | None) -> int:
     return -1 if length is None else length
 
 
-def _precision_used(compiled: Any) -> Precision:
+def _precision_used(compiled: Any) -> engines.Precision:
     """The arithmetic of most convolutions, as OpenVINO reports it; of most operations if there are none.
 
     It is the suffix of the kernel's name, e.g. `brgconv_avx512_bf16`. The property `runtimePrecision` is wrong: with
@@ -189,7 +188,7 @@ def _precision_used(compiled: Any) -> Precision:
     return _PRECISIONS[name]
 
 
-def _possible(core: Any) -> list[Precision]:
+def _possible(core: Any) -> list[engines.Precision]:
     names = {"FP32": "f32", "BF16": "bf16", "FP16": "f16"}
     capabilities = core.get_property(DEVICE, "OPTIMIZATION_CAPABILITIES")
     found: list[Any] = [precision for name, precision in names.items() if name in capabilities]

@@ -15,14 +15,15 @@ from numpy.typing import NDArray
 
 from lpsnet.errors import MissingDependencyError, ModelFileError
 from lpsnet.inference import engines
-from lpsnet.inference.engines import Precision, SessionOptions, Shape
 
-_POSSIBLE: dict[str, list[Precision]] = {"cpu": ["f32", "bf16"], "cuda": ["f32", "bf16", "f16"]}
+_POSSIBLE: dict[str, list[engines.Precision]] = {"cpu": ["f32", "bf16"], "cuda": ["f32", "bf16", "f16"]}
 _MAX_COMPILED = 256  # networks per process; PyTorch's own limit for all of them
-_INPUT: Shape = (None, 3, None, None)
+_INPUT: engines.Shape = (None, 3, None, None)
 
 
-def open_session(options: SessionOptions, *, compiled: bool = False, cuda_only: bool = False) -> "PyTorchSession":
+def open_session(
+    options: engines.SessionOptions, *, compiled: bool = False, cuda_only: bool = False
+) -> "PyTorchSession":
     """Load a checkpoint.
 
     Args:
@@ -53,7 +54,7 @@ def open_session(options: SessionOptions, *, compiled: bool = False, cuda_only: 
 class PyTorchSession:
     """A fused network in evaluation mode, channels-last; see `Session`."""
 
-    def __init__(self, torch: Any, net: Any, options: SessionOptions, *, device: str, compiled: bool) -> None:
+    def __init__(self, torch: Any, net: Any, options: engines.SessionOptions, *, device: str, compiled: bool) -> None:
         possible = _POSSIBLE[device]
         used = options.precision if options.precision in possible else "f32"
         self.runtime = "pytorch_compiled" if compiled else "pytorch"

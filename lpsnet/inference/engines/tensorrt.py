@@ -20,13 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lpsnet.errors import MissingDependencyError, ModelFileError
-from lpsnet.inference import engines
-from lpsnet.inference.engines import Precision, SessionOptions, Shape
+from lpsnet.inference import engines, model_file
 from lpsnet.inference.engines.onnxruntime import SIZE_NAMES
-from lpsnet.inference.model_file import open_whole, read_onnx_precision
 
 PROVIDER = "TensorrtExecutionProvider"
-_POSSIBLE: list[Precision] = ["f32", "f16", "bf16"]
+_POSSIBLE: list[engines.Precision] = ["f32", "f16", "bf16"]
 _NO_TENSORRT = (
     "the runtime tensorrt takes an NVIDIA GPU, TensorRT's libraries and ONNX Runtime for them: "
     "pip uninstall onnxruntime; pip install onnxruntime-gpu"
@@ -34,7 +32,7 @@ _NO_TENSORRT = (
 _TF32_SWITCH = "NVIDIA_TF32_OVERRIDE"  # read by NVIDIA's libraries when they are loaded; 0 is off
 
 
-def open_session(options: SessionOptions) -> "TensorRtSession":
+def open_session(options: engines.SessionOptions) -> "TensorRtSession":
     """Build an engine for an ONNX file, or load it from the cache; building takes seconds to minutes.
 
     Raises:
@@ -66,7 +64,7 @@ def _import_with_tensorrt() -> Any:
     return onnxruntime
 
 
-def session_options(onnxruntime: Any, options: SessionOptions) -> Any:
+def session_options(onnxruntime: Any, options: engines.SessionOptions) -> Any:
     """Settings of ONNX Runtime itself: no CPU fallback, and free dimensions set to the requested size."""
     settings = onnxruntime.SessionOptions()
     settings.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
@@ -76,7 +74,7 @@ def session_options(onnxruntime: Any, options: SessionOptions) -> Any:
     return settings
 
 
-def provider_options(precision: Precision, *, cache_folder: Path) -> dict[str, str]:
+def provider_options(precision: engines.Precision, *, cache_folder: Path) -> dict[str, str]:
     """Settings of ONNX Runtime's TensorRT provider.
 
     Args:
@@ -95,7 +93,7 @@ def provider_options(precision: Precision, *, cache_folder: Path) -> dict[str, s
     return {name: str(value) for name, value in switches.items()} | folders
 
 
-def engine_cache(options: SessionOptions) -> Path:
+def engine_cache(options: engines.SessionOptions) -> Path:
     """The folder for engines of this file, precision and size, in the user's cache; created if missing."""
     with options.path.open("rb") as file:
         content = hashlib.file_digest(file, "sha256").hexdigest()
@@ -115,7 +113,9 @@ class TensorRtSession:
     runtime: Final = "tensorrt"
     num_threads: Final = None
 
-    def __init__(self, session: Any, options: SessionOptions, *, precision: Precision, version: str) -> None:
+    def __init__(
+        self, session: Any, options: engines.SessionOptions, *, precision: engines.Precision, version: str
+    ) -> None:
         if PROVIDER not in session.get_providers():  # dropped without an error if its libraries do not load
             raise ModelFileError(f"TensorRT cannot take {options.path}: its libraries could not be loaded")
         self.engine = f"onnxruntime {version} with TensorRT"
@@ -164,7 +164,7 @@ class TrtexecReport:
     warnings: tuple[str, ...]
 
 
-_PRECISION_FLAGS: dict[Precision, tuple[str, ...]] = {
+_PRECISION_FLAGS: dict[engines.Precision, tuple[str, ...]] = {
     "f32": ("--noTF32",),
     "f16": ("--fp16",),
     "bf16": ("--bf16",),
@@ -175,7 +175,7 @@ _PRECISION_FLAGS: dict[Precision, tuple[str, ...]] = {
 def trtexec_command(
     path: Path,
     *,
-    precision: Precision = "f32",
+    precision: engines.Precision = "f32",
     size: tuple[int, int] | None = None,
     input_name: str = "image",
     warm_up_s: float = 1.0,
@@ -259,16 +259,16 @@ def _version(number: str) -> str:
     return f"{value // unit}.{value % unit // 100}.{value % 100}"
 
 
-def _precision_of(options: SessionOptions) -> Precision:
+def _precision_of(options: engines.SessionOptions) -> engines.Precision:
     """int8 if the file is quantised, else what TensorRT is set to, which it does not confirm."""
-    with open_whole(options.path) as file:
-        own = read_onnx_precision(file)
+    with model_file.open_whole(options.path) as file:
+        own = model_file.read_onnx_precision(file)
     if own == "f32":
         return "f32" if options.precision == "int8" else options.precision
     return own
 
 
-def _shape(lengths: list[int | str | None]) -> Shape:
+def _shape(lengths: list[int | str | None]) -> engines.Shape:
     return tuple(length if isinstance(length, int) else None for length in lengths)
 
 
