@@ -16,6 +16,7 @@ from urllib.parse import unquote
 
 import yaml
 
+from lpsnet.data.labels import LabelSpace
 from lpsnet.errors import LpsnetError, MissingDependencyError, ModelFileError, unknown_name
 from lpsnet.inference.engines import one_line
 from lpsnet.inference.model_file import METADATA_READERS, check_model_file, read_record
@@ -257,35 +258,35 @@ def model_card(record: ModelRecord, *, repo: str, file: str) -> str:
         repo: "owner/model".
         file: name of the model file in the repository.
     """
-    parts = [
-        f"# {_text(repo.partition('/')[2])}",
-        _introduction(record),
-        f"## Use\n\n{_use(repo, file)}",
-        f"## Classes\n\n{_classes(record)}",
-        _section("Training", _training(record.training)),
-        _section("Scores", _scores(record.scores)),
-        _section("Terms", _text(record.licence)),
-        f"Made with lpsnet {_text(record.lpsnet_version)}".rstrip() + ". The file carries this record in full.",
-    ]
-    return f"---\n{_metadata(file)}---\n\n" + "\n\n".join(filter(None, parts)) + "\n"
-
-
-def _metadata(file: str) -> str:
-    values: dict[str, Any] = {
+    sections = {
+        "Use": _use(repo, file),
+        "Classes": _classes(record.label_space),
+        "Training": _training(record.training),
+        "Scores": _scores(record.scores),
+        "Terms": _text(record.licence),
+    }
+    metadata = {
         "library_name": "lpsnet",
         "pipeline_tag": "image-segmentation",
         "tags": ["semantic-segmentation", "real-time", "lps-net", PurePath(file).suffix.lstrip(".")],
         "license": "other",  # the Hub expects a licence name; a record has a sentence
     }
-    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+    parts = [
+        f"---\n{yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True)}---",
+        f"# {_text(repo.partition('/')[2])}",
+        _introduction(record),
+        *(f"## {title}\n\n{text}" for title, text in sections.items() if text),
+        f"Made with lpsnet {_text(record.lpsnet_version)}".rstrip() + ". The file carries this record in full.",
+    ]
+    return "\n\n".join(parts) + "\n"
 
 
 def _introduction(record: ModelRecord) -> str:
-    count = record.label_space.num_classes
+    space = record.label_space
     size = "x".join(map(str, record.input_size)) if record.input_size else "the image's own size"
     network = f"`{record.architecture}`, {record.block}, {record.interaction}" if record.architecture else "not LPS-Net"
     return (
-        f"A network for semantic segmentation of {count} classes ({_text(record.label_space.name)}), run at {size}.\n\n"
+        f"A network for semantic segmentation of {space.num_classes} classes ({_text(space.name)}), run at {size}.\n\n"
         f"Architecture: {network}."
     )
 
@@ -299,16 +300,12 @@ def _use(repo: str, file: str) -> str:
     )
 
 
-def _classes(record: ModelRecord) -> str:
+def _classes(space: LabelSpace) -> str:
     rows = (
-        f"| {number} | {_text(name)} | {_hex(*colour)} |"
-        for number, (name, colour) in enumerate(zip(record.label_space.names, record.label_space.colours, strict=True))
+        f"| {number} | {_text(name)} | #{bytes(colour).hex()} |"
+        for number, (name, colour) in enumerate(zip(space.names, space.colours, strict=True))
     )
     return "\n".join(["| id | name | colour |", "| --- | --- | --- |", *rows])
-
-
-def _hex(red: int, green: int, blue: int) -> str:
-    return f"#{red:02x}{green:02x}{blue:02x}"
 
 
 def _training(training: dict[str, Any]) -> str:
@@ -340,10 +337,6 @@ def _scores(scores: dict[str, Any]) -> str:
         if isinstance(figures, dict) and isinstance(figures.get("miou"), float)
     ]
     return "\n".join(["| on | mIoU, percent | images |", "| --- | --- | --- |", *rows]) if rows else ""
-
-
-def _section(title: str, text: str) -> str:
-    return f"## {title}\n\n{text}" if text else ""
 
 
 def _text(value: object) -> str:

@@ -72,6 +72,10 @@ class Segmenter:
         MissingDependencyError: the engine's package is not installed; the message holds the install command.
     """
 
+    _ratios: Sequence[Fraction] | None = None  # of the session's inputs; None if its one input is the image
+    _layout: Layout = "nchw"  # of the session's inputs
+    _num_threads: int | None = None
+
     def __init__(
         self,
         model: str | Path,
@@ -90,14 +94,14 @@ class Segmenter:
         asked = _one_of(num_threads, threads)
         options = SessionOptions(path, cast(Precision, precision), asked, size)  # `open_session` checks the precision
         runtime = runtime or DEFAULT_RUNTIMES[path.suffix.lower()]
-        ratios = record.architecture.ratios if path_inputs and record.architecture is not None else None
-        layout = _quickest_layout(runtime, options.precision)
-        session = None
-        if ratios is not None:
+        session, ratios, layout = None, None, _fastest_layout(runtime, options.precision)
+        if path_inputs and record.architecture is not None:
+            ratios = record.architecture.ratios
             session = _open_with_path_inputs(runtime, replace(options, path_ratios=ratios, path_layout=layout))
         if session is None:
             session, ratios, layout = open_session(runtime, options), None, "nchw"
-        self._set(session, record, input_size=size, model=str(model), ratios=ratios, layout=layout, num_threads=asked)
+        self._set(session, record, size, str(model))
+        self._ratios, self._layout, self._num_threads = ratios, layout, asked
 
     @classmethod
     def from_session(
@@ -105,27 +109,11 @@ class Segmenter:
     ) -> Self:
         """A segmenter on an open session of an engine; `record` describes the session's model."""
         segmenter = cls.__new__(cls)
-        segmenter._set(session, record, input_size=_check_size(input_size) or record.input_size, model=model)
+        segmenter._set(session, record, _check_size(input_size) or record.input_size, model)
         return segmenter
 
-    def _set(
-        self,
-        session: Session,
-        record: ModelRecord,
-        *,
-        input_size: Size | None,
-        model: str,
-        ratios: Sequence[Fraction] | None = None,
-        layout: Layout = "nchw",
-        num_threads: int | None = None,
-    ) -> None:
-        self._session = session
-        self._record = record
-        self._input_size = input_size
-        self._model = model
-        self._ratios = ratios  # of the session's inputs; None if its one input is the image
-        self._layout = layout  # of the session's inputs
-        self._num_threads = num_threads
+    def _set(self, session: Session, record: ModelRecord, input_size: Size | None, model: str) -> None:
+        self._session, self._record, self._input_size, self._model = session, record, input_size, model
         self._workspaces: deque[Workspace] = deque()
 
     @property
@@ -250,7 +238,7 @@ def _open_with_path_inputs(runtime: str, options: SessionOptions) -> Session | N
         return None
 
 
-def _quickest_layout(runtime: str, precision: Precision) -> Layout:
+def _fastest_layout(runtime: str, precision: Precision) -> Layout:
     """NHWC if the engine accepts it, in bfloat16 if it computes in it; without compiled loops NCHW is faster."""
     able = RUNTIMES[runtime].path_layouts if runtime in RUNTIMES else ()
     if find_kernels() is None or "nhwc" not in able:
