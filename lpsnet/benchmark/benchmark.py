@@ -406,7 +406,7 @@ def _foreign_record(output: NDArray[np.float32]) -> ModelRecord | None:
         return _UNKNOWN.model_copy(update={"label_space": LabelSpace.numbered(shape[1])})
     if (len(shape) == 3 or (len(shape) == 4 and shape[1] == 1)) and shape[0] == 1:
         return None
-    raise ModelFileError(f"the model's output has shape {shape}; scores are 1 x K x h x w, labels 1 x H x W")
+    raise ModelFileError(f"the model's output has shape {shape}; logits are 1 x K x h x w, labels 1 x H x W")
 
 
 def _own_labels(session: Session, image: Image, *, size: Size) -> Labels:

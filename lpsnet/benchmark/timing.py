@@ -160,7 +160,7 @@ def compare(a: Latency, b: Latency) -> Comparison:
         RunError: they do not come from one call of `measure`: at other times the machine itself may differ.
     """
     if a.run_id != b.run_id or a.num_rounds != b.num_rounds:
-        raise RunError("only latencies measured in turn can be compared: give both to one call of timing.measure")
+        raise RunError("only latencies measured interleaved can be compared: give both to one call of timing.measure")
     ratios = [median(one) / median(other) for one, other in zip(a.turns_ms, b.turns_ms, strict=True)]
     low, high, reached = median_interval(ratios, a.confidence)
     verdict: Verdict = "cannot tell apart"

@@ -74,10 +74,10 @@ def label_map(scores: Logits, size: tuple[int, int], *, align_corners: bool = Tr
 def _check(logits: Logits, size: tuple[int, int]) -> None:
     if not isinstance(logits, np.ndarray) or logits.dtype != np.float32:
         kind = logits.dtype if isinstance(logits, np.ndarray) else type(logits).__name__
-        raise LpsnetError(f"scores are a NumPy array of float32, not {kind}")
+        raise LpsnetError(f"logits are a NumPy array of float32, not {kind}")
     if logits.ndim != 3 or not logits.size or logits.shape[0] > MAX_CLASSES:
         raise LpsnetError(
-            f"scores are K x h x w with K from 1 to {MAX_CLASSES} and h, w at least 1; got {logits.shape}"
+            f"logits are K x h x w with K from 1 to {MAX_CLASSES} and h, w at least 1; got {logits.shape}"
         )
     if len(size) != 2 or not all(isinstance(length, int | np.integer) and length >= 1 for length in size):
         raise LpsnetError(f"the size of a label map is (height, width), whole numbers of at least 1; got {size}")
@@ -98,7 +98,7 @@ def _relative(logits: Logits, target: Logits) -> Logits:
 def _check_spread(spread: float) -> float:
     if not np.isfinite(spread):
         raise NonFiniteScoresError(
-            "scores hold NaN, infinity or differences beyond float32; labels need finite scores; "
+            "logits hold NaN, infinity or differences beyond float32; labels need finite logits; "
             "a network may overflow in f16: compute it in bf16 or f32"
         )
     return spread

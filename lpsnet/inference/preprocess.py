@@ -133,10 +133,10 @@ def _resize_channels(
     whole = next((list(result[0]) for result in results if result.shape[2:] == size), None)
     whole = whole or [memory.array("whole", size, np.float32)] * 3
     original = whole if size == (height, width) else [memory.array("original", (height, width), np.float32)] * 3
-    planes = list(memory.array("nchw", (3, height, width), np.uint8))
-    cv2.split(np.ascontiguousarray(image), planes)
-    for channel, (plane, table) in enumerate(zip(planes, _tables(record.normalisation), strict=True)):
-        cv2.LUT(plane, table, dst=original[channel])
+    split = list(memory.array("bytes", (3, height, width), np.uint8))
+    cv2.split(np.ascontiguousarray(image), split)
+    for channel, (values, table) in enumerate(zip(split, _tables(record.normalisation), strict=True)):
+        cv2.LUT(values, table, dst=original[channel])
         if original is not whole:
             _shrink_or_enlarge(original[channel], whole[channel], align_corners=record.align_corners)
         for result in results:

@@ -196,7 +196,7 @@ class Segmenter:
         expected = (1, self.label_space.num_classes)
         if logits.ndim != 4 or logits.shape[:2] != expected:
             raise ModelFileError(
-                f"{self._model or 'the model'} gives scores of shape {logits.shape}, but its record names "
+                f"{self._model or 'the model'} gives logits of shape {logits.shape}, but its record names "
                 f"{expected[1]} classes; export it again"
             )
         first: Logits = logits[0]

@@ -161,7 +161,7 @@ def test_a_network_without_finite_scores_leaves_the_others_measured(ours: Path, 
     assert [result.model for result in found.results] == ["ours"]
     (problem,) = found.problems
     assert problem.model == "broken"
-    assert problem.problem.startswith("not measured: scores hold NaN, infinity")
+    assert problem.problem.startswith("not measured: logits hold NaN, infinity")
 
 
 def test_a_quantised_file_is_measured_once(ours: Path, monkeypatch: pytest.MonkeyPatch) -> None:
