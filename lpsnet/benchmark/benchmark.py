@@ -6,7 +6,6 @@ map of its size. Memory is measured in separate processes and mIoU last, so that
 `Benchmark` is also the JSON that `lpsnet benchmark --json` writes and `lpsnet report` reads.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -452,7 +451,7 @@ def _miou(cell: _Cell, labelled: Split, problems: list[Problem], on_progress: Pr
     except LpsnetError as error:
         problems.append(_problem(cell.candidate, f"no mIoU: {error}"))
         return None
-    return None if math.isnan(evaluation.miou) else evaluation.miou
+    return None if (miou := evaluation.to_dict()["miou"]) is None else float(miou)
 
 
 def _scene(size: Size) -> Image:

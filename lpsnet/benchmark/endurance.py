@@ -15,9 +15,7 @@ from typing import Any
 from lpsnet.benchmark.machine import resident_memory_mib
 from lpsnet.data.images import Labels
 from lpsnet.errors import RunError
-from lpsnet.inference.pipeline import Pace, Segment, run_stream, segment_stream
-from lpsnet.inference.video import Frame, Stream
-from lpsnet.inference.visualise import Style
+from lpsnet.inference import pipeline, video, visualise
 
 SETTLING_PART = 0.1  # of the duration, in which engines and codecs allocate their memory
 
@@ -50,7 +48,7 @@ class Endurance:
     """
 
     samples: tuple[Sample, ...]
-    pace: Pace
+    pace: pipeline.Pace
     with_drawing: tuple[float, ...]
     without_drawing: tuple[float, ...]
 
@@ -86,9 +84,9 @@ class Endurance:
 
 
 def endure(
-    segment: Segment,
-    stream: Stream,
-    style: Style,
+    segment: pipeline.Segment,
+    stream: video.Stream,
+    style: visualise.Style,
     *,
     duration_s: float,
     interval_s: float = 10.0,
@@ -114,7 +112,7 @@ def endure(
     on_progress, endless = progress or (lambda stage, part: None), loop_stream(stream)
     samples: list[Sample] = []
 
-    def watch(pace: Pace) -> None:
+    def watch(pace: pipeline.Pace) -> None:
         # The last samples are taken while the stream still runs: afterwards its memory is released.
         if pace.duration_s >= min(duration_s, len(samples) * interval_s):
             samples.append(Sample(pace.duration_s, pace.num_frames, resident_memory_mib()))
@@ -129,28 +127,32 @@ def endure(
     return Endurance(tuple(samples), pace, tuple(with_drawing), tuple(without))
 
 
-def loop_stream(stream: Stream) -> Stream:
+def loop_stream(stream: video.Stream) -> video.Stream:
     """The frames of a video, repeated indefinitely like a camera's; times keep increasing."""
     step = max(1, round(1 / stream.info.frame_rate / stream.info.time_base))
 
-    def read() -> Generator[Frame, None, None]:
+    def read() -> Generator[video.Frame, None, None]:
         offset = 0
         while True:
             last = offset
             for frame in stream.read():
                 last = offset + frame.time
-                yield Frame(frame.image, last)
+                yield video.Frame(frame.image, last)
             offset = last + step
 
-    return Stream(stream.name, stream.info, read, live=True)
+    return video.Stream(stream.name, stream.info, read, live=True)
 
 
 def _drawn(
-    segment: Segment, stream: Stream, style: Style, duration_s: float, watch: Callable[[Pace], None] | None = None
-) -> Pace:
+    segment: pipeline.Segment,
+    stream: video.Stream,
+    style: visualise.Style,
+    duration_s: float,
+    watch: Callable[[pipeline.Pace], None] | None = None,
+) -> pipeline.Pace:
     stop = threading.Event()
 
-    def on_frame(pace: Pace) -> None:
+    def on_frame(pace: pipeline.Pace) -> None:
         if watch is not None:
             watch(pace)
         if pace.duration_s >= duration_s:
@@ -158,17 +160,19 @@ def _drawn(
 
     with tempfile.TemporaryDirectory(prefix="lpsnet-") as folder:
         stem, outputs = Path(folder) / "stream", ("overlay",)
-        return segment_stream(segment, stream, stem, outputs=outputs, style=style, stop=stop, progress=on_frame).pace
+        return pipeline.segment_stream(
+            segment, stream, stem, outputs=outputs, style=style, stop=stop, progress=on_frame
+        ).pace
 
 
-def _not_drawn(segment: Segment, stream: Stream, duration_s: float) -> Pace:
+def _not_drawn(segment: pipeline.Segment, stream: video.Stream, duration_s: float) -> pipeline.Pace:
     stop, start = threading.Event(), time.perf_counter()
 
-    def drop(frame: Frame, labels: Labels) -> None:
+    def drop(frame: video.Frame, labels: Labels) -> None:
         if time.perf_counter() - start >= duration_s:
             stop.set()
 
-    paces = list(run_stream(segment, stream, drop, stop=stop))
+    paces = list(pipeline.run_stream(segment, stream, drop, stop=stop))
     if not paces:
         raise RunError(f"{stream.name} gave no frame in {duration_s:g} s")
     return paces[-1]
