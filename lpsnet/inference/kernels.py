@@ -6,7 +6,6 @@ The environment variable `LPSNET_KERNELS=0` disables them.
 
 import ctypes
 import functools
-import math
 import os
 import threading
 from collections.abc import Callable, Sequence
@@ -117,7 +116,7 @@ class Kernels:
             buffer, spread = np.empty(2 * width, np.float32), ctypes.c_float()
             layout = (num_classes, width, *_strides(logits))
             is_finite = self._spread(logits.ctypes.data, *layout, ctypes.byref(spread), begin, end, buffer.ctypes.data)
-            found.append(spread.value if is_finite else math.inf)
+            found.append(spread.value if is_finite else np.inf)
 
         in_bands(look, height, num_threads if logits.size >= _WORTH_A_THREAD else 1)
         return max(found)

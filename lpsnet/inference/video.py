@@ -7,7 +7,6 @@ not a file truncated between two frames: for containers that state their length 
 
 import struct
 import time
-import types
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
@@ -357,7 +356,7 @@ class _VideoFile:
     def __enter__(self) -> None:
         pass
 
-    def __exit__(self, kind: type[BaseException] | None, error: object, trace: types.TracebackType | None) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
         if self._container is None:
             return
         try:
