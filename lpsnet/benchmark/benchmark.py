@@ -1,55 +1,59 @@
-"""What a benchmark gives: candidates measured in turn on one machine, every sample, and what a reader must know of it.
+"""Latency that can be trusted: several models, on several engines, timed interleaved on this machine.
 
-The network alone is what the paper times (design-notes, 'What is timed'): scores from a normalised image. End to end
-is what a user waits for: from the image's bytes to a label map of its size.
-
-Latency that can be trusted: several models, by several engines, measured in turn on this machine.
-
-Models are opened all at once and then called by turns (`timing.measure`), first their networks alone, then end to end;
-memory is taken in processes of their own, and mIoU last, so that neither is in the way of the clock.
+All models are opened first, then called alternately (`timing.measure`): first the network alone, which the paper times
+(design-notes, 'What is timed'), from a normalised image to logits; then end to end, from an image's bytes to a label
+map of its size. Memory is measured in separate processes and mIoU last, so that neither disturbs the timing. A
+`Benchmark` is also the JSON that `lpsnet benchmark --json` writes and `lpsnet report` reads.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from itertools import combinations, pairwise
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Self
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
 from lpsnet import __version__
 from lpsnet.benchmark.machine import Load, LoadWatch, Machine, command_line, describe_machine, peak_memory_mib
-from lpsnet.benchmark.timing import PROTOCOLS, Comparison, Latency, compare, measure, measuring_alone
+from lpsnet.benchmark.timing import PROTOCOLS, Latency, compare, measure, measuring_alone
+from lpsnet.data.images import Image, Labels
 from lpsnet.data.labels import MAX_CLASSES, LabelSpace
 from lpsnet.data.split import Split
 from lpsnet.errors import LpsnetError, ModelFileError, RunError, unknown_name
 from lpsnet.evaluation.evaluate import evaluate
+from lpsnet.inference import model_file, preprocess
 from lpsnet.inference.engines import Precision, Session, SessionOptions, open_session
-from lpsnet.inference.model_file import check_model_file, find_record
-from lpsnet.inference.preprocess import Image, prepare
 from lpsnet.inference.segmenter import Segmenter
 from lpsnet.record import ModelRecord
 
-MAX_SPREAD = 0.2  # interquartile range as a share of the median, above which times are called spread
-MAX_OTHER_CORES = 0.1  # processors busy with other work, above which the machine is called busy
-ALIKE = 1.05  # upper by lower bound of a ratio, below which two models are as fast as each other and not just unclear
+MAX_SPREAD = 0.2  # interquartile range as a share of the median, above which a warning is given
+MAX_OTHER_CORES = 0.1  # share of the processors busy with other work, above which a warning is given
+ALIKE = 1.05  # upper by lower bound of a ratio, below which two models count as equally fast, not as unclear
+NUM_RUNS_FOR_MEMORY = 2  # engines allocate memory in the first run, and may allocate more in the second
+# Of a file without a record, until its logits have shown the number of classes
+_UNKNOWN = ModelRecord(architecture=None, label_space=LabelSpace.numbered(1), align_corners=False)
+
+Size = tuple[int, int]  # height, width
+Progress = Callable[[str, float], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """What is to be timed: a model file, run by an engine in an arithmetic.
+    """A model file to time, with an engine and a precision.
 
     Attributes:
-        name: what it is called in tables.
-        path: the file; an ONNX file of another program will do.
+        name: its name in tables.
+        path: the file; ONNX files of other programs are allowed.
         runtime: the engine, see `RUNTIMES`.
-        precision: the arithmetic to ask for; a quantised file computes in int8 whatever is asked for.
-        macs: multiply-accumulates for an image of the size measured; None if not known.
-        size: (height, width) in pixels of its input, where it is not that of the benchmark.
+        precision: the arithmetic to request; a quantised file computes in int8 in any case.
+        macs: multiply-accumulates for an image of the size measured; None if unknown.
+        size: (height, width) in pixels of its input, if other than that of the benchmark.
     """
 
     name: str
@@ -57,168 +61,196 @@ class Candidate:
     runtime: str
     precision: Precision = "f32"
     macs: int | None = None
-    size: tuple[int, int] | None = None
+    size: Size | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What was measured of a candidate.
+class _Values(BaseModel):
+    model_config = ConfigDict(
+        frozen=True, extra="ignore", allow_inf_nan=False, hide_input_in_errors=True, populate_by_name=True
+    )
+
+
+_Latency = Annotated[Latency, PlainSerializer(Latency.to_dict)]
+
+
+class Result(_Values):
+    """Measurements of a candidate.
 
     Attributes:
+        model, path, runtime, macs, size: of the candidate.
         engine: the engine and its version.
-        precision: the arithmetic really used.
-        num_threads: threads of the engine; None if it does not say.
+        precision: the arithmetic used.
+        num_threads: threads of the engine; None if unknown.
         num_bytes: size of the file.
-        network: the network alone, from a normalised image to scores.
+        gmacs_per_ms: FLOPs-efficiency as in the paper's Table 2, in 10^9 multiply-accumulates per millisecond.
+        times_as_fast_as_first: speed of the network alone relative to the first result, from the ratio in every round;
+            None for the first itself.
+        network: the network alone, from a normalised image to logits.
         end_to_end: from an image's bytes to its label map; None if not measured.
         peak_memory_mib: of a process that loads the model and runs it; None if not measured.
         miou: percent; None if not evaluated.
     """
 
-    candidate: Candidate
+    model: str
+    path: str
+    runtime: str
     engine: str
-    precision: Precision
+    precision: str
     num_threads: int | None
     num_bytes: int
-    network: Latency
-    end_to_end: Latency | None = None
+    macs: int | None
+    gmacs_per_ms: float | None = None
+    times_as_fast_as_first: float | None = None
+    network: _Latency
+    end_to_end: _Latency | None = None
     peak_memory_mib: float | None = None
-    miou: float | None = None
+    miou: Annotated[float, Field(ge=0, le=100)] | None = None
+    size: Size | None = Field(None, exclude=True)
+
+    def latency_ms(self, protocol: str) -> float:
+        """The one figure for a network alone: the mean by the paper's protocol, else the median."""
+        return self.network.mean_ms if protocol == "paper" else self.network.median_ms
 
 
-@dataclass(frozen=True, slots=True)
-class Benchmark:
-    """Candidates measured in turn.
+class PairComparison(_Values):
+    """The latency of `a` relative to that of `b`, the network alone; see `timing.Comparison`."""
+
+    a: str
+    b: str
+    ratio: float
+    ratio_interval: tuple[float, float]
+    confidence: float = 0.0
+    num_rounds: int = 0
+    verdict: str
+
+
+class Problem(_Values):
+    """A measurement of a candidate that was not possible, and why."""
+
+    model: str
+    runtime: str
+    precision: str
+    problem: str
+
+
+class Benchmark(_Values):
+    """Candidates timed interleaved, with every sample.
 
     Attributes:
         size: (height, width) in pixels of the network's input.
         protocol: the name in `PROTOCOLS`.
-        image: what the image is.
-        results: in the order asked for.
-        problems: (candidate, what could not be measured of it and why).
-        machine, load: where, and what else went on there.
-        date: UTC, ISO 8601.
+        image: description of the image; "picture" in JSON.
+        results: in the order of the candidates.
+        comparisons: of all pairs.
+        warnings: notes for readers of the figures, one line each; indistinguishable neighbours in speed first.
+        problems: measurements that were not possible.
+        machine, load: JSON values of `Machine` and `Load`.
+        command, lpsnet_version, date: of the measurement; date in UTC, ISO 8601.
     """
 
-    size: tuple[int, int]
+    size: Size
     protocol: str
-    image: str
-    results: tuple[Result, ...]
-    problems: tuple[tuple[Candidate, str], ...]
-    machine: Machine
-    load: Load
-    date: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    image: str = Field(alias="picture")
+    results: tuple[Result, ...] = Field(min_length=1)
+    comparisons: tuple[PairComparison, ...]
+    warnings: tuple[str, ...]
+    problems: tuple[Problem, ...]
+    machine: dict[str, Any]
+    load: dict[str, Any]
+    command: Annotated[str, BeforeValidator(lambda value: "" if value is None else value)] = ""
+    lpsnet_version: str = ""
+    date: str
+
+    @classmethod
+    def of(
+        cls,
+        size: Size,
+        protocol: str,
+        image: str,
+        results: Sequence[Result],
+        problems: Sequence[Problem],
+        machine: Machine,
+        load: Load,
+    ) -> Self:
+        """A benchmark of this process, now: adds all figures that follow from the results."""
+        first = results[0].network
+        complete = tuple(
+            each.model_copy(
+                update={
+                    "gmacs_per_ms": None if each.macs is None else each.macs / 1e9 / each.latency_ms(protocol),
+                    "times_as_fast_as_first": compare(first, each.network).ratio if index else None,
+                }
+            )
+            for index, each in enumerate(results)
+        )
+        return cls(
+            size=size,
+            protocol=protocol,
+            image=image,
+            results=complete,
+            comparisons=tuple(
+                PairComparison(a=_label(a, results), b=_label(b, results), **compare(a.network, b.network).to_dict())
+                for a, b in combinations(complete, 2)
+            ),
+            warnings=tuple(_warnings(complete, machine, load)),
+            problems=tuple(problems),
+            machine=machine.to_dict(),
+            load=load.to_dict(),
+            command=command_line(),
+            lpsnet_version=__version__,
+            date=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
 
     def latency_ms(self, result: Result) -> float:
         """The one figure for a network alone: the mean by the paper's protocol, else the median."""
-        return result.network.mean_ms if self.protocol == "paper" else result.network.median_ms
-
-    def gmacs_per_ms(self, result: Result) -> float | None:
-        """FLOPs-efficiency as in the paper's Table 2, in 10^9 multiply-accumulates a millisecond."""
-        macs = result.candidate.macs
-        return None if macs is None else macs / 1e9 / self.latency_ms(result)
-
-    def speed_up(self, result: Result) -> float | None:
-        """How many times as fast a network alone is as the first one, round by round; None for the first itself."""
-        first = self.results[0]
-        return None if result is first else compare(first.network, result.network).ratio
-
-    def comparisons(self) -> list[tuple[Result, Result, Comparison]]:
-        """Every pair, the network alone."""
-        return [(a, b, compare(a.network, b.network)) for a, b in combinations(self.results, 2)]
+        return result.latency_ms(self.protocol)
 
     def label(self, result: Result) -> str:
-        """The candidate's name, with engine and precision where these differ within the benchmark."""
-        engines = {other.candidate.runtime for other in self.results}
-        precisions = {other.precision for other in self.results}
-        parts = [
-            result.candidate.name,
-            result.candidate.runtime if len(engines) > 1 else "",
-            result.precision if len(precisions) > 1 else "",
-        ]
-        return " ".join(filter(None, parts))
-
-    def warnings(self) -> list[str]:
-        """What a reader of the figures must know, a line each; neighbours in speed that cannot be told apart first."""
-        ranked = sorted(self.results, key=lambda result: result.network.median_ms)
-        lines = [self._unclear(*pair) for pair in pairwise(ranked)]
-        lines += [self._spread(result) for result in self.results]
-        other, cores = self.load.other_cores, self.machine.num_threads
-        if other is not None and other > MAX_OTHER_CORES * cores:
-            lines.append(f"the machine was not idle: other work kept {other:.1f} of its {cores} processors busy")
-        return [line for line in lines if line]
-
-    def _unclear(self, fast: Result, slow: Result) -> str:
-        comparison = compare(fast.network, slow.network)
-        if comparison.verdict != "cannot tell apart":
-            return ""
-        low, high = comparison.interval
-        text = f"{self.label(fast)} and {self.label(slow)} cannot be told apart: "
-        if high / low < ALIKE:
-            return f"{text}their times are within {100 * (high / low - 1):.0f} % of each other"
-        return (
-            f"{text}the ratio of their times is between {low:.2f} and {high:.2f}; the machine is too noisy for more, "
-            "measure while it is idle, or for longer"
-        )
-
-    def _spread(self, result: Result) -> str:
-        latency = result.network
-        if latency.target_reached is False:
-            return f"times of {self.label(result)} did not settle to the precision asked for"
-        if latency.iqr_ms > MAX_SPREAD * latency.median_ms:
-            return f"times of {self.label(result)} are spread: half of them over {latency.iqr_ms:.3g} ms"
-        return ""
+        """The model's name, with engine and precision if these differ within the benchmark."""
+        return _label(result, self.results)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values, every sample included."""
-        return {
-            "size": list(self.size),
-            "protocol": self.protocol,
-            "picture": self.image,
-            "results": [self._result(result) for result in self.results],
-            "comparisons": [
-                {"a": self.label(a), "b": self.label(b), **comparison.to_dict()}
-                for a, b, comparison in self.comparisons()
-            ],
-            "warnings": self.warnings(),
-            "problems": [
-                {"model": cell.name, "runtime": cell.runtime, "precision": cell.precision, "problem": problem}
-                for cell, problem in self.problems
-            ],
-            "machine": self.machine.to_dict(),
-            "load": self.load.to_dict(),
-            "command": command_line(),
-            "lpsnet_version": __version__,
-            "date": self.date,
-        }
-
-    def _result(self, result: Result) -> dict[str, Any]:
-        return {
-            "model": result.candidate.name,
-            "path": str(result.candidate.path),
-            "runtime": result.candidate.runtime,
-            "engine": result.engine,
-            "precision": result.precision,
-            "num_threads": result.num_threads,
-            "num_bytes": result.num_bytes,
-            "macs": result.candidate.macs,
-            "gmacs_per_ms": self.gmacs_per_ms(result),
-            "times_as_fast_as_first": self.speed_up(result),
-            "network": result.network.to_dict(),
-            "end_to_end": None if result.end_to_end is None else result.end_to_end.to_dict(),
-            "peak_memory_mib": result.peak_memory_mib,
-            "miou": result.miou,
-        }
+        return self.model_dump(mode="json", by_alias=True)
 
 
-Size = tuple[int, int]
-Labels = NDArray[np.uint8]
-Progress = Callable[[str, float], None]
+def _label(result: Result, results: Sequence[Result]) -> str:
+    several_runtimes = len({other.runtime for other in results}) > 1
+    several_precisions = len({other.precision for other in results}) > 1
+    parts = result.model, several_runtimes and result.runtime, several_precisions and result.precision
+    return " ".join(part for part in parts if part)
 
-NUM_RUNS_FOR_MEMORY = 2  # engines take memory in the first, and may take more in the second
 
-# Of a file that says nothing about itself, until its scores have shown how many classes it has
-_UNKNOWN = ModelRecord(architecture=None, label_space=LabelSpace.numbered(1), align_corners=False)
+def _warnings(results: Sequence[Result], machine: Machine, load: Load) -> list[str]:
+    ranked = sorted(results, key=lambda result: result.network.median_ms)
+    lines = [_unclear(*pair, results) for pair in pairwise(ranked)]
+    lines += [_spread(result.network, _label(result, results)) for result in results]
+    other, cores = load.other_cores, machine.num_threads
+    if other is not None and other > MAX_OTHER_CORES * cores:
+        lines.append(f"the machine was not idle: other work kept {other:.1f} of its {cores} processors busy")
+    return [line for line in lines if line]
+
+
+def _unclear(fast: Result, slow: Result, results: Sequence[Result]) -> str:
+    comparison = compare(fast.network, slow.network)
+    if comparison.verdict != "cannot tell apart":
+        return ""
+    low, high = comparison.interval
+    text = f"{_label(fast, results)} and {_label(slow, results)} cannot be told apart: "
+    if high / low < ALIKE:
+        return f"{text}their times are within {100 * (high / low - 1):.0f} % of each other"
+    return (
+        f"{text}the ratio of their times is between {low:.2f} and {high:.2f}; the machine is too noisy for more, "
+        "measure while it is idle, or for longer"
+    )
+
+
+def _spread(latency: Latency, label: str) -> str:
+    if latency.target_reached is False:
+        return f"times of {label} did not settle to the precision asked for"
+    if latency.iqr_ms > MAX_SPREAD * latency.median_ms:
+        return f"times of {label} are spread: half of them over {latency.iqr_ms:.3g} ms"
+    return ""
 
 
 def benchmark(
@@ -234,22 +266,22 @@ def benchmark(
     labelled: Split | None = None,
     progress: Progress | None = None,
 ) -> Benchmark:
-    """Measure candidates in turn.
+    """Time candidates interleaved.
 
     Args:
-        candidates: what to time; combinations that engine, file or machine cannot do are reported as problems.
-        size: (height, width) in pixels of every network's input that has no size of its own.
+        candidates: what to time; combinations that engine, file or machine do not support become `problems`.
+        size: (height, width) in pixels of the input of every network without a size of its own.
         num_threads: threads of the engines; None leaves the choice to each.
         protocol: a name in `PROTOCOLS`. "paper" times the network alone.
         image: H x W x 3 uint8 RGB, of any size; a generated street scene of `size` unless given.
-        picture_name: what it is, for the result.
-        end_to_end, memory: whether to measure these too.
+        image_name: its description, for the result.
+        end_to_end, memory: whether to measure these, too.
         labelled: images with labels to evaluate every candidate on, at `size`; None for none.
-        progress: told what is being done, and which part of that is done, 0 to 1.
+        progress: called with the current stage and the part of it that is done, 0 to 1.
 
     Raises:
-        RunError: there is no such protocol, nothing to measure, or not one candidate could be opened; then the message
-            says why of the first.
+        RunError: there is no such protocol, nothing to measure, or no candidate could be opened; then the message
+            gives the first reason.
     """
     if protocol not in PROTOCOLS:
         raise RunError(unknown_name("timing protocol", protocol, PROTOCOLS))
@@ -258,35 +290,28 @@ def benchmark(
     image, image_name = (_scene(size), "a generated street scene") if image is None else (image, image_name)
     cells, problems = _open_all(candidates, image, size, num_threads)
     if not cells:
-        raise RunError(f"{problems[0][0].name}: {problems[0][1]}")
-    tell = progress or _tell_nobody
+        raise RunError(f"{problems[0].model}: {problems[0].problem}")
+    on_progress = progress or (lambda stage, part: None)
     whole: list[Latency] | None = None
     with measuring_alone():
         watch = LoadWatch.start()
-        networks = _measure([cell.run_network for cell in cells], protocol, partial(tell, "network"))
+        networks = _measure([cell.run_network for cell in cells], protocol, partial(on_progress, "network"))
         if end_to_end and protocol != "paper":
-            whole = _measure([partial(cell.segment, image) for cell in cells], protocol, partial(tell, "end to end"))
+            whole = _measure(
+                [partial(cell.segment, image) for cell in cells], protocol, partial(on_progress, "end to end")
+            )
         load = watch.load()
-    results = [
-        replace(cell.result(network), end_to_end=whole[index] if whole else None)
-        for index, (cell, network) in enumerate(zip(cells, networks, strict=True))
+    peaks = [
+        _memory(cell.candidate, cell.candidate.size or size, num_threads, problems) if memory else None
+        for cell in cells
     ]
-    if memory:
-        results = [
-            replace(r, peak_memory_mib=_memory(r.candidate, r.candidate.size or size, num_threads, problems))
-            for r in results
-        ]
-    if labelled is not None:
-        results = [_evaluated(r, cell, labelled, problems, tell) for r, cell in zip(results, cells, strict=True)]
-    return Benchmark(
-        size=size,
-        protocol=protocol,
-        image=f"{image_name}, {image.shape[0]}x{image.shape[1]}",
-        results=tuple(results),
-        problems=tuple(problems),
-        machine=describe_machine(),
-        load=load,
-    )
+    scores = [None if labelled is None else _miou(cell, labelled, problems, on_progress) for cell in cells]
+    results = [
+        cell.result(network, end_to_end=whole[index] if whole else None, peak_memory_mib=peak, miou=miou)
+        for index, (cell, network, peak, miou) in enumerate(zip(cells, networks, peaks, scores, strict=True))
+    ]
+    name = f"{image_name}, {image.shape[0]}x{image.shape[1]}"
+    return Benchmark.of(size, protocol, name, results, problems, describe_machine(), load)
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,10 +319,10 @@ class _Cell:
     """An opened candidate.
 
     Attributes:
-        session: that takes the whole image, normalised: what the paper times.
+        session: takes the whole normalised image, as timed in the paper.
         image: 1 x 3 x H x W, for the session.
-        segment: image to label map, the quickest way.
-        label_space: of the label maps.
+        segment: image to label map, the fastest way.
+        label_space: of the label maps; None if unknown.
     """
 
     candidate: Candidate
@@ -309,48 +334,55 @@ class _Cell:
     def run_network(self) -> object:
         return self.session.run(self.image)
 
-    def result(self, network: Latency) -> Result:
+    def result(self, network: Latency, **figures: Any) -> Result:
         return Result(
-            candidate=self.candidate,
+            model=self.candidate.name,
+            path=str(self.candidate.path),
+            runtime=self.candidate.runtime,
             engine=self.session.engine,
             precision=self.session.precision,
             num_threads=self.session.num_threads,
             num_bytes=self.candidate.path.stat().st_size,
+            macs=self.candidate.macs,
             network=network,
+            size=self.candidate.size,
+            **figures,
         )
 
 
-Problems = list[tuple[Candidate, str]]
+def _problem(candidate: Candidate, problem: str) -> Problem:
+    runtime, precision = candidate.runtime, candidate.precision
+    return Problem(model=candidate.name, runtime=runtime, precision=precision, problem=problem)
 
 
 def _open_all(
     candidates: Sequence[Candidate], image: Image, size: Size, num_threads: int | None
-) -> tuple[list[_Cell], Problems]:
+) -> tuple[list[_Cell], list[Problem]]:
     cells: dict[tuple[object, ...], _Cell] = {}
-    problems: Problems = []
+    problems: list[Problem] = []
     for candidate in candidates:
         try:
             cell = _open(candidate, image, candidate.size or size, num_threads)
-            cell.segment(image)  # a network that overflows in this precision has nothing that its time is worth
+            cell.segment(image)  # timing is pointless for a network that overflows in this precision
         except LpsnetError as error:
-            problems.append((candidate, f"not measured: {error}"))
+            problems.append(_problem(candidate, f"not measured: {error}"))
             continue
-        # a quantised file is the same whatever precision was asked for
+        # a quantised file is the same whatever precision was requested
         cells.setdefault((candidate.path, candidate.runtime, cell.session.precision), cell)
     return list(cells.values()), problems
 
 
-def _open(candidate: Candidate, picture: Image, size: Size, num_threads: int | None) -> _Cell:
-    check_model_file(candidate.path)
-    record = find_record(candidate.path)
+def _open(candidate: Candidate, image: Image, size: Size, num_threads: int | None) -> _Cell:
+    model_file.check_model_file(candidate.path)
+    record = model_file.find_record(candidate.path)
     session = open_session(
         candidate.runtime, SessionOptions(candidate.path, candidate.precision, num_threads, input_size=size)
     )
-    image = prepare(picture, record or _UNKNOWN, size=size)
-    output = session.run(image)
+    prepared = preprocess.prepare(image, record or _UNKNOWN, size=size)
+    output = session.run(prepared)
     foreign = None if record is not None else _foreign_record(output)
     if record is None and foreign is None:
-        return _Cell(candidate, session, image, partial(_own_labels, session, size=size), None)
+        return _Cell(candidate, session, prepared, partial(_own_labels, session, size=size), None)
     segmenter = Segmenter(
         candidate.path,
         runtime=candidate.runtime,
@@ -359,26 +391,26 @@ def _open(candidate: Candidate, picture: Image, size: Size, num_threads: int | N
         input_size=size,
         record=foreign,
     )
-    return _Cell(candidate, session, image, segmenter, record.label_space if record else None)
+    return _Cell(candidate, session, prepared, segmenter, record.label_space if record else None)
 
 
 def _foreign_record(output: NDArray[np.float32]) -> ModelRecord | None:
-    """What a file of another program may be taken for by its output; None where that is a label map already.
+    """A record for a file of another program, from its output; None if that is a label map already.
 
     Raises:
-        ModelFileError: the output is neither scores 1 x K x h x w nor labels 1 x H x W or 1 x 1 x H x W.
+        ModelFileError: the output is neither logits 1 x K x h x w nor labels 1 x H x W or 1 x 1 x H x W.
     """
     shape = output.shape
     if len(shape) == 4 and shape[0] == 1 and 2 <= shape[1] <= MAX_CLASSES:
         return _UNKNOWN.model_copy(update={"label_space": LabelSpace.numbered(shape[1])})
     if (len(shape) == 3 or (len(shape) == 4 and shape[1] == 1)) and shape[0] == 1:
         return None
-    raise ModelFileError(f"the model's output has shape {shape}; scores are 1 x K x h x w, labels 1 x H x W")
+    raise ModelFileError(f"the model's output has shape {shape}; logits are 1 x K x h x w, labels 1 x H x W")
 
 
 def _own_labels(session: Session, image: Image, *, size: Size) -> Labels:
-    """The labels of a network that gives labels itself, at the size of the image."""
-    labels = session.run(prepare(image, _UNKNOWN, size=size)).reshape(-1, *size)[0].astype(np.uint8)
+    """Labels of a network whose output is a label map, at the size of the image."""
+    labels = session.run(preprocess.prepare(image, _UNKNOWN, size=size)).reshape(-1, *size)[0].astype(np.uint8)
     height, width = image.shape[:2]
     resized: Labels = cv2.resize(labels, (width, height), interpolation=cv2.INTER_NEAREST)
     return resized
@@ -390,11 +422,11 @@ def _measure(calls: Sequence[Callable[[], object]], protocol: str, progress: Cal
     return [found[name] for name in names]
 
 
-def _memory(candidate: Candidate, size: Size, num_threads: int | None, problems: Problems) -> float | None:
+def _memory(candidate: Candidate, size: Size, num_threads: int | None, problems: list[Problem]) -> float | None:
     try:
-        return peak_memory_mib(partial(_load_and_run, candidate, size, num_threads))
+        return peak_memory_mib(partial(_load_and_run, candidate, candidate.size or size, num_threads))
     except RunError as error:
-        problems.append((candidate, f"no peak memory: {error}"))
+        problems.append(_problem(candidate, f"no peak memory: {error}"))
         return None
 
 
@@ -406,26 +438,23 @@ def _load_and_run(candidate: Candidate, size: Size, num_threads: int | None) -> 
         session.run(image)
 
 
-def _evaluated(result: Result, cell: _Cell, labelled: Split, problems: Problems, tell: Progress) -> Result:
-    """With mIoU; a file of another program is scored by the ids of its classes, whose names nobody knows."""
+def _miou(cell: _Cell, labelled: Split, problems: list[Problem], on_progress: Progress) -> float | None:
+    """A file of another program is evaluated by class ids, as its class names are unknown."""
+    stage = f"mIoU of {cell.candidate.name}"
     try:
         evaluation = evaluate(
             cell.segment,
             labelled,
             label_space=cell.label_space,
-            progress=lambda done, total: tell(f"mIoU of {result.candidate.name}", done / total),
+            progress=lambda done, total: on_progress(stage, done / total),
         )
     except LpsnetError as error:
-        problems.append((result.candidate, f"no mIoU: {error}"))
-        return result
-    return replace(result, miou=evaluation.miou)
+        problems.append(_problem(cell.candidate, f"no mIoU: {error}"))
+        return None
+    return None if (miou := evaluation.to_dict()["miou"]) is None else float(miou)
 
 
 def _scene(size: Size) -> Image:
     from lpsnet.data.synthetic import SceneSplit
 
     return SceneSplit(size=size, count=1, seed=0, name="benchmark").image(0)
-
-
-def _tell_nobody(stage: str, part: float) -> None:
-    pass

@@ -1,6 +1,6 @@
-"""Whether a stream can go on for ever: a video is played over and over, while resident memory is written down.
+"""Whether a stream can run indefinitely: a video is repeated, and resident memory is sampled.
 
-After that come turns with and without drawing, which alternate so that other work on the machine touches both alike.
+Then turns with and without drawing alternate, so that other work on the machine affects both equally.
 """
 
 import tempfile
@@ -13,19 +13,18 @@ from statistics import median
 from typing import Any
 
 from lpsnet.benchmark.machine import resident_memory_mib
+from lpsnet.data.images import Labels
 from lpsnet.errors import RunError
-from lpsnet.inference.pipeline import Labels, Pace, Segment, run_stream, segment_stream
-from lpsnet.inference.video import Frame, Stream
-from lpsnet.inference.visualise import Style
+from lpsnet.inference import pipeline, video, visualise
 
-SETTLING_PART = 0.1  # of the duration, in which engines and codecs take the memory they need
+SETTLING_PART = 0.1  # of the duration, in which engines and codecs allocate their memory
 
-Progress = Callable[[str, float], None]  # is told what is being done, and which part of it is done, 0 to 1
+Progress = Callable[[str, float], None]  # called with the stage and the part of it that is done, 0 to 1
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Memory at a moment.
+    """Memory at one time.
 
     Attributes:
         time_s: since the stream began.
@@ -40,16 +39,16 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Endurance:
-    """What was seen of a long stream.
+    """Measurements of a long stream.
 
     Attributes:
         samples: memory at intervals.
         pace: of the long stream, overlays drawn, encoded and written.
-        with_drawing, without_drawing: frames a second of the turns.
+        with_drawing, without_drawing: frames per second of the turns.
     """
 
     samples: tuple[Sample, ...]
-    pace: Pace
+    pace: pipeline.Pace
     with_drawing: tuple[float, ...]
     without_drawing: tuple[float, ...]
 
@@ -60,13 +59,13 @@ class Endurance:
 
     @property
     def spread_percent(self) -> float:
-        """How far the largest settled sample lies above the smallest."""
+        """The largest settled sample relative to the smallest."""
         memory = [sample.memory_mib for sample in self.settled]
         return 100 * (max(memory) / min(memory) - 1)
 
     @property
     def growth_percent(self) -> float:
-        """How far the last sample lies above the first settled one; negative if it lies below."""
+        """The last sample relative to the first settled one; negative if it is smaller."""
         return 100 * (self.samples[-1].memory_mib / self.settled[0].memory_mib - 1)
 
     def to_dict(self) -> dict[str, Any]:
@@ -85,9 +84,9 @@ class Endurance:
 
 
 def endure(
-    segment: Segment,
-    stream: Stream,
-    style: Style,
+    segment: pipeline.Segment,
+    stream: video.Stream,
+    style: visualise.Style,
     *,
     duration_s: float,
     interval_s: float = 10.0,
@@ -95,7 +94,7 @@ def endure(
     turn_s: float = 10.0,
     progress: Progress | None = None,
 ) -> Endurance:
-    """Segment a video over and over, overlays written to a temporary file, and then measure speeds in turns.
+    """Segment a video repeatedly, with overlays written to a temporary file, then measure speeds in turns.
 
     Args:
         segment: H x W x 3 uint8 RGB to H x W uint8 class ids, e.g. a `Segmenter`.
@@ -104,72 +103,76 @@ def endure(
         duration_s: of the long stream.
         interval_s: between samples of memory.
         num_turns, turn_s: number and length of turns with drawing, and of those without.
-        progress: told how far the work has come.
+        progress: called with the stage and the part of it that is done, 0 to 1.
 
     Raises:
         DataError: the video cannot be read.
-        RunError: the system (other than Linux) does not say how much memory is resident, or the disk is full.
+        RunError: the system does not report resident memory, or the disk is full.
     """
-    tell, endless = progress or (lambda what, part: None), loop_stream(stream)
+    on_progress, endless = progress or (lambda stage, part: None), loop_stream(stream)
     samples: list[Sample] = []
 
-    def watch(pace: Pace) -> None:
-        # The last ones are taken while the stream still goes: after it, what it held is given back.
+    def watch(pace: pipeline.Pace) -> None:
+        # The last samples are taken while the stream still runs: afterwards its memory is released.
         if pace.duration_s >= min(duration_s, len(samples) * interval_s):
             samples.append(Sample(pace.duration_s, pace.num_frames, resident_memory_mib()))
-            tell("the long stream", min(1.0, pace.duration_s / duration_s))
+            on_progress("the long stream", min(1.0, pace.duration_s / duration_s))
 
     pace = _drawn(segment, endless, style, duration_s, watch)
     with_drawing, without = [], []
     for turn in range(num_turns):
-        tell("turns with and without drawing", turn / num_turns)
+        on_progress("turns with and without drawing", turn / num_turns)
         with_drawing.append(_drawn(segment, endless, style, turn_s).frames_per_second)
         without.append(_not_drawn(segment, endless, turn_s).frames_per_second)
     return Endurance(tuple(samples), pace, tuple(with_drawing), tuple(without))
 
 
-def loop_stream(stream: Stream) -> Stream:
-    """The frames of a video again and again, as if a camera gave them; times go on rising."""
+def loop_stream(stream: video.Stream) -> video.Stream:
+    """The frames of a video, repeated indefinitely like a camera's; times keep increasing."""
     step = max(1, round(1 / stream.info.frame_rate / stream.info.time_base))
 
-    def read() -> Generator[Frame, None, None]:
+    def read() -> Generator[video.Frame, None, None]:
         offset = 0
         while True:
             last = offset
             for frame in stream.read():
                 last = offset + frame.time
-                yield Frame(frame.image, last)
+                yield video.Frame(frame.image, last)
             offset = last + step
 
-    return Stream(stream.name, stream.info, read, live=True)
+    return video.Stream(stream.name, stream.info, read, live=True)
 
 
 def _drawn(
-    segment: Segment, stream: Stream, style: Style, duration_s: float, watch: Callable[[Pace], None] | None = None
-) -> Pace:
+    segment: pipeline.Segment,
+    stream: video.Stream,
+    style: visualise.Style,
+    duration_s: float,
+    watch: Callable[[pipeline.Pace], None] | None = None,
+) -> pipeline.Pace:
     stop = threading.Event()
 
-    def progress(pace: Pace) -> None:
+    def on_frame(pace: pipeline.Pace) -> None:
         if watch is not None:
             watch(pace)
         if pace.duration_s >= duration_s:
             stop.set()
 
     with tempfile.TemporaryDirectory(prefix="lpsnet-") as folder:
-        stem = Path(folder) / "stream"
-        return segment_stream(
-            segment, stream, stem, products=("overlay",), style=style, stop=stop, progress=progress
+        stem, outputs = Path(folder) / "stream", ("overlay",)
+        return pipeline.segment_stream(
+            segment, stream, stem, outputs=outputs, style=style, stop=stop, progress=on_frame
         ).pace
 
 
-def _not_drawn(segment: Segment, stream: Stream, duration_s: float) -> Pace:
+def _not_drawn(segment: pipeline.Segment, stream: video.Stream, duration_s: float) -> pipeline.Pace:
     stop, start = threading.Event(), time.perf_counter()
 
-    def drop(frame: Frame, labels: Labels) -> None:
+    def drop(frame: video.Frame, labels: Labels) -> None:
         if time.perf_counter() - start >= duration_s:
             stop.set()
 
-    paces = list(run_stream(segment, stream, drop, stop=stop))
+    paces = list(pipeline.run_stream(segment, stream, drop, stop=stop))
     if not paces:
         raise RunError(f"{stream.name} gave no frame in {duration_s:g} s")
     return paces[-1]

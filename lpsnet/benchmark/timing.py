@@ -1,20 +1,15 @@
-"""What was measured of a network's speed, and whether one network is faster than another.
-
-Calls within one turn of a measurement share the state the machine is in, so it is rounds that count as independent
-observations (see `timing.py`): intervals come from the medians of turns, by their order alone (Conover 1999, Section
-3.2), whatever the distribution.
-
-Timing networks so that the figures may be compared.
+"""Timing networks so that the figures can be compared: samples, intervals, and which of two networks is faster.
 
 The paper's latency is the mean over 20 s after 1 s of warm-up, one image at a time, the network alone (design-notes,
-'What is timed'); `PROTOCOLS["paper"]` is that. But a machine that does other things too is slower at times, by more
-than most networks differ. So several networks are measured in turn (A B A B …), every sample is kept, and two are
-compared by the ratio within each round, which such times leave alone (`latency.compare`).
+'What is timed'): `PROTOCOLS["paper"]`. But other work slows a machine down at times, by more than most networks differ.
+So several networks are measured interleaved, in rounds (A B, B A, …), every sample is kept, and two networks are
+compared by the ratio within each round, from which such times cancel out (`compare`).
 
-A round is one turn of each network; a turn is one call, or for quick networks as many as fill the time of the slowest,
-up to a sixth of the time that each is measured for.
+A round has one turn per network: one call, or for fast networks as many as take the time of the slowest, up to a sixth
+of the time that each is measured for. Calls within a turn share the machine's state, so only rounds are independent
+observations: intervals come from the medians of turns, by rank (Conover 1999, Section 3.2), for any distribution.
 
-Two measurements at once would measure each other: one waits until the other is done, whatever command it belongs to.
+Concurrent measurements would disturb each other: one waits until the other has finished, also across processes.
 """
 
 import contextlib
@@ -29,29 +24,31 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean, median, median_low
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from pydantic import Field
 
 from lpsnet.errors import RunError
 from lpsnet.io import one_at_a_time
 
+Time = Annotated[float, Field(gt=1e-9, lt=1e12)]  # ms; checked when read from a file
 Verdict = Literal["A faster", "B faster", "cannot tell apart"]
 
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """What was measured of one callable, in milliseconds.
+    """Samples of one callable, in milliseconds, and the figures that follow from them.
 
     Attributes:
-        turns_ms: every sample, in the order taken, by round.
-        confidence: asked of the interval.
-        target_reached: whether an adaptive protocol came to its target; None for other protocols.
-        num_discarded_rounds: rounds left out because the machine slept in them.
-        run_id: the same for all that were measured in turn.
+        turns_ms: every sample, in order, by round.
+        confidence: requested of the interval.
+        target_reached: whether an adaptive protocol reached its target; None for other protocols.
+        num_discarded_rounds: rounds discarded because the machine slept during them.
+        run_id: the same for all callables measured interleaved.
     """
 
-    turns_ms: tuple[tuple[float, ...], ...] = field(repr=False)
+    turns_ms: tuple[Annotated[tuple[Time, ...], Field(min_length=1)], ...] = field(repr=False)
     confidence: float = 0.95
     target_reached: bool | None = None
     num_discarded_rounds: int = 0
@@ -83,7 +80,7 @@ class Latency:
 
     @property
     def p90_ms(self) -> float:
-        """The time that nine calls in ten stay below."""
+        """The 90th percentile."""
         return float(np.percentile(self.samples_ms, 90))
 
     @property
@@ -92,7 +89,7 @@ class Latency:
 
     @property
     def iqr_ms(self) -> float:
-        """Spread: the interquartile range, between the quickest and the slowest quarter."""
+        """Spread: the interquartile range."""
         low, high = np.percentile(self.samples_ms, (25, 75))
         return float(high - low)
 
@@ -100,16 +97,16 @@ class Latency:
     def interval_ms(self) -> tuple[float, float]:
         """Interval of the median; with less than six rounds its confidence is below 0.95, see `interval_confidence`."""
         low, high, _ = median_interval([median(turn) for turn in self.turns_ms], self.confidence)
-        # the median of all samples is not quite that of the turns' medians
+        # the median of all samples may differ from that of the turns' medians
         return min(low, self.median_ms), max(high, self.median_ms)
 
     @property
     def interval_confidence(self) -> float:
-        """The confidence that the number of rounds allows."""
+        """The confidence that the number of rounds permits."""
         return _ranks(self.num_rounds, self.confidence)[1]
 
     def to_dict(self, *, samples: bool = True) -> dict[str, Any]:
-        """Plain JSON values; without `samples` only the figures made of them."""
+        """JSON values; without `samples` only the figures."""
         figures: dict[str, Any] = {
             "median_ms": self.median_ms,
             "median_interval_ms": list(self.interval_ms),
@@ -129,14 +126,14 @@ class Latency:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """How A's latency relates to B's.
+    """The latency of A relative to that of B.
 
     Attributes:
         ratio: median over the rounds of A's time divided by B's; below 1 A is faster.
         interval: of that ratio.
-        confidence: of the interval, as far as the number of rounds allows.
+        confidence: of the interval, as the number of rounds permits.
         num_rounds: pairs compared.
-        verdict: "cannot tell apart" if the interval holds 1, or there were too few rounds for the confidence asked.
+        verdict: "cannot tell apart" if the interval contains 1, or the rounds are too few for the requested confidence.
     """
 
     ratio: float
@@ -146,7 +143,7 @@ class Comparison:
     verdict: Verdict
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """JSON values."""
         return {
             "ratio": self.ratio,
             "ratio_interval": list(self.interval),
@@ -157,13 +154,13 @@ class Comparison:
 
 
 def compare(a: Latency, b: Latency) -> Comparison:
-    """Which of two latencies measured in turn is less, by the ratio within every round.
+    """Which of two latencies measured interleaved is less, by the ratio within every round.
 
     Raises:
-        RunError: they do not come from one call of `measure`: apart in time, they may differ by the machine alone.
+        RunError: they do not come from one call of `measure`: at other times the machine itself may differ.
     """
     if a.run_id != b.run_id or a.num_rounds != b.num_rounds:
-        raise RunError("only latencies measured in turn can be compared: give both to one call of timing.measure")
+        raise RunError("only latencies measured interleaved can be compared: give both to one call of timing.measure")
     ratios = [median(one) / median(other) for one, other in zip(a.turns_ms, b.turns_ms, strict=True)]
     low, high, reached = median_interval(ratios, a.confidence)
     verdict: Verdict = "cannot tell apart"
@@ -173,10 +170,10 @@ def compare(a: Latency, b: Latency) -> Comparison:
 
 
 def median_interval(values: Sequence[float], confidence: float) -> tuple[float, float, float]:
-    """Bounds of the median of what `values` are drawn from, and how sure they are.
+    """Bounds of the median of the distribution of `values`, and their confidence.
 
-    The k-th smallest and the k-th largest value, with the largest k for which they hold the median with the confidence
-    asked. Few values cannot give much confidence, five 0.9375 at most: then they are the smallest and the largest.
+    The k-th smallest and the k-th largest value, with the largest k that has the requested confidence. Few values limit
+    the confidence (five: 0.9375 at most): then the smallest and the largest.
     """
     rank, reached = _ranks(len(values), confidence)
     ordered = sorted(values)
@@ -200,22 +197,22 @@ def _ranks(number: int, confidence: float) -> tuple[int, float]:
 
 LOCK_NAME = "lpsnet-measuring.lock"  # in the system's folder for temporary files
 MAX_CALLS_PER_TURN = 10_000
-CLOCK_TOLERANCE_NS = 50_000_000  # two clocks may part by this in a round, or by 1 % of it, before it counts as a sleep
-NUM_ROUNDS = 6  # that a measurement has room for: with less no interval has a confidence of 0.95
-MAX_DISCARDED = 10  # rounds thrown away before measuring is given up, or as many as were kept
+CLOCK_TOLERANCE_NS = 50_000_000  # two clocks may differ by this in a round, or by 1 % of it; more counts as sleep
+NUM_ROUNDS = 6  # at least, per measurement: fewer give no interval a confidence of 0.95
+MAX_DISCARDED = 10  # discarded rounds before a measurement is given up, or as many as were kept
 
 
 def _clock_that_never_stops() -> int:
-    """Nanoseconds, the time a machine sleeps included, which `perf_counter` leaves out on Linux and macOS."""
-    for name in ("CLOCK_BOOTTIME", "CLOCK_MONOTONIC"):  # Linux; macOS, where the latter goes on
+    """Nanoseconds including sleep of the machine, which `perf_counter` excludes on Linux and macOS."""
+    for name in ("CLOCK_BOOTTIME", "CLOCK_MONOTONIC"):  # Linux; macOS, where the latter includes sleep
         if hasattr(time, name):
             return time.clock_gettime_ns(getattr(time, name))
-    return time.time_ns()  # Windows: there perf_counter goes on as well, and a sleep is not noticed
+    return time.time_ns()  # Windows: perf_counter includes sleep as well, so it is not detected
 
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """Where time comes from: latencies are differences of `now_ns`; `always_ns` goes on while the machine sleeps."""
+    """Sources of time: latencies are differences of `now_ns`; `always_ns` continues while the machine sleeps."""
 
     now_ns: Callable[[], int] = time.perf_counter_ns
     always_ns: Callable[[], int] = _clock_that_never_stops
@@ -223,14 +220,14 @@ class Clock:
 
 @dataclass(frozen=True, slots=True)
 class TimingProtocol:
-    """How long is measured.
+    """Durations of a measurement.
 
     Attributes:
         warm_up_s: each callable is first called, untimed, for this long and at least once.
         duration_s: each callable is timed for at least this long.
         turn_s: least length of a turn.
-        target_percent: if set, rounds go on until the interval of every median lies within this much of it.
-        max_duration_s: and until then at most, timed seconds a callable.
+        target_percent: if set, rounds continue until the interval of every median is within this of it.
+        max_duration_s: limit for that, in timed seconds per callable.
         confidence: of intervals.
     """
 
@@ -262,24 +259,24 @@ def measure(
     clock: Clock = Clock(),
     progress: Callable[[float], None] | None = None,
 ) -> dict[str, Latency]:
-    """Time callables in turn: every round calls each, and the order changes from round to round.
+    """Time callables interleaved: every round calls each, and the order changes from round to round.
 
     Args:
-        callables: by name; each call is one inference, and returns when it is done.
+        callables: by name; each call is one inference, and returns when it has finished.
         protocol: how long; `dataclasses.replace(PROTOCOLS["paper"], duration_s=5)` makes another.
-        clock: where time comes from.
-        progress: told the part of the time that has passed, 0 to 1, after every round.
+        clock: source of time.
+        progress: called with the part done, 0 to 1, after every round.
 
     Returns:
-        By name, all with as many rounds.
+        By name, all with the same number of rounds.
 
     Raises:
         RunError: there is nothing to measure, the clock stands still, or the machine keeps falling asleep.
-            What a callable raises comes through as it is.
+            Errors of a callable are raised unchanged.
     """
     if not callables:
         raise RunError("nothing to measure: no callable was given")
-    with measuring_alone(), _collector_at_rest():
+    with measuring_alone(), _no_garbage_collection():
         run = _Run(callables, protocol, clock)
         while not run.is_done():
             run.do_round()
@@ -290,17 +287,16 @@ def measure(
 
 @contextlib.contextmanager
 def measuring_alone() -> Iterator[None]:
-    """While in the block, no other process of this machine measures; `measure` sees to it itself.
+    """Inside the block, no other process of this machine measures; `measure` uses it itself.
 
-    Processes that see different temporary folders, as in containers, do not know of each other. Where there is no such
-    folder, nothing is waited for.
+    Processes with different temporary folders, as in containers, do not wait for each other, nor those without one.
     """
     path = Path(tempfile.gettempdir()) / LOCK_NAME
 
-    def tell() -> None:
+    def warn() -> None:
         logging.getLogger("lpsnet").warning("another process measures on this machine; waiting until it is done")
 
-    with one_at_a_time(path, on_wait=tell):
+    with one_at_a_time(path, on_wait=warn):
         yield
 
 
@@ -321,10 +317,10 @@ class _Run:
         samples: list[int] = []
         start = self._clock.now_ns()
         while not samples or self._clock.now_ns() - start < self._protocol.warm_up_s * 1e9:
-            samples += self._turn(call, 1)
+            samples += self._time(call, 1)
         return max(1.0, median(samples))
 
-    def _turn(self, call: Callable[[], object], num_calls: int) -> list[int]:
+    def _time(self, call: Callable[[], object], num_calls: int) -> list[int]:
         now_ns, samples = self._clock.now_ns, []
         for _ in range(num_calls):
             start = now_ns()
@@ -335,13 +331,13 @@ class _Run:
         return samples
 
     def do_round(self) -> None:
-        """A turn of every callable; forgotten if the machine slept meanwhile."""
+        """A turn of every callable; discarded if the machine slept meanwhile."""
         now, always = self._clock.now_ns(), self._clock.always_ns()
         names = _order(list(self._callables), self._num_started)
         num_calls = self._calls_per_turn()
-        turns = {name: self._turn(self._callables[name], num_calls[name]) for name in names}
+        turns = {name: self._time(self._callables[name], num_calls[name]) for name in names}
         passed, always_passed = self._clock.now_ns() - now, self._clock.always_ns() - always
-        gc.collect()  # of what the calls left behind: all that was there before is frozen
+        gc.collect()  # garbage of the calls: everything older is frozen
         self._num_started += 1
         if abs(always_passed - passed) > max(CLOCK_TOLERANCE_NS, passed // 100):
             self._discard()
@@ -352,7 +348,7 @@ class _Run:
             self._timed_ns[name] += sum(samples)
 
     def _calls_per_turn(self) -> dict[str, int]:
-        """By the times of the last rounds: what held a network up once must not make the turns of all longer."""
+        """From medians of the last rounds: a single delay must not lengthen all turns."""
         call_ns = {
             name: max(1.0, median_low([first_ns, *self._medians_ns[name][-NUM_ROUNDS:]]))
             for name, first_ns in self._warm_up_ns.items()
@@ -412,7 +408,7 @@ class _Run:
 
 
 def _order(names: list[str], index: int) -> list[str]:
-    """The order of round `index`: each comes first equally often, and every second cycle goes backwards, so that none
+    """The order of round `index`: each comes first equally often, and every second cycle is reversed, so that none
     always follows the same other."""
     start = index % len(names)
     rotated = names[start:] + names[:start]
@@ -420,8 +416,8 @@ def _order(names: list[str], index: int) -> list[str]:
 
 
 @contextlib.contextmanager
-def _collector_at_rest() -> Iterator[None]:
-    """Python's garbage collector collects now, and then only when told to, of what is made from now on."""
+def _no_garbage_collection() -> Iterator[None]:
+    """Collect garbage now, then only on `gc.collect()`, and only new objects."""
     was_enabled, was_frozen = gc.isenabled(), gc.get_freeze_count() > 0
     gc.collect()
     gc.freeze()

@@ -223,20 +223,20 @@ def print_benchmark(result: "Benchmark", *, json_to: str | None = None) -> None:
     """The figures as tables, and what a reader must know of them."""
     _print_results(result, json_to)
     _print_matrix(result, json_to)
-    for warning in result.warnings():
+    for warning in result.warnings:
         say(f"careful: {warning}", json_to=json_to)
-    for line in dict.fromkeys(f"{cell.name} by {cell.runtime}: {problem}" for cell, problem in result.problems):
+    for line in dict.fromkeys(f"{each.model} by {each.runtime}: {each.problem}" for each in result.problems):
         say(line, json_to=json_to)
     engines = ", ".join(dict.fromkeys(row.engine for row in result.results))
-    other = result.load.other_cores
+    other = result.load["other_cores_busy"]
     busy = "" if other is None else f"; other work kept {other:.1f} processors busy meanwhile"
-    say(f"Measured with {engines} on {result.machine.identity}{busy}", json_to=json_to)
+    say(f"Measured with {engines} on {result.machine['identity']}{busy}", json_to=json_to)
 
 
 Column = Callable[["Benchmark", "Result"], str]
 # heading -> what stands below it. Of the first, what is the same everywhere is said above the table.
 _WAYS: dict[str, Column] = {
-    "engine": lambda benchmark, result: result.candidate.runtime,
+    "engine": lambda benchmark, result: result.runtime,
     "precision": lambda benchmark, result: result.precision,
     "threads": lambda benchmark, result: str(result.num_threads or "any"),
 }
@@ -245,9 +245,9 @@ _FIGURES: dict[str, Column] = {
     "network": lambda benchmark, result: _ms(benchmark.latency_ms(result)),
     "p90": lambda benchmark, result: _ms(result.network.p90_ms),
     "spread": lambda benchmark, result: _ms(result.network.iqr_ms),
-    "times\nas fast": lambda benchmark, result: _number(benchmark.speed_up(result), 2),
+    "times\nas fast": lambda benchmark, result: _number(result.times_as_fast_as_first, 2),
     "end to\nend": lambda benchmark, result: _ms(None if result.end_to_end is None else result.end_to_end.median_ms),
-    "G/ms": lambda benchmark, result: _number(benchmark.gmacs_per_ms(result), 3),
+    "G/ms": lambda benchmark, result: _number(result.gmacs_per_ms, 3),
     "mIoU\n%": lambda benchmark, result: _number(result.miou, 2),
     "file\nMiB": lambda benchmark, result: _number(result.num_bytes / 2**20, 2),
     "peak\nMiB": lambda benchmark, result: _number(result.peak_memory_mib, 0),
@@ -264,7 +264,7 @@ def _print_results(result: "Benchmark", json_to: str | None) -> None:
     title = ", ".join([f"{height}x{width}", *same, f"ms an image: {figure}, 90th percentile, interquartile range"])
     rows = table(title, "model", *columns)
     for row in result.results:
-        rows.add_row(row.candidate.name, *(make(result, row) for make in columns.values()))
+        rows.add_row(row.model, *(make(result, row) for make in columns.values()))
     print_wide(rows, json_to)
 
 
@@ -279,11 +279,11 @@ def print_wide(rows: Table, json_to: str | None) -> None:
 
 def _print_matrix(result: "Benchmark", json_to: str | None) -> None:
     """Engines against models, where there are several of both."""
-    models = list(dict.fromkeys(row.candidate.name for row in result.results))
-    engines = list(dict.fromkeys((row.candidate.runtime, row.precision) for row in result.results))
+    models = list(dict.fromkeys(row.model for row in result.results))
+    engines = list(dict.fromkeys((row.runtime, row.precision) for row in result.results))
     if min(len(models), len(engines)) < 2:
         return
-    found = {(row.candidate.name, row.candidate.runtime, row.precision): row for row in result.results}
+    found = {(row.model, row.runtime, row.precision): row for row in result.results}
     rows = table("network ms", "model", *(" ".join(engine) for engine in engines))
     for model in models:
         cells = (found.get((model, *engine)) for engine in engines)

@@ -39,16 +39,16 @@ from lpsnet.errors import DataError
 from lpsnet.inference.hub import DEFAULT_MODEL
 from lpsnet.inference.pipeline import (
     ImageOutcome,
-    Medium,
     Pace,
+    Source,
     StreamOutcome,
-    find_media,
+    find_sources,
     segment_images,
     segment_stream,
 )
 from lpsnet.inference.segmenter import Segmenter
 from lpsnet.inference.video import camera_stream, video_stream
-from lpsnet.inference.visualise import DEFAULT_PRODUCTS, PRODUCTS, Style, check_products
+from lpsnet.inference.visualise import DEFAULT_OUTPUTS, OUTPUTS, Style, check_outputs
 from lpsnet.inference.web import serve, write_page
 
 
@@ -77,7 +77,7 @@ class Work:
 
     segmenter: "Segmenter"
     out: Path
-    products: Sequence[str]
+    outputs: Sequence[str]
     style: Style
     stop: threading.Event
     max_frames: int | None
@@ -86,28 +86,28 @@ class Work:
     streams: "list[StreamOutcome]" = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
-    def images(self, media: Sequence[Medium]) -> None:
+    def images(self, sources: Sequence[Source]) -> None:
         """Segment images, until they are done or asked to stop."""
-        if not media:
+        if not sources:
             return
         with image_progress("segmenting") as update:
-            for outcome in segment_images(self.segmenter, media, self.out, products=self.products, style=self.style):
+            for outcome in segment_images(self.segmenter, sources, self.out, outputs=self.outputs, style=self.style):
                 self.outcomes.append(outcome)
                 self._problem("left out", outcome.problem)
-                update(len(self.outcomes), len(media))
+                update(len(self.outcomes), len(sources))
                 if self.stop.is_set():
                     return
 
-    def stream(self, medium: Medium) -> None:
+    def stream(self, source: Source) -> None:
         """Segment a video or camera; one that cannot be read does not stop the others."""
         try:
-            stream = camera_stream(int(str(medium.path))) if medium.kind == "camera" else video_stream(medium.path)
-            with frame_progress(medium.path.name, self.max_frames or stream.info.num_frames) as show:
+            stream = camera_stream(int(str(source.path))) if source.kind == "camera" else video_stream(source.path)
+            with frame_progress(source.path.name, self.max_frames or stream.info.num_frames) as show:
                 outcome = segment_stream(
                     self.segmenter,
                     stream,
-                    self.out / medium.stem,
-                    products=self.products,
+                    self.out / source.stem,
+                    outputs=self.outputs,
                     style=self.style,
                     stop=self.stop,
                     max_frames=self.max_frames,
@@ -125,22 +125,22 @@ class Work:
             self.problems.append(problem)
             say(f"{what}: {problem}", json_to="-")
 
-    def unfinished(self, num_media: int) -> bool:
+    def unfinished(self, num_sources: int) -> bool:
         """Whether Ctrl-C kept something from being done."""
         done = len(self.outcomes) + sum(stream.whole or bool(stream.problem) for stream in self.streams)
-        return self.stop.is_set() and done < num_media
+        return self.stop.is_set() and done < num_sources
 
     def written(self) -> str:
         """What is there now, in words."""
         num_pictures = sum(not outcome.problem for outcome in self.outcomes)
         counts = {"pictures": num_pictures, "videos": len(self.streams)}
         names = {kind: kind.removesuffix("s") if count == 1 else kind for kind, count in counts.items()}
-        parts = [f"{', '.join(self.products)} of {count} {names[kind]}" for kind, count in counts.items() if count]
+        parts = [f"{', '.join(self.outputs)} of {count} {names[kind]}" for kind, count in counts.items() if count]
         return " and ".join(parts) or "nothing"
 
     def report(self) -> dict[str, Any]:
         """The same for machines."""
-        missing = dict.fromkeys(self.products)
+        missing = dict.fromkeys(self.outputs)
         pictures = [
             {"source": str(one.source), **missing, **_texts(one.files), "problem": one.problem or None}
             for one in self.outcomes
@@ -162,7 +162,7 @@ class Work:
 
 
 def _texts(files: dict[str, Path]) -> dict[str, str]:
-    return {product: str(path) for product, path in files.items()}
+    return {output: str(path) for output, path in files.items()}
 
 
 def describe(outcome: "StreamOutcome") -> str:
@@ -206,8 +206,8 @@ def segment(
         list[str] | None,
         typer.Option(
             metavar="WHAT",
-            help=f"What to write: {', '.join(PRODUCTS)}; may be given several times. "
-            f"Default: {' and '.join(DEFAULT_PRODUCTS)}.",
+            help=f"What to write: {', '.join(OUTPUTS)}; may be given several times. "
+            f"Default: {' and '.join(DEFAULT_OUTPUTS)}.",
         ),
     ] = None,
     opacity: Annotated[float, typer.Option(min=0, max=1, help="Of the colours over the image.")] = 0.55,
@@ -231,19 +231,19 @@ def segment(
 
     `lpsnet segment 0 --write side-by-side` (the first camera, until Ctrl-C)
     """
-    media, products = find_media(sources), check_products(write or DEFAULT_PRODUCTS)
+    found, outputs = find_sources(sources), check_outputs(write or DEFAULT_OUTPUTS)
     segmenter = Segmenter(model, runtime=runtime, precision=precision, num_threads=threads, input_size=parse_size(size))
     style = Style(segmenter.label_space, opacity, legend)
     with stop_on_interrupt() as stop:
-        work = Work(segmenter, out, products, style, stop, max_frames, json_to)
-        work.images([medium for medium in media if medium.kind == "picture"])
-        for medium in media:
-            if medium.kind != "picture" and not stop.is_set():
-                work.stream(medium)
+        work = Work(segmenter, out, outputs, style, stop, max_frames, json_to)
+        work.images([source for source in found if source.kind == "image"])
+        for source in found:
+            if source.kind != "image" and not stop.is_set():
+                work.stream(source)
     write_json(work.report(), json_to)
     say(f"Wrote {work.written()} to {out}/", json_to=json_to)
     next_command("lpsnet", "info", model, json_to=json_to)
-    if work.unfinished(len(media)):
+    if work.unfinished(len(found)):
         say("Stopped before everything was done; the same command does it all again", json_to="-")
         raise typer.Exit(STOPPED)
     if work.problems:

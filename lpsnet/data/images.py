@@ -28,6 +28,8 @@ from lpsnet.data.image_headers import (
 from lpsnet.errors import DataError
 from lpsnet.io import atomic_path, is_stream
 
+Image = NDArray[np.uint8]  # H x W x 3 RGB
+Labels = NDArray[np.uint8]  # H x W class ids
 Mask = NDArray[np.unsignedinteger[Any]]  # H x W uint8 or uint16 ids, or H x W x 3 uint8 RGB
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")

@@ -7,7 +7,6 @@ and the int8 files made from f32 files serve measurements and are not verified.
 import importlib
 import tempfile
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, Unpack
 
@@ -244,4 +243,4 @@ def beside_other_precisions(
             labelled=labelled,
             progress=progress,
         )
-    return replace(found, problems=())  # that this machine lacks a precision is no problem here
+    return found.model_copy(update={"problems": ()})  # that this machine lacks a precision is no problem here

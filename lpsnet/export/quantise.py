@@ -23,8 +23,9 @@ from typing import Any, Literal, get_args, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from lpsnet.data.images import Image
 from lpsnet.errors import MissingDependencyError, ModelFileError, unknown_name
-from lpsnet.inference.preprocess import Image, prepare
+from lpsnet.inference.preprocess import prepare
 from lpsnet.record import ModelRecord
 
 Size = tuple[int, int]  # height and width of an image, in pixels

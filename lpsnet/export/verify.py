@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from lpsnet import __version__
+from lpsnet.data.images import Image
 from lpsnet.data.split import Split
 from lpsnet.errors import DataError, ModelFileError, unknown_name
 from lpsnet.evaluation.evaluate import evaluate
@@ -26,7 +27,7 @@ from lpsnet.export.quantise import Quantisation, Size, check_quantisation
 from lpsnet.inference.engines import PRECISIONS, Precision, Session, SessionOptions, open_session
 from lpsnet.inference.engines.pytorch import PyTorchSession
 from lpsnet.inference.label_map import label_map
-from lpsnet.inference.preprocess import Image, prepare
+from lpsnet.inference.preprocess import prepare
 from lpsnet.inference.segmenter import Segmenter
 from lpsnet.io import atomic_path
 from lpsnet.models.network import MIN_INPUT, Network

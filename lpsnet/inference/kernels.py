@@ -1,12 +1,11 @@
-"""The compiled loops of `kernels.c`, where there are any: they come with an installation that found a C compiler.
+"""The compiled loops of `kernels.c`, available in installations that had a C compiler.
 
-Without them OpenCV and NumPy do the same work, to the same tolerance, in two to five times the time; but bfloat16 comes
-from here alone. `LPSNET_KERNELS=0` in the environment leaves them out.
+Without them OpenCV and NumPy compute the same, to the same tolerance, in two to five times the time, but not bfloat16.
+The environment variable `LPSNET_KERNELS=0` disables them.
 """
 
 import ctypes
 import functools
-import math
 import os
 import threading
 from collections.abc import Callable, Sequence
@@ -17,17 +16,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lpsnet.data.images import Image, Labels
 from lpsnet.inference.engines import Layout
 
 SWITCH = "LPSNET_KERNELS"
-LIBRARY = Path(__file__).with_name("kernels.bin")  # on every system, no module; build_kernels.py makes it
-_LANES = 8  # classes are padded to a whole number of these: what a processor adds at a time
+LIBRARY = Path(__file__).with_name("kernels.bin")  # on every system, not a Python module; made by build_kernels.py
+_LANES = 8  # classes are padded to a multiple of this, the vector width
 
-_WORTH_A_THREAD = 1 << 20  # scores that are looked at in the time it takes to wake a thread, several times over
-_LAYOUTS: tuple[Layout, ...] = ("planes", "pixels", "pixels_bf16")  # in the order of kernels.c
+_WORTH_A_THREAD = 1 << 20  # logits below which threads do not pay
+_LAYOUTS: tuple[Layout, ...] = ("nchw", "nhwc", "nhwc_bf16")  # in the order of kernels.c
 
 _INT, _FLOAT, _POINTER = ctypes.c_int64, ctypes.c_float, ctypes.c_void_p
-# function -> the types of its result and its arguments
+# function -> types of its result and arguments
 _SIGNATURES: dict[str, tuple[type | None, tuple[type, ...]]] = {
     "lpsnet_round": (None, (*(_POINTER,) * 2, *(_INT,) * 2)),
     "lpsnet_sample_rows": (None, (_POINTER, *(_INT,) * 2, *(_POINTER,) * 9, *(_INT,) * 5, _POINTER)),
@@ -40,16 +40,14 @@ _SIGNATURES: dict[str, tuple[type | None, tuple[type, ...]]] = {
 
 Indices = NDArray[np.int32]
 Fractions = NDArray[np.float32]
-Axis = tuple[
-    Indices, Indices, Fractions
-]  # per target pixel: the two source pixels around it, and the way to the second
+Axis = tuple[Indices, Indices, Fractions]  # per target pixel: the two source pixels around it, interpolation weight
 
 
 class Kernels:
-    """The loops of one library, `path`. May be called from several threads."""
+    """The loops of the library `path`. Thread-safe."""
 
     def __init__(self, path: Path) -> None:
-        """OSError or AttributeError where the file is no such library."""
+        """OSError or AttributeError if the file is not such a library."""
         self.path = path
         library = ctypes.CDLL(str(path))
         self._round, self._sample, self._spread, self._labels = (getattr(library, name) for name in _SIGNATURES)
@@ -59,7 +57,7 @@ class Kernels:
 
     def sample(
         self,
-        image: NDArray[np.uint8],
+        image: Image,
         axes: Sequence[tuple[Axis, Axis]],
         scale: NDArray[np.float32],
         shift: NDArray[np.float32],
@@ -68,14 +66,14 @@ class Kernels:
         *,
         num_threads: int,
     ) -> None:
-        """Fill the targets with bilinear samples of an image, times a channel's scale, plus its shift.
+        """Fill the targets with bilinear samples of an image, multiplied by scale, plus shift, per channel.
 
         Args:
-            image: H x W x 3, its rows without gaps inside.
-            axes: of every target, its rows and its columns.
+            image: H x W x 3, with contiguous rows.
+            axes: rows and columns of every target.
             scale, shift: 3 numbers each.
-            targets: of that layout, without the first length.
-            num_threads: bands of rows at a time; every band is a part of every target.
+            targets: in that layout, without the batch dimension.
+            num_threads: number of bands of rows; every band is a part of every target.
         """
         width = image.shape[1]
         fixed = [
@@ -104,28 +102,28 @@ class Kernels:
         in_bands(fill, parts, num_threads)
 
     def round(self, numbers: NDArray[np.float32], target: NDArray[np.uint16], *, num_threads: int) -> None:
-        """Fill `target` with the numbers in bfloat16: the nearest, and of two as near the even one. Both in C order."""
+        """Round to bfloat16, to nearest even, into `target`. Both in C order."""
         addresses = numbers.ctypes.data, target.ctypes.data
         in_bands(lambda begin, end: self._round(*addresses, begin, end), numbers.size, num_threads)
 
-    def spread(self, scores: NDArray[np.float32], *, num_threads: int) -> float:
-        """The largest difference between two classes at one place of K x h x w scores; infinity where one is not
-        finite, or the difference beyond float32. Neighbours along a row must be neighbours in memory."""
-        num_classes, height, width = scores.shape
+    def spread(self, logits: NDArray[np.float32], *, num_threads: int) -> float:
+        """The largest difference between two classes at one position of K x h x w logits with contiguous rows;
+        infinity if a logit is not finite or the difference exceeds float32."""
+        num_classes, height, width = logits.shape
         found: list[float] = []
 
         def look(begin: int, end: int) -> None:
             buffer, spread = np.empty(2 * width, np.float32), ctypes.c_float()
-            layout = (num_classes, width, *_strides(scores))
-            is_finite = self._spread(scores.ctypes.data, *layout, ctypes.byref(spread), begin, end, buffer.ctypes.data)
-            found.append(spread.value if is_finite else math.inf)
+            layout = (num_classes, width, *_strides(logits))
+            is_finite = self._spread(logits.ctypes.data, *layout, ctypes.byref(spread), begin, end, buffer.ctypes.data)
+            found.append(spread.value if is_finite else np.inf)
 
-        in_bands(look, height, num_threads if scores.size >= _WORTH_A_THREAD else 1)
+        in_bands(look, height, num_threads if logits.size >= _WORTH_A_THREAD else 1)
         return max(found)
 
     def label_map(
         self,
-        scores: NDArray[np.float32],
+        logits: NDArray[np.float32],
         spread: float,
         row_starts: Indices,
         row_parts: Fractions,
@@ -134,9 +132,9 @@ class Kernels:
         column_parts: Fractions,
         *,
         num_threads: int,
-    ) -> NDArray[np.uint8]:
-        """H x W labels of K x h x w scores with that `spread`, which is not 0; the rest as in kernels.c."""
-        num_classes, height, width = scores.shape
+    ) -> Labels:
+        """H x W labels of K x h x w logits with that `spread`, not 0; the other arguments as in kernels.c."""
+        num_classes, height, width = logits.shape
         padded = -(-num_classes // _LANES) * _LANES
         num_columns = column_parts.size
         labels = np.empty((row_parts.size, num_columns), np.uint8)
@@ -145,9 +143,9 @@ class Kernels:
         def fill(begin: int, end: int) -> None:
             buffer, label_buffer = np.empty(width * (3 * padded + 2), np.float32), np.empty(2 * num_columns, np.uint8)
             self._labels(
-                scores.ctypes.data,
-                *scores.shape,
-                *_strides(scores),
+                logits.ctypes.data,
+                *logits.shape,
+                *_strides(logits),
                 padded,
                 spread,
                 *axes,
@@ -163,24 +161,24 @@ class Kernels:
         return labels
 
 
-def _strides(scores: NDArray[np.float32]) -> tuple[int, int]:
-    """From class to class and from row to row, in floats."""
-    return scores.strides[0] // scores.itemsize, scores.strides[1] // scores.itemsize
+def _strides(logits: NDArray[np.float32]) -> tuple[int, int]:
+    """Between classes and between rows, in floats."""
+    return logits.strides[0] // logits.itemsize, logits.strides[1] // logits.itemsize
 
 
 @functools.cache
 def find_kernels() -> Kernels | None:
-    """The compiled loops; None where the installation has none, or they are switched off."""
+    """The compiled loops; None if the installation has none or they are disabled."""
     if os.environ.get(SWITCH) == "0":
         return None
     try:
         return Kernels(LIBRARY)
-    except (OSError, AttributeError):  # there is none, or it is for another system
+    except (OSError, AttributeError):  # missing, or for another system
         return None
 
 
 def in_bands(fill: Callable[[int, int], None], length: int, num_threads: int) -> None:
-    """Call `fill` with the beginning and the end of as many parts of 0 to `length` as there are threads, at once."""
+    """Call `fill(begin, end)` concurrently for `num_threads` parts of 0 to `length`."""
     num_bands = max(1, min(num_threads, length))
     bounds = [length * band // num_bands for band in range(num_bands + 1)]
     others = [_pool().submit(fill, *bounds[band : band + 2]) for band in range(1, num_bands)]
@@ -203,4 +201,4 @@ def _pool() -> ThreadPoolExecutor:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_threads.clear)  # a child has none of its parent's threads
+    os.register_at_fork(after_in_child=_threads.clear)  # a child process has none of its parent's threads

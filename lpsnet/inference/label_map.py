@@ -1,18 +1,19 @@
-"""From class scores to the label of every pixel: bilinear resizing, then the class with the largest score.
+"""From logits to the label of every pixel: bilinear resizing, then the class with the largest logit.
 
-The score map at the size of the image (19 x 1024 x 2048 floats) is never built. Between two neighbouring scores a
-bilinear function is a straight line, and the largest of several straight lines is convex. So a class that is largest at
-both ends is largest all the way, and the label changes only where lines cross. Labels are therefore found
+Ties: the lowest class id wins, in every implementation (`argmax` here, `lpsnet_labels` in `kernels.c`).
 
-1. at the scores themselves (h x w);
-2. on the rows of scores at every output column (h x W): only between two scores that differ in label;
-3. at every output pixel (H x W): only down the columns that differ in label between two rows of scores.
+The logits at the size of the image (19 x 1024 x 2048 floats) are never computed. Between two neighbouring logits a
+bilinear function is a straight line, and the maximum of several straight lines is convex. So a class that is largest at
+both ends is largest in between, and the label changes only where lines cross. Labels are therefore computed
 
-Where a third class is above the two at their crossing, the line is split there, until none is. The work is proportional
-to the length of the borders between regions, not to pixels times classes. Where there are hardly more pixels than
-scores that gains nothing, and every pixel is computed, a few rows at a time.
+1. at the logits themselves (h x w);
+2. on the rows of logits at every output column (h x W): only between two logits that differ in label;
+3. at every output pixel (H x W): only in columns whose label differs between two rows of logits.
 
-That is how NumPy does it. Where the compiled loops are there (`kernels.py`), they go the same way line by line.
+Where a third class is above the two at their crossing, the line is split there, repeatedly. The work is proportional to
+the length of the borders between regions, not to pixels times classes. For an output hardly larger than the logits this
+gains nothing, and every pixel is computed, a few rows at a time. The compiled loops (`kernels.py`) do the same row by
+row.
 """
 
 from collections.abc import Iterator
@@ -21,44 +22,43 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from lpsnet.data.images import Labels
+from lpsnet.data.labels import MAX_CLASSES
 from lpsnet.errors import LpsnetError, NonFiniteScoresError
 from lpsnet.inference.kernels import Kernels, find_kernels
 from lpsnet.sampling import cells, spacing
 
-Logits = NDArray[np.float32]
-Labels = NDArray[np.uint8]
+Logits = NDArray[np.float32]  # K x h x w
 Indices = NDArray[np.intp]
 Fractions = NDArray[np.float32]
 
-MAX_CLASSES = 255  # a label map is uint8, and 255 means 'ignore'
-
-# A third class splits a line if it is higher than the crossing by more than this share of the spread of the scores.
-# Ten times what float32 arithmetic errs by, so that no line is split for rounding's sake.
+# A third class splits a line if it is higher than the crossing by more than this fraction of the logits' spread:
+# ten times the rounding error of float32, so that rounding alone splits no line
 _SLACK = np.float32(1e-6)
-_TINY = np.float32(1e-30)  # keeps 0 / 0 away where two classes are equal all along a line
-_PART = 1 << 17  # scores handled at a time: 0.5 MB, so that they stay in a core's cache
-_FEW_PIXELS = 2  # pixels a score, in height or width, below which computing every pixel is quicker
+_TINY = np.float32(1e-30)  # avoids 0 / 0 where two classes are equal along a whole line
+_PART = 1 << 17  # logits per block: 0.5 MB, which fits into a core's cache
+_FEW_PIXELS = 2  # pixels per logit, in height or width, below which computing every pixel is faster
 
 
 def label_map(scores: Logits, size: tuple[int, int], *, align_corners: bool = True, num_threads: int = 1) -> Labels:
-    """The class with the largest score at every pixel, of scores resized bilinearly.
+    """The class with the largest logit at every pixel, after bilinear resizing.
 
     Equal to the argmax of `torch.nn.functional.interpolate(scores, size, mode="bilinear")` in float64, except where
     the two best classes differ by less than 1e-5 of the largest difference between classes. Sizes may be larger or
-    smaller than the scores'. May be called from several threads at once.
+    smaller than the logits'. Thread-safe.
 
     Args:
-        scores: K x h x w float32, K from 1 to 255, finite; of any strides, left as they are.
+        scores: K x h x w float32, K from 1 to 255, finite; any strides; not modified.
         size: (H, W) in pixels.
         align_corners: True: the centres of the corner pixels coincide; False: the corners of the images do.
-        num_threads: for the compiled loops; without them all is done on the calling thread.
+        num_threads: of the compiled loops; without them the calling thread does all.
 
     Returns:
-        H x W uint8 class ids. Where classes have the same scores all around, the lowest of them.
+        H x W uint8 class ids; of classes with equal logits the lowest.
 
     Raises:
-        NonFiniteScoresError: the scores hold NaN or infinity, or differ by more than float32 holds.
-        LpsnetError: the scores are of another type or shape, or the size is not positive.
+        NonFiniteScoresError: the logits contain NaN or infinity, or differ by more than the range of float32.
+        LpsnetError: the logits have another type or shape, or the size is not positive.
     """
     _check(scores, size)
     rows = _axis(scores.shape[1], size[0], align_corners)
@@ -71,25 +71,25 @@ def label_map(scores: Logits, size: tuple[int, int], *, align_corners: bool = Tr
     return _labels_between_rows(relative, _labels_on_rows(relative, columns), rows, columns)
 
 
-def _check(scores: Logits, size: tuple[int, int]) -> None:
-    if not isinstance(scores, np.ndarray) or scores.dtype != np.float32:
-        kind = scores.dtype if isinstance(scores, np.ndarray) else type(scores).__name__
-        raise LpsnetError(f"scores are a NumPy array of float32, not {kind}")
-    if scores.ndim != 3 or not scores.size or scores.shape[0] > MAX_CLASSES:
+def _check(logits: Logits, size: tuple[int, int]) -> None:
+    if not isinstance(logits, np.ndarray) or logits.dtype != np.float32:
+        kind = logits.dtype if isinstance(logits, np.ndarray) else type(logits).__name__
+        raise LpsnetError(f"logits are a NumPy array of float32, not {kind}")
+    if logits.ndim != 3 or not logits.size or logits.shape[0] > MAX_CLASSES:
         raise LpsnetError(
-            f"scores are K x h x w with K from 1 to {MAX_CLASSES} and h, w at least 1; got {scores.shape}"
+            f"logits are K x h x w with K from 1 to {MAX_CLASSES} and h, w at least 1; got {logits.shape}"
         )
     if len(size) != 2 or not all(isinstance(length, int | np.integer) and length >= 1 for length in size):
         raise LpsnetError(f"the size of a label map is (height, width), whole numbers of at least 1; got {size}")
 
 
-def _relative(scores: Logits, target: Logits) -> Logits:
-    """`target` with the scores minus the largest of their place, over the largest difference: -1 to 0, a 0 everywhere.
+def _relative(logits: Logits, target: Logits) -> Logits:
+    """Write to `target` the logits minus the maximum over classes, divided by the largest difference: -1 to 0.
 
-    It changes no label (what all classes share cancels out) and keeps float32 exact where scores have a large offset.
+    This changes no label and keeps float32 exact for logits with a large offset.
     """
     with np.errstate(invalid="ignore", over="ignore"):
-        np.subtract(scores, scores.max(axis=0), out=target)
+        np.subtract(logits, logits.max(axis=0), out=target)
     if spread := _check_spread(-target.min()):
         target /= spread
     return target
@@ -98,20 +98,20 @@ def _relative(scores: Logits, target: Logits) -> Logits:
 def _check_spread(spread: float) -> float:
     if not np.isfinite(spread):
         raise NonFiniteScoresError(
-            "scores hold NaN, infinity or differences beyond float32; labels need finite scores; "
+            "logits hold NaN, infinity or differences beyond float32; labels need finite logits; "
             "a network may overflow in f16: compute it in bf16 or f32"
         )
     return spread
 
 
 class _Axis(NamedTuple):
-    """Where output pixels lie between the scores of one axis. A cell lies between two scores.
+    """Positions of output pixels between the logits of one axis. A cell is the interval between two logits.
 
     Attributes:
         cell: per pixel, the cell it lies in.
-        fraction: per pixel, float32, how far it is between the two scores of its cell, 0 to 1.
-        start: per cell and one more, the first pixel at or past its first score.
-        lead: per cell, float64, where in its cell that pixel lies, in cells.
+        fraction: per pixel, float32, its position in that cell, 0 to 1.
+        start: per cell and one more, the first pixel at or past its first logit.
+        lead: per cell, float64, the position of that pixel in its cell, in cells.
         step: cells from pixel to pixel.
     """
 
@@ -122,13 +122,13 @@ class _Axis(NamedTuple):
     step: float
 
     def pixel_after(self, cell: Indices, place: Fractions) -> Indices:
-        """The first pixel at or past a place (0 to 1) in a cell; the next cell's first pixel if the cell has none."""
+        """The first pixel at or past a position (0 to 1) in a cell; if there is none, the next cell's first pixel."""
         pixel = np.ceil((place - self.lead[cell]) / self.step).astype(np.intp)
         pixel += self.start[cell]
         return np.minimum(np.maximum(pixel, self.start[cell]), self.start[cell + 1])
 
     def first_pixels(self) -> NDArray[np.int32]:
-        """Per cell, the first pixel in it, and at the end the number of pixels; one score alone is a cell."""
+        """Per cell, its first pixel, then the number of pixels; a single logit is a cell."""
         num_cells = max(1, self.start.size - 1)
         return np.append(self.start[:num_cells], self.cell.size).astype(np.int32)
 
@@ -136,21 +136,21 @@ class _Axis(NamedTuple):
 def _axis(length: int, target: int, align_corners: bool) -> _Axis:
     cell, fraction = cells(length, target, align_corners=align_corners)
     step, origin = spacing(length, target, align_corners=align_corners)
-    step = step or 1.0  # of one pixel or one score, where any distance will do but 0, which `pixel_after` divides by
+    step = step or 1.0  # for a single pixel or logit, any number but 0, as `pixel_after` divides by it
     start = np.searchsorted(cell, np.arange(length))
     lead = origin + step * start.astype(np.float64) - np.arange(length)
     return _Axis(cell, fraction, start, lead, step)
 
 
-def _compiled(kernels: Kernels, scores: Logits, rows: _Axis, columns: _Axis, num_threads: int) -> Labels:
-    size = scores.itemsize
-    if scores.strides[2] != size or any(stride % size for stride in scores.strides):
-        scores = np.ascontiguousarray(scores)
-    spread = _check_spread(kernels.spread(scores, num_threads=num_threads))
+def _compiled(kernels: Kernels, logits: Logits, rows: _Axis, columns: _Axis, num_threads: int) -> Labels:
+    size = logits.itemsize
+    if logits.strides[2] != size or any(stride % size for stride in logits.strides):
+        logits = np.ascontiguousarray(logits)
+    spread = _check_spread(kernels.spread(logits, num_threads=num_threads))
     if not spread:
         return np.zeros((rows.cell.size, columns.cell.size), np.uint8)
     return kernels.label_map(
-        scores,
+        logits,
         spread,
         rows.first_pixels(),
         rows.fraction,
@@ -161,28 +161,28 @@ def _compiled(kernels: Kernels, scores: Logits, rows: _Axis, columns: _Axis, num
     )
 
 
-def _labels_of_all(scores: Logits, rows: _Axis, columns: _Axis) -> Labels:
-    """H x W labels, by computing all scores of a few rows at a time."""
-    height, width = scores.shape[1:]
+def _labels_of_all(logits: Logits, rows: _Axis, columns: _Axis) -> Labels:
+    """H x W labels, by computing all logits of a few rows at a time."""
+    height, width = logits.shape[1:]
     labels = np.empty((rows.cell.size, columns.cell.size), np.uint8)
     below, right = np.minimum(rows.cell + 1, height - 1), np.minimum(columns.cell + 1, width - 1)
-    for part in _parts(len(labels), len(scores) * max(width, columns.cell.size)):
-        upper, lower = scores.take(rows.cell[part], axis=1), scores.take(below[part], axis=1)
+    for part in _parts(len(labels), len(logits) * max(width, columns.cell.size)):
+        upper, lower = logits.take(rows.cell[part], axis=1), logits.take(below[part], axis=1)
         values = _between(upper, lower, rows.fraction[part, None])
         values = _between(values.take(columns.cell, axis=2), values.take(right, axis=2), columns.fraction)
         labels[part] = values.argmax(axis=0)
     return labels
 
 
-def _labels_on_rows(scores: Logits, columns: _Axis) -> Labels:
-    """h x W labels: on the rows of scores, at every output column."""
-    height, width = scores.shape[1:]
-    nodes = scores.argmax(axis=0).astype(np.uint8)
+def _labels_on_rows(logits: Logits, columns: _Axis) -> Labels:
+    """h x W labels: on the rows of logits, at every output column."""
+    height, width = logits.shape[1:]
+    nodes = logits.argmax(axis=0).astype(np.uint8)
     changes = np.zeros((height, columns.cell.size + 1), np.uint8)
     changes[:, 0] = nodes[:, 0]
     y, x = _where(nodes[:, :-1] != nodes[:, 1:])
-    flat = scores.reshape(len(scores), -1)
-    for part in _parts(y.size, len(scores)):
+    flat = logits.reshape(len(logits), -1)
+    for part in _parts(y.size, len(logits)):
         row, cell = y[part], x[part]
         node = row * width + cell
         first, last = flat.take(node, axis=1), flat.take(node + 1, axis=1)
@@ -192,15 +192,15 @@ def _labels_on_rows(scores: Logits, columns: _Axis) -> Labels:
     return np.ascontiguousarray(np.bitwise_xor.accumulate(changes, axis=1)[:, :-1])
 
 
-def _labels_between_rows(scores: Logits, on_rows: Labels, rows: _Axis, columns: _Axis) -> Labels:
-    """H x W labels, from those on the rows of scores."""
+def _labels_between_rows(logits: Logits, on_rows: Labels, rows: _Axis, columns: _Axis) -> Labels:
+    """H x W labels, from those on the rows of logits."""
     width = on_rows.shape[1]
     changes = np.zeros((rows.cell.size + 1, width), np.uint8)
     changes[0] = on_rows[0]
     y, x = _where(on_rows[:-1] != on_rows[1:])
-    for part in _parts(y.size, len(scores)):
+    for part in _parts(y.size, len(logits)):
         cell, column = y[part], x[part]
-        first, last = _column_ends(scores, cell, columns.cell[column], columns.fraction[column])
+        first, last = _column_ends(logits, cell, columns.cell[column], columns.fraction[column])
         at = cell * width + column
         for line, place, change in _crossings(first, last, on_rows.take(at), on_rows.take(at + width)):
             at_pixel = rows.pixel_after(cell[line], place) * width + column[line]
@@ -208,18 +208,18 @@ def _labels_between_rows(scores: Logits, on_rows: Labels, rows: _Axis, columns: 
     return _accumulate_down(changes)[:-1]
 
 
-def _column_ends(scores: Logits, row: Indices, cell: Indices, fraction: Fractions) -> tuple[Logits, Logits]:
-    """K x n scores at n places of the rows `row` and of the rows below them."""
-    width = scores.shape[2]
+def _column_ends(logits: Logits, row: Indices, cell: Indices, fraction: Fractions) -> tuple[Logits, Logits]:
+    """K x n logits at n positions of the rows `row` and of the rows below them."""
+    width = logits.shape[2]
     right = min(1, width - 1)
-    flat = scores.reshape(len(scores), -1)
+    flat = logits.reshape(len(logits), -1)
     nodes = row * width + cell, (row + 1) * width + cell
     upper, lower = (_between(flat.take(node, axis=1), flat.take(node + right, axis=1), fraction) for node in nodes)
     return upper, lower
 
 
 def _between(first: Logits, last: Logits, fraction: Fractions) -> Logits:
-    """The scores that far (0 to 1) from `first` to `last`; written over `last`."""
+    """Linear interpolation from `first` to `last`, overwriting `last`."""
     last -= first
     last *= fraction
     last += first
@@ -227,13 +227,13 @@ def _between(first: Logits, last: Logits, fraction: Fractions) -> Logits:
 
 
 class _Lines(NamedTuple):
-    """n straight lines of K classes each, and what is known of the label along them.
+    """Pieces of n straight lines of K classes each.
 
     Attributes:
-        number: which line of those given at first; it comes again for every piece that is looked at.
-        first, last: K x n scores at the two ends of the whole line.
+        number: index of the line that each piece belongs to.
+        first, last: K x n logits at the two ends of the whole line.
         before, after: the labels at the two ends of the piece.
-        low, high: the ends of the piece, 0 to 1 from end to end of the line.
+        low, high: the ends of the piece, 0 to 1 along the line.
     """
 
     number: Indices
@@ -248,10 +248,10 @@ class _Lines(NamedTuple):
 def _crossings(
     first: Logits, last: Logits, before: Labels, after: Labels
 ) -> Iterator[tuple[Indices, Fractions, Labels]]:
-    """Where the largest class changes along n straight lines per class, from `first` to `last` (K x n scores).
+    """Where the label changes along n lines, from `first` to `last` (K x n logits), labels `before` and `after` (n).
 
-    `before` and `after` (n) are the labels at the two ends. Yields the line, the place on it (0 to 1), and the labels
-    on both sides of the place, combined by exclusive or; a line may come several times, in any order.
+    Yields lines, positions on them (0 to 1), and the exclusive or of the labels on both sides of each position. A line
+    may occur several times, in any order.
     """
     low, high = np.zeros(before.size, np.float32), np.ones(before.size, np.float32)
     lines = _Lines(np.arange(before.size), first, last, before, after, low, high)
@@ -267,10 +267,10 @@ def _crossings(
 
 
 def _crossing(lines: _Lines) -> tuple[Fractions, Logits, Logits]:
-    """Where the lines of the two labels cross, the scores of all classes there (K x n), and of the first of the two.
+    """Where the lines of the two labels cross, the logits of all classes there (K x n), and of the first of the two.
 
-    The place is kept inside the piece, so that changes along a line stay in order, whatever rounding makes of three
-    lines that meet in a point; out of order, the exclusive or would give labels that none of them has.
+    The position is clipped to the piece, so that changes along a line stay in order despite rounding where three lines
+    meet in a point; out of order, the exclusive or would give a wrong label.
     """
     all_lines = np.arange(lines.before.size)
     of_before = lines.before.astype(np.intp) * all_lines.size + all_lines
@@ -283,7 +283,7 @@ def _crossing(lines: _Lines) -> tuple[Fractions, Logits, Logits]:
 
 
 def _split(lines: _Lines, chosen: Indices, place: Fractions, between: Labels) -> _Lines:
-    """Two pieces for each of the chosen: up to the place, and from it on, with the label `between` there."""
+    """Split the chosen pieces at `place`, where the label is `between`."""
     twice = np.concatenate((chosen, chosen))
     return _Lines(
         number=lines.number[twice],
@@ -297,7 +297,7 @@ def _split(lines: _Lines, chosen: Indices, place: Fractions, between: Labels) ->
 
 
 def _accumulate_down(changes: Labels) -> Labels:
-    """Exclusive or of every row with all above it, in place. Row by row: `accumulate(axis=0)` is 50 times slower."""
+    """Cumulative exclusive or of the rows, in place; 50 times faster than `accumulate(axis=0)`."""
     combine = np.bitwise_xor
     above, *below = changes
     for row in below:
@@ -307,13 +307,13 @@ def _accumulate_down(changes: Labels) -> Labels:
 
 
 def _where(mask: NDArray[np.bool_]) -> tuple[Indices, Indices]:
-    """Rows and columns of what is true: `np.nonzero`, at a quarter of its time."""
+    """`np.nonzero`, four times as fast."""
     at = np.flatnonzero(mask)
     y = at // max(1, mask.shape[1])
     return y, at - y * mask.shape[1]
 
 
 def _parts(length: int, num_scores: int) -> Iterator[slice]:
-    """Slices of `length` items of `num_scores` scores each."""
+    """Blocks of `length` items of `num_scores` logits each."""
     size = max(1, _PART // num_scores)
     return (slice(start, start + size) for start in range(0, length, size))

@@ -1,21 +1,15 @@
-"""What an ONNX file says of itself, read without the `onnx` package and without its weights.
+"""The metadata of model files, read with neither an engine nor a framework and without loading weights.
 
-ONNX is a protocol buffer: a row of fields, each with a number, a wire type and, where it can be long, its length. So a
-reader of a few lines finds the fields it wants and steps over the others. It trusts no length that the file states.
-Field numbers are those of onnx.proto.
+- ONNX is a protocol buffer: fields with a number, a wire type and, if variable, a length. A reader picks the fields it
+  needs and skips the others. Field numbers are those of onnx.proto.
+- safetensors begins with a JSON header.
+- ncnn and OpenVINO models are a text and a weights file. Both are kept in one uncompressed zip archive of fixed names,
+  with the record inside, and are read straight into memory.
 
-One file for engines that want several: a zip archive of fixed names with the record inside.
-
-An ncnn model is a text and its weights, an OpenVINO model an XML text and its weights. Both are kept in an archive that
-stores without compressing, so that nothing in it can be larger than the file itself, and are read straight into memory:
-nothing is unpacked to the disk.
-
-The record inside a model file, read with neither an engine nor a framework.
-
-A reader touches only the file's outline and trusts no length that the file states. A safetensors file begins with its
-header; for ONNX see `onnx_outline.py`, for the archives of other engines `container.py`.
+No length stated in a file is trusted.
 """
 
+import contextlib
 import json
 import os
 import struct
@@ -46,7 +40,7 @@ _TENSOR_TYPES: dict[int, Precision] = {10: "f16", 16: "bf16"}  # TensorProto.Dat
 
 
 class DamagedError(Exception):
-    """The file is not what its suffix says; the text says where."""
+    """The content does not match the file's suffix; the message says where."""
 
 
 class Field(NamedTuple):
@@ -71,7 +65,7 @@ def read_onnx_metadata(file: BinaryIO) -> dict[str, str]:
     """The model's `metadata_props`, by key.
 
     Raises:
-        DamagedError: the file is no whole ONNX model.
+        DamagedError: the file is not a complete ONNX model.
     """
     metadata: dict[str, str] = {}
     has_graph = False
@@ -91,7 +85,7 @@ def read_onnx_precision(file: BinaryIO) -> Precision:
     """The arithmetic that the graph asks for: int8 if it quantises, else what its weights are kept in.
 
     Raises:
-        DamagedError: the file is no whole ONNX model.
+        DamagedError: the file is not a complete ONNX model.
     """
     found: set[Precision] = set()
     for model_field in fields(file, 0, file_size(file)):
@@ -103,7 +97,7 @@ def read_onnx_precision(file: BinaryIO) -> Precision:
 
 
 def _precisions(file: BinaryIO, field: Field) -> Iterator[Precision]:
-    """What a field of the graph, a node or an initializer, says about the arithmetic."""
+    """Precisions implied by a field of the graph: a node or an initializer."""
     if field.number == GRAPH_NODE:
         for part in fields(file, field.start, field.length):
             if part.number == NODE_OPERATOR and read_text(file, part) in _QUANTISED:
@@ -120,7 +114,7 @@ def _entry(file: BinaryIO, field: Field) -> tuple[str, str]:
 
 
 def read_text(file: BinaryIO, field: Field) -> str:
-    """The text in a field; empty if it is longer than any that is wanted here."""
+    """The text in a field; empty if longer than `MAX_TEXT_BYTES`."""
     if field.wire_type != BYTES or field.length > MAX_TEXT_BYTES:
         return ""
     file.seek(field.start)
@@ -128,7 +122,7 @@ def read_text(file: BinaryIO, field: Field) -> str:
 
 
 def fields(file: BinaryIO, start: int, length: int) -> Iterator[Field]:
-    """The fields of the message of `length` bytes at `start`. The file may be moved between one and the next."""
+    """The fields of the message of `length` bytes at `start`. The file position may change between items."""
     position, end = start, start + length
     while position < end:
         file.seek(position)
@@ -176,11 +170,11 @@ CONTENTS: dict[str, tuple[str, str]] = {
     ".ncnn": ("model.param", "model.bin"),
     ".openvino": ("model.xml", "model.bin"),
 }
-_DATE = (1980, 1, 1, 0, 0, 0)  # the earliest that zip knows: equal contents give equal files
+_DATE = (1980, 1, 1, 0, 0, 0)  # the earliest possible in zip: equal contents give equal files
 
 
 def write_container(path: Path, *, description: bytes, weights: bytes, record: ModelRecord) -> None:
-    """Write the model file `path`, whose suffix is in `CONTENTS`, in one step: it is there whole or not at all.
+    """Write the model file `path`, whose suffix is in `CONTENTS`, atomically.
 
     Raises:
         ModelFileError: no container has that suffix.
@@ -224,14 +218,13 @@ def _contents(path: Path) -> tuple[str, str]:
 
 
 def _read(file: BinaryIO, name: str, path: Path) -> bytes:
-    """The member `name`, its checksum compared."""
     try:
         with zipfile.ZipFile(file) as archive:
             _check_members(archive, {RECORD_NAME, *_contents(path)}, path)
             return archive.read(name)
     except (zipfile.BadZipFile, EOFError, NotImplementedError, UnicodeDecodeError) as error:
-        said = str(error)[:120]  # it may quote the whole file
-        raise ModelFileError(f"{path} is not a whole {path.suffix} file: {said}; copy or export it again") from None
+        message = str(error)[:120]  # it may quote the whole file
+        raise ModelFileError(f"{path} is not a whole {path.suffix} file: {message}; copy or export it again") from None
 
 
 def _check_members(archive: zipfile.ZipFile, names: set[str], path: Path) -> None:
@@ -247,16 +240,16 @@ def _check_members(archive: zipfile.ZipFile, names: set[str], path: Path) -> Non
             )
 
 
-MAX_HEADER_BYTES = 100_000_000  # of a safetensors header, the format's own bound
+MAX_HEADER_BYTES = 100_000_000  # of a safetensors header; the limit of the format
 
 Metadata = Mapping[str, str]
 
 
 def read_record(path: str | Path) -> ModelRecord:
-    """The record of a model file; its suffix says the format (`METADATA_READERS`).
+    """The record of a model file; the suffix determines the format (`METADATA_READERS`).
 
     Raises:
-        ModelFileError: there is no such file, it is not of the format its suffix says, or it holds no usable record.
+        ModelFileError: there is no such file, its content does not match its suffix, or it holds no usable record.
     """
     record = find_record(path)
     if record is None:
@@ -267,28 +260,35 @@ def read_record(path: str | Path) -> ModelRecord:
 
 
 def find_record(path: str | Path) -> ModelRecord | None:
-    """The record of a model file, or None where the file is in order but was not made by lpsnet.
+    """The record of a model file, or None for a valid file that was not made by lpsnet.
 
     Raises:
-        ModelFileError: there is no such file, it is not of the format its suffix says, or its record is not usable.
+        ModelFileError: there is no such file, its content does not match its suffix, or its record is not usable.
     """
     text = read_metadata(path).get(RECORD_KEY)
     return None if text is None else ModelRecord.from_json(text, source=path)
 
 
 def read_metadata(path: str | Path) -> Metadata:
-    """The text entries that a model file carries beside its weights, by key.
+    """The text entries in a model file beside its weights, by key.
 
     Raises:
-        ModelFileError: there is no such file, or it is not of the format its suffix says.
+        ModelFileError: there is no such file, or its content does not match its suffix.
     """
     path = check_model_file(path)
     reader = METADATA_READERS.get(path.suffix.lower())
     if reader is None:
         raise ModelFileError(f"{path}: {unknown_name('model file suffix', path.suffix, METADATA_READERS)}")
+    with open_whole(path) as file:
+        return reader(file)
+
+
+@contextlib.contextmanager
+def open_whole(path: Path) -> Iterator[BinaryIO]:
+    """The open file; a `DamagedError` or `OSError` in the block becomes a `ModelFileError` that names it."""
     try:
         with path.open("rb") as file:
-            return reader(file)
+            yield file
     except DamagedError as error:
         kind = path.suffix.lower().lstrip(".")
         raise ModelFileError(f"{path} is not a whole {kind} file: {error}; copy or export it again") from None
@@ -297,7 +297,7 @@ def read_metadata(path: str | Path) -> Metadata:
 
 
 def check_model_file(path: str | Path) -> Path:
-    """`path` as a `Path` to a file that is there and not empty; ModelFileError otherwise."""
+    """`path` as a `Path` to an existing, non-empty file; ModelFileError otherwise."""
     path = Path(path)
     if path.is_dir():
         raise ModelFileError(f"{path} is a folder; give the model file in it")
@@ -313,7 +313,7 @@ def check_model_file(path: str | Path) -> Path:
 
 
 def _neighbours(path: Path) -> list[str]:
-    """The names of the model files in the folder of a path."""
+    """Names of the model files in the same folder."""
     try:
         return sorted(file.name for file in path.parent.iterdir() if file.suffix.lower() in METADATA_READERS)
     except OSError:
@@ -324,7 +324,7 @@ def _read_safetensors(file: BinaryIO) -> Metadata:
     """Header of a safetensors file: its length (8 bytes, little-endian), then JSON with texts in `__metadata__`."""
     start = file.read(8)
     length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
-    if not 2 <= length <= min(MAX_HEADER_BYTES, _size(file) - 8):
+    if not 2 <= length <= min(MAX_HEADER_BYTES, os.fstat(file.fileno()).st_size - 8):
         raise DamagedError("its header does not fit")
     try:
         header = json.loads(file.read(length).decode(), object_pairs_hook=_without_duplicates)
@@ -341,10 +341,6 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(table) != len(pairs):
         raise ValueError("a key is there twice")
     return table
-
-
-def _size(file: BinaryIO) -> int:
-    return os.fstat(file.fileno()).st_size
 
 
 # suffix -> reader of the metadata; another format is a function and a row here

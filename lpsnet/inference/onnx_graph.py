@@ -1,28 +1,28 @@
-"""Cutting an ONNX model at tensors inside of it, without the `onnx` package.
+"""Surgery on ONNX models without the `onnx` package: an input for every path in place of the image (Section 3.1).
 
-An ONNX graph is a list of nodes that name the tensors they take and give. The part of it that leads from some tensors
-to others is a shorter list, with other inputs and outputs declared. What is kept is copied byte for byte, so whatever
-is not known here goes along. Field numbers are those of onnx.proto.
+A network begins by resizing the image for each of its paths. Resizing outside of the engine can be faster. So the graph
+is cut after those resizes, which are identified by trial: the size of a resized image gives its ratio.
 
-An ONNX file's network without its first step: with an input for every path in place of the image (Section 3.1).
-
-A network begins by resizing the image for each of its paths. Done outside of the engine that can be quicker, and the
-whole of the image need not reach the engine. The exported file keeps its one input; here the graph in it is cut
-behind those resizes. Which path a resized image is for is not told by names but by trying: its size says its ratio.
+An ONNX graph is a list of nodes that name the tensors they read and write. A part of it is a shorter list with other
+inputs and outputs declared. The rest is copied byte for byte, so unknown content is kept. Field numbers are those of
+onnx.proto.
 """
 
+import contextlib
 import io
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from pathlib import Path
 from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lpsnet.architecture import path_size
-from lpsnet.inference.engines import one_line
+from lpsnet.errors import ModelFileError
+from lpsnet.inference.engines import SessionOptions, one_line
 from lpsnet.inference.model_file import (
     BYTES,
     GRAPH_INITIALIZER,
@@ -33,10 +33,17 @@ from lpsnet.inference.model_file import (
     DamagedError,
     Field,
     fields,
+    open_whole,
     read_text,
 )
 
-Shape = tuple[int | str, ...]  # a number, or the name of a length that may change from call to call
+Size = tuple[int, int]  # height, width
+Shape = tuple[int | str, ...]  # a number, or the name of a length that may differ between calls
+
+TRIED_SIZE = (211, 307)  # pixels; small enough to cost no time, large enough to tell ratios apart
+_SAME_IMAGE = ("Cast", "QuantizeLinear", "DequantizeLinear")  # operators before the resizing in f16 and int8 files
+_TYPES: dict[int, str] = {1: "float32", 10: "float16"}  # TensorProto.DataType
+_ELEMENTS = {name: number for number, name in _TYPES.items()}
 
 # Field numbers: GraphProto, NodeProto, AttributeProto, TensorProto, ValueInfoProto, TypeProto and its parts
 _GRAPH_INPUT, _GRAPH_OUTPUT, _GRAPH_VALUE_INFO = 11, 12, 13
@@ -49,11 +56,11 @@ _SHAPE_DIMENSION, _DIMENSION_NUMBER, _DIMENSION_NAME = 1, 1, 2
 
 
 class EditError(Exception):
-    """The model is in order, but of a kind that is not cut here."""
+    """The model is valid, but of a kind that cannot be cut."""
 
 
 class Node(NamedTuple):
-    """One operation: its operator, e.g. "Resize", the names of the tensors it takes and gives, and its bytes."""
+    """One operation: its operator, e.g. "Resize", the names of its input and output tensors, and its bytes."""
 
     operator: str
     inputs: tuple[str, ...]
@@ -71,11 +78,11 @@ class Port(NamedTuple):
 
 @dataclass(frozen=True)
 class OnnxModel:
-    """An ONNX model taken apart: a graph of nodes and weights, and what is copied as it is.
+    """A parsed ONNX model: a graph of nodes and weights, and the parts that are copied unchanged.
 
     Attributes:
-        inputs, outputs: of the whole model, in order; weights are none of its inputs.
-        nodes: in an order in which they can be computed.
+        inputs, outputs: of the whole model, in order, without weights.
+        nodes: in an order of computation.
     """
 
     inputs: tuple[Port, ...]
@@ -88,11 +95,11 @@ class OnnxModel:
 
     @classmethod
     def read(cls, model: bytes) -> Self:
-        """Take apart the content of an ONNX file.
+        """Parse the content of an ONNX file.
 
         Raises:
-            DamagedError: it is not the whole of one ONNX model.
-            EditError: its graph holds other graphs, or weights are kept outside of the file.
+            DamagedError: it is not one complete ONNX model.
+            EditError: its graph contains other graphs, or weights are kept outside of the file.
         """
         file = io.BytesIO(model)
         parts = list(fields(file, 0, len(model)))
@@ -126,7 +133,7 @@ class OnnxModel:
         """The model that computes the tensors `outputs` from the tensors `inputs`.
 
         Raises:
-            EditError: the outputs depend on other inputs too, or not on all of these.
+            EditError: the outputs depend on other inputs, or not on all of these.
         """
         names = [port.name for port in inputs]
         nodes, sources = self._leading_to(outputs, names)
@@ -143,7 +150,7 @@ class OnnxModel:
         return self._around + _message(MODEL_GRAPH, b"".join(graph))
 
     def _leading_to(self, outputs: Sequence[str], inputs: Sequence[str]) -> tuple[list[Node], set[str]]:
-        """The nodes between `inputs` and `outputs`, and the inputs, of these or of the whole model, that they need."""
+        """The nodes that `outputs` depend on, up to `inputs`, and the inputs, of these or the model, that they need."""
         makers = {name: index for index, node in enumerate(self.nodes) for name in node.outputs}
         ends = {*inputs, *(port.name for port in self.inputs)}
         needed, seen, waiting = set(), set[str](), list(outputs)
@@ -192,7 +199,7 @@ def _port(file: io.BytesIO, part: Field) -> Port:
 
 
 def _length(file: io.BytesIO, dimension: Field) -> int | str:
-    """A number, or a name, which is empty where the file says nothing."""
+    """A number, or a name, which is empty if missing."""
     for item in fields(file, dimension.start, dimension.length):
         return item.value if item.number == _DIMENSION_NUMBER else read_text(file, item)
     return ""
@@ -218,7 +225,7 @@ def _value_info(port: Port) -> bytes:
 
 
 def _name(name: str) -> bytes:
-    """A ValueInfoProto that says no more: engines find the type and the shape."""
+    """A ValueInfoProto without type and shape, which engines infer."""
     return _message(_VALUE_NAME, name.encode())
 
 
@@ -229,7 +236,7 @@ def _dimension(length: int | str) -> bytes:
 
 
 def _message(number: int, content: bytes) -> bytes:
-    """A field that holds `content`."""
+    """A field with `content`."""
     return _varint(number << 3 | BYTES) + _varint(len(content)) + content
 
 
@@ -245,65 +252,90 @@ def _varint(value: int) -> bytes:
     return bytes([*digits, value])
 
 
-Size = tuple[int, int]  # height, width
+def read_with_path_inputs(options: SessionOptions) -> bytes:
+    """The ONNX model of a file with an input for every path of `options.path_ratios` in place of the image.
 
-TRIED_SIZE = (211, 307)  # pixels; so few that it takes no time, and so many that ratios show
-
-_SAME_IMAGE = ("Cast", "QuantizeLinear", "DequantizeLinear")  # what files in f16 and int8 may do before they resize
-
-_TYPES: dict[int, str] = {1: "float32", 10: "float16"}  # TensorProto.DataType
-_ELEMENTS = {name: number for number, name in _TYPES.items()}
+    Raises:
+        ModelFileError: the file is damaged, or its model does not resize one image for such paths.
+    """
+    assert options.path_ratios is not None
+    with edit_errors(options.path), open_whole(options.path) as file:
+        return split_at_paths(OnnxModel.read(file.read()), options.path_ratios, size=options.input_size)
 
 
 def split_at_paths(model: OnnxModel, ratios: Sequence[Fraction], *, size: Size | None) -> bytes:
-    """The part of an ONNX model behind the resizing of the image, as an ONNX model with an input for every path.
+    """The part of an ONNX model after the resizing of the image, as an ONNX model with an input for every path.
 
     Args:
         model: with one input, N x 3 x H x W.
-        ratios: of its paths, in the order of the inputs to be.
-        size: (H, W) that the model is to be fixed to; None leaves it as it is.
+        ratios: of its paths, in the order of the new inputs.
+        size: (H, W) that the model is to be fixed to; None leaves it unchanged.
 
     Raises:
         EditError: the model is not of this kind, has other paths, or is for another size.
     """
     if len(model.inputs) != 1 or len(model.inputs[0].shape) != 4:
         raise EditError("it does not take one image")
-    image = model.inputs[0]
-    tried = size_to_try(image.shape[2:], size)
-    found = _resized_images(model, tried)
-    names = choose({name: port.shape[2:] for name, port in found.items()}, wanted_sizes(ratios, tried))
-    is_fixed = size is not None or all(isinstance(length, int) for length in image.shape[2:])
+    image, found = model.inputs[0], dict[str, Port]()
+
+    def resized(tried: Size) -> Mapping[str, Sequence[object]]:
+        found.update(_resized_images(model, tried))
+        return {name: port.shape[2:] for name, port in found.items()}
+
     inputs = []
-    for path, (name, ratio) in enumerate(zip(names, ratios, strict=True)):
-        source = image if name is None else found[name]
-        free = ("batch", 3, f"height_{path}", f"width_{path}")
-        inputs.append(source._replace(shape=(1, 3, *path_size(tried, ratio)) if is_fixed else free))
+    for path, (name, fixed) in enumerate(find_path_inputs(image.shape[2:], ratios, size, resized)):
+        shape = ("batch", 3, f"height_{path}", f"width_{path}") if fixed is None else (1, 3, *fixed)
+        inputs.append((image if name is None else found[name])._replace(shape=shape))
     return model.cut(inputs, [port.name for port in model.outputs])
 
 
-def size_to_try(own: Sequence[object], size: Size | None) -> Size:
-    """The size that a model is for; where its height or width (no number) is free, that asked for, or one of ours.
+def find_path_inputs(
+    own: Sequence[object],
+    ratios: Sequence[Fraction],
+    size: Size | None,
+    resized: Callable[[Size], Mapping[str, Sequence[object]]],
+) -> list[tuple[str | None, Size | None]]:
+    """The tensors of a model that can be its paths' inputs, identified by their sizes, not their names.
+
+    Args:
+        own: height and width that the model takes; no number where one is free.
+        ratios: of the paths.
+        size: (height, width) that the model is to be fixed to; None leaves it unchanged.
+        resized: image size -> the tensors that the model resizes such an image to, by name, with height and width.
+
+    Returns:
+        For every path the name of its tensor, None for the image itself (ratio 1), and its (height, width), None if
+        free.
 
     Raises:
-        EditError: it is for another size than the one asked for.
+        EditError: the model is for another size, or resizes the image to other sizes.
     """
+    tried = _size_to_try(own, size)
+    is_fixed = size is not None or all(isinstance(length, int) for length in own)
+    sizes = [path_size(tried, ratio) for ratio in ratios]
+    names = _choose(resized(tried), [None if ratio == 1 else each for ratio, each in zip(ratios, sizes, strict=True)])
+    return [(name, each if is_fixed else None) for name, each in zip(names, sizes, strict=True)]
+
+
+@contextlib.contextmanager
+def edit_errors(path: Path) -> Iterator[None]:
+    """An `EditError` in the block becomes a `ModelFileError` that names the file."""
+    try:
+        yield
+    except EditError as error:
+        raise ModelFileError(f"{path} cannot take its paths' inputs: {error}") from None
+
+
+def _size_to_try(own: Sequence[object], size: Size | None) -> Size:
+    """The model's own size; where its height or width is free, that of `size` or `TRIED_SIZE`."""
     height, width = (n if isinstance(n, int) else free for n, free in zip(own, size or TRIED_SIZE, strict=True))
     if size not in (None, (height, width)):
         raise EditError(f"it is for {own}, not for {size}")
     return height, width
 
 
-def wanted_sizes(ratios: Sequence[Fraction], size: Size) -> list[Size | None]:
-    """What an image of `size` is resized to for paths of these ratios; None where it is not, for ratio 1."""
-    return [path_size(size, ratio) if ratio != 1 else None for ratio in ratios]
-
-
-def choose(found: Mapping[str, Sequence[object]], wanted: Sequence[Size | None]) -> list[str | None]:
-    """The names of what has the sizes that are wanted, in that order; None where none is wanted.
-
-    Raises:
-        EditError: a size is missing, something is left over, or nothing was wanted at all.
-    """
+def _choose(found: Mapping[str, Sequence[object]], wanted: Sequence[Size | None]) -> list[str | None]:
+    """The names of the tensors of the wanted sizes, in that order; None where none is wanted."""
     left = dict(found)
     names: list[str | None] = []
     for size in wanted:
@@ -317,7 +349,7 @@ def choose(found: Mapping[str, Sequence[object]], wanted: Sequence[Size | None])
 
 
 def _resized_images(model: OnnxModel, size: Size) -> dict[str, Port]:
-    """The tensors that the image is resized to, by name, with the shapes that an image of `size` comes to."""
+    """The tensors that the image is resized to, by name, with their shapes for an image of `size`."""
     same = {model.inputs[0].name}
     names: list[str] = []
     for node in model.nodes:
@@ -330,13 +362,13 @@ def _resized_images(model: OnnxModel, size: Size) -> dict[str, Port]:
 
 
 def _compute(model: OnnxModel, names: Sequence[str], size: Size) -> list[Port]:
-    """Types and shapes of tensors that depend on the image alone, computed by ONNX Runtime from a black one."""
+    """Types and shapes of tensors that depend on the image alone, computed by ONNX Runtime from a black image."""
     import onnxruntime
 
     shape = (1, 3, *size)
     image = model.inputs[0]._replace(shape=shape)
     settings = onnxruntime.SessionOptions()
-    settings.log_severity_level = 4  # what goes wrong is raised
+    settings.log_severity_level = 4  # errors are raised
     settings.intra_op_num_threads = 1
     try:
         session = onnxruntime.InferenceSession(model.cut([image], names), settings, providers=["CPUExecutionProvider"])

@@ -1,14 +1,9 @@
-"""Working ahead: one stage of a stream computes its next items in a thread while a later stage uses the last ones.
+"""From sources to files: what `lpsnet segment` is given is found, segmented and written.
 
-What `lpsnet segment` is given: images, videos and cameras, by files, folders, globs and numbers.
-
-Segmenting image files: every image gives a PNG for each product, `STEM.labels.png`, `STEM.overlay.png`, …
-
-Segmenting videos and cameras: frames are decoded, segmented and drawn at the same time, each in a thread of its own.
-
-Queues between the three hold a few frames, so memory does not grow with the stream. What is written for a stream is
-called by its final name only when it is whole; the part that was done before a stop or a damaged frame is a playable
-file of another name, `STEM.overlay.part.mp4`.
+Image files give a PNG for each output, `STEM.labels.png`, `STEM.overlay.png`, … Videos and cameras are decoded,
+segmented and drawn concurrently, each stage in a thread of its own; queues between them hold a few frames, so memory
+does not grow with the length of the stream. A video gets its final name only when it is complete; what was written
+before a stop or a damaged frame stays playable as `STEM.overlay.part.mp4`.
 """
 
 import glob
@@ -22,32 +17,153 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
-from lpsnet.data.images import IMAGE_SUFFIXES, read_image, write_png
+from lpsnet.data.images import IMAGE_SUFFIXES, Image, Labels, read_image, write_png
 from lpsnet.errors import DataError, LpsnetError
 from lpsnet.inference.video import Frame, Stream, video_writer
-from lpsnet.inference.visualise import PART, Image, Style, draw, is_product
+from lpsnet.inference.visualise import PART, Style, draw, is_output
 from lpsnet.io import expand_home
 
-Item = TypeVar("Item")
-
-NUM_WAITING = 2  # items between two stages: enough to even out, little memory
-_PATIENCE_S = 0.1  # between looks at whether anyone still wants the next item
+VIDEO_SUFFIXES = (
+    *(".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg"),
+    *(".ts", ".mts", ".m2ts", ".wmv", ".flv", ".ogv", ".3gp"),
+)
+NUM_WAITING = 2  # items between two stages: enough to absorb variation, little memory
+_POLL_S = 0.1  # seconds between checks whether the consumer has gone
 _END = object()
 
+Item = TypeVar("Item")
+Kind = Literal["image", "video", "camera"]
+Segment = Callable[[Image], Labels]
+Consume = Callable[[Frame, Labels], None]  # draws and writes a frame
 
-class _Failure:
-    def __init__(self, error: BaseException) -> None:
-        self.error = error
+
+class Source(NamedTuple):
+    """Something to segment.
+
+    Attributes:
+        path: its file; for a camera its number as text.
+        stem: path of its results below the output folder, without suffix.
+        kind: what it is.
+    """
+
+    path: Path
+    stem: Path
+    kind: Kind
+
+
+def find_sources(names: Sequence[str]) -> list[Source]:
+    """The images and videos that files, folders (recursively) and globs name, and cameras by their numbers.
+
+    Without duplicates, in a stable order. Folders and globs skip the outputs of earlier runs, and hidden files.
+
+    Raises:
+        DataError: a name matches nothing that exists, or two sources would write the same results.
+    """
+    found: dict[Path, Source] = {}
+    for name in names:
+        if not name:
+            raise DataError("a source has an empty name; `.` is the current folder")
+        sources = list(_expand(name))
+        if not sources:
+            allowed = ", ".join((*IMAGE_SUFFIXES, *VIDEO_SUFFIXES))
+            raise DataError(
+                f"{name!r} names no image, video or camera; give files, folders or globs of {allowed}, or a "
+                "camera's number"
+            )
+        for source in sources:
+            found.setdefault(source.path.resolve(), source)
+    _check_results(found.values())
+    return list(found.values())
+
+
+def _check_results(sources: Iterable[Source]) -> None:
+    taken: dict[tuple[Path, bool], Path] = {}
+    for source in sources:
+        key = source.stem, source.kind == "image"
+        if (other := taken.setdefault(key, source.path)) != source.path:
+            raise DataError(f"{other} and {source.path} would both write {source.stem}.labels; segment them apart")
+
+
+def _expand(name: str) -> Iterator[Source]:
+    path = expand_home(name)
+    if path.is_dir():
+        for file in sorted(path.rglob("*")):
+            if kind := _kind(file):
+                yield Source(file, file.relative_to(path).with_suffix(""), kind)
+    elif path.exists():
+        yield Source(path, Path(path.stem), "video" if path.suffix.lower() in VIDEO_SUFFIXES else "image")
+    elif name.isdecimal():
+        yield Source(Path(name), Path(f"camera_{name}"), "camera")
+    else:
+        for file in map(Path, sorted(glob.glob(str(path), recursive=True))):  # noqa: PTH207 — Path.glob: relative only
+            if kind := _kind(file):
+                yield Source(file, Path(file.stem), kind)
+
+
+def _kind(path: Path) -> Kind | None:
+    """By the file's name; None if it is nothing to segment."""
+    if is_output(path) or path.name.startswith(".") or not path.is_file():
+        return None
+    suffix = path.suffix.lower()
+    return "image" if suffix in IMAGE_SUFFIXES else "video" if suffix in VIDEO_SUFFIXES else None
+
+
+@dataclass(frozen=True)
+class ImageOutcome:
+    """The result of one image.
+
+    Attributes:
+        source: the image.
+        files: the files written, by output; empty if the image could not be segmented.
+        problem: why not, in one line; empty on success.
+    """
+
+    source: Path
+    files: dict[str, Path] = field(default_factory=dict)
+    problem: str = ""
+
+
+def segment_images(
+    segment: Segment, sources: Iterable[Source], out: Path, *, outputs: Sequence[str], style: Style
+) -> Iterator[ImageOutcome]:
+    """Segment images one by one and write their results below `out`; an unreadable image does not stop the others.
+
+    Args:
+        segment: H x W x 3 uint8 RGB to H x W uint8 class ids, e.g. a `Segmenter`.
+        sources: images, from `find_sources`.
+        out: folder of the results, created if missing.
+        outputs: names in `OUTPUTS`.
+        style: how they are drawn.
+
+    Raises:
+        LpsnetError: results cannot be written, which would fail for every later image, too.
+    """
+    for source in sources:
+        try:
+            drawn = _drawn(segment, source.path, outputs, style)
+        except LpsnetError as error:
+            yield ImageOutcome(source.path, problem=str(error))
+            continue
+        files = {output: out / f"{source.stem}.{output}.png" for output in outputs}
+        for output, path in files.items():
+            write_png(path, drawn[output])
+        yield ImageOutcome(source.path, files)
+
+
+def _drawn(segment: Segment, path: Path, outputs: Sequence[str], style: Style) -> dict[str, Image]:
+    image = read_image(path)
+    try:
+        labels = segment(image)
+        return {output: draw(output, image, labels, style) for output in outputs}
+    except LpsnetError as error:
+        raise DataError(f"{path}: {error}") from None
 
 
 def prefetch(items: Generator[Item, None, None], *, num_waiting: int = NUM_WAITING) -> Generator[Item, None, None]:
-    """The same items in the same order, computed in a thread of their own; at most `num_waiting` wait to be used.
+    """The same items in the same order, computed in a background thread; at most `num_waiting` are queued.
 
-    An error among the items is raised at its place. When this generator is closed, the items are closed, in their
-    thread, and the thread has ended.
+    An error is raised at its place among the items. Closing this generator closes the items in their thread and waits
+    for the thread to end.
     """
     waiting: queue.Queue[Any] = queue.Queue(num_waiting)
     closed = threading.Event()
@@ -63,23 +179,28 @@ def prefetch(items: Generator[Item, None, None], *, num_waiting: int = NUM_WAITI
         worker.join()
 
 
+class _Failure:
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+
 def _work(items: Generator[Any, None, None], waiting: "queue.Queue[Any]", closed: threading.Event) -> None:
     try:
         for item in items:
             if not _put(item, waiting, closed):
                 return
         _put(_END, waiting, closed)
-    except BaseException as error:  # whatever it is, it belongs to the one who uses the items
+    except BaseException as error:  # of any kind: raised again in the consumer
         _put(_Failure(error), waiting, closed)
     finally:
         items.close()
 
 
 def _put(item: object, waiting: "queue.Queue[Any]", closed: threading.Event) -> bool:
-    """Whether the item was taken in; not if nobody wants it any more."""
+    """Queue the item; False if the consumer has closed the generator."""
     while not closed.is_set():
         try:
-            waiting.put(item, timeout=_PATIENCE_S)
+            waiting.put(item, timeout=_POLL_S)
         except queue.Full:
             continue
         return True
@@ -102,7 +223,7 @@ class Stopwatch:
 
 
 def timed(items: Generator[Item, None, None], watch: Stopwatch) -> Generator[Item, None, None]:
-    """The same items; the watch adds up what it took to get them."""
+    """The same items; the watch adds up the time it takes to get them."""
     with closing(items):
         while True:
             with watch:
@@ -112,151 +233,15 @@ def timed(items: Generator[Item, None, None], watch: Stopwatch) -> Generator[Ite
             yield item
 
 
-VIDEO_SUFFIXES = (
-    *(".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg"),
-    *(".ts", ".mts", ".m2ts", ".wmv", ".flv", ".ogv", ".3gp"),
-)
-Kind = Literal["picture", "video", "camera"]
-_SUFFIXES: dict[Kind, tuple[str, ...]] = {"picture": IMAGE_SUFFIXES, "video": VIDEO_SUFFIXES}
-
-
-class Medium(NamedTuple):
-    """Something to segment.
-
-    Attributes:
-        path: its file; for a camera its number as text.
-        stem: the path below the output folder, without suffix, that its results take.
-        kind: what it is.
-    """
-
-    path: Path
-    stem: Path
-    kind: Kind
-
-
-def find_media(sources: Sequence[str]) -> list[Medium]:
-    """The images and videos that files, folders (with all below them) and globs name, and cameras by their numbers.
-
-    Without repeats, in a stable order. Folders and globs leave out what an earlier run wrote, and hidden files.
-
-    Raises:
-        DataError: a source names nothing that exists, or two would write the same results.
-    """
-    found: dict[Path, Medium] = {}
-    for text in sources:
-        if not text:
-            raise DataError("a source has an empty name; `.` is the current folder")
-        media = list(_expand(text))
-        if not media:
-            allowed = ", ".join((*IMAGE_SUFFIXES, *VIDEO_SUFFIXES))
-            raise DataError(
-                f"{text!r} names no image, video or camera; give files, folders or globs of {allowed}, or a "
-                "camera's number"
-            )
-        for medium in media:
-            found.setdefault(medium.path.resolve(), medium)
-    _check_results(found.values())
-    return list(found.values())
-
-
-def _check_results(media: Iterable[Medium]) -> None:
-    taken: dict[tuple[Path, bool], Path] = {}
-    for medium in media:
-        key = medium.stem, medium.kind == "picture"
-        if (other := taken.setdefault(key, medium.path)) != medium.path:
-            raise DataError(f"{other} and {medium.path} would both write {medium.stem}.labels; segment them apart")
-
-
-def _expand(text: str) -> Iterator[Medium]:
-    path = expand_home(text)
-    if path.is_dir():
-        for file in sorted(path.rglob("*")):
-            if kind := _kind(file):
-                yield Medium(file, file.relative_to(path).with_suffix(""), kind)
-    elif path.exists():
-        yield Medium(path, Path(path.stem), "video" if path.suffix.lower() in VIDEO_SUFFIXES else "picture")
-    elif text.isdecimal():
-        yield Medium(Path(text), Path(f"camera_{text}"), "camera")
-    else:
-        for name in sorted(glob.glob(str(path), recursive=True)):  # noqa: PTH207 — Path.glob takes no absolute pattern
-            if kind := _kind(Path(name)):
-                yield Medium(Path(name), Path(Path(name).stem), kind)
-
-
-def _kind(path: Path) -> Kind | None:
-    """What a file of a folder is by its name; None if it is nothing to segment."""
-    if is_product(path) or path.name.startswith(".") or not path.is_file():
-        return None
-    return next((kind for kind, suffixes in _SUFFIXES.items() if path.suffix.lower() in suffixes), None)
-
-
-Segment = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
-
-
-@dataclass(frozen=True)
-class ImageOutcome:
-    """What became of one image.
-
-    Attributes:
-        source: the image.
-        files: those written, by product; none if it could not be segmented.
-        problem: why not, in one line; empty if all went well.
-    """
-
-    source: Path
-    files: dict[str, Path] = field(default_factory=dict)
-    problem: str = ""
-
-
-def segment_images(
-    segment: Segment, media: Iterable[Medium], out: Path, *, products: Sequence[str], style: Style
-) -> Iterator[ImageOutcome]:
-    """Segment images one by one and write their results below `out`; one that cannot be read does not stop the rest.
-
-    Args:
-        segment: H x W x 3 uint8 RGB to H x W uint8 class ids, e.g. a `Segmenter`.
-        media: images, from `find_media`.
-        out: folder of the results, made where it is missing.
-        products: names in `PRODUCTS`.
-        style: how they are drawn.
-
-    Raises:
-        LpsnetError: results cannot be written; no later image could be written either.
-    """
-    for medium in media:
-        try:
-            drawn = _drawn(segment, medium.path, products, style)
-        except LpsnetError as error:
-            yield ImageOutcome(medium.path, problem=str(error))
-            continue
-        files = {product: out / f"{medium.stem}.{product}.png" for product in products}
-        for product, path in files.items():
-            write_png(path, drawn[product])
-        yield ImageOutcome(medium.path, files)
-
-
-def _drawn(segment: Segment, path: Path, products: Sequence[str], style: Style) -> dict[str, Image]:
-    image = read_image(path)
-    try:
-        labels = segment(image)
-        return {product: draw(product, image, labels, style) for product in products}
-    except LpsnetError as error:
-        raise DataError(f"{path}: {error}") from None
-
-
-Labels = NDArray[np.uint8]
-Consume = Callable[[Frame, Labels], None]  # draws and writes a frame
-
-
 @dataclass(frozen=True, slots=True)
 class Pace:
     """How far a stream has come, and how fast.
 
     Attributes:
-        num_frames: that are done.
+        num_frames: frames completed.
         duration_s: since the start.
-        decoding_s, network_s, drawing_s: work of each of the three threads (drawing: with encoding and writing); they
-            overlap, and on a machine whose processors are all busy each takes longer than it would alone.
+        decoding_s, network_s, drawing_s: busy time of each of the three threads (drawing includes encoding and
+            writing). They overlap, and on a fully loaded machine each takes longer than it would alone.
     """
 
     num_frames: int
@@ -267,28 +252,25 @@ class Pace:
 
     @property
     def frames_per_second(self) -> float:
-        """Of all together."""
+        """Of all stages together."""
         return self.num_frames / max(self.duration_s, 1e-9)
 
     @property
     def frames_per_second_without_drawing(self) -> float:
-        """What the slower of decoding and network would allow if nothing were drawn: an estimate from their work."""
+        """Estimate: the rate that the slower of decoding and network would allow if nothing were drawn."""
         return max(self.frames_per_second, self.num_frames / max(self.decoding_s, self.network_s, 1e-9))
-
-
-Progress = Callable[[Pace], None]
 
 
 @dataclass(frozen=True, slots=True)
 class StreamOutcome:
-    """What became of a stream.
+    """The result of a stream.
 
     Attributes:
         source: its name.
         pace: at its end.
-        files: those written, by product.
-        whole: whether they hold all of the stream; else their names say `part`.
-        problem: why they do not, in one line; empty if nothing was wrong but somebody stopped it.
+        files: the files written, by output.
+        whole: whether they hold the whole stream; otherwise their names contain `part`.
+        problem: why they do not, in one line; empty if the stream was complete or stopped by request.
     """
 
     source: str
@@ -303,23 +285,23 @@ def segment_stream(
     stream: Stream,
     stem: Path,
     *,
-    products: Sequence[str],
+    outputs: Sequence[str],
     style: Style,
     stop: threading.Event | None = None,
     max_frames: int | None = None,
-    progress: Progress | None = None,
+    progress: Callable[[Pace], None] | None = None,
 ) -> StreamOutcome:
-    """Segment a stream and write a video for each product, `STEM.overlay.mp4`, and `STEM.labels.mkv` for class ids.
+    """Segment a stream and write a video for each output, `STEM.overlay.mp4`, and `STEM.labels.mkv` for class ids.
 
     Args:
         segment: H x W x 3 uint8 RGB to H x W uint8 class ids, e.g. a `Segmenter`; called from another thread.
         stream: from `video_stream` or `camera_stream`.
-        stem: path of the results without suffix; its folder is made where it is missing.
-        products: names in `PRODUCTS`.
+        stem: path of the results without suffix; its folder is created if missing.
+        outputs: names in `OUTPUTS`.
         style: how they are drawn.
-        stop: ends the stream when it is set. A camera's is then whole, a file's is not.
-        max_frames: ends the stream after as many; it is then whole.
-        progress: told after every frame.
+        stop: ends the stream when set. A camera's recording then counts as whole, a file's does not.
+        max_frames: ends the stream after this many frames; it then counts as whole.
+        progress: called after every frame.
 
     Raises:
         DataError: no frame of it can be read.
@@ -327,7 +309,7 @@ def segment_stream(
     """
     stop, problem = stop or threading.Event(), ""
     pace = Pace(0, 0.0, 0.0, 0.0, 0.0)
-    parts = {product: _path(stem, f"{product}.{PART}", product) for product in products}
+    parts = {output: _path(stem, f"{output}.{PART}", output) for output in outputs}
     with _writing(parts, stream, style) as consume:
         try:
             for pace in run_stream(segment, stream, consume, stop=stop, max_frames=max_frames):
@@ -338,19 +320,31 @@ def segment_stream(
         if pace.num_frames == 0:
             raise DataError(problem or f"{stream.name} was stopped before its first frame")
     whole = not problem and (stream.live or not stop.is_set())
-    files = {product: part.replace(_path(stem, product, product)) if whole else part for product, part in parts.items()}
+    files = {output: part.replace(_path(stem, output, output)) if whole else part for output, part in parts.items()}
     return StreamOutcome(stream.name, pace, files, whole, problem)
 
 
+def _path(stem: Path, name: str, output: str) -> Path:
+    return stem.with_name(f"{stem.name}.{name}{'.mkv' if output == 'labels' else '.mp4'}")
+
+
+@contextmanager
+def _writing(paths: dict[str, Path], stream: Stream, style: Style) -> Generator[Consume, None, None]:
+    """A function that draws a frame and adds it to the videos; they get their names if the block raises no error."""
+    with ExitStack() as stack:
+        writers = {output: stack.enter_context(video_writer(path, stream.info)) for output, path in paths.items()}
+
+        def consume(frame: Frame, labels: Labels) -> None:
+            for output, write in writers.items():
+                write(draw(output, frame.image, labels, style), frame.time)
+
+        yield consume
+
+
 def run_stream(
-    segment: Segment,
-    stream: Stream,
-    consume: Consume,
-    *,
-    stop: threading.Event,
-    max_frames: int | None = None,
+    segment: Segment, stream: Stream, consume: Consume, *, stop: threading.Event, max_frames: int | None = None
 ) -> Generator[Pace, None, None]:
-    """Decode and segment in threads of their own, hand every frame and its labels to `consume`, and say how it goes.
+    """Decode and segment in threads of their own, pass every frame with its labels to `consume`, then yield the pace.
 
     Raises:
         DataError: a frame cannot be read; those before it were consumed.
@@ -384,20 +378,3 @@ def _segmented(
             with watch:
                 labels = segment(frame.image)
             yield frame, labels
-
-
-@contextmanager
-def _writing(paths: dict[str, Path], stream: Stream, style: Style) -> Generator[Consume, None, None]:
-    """What draws a frame and adds it to the videos; they are in their places once the block ends without an error."""
-    with ExitStack() as stack:
-        writers = {product: stack.enter_context(video_writer(path, stream.info)) for product, path in paths.items()}
-
-        def consume(frame: Frame, labels: Labels) -> None:
-            for product, write in writers.items():
-                write(draw(product, frame.image, labels, style), frame.time)
-
-        yield consume
-
-
-def _path(stem: Path, name: str, product: str) -> Path:
-    return stem.with_name(f"{stem.name}.{name}{'.mkv' if product == 'labels' else '.mp4'}")

@@ -1,22 +1,20 @@
-"""From an image to what a network takes: checked, normalised and resized.
+"""From an image to a network's input: checked, normalised and resized.
 
-The whole chain uses one bilinear convention, that of the model's record. With align_corners, as in the paper's network
-(design-notes, 'Resizing'), the corners of image, network input and scores coincide, so that scores can be brought
-straight to the image's size, whatever size the network ran at. `cv2.resize` knows only the other convention.
+All resizing uses the bilinear convention of the model's record. With align_corners, as in the paper's network
+(design-notes, 'Resizing'), the corners of image, network input and logits coincide, so logits can be resized directly
+to the image's size, whatever size the network ran at. `cv2.resize` has only the other convention.
 
-An image is normalised first, by a table of the 256 values a byte can have, and then resized in float32, a channel at a
-time. With OpenCV 5 that is as quick as resizing bytes and normalising afterwards, and it loses nothing: rounding the
-paths' inputs to bytes changes the label of 0.1 to 0.6 % of a street's pixels. So does going from the image to a path
-in one step where the image has another size than the network's input, for 0.2 to 1.6 %: it is taken in two.
+An image is normalised first, by a table of the 256 values of a byte, then resized in float32, channel by channel. With
+OpenCV 5 that is as fast as resizing bytes first, and it loses nothing: rounding the paths' inputs to bytes changes the
+label of 0.1 to 0.6 % of a street's pixels. So does resizing directly to a path's size if the image has another size
+than the network's input, for 0.2 to 1.6 %: it takes two steps.
 
-With the compiled loops (`kernels.py`) an image of the network's input size goes to its paths in one pass over its
-bytes; bilinear sampling is linear, so normalising after it is the same. They also lay the paths' inputs out as the
-engine computes with them, which it would do by itself, in one more pass over four times as many bytes.
+The compiled loops (`kernels.py`) convert an image of the network's input size to all paths' inputs in one pass, in the
+engine's own layout; bilinear sampling is linear, so normalising after it is the same.
 
-An image that is shrunk by two or more is first averaged over squares as wide as the sampling distance: bilinear
-sampling alone would skip pixels, and with them the thin things in the image. That is for images of another size
-than the network's input; the network's own resizing of its input for its paths (Section 3.1) averages nothing, and
-`prepare_paths` does what the network does.
+An image that is shrunk by two or more is first averaged over squares as wide as the sampling distance, as bilinear
+sampling alone would skip pixels, and thin objects. The network's own resizing for its paths (Section 3.1) does not
+average, nor does `prepare_paths`.
 """
 
 import functools
@@ -29,50 +27,50 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lpsnet.architecture import path_size
+from lpsnet.data.images import Image
 from lpsnet.errors import DataError, ModelFileError
 from lpsnet.inference.engines import Layout
 from lpsnet.inference.kernels import Axis, Kernels, find_kernels
 from lpsnet.record import ModelRecord, Normalisation
 from lpsnet.sampling import cells, spacing
 
-Image = NDArray[np.uint8]  # H x W x 3 RGB
-Plane = NDArray[np.float32]  # H x W, one channel
+Channel = NDArray[np.float32]  # H x W
 Size = tuple[int, int]  # height, width
 Number = TypeVar("Number", np.uint8, np.uint16, np.float32)
 
-MIN_INPUT = 32  # pixels; the smallest height and width that a network takes (model/network.py)
+MIN_INPUT = 32  # pixels; the smallest height and width of a network's input (models/network.py)
 
 
 def prepare(image: Image, record: ModelRecord, *, size: Size | None) -> NDArray[np.float32]:
-    """What a network is given for an image.
+    """The input of a network for an image.
 
     Args:
         image: H x W x 3 uint8 RGB, at least 1 x 1.
-        record: of the model; says how images are normalised and resized.
-        size: (h, w) that the network runs at; None for the image's own, but no less than `MIN_INPUT` each.
+        record: of the model, with normalisation and resizing convention.
+        size: (h, w) that the network runs at; None: the image's own, but at least `MIN_INPUT` each.
 
     Returns:
         1 x 3 x h x w float32, C order.
 
     Raises:
-        DataError: `image` is no image; the message says what to do.
+        DataError: `image` is not an image; the message says what to do.
     """
     (whole,) = prepare_paths(image, record, size=size, ratios=[Fraction(1)])
     return whole
 
 
 class Workspace:
-    """Memory that is used again from image to image, as long as their sizes stay the same.
+    """Memory that is reused for images of the same size.
 
-    Getting fresh memory from the system takes longer than everything that is computed in it here: 10 ms instead of 5
-    for an image of 1024x2048 on two cores.
+    Allocating it anew takes longer than all computations here: 10 ms instead of 5 for an image of 1024x2048 on two
+    cores.
     """
 
     def __init__(self) -> None:
         self._arrays: dict[str, NDArray[Any]] = {}
 
     def array(self, name: str, shape: tuple[int, ...], kind: type[Number]) -> NDArray[Number]:
-        """An array with whatever it holds: that of the last call with this name, if it has this shape."""
+        """An uninitialised array: that of the last call with this name, if it has this shape."""
         array = self._arrays.get(name)
         if array is None or array.shape != shape:
             array = self._arrays[name] = np.empty(shape, kind)
@@ -85,37 +83,39 @@ def prepare_paths(
     *,
     size: Size | None,
     ratios: Sequence[Fraction],
-    layout: Layout = "planes",
+    layout: Layout = "nchw",
     workspace: Workspace | None = None,
 ) -> list[NDArray[Any]]:
-    """What a network's paths are given for an image: what `prepare` gives, resized as the network would.
+    """The inputs of a network's paths for an image: the result of `prepare`, resized as the network does.
 
-    Args and errors as for `prepare`; `ratios` are those of the paths. "pixels_bf16" needs the compiled loops. With a
-    workspace the results are in its memory and last until it is used again; only one caller may use it at a time.
+    Args and errors as for `prepare`; `ratios` are those of the paths. "nhwc_bf16" needs the compiled loops. With a
+    workspace the results are in its memory, valid until its next use; only one caller may use it at a time.
 
     Returns:
-        For every ratio 1 x 3 x h x w float32, (h, w) = `path_size(size, ratio)`, C order, laid out as `layout` says.
+        For every ratio 1 x 3 x h x w float32, (h, w) = `path_size(size, ratio)`, C order, in `layout`.
     """
     check_image(image)
     height, width = image.shape[:2]
     size = size or (max(height, MIN_INPUT), max(width, MIN_INPUT))
     memory = workspace or Workspace()
     sizes = [path_size(size, ratio) for ratio in ratios]
-    shapes = [(1, 3, *each) if layout == "planes" else (1, *each, 3) for each in sizes]
-    kind: type[Any] = np.uint16 if layout == "pixels_bf16" else np.float32
+    shapes = [(1, 3, *each) if layout == "nchw" else (1, *each, 3) for each in sizes]
+    kind: type[Any] = np.uint16 if layout == "nhwc_bf16" else np.float32
     results: list[NDArray[Any]] = [memory.array(f"path {path}", shape, kind) for path, shape in enumerate(shapes)]
     if size == (height, width) and (kernels := find_kernels()):
         _sample_bytes(kernels, np.ascontiguousarray(image), results, sizes, layout, record)
-    elif layout == "planes":
-        _resize_planes(image, results, record, size, memory)
+    elif layout == "nchw":
+        _resize_channels(image, results, record, size, memory)
     else:
-        planes = [memory.array(f"planes of path {path}", (1, 3, *each), np.float32) for path, each in enumerate(sizes)]
-        _resize_planes(image, planes, record, size, memory)
-        for path, (each, result) in enumerate(zip(planes, results, strict=True)):
-            pixels = result if layout == "pixels" else memory.array(f"pixels of path {path}", result.shape, np.float32)
-            cv2.merge(list(each[0]), pixels[0])
-            if layout == "pixels_bf16":
-                _loops().round(pixels, result, num_threads=cv2.getNumThreads())
+        channels = [
+            memory.array(f"channels of path {path}", (1, 3, *each), np.float32) for path, each in enumerate(sizes)
+        ]
+        _resize_channels(image, channels, record, size, memory)
+        for path, (each, result) in enumerate(zip(channels, results, strict=True)):
+            merged = result if layout == "nhwc" else memory.array(f"merged path {path}", result.shape, np.float32)
+            cv2.merge(list(each[0]), merged[0])
+            if layout == "nhwc_bf16":
+                _loops().round(merged, result, num_threads=cv2.getNumThreads())
     return results
 
 
@@ -125,18 +125,18 @@ def _loops() -> Kernels:
     return kernels
 
 
-def _resize_planes(
+def _resize_channels(
     image: Image, results: Sequence[NDArray[np.float32]], record: ModelRecord, size: Size, memory: Workspace
 ) -> None:
-    """Fill the results (1 x 3 x h x w) with the image, normalised, at `size`, and resized from there."""
+    """Fill the results (1 x 3 x h x w) with the image, normalised, resized to `size`, and from there to theirs."""
     height, width = image.shape[:2]
     whole = next((list(result[0]) for result in results if result.shape[2:] == size), None)
     whole = whole or [memory.array("whole", size, np.float32)] * 3
     original = whole if size == (height, width) else [memory.array("original", (height, width), np.float32)] * 3
-    planes = list(memory.array("planes", (3, height, width), np.uint8))
-    cv2.split(np.ascontiguousarray(image), planes)
-    for channel, (plane, table) in enumerate(zip(planes, _tables(record.normalisation), strict=True)):
-        cv2.LUT(plane, table, dst=original[channel])
+    split = list(memory.array("bytes", (3, height, width), np.uint8))
+    cv2.split(np.ascontiguousarray(image), split)
+    for channel, (values, table) in enumerate(zip(split, _tables(record.normalisation), strict=True)):
+        cv2.LUT(values, table, dst=original[channel])
         if original is not whole:
             _shrink_or_enlarge(original[channel], whole[channel], align_corners=record.align_corners)
         for result in results:
@@ -152,7 +152,7 @@ def _sample_bytes(
     layout: Layout,
     record: ModelRecord,
 ) -> None:
-    """Fill the targets with the image, sampled at their sizes and normalised; with as many threads as OpenCV has."""
+    """Fill the targets with the image, sampled at their sizes and normalised, on OpenCV's number of threads."""
     mean, std = (np.array(values) for values in (record.normalisation.mean, record.normalisation.std))
     scale, shift = (1 / (255 * std)).astype(np.float32), (-mean / std).astype(np.float32)
     height, width = image.shape[:2]
@@ -165,7 +165,7 @@ def _sample_bytes(
 
 @functools.lru_cache(maxsize=64)
 def _axis(source: int, target: int, align_corners: bool) -> Axis:
-    """Per target pixel: the two source pixels around it, and how far it is from the first."""
+    """Per target pixel: the two source pixels around it, and the interpolation weight of the second."""
     lower, weight = cells(source, target, align_corners=align_corners)
     before = lower.astype(np.int32)
     return before, np.minimum(before + 1, source - 1), weight
@@ -204,25 +204,25 @@ def _tables(normalisation: Normalisation) -> NDArray[np.float32]:
     return tables
 
 
-def _shrink_or_enlarge(plane: Plane, target: Plane, *, align_corners: bool) -> None:
-    """Bring a plane to the size of `target`, into it, with averaging before where it is halved or more."""
-    windows = _window(plane.shape[1], target.shape[1]), _window(plane.shape[0], target.shape[0])
+def _shrink_or_enlarge(channel: Channel, target: Channel, *, align_corners: bool) -> None:
+    """Resize a channel into `target`, averaging first if it is halved or more."""
+    windows = _window(channel.shape[1], target.shape[1]), _window(channel.shape[0], target.shape[0])
     if windows != (1, 1):
-        plane = cv2.blur(plane, windows, borderType=cv2.BORDER_REFLECT_101)
-    _sample(plane, target, align_corners=align_corners)
+        channel = cv2.blur(channel, windows, borderType=cv2.BORDER_REFLECT_101)
+    _sample(channel, target, align_corners=align_corners)
 
 
 def _window(source: int, target: int) -> int:
-    """Width of the average: odd, so that nothing shifts, and 1, which changes nothing, for less than halving."""
+    """Width of the average: odd, so that nothing shifts; 1 (no average) for less than halving."""
     return source // target // 2 * 2 + 1
 
 
-def _sample(plane: Plane, target: Plane, *, align_corners: bool) -> None:
-    """Fill `target` by bilinear sampling of `plane`."""
+def _sample(channel: Channel, target: Channel, *, align_corners: bool) -> None:
+    """Fill `target` by bilinear sampling of `channel`."""
     (y_step, y_first), (x_step, x_first) = (
-        spacing(*lengths, align_corners=align_corners) for lengths in zip(plane.shape, target.shape, strict=True)
+        spacing(*lengths, align_corners=align_corners) for lengths in zip(channel.shape, target.shape, strict=True)
     )
     to_source = np.array([[x_step, 0, x_first], [0, y_step, y_first]])
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     size = target.shape[::-1]
-    cv2.warpAffine(plane, to_source, size, dst=target, flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    cv2.warpAffine(channel, to_source, size, dst=target, flags=flags, borderMode=cv2.BORDER_REPLICATE)

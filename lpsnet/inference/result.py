@@ -1,4 +1,4 @@
-"""What a segmenter gives: the label map of an image, which is an array and knows its image and its classes."""
+"""The result of a segmenter: the label map of an image, an array that also carries its image and its classes."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,44 +6,41 @@ from typing import Any, Self
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-from lpsnet.data.images import IMAGE_SUFFIXES, write_png
+from lpsnet.data.images import IMAGE_SUFFIXES, Image, Labels, write_png
 from lpsnet.data.labels import LabelSpace
 from lpsnet.errors import DataError
 from lpsnet.inference.visualise import legend, overlay
-
-Bytes = NDArray[np.uint8]
 
 MAX_NOTEBOOK_WIDTH = 1024  # pixels; wider images are shown smaller
 
 
 class Segmentation(np.ndarray[tuple[int, int], np.dtype[np.uint8]]):
-    """The label map of an image: H x W uint8 class ids, an ordinary array, with its image and classes at hand.
+    """The label map of an image: H x W uint8 class ids, an ordinary array that carries its image and classes.
 
-    What comes of it:
+    Results of operations on it:
 
     - a crop, `result[100:200, :]`, any two slices, is the `Segmentation` of the same part of the image;
     - any other index, arithmetic and NumPy's functions give plain arrays and numbers;
     - `copy`, the module `copy` and `pickle` give a `Segmentation` with its image;
-    - what else NumPy makes of it by itself (`reshape`, `T`, `astype`, …) belongs to no image: it can be computed
-      with, but `overlay`, `save` and `shares` refuse. `labels` is the plain array where the class is in the way.
+    - other arrays that NumPy derives from it (`reshape`, `T`, `astype`, …) belong to no image: arithmetic works, but
+      `overlay`, `save` and `shares` raise. Use `labels` where a plain array is needed.
 
-    The image is not copied: a caller who changes it changes what `overlay` shows.
+    The image is not copied: changing it changes what `overlay` shows.
 
     Args:
         labels: H x W uint8 class ids.
-        image: H x W x 3 uint8 RGB, the image they were made of.
+        image: H x W x 3 uint8 RGB, the image they were computed from.
         label_space: names and colours of the classes.
 
     Raises:
-        DataError: image and label map differ in size or are of another kind.
+        DataError: image and label map differ in size or have other shapes or types.
     """
 
-    _image: Bytes | None
+    _image: Image | None
     _label_space: LabelSpace | None
 
-    def __new__(cls, labels: Bytes, image: Bytes, label_space: LabelSpace) -> Self:
+    def __new__(cls, labels: Labels, image: Image, label_space: LabelSpace) -> Self:
         plain = np.asarray(labels)
         if plain.ndim != 2 or plain.dtype != np.uint8 or image.shape != (*plain.shape, 3):
             got = f"{plain.shape} {plain.dtype} and {image.shape}"
@@ -56,12 +53,12 @@ class Segmentation(np.ndarray[tuple[int, int], np.dtype[np.uint8]]):
         self._image = self._label_space = None
 
     @property
-    def labels(self) -> Bytes:
+    def labels(self) -> Labels:
         """The class ids as a plain array, H x W uint8; shares its memory."""
         return self.view(np.ndarray)
 
     @property
-    def image(self) -> Bytes:
+    def image(self) -> Image:
         """The image, H x W x 3 uint8 RGB."""
         return self._whole[0]
 
@@ -72,19 +69,18 @@ class Segmentation(np.ndarray[tuple[int, int], np.dtype[np.uint8]]):
 
     @property
     def shares(self) -> dict[str, float]:
-        """The part of the image's pixels, 0 to 1, that each class has, in the order of the classes."""
+        """The fraction of the image's pixels, 0 to 1, of each class, in the order of the classes."""
         counts = np.bincount(self.labels.ravel(), minlength=self.label_space.num_classes)
         return {
             name: float(count) / max(self.size, 1) for name, count in zip(self.label_space.names, counts, strict=False)
         }
 
-    def overlay(self, *, opacity: float = 0.55, legend: bool = False) -> Bytes:
+    def overlay(self, *, opacity: float = 0.55, legend: bool = False) -> Image:
         """The image under the colours of its classes, H x W x 3 uint8 RGB.
 
         Args:
             opacity: of the colours, 0 (the image alone) to 1 (the colours alone).
-            legend: add the names, colours and shares of the classes that are there below the image, which makes it
-                higher.
+            legend: add the names, colours and shares of the present classes below the image, which makes it higher.
 
         Raises:
             DataError: this array belongs to no image, or the opacity is out of range.
@@ -96,7 +92,7 @@ class Segmentation(np.ndarray[tuple[int, int], np.dtype[np.uint8]]):
         """Write `PATH.labels.png`, class ids as 8-bit grey, and `PATH.overlay.png`, as `lpsnet segment` does.
 
         Args:
-            path: where, without suffix; the suffix of an image is taken away. Folders are made where they are missing.
+            path: without suffix; the suffix of an image is removed. Missing folders are created.
             opacity: of the colours in the overlay, 0 to 1.
 
         Returns:
@@ -120,7 +116,7 @@ class Segmentation(np.ndarray[tuple[int, int], np.dtype[np.uint8]]):
         return labels if self._image is None else type(self)(labels, self.image, self.label_space)
 
     def _repr_png_(self) -> bytes | None:
-        """What notebooks show: the overlay above a legend with shares; nothing for arrays that belong to no image."""
+        """Shown in notebooks: the overlay above a legend with shares; nothing for arrays that belong to no image."""
         if self._image is None or not self.size:
             return None
         drawn = overlay(self.image, self.labels, self.label_space)
@@ -132,7 +128,7 @@ class Segmentation(np.ndarray[tuple[int, int], np.dtype[np.uint8]]):
         return encoded.tobytes()
 
     @property
-    def _whole(self) -> tuple[Bytes, LabelSpace]:
+    def _whole(self) -> tuple[Image, LabelSpace]:
         if self._image is None or self._label_space is None:
             raise DataError(
                 "this array was made of a label map and belongs to no image itself; "
@@ -140,7 +136,7 @@ class Segmentation(np.ndarray[tuple[int, int], np.dtype[np.uint8]]):
             )
         return self._image, self._label_space
 
-    def _above_legend(self, image: Bytes) -> Bytes:
+    def _above_legend(self, image: Image) -> Image:
         present = {name: share for name, share in self.shares.items() if share > 0}
         colours = dict(zip(self.label_space.names, self.label_space.colours, strict=True))
         if not present:

@@ -1,13 +1,10 @@
-"""How many threads OpenCV uses: one number for the whole process, which `opencv_threads` borrows and gives back.
+"""The segmenter: a model file in, then images in and label maps out. No torch.
 
-The segmenter: a model file in, then images in and label maps out. No torch.
+An image is normalised and resized to the network's input size, an engine computes logits, and the label map is the
+class with the largest logit after bilinear resizing to the image's own size (paper 3.1; design-notes, 'Evaluation').
 
-An image is normalised, brought to the network's input size, scored by an engine, and the scores are brought to the
-image's own size before the best class of every pixel is taken (paper 3.1; design-notes, 'Evaluation').
-
-That is the same function whichever way it is computed. The fast way: where engine and file allow it, the image is
-brought to the size of each path here, and the engine never sees the whole of it (`onnx_paths.py`); and scores
-become labels without ever being as large as the image (`label_map.py`).
+Two shortcuts compute the same function faster: where engine and file allow it, the image is resized for each path
+before it reaches the engine (`onnx_graph.py`); and labels are computed without full-size logits (`label_map.py`).
 """
 
 import contextlib
@@ -25,70 +22,21 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from lpsnet.data.images import Image
 from lpsnet.data.labels import LabelSpace
 from lpsnet.errors import LpsnetError, ModelFileError
-from lpsnet.inference.engines import (
-    RUNTIMES,
-    Layout,
-    Precision,
-    Session,
-    SessionOptions,
-    open_session,
-)
+from lpsnet.inference.engines import RUNTIMES, Layout, Precision, Session, SessionOptions, open_session
 from lpsnet.inference.hub import find_model
 from lpsnet.inference.kernels import find_kernels
-from lpsnet.inference.label_map import label_map
+from lpsnet.inference.label_map import Logits, label_map
 from lpsnet.inference.model_file import find_record, read_record
 from lpsnet.inference.preprocess import MIN_INPUT, Workspace, prepare, prepare_paths
 from lpsnet.inference.result import Segmentation
 from lpsnet.record import ModelRecord
 
-_lock = threading.Lock()
-_num_inside = 0  # callers that are in a `with` block now
-_number_before = 0  # OpenCV's number when the first of them came
-
-
-@contextlib.contextmanager
-def opencv_threads(num_threads: int | None) -> Iterator[None]:
-    """While in the block, OpenCV uses `num_threads` threads, and afterwards as many as before; None changes nothing.
-
-    May be entered by several threads at once: the first one's number holds until the last has left.
-    """
-    if num_threads is None:
-        yield
-        return
-    _enter(num_threads)
-    try:
-        yield
-    finally:
-        _leave()
-
-
-def _enter(num_threads: int) -> None:
-    global _num_inside, _number_before
-    with _lock:
-        if _num_inside == 0:
-            _number_before = cv2.getNumThreads()
-            _set(num_threads)
-        _num_inside += 1
-
-
-def _leave() -> None:
-    global _num_inside
-    with _lock:
-        _num_inside -= 1
-        if _num_inside == 0:
-            _set(_number_before)
-
-
-def _set(num_threads: int) -> None:
-    if cv2.getNumThreads() != num_threads:  # setting it may end threads that wait for work
-        cv2.setNumThreads(num_threads)
-
-
 Size = tuple[int, int]  # height, width
 
-# suffix -> the engine that runs such files unless another is asked for
+# suffix -> default engine
 DEFAULT_RUNTIMES: dict[str, str] = {
     ".onnx": "onnxruntime",
     ".safetensors": "pytorch",
@@ -97,28 +45,36 @@ DEFAULT_RUNTIMES: dict[str, str] = {
 }
 
 
+# layout -> its name in JSON
+_LAYOUTS_IN_RECORDS: dict[Layout, str] = {"nchw": "planes", "nhwc": "pixels", "nhwc_bf16": "pixels_bf16"}
+
+
 class Segmenter:
     """Segments images with a model file. May be called from several threads.
 
     Args:
         model: path of a model file, the name of a model that comes with the package, or the address of one on the
             Hugging Face Hub (`hf://OWNER/MODEL[@REVISION][/FILE]`).
-        runtime: engine, see `RUNTIMES`; None takes the usual one for the file's format.
-        precision: arithmetic to ask for: "f32", "bf16", "f16" or "int8"; `engine` and `precision` say what is used.
-        num_threads: threads that the engine, and OpenCV for images, may use; None leaves the choice to them. OpenCV
-            has one number for the process: it is set for the time of a call.
+        runtime: engine, see `RUNTIMES`; None: the default for the file's format.
+        precision: requested arithmetic: "f32", "bf16", "f16" or "int8"; the property `precision` is the one used.
+        num_threads: threads of the engine, and of OpenCV for images; None leaves the choice to them. OpenCV has one
+            number per process: it is set during a call.
         threads: deprecated, the former name of `num_threads`.
-        input_size: (height, width) in pixels that the network runs at. None takes the record's, and where the record
-            has none every image's own size. Label maps have the image's size in any case.
-        path_inputs: whether images may be resized for the network's paths before the engine gets them, where engine
-            and file allow it; that is quicker and gives the same labels. False leaves it to the engine.
-        record: what the model file would say about itself, for a file that holds no record: one from another program,
-            with one input N x 3 x H x W float and one output N x K x h x w. Not for files that hold one.
+        input_size: (height, width) in pixels that the network runs at. None: that of the record, or every image's own
+            size if the record has none. Label maps always have the image's size.
+        path_inputs: whether images may be resized for the network's paths before they reach the engine, if engine and
+            file allow it: faster, with the same labels. False leaves it to the engine.
+        record: for a model file without a record, from another program, with one input N x 3 x H x W float and one
+            output N x K x h x w. Not allowed for files with a record.
 
     Raises:
         ModelFileError: the model, engine or precision does not exist, or the file is not usable.
         MissingDependencyError: the engine's package is not installed; the message holds the install command.
     """
+
+    _ratios: Sequence[Fraction] | None = None  # of the session's inputs; None if its one input is the image
+    _layout: Layout = "nchw"  # of the session's inputs
+    _num_threads: int | None = None
 
     def __init__(
         self,
@@ -138,52 +94,36 @@ class Segmenter:
         asked = _one_of(num_threads, threads)
         options = SessionOptions(path, cast(Precision, precision), asked, size)  # `open_session` checks the precision
         runtime = runtime or DEFAULT_RUNTIMES[path.suffix.lower()]
-        ratios = record.architecture.ratios if path_inputs and record.architecture is not None else None
-        layout = _quickest_layout(runtime, options.precision)
-        session = None
-        if ratios is not None:
+        session, ratios, layout = None, None, _fastest_layout(runtime, options.precision)
+        if path_inputs and record.architecture is not None:
+            ratios = record.architecture.ratios
             session = _open_with_path_inputs(runtime, replace(options, path_ratios=ratios, path_layout=layout))
         if session is None:
-            session, ratios, layout = open_session(runtime, options), None, "planes"
-        self._set(session, record, input_size=size, model=str(model), ratios=ratios, layout=layout, num_threads=asked)
+            session, ratios, layout = open_session(runtime, options), None, "nchw"
+        self._set(session, record, size, str(model))
+        self._ratios, self._layout, self._num_threads = ratios, layout, asked
 
     @classmethod
     def from_session(
         cls, session: Session, record: ModelRecord, *, input_size: Size | None = None, model: str = ""
     ) -> Self:
-        """A segmenter on an engine's session that is open already; `record` says what the session's model is."""
+        """A segmenter on an open session of an engine; `record` describes the session's model."""
         segmenter = cls.__new__(cls)
-        segmenter._set(session, record, input_size=_check_size(input_size) or record.input_size, model=model)
+        segmenter._set(session, record, _check_size(input_size) or record.input_size, model)
         return segmenter
 
-    def _set(
-        self,
-        session: Session,
-        record: ModelRecord,
-        *,
-        input_size: Size | None,
-        model: str,
-        ratios: Sequence[Fraction] | None = None,
-        layout: Layout = "planes",
-        num_threads: int | None = None,
-    ) -> None:
-        self._session = session
-        self._record = record
-        self._input_size = input_size
-        self._model = model
-        self._ratios = ratios  # of the session's inputs; None where it has one input, the image
-        self._layout = layout  # of what the session takes
-        self._num_threads = num_threads
+    def _set(self, session: Session, record: ModelRecord, input_size: Size | None, model: str) -> None:
+        self._session, self._record, self._input_size, self._model = session, record, input_size, model
         self._workspaces: deque[Workspace] = deque()
 
     @property
     def record(self) -> ModelRecord:
-        """What the model file says about itself."""
+        """The record of the model file."""
         return self._record
 
     @property
     def session(self) -> Session:
-        """What computes the scores; it takes what `inputs` gives."""
+        """Computes logits from the result of `inputs`."""
         return self._session
 
     @property
@@ -203,17 +143,17 @@ class Segmenter:
 
     @property
     def input_size(self) -> Size | None:
-        """(height, width) in pixels that the network runs at; None where it runs at every image's own size."""
+        """(height, width) in pixels that the network runs at; None: every image's own size."""
         return self._input_size
 
     @property
     def path_inputs(self) -> bool:
-        """Whether images are resized for the network's paths before the engine gets them."""
+        """Whether images are resized for the network's paths before they reach the engine."""
         return self._ratios is not None
 
     @property
     def protocol(self) -> dict[str, Any]:
-        """How label maps are made, as JSON values; part of every figure measured with this segmenter."""
+        """How label maps are computed, as JSON values; stored with every result measured with this segmenter."""
         return {
             "model": self._model,
             "runtime": self._session.runtime,
@@ -222,59 +162,59 @@ class Segmenter:
             "num_threads": self._session.num_threads,
             "input_size": None if self._input_size is None else list(self._input_size),
             "path_inputs": self.path_inputs,
-            "layout": self._layout,
+            "layout": _LAYOUTS_IN_RECORDS[self._layout],
             "align_corners": self._record.align_corners,
             "compiled_loops": find_kernels() is not None,
         }
 
-    def __call__(self, image: NDArray[np.uint8]) -> Segmentation:
+    def __call__(self, image: Image) -> Segmentation:
         """The class of every pixel.
 
         Args:
             image: H x W x 3 uint8 RGB, any size from 1 x 1 up.
 
         Returns:
-            H x W uint8 class ids, 0 to K - 1: an array that also draws, saves and counts itself.
+            H x W uint8 class ids, 0 to K - 1: an array with methods to draw and save it, and class shares.
 
         Raises:
-            DataError: `image` is no such array; the message says what to do.
-            ModelFileError: the engine cannot run the model, or its scores do not fit the record.
+            DataError: `image` is not such an array; the message says what to do.
+            ModelFileError: the engine cannot run the model, or its logits do not fit the record.
         """
-        scores = self.scores(image)
+        logits = self.scores(image)
         height, width = image.shape[:2]
         threads = self._num_threads or cv2.getNumThreads()
-        labels = label_map(scores, (height, width), align_corners=self._record.align_corners, num_threads=threads)
+        labels = label_map(logits, (height, width), align_corners=self._record.align_corners, num_threads=threads)
         return Segmentation(labels, image, self.label_space)
 
-    def scores(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """The network's class scores (logits), K x h x w float32, at the network's own output size.
+    def scores(self, image: Image) -> Logits:
+        """The network's logits, K x h x w float32, at the network's own output size.
 
         `image` and errors as for a call.
         """
         with self._workspace() as workspace:
-            scores = self._session.run(*self._prepare(image, workspace))
+            logits = self._session.run(*self._prepare(image, workspace))
         expected = (1, self.label_space.num_classes)
-        if scores.ndim != 4 or scores.shape[:2] != expected:
+        if logits.ndim != 4 or logits.shape[:2] != expected:
             raise ModelFileError(
-                f"{self._model or 'the model'} gives scores of shape {scores.shape}, but its record names "
+                f"{self._model or 'the model'} gives logits of shape {logits.shape}, but its record names "
                 f"{expected[1]} classes; export it again"
             )
-        first: NDArray[np.float32] = scores[0]
+        first: Logits = logits[0]
         return first
 
-    def inputs(self, image: NDArray[np.uint8]) -> list[NDArray[Any]]:
-        """What the engine is given for `image`: 1 x 3 x h x w float32, or, where `path_inputs`, one for each path, laid
-        out as `protocol["layout"]` says (see `runtimes.session.Layout`)."""
+    def inputs(self, image: Image) -> list[NDArray[Any]]:
+        """The engine's inputs for `image`: 1 x 3 x h x w float32, or, with `path_inputs`, one for each path, in the
+        layout of `SessionOptions.path_layout`."""
         return self._prepare(image, Workspace())
 
-    def _prepare(self, image: NDArray[np.uint8], workspace: Workspace) -> list[NDArray[Any]]:
+    def _prepare(self, image: Image, workspace: Workspace) -> list[NDArray[Any]]:
         ratios, size, layout = self._ratios or (Fraction(1),), self._input_size, self._layout
         with opencv_threads(self._num_threads):
             return prepare_paths(image, self._record, size=size, ratios=ratios, layout=layout, workspace=workspace)
 
     @contextlib.contextmanager
     def _workspace(self) -> Iterator[Workspace]:
-        """One that no other caller uses meanwhile; there come to be as many as there are callers at once."""
+        """One for this caller alone; as many are created as there are concurrent callers."""
         try:
             workspace = self._workspaces.pop()
         except IndexError:
@@ -284,26 +224,26 @@ class Segmenter:
         finally:
             self._workspaces.append(workspace)
 
-    def prepare(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """What the whole network takes for `image`: 1 x 3 x h x w float32, normalised and resized."""
+    def prepare(self, image: Image) -> NDArray[np.float32]:
+        """The input of the whole network for `image`: 1 x 3 x h x w float32, normalised and resized."""
         with opencv_threads(self._num_threads):
             return prepare(image, self._record, size=self._input_size)
 
 
 def _open_with_path_inputs(runtime: str, options: SessionOptions) -> Session | None:
-    """None where that cannot be done; where the file cannot be opened at all, opening it without says why."""
+    """None if not possible; errors of the file itself are raised when it is opened without path inputs."""
     try:
         return open_session(runtime, options)
     except ModelFileError:
         return None
 
 
-def _quickest_layout(runtime: str, precision: Precision) -> Layout:
-    """Pixels where the engine takes them, in bfloat16 where it computes so; OpenCV alone is quicker in planes."""
+def _fastest_layout(runtime: str, precision: Precision) -> Layout:
+    """NHWC if the engine accepts it, in bfloat16 if it computes in it; without compiled loops NCHW is faster."""
     able = RUNTIMES[runtime].path_layouts if runtime in RUNTIMES else ()
-    if find_kernels() is None or "pixels" not in able:
-        return "planes"
-    return "pixels_bf16" if precision == "bf16" and "pixels_bf16" in able else "pixels"
+    if find_kernels() is None or "nhwc" not in able:
+        return "nchw"
+    return "nhwc_bf16" if precision == "bf16" and "nhwc_bf16" in able else "nhwc"
 
 
 def _find_record(path: Path, given: ModelRecord | None) -> ModelRecord:
@@ -332,3 +272,37 @@ def _check_size(size: Size | None) -> Size | None:
     if min(height, width) < MIN_INPUT:
         raise ModelFileError(f"input_size is height and width in pixels, each at least {MIN_INPUT}; got {size}")
     return height, width
+
+
+_lock = threading.Lock()
+_num_callers = 0  # inside `opencv_threads` blocks
+_number_before = 0  # OpenCV's number of threads when the first of them entered
+
+
+@contextlib.contextmanager
+def opencv_threads(num_threads: int | None) -> Iterator[None]:
+    """Inside the block, OpenCV uses `num_threads` threads, and afterwards as many as before; None changes nothing.
+
+    OpenCV has one number per process. Concurrent blocks are allowed: the first one's number holds until the last ends.
+    """
+    global _num_callers, _number_before
+    if num_threads is None:
+        yield
+        return
+    with _lock:
+        if _num_callers == 0:
+            _number_before = cv2.getNumThreads()
+            _set_threads(num_threads)
+        _num_callers += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _num_callers -= 1
+            if _num_callers == 0:
+                _set_threads(_number_before)
+
+
+def _set_threads(num_threads: int) -> None:
+    if cv2.getNumThreads() != num_threads:  # setting it may end threads that wait for work
+        cv2.setNumThreads(num_threads)

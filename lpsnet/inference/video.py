@@ -1,20 +1,12 @@
-"""How many bytes a video file says that it has: one that was cut off between two of its frames has fewer.
+"""Videos and cameras as streams of upright RGB frames, and such frames as video files. Needs PyAV (extra `video`).
 
-FFmpeg tells of a frame that is half there, but takes the end of a file for the end of the video in kinds whose frames
-come in blocks. Of these, Matroska (WebM, too) and ASF (WMV) say how long they are; MPEG streams and recordings that
-were never finished do not.
-
-Video files as streams of upright RGB frames, and such frames as video files, through PyAV (extra `video`).
-
-Times are kept as the file has them, so that frame rates, also changing ones, come out as they went in. The rotation
-or mirroring that phones write beside the frames is carried out, and so is not written again. Sound is left out.
-
-Cameras as streams of frames, through OpenCV.
+Times are kept as in the file, so constant and variable frame rates are preserved. Rotation and mirroring stored beside
+the frames, as by phones, are applied, and so not written again. Sound is dropped. FFmpeg reports a truncated frame, but
+not a file truncated between two frames: for containers that state their length it is compared with the file's.
 """
 
 import struct
 import time
-import types
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
@@ -25,57 +17,26 @@ from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-from lpsnet.data.images import quiet_opencv
+from lpsnet.data.images import Image, quiet_opencv
 from lpsnet.errors import DataError, MissingDependencyError, RunError
 from lpsnet.io import atomic_path
 
-_HEAD = 65_536  # bytes that hold what either kind says of itself
-_EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
-_ASF, _PROPERTIES = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c"), bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
-_BROADCAST = 1  # flag of a file whose size was not known when its head was written
-
-
-def declared_size(path: Path) -> int | None:
-    """Bytes that a file should have by what its head says, not counting what may follow; None if it does not say."""
-    with path.open("rb") as file:
-        head = file.read(_HEAD)
-    if head.startswith(_EBML):
-        return _matroska_size(head)
-    return _asf_size(head) if head.startswith(_ASF) else None
-
-
-def _matroska_size(head: bytes) -> int | None:
-    """Where the segment, which holds all but the head, ends. A number's leading zero bits say how long it is."""
-    _, mark, rest = head.partition(_SEGMENT)
-    if not mark or not rest or not rest[0]:
-        return None
-    length = 9 - rest[0].bit_length()
-    unknown = (1 << 7 * length) - 1
-    size = int.from_bytes(rest[:length], "big") & unknown
-    return None if size == unknown else len(head) - len(rest) + length + size
-
-
-def _asf_size(head: bytes) -> int | None:
-    """What the object of the file's properties says: identifiers and a length (40 bytes), the size, five numbers."""
-    start = head.find(_PROPERTIES)
-    if start < 0 or len(head) < start + 92:
-        return None
-    size, flags = struct.unpack_from("<Q40xI", head, start + 40)
-    return None if flags & _BROADCAST else int(size)
-
-
-Image = NDArray[np.uint8]  # H x W x 3 RGB, or H x W where ids are written
-
+DEFAULT_RATE = 30  # frames per second, for cameras that do not report theirs
 _MILLISECOND = Fraction(1, 1000)
 _UNKNOWN_COLOURS = (2, 2, 2)  # 'unspecified' in the numbers of H.273
-# H.273's number of the matrix that RGB is brought to YUV by -> FFmpeg's: BT.709, BT.601 (two numbers), BT.2020
+# H.273's number of the matrix from RGB to YUV -> FFmpeg's: BT.709, BT.601 (two numbers), BT.2020
 _MATRICES = {1: 1, 5: 5, 6: 5, 9: 9}
-# Constant quality that the eye does not tell from the source; speed before size, as the network needs the processor
+# Constant quality, visually lossless; speed over size, as the network needs the processor
 _H264 = {"crf": "20", "preset": "veryfast"}
-# MP4 has 31 bits for the time between frames, and between when one is decoded and when it is shown: five frames at most
+# MP4 has 31 bits for the time between frames and between decoding and display, five frames at most
 _MAX_UNITS, _NUM_TOGETHER = 2**31 - 1, 5
+_HEAD = 65_536  # bytes that contain the stated length of Matroska and ASF files
+_EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
+_ASF, _PROPERTIES = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c"), bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
+_BROADCAST = 1  # flag of a file whose size was unknown when its head was written
+
+OpenCapture = Callable[[int], Any]  # a camera's number -> an object such as `cv2.VideoCapture`
 
 
 class Frame(NamedTuple):
@@ -83,7 +44,7 @@ class Frame(NamedTuple):
 
     Attributes:
         image: H x W x 3 uint8 RGB, upright.
-        time: when it is shown, in the stream's `time_base`, from 0 on, strictly increasing.
+        time: of display, in units of the stream's `time_base`, from 0, strictly increasing.
     """
 
     image: Image
@@ -92,13 +53,13 @@ class Frame(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class StreamInfo:
-    """What is known of a stream before its frames are read.
+    """Properties of a stream, known before its frames are read.
 
     Attributes:
         size: (height, width) of the upright frames in pixels.
-        frame_rate: frames a second, on average.
-        time_base: seconds that one unit of `Frame.time` takes.
-        num_frames: how many there are, as the file says or by its duration; None if it does not say, or never ends.
+        frame_rate: frames per second, on average.
+        time_base: seconds per unit of `Frame.time`.
+        num_frames: as stated by the file or from its duration; None if unknown or endless.
         pixel_aspect: width of a pixel by its height.
         colours: matrix, primaries and transfer in the numbers of H.273; 2 is unknown.
     """
@@ -113,13 +74,13 @@ class StreamInfo:
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """Frames from somewhere.
+    """Frames of a file or camera.
 
     Attributes:
         name: of the file or camera, for messages.
-        info: what is known before they are read.
-        read: starts from the first frame; may raise a `DataError` at any of them.
-        live: it goes on until someone stops it, and is then whole; a file that is stopped is not.
+        info: their properties.
+        read: yields the frames from the first; may raise a `DataError` at any of them.
+        live: endless, so whole when stopped; a stopped file is not.
     """
 
     name: str
@@ -129,10 +90,10 @@ class Stream:
 
 
 def video_stream(path: Path) -> Stream:
-    """The frames of a video file, of any kind that FFmpeg reads.
+    """The frames of a video file, of any format that FFmpeg reads.
 
     Raises:
-        DataError: the file is missing or holds no video that can be decoded.
+        DataError: the file is missing or has no video that can be decoded.
         MissingDependencyError: PyAV is not installed.
     """
     with _opened(path) as (_, video), _named(path):
@@ -180,9 +141,9 @@ def _read(path: Path, info: StreamInfo) -> Generator[Frame, None, None]:
 
 
 def _decoded(path: Path, video: Any) -> Iterator[Any]:
-    """All frames that can be decoded; then a `DataError` if some could not, or are missing as a file was cut off."""
+    """All frames that can be decoded; then a `DataError` if some could not, or the file is truncated."""
     num_damaged, invalid = 0, _av().error.InvalidDataError
-    joined = video.container.format.name == "mpegts"  # whose packets are marked where files were joined, too
+    joined = video.container.format.name == "mpegts"  # packets are marked as corrupt where files were joined, too
     with _named(path):
         for packet in video.container.demux(video):
             damaged = packet.is_corrupt and not joined
@@ -199,7 +160,7 @@ def _decoded(path: Path, video: Any) -> Iterator[Any]:
 
 
 class _Orientation(NamedTuple):
-    """How a frame is brought upright: its rows become its columns, then it is mirrored; each or none of it."""
+    """Operations that make a frame upright: swap rows and columns, then mirror."""
 
     swapped: bool
     left_right: bool
@@ -207,13 +168,13 @@ class _Orientation(NamedTuple):
 
 
 def _orientation(path: Path, frame: Any) -> _Orientation:
-    """What the display matrix of the file or the frame asks for."""
+    """From the display matrix of the frame."""
     matrix = frame.side_data.get("DISPLAYMATRIX")
     if matrix is None:
         return _Orientation(False, False, False)
     a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].tolist()  # a pixel at x, y is shown at a x + c y, b x + d y
     straight, crossed = (abs(a), abs(d)), (abs(b), abs(c))
-    if min(straight) > 100 * max(crossed):  # what is less than a hundredth comes from rounding
+    if min(straight) > 100 * max(crossed):  # less than a hundredth is rounding
         return _Orientation(False, a < 0, d < 0)
     if min(crossed) > 100 * max(straight):
         return _Orientation(True, c < 0, b < 0)
@@ -230,20 +191,139 @@ def _upright(path: Path, frame: Any) -> Image:
     return np.ascontiguousarray(image[:: -1 if up_down else 1, :: -1 if left_right else 1])
 
 
+def open_capture(index: int) -> Any:
+    """OpenCV's reader of a camera; frames are H x W x 3 uint8 BGR."""
+    with quiet_opencv:  # it prints lines of its own if there is no such camera
+        return cv2.VideoCapture(index)
+
+
+def camera_stream(
+    index: int, *, open_with: OpenCapture | None = None, clock: Callable[[], float] = time.monotonic
+) -> Stream:
+    """The frames of a camera, until stopped. Times are those of arrival, in milliseconds.
+
+    Args:
+        index: the camera's number on this machine, from 0.
+        open_with: opens it, by default `open_capture`; for tests.
+        clock: seconds.
+
+    Raises:
+        DataError: there is no such camera, or it is in use.
+    """
+    capture = (open_with or open_capture)(index)
+    opened, image = capture.read() if capture.isOpened() else (False, None)
+    if image is None or not opened:
+        capture.release()
+        raise DataError(f"camera {index} gives no image; is it plugged in, free, and is its number right (from 0)?")
+    capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # old frames are of no use
+    rate = capture.get(cv2.CAP_PROP_FPS)
+    info = StreamInfo(size=image.shape[:2], frame_rate=_rate(rate))
+    return Stream(f"camera {index}", info, lambda: _read_frame(index, capture, clock), live=True)
+
+
+def _rate(rate: float) -> Fraction:
+    return Fraction(rate).limit_denominator(1001) if 0 < rate <= 1000 else Fraction(DEFAULT_RATE)
+
+
+def _read_frame(index: int, capture: Any, clock: Callable[[], float]) -> Generator[Frame, None, None]:
+    start, last = clock(), -1
+    try:
+        while True:
+            opened, image = capture.read()
+            if not opened:
+                raise DataError(f"camera {index} gives no more images; was it unplugged?")
+            last = max(last + 1, round(1000 * (clock() - start)))
+            yield Frame(np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB)), last)
+    finally:
+        capture.release()
+
+
+def declared_size(path: Path) -> int | None:
+    """The size in bytes stated in a file's head, without what may follow; None if not stated (as in MPEG streams)."""
+    with path.open("rb") as file:
+        head = file.read(_HEAD)
+    if head.startswith(_EBML):
+        return _matroska_size(head)
+    return _asf_size(head) if head.startswith(_ASF) else None
+
+
+def _matroska_size(head: bytes) -> int | None:
+    """The end of the segment, which is all but the head. A number's leading zero bits give its length."""
+    _, mark, rest = head.partition(_SEGMENT)
+    if not mark or not rest or not rest[0]:
+        return None
+    length = 9 - rest[0].bit_length()
+    unknown = (1 << 7 * length) - 1
+    size = int.from_bytes(rest[:length], "big") & unknown
+    return None if size == unknown else len(head) - len(rest) + length + size
+
+
+def _asf_size(head: bytes) -> int | None:
+    """From the file properties object: identifiers and a length (40 bytes), the size, five numbers."""
+    start = head.find(_PROPERTIES)
+    if start < 0 or len(head) < start + 92:
+        return None
+    size, flags = struct.unpack_from("<Q40xI", head, start + 40)
+    return None if flags & _BROADCAST else int(size)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
+    """The container of a file and its video stream."""
+    if not path.is_file():
+        raise DataError(f"{path} {'is not an ordinary file' if path.exists() else 'does not exist'}; no video to read")
+    with _named(path):
+        container = _av().open(str(path))
+    with container:
+        if not container.streams.video:
+            raise DataError(f"{path} holds no video")
+        video = container.streams.video[0]
+        video.thread_type = "AUTO"
+        yield container, video
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Convert FFmpeg's errors to one line that names the file."""
+    try:
+        yield
+    except _av().FFmpegError as error:
+        raise DataError(f"{path} cannot be decoded as video: {error.strerror or error}") from None
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Convert errors while writing; the file has a temporary name until it is complete."""
+    try:
+        yield
+    except OSError as error:  # includes some of FFmpeg's
+        raise RunError(f"cannot write {path}: {error.strerror or error}") from None
+    except _av().FFmpegError as error:
+        raise DataError(f"{path} cannot be written as video: {error.strerror or error}") from None
+
+
+def _av() -> Any:
+    try:
+        import av
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError.for_extra("av", "video") from error
+    return av
+
+
 @contextmanager
 def video_writer(path: Path, info: StreamInfo) -> Iterator[Callable[[Image, int], None]]:
-    """Writes frames to a video file: RGB as H.264 in MP4, ids without loss as FFV1 in Matroska.
+    """Write frames to a video file: RGB as H.264 in MP4, class ids losslessly as FFV1 in Matroska.
 
-    The value adds a frame: H x W x 3 uint8 RGB, or H x W uint8 ids, all of one shape, and its time as in `Frame`.
-    The file is in its place, whole, once the block is left without an error. H.264 that every player knows halves the
-    resolution of colours, which takes even sizes; with an odd height or width it is kept, which fewer players show.
+    Yields a function that adds a frame: H x W x 3 uint8 RGB, or H x W uint8 ids, all of one shape, and its time as in
+    `Frame`. The file appears, complete, when the block ends without an error. Even sizes use 4:2:0 colours, which every
+    player supports; odd sizes need 4:4:4, which fewer do.
 
     Args:
         path: the file; a suffix `.mp4` or `.mkv` that suits the frames.
-        info: of the stream that the frames come from: rate, time base, shape of pixels and colours.
+        info: of the source stream: rate, time base, pixel aspect and colours.
 
     Raises:
-        DataError: FFmpeg cannot write such frames, or their times jump farther than MP4 can say.
+        DataError: FFmpeg cannot write such frames, or their times jump farther than MP4 allows.
         MissingDependencyError: PyAV is not installed.
         RunError: the folder cannot be written to, or the disk is full.
     """
@@ -264,7 +344,7 @@ def video_writer(path: Path, info: StreamInfo) -> Iterator[Callable[[Image, int]
 
 
 class _VideoFile:
-    """A video file that is being written; it is whole once its block is left without an error."""
+    """A video file being written; complete when its block ends without an error."""
 
     def __init__(self, path: Path, info: StreamInfo) -> None:
         self._path, self._info = path, info
@@ -276,7 +356,7 @@ class _VideoFile:
     def __enter__(self) -> None:
         pass
 
-    def __exit__(self, kind: type[BaseException] | None, error: object, trace: types.TracebackType | None) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
         if self._container is None:
             return
         try:
@@ -286,7 +366,7 @@ class _VideoFile:
             self._container.close()
 
     def jump_to(self, time: int) -> Fraction:
-        """Seconds from the few last frames to one of this time."""
+        """Seconds from the oldest of the last frames to one of this time."""
         return (time - self._times[0]) * self._info.time_base if self._times else Fraction(0)
 
     def write(self, image: Image, time: int) -> None:
@@ -318,103 +398,8 @@ class _VideoFile:
 
 
 def _mp4_unit(time_base: Fraction) -> Fraction:
-    """Seconds of the unit of time that FFmpeg writes to MP4: at least 10,000 a second."""
+    """Seconds of the time unit that FFmpeg writes to MP4: at least 10,000 per second."""
     unit = Fraction(1, time_base.denominator)
     while unit > Fraction(1, 10_000):
         unit /= 2
     return unit
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
-    """The container of a file and its video stream."""
-    if not path.is_file():
-        raise DataError(f"{path} {'is not an ordinary file' if path.exists() else 'does not exist'}; no video to read")
-    with _named(path):
-        container = _av().open(str(path))
-    with container:
-        if not container.streams.video:
-            raise DataError(f"{path} holds no video")
-        video = container.streams.video[0]
-        video.thread_type = "AUTO"
-        yield container, video
-
-
-@contextmanager
-def _named(path: Path) -> Iterator[None]:
-    """FFmpeg's errors in one line that names the file."""
-    try:
-        yield
-    except _av().FFmpegError as error:
-        raise DataError(f"{path} cannot be decoded as video: {error.strerror or error}") from None
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    """FFmpeg's errors while it writes in one line that names the file, which goes by another name until it is whole."""
-    try:
-        yield
-    except OSError as error:  # some of FFmpeg's are both
-        raise RunError(f"cannot write {path}: {error.strerror or error}") from None
-    except _av().FFmpegError as error:
-        raise DataError(f"{path} cannot be written as video: {error.strerror or error}") from None
-
-
-def _av() -> Any:
-    try:
-        import av
-    except ModuleNotFoundError as error:
-        raise MissingDependencyError.for_extra("av", "video") from error
-    return av
-
-
-DEFAULT_RATE = 30  # frames a second, for cameras that do not say
-
-OpenCapture = Callable[[int], Any]  # a camera's number -> an object such as `cv2.VideoCapture`
-
-
-def open_capture(index: int) -> Any:
-    """OpenCV's reader of a camera; it gives H x W x 3 uint8 BGR."""
-    with quiet_opencv:  # which prints lines of its own where there is no such camera
-        return cv2.VideoCapture(index)
-
-
-def camera_stream(
-    index: int, *, open_with: OpenCapture | None = None, clock: Callable[[], float] = time.monotonic
-) -> Stream:
-    """What a camera sees, until it is stopped. Frames carry the time at which they came, in milliseconds.
-
-    Args:
-        index: the camera's number on this machine, from 0.
-        open_with: opens it, as `open_capture` does; only tests need another.
-        clock: seconds.
-
-    Raises:
-        DataError: there is no such camera, or another program uses it.
-    """
-    capture = (open_with or open_capture)(index)
-    opened, image = capture.read() if capture.isOpened() else (False, None)
-    if image is None or not opened:
-        capture.release()
-        raise DataError(f"camera {index} gives no image; is it plugged in, free, and is its number right (from 0)?")
-    capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # old frames are of no use
-    rate = capture.get(cv2.CAP_PROP_FPS)
-    info = StreamInfo(size=image.shape[:2], frame_rate=_rate(rate))
-    return Stream(f"camera {index}", info, lambda: _read_frame(index, capture, clock), live=True)
-
-
-def _rate(rate: float) -> Fraction:
-    return Fraction(rate).limit_denominator(1001) if 0 < rate <= 1000 else Fraction(DEFAULT_RATE)
-
-
-def _read_frame(index: int, capture: Any, clock: Callable[[], float]) -> Generator[Frame, None, None]:
-    start, last = clock(), -1
-    try:
-        while True:
-            opened, image = capture.read()
-            if not opened:
-                raise DataError(f"camera {index} gives no more images; was it unplugged?")
-            last = max(last + 1, round(1000 * (clock() - start)))
-            yield Frame(np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB)), last)
-    finally:
-        capture.release()

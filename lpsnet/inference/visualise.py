@@ -1,8 +1,7 @@
 """Label maps as images: in the colours of their classes, laid over the photograph, with a legend.
 
-Images are H x W x 3 uint8 RGB, label maps H x W uint8 class ids with `IGNORE_INDEX` for pixels without one.
-
-What can be written of a segmented image or frame: a table of names, each a way to draw.
+Images are H x W x 3 uint8 RGB, label maps H x W uint8 class ids with `IGNORE_INDEX` for pixels without one. `OUTPUTS`
+lists what can be written for a segmented image or frame.
 """
 
 import math
@@ -14,32 +13,34 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
+from lpsnet.data.images import Image, Labels
 from lpsnet.data.labels import IGNORE_INDEX, LabelSpace
 from lpsnet.errors import DataError, LpsnetError, unknown_name
 
-Image = NDArray[np.uint8]
-
+DEFAULT_OUTPUTS = ("labels", "overlay")
+PART = "part"  # in the names of incomplete videos
 MIN_TEXT_HEIGHT, MAX_TEXT_HEIGHT = 6, 200  # pixels of a capital letter
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _FONT_CAPITAL = 22  # pixels of a capital letter at scale 1
+_FONT_SHARE = 60  # height of an image divided by that of a capital letter in its legend
+_MIN_LEGEND_TEXT = 9  # pixels of a capital letter below an image
 _WHITE, _BLACK, _GREY = (255, 255, 255), (20, 20, 20), (120, 120, 120)
 
 
-def colourise(labels: Image, label_space: LabelSpace) -> Image:
+def colourise(labels: Labels, label_space: LabelSpace) -> Image:
     """Every pixel in the colour of its class; pixels without one are black.
 
     Args:
         labels: H x W uint8.
-        label_space: where the colours are.
+        label_space: source of the colours.
 
     Returns:
         H x W x 3 uint8 RGB.
 
     Raises:
-        DataError: this is no label map, or it has ids that the label space has not.
+        DataError: this is not a label map, or it has ids that are not in the label space.
     """
     _check_labels(labels, label_space)
     table = np.zeros((256, 1, 3), np.uint8)
@@ -47,21 +48,20 @@ def colourise(labels: Image, label_space: LabelSpace) -> Image:
     return np.asarray(cv2.applyColorMap(labels, table))
 
 
-def overlay(image: Image, labels: Image, label_space: LabelSpace, *, opacity: float = 0.55) -> Image:
+def overlay(image: Image, labels: Labels, label_space: LabelSpace, *, opacity: float = 0.55) -> Image:
     """The image with the colours of the classes over it; pixels without a class show the image alone.
 
     Args:
         image: H x W x 3 uint8 RGB.
         labels: H x W uint8, as large as the image.
-        label_space: where the colours are.
+        label_space: source of the colours.
         opacity: of the colours, 0 (the image alone) to 1 (the colours alone).
 
     Returns:
         H x W x 3 uint8 RGB, a new array.
 
     Raises:
-        DataError: image, labels, or both together are not of these shapes and types, an id is not in the label space,
-            or the opacity is out of range.
+        DataError: wrong shape or type, different sizes, an id that is not in the label space, or opacity out of range.
     """
     if not 0 <= opacity <= 1:
         raise DataError(f"opacity lies between 0 and 1; got {opacity}")
@@ -139,11 +139,8 @@ def _texts(label_space: LabelSpace, shares: Sequence[float] | None) -> list[str]
         return names
     if len(shares) != len(names):
         raise DataError(f"a legend of {len(names)} classes takes {len(names)} shares; got {len(shares)}")
-    return [f"{name}  {_percent(share)}" for name, share in zip(names, shares, strict=True)]
-
-
-def _percent(share: float) -> str:
-    return "-" if math.isnan(share) else f"{100 * share:.1f} %"
+    percents = ("-" if math.isnan(share) else f"{100 * share:.1f} %" for share in shares)
+    return [f"{name}  {percent}" for name, percent in zip(names, percents, strict=True)]
 
 
 def _printable(name: str) -> str:
@@ -153,7 +150,7 @@ def _printable(name: str) -> str:
 
 
 def _cell_width(texts: Sequence[str], text_height: int) -> int:
-    """Room for the widest entry: a margin, the patch, a margin, the text, a margin."""
+    """Width of the widest entry in pixels: margin, patch, margin, text, margin."""
     scale, thickness = _pen(text_height)
     widest = max(cv2.getTextSize(text, _FONT, scale, thickness)[0][0] for text in texts)
     return int(widest) + 4 * text_height
@@ -175,7 +172,7 @@ def _write_entry(
     cv2.putText(canvas, text, where, _FONT, scale, _BLACK, thickness, cv2.LINE_AA)
 
 
-def _check_labels(labels: Image, label_space: LabelSpace) -> None:
+def _check_labels(labels: Labels, label_space: LabelSpace) -> None:
     if labels.ndim != 2 or labels.dtype != np.uint8 or labels.size == 0:
         raise DataError(f"a label map is H x W uint8; got {labels.shape} {labels.dtype}")
     if (labels + np.uint8(1)).max() > label_space.num_classes:  # bytes wrap: IGNORE_INDEX becomes 0
@@ -187,12 +184,6 @@ def _check_labels(labels: Image, label_space: LabelSpace) -> None:
 def _check_image(image: Image) -> None:
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
         raise DataError(f"an image is H x W x 3 uint8; got {image.shape} {image.dtype}")
-
-
-DEFAULT_PRODUCTS = ("labels", "overlay")
-PART = "part"  # in the names of what is not the whole of its source
-_FONT_SHARE = 60  # an image's height by that of a capital letter in its legend
-_MIN_TEXT_HEIGHT = 9  # pixels
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,65 +205,50 @@ class Style:
             raise LpsnetError(f"opacity lies between 0 and 1; got {self.opacity}")
 
 
-Draw = Callable[[Image, Image, Style], Image]  # the image and its labels
-
-
-def _ids(image: Image, labels: Image, style: Style) -> Image:
-    return np.asarray(labels)
-
-
-def _overlay(image: Image, labels: Image, style: Style) -> Image:
+def _overlay(image: Image, labels: Labels, style: Style) -> Image:
     return overlay(image, labels, style.label_space, opacity=style.opacity)
 
 
-def _colours(image: Image, labels: Image, style: Style) -> Image:
-    return colourise(labels, style.label_space)
-
-
-def _side_by_side(image: Image, labels: Image, style: Style) -> Image:
-    return side_by_side(image, _overlay(image, labels, style))
-
-
-# name -> how it is drawn; the name stands in the files' names, STEM.NAME.png
-PRODUCTS: dict[str, Draw] = {
-    "labels": _ids,
+# name -> function that draws it; the name is part of the files' names, STEM.NAME.png
+OUTPUTS: dict[str, Callable[[Image, Labels, Style], Image]] = {
+    "labels": lambda image, labels, style: np.asarray(labels),
     "overlay": _overlay,
-    "colours": _colours,
-    "side-by-side": _side_by_side,
+    "colours": lambda image, labels, style: colourise(labels, style.label_space),
+    "side-by-side": lambda image, labels, style: side_by_side(image, _overlay(image, labels, style)),
 }
 
 
-def check_products(names: Sequence[str]) -> tuple[str, ...]:
-    """The names in their order, each once.
+def check_outputs(names: Sequence[str]) -> tuple[str, ...]:
+    """The names in their order, without duplicates.
 
     Raises:
-        LpsnetError: one is not in `PRODUCTS`, or there is none.
+        LpsnetError: one is not in `OUTPUTS`, or there are none.
     """
     for name in names:
-        if name not in PRODUCTS:
-            raise LpsnetError(unknown_name("result to write", name, PRODUCTS))
+        if name not in OUTPUTS:
+            raise LpsnetError(unknown_name("result to write", name, OUTPUTS))
     if not names:
-        raise LpsnetError(f"nothing to write was asked for; there are {', '.join(PRODUCTS)}")
+        raise LpsnetError(f"nothing to write was asked for; there are {', '.join(OUTPUTS)}")
     return tuple(dict.fromkeys(names))
 
 
-def draw(product: str, image: Image, labels: Image, style: Style) -> Image:
-    """A product of `PRODUCTS`: H x W class ids for `labels`, else H x W x 3 uint8 RGB, with the legend if asked for."""
-    drawn = PRODUCTS[product](image, labels, style)
+def draw(output: str, image: Image, labels: Labels, style: Style) -> Image:
+    """One of `OUTPUTS`: H x W class ids for `labels`, else H x W x 3 uint8 RGB, with a legend if the style has one."""
+    drawn = OUTPUTS[output](image, labels, style)
     if not style.legend or drawn.ndim == 2:
         return drawn
     return np.vstack([drawn, _legend(style.label_space, drawn.shape[1], image.shape[0])])
 
 
-def is_product(path: Path) -> bool:
-    """Whether a file is called like one that was written here, so that a second run leaves it out."""
+def is_output(path: Path) -> bool:
+    """Whether a file is named like an output, so that a second run skips it."""
     _, *marks = path.stem.lower().removesuffix(f".{PART}").split(".")
-    return bool(marks) and marks[-1] in PRODUCTS
+    return bool(marks) and marks[-1] in OUTPUTS
 
 
 @lru_cache(maxsize=8)
 def _legend(label_space: LabelSpace, width: int, height: int) -> Image:
     """The legend below an image; its height is even, as videos like it."""
-    text_height = min(MAX_TEXT_HEIGHT, max(_MIN_TEXT_HEIGHT, height // _FONT_SHARE))
+    text_height = min(MAX_TEXT_HEIGHT, max(_MIN_LEGEND_TEXT, height // _FONT_SHARE))
     drawn = legend(label_space, width=width, text_height=text_height)
     return np.pad(drawn, ((0, drawn.shape[0] % 2), (0, 0), (0, 0)), constant_values=255)

@@ -15,10 +15,10 @@ from math import sqrt
 from pathlib import Path
 from typing import Any, Self
 
+from lpsnet.data.images import Image
 from lpsnet.errors import RunError
 from lpsnet.export.onnx import export_onnx
 from lpsnet.inference.model_file import read_record
-from lpsnet.inference.preprocess import Image
 from lpsnet.io import atomic_path
 from lpsnet.models.checkpoint import load_checkpoint
 from lpsnet.models.profile import complexity

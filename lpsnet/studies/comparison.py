@@ -69,7 +69,7 @@ def _time(settings: Settings, usual: tuple[int, int], place: Place) -> dict[str,
         )
     values = measured(found)
     for row, result in zip(values["results"], found.results, strict=True):
-        row["size"] = list(result.candidate.size or usual)
+        row["size"] = list(result.size or usual)
     return {**values, "device": device_name(describe_machine())}
 
 
@@ -103,7 +103,7 @@ def _scoring_run(file: Path, settings: Settings) -> Run:
             )  # fmt: skip
         except LpsnetError as error:  # one file that no engine takes at this size is no reason to stop
             return {"miou": None, "problems": [str(error)]}
-        return {"miou": found.results[0].miou, "problems": [text for _, text in found.problems]}
+        return {"miou": found.results[0].miou, "problems": [each.problem for each in found.problems]}
 
     return Run({"scored": fingerprint(file), "name": file.stem, "data": data, "size": list(size)}, work, portable=True)
 

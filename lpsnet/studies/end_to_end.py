@@ -26,10 +26,9 @@ from torch.nn.functional import avg_pool2d, interpolate, pad
 
 from lpsnet.architecture import get_architecture
 from lpsnet.benchmark.timing import PROTOCOLS, Comparison, Latency, TimingProtocol, compare, measure
-from lpsnet.data.images import read_image
+from lpsnet.data.images import Image, read_image
 from lpsnet.errors import ModelFileError
 from lpsnet.inference.engines import Precision, SessionOptions, open_session
-from lpsnet.inference.preprocess import Image
 from lpsnet.inference.segmenter import Segmenter
 from lpsnet.models.network import Network
 from lpsnet.record import ModelRecord

@@ -16,14 +16,13 @@ import torch
 from numpy.typing import NDArray
 
 from lpsnet.data.dataset import open_dataset
-from lpsnet.data.images import read_image
+from lpsnet.data.images import Image, read_image
 from lpsnet.data.split import select
 from lpsnet.errors import RunError
 from lpsnet.export.export import export
 from lpsnet.export.verify import ODD_SIZES, Bounds, verify
 from lpsnet.inference.engines import SessionOptions, open_session
 from lpsnet.inference.model_file import read_record
-from lpsnet.inference.preprocess import Image
 from lpsnet.inference.segmenter import Segmenter
 from lpsnet.models.checkpoint import default_record, load_checkpoint
 from lpsnet.models.network import Network, create_model

@@ -178,8 +178,8 @@ def measured(found: Benchmark) -> dict[str, Json]:
     return {
         "size": list(found.size),
         "results": [_written(result) for result in found.results],
-        "problems": [[cell.name, cell.runtime, text] for cell, text in found.problems],
-        "warnings": found.warnings(),
+        "problems": [[each.model, each.runtime, each.problem] for each in found.problems],
+        "warnings": list(found.warnings),
     }
 
 
@@ -211,8 +211,8 @@ def by_name(times: Iterable[Timed], runtime: str) -> dict[str, Timed]:
 
 def _written(result: Result) -> dict[str, Json]:
     return {
-        "name": result.candidate.name,
-        "runtime": result.candidate.runtime,
+        "name": result.model,
+        "runtime": result.runtime,
         "engine": result.engine,
         "precision": result.precision,
         "num_threads": result.num_threads,

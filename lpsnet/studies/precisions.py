@@ -66,7 +66,7 @@ def _measure(settings: Settings, file: Path, size: tuple[int, int], place: Place
             progress=place.progress,
         )
     rows = [_measured(found, result) for result in found.results]
-    problems = [f"{cell.runtime}, {cell.precision}: {problem}" for cell, problem in found.problems]
+    problems = [f"{each.runtime}, {each.precision}: {each.problem}" for each in found.problems]
     return {"rows": rows, "num_scored": len(data.split("val")), "problems": problems}
 
 
@@ -85,7 +85,7 @@ def _candidates(
 
 
 def _measured(found: Benchmark, result: Result) -> dict[str, Json]:
-    same = [other for other in found.results if other.candidate.runtime == result.candidate.runtime]
+    same = [other for other in found.results if other.runtime == result.runtime]
     whole = next((other for other in same if other.precision == "f32"), None)
     if whole is None:
         raise RunError(f"{result.engine} does not compute the model in f32, which the others are compared with")

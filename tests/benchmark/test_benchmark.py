@@ -85,7 +85,7 @@ def test_all_is_measured_and_said(ours: Path) -> None:
         progress=lambda stage, part: stages.append(stage),
     )
     (row,) = found.results
-    assert row.candidate.macs == 123
+    assert row.macs == 123
     assert row.engine.startswith("onnxruntime ")
     assert (row.precision, row.num_threads, row.num_bytes) == ("f32", 1, ours.stat().st_size)
     assert row.end_to_end is not None
@@ -94,16 +94,16 @@ def test_all_is_measured_and_said(ours: Path) -> None:
     assert row.peak_memory_mib is None or 20 < row.peak_memory_mib < 2000
     assert found.image == "a generated street scene, 48x64"
     assert set(stages) == {"network", "end to end"}
-    assert found.load.duration_s > 0
+    assert found.load["duration_s"] > 0
 
 
 def test_several_are_measured_in_turn(ours: Path, tmp_path: Path) -> None:
     cells = [Candidate("ours", ours, "onnxruntime"), Candidate("theirs", foreign(tmp_path / "f.onnx"), "onnxruntime")]
     found = benchmark(cells, size=SIZE, protocol="quick", memory=False)
-    assert [row.candidate.name for row in found.results] == ["ours", "theirs"]
+    assert [row.model for row in found.results] == ["ours", "theirs"]
     assert len({row.network.run_id for row in found.results}) == 1
     assert len({row.network.num_rounds for row in found.results}) == 1
-    assert found.comparisons()[0][2].num_rounds == found.results[0].network.num_rounds
+    assert found.comparisons[0].num_rounds == found.results[0].network.num_rounds
 
 
 def test_the_papers_protocol_times_the_network_alone(ours: Path) -> None:
@@ -140,8 +140,8 @@ def test_what_cannot_be_done_is_said_and_the_rest_measured(ours: Path, tmp_path:
     ]
     split = Labelled()
     found = benchmark(cells, size=SIZE, protocol="quick", memory=False, labelled=split)  # type: ignore[arg-type]
-    assert [row.candidate.runtime for row in found.results] == ["openvino"]
-    problems = [problem for _, problem in found.problems]
+    assert [row.runtime for row in found.results] == ["openvino"]
+    problems = [each.problem for each in found.problems]
     assert "not measured" in problems[0]
     assert "not for the runtime ncnn" in problems[0]
     assert "was exported for 32 x 32, not 48 x 64" in problems[1]
@@ -158,10 +158,10 @@ def test_a_network_without_finite_scores_leaves_the_others_measured(ours: Path, 
         protocol=protocol,
         memory=False,
     )
-    assert [result.candidate.name for result in found.results] == ["ours"]
-    ((candidate, problem),) = found.problems
-    assert candidate.name == "broken"
-    assert problem.startswith("not measured: scores hold NaN, infinity")
+    assert [result.model for result in found.results] == ["ours"]
+    (problem,) = found.problems
+    assert problem.model == "broken"
+    assert problem.problem.startswith("not measured: logits hold NaN, infinity")
 
 
 def test_a_quantised_file_is_measured_once(ours: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -153,5 +153,5 @@ def test_a_round_counts_once_however_many_calls_it_has() -> None:
 
 def test_what_was_not_measured_in_turn_is_not_compared() -> None:
     for other in (latency(*[1.0] * 8, run_id="another"), latency(*[1.0] * 7)):
-        with pytest.raises(RunError, match="measured in turn"):
+        with pytest.raises(RunError, match="measured interleaved"):
             compare(latency(*[1.0] * 8), other)

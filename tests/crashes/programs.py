@@ -21,9 +21,9 @@ from lpsnet.architecture import Architecture
 from lpsnet.cli import main
 from lpsnet.data.images import read_image, read_mask
 from lpsnet.export.export import export
-from lpsnet.inference.pipeline import find_media, segment_images
+from lpsnet.inference.pipeline import find_sources, segment_images
 from lpsnet.inference.segmenter import Segmenter
-from lpsnet.inference.visualise import DEFAULT_PRODUCTS, Style
+from lpsnet.inference.visualise import DEFAULT_OUTPUTS, Style
 from lpsnet.models.checkpoint import default_record
 from lpsnet.models.network import Network, create_model
 from lpsnet.models.reparameterise import fuse
@@ -118,7 +118,7 @@ def _segment(out: Path) -> None:
     export(network(), model, to="onnx", record=default_record(fuse(network())), size=(64, 96))
     segmenter = Segmenter(model, num_threads=1)
     style = Style(segmenter.label_space)
-    list(segment_images(segmenter, find_media([str(photos)]), out, products=DEFAULT_PRODUCTS, style=style))
+    list(segment_images(segmenter, find_sources([str(photos)]), out, outputs=DEFAULT_OUTPUTS, style=style))
 
 
 def _segment_video(out: Path) -> None:

@@ -54,9 +54,9 @@ def segmenting(folder: Path) -> Iterator[None]:
     """Images of a stream, in three sizes, segmented and written over and over."""
     from lpsnet.data.images import write_png
     from lpsnet.export.export import export
-    from lpsnet.inference.pipeline import find_media, segment_images
+    from lpsnet.inference.pipeline import find_sources, segment_images
     from lpsnet.inference.segmenter import Segmenter
-    from lpsnet.inference.visualise import DEFAULT_PRODUCTS, Style
+    from lpsnet.inference.visualise import DEFAULT_OUTPUTS, Style
     from lpsnet.models.checkpoint import default_record
     from lpsnet.models.network import create_model
     from lpsnet.models.reparameterise import fuse
@@ -67,9 +67,9 @@ def segmenting(folder: Path) -> Iterator[None]:
         noise = np.random.default_rng(number).integers(0, 256, (*size, 3), dtype=np.uint8)
         write_png(folder / "photos" / f"{number}.png", noise)
     segmenter = Segmenter(folder / "model.onnx", num_threads=1)
-    media, style = find_media([str(folder / "photos")]), Style(segmenter.label_space)
+    media, style = find_sources([str(folder / "photos")]), Style(segmenter.label_space)
     while True:
-        list(segment_images(segmenter, media, folder / "out", products=DEFAULT_PRODUCTS, style=style))
+        list(segment_images(segmenter, media, folder / "out", outputs=DEFAULT_OUTPUTS, style=style))
         yield
 
 

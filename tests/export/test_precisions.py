@@ -33,7 +33,7 @@ def test_every_precision_of_engine_and_machine_is_measured(tmp_path: Path, monke
     )
     found = beside_other_precisions(net, report, record=record_of(net), num_threads=1)
     assert [result.precision for result in found.results] == ["f32", "int8"]  # ONNX Runtime has no other here
-    assert [result.candidate.name for result in found.results] == ["m.onnx", "m.onnx"]
+    assert [result.model for result in found.results] == ["m.onnx", "m.onnx"]
     assert found.results[1].num_bytes == report.num_bytes
     assert found.results[0].num_bytes > report.num_bytes / 2
     assert (found.size, found.problems) == (SIZE, ())

@@ -1,4 +1,4 @@
-"""The products of a segmented image: against the images they are put together from."""
+"""The outputs of a segmented image: against the images they are put together from."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import pytest
 
 from lpsnet.data.labels import CITYSCAPES, LabelSpace
 from lpsnet.errors import LpsnetError
-from lpsnet.inference.visualise import PRODUCTS, Style, check_products, colourise, draw, is_product, overlay
+from lpsnet.inference.visualise import OUTPUTS, Style, check_outputs, colourise, draw, is_output, overlay
 
 RNG = np.random.default_rng(0)
 IMAGE = RNG.integers(0, 256, (40, 60, 3), dtype=np.uint8)
@@ -25,12 +25,12 @@ def test_products_by_hand() -> None:
     np.testing.assert_array_equal(both[:, -60:], over)
 
 
-@pytest.mark.parametrize("product", [name for name in PRODUCTS if name != "labels"])
+@pytest.mark.parametrize("output", [name for name in OUTPUTS if name != "labels"])
 @pytest.mark.parametrize("num_classes", [1, 2, 3, 19])
-def test_a_legend_stands_below_and_keeps_even_heights_even(product: str, num_classes: int) -> None:
+def test_a_legend_stands_below_and_keeps_even_heights_even(output: str, num_classes: int) -> None:
     labels, space = LABELS % num_classes, LabelSpace.numbered(num_classes)
-    plain = draw(product, IMAGE, labels, Style(space))
-    with_legend = draw(product, IMAGE, labels, Style(space, legend=True))
+    plain = draw(output, IMAGE, labels, Style(space))
+    with_legend = draw(output, IMAGE, labels, Style(space, legend=True))
     np.testing.assert_array_equal(with_legend[:40], plain)
     below = with_legend[40:]
     assert below.shape[0] > 0
@@ -44,11 +44,11 @@ def test_ids_have_no_legend() -> None:
 
 
 def test_names_that_there_are_not_get_the_nearest() -> None:
-    assert check_products(["overlay", "labels", "overlay"]) == ("overlay", "labels")
+    assert check_outputs(["overlay", "labels", "overlay"]) == ("overlay", "labels")
     with pytest.raises(LpsnetError, match="did you mean 'overlay'"):
-        check_products(["labels", "overlays"])
+        check_outputs(["labels", "overlays"])
     with pytest.raises(LpsnetError, match="nothing to write"):
-        check_products([])
+        check_outputs([])
     with pytest.raises(LpsnetError, match=r"opacity lies between 0 and 1; got 1\.5"):
         Style(CITYSCAPES, opacity=1.5)
 
@@ -68,4 +68,4 @@ def test_names_that_there_are_not_get_the_nearest() -> None:
     ],
 )
 def test_own_results_are_known_by_their_names(name: str, expected: bool) -> None:
-    assert is_product(Path("folder.overlay") / name) == expected
+    assert is_output(Path("folder.overlay") / name) == expected

@@ -135,10 +135,10 @@ def test_latencies(files: dict[str, Path]) -> None:
     cells += [Candidate("lpsnet_s", path, "onnxruntime_cuda", "f32", macs=macs) for path in files.values()][1:]
     found = benchmark(cells, size=SIZE, protocol="quick", memory=False)
     print_benchmark(found)
-    measured = {(row.candidate.runtime, row.precision): row for row in found.results}
+    measured = {(row.runtime, row.precision): row for row in found.results}
     assert {("pytorch_cuda", precision) for precision in ("f32", "bf16", "f16")} <= measured.keys()
     assert all(torch.cuda.get_device_name() in row.engine or "CUDA" in row.engine for row in found.results)
-    assert torch.cuda.get_device_name() in found.machine.identity
+    assert torch.cuda.get_device_name() in found.machine["identity"]
 
 
 @pytest.mark.skipif(HAS_GPU, reason="there is CUDA")

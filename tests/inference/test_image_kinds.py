@@ -13,7 +13,7 @@ from lpsnet.data.images import MAX_PIXELS, read_image
 from lpsnet.data.labels import LabelSpace
 from lpsnet.errors import DataError
 from lpsnet.inference.engines import FakeSession
-from lpsnet.inference.pipeline import find_media, segment_images
+from lpsnet.inference.pipeline import find_sources, segment_images
 from lpsnet.inference.segmenter import Segmenter
 from lpsnet.inference.visualise import Style
 from lpsnet.record import ModelRecord, Normalisation
@@ -138,8 +138,8 @@ def _png(width: int, height: int, depth: int, rows: bytes) -> bytes:
 def test_a_image_that_cannot_be_drawn_is_named_and_the_others_are_done(tmp_path: Path, segmenter: Segmenter) -> None:
     for name, width in (("a_wide", 70_000), ("b_fine", 40)):
         Image.new("RGB", (width, 2)).save(tmp_path / f"{name}.png")
-    media, style = find_media([str(tmp_path)]), Style(segmenter.label_space, legend=True)
-    wide, fine = segment_images(segmenter, media, tmp_path / "out", products=("labels", "overlay"), style=style)
+    found, style = find_sources([str(tmp_path)]), Style(segmenter.label_space, legend=True)
+    wide, fine = segment_images(segmenter, found, tmp_path / "out", outputs=("labels", "overlay"), style=style)
     assert wide.problem == f"{tmp_path / 'a_wide.png'}: the width of a legend is 1 to 65536 pixels; got 70000"
     assert not wide.files
     assert fine.files["overlay"].exists()
@@ -151,8 +151,8 @@ def test_a_decompression_bomb_is_refused_with_the_limit_and_how_to_raise_it(
     """A few bytes that claim 1.2 GB: refused unread; the others of the folder are segmented."""
     (tmp_path / "bomb.png").write_bytes(_png(20_000, 20_000, 8, bytes(1_000)))
     Image.new("RGB", (40, 40)).save(tmp_path / "fine.png")
-    media, style = find_media([str(tmp_path)]), Style(segmenter.label_space)
-    bomb, fine = segment_images(segmenter, media, tmp_path / "out", products=("labels",), style=style)
+    found, style = find_sources([str(tmp_path)]), Style(segmenter.label_space)
+    bomb, fine = segment_images(segmenter, found, tmp_path / "out", outputs=("labels",), style=style)
     assert f"more than the limit of {MAX_PIXELS:,}" in bomb.problem
     assert "LPSNET_MAX_PIXELS=N sets another" in bomb.problem
     assert fine.files["labels"].exists()

@@ -21,11 +21,7 @@ from lpsnet.architecture import path_size  # noqa: E402
 from lpsnet.errors import DataError, ModelFileError  # noqa: E402
 from lpsnet.export.onnx import in_half_precision, to_onnx  # noqa: E402
 from lpsnet.inference.engines import Session, SessionOptions, open_session  # noqa: E402
-from lpsnet.inference.onnx_graph import (  # noqa: E402
-    EditError,
-    OnnxModel,
-    split_at_paths,
-)
+from lpsnet.inference.onnx_graph import EditError, OnnxModel, split_at_paths  # noqa: E402
 from lpsnet.models.network import Network, create_model  # noqa: E402
 from lpsnet.models.reparameterise import fuse  # noqa: E402
 
@@ -119,18 +115,18 @@ def test_openvino_takes_pixels(exported: Callable[..., Case], size: Size | None)
     rounded = [each.to(torch.bfloat16) for each in planes]
     whole = case.open("openvino")
     pixels = [each.permute(0, 2, 3, 1).contiguous() for each in planes]
-    session = case.open("openvino", path_layout="pixels")
+    session = case.open("openvino", path_layout="nhwc")
     expected = whole.run(*(each.numpy() for each in planes))
     np.testing.assert_allclose(session.run(*(each.numpy() for each in pixels)), expected, atol=1e-5 * np.ptp(expected))
 
     halves = [each.permute(0, 2, 3, 1).contiguous().view(torch.int16).numpy().view(np.uint16) for each in rounded]
-    session = case.open("openvino", path_layout="pixels_bf16")
+    session = case.open("openvino", path_layout="nhwc_bf16")
     expected = whole.run(*(each.float().numpy() for each in rounded))
     np.testing.assert_allclose(session.run(*halves), expected, atol=1e-5 * np.ptp(expected))
     with pytest.raises(DataError, match="takes uint16 any x "):
         session.run(*(each.numpy() for each in pixels))
-    with pytest.raises(ModelFileError, match=r"onnxruntime takes whole images, .* pixels; openvino take these"):
-        case.open("onnxruntime", path_layout="pixels")
+    with pytest.raises(ModelFileError, match=r"onnxruntime takes whole images, .* nhwc; openvino take these"):
+        case.open("onnxruntime", path_layout="nhwc")
 
 
 @pytest.mark.parametrize("runtime", ONNX_RUNTIMES)
@@ -183,7 +179,7 @@ def test_a_network_whose_one_path_takes_the_image_has_nothing_to_split(tmp_path:
 
 
 def test_engines_that_take_whole_images_say_so(case: Case) -> None:
-    with pytest.raises(ModelFileError, match=r"takes whole images, .* planes; onnxruntime, .*openvino, ncnn take"):
+    with pytest.raises(ModelFileError, match=r"takes whole images, .* nchw; onnxruntime, .*openvino, ncnn take"):
         case.open("pytorch")
 
 

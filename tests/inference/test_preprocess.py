@@ -105,17 +105,17 @@ def test_layouts_hold_the_same_numbers(source: Size, target: Size | None) -> Non
     image, record = _image(*source), _record(NORMALISATION)
     ratios = [*RATIOS, Fraction(1, 90)]
     planes = prepare_paths(image, record, size=target, ratios=ratios)
-    pixels = prepare_paths(image, record, size=target, ratios=ratios, layout="pixels")
+    pixels = prepare_paths(image, record, size=target, ratios=ratios, layout="nhwc")
     for one, other in zip(planes, pixels, strict=True):
         assert other.flags.c_contiguous
         np.testing.assert_allclose(other, one.transpose(0, 2, 3, 1), atol=1e-6)
     if preparation.find_kernels() is None:
         with pytest.raises(ModelFileError, match="need the compiled loops"):
-            prepare_paths(image, record, size=(80, 96), ratios=ratios, layout="pixels_bf16")
+            prepare_paths(image, record, size=(80, 96), ratios=ratios, layout="nhwc_bf16")
         return
     workspace = Workspace()
     for _ in range(2):  # in memory of its own, and in that of the last time
-        halves = prepare_paths(image, record, size=target, ratios=ratios, layout="pixels_bf16", workspace=workspace)
+        halves = prepare_paths(image, record, size=target, ratios=ratios, layout="nhwc_bf16", workspace=workspace)
         for one, other in zip(pixels, halves, strict=True):
             expected = torch.from_numpy(one).to(torch.bfloat16).view(torch.int16).numpy().view(np.uint16)
             assert other.flags.c_contiguous

@@ -23,7 +23,7 @@ from lpsnet.data.labels import LabelSpace
 from lpsnet.errors import DataError, RunError
 from lpsnet.inference.pipeline import Pace, StreamOutcome, run_stream, segment_stream
 from lpsnet.inference.video import Frame, Stream, StreamInfo, video_stream
-from lpsnet.inference.visualise import PRODUCTS, Style, overlay
+from lpsnet.inference.visualise import OUTPUTS, Style, overlay
 
 SPACE = LabelSpace(
     name="levels", names=("dark", "grey", "light"), colours=((200, 0, 0), (0, 200, 0), (0, 0, 200))
@@ -35,8 +35,8 @@ def levels(image: np.ndarray) -> np.ndarray:
     return (cv2.blur(image, (15, 15)).mean(axis=2) // 90).astype(np.uint8)
 
 
-def segmented(stream: Stream, stem: Path, products: tuple[str, ...] = ("labels", "overlay"), **more) -> StreamOutcome:
-    return segment_stream(levels, stream, stem, products=products, style=Style(SPACE), **more)
+def segmented(stream: Stream, stem: Path, outputs: tuple[str, ...] = ("labels", "overlay"), **more) -> StreamOutcome:
+    return segment_stream(levels, stream, stem, outputs=outputs, style=Style(SPACE), **more)
 
 
 def names(folder: Path) -> set[str]:
@@ -61,7 +61,7 @@ def test_every_frame_is_written_as_the_segmenter_sees_it(tmp_path: Path, size: t
     rate = Fraction(30000, 1001)
     pix_fmt = "yuv420p" if size == (72, 96) else "yuv444p"
     source = make_video(tmp_path / "in.mp4", moving_scene(size, 20), rate=rate, pix_fmt=pix_fmt)
-    outcome = segmented(video_stream(source), tmp_path / "out/in", tuple(PRODUCTS))
+    outcome = segmented(video_stream(source), tmp_path / "out/in", tuple(OUTPUTS))
     assert outcome.whole
     assert outcome.problem == ""
     assert outcome.pace.num_frames == 20
@@ -193,7 +193,7 @@ def test_an_engine_that_breaks_is_heard(tmp_path: Path) -> None:
         raise RuntimeError("engine broke")
 
     with pytest.raises(RuntimeError, match="engine broke"):
-        segment_stream(broken, never_ending(), tmp_path / "x", products=("overlay",), style=Style(SPACE))
+        segment_stream(broken, never_ending(), tmp_path / "x", outputs=("overlay",), style=Style(SPACE))
     assert names(tmp_path) == set()
 
 

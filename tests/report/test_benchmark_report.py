@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from page_reading import Page, check_self_contained, read_page
 
-from lpsnet.benchmark.benchmark import Benchmark, Candidate, Result
+from lpsnet.benchmark.benchmark import Benchmark, Problem, Result
 from lpsnet.benchmark.machine import Load, describe_machine
 from lpsnet.benchmark.timing import Latency
 from lpsnet.errors import RunError
@@ -32,14 +32,25 @@ def measured() -> dict[str, Any]:
         return Latency(tuple(map(tuple, turns.tolist())), run_id=run)
 
     def result(name: str, runtime: str, middle: float) -> Result:
-        candidate = Candidate(name, Path(f"{name}.onnx"), runtime, macs=2_000_000_000)
         whole = latency(2 * middle, "whole")
-        return Result(candidate, f"{runtime} 1.0", "f32", 2, 3 * 2**20, latency(middle, "net"), whole, miou=middle)
+        return Result(
+            model=name,
+            path=f"{name}.onnx",
+            runtime=runtime,
+            engine=f"{runtime} 1.0",
+            precision="f32",
+            num_threads=2,
+            num_bytes=3 * 2**20,
+            macs=2_000_000_000,
+            network=latency(middle, "net"),
+            end_to_end=whole,
+            miou=middle,
+        )
 
     results = (result("s", "onnxruntime", 10.0), result("m", "onnxruntime", 20.0), result(HOSTILE, "ncnn", 12.5))
-    problems = ((Candidate("l", Path("l.onnx"), "ncnn"), "not measured: no such file"),)
+    problems = [Problem(model="l", runtime="ncnn", precision="f32", problem="not measured: no such file")]
     load = Load(30.0, 0.5, 1.5, 0.2)
-    found = Benchmark((360, 480), "quick", "an image", results, problems, describe_machine(), load)
+    found = Benchmark.of((360, 480), "quick", "an image", results, problems, describe_machine(), load)
     read: dict[str, Any] = json.loads(json.dumps(found.to_dict()))
     return read
 

@@ -1,9 +1,7 @@
-"""The one protocol that every engine is behind, and the table of engines.
+"""The protocol that all engines implement, the table of engines, the checks that they share, and a fake for tests.
 
-An engine is a module with a function `open_session(options) -> Session`. It is imported when it is first asked for, so
-that a missing optional package is noticed only by those who ask for it.
-
-A session without an engine, for tests of what stands on the protocol.
+An engine is a module with a function `open_session(options) -> Session`. It is imported when it is first used, so that
+a missing optional package matters only to users of that engine.
 """
 
 import importlib
@@ -22,24 +20,24 @@ from lpsnet.errors import DataError, ModelFileError, unknown_name
 Precision = Literal["f32", "bf16", "f16", "int8"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
-# How a path's input lies in memory: N x 3 x h x w float32, N x h x w x 3 float32, or the same in bfloat16, which NumPy
-# does not know: uint16 that hold the upper halves of float32
-Layout = Literal["planes", "pixels", "pixels_bf16"]
+# Memory layout of a path's input: N x 3 x h x w float32, N x h x w x 3 float32, or N x h x w x 3 bfloat16; as NumPy has
+# no bfloat16, the last is uint16 with the upper halves of float32
+Layout = Literal["nchw", "nhwc", "nhwc_bf16"]
 
-Shape = tuple[int | None, ...]  # of an input of a model; None is a length that may change from call to call
+Shape = tuple[int | None, ...]  # of an input of a model; None is a length that may differ between calls
 
 
 @dataclass(frozen=True, slots=True)
 class SessionOptions:
-    """What is asked of an engine.
+    """What an engine is to load, and how.
 
     Attributes:
         path: the model file.
-        precision: the arithmetic asked for; the session says what was really used.
+        precision: the arithmetic requested; the session reports the one used.
         num_threads: threads the engine may use; None leaves the choice to the engine.
-        input_size: (height, width) the engine may compile for; None means that sizes may change from call to call.
-        path_ratios: the ratios of the network's paths, largest first, if each of them is to have an input of its own in
-            place of the image; see `Session.run`.
+        input_size: (height, width) the engine may compile for; None: sizes may differ between calls.
+        path_ratios: the ratios of the network's paths, largest first, if each path is to have its own input in place of
+            the image; see `Session.run`.
         path_layout: of those inputs; one of the engine's `Engine.path_layouts`.
     """
 
@@ -48,7 +46,7 @@ class SessionOptions:
     num_threads: int | None = None
     input_size: tuple[int, int] | None = None
     path_ratios: tuple[Fraction, ...] | None = None
-    path_layout: Layout = "planes"
+    path_layout: Layout = "nchw"
 
 
 class Session(Protocol):
@@ -57,8 +55,8 @@ class Session(Protocol):
     Attributes:
         runtime: the engine's name in `RUNTIMES`.
         engine: the engine and its version, e.g. "onnxruntime 1.22.0".
-        precision: the arithmetic really used, as the engine reports it.
-        num_threads: the threads the engine uses; None if it does not say.
+        precision: the arithmetic really used, as reported by the engine.
+        num_threads: threads of the engine; None if unknown.
     """
 
     @property
@@ -71,9 +69,9 @@ class Session(Protocol):
     def num_threads(self) -> int | None: ...
 
     def run(self, *inputs: NDArray[Any]) -> NDArray[np.float32]:
-        """Scores of normalised images: N x 3 x H x W float32 in (one array for every input of the model, in its
-        order; an exported network has one), N x K x h x w float32 out. With `SessionOptions.path_ratios` the inputs are
-        N x 3 x `architecture.path_size((H, W), ratio)`, one for each ratio, laid out as `path_layout` says."""
+        """Logits of normalised images: N x 3 x H x W float32 in (one array per input of the model, in its order; an
+        exported network has one), N x K x h x w float32 out. With `SessionOptions.path_ratios` the inputs are
+        N x 3 x `architecture.path_size((H, W), ratio)`, one for each ratio, in the layout `path_layout`."""
         ...
 
 
@@ -83,8 +81,8 @@ class Engine:
 
     Attributes:
         module: the full name of the module whose `open_session(options, **arguments) -> Session` loads a model file.
-        arguments: what sets this engine apart from others of the same module.
-        path_layouts: the layouts in which it can take the paths' inputs in place of the image; empty if it cannot.
+        arguments: what distinguishes this engine from others of the same module.
+        path_layouts: the layouts in which it accepts the paths' inputs in place of the image; empty if it does not.
     """
 
     module: str
@@ -94,10 +92,10 @@ class Engine:
 
 # A new engine is a module with `open_session` and a row here
 RUNTIMES: dict[str, Engine] = {
-    "onnxruntime": Engine("lpsnet.inference.engines.onnxruntime", path_layouts=("planes",)),
-    "onnxruntime_cuda": Engine("lpsnet.inference.engines.onnxruntime", {"cuda_only": True}, ("planes",)),
-    "openvino": Engine("lpsnet.inference.engines.openvino", path_layouts=("planes", "pixels", "pixels_bf16")),
-    "ncnn": Engine("lpsnet.inference.engines.ncnn", path_layouts=("planes",)),
+    "onnxruntime": Engine("lpsnet.inference.engines.onnxruntime", path_layouts=("nchw",)),
+    "onnxruntime_cuda": Engine("lpsnet.inference.engines.onnxruntime", {"cuda_only": True}, ("nchw",)),
+    "openvino": Engine("lpsnet.inference.engines.openvino", path_layouts=("nchw", "nhwc", "nhwc_bf16")),
+    "ncnn": Engine("lpsnet.inference.engines.ncnn", path_layouts=("nchw",)),
     "tensorrt": Engine("lpsnet.inference.engines.tensorrt"),
     "pytorch": Engine("lpsnet.inference.engines.pytorch"),
     "pytorch_compiled": Engine("lpsnet.inference.engines.pytorch", {"compiled": True}),
@@ -110,7 +108,7 @@ def open_session(runtime: str, options: SessionOptions) -> Session:
 
     Raises:
         ModelFileError: no engine has that name, no precision has that name, or the file is missing or not usable by it;
-            with `path_ratios` also if the engine cannot do that, or the file's paths are not such.
+            with `path_ratios` also if the engine or the file does not support it.
         MissingDependencyError: the engine's package is not installed; the message holds the install command.
     """
     if runtime not in RUNTIMES:
@@ -139,9 +137,6 @@ def _check_numbers(options: SessionOptions) -> None:
             raise ModelFileError(f"{name} is a whole number of at least 1; got {number!r}")
 
 
-# What engines share: each is used by several modules of this folder.
-
-
 def check_suffix(options: SessionOptions, allowed: Sequence[str], *, runtime: str) -> str:
     """The suffix of the model file in small letters, e.g. ".onnx"; ModelFileError if it is none of `allowed`."""
     suffix = options.path.suffix.lower()
@@ -154,7 +149,7 @@ def check_suffix(options: SessionOptions, allowed: Sequence[str], *, runtime: st
 
 
 def fix_size(shapes: Sequence[Shape], options: SessionOptions) -> tuple[Shape, ...]:
-    """The shapes of a model's inputs once `options.input_size` is put into them; None leaves them as they are.
+    """The shapes of a model's inputs with `options.input_size` filled in; None leaves them unchanged.
 
     Raises:
         ModelFileError: the file was exported for another size, or the model has several inputs.
@@ -175,7 +170,7 @@ def fix_size(shapes: Sequence[Shape], options: SessionOptions) -> tuple[Shape, .
 def check_inputs(
     inputs: Sequence[NDArray[Any]], shapes: Sequence[Shape], kind: type[np.generic] = np.float32
 ) -> list[NDArray[Any]]:
-    """The arrays given to `Session.run`, laid out in C order.
+    """The arrays given to `Session.run`, in C order.
 
     Raises:
         DataError: their number, type or shape is not what the model takes, or the lengths of the batch differ.
@@ -205,19 +200,19 @@ def _shape_text(shape: Shape) -> str:
 
 
 def run_one_by_one(run: Callable[..., NDArray[np.float32]], inputs: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
-    """The results of `run`, which takes batches of one, for every image of a batch."""
+    """The results of `run`, which takes batches of one, for all images of a batch."""
     if len(inputs[0]) == 1:
         return run(*inputs)
     return np.concatenate([run(*(array[i : i + 1] for array in inputs)) for i in range(len(inputs[0]))])
 
 
 def check_precision(used: Precision, options: SessionOptions, *, possible: Sequence[Precision]) -> Precision:
-    """`used`, what the engine computes in, if that is what was asked for.
+    """`used`, the arithmetic of the engine, if it is the one requested.
 
-    Whether a network is quantised is up to its file: one that is computes in int8 whatever was asked for.
+    A quantised file computes in int8 whatever was requested.
 
     Raises:
-        ModelFileError: something else was asked for; the message says what is `possible` on this machine.
+        ModelFileError: another one was requested; the message names those `possible` on this machine.
     """
     if used in (options.precision, "int8"):
         return used
@@ -230,7 +225,7 @@ def check_precision(used: Precision, options: SessionOptions, *, possible: Seque
 
 
 def one_line(error: BaseException) -> str:
-    """What an engine says went wrong, of which it often says a page, in one line of at most 200 characters."""
+    """The message of an engine's error, often a page long, in one line of at most 200 characters."""
     text = re.sub(r"Exception from \S+:\d+:", "", str(error))  # OpenVINO names its own source files
     text = " ".join(text.split()) or type(error).__name__
     return text if len(text) <= 200 else f"{text[:120]} … {text[-77:]}"
@@ -240,11 +235,11 @@ Array = NDArray[np.float32]
 
 
 class FakeSession:
-    """A `Session` that computes its scores with a function and remembers the shapes of what it was given.
+    """A `Session` that computes its logits with a function and records the shapes of its inputs.
 
     Args:
-        compute: N x 3 x H x W float32 (one array an input) to N x K x h x w float32.
-        runtime, engine, precision, num_threads: what it says of itself.
+        compute: N x 3 x H x W float32 (one array per input) to N x K x h x w float32.
+        runtime, engine, precision, num_threads: what it reports.
 
     Attributes:
         shapes: of the inputs of every call, oldest first.
@@ -267,6 +262,6 @@ class FakeSession:
         self.shapes: list[tuple[tuple[int, ...], ...]] = []
 
     def run(self, *inputs: Array) -> Array:
-        """What the function makes of the inputs."""
+        """The function applied to the inputs."""
         self.shapes.append(tuple(array.shape for array in inputs))
         return self._compute(*inputs)

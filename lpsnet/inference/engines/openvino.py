@@ -1,50 +1,34 @@
 """Intel's OpenVINO: runs ONNX files as they are, its own `.xml` with the `.bin` beside it, and `.openvino` containers.
 
-OpenVINO chooses the arithmetic itself unless told: on a CPU with bf16 it computes a float32 network in bf16, also where
-f16 is asked for. So the precision is always asked for by name, and what is then really used is read from the names of
-the kernels that the compiled network says it has.
+By default OpenVINO chooses the arithmetic: on a CPU with bf16 it computes a float32 network in bf16, even if f16 is
+requested. So the precision is always requested by name, and the one used is read from the names of the compiled
+network's kernels.
 """
 
 from collections import Counter, deque
-from collections.abc import Sequence
-from fractions import Fraction
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lpsnet.architecture import path_size
 from lpsnet.errors import MissingDependencyError, ModelFileError
-from lpsnet.inference.engines import (
-    Layout,
-    Precision,
-    SessionOptions,
-    Shape,
-    check_inputs,
-    check_precision,
-    check_suffix,
-    fix_size,
-    one_line,
-    run_one_by_one,
-)
-from lpsnet.inference.model_file import read_container
-from lpsnet.inference.onnx_graph import EditError, choose, size_to_try, wanted_sizes
+from lpsnet.inference import engines, model_file, onnx_graph
 
 DEVICE = "CPU"
 SUFFIXES = (".onnx", ".openvino", ".xml")
 
-# what OpenVINO calls a kernel's arithmetic -> what it is called here
-_PRECISIONS: dict[str, Precision] = {"f32": "f32", "bf16": "bf16", "f16": "f16", "i8": "int8", "u8": "int8"}
+# OpenVINO's name of a kernel's arithmetic -> ours
+_PRECISIONS: dict[str, engines.Precision] = {"f32": "f32", "bf16": "bf16", "f16": "f16", "i8": "int8", "u8": "int8"}
 
 
-def open_session(options: SessionOptions) -> "OpenVinoSession":
+def open_session(options: engines.SessionOptions) -> "OpenVinoSession":
     """Load an ONNX file or an OpenVINO model for the CPU.
 
     Raises:
         MissingDependencyError: openvino is not installed.
         ModelFileError: the file is not usable, or the precision asked for is not possible on this machine.
     """
-    suffix = check_suffix(options, SUFFIXES, runtime="openvino")
+    suffix = engines.check_suffix(options, SUFFIXES, runtime="openvino")
     try:
         import openvino
     except ImportError:
@@ -53,23 +37,21 @@ def open_session(options: SessionOptions) -> "OpenVinoSession":
     try:
         model = _read_model(core, options, suffix)
         if options.path_ratios is not None:
-            model = _split_at_paths(openvino, model, options.path_ratios, options.path_layout, size=options.input_size)
+            model = _split_at_paths(openvino, model, options)
         elif options.input_size is not None:
-            shapes = fix_size([_shape(port.partial_shape) for port in model.inputs], options)
+            shapes = engines.fix_size([_shape(port.partial_shape) for port in model.inputs], options)
             model.reshape([1, *map(_dimension, shapes[0][1:])])
         compiled = core.compile_model(model, DEVICE, compile_properties(options))
-    except EditError as error:
-        raise ModelFileError(f"{options.path} cannot take its paths' inputs: {error}") from None
     except (RuntimeError, UnicodeDecodeError) as error:
-        raise ModelFileError(f"OpenVINO cannot load {options.path}: {one_line(error)}") from None
+        raise ModelFileError(f"OpenVINO cannot load {options.path}: {engines.one_line(error)}") from None
     version = openvino.__version__.split("-")[0]  # without the build's number
     return OpenVinoSession(compiled, options, engine=f"openvino {version}", possible=_possible(core))
 
 
-def compile_properties(options: SessionOptions) -> dict[str, object]:
-    """What OpenVINO is told: one image at a time, as fast as can be, in the arithmetic asked for."""
+def compile_properties(options: engines.SessionOptions) -> dict[str, object]:
+    """Settings of OpenVINO: lowest latency for one image at a time, in the requested arithmetic."""
     properties: dict[str, object] = {
-        # int8 is a property of the file; what is not quantised in it is computed in float32
+        # int8 is a property of the file; the parts that are not quantised are computed in float32
         "INFERENCE_PRECISION_HINT": "f32" if options.precision == "int8" else options.precision,
         "PERFORMANCE_HINT": "LATENCY",
         "NUM_STREAMS": 1,
@@ -80,13 +62,15 @@ def compile_properties(options: SessionOptions) -> dict[str, object]:
 
 
 class OpenVinoSession:
-    """A network compiled by OpenVINO; see `Session`. Threads that call `run` at once are served one after another."""
+    """A network compiled by OpenVINO; see `Session`. Concurrent calls of `run` are computed one by one."""
 
     runtime: Final = "openvino"
 
-    def __init__(self, compiled: Any, options: SessionOptions, *, engine: str, possible: list[Precision]) -> None:
+    def __init__(
+        self, compiled: Any, options: engines.SessionOptions, *, engine: str, possible: list[engines.Precision]
+    ) -> None:
         self.engine = engine
-        self.precision = check_precision(_precision_used(compiled), options, possible=possible)
+        self.precision = engines.check_precision(_precision_used(compiled), options, possible=possible)
         self.num_threads = int(compiled.get_property("INFERENCE_NUM_THREADS"))
         self._path = options.path
         self._compiled = compiled
@@ -94,15 +78,15 @@ class OpenVinoSession:
         self._single = any(shape[0] == 1 for shape in shapes)
         self._shapes = [(None, *shape[1:]) if self._single else shape for shape in shapes]
         self._kind: type[np.generic] = np.float32
-        if options.path_ratios is not None and options.path_layout == "pixels_bf16":
+        if options.path_ratios is not None and options.path_layout == "nhwc_bf16":
             self._kind = np.uint16
-        # A request serves one caller at a time; there come to be as many as there are callers at once.
+        # A request serves one caller at a time; as many are created as there are concurrent callers.
         self._requests: deque[Any] = deque([compiled.create_infer_request()])
 
     def run(self, *inputs: NDArray[Any]) -> NDArray[np.float32]:
-        """Scores of normalised images; see `Session.run`."""
-        arrays = check_inputs(inputs, self._shapes, self._kind)
-        return run_one_by_one(self._infer, arrays) if self._single else self._infer(*arrays)
+        """Logits of normalised images; see `Session.run`."""
+        arrays = engines.check_inputs(inputs, self._shapes, self._kind)
+        return engines.run_one_by_one(self._infer, arrays) if self._single else self._infer(*arrays)
 
     def _infer(self, *arrays: NDArray[Any]) -> NDArray[np.float32]:
         tensors = list(arrays) if self._kind is np.float32 else [_bfloat16_tensor(array) for array in arrays]
@@ -111,17 +95,17 @@ class OpenVinoSession:
         except IndexError:
             request = self._compiled.create_infer_request()
         try:
-            scores: NDArray[np.float32] = request.infer(tensors, share_inputs=True)[0]
+            logits: NDArray[np.float32] = request.infer(tensors, share_inputs=True)[0]
         except RuntimeError as error:
-            raise ModelFileError(f"OpenVINO cannot run {self._path}: {one_line(error)}") from None
+            raise ModelFileError(f"OpenVINO cannot run {self._path}: {engines.one_line(error)}") from None
         finally:
             self._requests.append(request)
-        return scores
+        return logits
 
 
-def _read_model(core: Any, options: SessionOptions, suffix: str) -> Any:
+def _read_model(core: Any, options: engines.SessionOptions, suffix: str) -> Any:
     if suffix == ".openvino":
-        return core.read_model(*read_container(options.path))
+        return core.read_model(*model_file.read_container(options.path))
     return core.read_model(options.path)
 
 
@@ -131,55 +115,53 @@ def _bfloat16_tensor(array: NDArray[np.uint16]) -> Any:
     return openvino.Tensor(array, array.shape, openvino.Type.bf16)
 
 
-def _split_at_paths(
-    openvino: Any, model: Any, ratios: Sequence[Fraction], layout: Layout, *, size: tuple[int, int] | None
-) -> Any:
-    """The model with an input for every path in place of the image; as `onnx_paths.split_at_paths` does."""
-    own = _shape(model.inputs[0].partial_shape)
-    tried = size_to_try(own[2:], size)
-    probe = model.clone()
-    probe.reshape([1, 3, *tried])
-    found = {name: tuple(port.shape[2:]) for name, port in _resized_images(probe).items()}
-    names = choose(found, wanted_sizes(ratios, tried))
-    ports, parameters = _resized_images(model), []
-    for name, ratio in zip(names, ratios, strict=True):
-        is_fixed = size is not None or None not in own[2:]
-        parameter, planes = _path_input(openvino, path_size(tried, ratio) if is_fixed else (-1, -1), layout)
-        replaced = model.inputs[0] if name is None else ports[name]
-        for target in replaced.get_target_inputs():
-            target.replace_source_output(planes)
-        parameters.append(parameter)
-    split = openvino.Model(model.get_results(), parameters)
-    left = {operation.friendly_name for operation in split.get_ordered_ops()}
-    for ratio, parameter in zip(ratios, parameters, strict=True):
-        if not any(target.get_node().friendly_name in left for target in parameter.output(0).get_target_inputs()):
-            raise EditError(f"it has no path of ratio {ratio}")
+def _split_at_paths(openvino: Any, model: Any, options: engines.SessionOptions) -> Any:
+    """The model with an input for every path in place of the image; see `onnx_graph.split_at_paths`."""
+
+    def resized(size: tuple[int, int]) -> dict[str, tuple[int, ...]]:
+        probe = model.clone()
+        probe.reshape([1, 3, *size])
+        return {name: tuple(port.shape[2:]) for name, port in _resized_images(probe).items()}
+
+    ratios, own, parameters = options.path_ratios or (), _shape(model.inputs[0].partial_shape)[2:], []
+    with onnx_graph.edit_errors(options.path):
+        ports = _resized_images(model)
+        for name, size in onnx_graph.find_path_inputs(own, ratios, options.input_size, resized):
+            parameter, image = _path_input(openvino, size or (-1, -1), options.path_layout)
+            for target in (model.inputs[0] if name is None else ports[name]).get_target_inputs():
+                target.replace_source_output(image)
+            parameters.append(parameter)
+        split = openvino.Model(model.get_results(), parameters)
+        left = {operation.friendly_name for operation in split.get_ordered_ops()}
+        for ratio, parameter in zip(ratios, parameters, strict=True):
+            if not any(target.get_node().friendly_name in left for target in parameter.output(0).get_target_inputs()):
+                raise onnx_graph.EditError(f"it has no path of ratio {ratio}")
     return split
 
 
-def _path_input(openvino: Any, size: tuple[int, int], layout: Layout) -> tuple[Any, Any]:
-    """An input of that layout, and what it is as 1 x 3 x h x w float32.
+def _path_input(openvino: Any, size: tuple[int, int], layout: engines.Layout) -> tuple[Any, Any]:
+    """An input of that layout, and its conversion to 1 x 3 x h x w float32.
 
-    OpenVINO computes with a pixel's channels side by side, so that it has nothing to do for pixels, and for planes has.
-    One image at a time: version 2026.4 computes nonsense of quantised inputs whose first length is free.
+    OpenVINO computes in NHWC, so NHWC inputs need no reordering and NCHW inputs do. One image at a time: version 2026.4
+    gives wrong results for quantised inputs with a free batch size.
     """
     operations = openvino.opset1
-    if layout == "planes":
+    if layout == "nchw":
         parameter = operations.parameter([1, 3, *size], openvino.Type.f32)
         return parameter, parameter.output(0)
-    kind = openvino.Type.bf16 if layout == "pixels_bf16" else openvino.Type.f32
+    kind = openvino.Type.bf16 if layout == "nhwc_bf16" else openvino.Type.f32
     parameter = operations.parameter([1, *size, 3], kind)
-    planes = operations.transpose(parameter, operations.constant(np.array([0, 3, 1, 2])))
-    return parameter, operations.convert(planes, "f32").output(0)
+    image = operations.transpose(parameter, operations.constant(np.array([0, 3, 1, 2])))
+    return parameter, operations.convert(image, "f32").output(0)
 
 
 def _resized_images(model: Any) -> dict[str, Any]:
-    """The results of the operations that resize the model's input, by the operations' names."""
+    """Outputs of the operations that resize the model's input, by the operations' names."""
     users = (target.get_node() for target in model.inputs[0].get_target_inputs())
     return {user.friendly_name: user.output(0) for user in users if user.get_type_name() == "Interpolate"}
 
 
-def _shape(partial_shape: Any) -> Shape:
+def _shape(partial_shape: Any) -> engines.Shape:
     return tuple(None if length.is_dynamic else length.get_length() for length in partial_shape)
 
 
@@ -187,11 +169,11 @@ def _dimension(length: int | None) -> int:
     return -1 if length is None else length
 
 
-def _precision_used(compiled: Any) -> Precision:
-    """The arithmetic of most convolutions, by OpenVINO's own account; of most operations where there are none.
+def _precision_used(compiled: Any) -> engines.Precision:
+    """The arithmetic of most convolutions, as OpenVINO reports it; of most operations if there are none.
 
-    It is the end of the name of the kernel that was chosen, e.g. `brgconv_avx512_bf16`. The property `runtimePrecision`
-    will not do: with weights kept in f16 it says f16 of a kernel that computes in f32.
+    It is the suffix of the kernel's name, e.g. `brgconv_avx512_bf16`. The property `runtimePrecision` is wrong: with
+    weights stored in f16 it reports f16 for a kernel that computes in f32.
     """
     used: dict[bool, Counter[str]] = {True: Counter(), False: Counter()}
     for operation in compiled.get_runtime_model().get_ordered_ops():
@@ -206,7 +188,7 @@ def _precision_used(compiled: Any) -> Precision:
     return _PRECISIONS[name]
 
 
-def _possible(core: Any) -> list[Precision]:
+def _possible(core: Any) -> list[engines.Precision]:
     names = {"FP32": "f32", "BF16": "bf16", "FP16": "f16"}
     capabilities = core.get_property(DEVICE, "OPTIMIZATION_CAPABILITIES")
     found: list[Any] = [precision for name, precision in names.items() if name in capabilities]

@@ -1,7 +1,7 @@
-"""NVIDIA's TensorRT, the engine of the paper's latencies, in two ways: to run a model, and to time one.
+"""NVIDIA's TensorRT, the engine of the paper's latencies, to run a model, and to time one.
 
-To run: ONNX Runtime with its TensorRT provider alone, so that a network TensorRT cannot take whole is refused and
-never computed elsewhere. To time as the paper does: NVIDIA's program `trtexec`, whose 'GPU Compute Time' leaves out
+To run: ONNX Runtime with only its TensorRT provider, so that a network that it does not support entirely is refused,
+never computed elsewhere. To time as the paper does: NVIDIA's program `trtexec`, whose 'GPU Compute Time' excludes
 copies to and from the GPU. Both compute float32 without TF32, as the GTX 1080 Ti of the paper did.
 
 Not verified on hardware: written from the documentation, tested with what trtexec 8.4, 8.6 and 10.9 print.
@@ -20,21 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lpsnet.errors import MissingDependencyError, ModelFileError
-from lpsnet.inference.engines import (
-    Precision,
-    SessionOptions,
-    Shape,
-    check_inputs,
-    check_precision,
-    check_suffix,
-    fix_size,
-    one_line,
-)
+from lpsnet.inference import engines, model_file
 from lpsnet.inference.engines.onnxruntime import SIZE_NAMES
-from lpsnet.inference.model_file import DamagedError, read_onnx_precision
 
 PROVIDER = "TensorrtExecutionProvider"
-_POSSIBLE: list[Precision] = ["f32", "f16", "bf16"]
+_POSSIBLE: list[engines.Precision] = ["f32", "f16", "bf16"]
 _NO_TENSORRT = (
     "the runtime tensorrt takes an NVIDIA GPU, TensorRT's libraries and ONNX Runtime for them: "
     "pip uninstall onnxruntime; pip install onnxruntime-gpu"
@@ -42,16 +32,16 @@ _NO_TENSORRT = (
 _TF32_SWITCH = "NVIDIA_TF32_OVERRIDE"  # read by NVIDIA's libraries when they are loaded; 0 is off
 
 
-def open_session(options: SessionOptions) -> "TensorRtSession":
-    """Build an engine for an ONNX file, or take it from the cache; building takes from seconds to minutes.
+def open_session(options: engines.SessionOptions) -> "TensorRtSession":
+    """Build an engine for an ONNX file, or load it from the cache; building takes seconds to minutes.
 
     Raises:
         MissingDependencyError: this ONNX Runtime has no TensorRT.
-        ModelFileError: the file is not usable, or TensorRT cannot compute all of it as asked.
+        ModelFileError: the file is not usable, or TensorRT cannot compute all of it as requested.
     """
-    check_suffix(options, (".onnx",), runtime="tensorrt")
+    engines.check_suffix(options, (".onnx",), runtime="tensorrt")
     onnxruntime = _import_with_tensorrt()
-    precision = check_precision(_precision_of(options), options, possible=_POSSIBLE)
+    precision = engines.check_precision(_precision_of(options), options, possible=_POSSIBLE)
     if precision in ("f32", "int8"):
         os.environ.setdefault(_TF32_SWITCH, "0")
     provider = (PROVIDER, provider_options(precision, cache_folder=engine_cache(options)))
@@ -60,7 +50,7 @@ def open_session(options: SessionOptions) -> "TensorRtSession":
             options.path, session_options(onnxruntime, options), providers=[provider]
         )
     except Exception as error:  # ONNX Runtime's errors have no common base
-        raise ModelFileError(f"TensorRT cannot take {options.path}: {one_line(error)}") from None
+        raise ModelFileError(f"TensorRT cannot take {options.path}: {engines.one_line(error)}") from None
     return TensorRtSession(session, options, precision=precision, version=onnxruntime.__version__)
 
 
@@ -74,8 +64,8 @@ def _import_with_tensorrt() -> Any:
     return onnxruntime
 
 
-def session_options(onnxruntime: Any, options: SessionOptions) -> Any:
-    """Settings of ONNX Runtime itself: nothing is left to the CPU, and free lengths are those asked for."""
+def session_options(onnxruntime: Any, options: engines.SessionOptions) -> Any:
+    """Settings of ONNX Runtime itself: no CPU fallback, and free dimensions set to the requested size."""
     settings = onnxruntime.SessionOptions()
     settings.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     if options.input_size is not None:
@@ -84,13 +74,13 @@ def session_options(onnxruntime: Any, options: SessionOptions) -> Any:
     return settings
 
 
-def provider_options(precision: Precision, *, cache_folder: Path) -> dict[str, str]:
+def provider_options(precision: engines.Precision, *, cache_folder: Path) -> dict[str, str]:
     """Settings of ONNX Runtime's TensorRT provider.
 
     Args:
-        precision: the arithmetic TensorRT may use besides float32; for int8 the file holds the scales.
-        cache_folder: where engines are kept. The provider tells them apart by the graph and not by its weights, so a
-            folder is for one file.
+        precision: the arithmetic TensorRT may use besides float32; for int8 the file has the scales.
+        cache_folder: where engines are stored. The provider distinguishes them by graph, not by weights, so one folder
+            is for one file.
     """
     switches = {
         "trt_fp16_enable": precision == "f16",
@@ -103,8 +93,8 @@ def provider_options(precision: Precision, *, cache_folder: Path) -> dict[str, s
     return {name: str(value) for name, value in switches.items()} | folders
 
 
-def engine_cache(options: SessionOptions) -> Path:
-    """The folder for engines of this file, precision and size, in the user's cache; it exists."""
+def engine_cache(options: engines.SessionOptions) -> Path:
+    """The folder for engines of this file, precision and size, in the user's cache; created if missing."""
     with options.path.open("rb") as file:
         content = hashlib.file_digest(file, "sha256").hexdigest()
     size = _times(options.input_size) if options.input_size else "free"
@@ -123,28 +113,30 @@ class TensorRtSession:
     runtime: Final = "tensorrt"
     num_threads: Final = None
 
-    def __init__(self, session: Any, options: SessionOptions, *, precision: Precision, version: str) -> None:
-        if PROVIDER not in session.get_providers():  # left out without an error where its libraries do not load
+    def __init__(
+        self, session: Any, options: engines.SessionOptions, *, precision: engines.Precision, version: str
+    ) -> None:
+        if PROVIDER not in session.get_providers():  # dropped without an error if its libraries do not load
             raise ModelFileError(f"TensorRT cannot take {options.path}: its libraries could not be loaded")
         self.engine = f"onnxruntime {version} with TensorRT"
         self.precision = precision
         self._session, self._path = session, options.path
         self._names = [port.name for port in session.get_inputs()]
-        self._shapes = fix_size([_shape(port.shape) for port in session.get_inputs()], options)
+        self._shapes = engines.fix_size([_shape(port.shape) for port in session.get_inputs()], options)
 
     def run(self, *inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Scores of normalised images; see `Session.run`."""
-        arrays = check_inputs(inputs, self._shapes)
+        """Logits of normalised images; see `Session.run`."""
+        arrays = engines.check_inputs(inputs, self._shapes)
         try:
-            scores: NDArray[np.float32] = self._session.run(None, dict(zip(self._names, arrays, strict=True)))[0]
-        except Exception as error:  # as above
-            raise ModelFileError(f"TensorRT cannot run {self._path}: {one_line(error)}") from None
-        return scores
+            logits: NDArray[np.float32] = self._session.run(None, dict(zip(self._names, arrays, strict=True)))[0]
+        except Exception as error:
+            raise ModelFileError(f"TensorRT cannot run {self._path}: {engines.one_line(error)}") from None
+        return logits
 
 
 @dataclass(frozen=True, slots=True)
 class TrtexecTimes:
-    """One line of trtexec's summary, in milliseconds; `percentiles_ms` by percent, versions differ in which."""
+    """One line of trtexec's summary, in milliseconds; `percentiles_ms` by percent, those that the version prints."""
 
     min_ms: float
     max_ms: float
@@ -155,14 +147,14 @@ class TrtexecTimes:
 
 @dataclass(frozen=True, slots=True)
 class TrtexecReport:
-    """What trtexec measured.
+    """Measurements of trtexec.
 
     Attributes:
         version: TensorRT's, e.g. "10.9.0".
         gpu_compute: the network alone; its mean is the paper's latency.
         latency: with the copies to and from the GPU.
-        throughput_qps: images a second where copies and computation overlap.
-        warnings: what trtexec found fault with, e.g. an unstable clock; one line each.
+        throughput_qps: images per second where copies and computation overlap.
+        warnings: of trtexec, e.g. an unstable clock; one line each.
     """
 
     version: str
@@ -172,7 +164,7 @@ class TrtexecReport:
     warnings: tuple[str, ...]
 
 
-_PRECISION_FLAGS: dict[Precision, tuple[str, ...]] = {
+_PRECISION_FLAGS: dict[engines.Precision, tuple[str, ...]] = {
     "f32": ("--noTF32",),
     "f16": ("--fp16",),
     "bf16": ("--bf16",),
@@ -183,7 +175,7 @@ _PRECISION_FLAGS: dict[Precision, tuple[str, ...]] = {
 def trtexec_command(
     path: Path,
     *,
-    precision: Precision = "f32",
+    precision: engines.Precision = "f32",
     size: tuple[int, int] | None = None,
     input_name: str = "image",
     warm_up_s: float = 1.0,
@@ -194,8 +186,8 @@ def trtexec_command(
 
     Args:
         path: the ONNX file.
-        precision: what TensorRT may compute in besides float32.
-        size: height and width for a file exported for any size; None for one of a fixed size, which takes none.
+        precision: arithmetic that TensorRT may use besides float32.
+        size: height and width for a file exported for any size; None for one of a fixed size.
         input_name: the file's input, for `size`.
     """
     shapes = [] if size is None else [f"--shapes={input_name}:{_times((1, 3, *size))}"]
@@ -204,10 +196,10 @@ def trtexec_command(
 
 
 def run_trtexec(command: list[str], *, timeout_s: float = 3600.0) -> TrtexecReport:
-    """Run a command of `trtexec_command` and read what it measured.
+    """Run a command of `trtexec_command` and parse its measurements.
 
     Raises:
-        MissingDependencyError: there is no such program.
+        MissingDependencyError: the program is missing.
         ModelFileError: it failed, took longer than `timeout_s` (building the engine is most of it) or gave no figures.
     """
     if shutil.which(command[0]) is None:
@@ -262,24 +254,21 @@ def _times_in(text: str, title: str) -> TrtexecTimes:
 
 
 def _version(number: str) -> str:
-    """8603 is 8.6.3 and 100900 is 10.9.0: TensorRT 10 has a digit more for the minor number."""
+    """8603 is 8.6.3 and 100900 is 10.9.0: TensorRT 10 uses one more digit for the minor number."""
     value, unit = int(number), 10_000 if int(number) >= 100_000 else 1_000
     return f"{value // unit}.{value % unit // 100}.{value % 100}"
 
 
-def _precision_of(options: SessionOptions) -> Precision:
-    """int8 where the file is quantised, else what TensorRT is told, which it does not confirm."""
-    try:
-        with options.path.open("rb") as file:
-            own = read_onnx_precision(file)
-    except DamagedError as error:
-        raise ModelFileError(f"{options.path} is not a whole onnx file: {error}; copy or export it again") from None
+def _precision_of(options: engines.SessionOptions) -> engines.Precision:
+    """int8 if the file is quantised, else what TensorRT is set to, which it does not confirm."""
+    with model_file.open_whole(options.path) as file:
+        own = model_file.read_onnx_precision(file)
     if own == "f32":
         return "f32" if options.precision == "int8" else options.precision
     return own
 
 
-def _shape(lengths: list[int | str | None]) -> Shape:
+def _shape(lengths: list[int | str | None]) -> engines.Shape:
     return tuple(length if isinstance(length, int) else None for length in lengths)
 
 

@@ -1,12 +1,9 @@
-"""A static page that segments in the visitor's browser: `lpsnet web`.
+"""A static page that segments in the visitor's browser, and a server of its files for this machine: `lpsnet web`.
 
-The page is the files of `static/` beside a copy of the model and its record. ONNX Runtime for browsers comes with the
-package (`static/runtime/README.md` says what and why), so that a page can be made, and visited, without a network.
-
-A server of a page's files for this machine alone: Python's own, with two headers that let the page use threads.
-
-Browsers give threads that share memory only to pages isolated from all others, which these headers ask for. Nothing
-but files that lie in the page's folder is served: no list of what is there, and no link that leads out of it.
+The page is the files of `static/` beside a copy of the model and its record. ONNX Runtime for browsers is part of the
+package (`static/runtime/README.md`), so that a page works without a network. The server is Python's own with two
+headers, which browsers require before a page may use threads with shared memory. It serves only files inside the
+page's folder: no listings, no links that lead outside.
 """
 
 import functools
@@ -29,8 +26,8 @@ from lpsnet.io import atomic_path, write_text
 
 MODEL_NAME = "model.onnx"
 RECORD_NAME = "record.json"
-PAGE_NAME = "page.json"  # what the page shows that is not in the record
-SHOWN_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")  # images that every browser shows
+PAGE_NAME = "page.json"  # contents of the page that are not in the record
+SHOWN_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")  # formats that every browser shows
 
 _HTML_ESCAPES = str.maketrans({sign: f"\\u{ord(sign):04x}" for sign in "<>&"})  # JSON reads them back
 
@@ -40,9 +37,9 @@ class WebPage:
     """A page that was written.
 
     Attributes:
-        folder: what a server is to serve.
-        model: the file whose copy the page runs.
-        num_bytes: of all files of the page.
+        folder: the folder to serve.
+        model: the original of the page's model.
+        num_bytes: of all files together.
     """
 
     folder: Path
@@ -54,13 +51,13 @@ def write_page(model: str | Path, out: Path, *, example: Path | None = None) -> 
     """Write a page that runs a model in the browser; files of an earlier page in the folder are replaced.
 
     Args:
-        model: an ONNX file with a record, or the name of a model that comes with the package.
-        out: folder of the page, made where it is missing.
+        model: an ONNX file with a record, or the name of a model shipped with the package.
+        out: folder of the page, created if missing.
         example: an image that the page offers to segment.
 
     Raises:
         ModelFileError: there is no such model, it is not ONNX, or it holds no usable record.
-        DataError: the example is no image, or of a format that browsers do not show.
+        DataError: the example is not an image, or of a format that browsers do not show.
         RunError: the folder cannot be written to.
     """
     path = find_model(model)
@@ -91,7 +88,7 @@ def _files(folder: Path) -> Iterator[Path]:
 def _example(path: Path | None) -> dict[str, Path]:
     if path is None:
         return {}
-    read_image(path)  # says what is wrong with it
+    read_image(path)  # raises an error if it is not an image
     if path.suffix.lower() not in SHOWN_SUFFIXES:
         raise DataError(f"browsers do not show {path}; an example is one of {', '.join(SHOWN_SUFFIXES)}")
     return {f"example{path.suffix.lower()}": path}
@@ -102,7 +99,7 @@ def _example_name(names: dict[str, Path]) -> str | None:
 
 
 def _json_text(value: dict[str, Any]) -> str:
-    """JSON in ASCII that no reader can take for HTML, whatever the names in a record are."""
+    """JSON in ASCII, escaped so that names in a record cannot be interpreted as HTML."""
     return json.dumps(value, indent=2, allow_nan=False).translate(_HTML_ESCAPES) + "\n"
 
 
@@ -123,7 +120,7 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
             folder, path = Path(self.directory).resolve(), Path(self.translate_path(self.path)).resolve()
             file = (folder / "index.html").resolve() if path == folder else path
             return file.is_relative_to(folder) and file.is_file()
-        except (ValueError, OSError):  # no path at all: it holds a null byte, or is too long
+        except (ValueError, OSError):  # not a path: it has a null byte, or is too long
             return False
 
     def end_headers(self) -> None:
@@ -137,7 +134,7 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
 
 class _Server(http.server.ThreadingHTTPServer):
     def handle_error(self, request: Any, client_address: Any) -> None:
-        if not isinstance(sys.exception(), ConnectionError):  # a client may go away when it likes
+        if not isinstance(sys.exception(), ConnectionError):  # a client may disconnect
             super().handle_error(request, client_address)
 
 
@@ -145,7 +142,7 @@ def make_server(folder: Path, port: int) -> http.server.ThreadingHTTPServer:
     """A server of a folder, bound but not yet serving; port 0 takes a free one.
 
     Raises:
-        RunError: the port is taken, or is not to be had.
+        RunError: the port is taken or not allowed.
     """
     try:
         return _Server((HOST, port), functools.partial(_Handler, directory=str(folder)))
