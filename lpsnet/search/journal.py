@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError, model_validator
 
 from lpsnet.errors import RunError
+from lpsnet.inference.hub import bundled_name
 from lpsnet.io import append_line, exclusive, finished_lines, refuse_streams
 from lpsnet.search.family import Doubt, Row, Step, StepRecord, step_fields
 from lpsnet.search.measurements import Failure, Outcome, Score, TrainingSpec
@@ -315,6 +316,9 @@ def differences(
     """The settings in which a journal and a run differ, in one line, or ""; `defaults` as in `open_journal`."""
     old, new = dict(_flat(dict(journal))), dict(_flat(_plain(now)))
     old = {**{key: value for key, value in _flat(_plain(defaults)) if key in new}, **old}
+    if isinstance(init := old.get("init"), str) and (name := bundled_name(init)):
+        old["init"] = name  # earlier versions have the file's path, and a digest of it
+        old.pop("inputs.init", None)
     keys = [key for key in {**old, **new} if old.get(key, _ABSENT) != new.get(key, _ABSENT)]
     return "; ".join(f"{key}: {_shown(old, key)} in the journal, {_shown(new, key)} now" for key in keys)
 

@@ -15,6 +15,7 @@ from lpsnet.search.journal import (
     LatencyRepetition,
     TrainingFinished,
     TrainingStarted,
+    differences,
     open_journal,
     read_journal,
 )
@@ -270,3 +271,12 @@ def test_a_setting_that_is_newer_than_the_journal_has_its_default(tmp_path: Path
         open_journal(path, settings=newer, lpsnet_version="0.2.0", defaults=defaults),
     ):
         pass
+
+
+def test_a_bundled_model_is_known_by_its_name_whatever_file_an_earlier_version_had() -> None:
+    path = "/usr/lib/python3/site-packages/lpsnet/weights/camvid_s.safetensors"
+    then = {"data": "scenes", "init": path, "inputs": {"train": "2 pictures (1)", "init": "0123abcd"}}
+    now = {"data": "scenes", "init": "camvid_s", "inputs": {"train": "2 pictures (1)"}}
+    assert differences(then, now, {}) == ""
+    assert "init" in differences(then, {**now, "init": "camvid_m"}, {})
+    assert "init" in differences({**then, "init": "runs/a.safetensors"}, {**now, "init": "runs/b.safetensors"}, {})

@@ -83,3 +83,11 @@ def test_a_run_goes_on_only_on_what_it_was_started_with(tmp_path: Path) -> None:
 
 def test_a_run_of_an_older_version_does_not_say_what_it_was_started_on(tmp_path: Path) -> None:
     held(tmp_path, settings()).check_inputs({"classes": "2 classes (1): a, b"})
+
+
+def test_a_bundled_model_is_known_by_its_name_whatever_file_an_earlier_version_had(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.begin({"init": "/usr/lib/python3/site-packages/lpsnet/weights/camvid_s.safetensors", "recipe": {}})
+    folder.check({"init": "camvid_s", "recipe": {}}, defaults={}, resume=True)
+    with pytest.raises(RunError, match="has init = camvid_s, not camvid_m"):
+        folder.check({"init": "camvid_m", "recipe": {}}, defaults={}, resume=True)
