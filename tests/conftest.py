@@ -8,6 +8,24 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported; the s
 
 import pytest
 
+# Tests that the everyday run (`pytest`) leaves out, by kind; CI runs them too (`pytest -m "not slow and not gpu"`)
+APART = {
+    "browser": ("inference/test_web_browser.py", "report/test_in_browser.py"),
+    "command_line": ("cli/", "crashes/", "docs/test_commands.py", "endurance/", "failures/", "test_plugins.py"),
+    "training": (
+        "search/test_candidates.py",
+        "search/test_expand_command.py",
+        "search/test_run.py",
+        "studies/test_grown_study.py",
+        "studies/test_network_studies.py",
+        "studies/test_study.py",
+        "test_demo.py",
+        "training/test_processes.py",
+        "training/test_trainer.py",
+    ),
+}
+
+_TESTS = Path(__file__).parent
 _REAL_DATA = Path(os.environ.get("LPSNET_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
 
@@ -17,6 +35,15 @@ def real_data() -> Path:
     if not _REAL_DATA.is_dir():
         pytest.skip(f"no real images at {_REAL_DATA}; set LPSNET_DATA")
     return _REAL_DATA
+
+
+@pytest.hookimpl(tryfirst=True)  # before tests are chosen by their marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        place = item.path.relative_to(_TESTS).as_posix()
+        for kind, places in APART.items():
+            if place.startswith(places):
+                item.add_marker(kind)
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -3,7 +3,7 @@
     python tools/structure.py [--package lpsnet] [--json FILE]
 
 A walk is what a reader opens to follow one thing through the code, listed by hand in `tools/walks.json` and checked:
-every file exists, and each names (imports, or is imported by) one before it.
+every file exists, and each imports, or is imported by, one before it.
 """
 
 import argparse
@@ -91,11 +91,25 @@ def measure(package: Path) -> dict[str, object]:
 
 
 def walks(root: Path) -> dict[str, list[str]]:
-    """The walks of `tools/walks.json`; ValueError if one names a file that is not there."""
+    """The walks of `tools/walks.json`.
+
+    Raises:
+        ValueError: a walk names a file that does not exist, or one that no earlier file of it imports or is imported by.
+    """
     listed: dict[str, list[str]] = json.loads((root / "tools" / "walks.json").read_text(encoding="utf-8"))
-    for name, files in listed.items():
+    modules = modules_of(root / "lpsnet")
+    edges = {name: imported(ast.parse(path.read_text("utf-8")), set(modules)) for name, path in modules.items()}
+    names = {path: name for name, path in modules.items()}
+    for walk, files in listed.items():
         if missing := [file for file in files if not (root / file).exists()]:
-            raise ValueError(f"the walk {name!r} names files that are not there: {', '.join(missing)}")
+            raise ValueError(f"the walk {walk!r} names files that do not exist: {', '.join(missing)}")
+        opened: list[str] = []
+        for name in [names[root / file] for file in files if file.endswith(".py")]:
+            # an engine is loaded by the name in its table
+            found = {name.rpartition(".")[0], *edges[name], *(other for other in opened if name in edges[other])}
+            if opened and not found & set(opened):
+                raise ValueError(f"the walk {walk!r} opens {name}, which no earlier file leads to")
+            opened.append(name)
     return listed
 
 

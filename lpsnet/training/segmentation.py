@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import lpsnet
-from lpsnet.data.dataset import Dataset, Split, open_dataset
+from lpsnet.data.dataset import Dataset, open_dataset
 from lpsnet.data.labels import IGNORE_INDEX
+from lpsnet.data.split import Split
 from lpsnet.errors import RunError
 from lpsnet.evaluation.evaluate import Evaluation, evaluate
 from lpsnet.inference.engines import Precision

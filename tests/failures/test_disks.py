@@ -1,7 +1,6 @@
 """Full disks, and folders that cannot be written to: one line, nothing earlier lost, and on it goes with room again."""
 
 import re
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,6 @@ from safetensors.numpy import load_file
 import lpsnet.training.loop as loop
 from lpsnet.errors import RunError
 from lpsnet.studies.network_latency import TIMING
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "search"))
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """The compiled loops for tests, installed or compiled here; and a fixture that runs a module with and without."""
 
 import functools
-import sys
+import runpy
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,10 +21,7 @@ def compiled_kernels() -> kernels.Kernels:
     if found := kernels.find_kernels():
         return found
     library = Path(tempfile.mkdtemp()) / "kernels.so"
-    sys.path.insert(0, str(ROOT))
-    from build_kernels import build
-
-    if not build(library):
+    if not runpy.run_path(str(ROOT / "build_kernels.py"))["build"](library):
         pytest.skip("the compiled loops are not installed, and there is no C compiler")
     return kernels.Kernels(library)
 

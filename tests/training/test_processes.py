@@ -6,16 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import frozen_run
 import pytest
 import torch
+from gradient_run import save_gradients
 
 from lpsnet.inference.model_file import read_record
 from lpsnet.training.run_folder import RunFolder
 from lpsnet.training.segmentation import train
-
-sys.path.insert(0, str(Path(__file__).parent))
-import frozen_run
-from gradient_run import save_gradients
 
 SCRIPT = Path(__file__).parent / "gradient_run.py"
 

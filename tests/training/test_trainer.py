@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
+from training_run import RUN
 
 from lpsnet.errors import LpsnetError, RunError
 from lpsnet.io import locked_folder
@@ -23,9 +24,6 @@ from lpsnet.training.run import Status
 from lpsnet.training.run_folder import RunFolder
 from lpsnet.training.segmentation import train
 from lpsnet.training.state import MovingAverage
-
-sys.path.insert(0, str(Path(__file__).parent))
-from training_run import RUN
 
 SCRIPT = Path(__file__).parent / "training_run.py"
 
