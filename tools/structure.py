@@ -94,7 +94,7 @@ def walks(root: Path) -> dict[str, list[str]]:
     """The walks of `tools/walks.json`.
 
     Raises:
-        ValueError: a walk names a file that does not exist, or one that no earlier file of it imports or is imported by.
+        ValueError: a walk names a file that does not exist, or one without an import from or to an earlier file.
     """
     listed: dict[str, list[str]] = json.loads((root / "tools" / "walks.json").read_text(encoding="utf-8"))
     modules = modules_of(root / "lpsnet")
