@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from lpsnet.data.labels import LabelSpace
 from lpsnet.export.export import export
 from lpsnet.export.ncnn import export_ncnn
-from lpsnet.export.openvino import export_openvino
+from lpsnet.export.onnx import export_openvino
 from lpsnet.models.checkpoint import default_record, save_checkpoint
 from lpsnet.models.network import Network, create_model
 from lpsnet.record import ModelRecord

@@ -16,8 +16,7 @@ from lpsnet.architecture import Architecture
 from lpsnet.benchmark.benchmark import Benchmark, Candidate, benchmark
 from lpsnet.data.split import Split
 from lpsnet.errors import MissingDependencyError, ModelFileError, unknown_name
-from lpsnet.export.onnx import to_onnx, write_model
-from lpsnet.export.openvino import packed
+from lpsnet.export.onnx import pack_openvino, to_onnx, write_model
 from lpsnet.export.quantise import Quantisation, Size, quantise_for_openvino, quantise_onnx
 from lpsnet.export.verify import ExportReport, Proof, final_record
 from lpsnet.inference.engines import PRECISIONS, RUNTIMES, Precision
@@ -112,7 +111,7 @@ assert WRITERS.keys() == RUNTIMES.keys()
 # format -> "module:function", called like `export_onnx`; imported when asked for, with its optional packages
 EXPORTERS: dict[str, str] = {
     "onnx": "lpsnet.export.onnx:export_onnx",
-    "openvino": "lpsnet.export.openvino:export_openvino",
+    "openvino": "lpsnet.export.onnx:export_openvino",
     "ncnn": "lpsnet.export.ncnn:export_ncnn",
     "tensorrt": "lpsnet.export.onnx:export_tensorrt",
 }
@@ -181,7 +180,7 @@ def _write_int8_onnx(whole: Path, target: Path, quantisation: Quantisation, reco
 def _write_openvino(whole: Path, target: Path, quantisation: Quantisation, record: ModelRecord, size: Size) -> None:
     model = _import("openvino", "openvino").Core().read_model(whole)
     quantised = quantise_for_openvino(model, quantisation, record=record, size=size)
-    description, weights = packed(quantised, half=False)
+    description, weights = pack_openvino(quantised, half=False)
     write_container(target, description=description, weights=weights, record=record)
 
 

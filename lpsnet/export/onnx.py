@@ -1,4 +1,4 @@
-"""ONNX, the format that every engine here reads, directly or through its own converter; TensorRT reads it too.
+"""ONNX, the format that every engine here reads, directly or through its own converter; for TensorRT and OpenVINO.
 
 One input `image` (N x 3 x H x W float32, RGB, normalised as in the record) and one output `logits` (N x K x h x w).
 With a free size, N, H and W may change from call to call: path sizes floor(r H) are computed in the file from the size
@@ -10,6 +10,7 @@ exporter is used: it gives the same file as the newer one in a tenth of the time
 """
 
 import io
+import tempfile
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -19,11 +20,12 @@ import torch
 
 from lpsnet import __version__
 from lpsnet.errors import MissingDependencyError, ModelFileError
-from lpsnet.export.quantise import Quantisation, Size, check_quantisation, quantise_onnx
+from lpsnet.export.quantise import Quantisation, Size, check_quantisation, quantise_for_openvino, quantise_onnx
 from lpsnet.export.verify import ExportOptions, ExportReport, Format, Proof, Request, write_proved
 from lpsnet.inference.engines import Precision
 from lpsnet.inference.engines.onnxruntime import SIZE_NAMES
 from lpsnet.inference.engines.tensorrt import trtexec_command
+from lpsnet.inference.model_file import write_container
 from lpsnet.models.network import Network
 from lpsnet.record import RECORD_KEY, ModelRecord
 
@@ -213,3 +215,41 @@ def _write_for_tensorrt(deployed: Network, path: Path, request: Request) -> None
         wish = check_quantisation(quantisation)
         model = quantise_onnx(model, wish, record=record, size=size, for_tensorrt=True)
     write_model(model, path, record=record)
+
+
+OPENVINO = Format("openvino", ".openvino", runtime="openvino", precisions=("f32", "f16", "int8"))
+
+
+def export_openvino(net: Network, path: str | Path, **options: Unpack[ExportOptions]) -> ExportReport:
+    """Write a network as one `.openvino` file and verify it with OpenVINO; arguments and errors as for `export_onnx`.
+
+    Precision "f16" keeps the weights in f16; the arithmetic is chosen when the file is run.
+    """
+    return write_proved(net, path, format=OPENVINO, write=_write_for_openvino, **options)
+
+
+def _write_for_openvino(deployed: Network, path: Path, request: Request) -> None:
+    record, size, precision, quantisation = request
+    model = _to_openvino(deployed, size)
+    if precision == "int8":
+        model = quantise_for_openvino(model, check_quantisation(quantisation), record=record, size=size)
+    description, weights = pack_openvino(model, half=precision == "f16")
+    write_container(path, description=description, weights=weights, record=record)
+
+
+def _to_openvino(deployed: Network, size: Size | None) -> Any:
+    try:
+        import openvino
+    except ImportError:
+        raise MissingDependencyError.for_extra("openvino", "openvino") from None
+    return openvino.Core().read_model(to_onnx(deployed, size=size).SerializeToString())
+
+
+def pack_openvino(model: Any, *, half: bool) -> tuple[bytes, bytes]:
+    """Description and weights as OpenVINO writes them; with `half` the weights in f16."""
+    import openvino
+
+    with tempfile.TemporaryDirectory(prefix="lpsnet-") as folder:
+        description = Path(folder) / "model.xml"
+        openvino.save_model(model, description, compress_to_fp16=half)
+        return description.read_bytes(), description.with_suffix(".bin").read_bytes()

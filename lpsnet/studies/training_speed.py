@@ -42,10 +42,9 @@ from lpsnet.studies.study import Json, Known, Outcome, Place, Report, Run, Scale
 from lpsnet.training.config import get_recipe
 from lpsnet.training.data import Augment, Batches, SampleOrder, Weights
 from lpsnet.training.loop import Loop, make_accelerator
-from lpsnet.training.run import TrainingRun, versions
+from lpsnet.training.run import MovingAverage, TrainingRun, versions
 from lpsnet.training.run_folder import RunFolder
 from lpsnet.training.segmentation import Segmentation, train
-from lpsnet.training.state import MovingAverage
 
 
 class PlainLoop:

@@ -21,9 +21,8 @@ from lpsnet.io import locked_folder
 from lpsnet.record import Normalisation
 from lpsnet.training.config import LoopSettings
 from lpsnet.training.data import Batches, Details, DeviceBatches, Score, Task, Weights, load_images
-from lpsnet.training.run import Status, circumstances, now, version_changes
+from lpsnet.training.run import MovingAverage, Status, TrainingState, circumstances, now, version_changes
 from lpsnet.training.run_folder import INPUTS, RunFolder, RunLog, Steps, diverged
-from lpsnet.training.state import MovingAverage, TrainingState
 
 
 def normalise(images: Tensor, normalisation: Normalisation) -> Tensor:

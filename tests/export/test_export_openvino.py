@@ -15,8 +15,8 @@ import torch
 
 from lpsnet.data.labels import LabelSpace
 from lpsnet.errors import MissingDependencyError, ModelFileError
-from lpsnet.export import openvino as exporter
-from lpsnet.export.openvino import export_openvino
+from lpsnet.export import onnx as exporter
+from lpsnet.export.onnx import export_openvino
 from lpsnet.export.verify import ExportReport
 from lpsnet.inference.model_file import read_container, read_record
 from lpsnet.models.blocks import BLOCKS

@@ -18,8 +18,7 @@ from export_networks import SIZE, images, network, record_of
 
 from lpsnet.errors import MissingDependencyError, ModelFileError
 from lpsnet.export import onnx as exporter
-from lpsnet.export.onnx import export_onnx, export_tensorrt
-from lpsnet.export.openvino import export_openvino
+from lpsnet.export.onnx import export_onnx, export_openvino, export_tensorrt
 from lpsnet.export.quantise import Quantisation
 from lpsnet.export.verify import ExportReport
 from lpsnet.inference.engines import SessionOptions, open_session

@@ -23,8 +23,8 @@ from lpsnet.search.journal import (
 from lpsnet.search.measurements import Failure, Score, TrainingSpec
 from lpsnet.search.operations import SearchNetwork
 from lpsnet.search.replay import family_of
+from lpsnet.training.run import TrainingState
 from lpsnet.training.run_folder import RunFolder
-from lpsnet.training.state import TrainingState
 
 _SETTINGS: dict[str, Any] = {"machine": {"cpu": "Example 3000", "cores": 2}, "size": [360, 480]}
 _ROW = {

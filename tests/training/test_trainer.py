@@ -20,10 +20,9 @@ from lpsnet.errors import LpsnetError, RunError
 from lpsnet.io import locked_folder
 from lpsnet.models.checkpoint import load_checkpoint
 from lpsnet.models.network import create_model
-from lpsnet.training.run import Status
+from lpsnet.training.run import MovingAverage, Status
 from lpsnet.training.run_folder import RunFolder
 from lpsnet.training.segmentation import train
-from lpsnet.training.state import MovingAverage
 
 SCRIPT = Path(__file__).parent / "training_run.py"
 
