@@ -1,18 +1,13 @@
-"""NVIDIA's TensorRT, the engine of the paper's latencies, to run a model, and to time one.
+"""NVIDIA's TensorRT, the engine of the paper's latencies: ONNX Runtime with only its TensorRT provider.
 
-To run: ONNX Runtime with only its TensorRT provider, so that a network that it does not support entirely is refused,
-never computed elsewhere. To time as the paper does: NVIDIA's program `trtexec`, whose 'GPU Compute Time' excludes
-copies to and from the GPU. Both compute float32 without TF32, as the GTX 1080 Ti of the paper did.
-
-Not verified on hardware: written from the documentation, tested with what trtexec 8.4, 8.6 and 10.9 print.
+A network that it does not support entirely is refused, never computed elsewhere. `trtexec_command` is the command of
+NVIDIA's own program that times a file as the paper does; its 'GPU Compute Time' excludes copies to and from the GPU.
+Both compute float32 without TF32, as the GTX 1080 Ti of the paper did. Written from the documentation, not verified on
+hardware.
 """
 
 import hashlib
 import os
-import re
-import shutil
-import subprocess
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -134,36 +129,6 @@ class TensorRtSession:
         return logits
 
 
-@dataclass(frozen=True, slots=True)
-class TrtexecTimes:
-    """One line of trtexec's summary, in milliseconds; `percentiles_ms` by percent, those that the version prints."""
-
-    min_ms: float
-    max_ms: float
-    mean_ms: float
-    median_ms: float
-    percentiles_ms: dict[int, float]
-
-
-@dataclass(frozen=True, slots=True)
-class TrtexecReport:
-    """Measurements of trtexec.
-
-    Attributes:
-        version: TensorRT's, e.g. "10.9.0".
-        gpu_compute: the network alone; its mean is the paper's latency.
-        latency: with the copies to and from the GPU.
-        throughput_qps: images per second where copies and computation overlap.
-        warnings: of trtexec, e.g. an unstable clock; one line each.
-    """
-
-    version: str
-    gpu_compute: TrtexecTimes
-    latency: TrtexecTimes
-    throughput_qps: float
-    warnings: tuple[str, ...]
-
-
 _PRECISION_FLAGS: dict[engines.Precision, tuple[str, ...]] = {
     "f32": ("--noTF32",),
     "f16": ("--fp16",),
@@ -193,70 +158,6 @@ def trtexec_command(
     shapes = [] if size is None else [f"--shapes={input_name}:{_times((1, 3, *size))}"]
     timing = [f"--warmUp={round(warm_up_s * 1000)}", f"--duration={duration_s:g}", "--iterations=10"]
     return [program, f"--onnx={path}", *shapes, *_PRECISION_FLAGS[precision], *timing]
-
-
-def run_trtexec(command: list[str], *, timeout_s: float = 3600.0) -> TrtexecReport:
-    """Run a command of `trtexec_command` and parse its measurements.
-
-    Raises:
-        MissingDependencyError: the program is missing.
-        ModelFileError: it failed, took longer than `timeout_s` (building the engine is most of it) or gave no figures.
-    """
-    if shutil.which(command[0]) is None:
-        raise MissingDependencyError(
-            f"{command[0]} is not on the path; it comes with TensorRT, often in its bin folder"
-        )
-    try:
-        done = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            timeout=timeout_s,
-        )
-    except subprocess.TimeoutExpired:
-        raise ModelFileError(f"{command[0]} did not end within {timeout_s:g} s") from None
-    return parse_trtexec(done.stdout, status=done.returncode)
-
-
-def parse_trtexec(text: str, *, status: int = 0) -> TrtexecReport:
-    """The figures in what trtexec (TensorRT 8 to 10) printed.
-
-    Raises:
-        ModelFileError: the run failed, or a figure is missing.
-    """
-    version = re.search(r"\[TensorRT v(\d+)\]", text)
-    if status != 0 or "&&&& FAILED" in text:
-        errors = re.findall(r"\[E\] (.+)", text)
-        raise ModelFileError(f"trtexec failed: {errors[0].strip() if errors else f'it ended with {status}'}")
-    throughput = re.search(r"\[I\] Throughput: ([\d.eE+-]+) qps", text)
-    if throughput is None:
-        raise ModelFileError("trtexec gave no figures: its output has no line 'Throughput'")
-    return TrtexecReport(
-        version=_version(version.group(1)) if version else "",
-        gpu_compute=_times_in(text, "GPU Compute Time"),
-        latency=_times_in(text, "Latency"),
-        throughput_qps=float(throughput.group(1)),
-        warnings=tuple(line.strip() for line in re.findall(r"\[W\] \* (.+)", text)),
-    )
-
-
-def _times_in(text: str, title: str) -> TrtexecTimes:
-    line = re.search(rf"\[I\] {title}: (min = .+)", text)
-    figures = dict(re.findall(r"([a-z]+(?:\(\d+%\))?) = ([\d.eE+-]+) ms", line.group(1))) if line else {}
-    if missing := [name for name in ("min", "max", "mean", "median") if name not in figures]:
-        raise ModelFileError(f"trtexec gave no figures: '{title}' lacks {', '.join(missing)}")
-    percentiles = {int(name[11:-2]): float(figures[name]) for name in figures if name.startswith("percentile")}
-    low, high, mean, median = (float(figures[name]) for name in ("min", "max", "mean", "median"))
-    return TrtexecTimes(low, high, mean, median, percentiles)
-
-
-def _version(number: str) -> str:
-    """8603 is 8.6.3 and 100900 is 10.9.0: TensorRT 10 uses one more digit for the minor number."""
-    value, unit = int(number), 10_000 if int(number) >= 100_000 else 1_000
-    return f"{value // unit}.{value % unit // 100}.{value % 100}"
 
 
 def _precision_of(options: engines.SessionOptions) -> engines.Precision:
