@@ -21,17 +21,7 @@ from rich.table import Table
 from lpsnet.architecture import Architecture, get_architecture, list_architectures
 from lpsnet.benchmark.benchmark import Benchmark, Candidate, Result
 from lpsnet.benchmark.benchmark import benchmark as run_benchmark
-from lpsnet.cli.output import (
-    MAX_THREADS,
-    JsonOption,
-    SizeOption,
-    console,
-    next_command,
-    parse_size,
-    say,
-    table,
-    write_json,
-)
+from lpsnet.cli import output
 from lpsnet.data.dataset import open_dataset
 from lpsnet.data.split import Images, select
 from lpsnet.data.synthetic import SceneSplit
@@ -178,15 +168,15 @@ PrecisionsOption = Annotated[
 def benchmark(
     models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="Model files, names, architectures.")],
     runtime: RuntimesOption = None,
-    size: SizeOption = None,
+    size: output.SizeOption = None,
     precision: PrecisionsOption = None,
-    threads: Annotated[int | None, typer.Option(min=1, max=MAX_THREADS, help="Threads of the engines.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, max=output.MAX_THREADS, help="Threads of the engines.")] = None,
     protocol: Annotated[str, typer.Option(help="adaptive, quick or paper.")] = "adaptive",
     data: Annotated[str | None, typer.Option(help="mIoU too, on this data set (as for train).")] = None,
     split: Annotated[str, typer.Option(help="Which of its images.")] = "val",
     max_pictures: Annotated[int | None, typer.Option(min=1, help="At most as many, spread evenly.")] = None,
     memory: Annotated[bool, typer.Option(help="Measure peak memory.")] = True,
-    json_to: JsonOption = None,
+    json_to: output.JsonOption = None,
 ) -> None:
     """Time models in turn, by every engine and in every precision asked for: the network alone, and end to end.
 
@@ -198,7 +188,7 @@ def benchmark(
     """
     labelled = select(open_dataset(data).split(split), max_pictures) if data else None
     sources = find_sources(models)
-    chosen_size = parse_size(size) or common_size(list(sources.values()))
+    chosen_size = output.parse_size(size) or common_size(list(sources.values()))
     with tempfile.TemporaryDirectory(prefix="lpsnet-") as folder, measuring_progress() as update:
         cells = CandidateMaker(Path(folder), chosen_size).make(
             sources, runtime or [], cast("list[Precision]", precision or ["f32"])
@@ -214,9 +204,9 @@ def benchmark(
             labelled=labelled,
             progress=update,
         )
-    write_json(result.to_dict(), json_to)
+    output.write_json(result.to_dict(), json_to)
     print_benchmark(result, json_to=json_to)
-    next_command("lpsnet", "study", "widths", "--out", "widths", json_to=json_to)
+    output.next_command("lpsnet", "study", "widths", "--out", "widths", json_to=json_to)
 
 
 def print_benchmark(result: "Benchmark", *, json_to: str | None = None) -> None:
@@ -224,13 +214,13 @@ def print_benchmark(result: "Benchmark", *, json_to: str | None = None) -> None:
     _print_results(result, json_to)
     _print_matrix(result, json_to)
     for warning in result.warnings:
-        say(f"careful: {warning}", json_to=json_to)
+        output.say(f"careful: {warning}", json_to=json_to)
     for line in dict.fromkeys(f"{each.model} by {each.runtime}: {each.problem}" for each in result.problems):
-        say(line, json_to=json_to)
+        output.say(line, json_to=json_to)
     engines = ", ".join(dict.fromkeys(row.engine for row in result.results))
     other = result.load["other_cores_busy"]
     busy = "" if other is None else f"; other work kept {other:.1f} processors busy meanwhile"
-    say(f"Measured with {engines} on {result.machine['identity']}{busy}", json_to=json_to)
+    output.say(f"Measured with {engines} on {result.machine['identity']}{busy}", json_to=json_to)
 
 
 Column = Callable[["Benchmark", "Result"], str]
@@ -262,7 +252,7 @@ def _print_results(result: "Benchmark", json_to: str | None) -> None:
     figure = "mean" if result.protocol == "paper" else "median"
     height, width = result.size
     title = ", ".join([f"{height}x{width}", *same, f"ms an image: {figure}, 90th percentile, interquartile range"])
-    rows = table(title, "model", *columns)
+    rows = output.table(title, "model", *columns)
     for row in result.results:
         rows.add_row(row.model, *(make(result, row) for make in columns.values()))
     print_wide(rows, json_to)
@@ -271,7 +261,7 @@ def _print_results(result: "Benchmark", json_to: str | None) -> None:
 def print_wide(rows: Table, json_to: str | None) -> None:
     """Print a table with little around it; whole, where there is no terminal whose width it must fit."""
     rows.box, rows.columns[0].min_width, rows.columns[0].overflow = box.SIMPLE_HEAD, _MIN_NAME, "fold"
-    target = console(json_to)
+    target = output.console(json_to)
     if not target.is_terminal:
         target = Console(file=target.file, width=_FILE_WIDTH, highlight=False)
     target.print(rows)
@@ -284,7 +274,7 @@ def _print_matrix(result: "Benchmark", json_to: str | None) -> None:
     if min(len(models), len(engines)) < 2:
         return
     found = {(row.model, row.runtime, row.precision): row for row in result.results}
-    rows = table("network ms", "model", *(" ".join(engine) for engine in engines))
+    rows = output.table("network ms", "model", *(" ".join(engine) for engine in engines))
     for model in models:
         cells = (found.get((model, *engine)) for engine in engines)
         rows.add_row(model, *("–" if cell is None else _ms(result.latency_ms(cell)) for cell in cells))
@@ -302,7 +292,7 @@ def _number(value: float | None, digits: int) -> str:
 @contextmanager
 def measuring_progress() -> Iterator[Callable[[str, float], None]]:
     """A bar on standard error, if it is a terminal; call the value with what is done and which part of it, 0 to 1."""
-    error = console("-")
+    error = output.console("-")
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=error, transient=True, disable=not error.is_terminal) as progress:
         task = progress.add_task("opening the models", total=1.0)

@@ -7,16 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from lpsnet.benchmark.machine import command_line
-from lpsnet.cli.output import (
-    MAX_THREADS,
-    JsonOption,
-    SizeOption,
-    image_progress,
-    next_command,
-    parse_size,
-    say,
-    write_json,
-)
+from lpsnet.cli import output
 from lpsnet.cli.train import print_scores
 from lpsnet.data.dataset import Split, open_dataset
 from lpsnet.errors import DataError, LpsnetError
@@ -29,7 +20,9 @@ _MAX_SESSIONS = 8  # open at a time, of several scales and sizes; each holds its
 
 RuntimeOption = Annotated[str | None, typer.Option(help="Engine: onnxruntime, openvino, ncnn, tensorrt, pytorch.")]
 PrecisionOption = Annotated[str, typer.Option(help="Arithmetic: f32, bf16, f16, int8.")]
-ThreadsOption = Annotated[int | None, typer.Option("--threads", min=1, max=MAX_THREADS, help="Threads of the engine.")]
+ThreadsOption = Annotated[
+    int | None, typer.Option("--threads", min=1, max=output.MAX_THREADS, help="Threads of the engine.")
+]
 
 
 def evaluate(
@@ -39,7 +32,7 @@ def evaluate(
     runtime: RuntimeOption = None,
     precision: PrecisionOption = "f32",
     threads: ThreadsOption = None,
-    size: SizeOption = None,
+    size: output.SizeOption = None,
     boundary: Annotated[bool, typer.Option("--boundary", help="Boundary IoU too.")] = False,
     flip: Annotated[bool, typer.Option("--flip", help="Average with the mirrored image.")] = False,
     scales: Annotated[
@@ -53,7 +46,7 @@ def evaluate(
     label_ids: Annotated[
         bool, typer.Option("--label-ids", help="Save official Cityscapes ids, for its server.")
     ] = False,
-    json_to: JsonOption = None,
+    json_to: output.JsonOption = None,
 ) -> None:
     """Score a model on labelled images: IoU by class and mIoU from one confusion matrix.
 
@@ -65,13 +58,13 @@ def evaluate(
     views = Views(flip, _parse_scales(scales), _parse_pixels("window", window), _parse_pixels("stride", stride))
     pictures = open_dataset(data).split(split)
     open_at = functools.partial(Segmenter, model, runtime=runtime, precision=precision, num_threads=threads)
-    segmenter = open_at(input_size=parse_size(size))
+    segmenter = open_at(input_size=output.parse_size(size))
     segment: Segment = segmenter if views.is_plain else _averaging(segmenter, open_at, views)
     folder = _prediction_folder(save_predictions, segmenter, label_ids=label_ids)
     if folder is not None and (reason := _why_not_scored(pictures)):
         _save_only(segment, pictures, folder, reason, json_to)
         return
-    with image_progress("evaluating") as update:
+    with output.image_progress("evaluating") as update:
         evaluation = run_evaluation(
             segment,
             pictures,
@@ -81,9 +74,9 @@ def evaluate(
             progress=update,
             on_prediction=None if folder is None else lambda sample, labels: folder.write(sample.name, labels),
         )
-    write_json({**evaluation.to_dict(), "command": command_line()}, json_to)
+    output.write_json({**evaluation.to_dict(), "command": command_line()}, json_to)
     _report(evaluation, folder, json_to)
-    next_command("lpsnet", "segment", "PICTURE", "--model", model, "--out", "segmented", json_to=json_to)
+    output.next_command("lpsnet", "segment", "PICTURE", "--model", model, "--out", "segmented", json_to=json_to)
 
 
 def _protocol(data: str, segmenter: "Segmenter", views: "Views") -> dict[str, Any]:
@@ -94,9 +87,9 @@ def _protocol(data: str, segmenter: "Segmenter", views: "Views") -> dict[str, An
 def _report(evaluation: "Evaluation", folder: "PredictionFolder | None", json_to: str | None) -> None:
     print_scores(evaluation, json_to=json_to)
     for name, miou in evaluation.worst(3):
-        say(f"lowest: {name} ({miou:.1f} mIoU)", json_to=json_to)
+        output.say(f"lowest: {name} ({miou:.1f} mIoU)", json_to=json_to)
     if folder is not None:
-        say(f"Wrote {folder.num_written} label maps to {folder.folder}/", json_to=json_to)
+        output.say(f"Wrote {folder.num_written} label maps to {folder.folder}/", json_to=json_to)
 
 
 def _prediction_folder(path: Path | None, segmenter: "Segmenter", *, label_ids: bool) -> "PredictionFolder | None":
@@ -130,13 +123,13 @@ def _save_only(
     segment: "Segment", pictures: "Split", folder: "PredictionFolder", reason: str, json_to: str | None
 ) -> None:
     """Label maps of images without labels, e.g. a test split for a server that scores."""
-    with image_progress("segmenting") as update:
+    with output.image_progress("segmenting") as update:
         for number, name in enumerate(pictures.names):
             folder.write(name, segment(pictures.image(number)))
             update(number + 1, len(pictures))
-    say(f"Not scored: {reason}", json_to=json_to)
-    write_json({"predictions": str(folder.folder), "num_images": len(pictures), "not_scored": reason}, json_to)
-    say(f"Wrote {folder.num_written} label maps to {folder.folder}/", json_to=json_to)
+    output.say(f"Not scored: {reason}", json_to=json_to)
+    output.write_json({"predictions": str(folder.folder), "num_images": len(pictures), "not_scored": reason}, json_to)
+    output.say(f"Wrote {folder.num_written} label maps to {folder.folder}/", json_to=json_to)
 
 
 def _parse_scales(text: str | None) -> tuple[float, ...]:

@@ -36,16 +36,8 @@ from lpsnet.cli.output import (
 )
 from lpsnet.cli.output import console as people
 from lpsnet.errors import DataError
+from lpsnet.inference import pipeline
 from lpsnet.inference.hub import DEFAULT_MODEL
-from lpsnet.inference.pipeline import (
-    ImageOutcome,
-    Pace,
-    Source,
-    StreamOutcome,
-    find_sources,
-    segment_images,
-    segment_stream,
-)
 from lpsnet.inference.segmenter import Segmenter
 from lpsnet.inference.video import camera_stream, video_stream
 from lpsnet.inference.visualise import DEFAULT_OUTPUTS, OUTPUTS, Style, check_outputs
@@ -82,28 +74,30 @@ class Work:
     stop: threading.Event
     max_frames: int | None
     json_to: str | None
-    outcomes: "list[ImageOutcome]" = field(default_factory=list)
-    streams: "list[StreamOutcome]" = field(default_factory=list)
+    outcomes: "list[pipeline.ImageOutcome]" = field(default_factory=list)
+    streams: "list[pipeline.StreamOutcome]" = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
-    def images(self, sources: Sequence[Source]) -> None:
+    def images(self, sources: Sequence[pipeline.Source]) -> None:
         """Segment images, until they are done or asked to stop."""
         if not sources:
             return
         with image_progress("segmenting") as update:
-            for outcome in segment_images(self.segmenter, sources, self.out, outputs=self.outputs, style=self.style):
+            for outcome in pipeline.segment_images(
+                self.segmenter, sources, self.out, outputs=self.outputs, style=self.style
+            ):
                 self.outcomes.append(outcome)
                 self._problem("left out", outcome.problem)
                 update(len(self.outcomes), len(sources))
                 if self.stop.is_set():
                     return
 
-    def stream(self, source: Source) -> None:
+    def stream(self, source: pipeline.Source) -> None:
         """Segment a video or camera; one that cannot be read does not stop the others."""
         try:
             stream = camera_stream(int(str(source.path))) if source.kind == "camera" else video_stream(source.path)
             with frame_progress(source.path.name, self.max_frames or stream.info.num_frames) as show:
-                outcome = segment_stream(
+                outcome = pipeline.segment_stream(
                     self.segmenter,
                     stream,
                     self.out / source.stem,
@@ -165,7 +159,7 @@ def _texts(files: dict[str, Path]) -> dict[str, str]:
     return {output: str(path) for output, path in files.items()}
 
 
-def describe(outcome: "StreamOutcome") -> str:
+def describe(outcome: "pipeline.StreamOutcome") -> str:
     """A line on a segmented stream: how many frames, how fast, and where the time went."""
     pace, name = outcome.pace, Path(outcome.source).name
     work = {"decoding": pace.decoding_s, "network": pace.network_s, "drawing": pace.drawing_s}
@@ -174,14 +168,14 @@ def describe(outcome: "StreamOutcome") -> str:
     return f"{name}: {pace.num_frames} frames in {pace.duration_s:.1f} s, {speeds(pace)}; ms a frame: {each}{part}"
 
 
-def speeds(pace: "Pace") -> str:
+def speeds(pace: "pipeline.Pace") -> str:
     """Frames a second with and without drawing, in words."""
     without = pace.frames_per_second_without_drawing
     return f"{pace.frames_per_second:.1f} frames/s (about {without:.1f} without drawing)"
 
 
 @contextmanager
-def frame_progress(name: str, total: int | None) -> Iterator["Callable[[Pace], None]"]:
+def frame_progress(name: str, total: int | None) -> Iterator["Callable[[pipeline.Pace], None]"]:
     """A bar on standard error, if it is a terminal; call the value with the pace after every frame."""
     error = console("-")
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[speed]}"))
@@ -231,7 +225,7 @@ def segment(
 
     `lpsnet segment 0 --write side-by-side` (the first camera, until Ctrl-C)
     """
-    found, outputs = find_sources(sources), check_outputs(write or DEFAULT_OUTPUTS)
+    found, outputs = pipeline.find_sources(sources), check_outputs(write or DEFAULT_OUTPUTS)
     segmenter = Segmenter(model, runtime=runtime, precision=precision, num_threads=threads, input_size=parse_size(size))
     style = Style(segmenter.label_space, opacity, legend)
     with stop_on_interrupt() as stop:

@@ -22,20 +22,8 @@ from numpy.typing import NDArray
 
 from lpsnet.architecture import path_size
 from lpsnet.errors import ModelFileError
+from lpsnet.inference import model_file
 from lpsnet.inference.engines import SessionOptions, one_line
-from lpsnet.inference.model_file import (
-    BYTES,
-    GRAPH_INITIALIZER,
-    GRAPH_NODE,
-    MODEL_GRAPH,
-    NODE_OPERATOR,
-    VARINT,
-    DamagedError,
-    Field,
-    fields,
-    open_whole,
-    read_text,
-)
 
 Size = tuple[int, int]  # height, width
 Shape = tuple[int | str, ...]  # a number, or the name of a length that may differ between calls
@@ -102,27 +90,35 @@ class OnnxModel:
             EditError: its graph contains other graphs, or weights are kept outside of the file.
         """
         file = io.BytesIO(model)
-        parts = list(fields(file, 0, len(model)))
-        graphs = [part for part in parts if part.number == MODEL_GRAPH]
+        parts = list(model_file.fields(file, 0, len(model)))
+        graphs = [part for part in parts if part.number == model_file.MODEL_GRAPH]
         if len(graphs) != 1:
-            raise DamagedError(f"it has {len(graphs)} graphs")
-        around = b"".join(model[part.begin : part.end] for part in parts if part.number != MODEL_GRAPH)
-        return cls._read_graph(model, list(fields(file, graphs[0].start, graphs[0].length)), around)
+            raise model_file.DamagedError(f"it has {len(graphs)} graphs")
+        around = b"".join(model[part.begin : part.end] for part in parts if part.number != model_file.MODEL_GRAPH)
+        return cls._read_graph(model, list(model_file.fields(file, graphs[0].start, graphs[0].length)), around)
 
     @classmethod
-    def _read_graph(cls, model: bytes, parts: list[Field], around: bytes) -> Self:
+    def _read_graph(cls, model: bytes, parts: list[model_file.Field], around: bytes) -> Self:
         file = io.BytesIO(model)
-        known: dict[int, list[Field]] = {
+        known: dict[int, list[model_file.Field]] = {
             number: [part for part in parts if part.number == number]
-            for number in (GRAPH_NODE, GRAPH_INITIALIZER, _GRAPH_INPUT, _GRAPH_OUTPUT, _GRAPH_VALUE_INFO)
+            for number in (
+                model_file.GRAPH_NODE,
+                model_file.GRAPH_INITIALIZER,
+                _GRAPH_INPUT,
+                _GRAPH_OUTPUT,
+                _GRAPH_VALUE_INFO,
+            )
         }
         outputs = known[_GRAPH_OUTPUT]
-        weights = {_weight_name(file, part): model[part.begin : part.end] for part in known[GRAPH_INITIALIZER]}
+        weights = {
+            _weight_name(file, part): model[part.begin : part.end] for part in known[model_file.GRAPH_INITIALIZER]
+        }
         inputs = (_port(file, part) for part in known[_GRAPH_INPUT])
         return cls(
             inputs=tuple(port for port in inputs if port.name not in weights),
             outputs=tuple(_port(file, part) for part in outputs),
-            nodes=tuple(_node(file, part) for part in known[GRAPH_NODE]),
+            nodes=tuple(_node(file, part) for part in known[model_file.GRAPH_NODE]),
             _weights=weights,
             _outputs={_port(file, part).name: _source(file, part) for part in outputs},
             _around=around,
@@ -147,7 +143,7 @@ class OnnxModel:
             *(_message(_GRAPH_INPUT, _value_info(port)) for port in inputs),
             *(self._outputs.get(name) or _message(_GRAPH_OUTPUT, _name(name)) for name in outputs),
         ]
-        return self._around + _message(MODEL_GRAPH, b"".join(graph))
+        return self._around + _message(model_file.MODEL_GRAPH, b"".join(graph))
 
     def _leading_to(self, outputs: Sequence[str], inputs: Sequence[str]) -> tuple[list[Node], set[str]]:
         """The nodes that `outputs` depend on, up to `inputs`, and the inputs, of these or the model, that they need."""
@@ -165,31 +161,31 @@ class OnnxModel:
         return [self.nodes[index] for index in sorted(needed)], seen & ends
 
 
-def _node(file: io.BytesIO, part: Field) -> Node:
+def _node(file: io.BytesIO, part: model_file.Field) -> Node:
     operator, inputs, outputs = "", list[str](), list[str]()
-    for item in fields(file, part.start, part.length):
-        if item.number == NODE_OPERATOR:
-            operator = read_text(file, item)
+    for item in model_file.fields(file, part.start, part.length):
+        if item.number == model_file.NODE_OPERATOR:
+            operator = model_file.read_text(file, item)
         elif item.number == _NODE_INPUT:
-            inputs.append(read_text(file, item))
+            inputs.append(model_file.read_text(file, item))
         elif item.number == _NODE_OUTPUT:
-            outputs.append(read_text(file, item))
+            outputs.append(model_file.read_text(file, item))
         elif item.number == _NODE_ATTRIBUTE and _holds(file, item, (_ATTRIBUTE_GRAPH, _ATTRIBUTE_GRAPHS)):
             raise EditError("a node holds a graph, which may use any tensor")
     return Node(operator, tuple(inputs), tuple(outputs), _source(file, part))
 
 
-def _weight_name(file: io.BytesIO, part: Field) -> str:
+def _weight_name(file: io.BytesIO, part: model_file.Field) -> str:
     if _holds(file, part, (_TENSOR_EXTERNAL,)):
         raise EditError("weights are kept outside of the file")
-    return next((read_text(file, item) for item in _items(file, part, _TENSOR_NAME)), "")
+    return next((model_file.read_text(file, item) for item in _items(file, part, _TENSOR_NAME)), "")
 
 
-def _port(file: io.BytesIO, part: Field) -> Port:
+def _port(file: io.BytesIO, part: model_file.Field) -> Port:
     name, element, shape = "", 0, list[int | str]()
-    for item in fields(file, part.start, part.length):
+    for item in model_file.fields(file, part.start, part.length):
         if item.number == _VALUE_NAME:
-            name = read_text(file, item)
+            name = model_file.read_text(file, item)
         elif item.number == _VALUE_TYPE:
             for tensor in _items(file, item, _TYPE_TENSOR):
                 element = next((kind.value for kind in _items(file, tensor, _TENSOR_ELEMENT)), 0)
@@ -198,22 +194,22 @@ def _port(file: io.BytesIO, part: Field) -> Port:
     return Port(name, element, tuple(shape))
 
 
-def _length(file: io.BytesIO, dimension: Field) -> int | str:
+def _length(file: io.BytesIO, dimension: model_file.Field) -> int | str:
     """A number, or a name, which is empty if missing."""
-    for item in fields(file, dimension.start, dimension.length):
-        return item.value if item.number == _DIMENSION_NUMBER else read_text(file, item)
+    for item in model_file.fields(file, dimension.start, dimension.length):
+        return item.value if item.number == _DIMENSION_NUMBER else model_file.read_text(file, item)
     return ""
 
 
-def _items(file: io.BytesIO, part: Field, number: int) -> Iterator[Field]:
-    return (item for item in fields(file, part.start, part.length) if item.number == number)
+def _items(file: io.BytesIO, part: model_file.Field, number: int) -> Iterator[model_file.Field]:
+    return (item for item in model_file.fields(file, part.start, part.length) if item.number == number)
 
 
-def _holds(file: io.BytesIO, part: Field, numbers: tuple[int, ...]) -> bool:
-    return any(item.number in numbers for item in fields(file, part.start, part.length))
+def _holds(file: io.BytesIO, part: model_file.Field, numbers: tuple[int, ...]) -> bool:
+    return any(item.number in numbers for item in model_file.fields(file, part.start, part.length))
 
 
-def _source(file: io.BytesIO, part: Field) -> bytes:
+def _source(file: io.BytesIO, part: model_file.Field) -> bytes:
     return file.getbuffer()[part.begin : part.end].tobytes()
 
 
@@ -237,11 +233,11 @@ def _dimension(length: int | str) -> bytes:
 
 def _message(number: int, content: bytes) -> bytes:
     """A field with `content`."""
-    return _varint(number << 3 | BYTES) + _varint(len(content)) + content
+    return _varint(number << 3 | model_file.BYTES) + _varint(len(content)) + content
 
 
 def _number(number: int, value: int) -> bytes:
-    return _varint(number << 3 | VARINT) + _varint(value)
+    return _varint(number << 3 | model_file.VARINT) + _varint(value)
 
 
 def _varint(value: int) -> bytes:
@@ -259,7 +255,7 @@ def read_with_path_inputs(options: SessionOptions) -> bytes:
         ModelFileError: the file is damaged, or its model does not resize one image for such paths.
     """
     assert options.path_ratios is not None
-    with edit_errors(options.path), open_whole(options.path) as file:
+    with edit_errors(options.path), model_file.open_whole(options.path) as file:
         return split_at_paths(OnnxModel.read(file.read()), options.path_ratios, size=options.input_size)
 
 
@@ -387,25 +383,25 @@ def read_weights(model: bytes) -> dict[str, NDArray[np.float32]]:
         DamagedError: it is not one complete ONNX model.
     """
     file, weights = io.BytesIO(model), {}
-    for model_field in fields(file, 0, len(model)):
-        if model_field.number == MODEL_GRAPH:
-            for part in fields(file, model_field.start, model_field.length):
-                if part.number == GRAPH_INITIALIZER and (found := _weight(file, part)) is not None:
+    for model_field in model_file.fields(file, 0, len(model)):
+        if model_field.number == model_file.MODEL_GRAPH:
+            for part in model_file.fields(file, model_field.start, model_field.length):
+                if part.number == model_file.GRAPH_INITIALIZER and (found := _weight(file, part)) is not None:
                     weights[found[0].removesuffix(".f16")] = found[1]
     return weights
 
 
-def _weight(file: io.BytesIO, tensor: Field) -> tuple[str, NDArray[np.float32]] | None:
+def _weight(file: io.BytesIO, tensor: model_file.Field) -> tuple[str, NDArray[np.float32]] | None:
     """Name and values of an initializer; None for whole numbers, and for values that are not kept as raw bytes."""
-    parts = list(fields(file, tensor.start, tensor.length))
+    parts = list(model_file.fields(file, tensor.start, tensor.length))
     kind = next((_TYPES.get(part.value) for part in parts if part.number == _TENSOR_DATA_TYPE), None)
     raw = next((part for part in parts if part.number == _TENSOR_RAW), None)
-    name = next((read_text(file, part) for part in parts if part.number == _TENSOR_NAME), "")
+    name = next((model_file.read_text(file, part) for part in parts if part.number == _TENSOR_NAME), "")
     if kind is None or raw is None:
         return None
     shape = [part.value for part in parts if part.number == _TENSOR_DIMENSIONS]
     file.seek(raw.start)
     values = np.frombuffer(file.read(raw.length), kind)
     if values.size != math.prod(shape):
-        raise DamagedError(f"the weight {name!r} has {values.size} numbers, not {math.prod(shape)}")
+        raise model_file.DamagedError(f"the weight {name!r} has {values.size} numbers, not {math.prod(shape)}")
     return name, values.reshape(shape).astype(np.float32)

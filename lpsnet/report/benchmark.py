@@ -8,97 +8,83 @@ from statistics import median
 
 from lpsnet.benchmark.benchmark import Benchmark
 from lpsnet.benchmark.timing import Latency
-from lpsnet.report import charts
-from lpsnet.report.page import (
-    Cell,
-    Chart,
-    Command,
-    Facts,
-    Page,
-    Part,
-    Section,
-    Table,
-    Text,
-    Tile,
-    figure,
-    flat,
-    milliseconds,
-    parsed,
-    read_json,
-)
+from lpsnet.report import charts, html
 
 CHART_HEIGHT, NARROW_CHART_HEIGHT = 360.0, 280.0  # pixels
 
 
-def benchmark_page(path: Path) -> Page:
+def benchmark_page(path: Path) -> html.Page:
     """The page of a JSON file that `lpsnet benchmark` wrote.
 
     Raises:
         RunError: the file holds no benchmark.
     """
-    found = parsed(Benchmark, read_json(path), path)
+    found = html.parsed(Benchmark, html.read_json(path), path)
     height, width = found.size
     problems = [f"{it.model} by {it.runtime} in {it.precision}: {it.problem}" for it in found.problems]
-    return Page(
+    return html.Page(
         kind="Benchmark",
         title=", ".join(dict.fromkeys(it.model for it in found.results)),
         lead=f"{height}x{width}, {found.protocol} protocol; image: {found.image}",
         tiles=_tiles(found),
         notes=tuple(found.warnings),
         sections=(
-            Section("Figures", (_table(found), *((Text(tuple(problems), bullets=True),) if problems else ()))),
-            Section("How the samples are spread", _spread(found)),
-            Section("Which is faster", _comparisons(found)),
-            Section("How it was measured", _making(found)),
+            html.Section(
+                "Figures", (_table(found), *((html.Text(tuple(problems), bullets=True),) if problems else ()))
+            ),
+            html.Section("How the samples are spread", _spread(found)),
+            html.Section("Which is faster", _comparisons(found)),
+            html.Section("How it was measured", _making(found)),
         ),
     )
 
 
-def _tiles(found: Benchmark) -> tuple[Tile, ...]:
+def _tiles(found: Benchmark) -> tuple[html.Tile, ...]:
     fastest = min(found.results, key=lambda it: found.latency_ms(it))
     other = found.load.get("other_cores_busy")
-    tiles = [Tile(f"Fastest: {found.label(fastest)}", milliseconds(found.latency_ms(fastest)), "ms")]
+    tiles = [html.Tile(f"Fastest: {found.label(fastest)}", html.milliseconds(found.latency_ms(fastest)), "ms")]
     if whole := {found.label(it): it.end_to_end.median_ms for it in found.results if it.end_to_end is not None}:
         best = min(whole, key=whole.__getitem__)
-        tiles.append(Tile(f"End to end: {best}", milliseconds(whole[best]), "ms"))
+        tiles.append(html.Tile(f"End to end: {best}", html.milliseconds(whole[best]), "ms"))
     if isinstance(other, float | int):
-        tiles.append(Tile("Processors busy with other work", figure(other)))
+        tiles.append(html.Tile("Processors busy with other work", html.figure(other)))
     return tuple(tiles)
 
 
-def _table(found: Benchmark) -> Table:
+def _table(found: Benchmark) -> html.Table:
     """One row per result; columns without any value are left out."""
     figure_name = "mean" if found.protocol == "paper" else "median"
     slowest = max(found.latency_ms(it) for it in found.results)
-    columns: dict[str, list[Cell | str]] = {
+    columns: dict[str, list[html.Cell | str]] = {
         "Model": [it.model for it in found.results],
         "Engine": [f"{it.engine}, {it.precision}" for it in found.results],
         f"Network, {figure_name} (ms)": [
-            Cell(milliseconds(found.latency_ms(it)), bar=found.latency_ms(it) / slowest) for it in found.results
+            html.Cell(html.milliseconds(found.latency_ms(it)), bar=found.latency_ms(it) / slowest)
+            for it in found.results
         ],
         "Interval (ms)": [_interval(it.network) for it in found.results],
-        "p90 (ms)": [milliseconds(it.network.p90_ms) for it in found.results],
-        "Spread (ms)": [milliseconds(it.network.iqr_ms) for it in found.results],
-        "Times\u00a0as fast": [figure(it.times_as_fast_as_first, 2) for it in found.results],
+        "p90 (ms)": [html.milliseconds(it.network.p90_ms) for it in found.results],
+        "Spread (ms)": [html.milliseconds(it.network.iqr_ms) for it in found.results],
+        "Times\u00a0as fast": [html.figure(it.times_as_fast_as_first, 2) for it in found.results],
         "End\u00a0to\u00a0end (ms)": [
-            milliseconds(it.end_to_end.median_ms if it.end_to_end else None) for it in found.results
+            html.milliseconds(it.end_to_end.median_ms if it.end_to_end else None) for it in found.results
         ],
-        "G/ms": [figure(it.gmacs_per_ms, 3) for it in found.results],
-        "mIoU (%)": [figure(it.miou, 2) for it in found.results],
-        "File (MiB)": [figure(it.num_bytes / 2**20, 2) for it in found.results],
-        "Peak (MiB)": [figure(it.peak_memory_mib, 0) for it in found.results],
+        "G/ms": [html.figure(it.gmacs_per_ms, 3) for it in found.results],
+        "mIoU (%)": [html.figure(it.miou, 2) for it in found.results],
+        "File (MiB)": [html.figure(it.num_bytes / 2**20, 2) for it in found.results],
+        "Peak (MiB)": [html.figure(it.peak_memory_mib, 0) for it in found.results],
         "Threads": ["–" if it.num_threads is None else str(it.num_threads) for it in found.results],
     }
     used = {head: cells for head, cells in columns.items() if any(cell != "–" for cell in cells)}
-    return Table(tuple(used), tuple(zip(*used.values(), strict=True)), words=(0, 1))
+    return html.Table(tuple(used), tuple(zip(*used.values(), strict=True)), words=(0, 1))
 
 
 def _interval(latency: Latency) -> str:
     low, high = latency.interval_ms
-    return f"{milliseconds(low)} to {milliseconds(high)}"
+    return f"{html.milliseconds(low)} to {html.milliseconds(high)}"
 
 
-def _spread(found: Benchmark) -> tuple[Part, ...]:
+def _spread(found: Benchmark) -> tuple[html.Part, ...]:
     """The distributions, alone and end to end, and the medians round by round."""
     network = [(found.label(it), it.network) for it in found.results]
     whole = [(found.label(it), it.end_to_end) for it in found.results if it.end_to_end is not None]
@@ -114,16 +100,16 @@ def _spread(found: Benchmark) -> tuple[Part, ...]:
     return tuple(parts)
 
 
-def _distributions(title: str, latencies: list[tuple[str, Latency]], caption: str) -> Chart:
+def _distributions(title: str, latencies: list[tuple[str, Latency]], caption: str) -> html.Chart:
     rows = [charts.Distribution(name, it.samples_ms, it.median_ms, it.interval_ms, it.p90_ms) for name, it in latencies]
 
     def draw(width: float) -> charts.Drawing:
         return charts.draw_distributions(rows, width, label=f"{title}: how long calls take", x_name="ms")
 
-    return Chart.of(draw, title=title, caption=caption)
+    return html.Chart.of(draw, title=title, caption=caption)
 
 
-def _rounds(latencies: list[tuple[str, Latency]]) -> Chart:
+def _rounds(latencies: list[tuple[str, Latency]]) -> html.Chart:
     curves = [
         charts.Curve(name, range(1, len(it.turns_ms) + 1), [median(turn) for turn in it.turns_ms])
         for name, it in latencies
@@ -135,10 +121,10 @@ def _rounds(latencies: list[tuple[str, Latency]]) -> Chart:
         return charts.draw_curves(curves, size, label=label, x_name="round", y_name="ms, median", with_zero=True)
 
     caption = "All were measured in turn. What moves all curves together is the machine; ratios leave it out."
-    return Chart.of(draw, title="Round by round, the network alone", caption=caption)
+    return html.Chart.of(draw, title="Round by round, the network alone", caption=caption)
 
 
-def _comparisons(found: Benchmark) -> tuple[Part, ...]:
+def _comparisons(found: Benchmark) -> tuple[html.Part, ...]:
     if not found.comparisons:
         return ()
     caption = "The ratio of times is taken round by round; below 1, A is faster."
@@ -147,20 +133,20 @@ def _comparisons(found: Benchmark) -> tuple[Part, ...]:
         (
             it.a,
             it.b,
-            figure(it.ratio, 3),
+            html.figure(it.ratio, 3),
             f"{it.ratio_interval[0]:.3f} to {it.ratio_interval[1]:.3f}",
-            Cell(it.verdict, tag="doubt" if it.verdict == "cannot tell apart" else ""),
+            html.Cell(it.verdict, tag="doubt" if it.verdict == "cannot tell apart" else ""),
         )
         for it in found.comparisons
     )
-    return (Table(heads, rows, words=(0, 1, 4), caption=caption),)
+    return (html.Table(heads, rows, words=(0, 1, 4), caption=caption),)
 
 
-def _making(found: Benchmark) -> tuple[Part, ...]:
+def _making(found: Benchmark) -> tuple[html.Part, ...]:
     parts = (
-        Command(found.command, title="Command") if found.command else None,
-        Facts((("date", found.date), *flat(found.machine)), title="Machine"),
-        Facts(tuple(flat(found.load)), title="Load meanwhile"),
-        Facts(tuple((found.label(it), it.path) for it in found.results), title="Files"),
+        html.Command(found.command, title="Command") if found.command else None,
+        html.Facts((("date", found.date), *html.flat(found.machine)), title="Machine"),
+        html.Facts(tuple(html.flat(found.load)), title="Load meanwhile"),
+        html.Facts(tuple((found.label(it), it.path) for it in found.results), title="Files"),
     )
     return tuple(part for part in parts if part is not None)

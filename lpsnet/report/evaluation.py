@@ -26,55 +26,36 @@ from lpsnet.errors import DataError, LpsnetError, MissingDependencyError, ModelF
 from lpsnet.evaluation.metrics import confusion_matrix, scores
 from lpsnet.inference.segmenter import Segmenter
 from lpsnet.inference.visualise import overlay
+from lpsnet.report import html
 from lpsnet.report.charts import Drawing, draw_confusion
-from lpsnet.report.page import (
-    Cell,
-    Chart,
-    Command,
-    CommandText,
-    Facts,
-    Figures,
-    Gallery,
-    GalleryImage,
-    Page,
-    Part,
-    Percent,
-    Section,
-    Table,
-    Tile,
-    figure,
-    flat,
-    parsed,
-    read_json,
-)
 
 Byte = Annotated[int, Field(ge=0, le=255)]
 
 
-class ImageScore(Figures):
+class ImageScore(html.Figures):
     """An image and its mIoU in percent."""
 
     name: str
-    miou: Percent
+    miou: html.Percent
 
 
-class EvaluationFile(Figures):
+class EvaluationFile(html.Figures):
     """See `Evaluation.to_dict`."""
 
-    miou: Percent
-    pixel_accuracy: Percent
-    mean_accuracy: Percent
-    frequency_weighted_iou: Percent
-    ious: dict[str, Percent] = Field(min_length=1, max_length=MAX_CLASSES)
-    accuracies: dict[str, Percent]
+    miou: html.Percent
+    pixel_accuracy: html.Percent
+    mean_accuracy: html.Percent
+    frequency_weighted_iou: html.Percent
+    ious: dict[str, html.Percent] = Field(min_length=1, max_length=MAX_CLASSES)
+    accuracies: dict[str, html.Percent]
     num_images: int
     confusion_matrix: list[list[int]]
     per_image: list[ImageScore]
     protocol: dict[str, Any]
-    boundary_miou: Percent = None
-    boundary_ious: dict[str, Percent] = Field(default_factory=dict)
+    boundary_miou: html.Percent = None
+    boundary_ious: dict[str, html.Percent] = Field(default_factory=dict)
     colours: dict[str, tuple[Byte, Byte, Byte]] = Field(default_factory=dict)
-    command: CommandText = ""
+    command: html.CommandText = ""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -94,7 +75,7 @@ class EvaluationFile(Figures):
         Raises:
             RunError: there is none.
         """
-        return parsed(cls, read_json(path), path)
+        return html.parsed(cls, html.read_json(path), path)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -157,7 +138,7 @@ class Source:
     is_averaged: bool = False
 
 
-def show_images(evaluation: EvaluationFile, source: Source, count: int) -> tuple[Gallery | None, str]:
+def show_images(evaluation: EvaluationFile, source: Source, count: int) -> tuple[html.Gallery | None, str]:
     """The `count` best and the `count` worst images; and, where something is missing for them, what, in a line.
 
     Args:
@@ -187,7 +168,7 @@ def show_images(evaluation: EvaluationFile, source: Source, count: int) -> tuple
         note = "Several views of every image were averaged; the predictions below are of the image as it is."
     elif not all(same for _, _, same in rows):
         note = "Images below do not score as they did when this was evaluated: data or model have changed since."
-    return Gallery(tuple((title, images) for title, images, _ in rows), (*legend, wrong)), note
+    return html.Gallery(tuple((title, images) for title, images, _ in rows), (*legend, wrong)), note
 
 
 def best_and_worst(evaluation: EvaluationFile, count: int) -> list[tuple[str, str, float]]:
@@ -232,7 +213,7 @@ def data_uri(image: Image) -> str:
 
 def _rows(
     evaluation: EvaluationFile, split: Split, segmenter: Segmenter, count: int
-) -> Iterator[tuple[str, tuple[GalleryImage, ...], bool]]:
+) -> Iterator[tuple[str, tuple[html.GalleryImage, ...], bool]]:
     """A row's title, its images, and whether it scores as it did."""
     places = {name: index for index, name in enumerate(split.names)}
     for what, name, miou in best_and_worst(evaluation, count):
@@ -246,7 +227,7 @@ def _rows(
         yield title, images, abs(scores(matrix).miou - miou) <= _SAME
 
 
-def _images(image: Image, truth: Image, prediction: Image, space: LabelSpace) -> tuple[GalleryImage, ...]:
+def _images(image: Image, truth: Image, prediction: Image, space: LabelSpace) -> tuple[html.GalleryImage, ...]:
     labelled = truth != IGNORE_INDEX
     wrong = float(np.mean(truth[labelled] != prediction[labelled])) if labelled.any() else 0.0
     shown: Sequence[tuple[str, Image]] = (
@@ -255,7 +236,7 @@ def _images(image: Image, truth: Image, prediction: Image, space: LabelSpace) ->
         ("Prediction", overlay(image, prediction, space)),
         (f"Difference: {100 * wrong:.1f} % wrong", difference(image, truth, prediction)),
     )
-    return tuple(GalleryImage(data_uri(picture), caption) for caption, picture in shown)
+    return tuple(html.GalleryImage(data_uri(picture), caption) for caption, picture in shown)
 
 
 def _without(error: Exception) -> str:
@@ -284,7 +265,7 @@ class ImageOptions:
     model: str | None = None
 
 
-def evaluation_page(path: Path, images: ImageOptions) -> Page:
+def evaluation_page(path: Path, images: ImageOptions) -> html.Page:
     """The page of a JSON file that `lpsnet evaluate` wrote.
 
     Raises:
@@ -293,9 +274,9 @@ def evaluation_page(path: Path, images: ImageOptions) -> Page:
     evaluation = EvaluationFile.read(path)
     protocol = evaluation.protocol
     gallery, note = gallery_of(evaluation, images)
-    facts = Facts(tuple(flat(protocol)), title="Protocol")
-    command = Command(evaluation.command, title="Command") if evaluation.command else None
-    return Page(
+    facts = html.Facts(tuple(html.flat(protocol)), title="Protocol")
+    command = html.Command(evaluation.command, title="Command") if evaluation.command else None
+    return html.Page(
         kind="Evaluation",
         title=Path(str(protocol.get("model") or path.stem)).name,
         lead=f"{evaluation.num_images} images of {protocol.get('data', '?')}, {protocol.get('split', '?')}",
@@ -304,12 +285,12 @@ def evaluation_page(path: Path, images: ImageOptions) -> Page:
         sections=(
             *score_sections(evaluation),
             image_section(gallery),
-            Section("How it was measured", (command, facts) if command else (facts,)),
+            html.Section("How it was measured", (command, facts) if command else (facts,)),
         ),
     )
 
 
-def gallery_of(evaluation: EvaluationFile, options: ImageOptions) -> tuple[Gallery | None, str]:
+def gallery_of(evaluation: EvaluationFile, options: ImageOptions) -> tuple[html.Gallery | None, str]:
     """The images of an evaluation, and what is missing for them in a line."""
     protocol = evaluation.protocol
     if options.count == 0:
@@ -329,33 +310,33 @@ def gallery_of(evaluation: EvaluationFile, options: ImageOptions) -> tuple[Galle
     return show_images(evaluation, source, options.count)
 
 
-def score_tiles(evaluation: EvaluationFile) -> tuple[Tile, ...]:
+def score_tiles(evaluation: EvaluationFile) -> tuple[html.Tile, ...]:
     """The means."""
     tiles = [
-        Tile("mIoU", figure(evaluation.miou, 2), "%"),
-        Tile("Pixel accuracy", figure(evaluation.pixel_accuracy, 2), "%"),
-        Tile("Mean accuracy", figure(evaluation.mean_accuracy, 2), "%"),
-        Tile("Frequency-weighted IoU", figure(evaluation.frequency_weighted_iou, 2), "%"),
+        html.Tile("mIoU", html.figure(evaluation.miou, 2), "%"),
+        html.Tile("Pixel accuracy", html.figure(evaluation.pixel_accuracy, 2), "%"),
+        html.Tile("Mean accuracy", html.figure(evaluation.mean_accuracy, 2), "%"),
+        html.Tile("Frequency-weighted IoU", html.figure(evaluation.frequency_weighted_iou, 2), "%"),
     ]
     if evaluation.boundary_miou is not None:
-        tiles.append(Tile("Boundary mIoU", figure(evaluation.boundary_miou, 2), "%"))
-    return (*tiles, Tile("Images", f"{evaluation.num_images:,}"))
+        tiles.append(html.Tile("Boundary mIoU", html.figure(evaluation.boundary_miou, 2), "%"))
+    return (*tiles, html.Tile("Images", f"{evaluation.num_images:,}"))
 
 
-def score_sections(evaluation: EvaluationFile) -> tuple[Section, ...]:
+def score_sections(evaluation: EvaluationFile) -> tuple[html.Section, ...]:
     """IoU by class, and what is taken for what."""
     return (
-        Section("By class", (class_table(evaluation),)),
-        Section("What is taken for what", (*_confusion_chart(evaluation), *_confusions(evaluation))),
+        html.Section("By class", (class_table(evaluation),)),
+        html.Section("What is taken for what", (*_confusion_chart(evaluation), *_confusions(evaluation))),
     )
 
 
-def image_section(gallery: Gallery | None) -> Section:
+def image_section(gallery: html.Gallery | None) -> html.Section:
     """The best and the worst images; empty where they could not be made."""
-    return Section("Best and worst images", () if gallery is None else (gallery,))
+    return html.Section("Best and worst images", () if gallery is None else (gallery,))
 
 
-def class_table(evaluation: EvaluationFile) -> Table:
+def class_table(evaluation: EvaluationFile) -> html.Table:
     """A row a class, the best first, those that occur nowhere last."""
     truth = evaluation.matrix.sum(axis=1)
     shares = 100 * truth / max(truth.sum(), 1)
@@ -364,23 +345,23 @@ def class_table(evaluation: EvaluationFile) -> Table:
     heads = ["Class", "IoU (%)", "Accuracy (%)"]
     heads += ["Boundary IoU (%)"] if evaluation.boundary_ious else []
 
-    def row(number: int) -> tuple[Cell | str, ...]:
+    def row(number: int) -> tuple[html.Cell | str, ...]:
         name, iou = evaluation.names[number], ious[number]
-        bar = Cell(figure(iou), bar=0.0 if iou is None else iou / 100)
-        boundary = [figure(evaluation.boundary_ious.get(name))] if evaluation.boundary_ious else []
-        accuracy = figure(evaluation.accuracies[name])
+        bar = html.Cell(html.figure(iou), bar=0.0 if iou is None else iou / 100)
+        boundary = [html.figure(evaluation.boundary_ious.get(name))] if evaluation.boundary_ious else []
+        accuracy = html.figure(evaluation.accuracies[name])
         return (
-            Cell(name, colour=evaluation.class_colours[number]),
+            html.Cell(name, colour=evaluation.class_colours[number]),
             bar,
             accuracy,
             *boundary,
-            figure(shares[number], 2),
+            html.figure(shares[number], 2),
         )
 
-    return Table((*heads, "Pixels (%)"), tuple(row(number) for number in order))
+    return html.Table((*heads, "Pixels (%)"), tuple(row(number) for number in order))
 
 
-def _confusion_chart(evaluation: EvaluationFile) -> tuple[Part, ...]:
+def _confusion_chart(evaluation: EvaluationFile) -> tuple[html.Part, ...]:
     """The matrix; left out where there are too many classes to see any."""
     if len(evaluation.names) > MAX_DRAWN:
         return ()
@@ -390,10 +371,10 @@ def _confusion_chart(evaluation: EvaluationFile) -> tuple[Part, ...]:
     def draw(width: float) -> Drawing:
         return draw_confusion(evaluation.matrix, evaluation.names, min(width, MAX_MATRIX_WIDTH), label=label)
 
-    return (Chart.of(draw, caption=caption, half=len(evaluation.names) <= MAX_BESIDE),)
+    return (html.Chart.of(draw, caption=caption, half=len(evaluation.names) <= MAX_BESIDE),)
 
 
-def _confusions(evaluation: EvaluationFile) -> tuple[Part, ...]:
+def _confusions(evaluation: EvaluationFile) -> tuple[html.Part, ...]:
     """The largest shares of a class that are taken for another."""
     matrix = evaluation.matrix
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
@@ -402,16 +383,16 @@ def _confusions(evaluation: EvaluationFile) -> tuple[Part, ...]:
     pairs = [np.unravel_index(place, shares.shape) for place in places]
     rows = tuple(
         (
-            Cell(evaluation.names[truth], colour=evaluation.class_colours[truth]),
-            Cell(evaluation.names[taken], colour=evaluation.class_colours[taken]),
-            Cell(figure(100 * shares[truth, taken]), bar=float(shares[truth, taken])),
+            html.Cell(evaluation.names[truth], colour=evaluation.class_colours[truth]),
+            html.Cell(evaluation.names[taken], colour=evaluation.class_colours[taken]),
+            html.Cell(html.figure(100 * shares[truth, taken]), bar=float(shares[truth, taken])),
             f"{matrix[truth, taken]:,}",
         )
         for truth, taken in pairs
         if shares[truth, taken] > 0
     )
     heads, half = ("Truth", "Taken for", "Share (%)", "Pixels"), len(evaluation.names) <= MAX_BESIDE
-    return (Table(heads, rows, words=(0, 1), title="Most often", half=half),) if rows else ()
+    return (html.Table(heads, rows, words=(0, 1), title="Most often", half=half),) if rows else ()
 
 
 def _text(value: Any) -> str | None:

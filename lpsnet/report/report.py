@@ -21,35 +21,14 @@ from lpsnet.errors import RunError
 from lpsnet.inference.model_file import METADATA_READERS, read_record
 from lpsnet.io import write_text
 from lpsnet.record import ModelRecord
+from lpsnet.report import html
 from lpsnet.report.benchmark import benchmark_page
 from lpsnet.report.evaluation import ImageOptions, evaluation_page
-from lpsnet.report.page import (
-    Cell,
-    Command,
-    CommandText,
-    Facts,
-    Figures,
-    Image,
-    Page,
-    Part,
-    Section,
-    Table,
-    Text,
-    Tile,
-    figure,
-    flat,
-    known,
-    number_of,
-    parsed,
-    read_json,
-    render,
-    text_of,
-)
 from lpsnet.report.search import expansion_page
 from lpsnet.report.training import training_page
 
 
-class StudyFile(Figures):
+class StudyFile(html.Figures):
     """The values of a study; rows have the same keys, which carry units."""
 
     study: str
@@ -61,7 +40,7 @@ class StudyFile(Figures):
     findings: list[str]
     rows: list[dict[str, str | int | float | bool | None]]
     runs: list[dict[str, Any]] = Field(default_factory=list)
-    command: CommandText = ""
+    command: html.CommandText = ""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -76,7 +55,7 @@ class StudyFile(Figures):
         Raises:
             RunError: there is none.
         """
-        return parsed(cls, read_json(path), path)
+        return html.parsed(cls, html.read_json(path), path)
 
 
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -84,7 +63,7 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 Value = str | int | float | bool | None
 
 
-def study_page(path: Path) -> Page:
+def study_page(path: Path) -> html.Page:
     """The page of NAME.json, with the figure NAME.png beside it.
 
     Raises:
@@ -92,33 +71,33 @@ def study_page(path: Path) -> Page:
     """
     found = StudyFile.read(path)
     machine = str(found.machine.get("identity", ""))
-    return Page(
+    return html.Page(
         kind="Study",
         title=found.title,
         lead=f"{found.reference} Here: {machine}." if machine else found.reference,
         sections=(
-            Section("What was found", (Text(tuple(found.findings), bullets=True), *_figure(path, found))),
-            Section("All values", (_table(found),) if found.rows else ()),
-            Section("What differs from the paper's protocol", _bullets(found.differences)),
-            Section("How it was measured", _how_it_was_measured(found)),
+            html.Section("What was found", (html.Text(tuple(found.findings), bullets=True), *_figure(path, found))),
+            html.Section("All values", (_table(found),) if found.rows else ()),
+            html.Section("What differs from the paper's protocol", _bullets(found.differences)),
+            html.Section("How it was measured", _how_it_was_measured(found)),
         ),
     )
 
 
-def _figure(path: Path, found: StudyFile) -> tuple[Part, ...]:
+def _figure(path: Path, found: StudyFile) -> tuple[html.Part, ...]:
     """The figure beside the file, if there is one."""
     image = path.with_suffix(".png")
     data = image.read_bytes() if image.is_file() else b""
     if not data.startswith(_PNG):
         return ()
-    return (Image(f"data:image/png;base64,{base64.b64encode(data).decode()}", caption=found.title),)
+    return (html.Image(f"data:image/png;base64,{base64.b64encode(data).decode()}", caption=found.title),)
 
 
-def _table(found: StudyFile) -> Table:
+def _table(found: StudyFile) -> html.Table:
     heads = tuple(head.replace("_", " ") for head in found.rows[0])
     columns = [[row[head] for row in found.rows] for head in found.rows[0]]
     words = tuple(n for n, column in enumerate(columns) if any(isinstance(value, str) and value for value in column))
-    return Table(heads, tuple(tuple(_text(value) for value in row.values()) for row in found.rows), words=words)
+    return html.Table(heads, tuple(tuple(_text(value) for value in row.values()) for row in found.rows), words=words)
 
 
 def _text(value: Value) -> str:
@@ -128,25 +107,25 @@ def _text(value: Value) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _bullets(lines: list[str]) -> tuple[Part, ...]:
-    return (Text(tuple(lines), bullets=True),) if lines else ()
+def _bullets(lines: list[str]) -> tuple[html.Part, ...]:
+    return (html.Text(tuple(lines), bullets=True),) if lines else ()
 
 
-def _how_it_was_measured(found: StudyFile) -> tuple[Part, ...]:
+def _how_it_was_measured(found: StudyFile) -> tuple[html.Part, ...]:
     dates = sorted(str(run["date"]) for run in found.runs if "date" in run)
     when = (("first run", dates[0]), ("last run", dates[-1])) if dates else ()
     parts = (
-        Command(found.command, title="Command") if found.command else None,
-        Facts((*flat(found.settings), *when), title="Settings"),
-        Facts(tuple(flat(found.machine)), title="Machine"),
+        html.Command(found.command, title="Command") if found.command else None,
+        html.Facts((*html.flat(found.settings), *when), title="Settings"),
+        html.Facts(tuple(html.flat(found.machine)), title="Machine"),
     )
-    return tuple(part for part in parts if part is not None and not (isinstance(part, Facts) and not part.rows))
+    return tuple(part for part in parts if part is not None and not (isinstance(part, html.Facts) and not part.rows))
 
 
 _SCORES = {"miou": "mIoU", "pixel_accuracy": "Pixel accuracy", "boundary_miou": "Boundary mIoU"}
 
 
-def model_page(path: Path) -> Page:
+def model_page(path: Path) -> html.Page:
     """The page of a model file.
 
     Raises:
@@ -154,57 +133,60 @@ def model_page(path: Path) -> Page:
     """
     record = read_record(path)
     scores = {str(name): it for name, it in record.scores.items() if isinstance(it, Mapping)}
-    return Page(
+    return html.Page(
         kind="Model",
         title=path.name,
         lead=f"{record.architecture or 'a network of another program'}, {record.label_space.num_classes} classes",
         tiles=tuple(tile for name, it in scores.items() for tile in _tiles(name, it)),
         sections=(
-            Section("By class", (_classes(record.label_space, scores),)),
-            Section("The model", (Facts(_facts(path, record)),)),
-            Section("How it was made", _how_the_model_was_made(record)),
+            html.Section("By class", (_classes(record.label_space, scores),)),
+            html.Section("The model", (html.Facts(_facts(path, record)),)),
+            html.Section("How it was made", _how_the_model_was_made(record)),
         ),
     )
 
 
-def _tiles(split: str, scores: Mapping[str, Any]) -> list[Tile]:
-    found = ((name, number_of(scores.get(key))) for key, name in _SCORES.items())
-    return [Tile(f"{name} on {split}", figure(value, 2), "%") for name, value in found if value is not None]
+def _tiles(split: str, scores: Mapping[str, Any]) -> list[html.Tile]:
+    found = ((name, html.number_of(scores.get(key))) for key, name in _SCORES.items())
+    return [html.Tile(f"{name} on {split}", html.figure(value, 2), "%") for name, value in found if value is not None]
 
 
-def _classes(space: LabelSpace, scores: Mapping[str, Mapping[str, Any]]) -> Table:
+def _classes(space: LabelSpace, scores: Mapping[str, Mapping[str, Any]]) -> html.Table:
     """The classes in the order of their ids, with their IoU by split as far as it is known."""
     by_split = {split: it["ious"] for split, it in scores.items() if isinstance(it.get("ious"), Mapping)}
-    rows: list[tuple[Cell | str, ...]] = []
+    rows: list[tuple[html.Cell | str, ...]] = []
     for number, (name, colour) in enumerate(zip(space.names, space.colours, strict=True)):
-        ious = (number_of(known_ious.get(name)) for known_ious in by_split.values())
-        bars = (Cell(figure(iou), bar=min(max(iou or 0.0, 0.0), 100.0) / 100) for iou in ious)
-        rows.append((str(number), Cell(name, colour=colour), *bars))
-    return Table(("Id", "Class", *(f"IoU on {split} (%)" for split in by_split)), tuple(rows), words=(1,))
+        ious = (html.number_of(known_ious.get(name)) for known_ious in by_split.values())
+        bars = (html.Cell(html.figure(iou), bar=min(max(iou or 0.0, 0.0), 100.0) / 100) for iou in ious)
+        rows.append((str(number), html.Cell(name, colour=colour), *bars))
+    return html.Table(("Id", "Class", *(f"IoU on {split} (%)" for split in by_split)), tuple(rows), words=(1,))
 
 
 def _facts(path: Path, record: ModelRecord) -> tuple[tuple[str, str], ...]:
     values = record.model_dump(mode="json", exclude={"training", "scores", "label_space", "format"})
-    return (*flat(values), *known([("label space", record.label_space.name), ("bytes", f"{path.stat().st_size:,}")]))
+    return (
+        *html.flat(values),
+        *html.known([("label space", record.label_space.name), ("bytes", f"{path.stat().st_size:,}")]),
+    )
 
 
-def _how_the_model_was_made(record: ModelRecord) -> tuple[Part, ...]:
+def _how_the_model_was_made(record: ModelRecord) -> tuple[html.Part, ...]:
     training = {key: value for key, value in record.training.items() if key != "command"}
     command = record.training.get("command")
     protocols = {
         split: it["protocol"] for split, it in record.scores.items() if isinstance(it, dict) and "protocol" in it
     }
     parts = (
-        Command(text_of(command), title="Command") if command else None,
-        Facts(tuple(flat(training)), title="Training"),
-        Facts(tuple(flat(protocols)), title="How its scores were measured"),
+        html.Command(html.text_of(command), title="Command") if command else None,
+        html.Facts(tuple(html.flat(training)), title="Training"),
+        html.Facts(tuple(html.flat(protocols)), title="How its scores were measured"),
     )
-    return tuple(part for part in parts if part is not None and not (isinstance(part, Facts) and not part.rows))
+    return tuple(part for part in parts if part is not None and not (isinstance(part, html.Facts) and not part.rows))
 
 
 PAGE = "report.html"
 
-Builder = Callable[[Path, ImageOptions], Page]
+Builder = Callable[[Path, ImageOptions], html.Page]
 
 # kind of folder -> the file that makes it one, and the builder of its page
 _FOLDERS: dict[str, tuple[str, Builder]] = {
@@ -258,7 +240,7 @@ def write_report(path: Path, *, out: Path | None = None, images: ImageOptions | 
     found = find(path)
     page = out or found.page
     command = ["lpsnet", "report", str(path), *(["--out", str(out)] if out else [])]
-    write_text(page, render(found.build(found.path, images or ImageOptions()), command=shlex.join(command)))
+    write_text(page, html.render(found.build(found.path, images or ImageOptions()), command=shlex.join(command)))
     return page
 
 
@@ -295,7 +277,7 @@ def _folder(path: Path) -> Found | None:
 
 
 def _file(path: Path, page: Path) -> Found | None:
-    value = read_json(path)
+    value = html.read_json(path)
     for kind, (keys, build) in _FILES.items():
         if isinstance(value, dict) and keys <= set(value):
             return Found(path, kind, build, page)

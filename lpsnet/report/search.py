@@ -10,7 +10,7 @@ from typing import Any
 
 from lpsnet.errors import RunError
 from lpsnet.io import write_text
-from lpsnet.report import page
+from lpsnet.report import html
 from lpsnet.report.charts import Axis, Drawing, Entry, Plot, Size, framed, path
 from lpsnet.report.search_folder import Search, read_expansion
 from lpsnet.search import family
@@ -137,7 +137,7 @@ def _draw_dot(plot: Plot, member: Member, *, css: str, radius: float, what: str)
 FIGURE = "family/figure.svg"
 
 
-def expansion_page(path: Path) -> page.Page:
+def expansion_page(path: Path) -> html.Page:
     """The page of an expansion's folder.
 
     Raises:
@@ -147,19 +147,19 @@ def expansion_page(path: Path) -> page.Page:
     settings = found.header.settings
     device = settings.get("device")
     steps = found.found.steps if found.found else ()
-    return page.Page(
+    return html.Page(
         kind="Expansion",
         title=path.resolve().name,
-        lead=f"{page.text_of(settings.get('data', '?'))}, for {_device(device)}",
+        lead=f"{html.text_of(settings.get('data', '?'))}, for {_device(device)}",
         tiles=_tiles(found),
         notes=found.running,
         sections=(
-            page.Section("mIoU over latency", _figure(found)),
-            page.Section("The family", _family(found)),
-            page.Section("Pareto front of all trained networks", _front(found)),
-            page.Section("The proxy's ranking, checked", _check(found)),
-            page.Section("Step by step", tuple(_step(step) for step in steps) + _in_progress(found)),
-            page.Section("How it was made", _making(found)),
+            html.Section("mIoU over latency", _figure(found)),
+            html.Section("The family", _family(found)),
+            html.Section("Pareto front of all trained networks", _front(found)),
+            html.Section("The proxy's ranking, checked", _check(found)),
+            html.Section("Step by step", tuple(_step(step) for step in steps) + _in_progress(found)),
+            html.Section("How it was made", _making(found)),
         ),
     )
 
@@ -191,26 +191,26 @@ def _device(device: Any) -> str:
     size = device.get("size")
     shape = "x".join(map(str, size)) if isinstance(size, list) else "?"
     parts = (device.get("engine"), device.get("precision"), f"{shape} pixels", device.get("machine"))
-    return ", ".join(page.text_of(part) for part in parts if part)
+    return ", ".join(html.text_of(part) for part in parts if part)
 
 
-def _tiles(found: Search) -> tuple[page.Tile, ...]:
+def _tiles(found: Search) -> tuple[html.Tile, ...]:
     if not found.members:
         return ()
     first, last = found.members[0], found.members[-1]
     best = max(found.members, key=lambda it: it.score.miou)
     decided = [step for step in (found.found.steps if found.found else ()) if step.chosen]
     return (
-        page.Tile("Best mIoU", page.figure(best.score.miou, 2), "%"),
-        page.Tile("Its latency", page.milliseconds(best.latency.median_ms), "ms"),
-        page.Tile("From start to end", f"{page.figure(first.score.miou)} → {page.figure(last.score.miou)}", "%"),
-        page.Tile("Steps", str(len(decided))),
-        page.Tile("Steps undecided", str(sum(not step.decided for step in decided))),
-        page.Tile("Networks trained", str(len(found.found.trained) if found.found else 0)),
+        html.Tile("Best mIoU", html.figure(best.score.miou, 2), "%"),
+        html.Tile("Its latency", html.milliseconds(best.latency.median_ms), "ms"),
+        html.Tile("From start to end", f"{html.figure(first.score.miou)} → {html.figure(last.score.miou)}", "%"),
+        html.Tile("Steps", str(len(decided))),
+        html.Tile("Steps undecided", str(sum(not step.decided for step in decided))),
+        html.Tile("Networks trained", str(len(found.found.trained) if found.found else 0)),
     )
 
 
-def _figure(found: Search) -> tuple[page.Part, ...]:
+def _figure(found: Search) -> tuple[html.Part, ...]:
     if not found.members:
         return ()
     caption = (
@@ -218,32 +218,32 @@ def _figure(found: Search) -> tuple[page.Part, ...]:
         "are several, the spread of their seeds. "
         "Hollow dots were trained and not chosen. Point at a dot, or tap it, to see its architecture."
     )
-    chart = page.Chart(family_drawing(found).inline(), family_drawing(found, narrow=True).inline(), caption=caption)
+    chart = html.Chart(family_drawing(found).inline(), family_drawing(found, narrow=True).inline(), caption=caption)
     return (chart, *((_budgets(found.budgets),) if found.budgets else ()))
 
 
-def _budgets(budgets: Sequence[ChoiceRecord]) -> page.Table:
+def _budgets(budgets: Sequence[ChoiceRecord]) -> html.Table:
     heads = ("Budget (ms)", "Network to use", "Latency (ms)", "mIoU (%)", "")
-    return page.Table(heads, tuple(map(_budget, budgets)), words=(1, 4), title="Under a budget")
+    return html.Table(heads, tuple(map(_budget, budgets)), words=(1, 4), title="Under a budget")
 
 
-def _budget(it: ChoiceRecord) -> tuple[page.Cell | str, ...]:
+def _budget(it: ChoiceRecord) -> tuple[html.Cell | str, ...]:
     if it.network is None:
         return (f"{it.budget_ms:g}", "none is this fast", "–", "–", "")
     close = "its interval reaches above" if it.interval_reaches_above else ""
     faster = f"{it.faster_as_good} is faster, and as good within the noise" if it.faster_as_good else ""
-    note = page.Cell("; ".join(filter(None, (close, faster))), tag="doubt" if close else "")
-    figures = page.milliseconds(it.network.median_ms), page.figure(it.network.miou)
+    note = html.Cell("; ".join(filter(None, (close, faster))), tag="doubt" if close else "")
+    figures = html.milliseconds(it.network.median_ms), html.figure(it.network.miou)
     return (f"{it.budget_ms:g}", it.model or "", *figures, note)
 
 
-def _family(found: Search) -> tuple[page.Part, ...]:
+def _family(found: Search) -> tuple[html.Part, ...]:
     files = ("File",) if found.files else ()
     rows = [(*family.family_cells(it), *found.files[number : number + 1]) for number, it in enumerate(found.members)]
     return (_networks(rows, files, caption=family.lengths_note(found.members)),) if rows else ()
 
 
-def _front(found: Search) -> tuple[page.Part, ...]:
+def _front(found: Search) -> tuple[html.Part, ...]:
     members = {it.design for it in found.members}
     rows = [family.family_cells(it) for it in found.front]
     strong = tuple(number for number, it in enumerate(found.front) if it.design in members)
@@ -253,28 +253,28 @@ def _front(found: Search) -> tuple[page.Part, ...]:
 
 def _networks(
     rows: Sequence[Sequence[str]], more: tuple[str, ...], *, strong: tuple[int, ...] = (), caption: str = ""
-) -> page.Table:
+) -> html.Table:
     words = (0, 1, 2, 3, family.FAMILY_COLUMNS.index("Dimension"), len(family.FAMILY_COLUMNS))
     cells = tuple(tuple("–" if cell == "-" else cell for cell in row) for row in rows)
-    return page.Table((*family.FAMILY_COLUMNS, *more), cells, words=words, strong=strong, caption=caption)
+    return html.Table((*family.FAMILY_COLUMNS, *more), cells, words=words, strong=strong, caption=caption)
 
 
-def _check(found: Search) -> tuple[page.Part, ...]:
+def _check(found: Search) -> tuple[html.Part, ...]:
     """A step's candidates by longer trainings, the best of those first."""
     if found.check is None:
         return ()
     check, heads = found.check, ("Operation", "mIoU (%)", f"mIoU, {found.check.length} times as long (%)")
     ranked = sorted(check.candidates, key=lambda it: -it.longer_miou)
-    rows = tuple((it.operation, page.figure(it.miou, 2), page.figure(it.longer_miou, 2)) for it in ranked)
+    rows = tuple((it.operation, html.figure(it.miou, 2), html.figure(it.longer_miou, 2)) for it in ranked)
     tau = "" if check.kendall_tau is None else f" Kendall's tau {check.kendall_tau:.2f}."
     caption = (
         f"Step {check.step}, {'the same choice' if check.same_choice else 'another choice'}.{tau} Pairs that change "
         f"places: {check.swapped_pairs}, beyond the seed spread: {check.swapped_pairs_beyond_spread}."
     )
-    return (page.Table(heads, rows, caption=caption),)
+    return (html.Table(heads, rows, caption=caption),)
 
 
-def _step(step: Step) -> page.Table:
+def _step(step: Step) -> html.Table:
     target = "" if step.target_ms is None else f" Target {step.target_ms:.3g} ms."
     parent = f"Parent: {step.parent.latency.median_ms:.3g} ms, {family.parent_score(step.parent.score)}.{target}"
     rows = [_candidate(step, it) for it in step.candidates]
@@ -282,53 +282,53 @@ def _step(step: Step) -> page.Table:
     chosen = tuple(number for number, it in enumerate(step.candidates) if it == step.chosen)
     words = (0, len(family.CANDIDATE_COLUMNS) - 1)
     title = f"Step {step.number} {step.verdict}"
-    return page.Table(family.CANDIDATE_COLUMNS, tuple(rows), words=words, title=title, caption=parent, strong=chosen)
+    return html.Table(family.CANDIDATE_COLUMNS, tuple(rows), words=words, title=title, caption=parent, strong=chosen)
 
 
-def _candidate(step: Step, it: Member) -> tuple[page.Cell | str, ...]:
+def _candidate(step: Step, it: Member) -> tuple[html.Cell | str, ...]:
     latency = it.latency
     return (
         str(it.operation),
         str(it.step_size),
-        page.milliseconds(latency.median_ms),
-        f"{page.milliseconds(latency.low_ms)} to {page.milliseconds(latency.high_ms)}",
-        page.figure(it.score.at_start),
+        html.milliseconds(latency.median_ms),
+        f"{html.milliseconds(latency.low_ms)} to {html.milliseconds(latency.high_ms)}",
+        html.figure(it.score.at_start),
         family.mean_and_spread(it.score),
         str(it.score.num_seeds),
-        page.milliseconds(miou_per_ms(step.parent, it)),
+        html.milliseconds(miou_per_ms(step.parent, it)),
         _standing(step, it),
     )
 
 
-def _standing(step: Step, it: Member) -> page.Cell | str:
+def _standing(step: Step, it: Member) -> html.Cell | str:
     """What became of a candidate."""
     if it == step.chosen:
-        return page.Cell("chosen", tag="good")
+        return html.Cell("chosen", tag="good")
     if it in step.rivals:
-        return page.Cell("may be as good", tag="doubt")
+        return html.Cell("may be as good", tag="doubt")
     left = [other for other in step.candidates if step.chosen is None or other.design != step.chosen.design]
     second = decide(step.parent, left).chosen
-    return page.Cell("runner-up") if second is not None and it == left[second] else ""
+    return html.Cell("runner-up") if second is not None and it == left[second] else ""
 
 
-def _in_progress(found: Search) -> tuple[page.Part, ...]:
+def _in_progress(found: Search) -> tuple[html.Part, ...]:
     """What is trained of the step that is not decided."""
-    figure = page.figure
+    figure = html.figure
     rows = tuple((it.design, str(it.seed), figure(it.at_start), figure(it.miou), it.failure) for it in found.trainings)
     heads = ("Network", "Seed", "At start (%)", "mIoU (%)", "")
-    return (page.Table(heads, rows, words=(0, 4), title="Trained so far in the step being worked on"),) if rows else ()
+    return (html.Table(heads, rows, words=(0, 4), title="Trained so far in the step being worked on"),) if rows else ()
 
 
-def _making(found: Search) -> tuple[page.Part, ...]:
+def _making(found: Search) -> tuple[html.Part, ...]:
     plan = {key: value for key, value in found.plan.items() if key != "command"}
     command = found.plan.get("command")
     settings = {key: value for key, value in found.header.settings.items() if key not in ("recipe", "device")}
     recipe, device = found.header.settings.get("recipe"), found.header.settings.get("device")
     first = {"begun": found.header.at, "lpsnet version": found.header.lpsnet_version}
     parts = (
-        page.Command(page.text_of(command), title="Command") if command else None,
-        page.Facts((*page.flat(settings), *page.flat(plan), *page.flat(first)), title="Search"),
-        page.Facts(tuple(page.flat(device)), title="Latencies") if isinstance(device, dict) else None,
-        page.Facts(tuple(page.flat(recipe)), title="Recipe of the candidates") if isinstance(recipe, dict) else None,
+        html.Command(html.text_of(command), title="Command") if command else None,
+        html.Facts((*html.flat(settings), *html.flat(plan), *html.flat(first)), title="Search"),
+        html.Facts(tuple(html.flat(device)), title="Latencies") if isinstance(device, dict) else None,
+        html.Facts(tuple(html.flat(recipe)), title="Recipe of the candidates") if isinstance(recipe, dict) else None,
     )
     return tuple(part for part in parts if part is not None)

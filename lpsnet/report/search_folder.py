@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from lpsnet.errors import LpsnetError, RunError
-from lpsnet.report.page import read_json
+from lpsnet.report.html import read_json
 from lpsnet.search import journal
 from lpsnet.search.family import (
     ChoiceRecord,

@@ -13,27 +13,10 @@ from typing import Any
 
 from lpsnet.errors import LpsnetError, RunError
 from lpsnet.inference.model_file import read_record
+from lpsnet.report import html
 from lpsnet.report.charts import NARROW, Curve, Drawing, Size, draw_curves
 from lpsnet.report.evaluation import EvaluationFile, ImageOptions, gallery_of, image_section, score_sections
-from lpsnet.report.page import (
-    GREATEST,
-    Cell,
-    Chart,
-    Command,
-    Facts,
-    Gallery,
-    Page,
-    Part,
-    Section,
-    Table,
-    Tile,
-    figure,
-    flat,
-    known,
-    number_of,
-    read_json,
-    text_of,
-)
+from lpsnet.report.html import known
 from lpsnet.training.run_folder import LOG_COLUMNS, STARTED, RunFolder
 
 
@@ -75,7 +58,7 @@ def read_training(path: Path) -> Training:
         RunError: a file in it cannot be read.
     """
     folder = RunFolder(path)
-    run = read_json(folder.run)
+    run = html.read_json(folder.run)
     if not isinstance(run, dict):
         raise RunError(f"{folder.run} does not describe a run")
     started, recipe = (_object(run.pop(key, None)) for key in (STARTED, "recipe"))
@@ -89,7 +72,7 @@ def read_training(path: Path) -> Training:
         recipe=recipe,
         started=started,
         log=log,
-        evaluations=tuple(line for line in evaluations if number_of(line["iteration"]) is not None),
+        evaluations=tuple(line for line in evaluations if html.number_of(line["iteration"]) is not None),
         evaluation=evaluation,
         record=record,
         notes=tuple(filter(None, (_progress(folder, log, started), damage, missing))),
@@ -106,7 +89,7 @@ def _read_log(folder: RunFolder) -> tuple[Mapping[str, float], ...]:
         log = [{key: float(row[key]) for key in LOG_COLUMNS} for row in rows]
     except ValueError as error:
         raise RunError(f"{folder.log} cannot be read: {error}; mend or delete that line") from None
-    return tuple(row for row in log if row["iteration"] < GREATEST)
+    return tuple(row for row in log if row["iteration"] < html.GREATEST)
 
 
 def _record(folder: RunFolder) -> tuple[Mapping[str, Any], str]:
@@ -152,7 +135,7 @@ _SCORES = {
 _MAIN = {"miou": "mIoU", "top1": "Top-1 accuracy"}  # those that count
 
 
-def training_page(path: Path, images: ImageOptions) -> Page:
+def training_page(path: Path, images: ImageOptions) -> html.Page:
     """The page of a run's folder.
 
     Raises:
@@ -160,44 +143,44 @@ def training_page(path: Path, images: ImageOptions) -> Page:
     """
     run = read_training(path)
     gallery, without = _images(run, images)
-    names = [text_of(it) for it in (run.settings.get("architecture", "?"), run.recipe.get("name", "?"))]
-    return Page(
+    names = [html.text_of(it) for it in (run.settings.get("architecture", "?"), run.recipe.get("name", "?"))]
+    return html.Page(
         kind="Pre-training" if run.settings.get("task") == "classification" else "Training",
         title=path.resolve().name,
-        lead=f"{names[0]}, recipe {names[1]}, on {text_of(run.settings.get('data', '?'))}",
+        lead=f"{names[0]}, recipe {names[1]}, on {html.text_of(run.settings.get('data', '?'))}",
         tiles=_tiles(run),
         notes=tuple(filter(None, (*run.notes, without))),
         sections=(
-            Section("Curves", _curves(run.log, run.evaluations)),
+            html.Section("Curves", _curves(run.log, run.evaluations)),
             *(score_sections(run.evaluation) if run.evaluation is not None else (_scores(run.evaluations),)),
             image_section(gallery),
-            Section("How it was made", _making(run)),
+            html.Section("How it was made", _making(run)),
         ),
     )
 
 
-def _images(run: Training, images: ImageOptions) -> tuple[Gallery | None, str]:
+def _images(run: Training, images: ImageOptions) -> tuple[html.Gallery | None, str]:
     if run.evaluation is None:
         return None, ""
     return gallery_of(run.evaluation, replace(images, model=images.model or str(run.model)))
 
 
-def _tiles(run: Training) -> tuple[Tile, ...]:
+def _tiles(run: Training) -> tuple[html.Tile, ...]:
     last = run.evaluations[-1] if run.evaluations else {}
-    scores = [(name, number_of(last.get(key))) for key, name in _MAIN.items()]
-    tiles = [Tile(name, figure(value, 2), "%") for name, value in scores if value is not None]
+    scores = [(name, html.number_of(last.get(key))) for key, name in _MAIN.items()]
+    tiles = [html.Tile(name, html.figure(value, 2), "%") for name, value in scores if value is not None]
     if run.log:
         speeds = sorted(row["pictures_per_second"] for row in run.log)
         tiles += [
-            Tile("Last loss", f"{run.log[-1]['loss']:.4g}"),
-            Tile("Iterations", f"{int(run.log[-1]['iteration']):,}"),
-            Tile("Speed, median", figure(speeds[len(speeds) // 2]), "images/s"),
+            html.Tile("Last loss", f"{run.log[-1]['loss']:.4g}"),
+            html.Tile("Iterations", f"{int(run.log[-1]['iteration']):,}"),
+            html.Tile("Speed, median", html.figure(speeds[len(speeds) // 2]), "images/s"),
         ]
     images = run.record.get("training", {}).get("num_pictures", run.started.get("num_pictures"))
-    return (*tiles, *([Tile("Images", f"{images:,}")] if isinstance(images, int) else []))
+    return (*tiles, *([html.Tile("Images", f"{images:,}")] if isinstance(images, int) else []))
 
 
-def _curves(log: Sequence[Mapping[str, float]], evaluations: Sequence[Mapping[str, Any]]) -> tuple[Part, ...]:
+def _curves(log: Sequence[Mapping[str, float]], evaluations: Sequence[Mapping[str, Any]]) -> tuple[html.Part, ...]:
     """Loss, score, learning rate and speed over the iterations."""
     loss, rate, speed = (_curve(log, key) for key in ("loss", "learning_rate", "pictures_per_second"))
     scores = _score_curves(evaluations)
@@ -212,7 +195,7 @@ def _curves(log: Sequence[Mapping[str, float]], evaluations: Sequence[Mapping[st
 
 def _curve(log: Sequence[Mapping[str, float]], key: str) -> Curve:
     """A column of the log; steps whose value is no number, as an f16 run has them, are left out."""
-    known = [(row["iteration"], row[key]) for row in log if abs(row[key]) < GREATEST]
+    known = [(row["iteration"], row[key]) for row in log if abs(row[key]) < html.GREATEST]
     return Curve(key.replace("_", " "), [x for x, _ in known], [y for _, y in known])
 
 
@@ -220,7 +203,7 @@ def _score_curves(evaluations: Sequence[Mapping[str, Any]]) -> list[Curve]:
     """Those scores that there are several of."""
     curves = []
     for key, name in _SCORES.items():
-        known = [(line["iteration"], y) for line in evaluations if (y := number_of(line.get(key))) is not None]
+        known = [(line["iteration"], y) for line in evaluations if (y := html.number_of(line.get(key))) is not None]
         if len(known) > 1:
             curves.append(Curve(name, [x for x, _ in known], [y for _, y in known]))
     return curves
@@ -228,7 +211,7 @@ def _score_curves(evaluations: Sequence[Mapping[str, Any]]) -> list[Curve]:
 
 def _chart(
     title: str, curves: Sequence[Curve], *, y_name: str, zero: bool = False, top: float | None = None
-) -> Chart | None:
+) -> html.Chart | None:
     """A chart of the curves; None where there is nothing to draw."""
     if not any(len(curve.xs) > 1 for curve in curves):
         return None
@@ -238,29 +221,31 @@ def _chart(
         label = f"{title} over iterations"
         return draw_curves(curves, size, label=label, x_name="iteration", y_name=y_name, with_zero=zero, top=top)
 
-    return Chart.of(draw, title=title, half=True)
+    return html.Chart.of(draw, title=title, half=True)
 
 
-def _scores(evaluations: Sequence[Mapping[str, Any]]) -> Section:
+def _scores(evaluations: Sequence[Mapping[str, Any]]) -> html.Section:
     """IoU by class where no more is known than what the log says."""
     ious = evaluations[-1].get("ious") if evaluations else None
     if not isinstance(ious, dict):
-        return Section("By class", ())
-    known = {str(name): number_of(iou) for name, iou in ious.items()}
-    rows = tuple((name, Cell(figure(iou), bar=min(abs(iou or 0.0) / 100, 1.0))) for name, iou in known.items())
-    return Section("By class", (Table(("Class", "IoU (%)"), rows),))
+        return html.Section("By class", ())
+    known = {str(name): html.number_of(iou) for name, iou in ious.items()}
+    rows = tuple(
+        (name, html.Cell(html.figure(iou), bar=min(abs(iou or 0.0) / 100, 1.0))) for name, iou in known.items()
+    )
+    return html.Section("By class", (html.Table(("Class", "IoU (%)"), rows),))
 
 
-def _making(run: Training) -> tuple[Part, ...]:
+def _making(run: Training) -> tuple[html.Part, ...]:
     """Command, settings, recipe and record."""
     record = {**run.started, **run.record.get("training", {})}
     command = record.get("command")
     facts = {key: it for key, it in record.items() if key not in {*run.settings, "recipe", "command"}}
     model = known([("terms", run.record.get("licence")), ("form", run.record.get("form"))])
     parts = (
-        Command(text_of(command), title="Command") if command else None,
-        Facts(tuple(flat(run.settings)), title="Run"),
-        Facts(tuple(flat(run.recipe)), title="Recipe"),
-        Facts((*flat(facts), *model), title="Record"),
+        html.Command(html.text_of(command), title="Command") if command else None,
+        html.Facts(tuple(html.flat(run.settings)), title="Run"),
+        html.Facts(tuple(html.flat(run.recipe)), title="Recipe"),
+        html.Facts((*html.flat(facts), *model), title="Record"),
     )
-    return tuple(part for part in parts if part is not None and not (isinstance(part, Facts) and not part.rows))
+    return tuple(part for part in parts if part is not None and not (isinstance(part, html.Facts) and not part.rows))

@@ -25,7 +25,7 @@ from lpsnet.report.evaluation import (
     difference,
     show_images,
 )
-from lpsnet.report.page import Gallery
+from lpsnet.report.html import Gallery
 from lpsnet.report.report import write_report
 
 
