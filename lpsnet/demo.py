@@ -1,7 +1,7 @@
-"""The demonstration: everything in one go on generated street scenes, without data or downloads.
+"""`lpsnet demo`: everything once on generated street scenes, without data or downloads.
 
-Grow a network in two steps by what it gains and costs here, train the one grown, export it, verify the export against
-the network, score it on scenes it has not seen, and draw what it sees.
+Grows a network in two steps by measured gain and cost, trains it, exports it, verifies the file, scores it on other
+scenes and draws its output.
 """
 
 from collections.abc import Callable, Sequence
@@ -44,7 +44,7 @@ START = SearchNetwork((1, 1, 1, 1, 1), (8, 16, 32, 64, 64), ("3/2", 0, 0))
 OPERATIONS = tuple(map(Operation.parse, ("depth=0,0,0,1,1", "width=0,0,0,32,32", "resolution=1/4,0,0")))
 NUM_STEPS = 2
 MAX_STEP_SIZE = 3
-NUM_EPOCHS = 12  # of the final training, which starts from what was learnt before
+NUM_EPOCHS = 12  # of the final training, which starts from the grown network's weights
 REPETITIONS = (3, 5, 9)  # fewer than a real search measures (`replay.REPETITIONS`)
 NUM_SHOWN = 4  # scenes in the image
 
@@ -84,7 +84,7 @@ def run_demo(out: Path, *, reporter: Reporter, say: Callable[[str], None]) -> De
         say: called with a line at every stage.
     """
     out = out.resolve()
-    say(f"Growing a network in {NUM_STEPS} steps, by what each candidate gains and how long it takes on this machine …")
+    say(f"Growing a network in {NUM_STEPS} steps, by measured gain in mIoU and latency on this machine …")
     grown = _grow(out / "expansion", reporter, say)
     checkpoint = _train(grown, out / "training", reporter, say)
     say("Exporting to ONNX and comparing the file with the network …")
@@ -92,7 +92,7 @@ def run_demo(out: Path, *, reporter: Reporter, say: Callable[[str], None]) -> De
     images = [scenes.image(index) for index in range(NUM_SHOWN)]
     model = out / "demo.onnx"
     report = export_onnx(load_checkpoint(checkpoint), model, record=read_record(checkpoint), images=images)
-    say("Scoring the exported file on scenes it has not seen …")
+    say("Scoring the exported file on other scenes …")
     segmenter = Segmenter(model)
     protocol = {"data": DATA, **segmenter.protocol}
     evaluation = evaluate(segmenter, scenes, label_space=segmenter.label_space, protocol=protocol)
@@ -129,7 +129,7 @@ def _grow(out: Path, reporter: Reporter, say: Callable[[str], None]) -> SearchRe
 
 
 def _train(grown: SearchResult, out: Path, reporter: Reporter, say: Callable[[str], None]) -> Path:
-    """The checkpoint of the largest network, trained in full from what it has learnt while it grew."""
+    """The checkpoint of the largest network, trained in full, from its weights in the search."""
     largest = grown.members[-1]
     weights = grown.model(largest).with_suffix(".safetensors")
     architecture = largest.design.architecture

@@ -1,12 +1,7 @@
-"""What a shell offers for the values of options: the names of the tables that the commands look them up in.
+"""The command line: `COMMANDS` lists every command; a command reads arguments, calls one function, prints.
 
-Completion must be neither slow nor fail: a table that needs a package which is not installed offers nothing. Where no
-name fits, shells offer files.
-
-The command line: reads arguments, calls one function, prints. Nothing imports it.
-
-Each command is a function in the module of its group and a row in `COMMANDS`; its module is imported when the command
-is used. What needs torch is imported inside the functions, so that every command's help works without it.
+A command is a function in the module of its group; the module is imported when the command is used. What needs torch is
+imported inside the functions, so that every command's help works without it.
 """
 
 import contextlib
@@ -93,7 +88,7 @@ def _names(offer: str) -> Iterable[str]:
     return list(found() if callable(found) else found)
 
 
-# commands that go on with what is in their folder -> what they are told for that
+# commands that resume what is in their folder -> the flag that resumes it
 _RESUMABLE = {"train": "--resume", "pretrain": "--resume", "expand": "", "study": ""}
 
 
@@ -250,7 +245,7 @@ def main() -> None:
     except OSError as error:
         code = _fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", code=2)
     except (_Interrupted, KeyboardInterrupt):
-        code = _fail(f"stopped. {_how_to_go_on(sys.argv[1:])}", code=130)
+        code = _fail(f"stopped. {_how_to_resume(sys.argv[1:])}", code=130)
     except Exception as error:
         code = _fail_inside(error)
     sys.exit(code)
@@ -265,14 +260,14 @@ def _catch_interrupts() -> None:
         signal.signal(signal.SIGINT, stop)
 
 
-def _how_to_go_on(words: Sequence[str]) -> str:
-    """What became of the work of the command with these words, and what to do about it."""
+def _how_to_resume(words: Sequence[str]) -> str:
+    """What was kept, and how to resume."""
     _, rest = _plugins_apart(words)
     command = rest[0] if rest else ""
     if command not in _RESUMABLE:
         return "What was finished before is in place; no file is half written."
     flag = [word for word in (_RESUMABLE[command],) if word and word not in words]
-    return f"Go on where it was with: {shlex.join(['lpsnet', *words, *flag])}"
+    return f"Resume with: {shlex.join(['lpsnet', *words, *flag])}"
 
 
 def _fail_inside(error: Exception) -> int:
@@ -287,10 +282,10 @@ def _fail_usage(error: Any) -> int:
         error.show()
         return 2
     command = error.ctx.command_path if error.ctx else "lpsnet"
-    return _fail(f"{error.format_message().rstrip('.')}; '{command} --help' says what is allowed", code=2)
+    return _fail(f"{error.format_message().rstrip('.')}; '{command} --help' lists what is allowed", code=2)
 
 
 def _fail(message: str, *, code: int) -> int:
-    with contextlib.suppress(OSError):  # nobody reads it; the exit code says it
+    with contextlib.suppress(OSError):  # no reader; the exit code remains
         typer.echo(f"lpsnet: {printable(' '.join(message.split()))}", err=True)
     return code

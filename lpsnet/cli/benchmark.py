@@ -1,7 +1,4 @@
-"""What `lpsnet benchmark` is given by name, model files, models of the package or architectures, as files to time.
-
-`lpsnet benchmark`: how fast models are on this machine.
-"""
+"""`lpsnet benchmark`: latency of model files, bundled models and architectures on this machine."""
 
 import tempfile
 from collections import Counter
@@ -67,7 +64,7 @@ def common_size(sources: Sequence[Source]) -> Size:
     sizes = {record.input_size for record in records if record is not None and record.input_size is not None}
     if len(sizes) > 1 or (not sizes and files):
         named = " and ".join(f"{height}x{width}" for height, width in sorted(sizes)) or "no input size"
-        raise LpsnetError(f"the models name {named}; say at what size to measure: --size HxW")
+        raise LpsnetError(f"the models name {named}; give the size to measure at: --size HxW")
     return sizes.pop() if sizes else PAPER_SIZE
 
 
@@ -111,18 +108,17 @@ class CandidateMaker:
         return untrained_for_runtime(source, made, name, runtime=runtime, size=self.size)
 
     def _quantised(self, whole: Path, runtime: str) -> Path:
-        """The same in int8, calibrated on generated scenes: its weights are random, and so is what it says of them."""
+        """The same in int8, calibrated on generated scenes: its weights are random."""
         from lpsnet.export.export import QUANTISERS, quantise_file
 
         if runtime not in QUANTISERS:
-            return whole  # which the engine will refuse, and say why
+            return whole  # the engine will refuse it with a reason
         scenes = Quantisation(Images(SceneSplit(size=self.size, count=NUM_SCENES, seed=0, name="calibration")))
         record, folder = read_record(whole), whole.parent
         return quantise_file(whole, runtime=runtime, quantisation=scenes, record=record, size=self.size, folder=folder)
 
     def _macs(self, source: Source) -> int | None:
-        """Multiply-accumulates at the size measured; None where nobody knows: for other programs' files, or without
-        torch, which counts them."""
+        """Multiply-accumulates at the size measured; None for other programs' files, and without torch."""
         record = find_record(source) if isinstance(source, Path) else None
         architecture = source if isinstance(source, Architecture) else None if record is None else record.architecture
         if architecture is None:
@@ -178,9 +174,9 @@ def benchmark(
     memory: Annotated[bool, typer.Option(help="Measure peak memory.")] = True,
     json_to: output.JsonOption = None,
 ) -> None:
-    """Time models in turn, by every engine and in every precision asked for: the network alone, and end to end.
+    """Time models interleaved, by every engine and in every precision asked for: the network alone, and end to end.
 
-    Protocols: `adaptive` goes on until every median is known to 1 %, for half a minute each at most; `quick` takes two
+    Protocols: `adaptive` measures until every median is known to 1 %, at most half a minute each; `quick` takes two
     seconds each; `paper` is the paper's, 1 s of warm-up and the mean of 20 s, the network alone. An architecture is
     measured with random weights. ONNX files of other programs can be put beside ours.
 
@@ -210,7 +206,7 @@ def benchmark(
 
 
 def print_benchmark(result: "Benchmark", *, json_to: str | None = None) -> None:
-    """The figures as tables, and what a reader must know of them."""
+    """The figures as tables, with warnings."""
     _print_results(result, json_to)
     _print_matrix(result, json_to)
     for warning in result.warnings:
@@ -224,7 +220,7 @@ def print_benchmark(result: "Benchmark", *, json_to: str | None = None) -> None:
 
 
 Column = Callable[["Benchmark", "Result"], str]
-# heading -> what stands below it. Of the first, what is the same everywhere is said above the table.
+# heading -> its cells; of the first three, what is the same in all rows goes into the title
 _WAYS: dict[str, Column] = {
     "engine": lambda benchmark, result: result.runtime,
     "precision": lambda benchmark, result: result.precision,

@@ -1,4 +1,4 @@
-"""`lpsnet data …`: looking at data sets before anyone trains on them."""
+"""`lpsnet data`: checking data sets before training."""
 
 from pathlib import Path
 from typing import Annotated
@@ -26,7 +26,7 @@ def check(
     out: Annotated[Path | None, typer.Option(help="Write the suggested description here.")] = None,
     json_to: JsonOption = None,
 ) -> None:
-    """Look at every image and label of a data set and say what is wrong; exits with 2 if something is.
+    """Check every image and label of a data set and report what is wrong; exits with 2 if something is.
 
     Ends with a description (YAML) of the data set that leaves out or repairs what can be.
 

@@ -1,4 +1,4 @@
-"""`lpsnet evaluate`: a model scored on labelled images, by the paper's protocol unless told otherwise."""
+"""`lpsnet evaluate`: a model scored on labelled images, by default with the paper's protocol."""
 
 import functools
 from pathlib import Path
@@ -51,23 +51,23 @@ def evaluate(
     """Score a model on labelled images: IoU by class and mIoU from one confusion matrix.
 
     As in the paper, the image is looked at once, as it is: --flip, --scales and --window are off unless given, and
-    the result says so.
+    the result states it.
 
     Example: `lpsnet evaluate --model runs/s/model.safetensors --data camvid:CamVid --split val --json scores.json`
     """
     views = Views(flip, _parse_scales(scales), _parse_pixels("window", window), _parse_pixels("stride", stride))
-    pictures = open_dataset(data).split(split)
+    images = open_dataset(data).split(split)
     open_at = functools.partial(Segmenter, model, runtime=runtime, precision=precision, num_threads=threads)
     segmenter = open_at(input_size=output.parse_size(size))
     segment: Segment = segmenter if views.is_plain else _averaging(segmenter, open_at, views)
     folder = _prediction_folder(save_predictions, segmenter, label_ids=label_ids)
-    if folder is not None and (reason := _why_not_scored(pictures)):
-        _save_only(segment, pictures, folder, reason, json_to)
+    if folder is not None and (reason := _why_not_scored(images)):
+        _save_only(segment, images, folder, reason, json_to)
         return
     with output.image_progress("evaluating") as update:
         evaluation = run_evaluation(
             segment,
-            pictures,
+            images,
             label_space=segmenter.label_space,
             protocol=_protocol(data, segmenter, views),
             boundary=boundary,
@@ -76,7 +76,7 @@ def evaluate(
         )
     output.write_json({**evaluation.to_dict(), "command": command_line()}, json_to)
     _report(evaluation, folder, json_to)
-    output.next_command("lpsnet", "segment", "PICTURE", "--model", model, "--out", "segmented", json_to=json_to)
+    output.next_command("lpsnet", "segment", "IMAGE", "--model", model, "--out", "segmented", json_to=json_to)
 
 
 def _protocol(data: str, segmenter: "Segmenter", views: "Views") -> dict[str, Any]:
@@ -96,7 +96,7 @@ def _prediction_folder(path: Path | None, segmenter: "Segmenter", *, label_ids: 
     if path is not None:
         return PredictionFolder(path, label_space=segmenter.label_space, official_ids=label_ids)
     if label_ids:
-        raise LpsnetError("--label-ids says how to save label maps; say where with --save-predictions FOLDER")
+        raise LpsnetError("--label-ids needs a folder for the label maps: --save-predictions FOLDER")
     return None
 
 
@@ -109,26 +109,26 @@ def _averaging(segmenter: "Segmenter", open_at: "functools.partial[Segmenter]", 
     )
 
 
-def _why_not_scored(pictures: "Split") -> str:
+def _why_not_scored(images: "Split") -> str:
     """Why a split cannot be scored; empty if it can."""
     try:
-        if len(pictures):
-            pictures.labels(0)
+        if len(images):
+            images.labels(0)
     except DataError as error:
         return str(error)
     return ""
 
 
 def _save_only(
-    segment: "Segment", pictures: "Split", folder: "PredictionFolder", reason: str, json_to: str | None
+    segment: "Segment", images: "Split", folder: "PredictionFolder", reason: str, json_to: str | None
 ) -> None:
     """Label maps of images without labels, e.g. a test split for a server that scores."""
     with output.image_progress("segmenting") as update:
-        for number, name in enumerate(pictures.names):
-            folder.write(name, segment(pictures.image(number)))
-            update(number + 1, len(pictures))
+        for number, name in enumerate(images.names):
+            folder.write(name, segment(images.image(number)))
+            update(number + 1, len(images))
     output.say(f"Not scored: {reason}", json_to=json_to)
-    output.write_json({"predictions": str(folder.folder), "num_images": len(pictures), "not_scored": reason}, json_to)
+    output.write_json({"predictions": str(folder.folder), "num_images": len(images), "not_scored": reason}, json_to)
     output.say(f"Wrote {folder.num_written} label maps to {folder.folder}/", json_to=json_to)
 
 

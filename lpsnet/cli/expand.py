@@ -1,4 +1,4 @@
-"""`lpsnet expand`: data, a device and latency budgets in; a family of networks out, and the one to use under each."""
+"""`lpsnet expand`: data, a device and latency budgets in, a family of networks out; `lpsnet demo`."""
 
 from functools import partial
 from pathlib import Path
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 def expand(
     data: Annotated[str, typer.Option(help="camvid:PATH, cityscapes:PATH, bdd100k:PATH, a YAML file, or scenes.")],
-    out: Annotated[Path, typer.Option(help="The expansion's folder; give it again to go on.")],
+    out: Annotated[Path, typer.Option(help="The expansion's folder; give it again to resume.")],
     recipe: Annotated[str, typer.Option(help="Of the candidates: a proxy, a recipe, or a YAML file.")] = "camvid_proxy",
     runtime: Annotated[str, typer.Option(help="Engine that latencies are measured with.")] = "onnxruntime",
     precision: Annotated[str, typer.Option(help="Its arithmetic: f32, bf16, f16.")] = "f32",
@@ -85,7 +85,7 @@ def expand(
 ) -> None:
     """Grow a family of networks step by step, by what each expansion gains in mIoU and costs in latency here.
 
-    Every measurement and training is kept as soon as it is done: if this is stopped, the same command goes on.
+    Every measurement and training is kept as soon as it is done: if this is stopped, the same command resumes it.
 
     Example: `lpsnet expand --data camvid:CamVid --recipe camvid_proxy --size 360x480 --steps 8 --budget-ms 20 --out x`
     """
@@ -197,7 +197,7 @@ def _print_next(
 
     best = result.best
     model = result.model(best)
-    words: list[Any] = ["lpsnet", "segment", "PICTURE", "--model", model]
+    words: list[Any] = ["lpsnet", "segment", "IMAGE", "--model", model]
     if recipe in PROXIES:
         words = ["lpsnet", "train", "--data", run.data, "--split", run.split, "--arch", best.design.architecture]
         words += ["--recipe", full_recipe(recipe), "--init", model.with_suffix(".safetensors")]
@@ -236,7 +236,7 @@ def demo(
     print_scores(result.evaluation)
     print_export(result.export)
     say(f"Model:   {result.model}")
-    say(f"Image:   {result.image} — scenes it has not seen, their labels, and what the network says")
+    say(f"Image:   {result.image} — other scenes, their labels, and the network's output")
     for page in result.reports:
         say(f"Report:  {page}")
     next_command("lpsnet", "segment", result.scene, "--model", result.model, "--out", out / "segmented")

@@ -1,9 +1,4 @@
-"""`lpsnet info` and `lpsnet models`: looking at networks and model files.
-
-`lpsnet push`: sharing a model.
-
-`lpsnet export`: handing a model over to an engine, proved.
-"""
+"""Commands about a network or model file: `lpsnet info`, `models`, `export` and `push`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -52,11 +47,11 @@ def models(json_to: JsonOption = None) -> None:
     for terms in dict.fromkeys(record.licence for _, record in found.values()):
         names = ", ".join(name for name, (_, record) in found.items() if record.licence == terms)
         say(f"{names}: {terms or 'no terms given'}", json_to=json_to)
-    next_command("lpsnet", "segment", "PICTURE", "--model", next(iter(found), "MODEL"), json_to=json_to)
+    next_command("lpsnet", "segment", "IMAGE", "--model", next(iter(found), "MODEL"), json_to=json_to)
 
 
 def _mious(record: "ModelRecord") -> dict[str, float]:
-    """What a record says of mIoU, in percent, by split or protocol."""
+    """mIoU in a record, in percent, by split or protocol."""
     figures = {split: scores.get("miou") for split, scores in record.scores.items() if isinstance(scores, dict)}
     return {split: miou for split, miou in figures.items() if isinstance(miou, float)}
 
@@ -81,7 +76,7 @@ def info(
         _print_complexity(counts, json_to)
     if record is not None:
         _print_record(record, json_to)
-        next_command("lpsnet", "segment", "PICTURE", "--model", what, json_to=json_to)
+        next_command("lpsnet", "segment", "IMAGE", "--model", what, json_to=json_to)
     else:
         next_command("lpsnet", "train", "--data", "scenes", "--arch", what, "--out", "runs/first", json_to=json_to)
 
@@ -123,7 +118,7 @@ def _find_record(what: str) -> "ModelRecord | None":
     try:
         return read_record(find_model(what))
     except LpsnetError:
-        get_architecture(what)  # says what architectures there are
+        get_architecture(what)  # its error lists the architectures
         raise
 
 
@@ -138,7 +133,7 @@ def _print_complexity(counts: "Complexity", json_to: str | None) -> None:
     rows.add_row("total", "", "", f"{counts.parameters:,}", f"{counts.macs / 1e9:.3f}", style="bold")
     console(json_to).print(rows)
     scores = "x".join(map(str, score_size(counts.size, counts.architecture)))
-    say(f"{height}x{width} in, scores at {scores}, {counts.num_classes} classes, deployed form", json_to=json_to)
+    say(f"{height}x{width} in, logits at {scores}, {counts.num_classes} classes, deployed form", json_to=json_to)
 
 
 def _print_record(record: "ModelRecord", json_to: str | None) -> None:
@@ -168,8 +163,6 @@ def push(
 
     Example: `lpsnet push me/street --model model.onnx`
     """
-    from pathlib import Path
-
     page = push_to_hub(model, repo, private=private, keep_card=keep_card, message=message)
     say(f"Pushed {model} and its card to {page}" if not keep_card else f"Pushed {model} to {page}")
     next_command("lpsnet", "info", f"hf://{repo}/{Path(find_model(model)).name}")
@@ -197,7 +190,7 @@ def export(
     ] = "first",
     json_to: JsonOption = None,
 ) -> None:
-    """Write a model for an engine, and prove that it gives the network's own labels before reporting it done.
+    """Write a model for an engine, after verifying that the file gives the network's own labels.
 
     Without --size the file takes images of any size. Compared are noise, smooth random images and, with --data,
     real ones, at the model's size and at odd sizes, and mIoU before and after; past a bound nothing is written. An int8
@@ -211,8 +204,8 @@ def export(
 
     checkpoint = find_checkpoint(model)
     net, record = load_checkpoint(checkpoint), read_record(checkpoint)
-    pictures = _images(data, split)
-    labelled = None if pictures is None else select(pictures, max_pictures)
+    images = _images(data, split)
+    labelled = None if images is None else select(images, max_pictures)
     if labelled is not None and (reason := why_not_scorable(labelled, record.label_space)):
         say(f"mIoU is not compared: {reason}", json_to=json_to)
         labelled = None
@@ -224,7 +217,7 @@ def export(
         size=parse_size(size),
         precision=cast("Precision", precision),
         quantisation=_quantisation(data, calibrate_on, num_calibrated, keep_float) if precision == "int8" else None,
-        images=() if pictures is None else Images(select(pictures, NUM_COMPARED)),
+        images=() if images is None else Images(select(images, NUM_COMPARED)),
         labelled=labelled,
         min_label_agreement=min_agreement,
         max_miou_loss=max_miou_loss,
@@ -240,7 +233,7 @@ def export(
     if report.engine_command:
         next_command(*report.engine_command, json_to=json_to)
     else:
-        next_command("lpsnet", "segment", "PICTURE", "--model", report.path, json_to=json_to)
+        next_command("lpsnet", "segment", "IMAGE", "--model", report.path, json_to=json_to)
 
 
 def _images(data: str | None, split: str) -> "Split | None":
@@ -248,17 +241,17 @@ def _images(data: str | None, split: str) -> "Split | None":
 
 
 def _quantisation(data: str | None, split: str, count: int, keep_float: str) -> "Quantisation":
-    pictures = _images(data, split)
-    if pictures is None:
+    images = _images(data, split)
+    if images is None:
         raise LpsnetError("int8 is calibrated on images such as the network will see; give a data set with --data")
     layers = tuple(layer.strip() for layer in keep_float.split(",")) if keep_float != "none" else ()
-    return Quantisation(Images(select(pictures, count)), cast("tuple[FloatLayer, ...]", layers))
+    return Quantisation(Images(select(images, count)), cast("tuple[FloatLayer, ...]", layers))
 
 
 def print_export(report: "ExportReport", *, json_to: str | None = None) -> None:
     """What was written and how it compares with the network."""
     title = f"{report.format}, {report.precision}, checked with {report.engine}"
-    rows = table(title, "picture", "size", "scores differ by", "same label")
+    rows = table(title, "image", "size", "logits differ by", "same label")
     for check in report.checks:
         size = "x".join(map(str, check.size))
         rows.add_row(check.image, size, f"{check.score_difference:.1e}", f"{check.label_agreement:.3f} %")

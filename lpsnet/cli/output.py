@@ -1,4 +1,4 @@
-"""How commands speak: to people through Rich, to machines as JSON, never both on the same stream."""
+"""Output of commands: text through Rich, JSON for programs, never both on the same stream."""
 
 import json
 import re

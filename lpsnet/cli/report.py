@@ -1,7 +1,4 @@
-"""`lpsnet study`: one table or figure of the paper, made again here.
-
-`lpsnet report`: one self-contained HTML page.
-"""
+"""`lpsnet study`: a table or figure of the paper, measured here; `lpsnet report`: one self-contained HTML page."""
 
 import sys
 import time
@@ -31,14 +28,14 @@ NAMES = (
 
 def study(
     name: Annotated[str, typer.Argument(metavar="NAME", help=NAMES)],
-    out: Annotated[Path, typer.Option(help="Folder of the results; give it again to go on.")],
+    out: Annotated[Path, typer.Option(help="Folder of the results; give it again to resume.")],
     scale: Annotated[
         str, typer.Option(help="small (this machine) or paper (the paper's protocol, on a GPU).")
     ] = "small",
     data: Annotated[
         list[str] | None, typer.Option("--data", help="What to train and score on, as for train. Default: scenes.")
     ] = None,
-    epochs: Annotated[float | None, typer.Option(help="Passes over the training images; default at small: 20.")] = None,
+    epochs: Annotated[float | None, typer.Option(help="Epochs; default at small: 20.")] = None,
     form: Annotated[
         str | None, typer.Option(help="Form that is trained: plain or reparameterised (grown). Default: plain.")
     ] = None,
@@ -56,8 +53,8 @@ def study(
 ) -> None:
     """Make a table or figure of the paper again, on this device, beside the paper's own values.
 
-    Every finished run is kept, and a training goes on from its last checkpoint: if this is stopped, the same command
-    goes on. Studies that share a folder share what they have in common.
+    Every finished run is kept, and a training resumes from its last checkpoint: if this is stopped, the same command
+    resumes it. Studies that share a folder share what they have in common.
 
     Example: `lpsnet study interactions --data cityscapes:PATH --threads 2 --out studies`
     """
@@ -84,7 +81,7 @@ def study(
     for finding in result.report.findings:
         say(finding, json_to=json_to)
     if result.num_kept:
-        say(f"{result.num_kept} runs were there already, from an earlier time", json_to=json_to)
+        say(f"{result.num_kept} runs were kept from before", json_to=json_to)
     say(f"Wrote {page}, {figure.name}, {table.name} and {values.name}", json_to=json_to)
     next_command("lpsnet", "report", values, json_to=json_to)
 
@@ -121,7 +118,7 @@ def report(
     """Write one HTML page about a training, an evaluation, a benchmark, an expansion or a study.
 
     DIR is the folder of a training, an expansion or a study, what `--json` of `lpsnet evaluate` or `benchmark` wrote,
-    or a model file. Runs that go on are reported as far as they have come. The page needs no file beside it and no
+    or a model file. Running ones are reported so far. The page needs no file beside it and no
     network.
 
     Example: `lpsnet report runs/first`
@@ -137,6 +134,6 @@ def _next(path: Path, kind: str) -> tuple[object, ...]:
     commands: dict[str, tuple[object, ...]] = {
         "a training": ("export", "--model", trained, "--out", path / "model.onnx") if trained.exists() else (),
         "an expansion": ("benchmark", *family) if family else (),
-        "a model": ("segment", "PICTURE", "--model", path, "--out", "segmented"),
+        "a model": ("segment", "IMAGE", "--model", path, "--out", "segmented"),
     }
     return ("lpsnet", *(commands.get(kind) or ("report", path)))

@@ -1,11 +1,4 @@
-"""How `lpsnet segment` goes through its sources: what is told meanwhile, at the end, and on Ctrl-C.
-
-`lpsnet segment` and, from `evaluating.py`, `lpsnet evaluate`: running models.
-
-`lpsnet stream`: how fast and how steadily a video or camera is segmented on this device.
-
-`lpsnet web`: a page that segments in the browser.
-"""
+"""Commands that run a model on images, videos and cameras: `lpsnet segment`, `stream` and `web`."""
 
 import signal
 import threading
@@ -126,8 +119,8 @@ class Work:
 
     def written(self) -> str:
         """What is there now, in words."""
-        num_pictures = sum(not outcome.problem for outcome in self.outcomes)
-        counts = {"pictures": num_pictures, "videos": len(self.streams)}
+        num_images = sum(not outcome.problem for outcome in self.outcomes)
+        counts = {"images": num_images, "videos": len(self.streams)}
         names = {kind: kind.removesuffix("s") if count == 1 else kind for kind, count in counts.items()}
         parts = [f"{', '.join(self.outputs)} of {count} {names[kind]}" for kind, count in counts.items() if count]
         return " and ".join(parts) or "nothing"
@@ -238,7 +231,7 @@ def segment(
     say(f"Wrote {work.written()} to {out}/", json_to=json_to)
     next_command("lpsnet", "info", model, json_to=json_to)
     if work.unfinished(len(found)):
-        say("Stopped before everything was done; the same command does it all again", json_to="-")
+        say("Stopped before everything was done; the same command starts again from the beginning", json_to="-")
         raise typer.Exit(STOPPED)
     if work.problems:
         raise typer.Exit(2)
@@ -307,7 +300,7 @@ def _print(result: "Endurance", json_to: str | None) -> None:
     say(f"{result.pace.num_frames} frames, {result.pace.frames_per_second:.1f} a second, drawn", json_to=json_to)
     if result.with_drawing:
         drawn, not_drawn = (figures[f"frames_per_second_{way}_drawing"] for way in ("with", "without"))
-        say(f"In turns: {drawn:.1f} frames a second with drawing, {not_drawn:.1f} without", json_to=json_to)
+        say(f"Interleaved: {drawn:.1f} frames a second with drawing, {not_drawn:.1f} without", json_to=json_to)
 
 
 ServeOption = Annotated[

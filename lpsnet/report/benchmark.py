@@ -120,7 +120,7 @@ def _rounds(latencies: list[tuple[str, Latency]]) -> html.Chart:
         label = "The median of every round"
         return charts.draw_curves(curves, size, label=label, x_name="round", y_name="ms, median", with_zero=True)
 
-    caption = "All were measured in turn. What moves all curves together is the machine; ratios leave it out."
+    caption = "All were measured interleaved. What moves all curves together is the machine; ratios are free of it."
     return html.Chart.of(draw, title="Round by round, the network alone", caption=caption)
 
 

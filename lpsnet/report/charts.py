@@ -1,15 +1,4 @@
-"""Vector images: elements are added to a tree, which escapes every text by itself.
-
-An axis: where a value lies in an image, and at which round values it carries ticks.
-
-The frame of a chart: axes with ticks and names around a plot, and a legend above it.
-
-Curves over a common axis, each with the band its values lie in where there are many.
-
-How samples are spread: a histogram a row over one axis, with median, interval and 90th percentile.
-
-A square of cells, each as deep in colour as its value: the confusion matrix.
-"""
+"""Charts as SVG: curves, distributions and a heat map over axes with ticks; every text is escaped by the XML tree."""
 
 import math
 import re
@@ -27,7 +16,7 @@ Element = ElementTree.Element
 STYLE = Path(__file__).with_name("charts.css")  # the colours of every class used in charts, light and dark
 
 _NAMESPACE = "http://www.w3.org/2000/svg"
-# What XML cannot hold, whatever file a name came from
+# What XML cannot hold
 _NO_TEXT = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
@@ -41,7 +30,7 @@ class Drawing:
 
     Args:
         width, height: in pixels.
-        label: what it shows, for those who do not see it.
+        label: what it shows, for screen readers.
     """
 
     def __init__(self, width: float, height: float, *, label: str) -> None:
@@ -221,7 +210,7 @@ def framed(size: Size, *, label: str, x: Axis, y: Axis, x_name: str, y_name: str
 
     Args:
         size: of the whole.
-        label: what it shows, for those who do not see it.
+        label: what it shows, for screen readers.
         x, y: the values; their pixels are set here.
         x_name, y_name: with the unit.
         legend: written above the plot.
@@ -273,7 +262,7 @@ def _draw_legend(drawing: Drawing, entries: Sequence[Entry], width: float) -> fl
 
 
 MAX_POINTS = 120  # of a curve; more are drawn as means with the band between least and greatest
-_MAX_MARKED = 40  # points, up to which each is marked and says its value
+_MAX_MARKED = 40  # points, up to which each is marked and has a tip with its value
 
 
 @dataclass(frozen=True, slots=True)
@@ -425,7 +414,7 @@ def _draw_bars(drawing: Drawing, axis: Axis, samples: Sequence[float], *, bottom
             drawing.add("rect", css=f"f{number}", x=left, y=bottom - height, width=right - left - 0.5, height=height)
 
 
-MAX_NAME = 16  # letters of a name beside the cells; the rest is said where a cell is pointed at
+MAX_NAME = 16  # letters of a name beside the cells; the rest is in the cell's tip
 
 _CELL_LETTER = 6.4  # pixels
 _MAX_CELL, _MIN_TEXT_CELL = 46.0, 24.0  # pixels of a cell; from the second on it holds its number
@@ -441,7 +430,7 @@ def draw_confusion(matrix: NDArray[np.int64], names: Sequence[str], width: float
         matrix: K x K pixel counts; rows are the truth, columns the prediction.
         names: of the K classes.
         width: of the drawing in pixels, at most.
-        label: what it shows, for those who do not see it.
+        label: what it shows, for screen readers.
     """
     short = [shortened(name) for name in names]
     left = max(map(len, short)) * _CELL_LETTER + 10

@@ -1,11 +1,7 @@
-"""What `lpsnet evaluate --json` wrote, or a training left of its last evaluation, read back.
+"""The report of an evaluation: IoU by class, confusion matrix, best and worst images, protocol.
 
-The best and the worst images of an evaluation: image, truth, prediction, and where the two differ.
-
-An evaluation's file holds no images. They are opened and segmented anew, with the data and the model it names; where
-one is not there any more, the report goes on without.
-
-The report of an evaluation: IoU by class, what is taken for what, the best and the worst images, the protocol.
+Read from the JSON of `lpsnet evaluate --json` or from the last evaluation of a training. It holds no images: they are
+read and segmented again with the data and the model it names, and left out where one of the two is missing.
 """
 
 import base64
@@ -142,7 +138,7 @@ def show_images(evaluation: EvaluationFile, source: Source, count: int) -> tuple
     """The `count` best and the `count` worst images; and, where something is missing for them, what, in a line.
 
     Args:
-        evaluation: says which they are.
+        evaluation: which images they are.
         source: of images and predictions.
         count: at least 1.
     """
@@ -241,14 +237,14 @@ def _images(image: Image, truth: Image, prediction: Image, space: LabelSpace) ->
 
 def _without(error: Exception) -> str:
     moved = isinstance(error, DataError | ModelFileError)
-    advice = ". If data or model have moved, say where they are with --data and --model" if moved else ""
+    advice = ". If data or model have moved, give their place with --data and --model" if moved else ""
     return f"No images are shown: {' '.join(str(error).split())}{advice}."
 
 
 NUM_CONFUSIONS = 8  # pairs of classes named below the matrix
 MAX_DRAWN = 64  # classes, beyond which cells are too small to see
 MAX_BESIDE = 12  # classes, up to which the matrix and those pairs stand beside each other
-MAX_MATRIX_WIDTH = 860.0  # pixels, beyond which cells would be larger than what they say
+MAX_MATRIX_WIDTH = 860.0  # pixels, beyond which cells would be larger than their text
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,7 +293,7 @@ def gallery_of(evaluation: EvaluationFile, options: ImageOptions) -> tuple[html.
         return None, ""
     data, model = options.data or protocol.get("data"), options.model or protocol.get("model")
     if not isinstance(data, str) or not isinstance(model, str):
-        return None, "No images are shown: the file does not say which data and model were evaluated."
+        return None, "No images are shown: the file does not name the data and model that were evaluated."
     source = Source(data, str(protocol.get("split", "val")), model)
     if options.model is None:
         source = replace(

@@ -1,7 +1,4 @@
-"""How figures made with matplotlib look, and how they get into files: those of studies.
-
-Their colours are those of drawings (`charts.css`, light). matplotlib is imported when the first figure is drawn.
-"""
+"""Figures of studies, drawn with matplotlib in the colours of the charts (`charts.css`, light)."""
 
 import re
 from collections.abc import Callable, Sequence

@@ -1,10 +1,8 @@
-"""Reading what commands leave, untrusted as any file: a value of the expected shape, or one line that says why not.
+"""The parts of a report and how they become one self-contained HTML page; reading JSON files as untrusted input.
 
-What a report is made of, and how it becomes one self-contained HTML page.
-
-A page is a value: builders (`training_page.py`, …) say what stands on it, `templates/page.html` says how it looks.
-Every text on it may come from a file of somebody else's: Jinja escapes all of them, drawings escape their own
-(`charts/svg.py`), and the page's policy forbids any script but ours and any request.
+A page is a value: builders (`training.py`, …) decide what is on it, `templates/page.html` how it looks. Every text may
+come from an untrusted file: Jinja escapes all of them, charts escape their own, and the page's policy forbids any
+script but ours and any request.
 """
 
 import base64
@@ -31,7 +29,7 @@ _MAX_TEXT = 400  # letters of a value shown
 
 
 class Figures(BaseModel):
-    """Base of what is read: what else a file says is left alone."""
+    """Base of what is read; other keys of a file are ignored."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False, hide_input_in_errors=True)
 

@@ -1,11 +1,4 @@
-"""What `lpsnet study` wrote, NAME.json, read back.
-
-The report of a study: what was found beside the paper's values, the figure, the table, and how it was measured.
-
-The report of a model file: what its record says, and nothing else is needed for it.
-
-`lpsnet report`: finds out what a folder or file is, and writes its page.
-"""
+"""`lpsnet report`: finds out what a folder or file is, and writes its page; pages of studies and model files."""
 
 import base64
 import shlex
@@ -285,7 +278,7 @@ def _file(path: Path, page: Path) -> Found | None:
 
 
 def _quiet_file(path: Path) -> Found | None:
-    """As `_file`, for files nobody said were ours."""
+    """As `_file`, for files that may not be ours."""
     try:
         return _file(path, path.with_suffix(".html"))
     except RunError:

@@ -1,6 +1,6 @@
 """The report of a search, finished or running: Figure 7, the table like Table 4, the Pareto front, and every step.
 
-Figure 7: mIoU over latency, every segment of the family in the colour of the dimension it expands.
+Figure 7 is mIoU over latency, each segment of the family in the colour of the dimension it expands.
 """
 
 from collections.abc import Mapping, Sequence

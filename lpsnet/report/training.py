@@ -1,9 +1,4 @@
-"""A training read back from its folder, while it goes on, too.
-
-The report of a training: its curves, the scores of its last evaluation, images, the command and the record.
-
-A run that goes on is reported as far as it has come.
-"""
+"""The report of a training, finished or running: curves, scores of its last evaluation, images, command, record."""
 
 import shlex
 from collections.abc import Mapping, Sequence
@@ -225,7 +220,7 @@ def _chart(
 
 
 def _scores(evaluations: Sequence[Mapping[str, Any]]) -> html.Section:
-    """IoU by class where no more is known than what the log says."""
+    """IoU by class, where only the log is there."""
     ious = evaluations[-1].get("ious") if evaluations else None
     if not isinstance(ious, dict):
         return html.Section("By class", ())

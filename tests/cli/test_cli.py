@@ -234,9 +234,9 @@ def test_a_mistake_gets_a_clear_line_and_exit_code_2(run, trained: Path, tmp_pat
 
 
 def test_wrong_words_are_answered_with_where_the_right_ones_are(run) -> None:
-    line = "lpsnet: No such command 'xyz'; 'lpsnet --help' says what is allowed\n"
+    line = "lpsnet: No such command 'xyz'; 'lpsnet --help' lists what is allowed\n"
     assert run("xyz").err == line
-    assert run("segment", "--opacity", "2", "a.png").err.endswith("; 'lpsnet segment --help' says what is allowed\n")
+    assert run("segment", "--opacity", "2", "a.png").err.endswith("; 'lpsnet segment --help' lists what is allowed\n")
 
 
 def test_without_words_the_help_is_shown(run) -> None:

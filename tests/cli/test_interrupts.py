@@ -40,7 +40,7 @@ def test_a_training_that_is_interrupted_says_how_to_go_on(tmp_path: Path) -> Non
     assert "Traceback" not in said
     assert (
         said.splitlines()[-1]
-        == f"lpsnet: stopped. Go on where it was with: {shlex.join(['lpsnet', *map(str, words)])} --resume"
+        == f"lpsnet: stopped. Resume with: {shlex.join(['lpsnet', *map(str, words)])} --resume"
     )
     assert (out / "run.json").exists()
     code, said = interrupt(start([*words, "--resume"]), "/100000")

@@ -145,7 +145,7 @@ def test_the_size_is_that_of_the_records(files: Path, tmp_path: Path) -> None:
     assert common_size([architecture]) == (1024, 2048)
     record = default_record(net()).model_copy(update={"input_size": (64, 64)})
     save_checkpoint(net(), tmp_path / "large.safetensors", record=record)
-    with pytest.raises(LpsnetError, match="the models name 48x64 and 64x64; say at what size to measure: --size HxW"):
+    with pytest.raises(LpsnetError, match="the models name 48x64 and 64x64; give the size to measure at: --size HxW"):
         common_size([own, tmp_path / "large.safetensors"])
     save_checkpoint(net(), tmp_path / "any.safetensors")
     with pytest.raises(LpsnetError, match="the models name no input size"):
