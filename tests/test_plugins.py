@@ -12,7 +12,7 @@ import command_line
 import pytest
 
 from lpsnet import plugins
-from lpsnet.cli import _how_to_go_on, _plugins_apart
+from lpsnet.cli import _how_to_resume, _plugins_apart
 from lpsnet.models.blocks import BLOCKS
 from lpsnet.search.journal import TrainingFinished, read_journal
 from lpsnet.search.measure import TURN
@@ -220,7 +220,7 @@ def test_an_installed_package_needs_no_flag(partial: Path) -> None:
     "words", [["--plugin", "x.py", "train", "--out", "y"], ["train", "--plugin=x.py", "--out", "y"]]
 )
 def test_an_interrupted_command_is_resumed_with_its_plugin(words: list[str]) -> None:
-    assert _how_to_go_on(words) == f"Go on where it was with: lpsnet {' '.join(words)} --resume"
+    assert _how_to_resume(words) == f"Resume with: lpsnet {' '.join(words)} --resume"
 
 
 def test_words_behind_two_dashes_are_no_options() -> None:
