@@ -1,16 +1,11 @@
-"""The description of a data set: a short YAML file, and what it says about classes and label values.
+"""The description of a data set, as in a short YAML file, and the splits of the image and mask files that it names.
 
-The presets (`camvid.py`, `cityscapes.py`, `bdd100k.py`) are descriptions too, made from what their folder holds.
-
-The least that is needed, for `images/train`, `images/val`, `masks/train`, `masks/val` with ids 0, 1, 2 in the masks and
-255 where there is no label:
+The shortest one, for `images/train`, `images/val`, `masks/train`, `masks/val` with ids 0, 1, 2 in the masks and 255 for
+no label:
 
     names: [road, car, person]
 
-Everything that can be said is an attribute of `Description`. A file written for ultralytics is understood too
-(`ultralytics.py`).
-
-The files that a description (`description.py`) names, as splits.
+All keys are attributes of `Description`. The formats in `formats` make one from what their folder holds.
 """
 
 from pathlib import Path, PurePosixPath
@@ -19,7 +14,6 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lpsnet.data.decode import LabelDecoder
-from lpsnet.data.formats.ultralytics import is_ultralytics, translate
 from lpsnet.data.images import IMAGE_SUFFIXES, MASK_SUFFIXES
 from lpsnet.data.labels import IGNORE_INDEX, Colour, LabelSpace
 from lpsnet.data.pairing import (
@@ -166,17 +160,44 @@ class Description(BaseModel):
         return {number: _class_id(value, names) for number, value in self.ids.items()}
 
 
+# The YAML file in which exporters of labels describe a folder
+_NAMES_IN_FOLDER = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
+
+
+def is_yaml(path: Path) -> bool:
+    """Whether a path is named like a YAML file; it need not exist."""
+    return path.name.lower().endswith((".yaml", ".yml"))
+
+
+def yaml_file(path: Path) -> Path | None:
+    """The YAML file that `path` is, or the one in the folder that it is; None if there is none."""
+    inside = (path / name for name in _NAMES_IN_FOLDER)
+    return path if is_yaml(path) else next((file for file in inside if file.is_file()), None)
+
+
+def is_described(path: Path) -> bool:
+    """Whether there is a YAML file that describes the data set."""
+    return yaml_file(path) is not None
+
+
 def load_description(path: Path) -> Description:
-    """Read and check a YAML file.
+    """Read and check a YAML file, or the one in a folder.
 
     Raises:
         DataError: the file cannot be read, is no YAML, or holds what no description has; the message names the key.
     """
-    values = read_yaml(path, what="description")
+    file = yaml_file(path) or path
+    return parse(read_yaml(file, what="description"), file)
+
+
+def parse(values: object, path: Path) -> Description:
+    """The description with these values, read from `path`.
+
+    Raises:
+        DataError: they are not those of a description; the message names the key.
+    """
     if not isinstance(values, dict):
         raise DataError(f"{path} is no description of a data set; allowed keys: {', '.join(Description.model_fields)}")
-    if is_ultralytics(values):
-        values = _translated(values, path)
     for key in values:
         if key not in Description.model_fields:
             raise DataError(f"{path}: {unknown_name('key', key, Description.model_fields)}")
@@ -187,13 +208,6 @@ def load_description(path: Path) -> Description:
         key = str(first["loc"][0])
         allowed = Description.model_fields[key].description
         raise DataError(f"{path}: {key!r} is not usable ({first['msg']}); allowed: {allowed}") from None
-
-
-def _translated(values: dict[str, Any], path: Path) -> dict[str, Any]:
-    try:
-        return translate(values, path.parent)
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from None
 
 
 def _colours_of(value: _Rgb | list[_Rgb]) -> list[_Rgb]:

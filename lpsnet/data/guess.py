@@ -1,7 +1,7 @@
-"""Guessing how a folder of images and label files is laid out, for the doctor (`doctor.py`).
+"""Guessing how a folder of images and label files is laid out.
 
-Images and label files are told apart by what they hold: a label file has few values and loses nothing in its format.
-They belong together when their folders differ in one part only and their stems agree, but for an ending.
+Images and label files are distinguished by their contents: a label file has few different values and a lossless format.
+They belong together if their folders differ in one part only and their stems are equal except for an ending.
 """
 
 import re
@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lpsnet.data.description import WHOLE, Description, load_description
-from lpsnet.data.formats import bdd100k, camvid, cityscapes
+from lpsnet.data.description import WHOLE, Description, is_described
 from lpsnet.data.formats.ultralytics import polygon_refusal, text_labels
 from lpsnet.data.images import MASK_SUFFIXES, read_mask
 from lpsnet.data.inspection import mask_values
@@ -39,39 +38,23 @@ class _Match:
     pairs: tuple[tuple[Path, Path], ...]
 
 
-# The YAML file in which exporters of labels describe a folder, and the folders of mmsegmentation, ultralytics, ADE20K
-DESCRIPTIONS = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
+# The folders of images and masks of mmsegmentation, ultralytics and ADE20K
 _KNOWN = (("img_dir", "ann_dir"), ("images", "masks"), ("images", "annotations"))
 _TRAIN = ("train", "training")
 
 
-def describe_folder(root: Path) -> Description:
-    """The description that lies in a folder, or else a guess at it.
-
-    Raises:
-        DataError: as `load_description` and `guess_description`.
-    """
-    described = next((root / name for name in DESCRIPTIONS if (root / name).is_file()), None)
-    return load_description(described) if described else guess_description(root)
-
-
 def is_known_folder(root: Path) -> bool:
-    """Whether a folder says itself how it is laid out, so that training on it is no guess."""
-    if any((root / name).is_file() for name in DESCRIPTIONS):
-        return True
+    """Whether a folder has a description or a usual layout, so that training on it needs no guess."""
     pairs = [(root / images / train, root / masks / train) for images, masks in _KNOWN for train in _TRAIN]
-    return any(images.is_dir() and masks.is_dir() for images, masks in pairs)
+    return is_described(root) or any(images.is_dir() and masks.is_dir() for images, masks in pairs)
 
 
 def guess_description(root: Path) -> Description:
-    """A description of a folder that nobody described; classes are named after their values.
+    """A description of a folder without one; classes are named after their values.
 
     Raises:
         DataError: no images and label files that belong together were found.
     """
-    preset = _preset(root)
-    if preset is not None:
-        return preset
     folders: dict[Path, list[Path]] = defaultdict(list)
     for path in find_images(root):
         folders[path.parent.relative_to(root)].append(path)
@@ -85,19 +68,6 @@ def guess_description(root: Path) -> Description:
     values = _places(matches) | _values(mask for match in matches for _, mask in match.pairs)
     values |= {key: text for key, text in zip(("image_suffix", "mask_suffix"), suffixes, strict=True) if text}
     return Description.model_validate(values)
-
-
-def _preset(root: Path) -> Description | None:
-    """The description of a layout that is known; CamVid's is told by folders of its own, as lists may be anybody's."""
-    presets = [cityscapes.describe, bdd100k.describe]
-    if (root / "trainannot").is_dir() or (root / "701_StillsRaw_full").is_dir():
-        presets.append(camvid.describe)
-    for describe in presets:
-        try:
-            return describe(root)
-        except DataError:
-            continue
-    return None
 
 
 def _best_match(images: Path, folders: dict[Path, list[Path]]) -> _Match | None:

@@ -6,7 +6,7 @@ generated scenes (`scenes.py`) are another kind; `JoinedSplit` puts splits behin
 A part of a split, spread evenly over it: neighbours in a data set are often frames of one film.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -59,6 +59,13 @@ class Split(Protocol):
 
     def labels(self, index: int) -> NDArray[np.uint8]:
         """The labels alone: H x W uint8 class ids, 255 for no label. `DataError` if the split has none."""
+
+
+class Opened(NamedTuple):
+    """The classes and the splits by name of a data set whose samples are not pairs of image and mask files."""
+
+    label_space: LabelSpace
+    parts: Mapping[str, Split]
 
 
 class Pair(NamedTuple):

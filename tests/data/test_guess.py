@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from image_files import write_image, write_palette_png
 
+from lpsnet.data.check import check_dataset
 from lpsnet.data.dataset import Dataset, open_dataset
-from lpsnet.data.doctor import check_dataset
 
 
 def image(seed: int) -> np.ndarray:

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from image_files import write_image
 
+from lpsnet.data.check import check_dataset
 from lpsnet.data.dataset import Dataset, open_dataset
-from lpsnet.data.doctor import check_dataset
 from lpsnet.data.formats.camvid import ORIGINAL_COLOURS, usual_split
 from lpsnet.data.formats.cityscapes import OFFICIAL_IDS
 from lpsnet.data.labels import BDD100K, CAMVID, CITYSCAPES, Colour

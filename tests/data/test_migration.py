@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from image_files import write_image, write_palette_png
 
+from lpsnet.data.check import check_dataset
 from lpsnet.data.dataset import open_dataset
-from lpsnet.data.doctor import check_dataset
 from lpsnet.errors import DataError
 
 YAML = "path: {path}\ntrain: images/train\nval: images/val\nmasks_dir: masks\nnames:\n  0: road\n  1: car\n"

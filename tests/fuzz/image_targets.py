@@ -105,7 +105,7 @@ def _flips(draw: Draw) -> tuple[bytes, int, int]:
 
 def _doctor(case: tuple[bytes, bytes], folder: Path) -> None:
     """The doctor looks at whatever there is."""
-    from lpsnet.data.doctor import check_dataset
+    from lpsnet.data.check import check_dataset
 
     for name, data in (("images/train/a.png", case[0]), ("masks/train/a.png", case[1])):
         path = folder / name

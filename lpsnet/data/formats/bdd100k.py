@@ -17,6 +17,11 @@ from lpsnet.errors import DataError
 _LAYOUTS = (("images/10k", "labels/sem_seg/masks", ""), ("seg/images", "seg/labels", "_train_id"))
 
 
+def recognises(root: Path) -> bool:
+    """Whether a folder has BDD100K's folders, with images in them."""
+    return any(_split_folders(root / images) for images, _, _ in _LAYOUTS)
+
+
 def describe(root: Path) -> Description:
     """The description of a BDD100K folder.
 
@@ -24,8 +29,7 @@ def describe(root: Path) -> Description:
         DataError: neither layout is there.
     """
     for images, masks, ending in _LAYOUTS:
-        names = [folder.name for folder in (root / images).glob("*") if find_images(folder)]
-        if names:
+        if names := _split_folders(root / images):
             labelled = [name for name in names if find_images(root / masks / name, ending=ending)]
             return Description.of(
                 BDD100K,
@@ -35,3 +39,7 @@ def describe(root: Path) -> Description:
             )
     wanted = "images/10k/SPLIT with labels/sem_seg/masks/SPLIT, or seg/images/SPLIT with seg/labels/SPLIT"
     raise DataError(f"no BDD100K images in {root}; expected {wanted}")
+
+
+def _split_folders(folder: Path) -> list[str]:
+    return [split.name for split in folder.glob("*") if find_images(split)]

@@ -54,7 +54,15 @@ ORIGINAL_COLOURS: dict[str, dict[str, Colour]] = {
 
 _IMAGES, _MASKS, _MASK_SUFFIX = "701_StillsRaw_full", "LabeledApproved_full", "_L"
 _VAL_FRAMES = range(7959, 8160)  # of sequence 0016E5, the part taken at 15 frames a second
+_FRAME = re.compile(r"(0001TP|0006R0|0016E5|Seq05VD)_f?(\d+)")  # sequence and frame
 _LAST_TRAIN_FRAME = 8520  # of sequence 0001TP, whose second half is tested on
+
+
+def recognises(root: Path) -> bool:
+    """Whether a folder has one of CamVid's own folders; list files alone may belong to any data set."""
+    if (root / _IMAGES).is_dir():
+        return bool(_lists(root)) or all(_FRAME.fullmatch(path.stem) for path in find_images(root / _IMAGES))
+    return (root / "trainannot").is_dir() and bool(_lists(root))
 
 
 def describe(root: Path) -> Description:
@@ -63,13 +71,17 @@ def describe(root: Path) -> Description:
     Raises:
         DataError: neither layout is there.
     """
-    lists = {name: f"{name}.txt" for name in SPLITS if (root / f"{name}.txt").is_file()}
+    lists = _lists(root)
     if (root / _IMAGES).is_dir():
         return _describe_original(root, lists)
     if not lists:
         wanted = f"train.txt, val.txt, test.txt as SegNet has them, or {_IMAGES} and {_MASKS}"
         raise DataError(f"no CamVid images in {root}; expected {wanted}")
     return Description.of(CAMVID, images=lists, masks={}, ignore=[SEGNET_VOID])
+
+
+def _lists(root: Path) -> dict[str, str]:
+    return {name: f"{name}.txt" for name in SPLITS if (root / f"{name}.txt").is_file()}
 
 
 def _describe_original(root: Path, lists: dict[str, str]) -> Description:
@@ -90,7 +102,7 @@ def usual_split(stem: str) -> str:
     Raises:
         DataError: the name is not one of CamVid's.
     """
-    match = re.fullmatch(r"(0001TP|0006R0|0016E5|Seq05VD)_f?(\d+)", stem)
+    match = _FRAME.fullmatch(stem)
     if not match:
         raise DataError(f"{stem!r} is not an image of CamVid's release; add train.txt, val.txt and test.txt with stems")
     sequence, frame = match[1], int(match[2])

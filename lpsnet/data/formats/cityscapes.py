@@ -62,6 +62,11 @@ _KINDS = ("_gtFine_labelTrainIds", _LABEL_IDS)
 _WANTED = "leftImg8bit/SPLIT/CITY/*_leftImg8bit.png with gtFine/SPLIT/CITY beside it, or such pairs in one folder"
 
 
+def recognises(root: Path) -> bool:
+    """Whether a folder holds images named as those of Cityscapes."""
+    return any(find_images(root / images, ending=_IMAGE_SUFFIX) for images, _ in _folders(root).values())
+
+
 def describe(root: Path) -> Description:
     """The description of a Cityscapes folder.
 

@@ -14,20 +14,38 @@ from collections.abc import Iterator
 from pathlib import Path, PurePath
 from typing import Any
 
+from lpsnet.data import description
 from lpsnet.data.images import IMAGE_SUFFIXES, MASK_SUFFIXES
 from lpsnet.data.labels import IGNORE_INDEX
 from lpsnet.data.pairing import LIST_SUFFIX, find_images, read_list, resolve
 from lpsnet.errors import DataError
-from lpsnet.io import expand_home
+from lpsnet.io import expand_home, read_yaml
 
 SPLITS = ("train", "val", "test")
 _IMAGES, _MASKS, _POLYGONS = "images", "masks", "labels"
 _IGNORED = "ignore_label"
 
 
-def is_ultralytics(values: dict[str, Any]) -> bool:
-    """Whether a YAML file is one of ultralytics': our own description has no such keys."""
-    return "train" in values or "val" in values
+def recognises(path: Path) -> bool:
+    """Whether a YAML file, or the one in a folder, is one of ultralytics': it has `train` or `val`, ours has neither."""
+    file = description.yaml_file(path)
+    values = read_yaml(file, what="description") if file else None
+    return isinstance(values, dict) and ("train" in values or "val" in values)
+
+
+def describe(path: Path) -> description.Description:
+    """The description of an ultralytics YAML file, or of the one in a folder.
+
+    Raises:
+        DataError: the labels are polygons, or an image's path has no "images" that a mask's path could be made from.
+    """
+    file = description.yaml_file(path)
+    assert file is not None, "recognises"
+    try:
+        values = translate(read_yaml(file, what="description"), file.parent)
+    except DataError as error:
+        raise DataError(f"{file}: {error}") from None
+    return description.parse(values, file)
 
 
 def translate(values: dict[str, Any], folder: Path) -> dict[str, Any]:

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from image_files import with_exif_orientation, write_image, write_palette_png
 
+from lpsnet.data.check import check_dataset
 from lpsnet.data.dataset import Dataset, open_dataset
 from lpsnet.data.decode import LabelDecoder
-from lpsnet.data.doctor import check_dataset
 from lpsnet.data.inspection import KINDS, MAX_VALUES, Diagnosis, inspect_pair
 from lpsnet.data.split import Pair
 

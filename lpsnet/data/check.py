@@ -17,9 +17,9 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from lpsnet.data.dataset import PRESETS, Dataset, described_dataset, open_dataset
+from lpsnet.data.dataset import NAMED, Dataset, build_dataset, open_dataset, open_path
 from lpsnet.data.description import Description
-from lpsnet.data.guess import class_map, describe_folder, guess_description
+from lpsnet.data.guess import class_map
 from lpsnet.data.inspection import (
     CONVERSIONS,
     Diagnosis,
@@ -131,7 +131,7 @@ def _plain(value: Any) -> Any:
 def _opens(text: str, dataset: Dataset) -> bool:
     try:
         description = Description.model_validate(yaml.safe_load(text))
-        opened = described_dataset(dataset.spec, description, dataset.root)
+        opened = build_dataset(dataset.spec, description, dataset.root)
         return all(len(opened.split(name)) for name in opened.splits)
     except (DataError, ValidationError):
         return False
@@ -163,20 +163,18 @@ def check_dataset(text: str | Path, *, progress: Progress | None = None) -> Diag
 
 
 def _open(text: str) -> Dataset:
-    root = expand_home(text)
-    if root.is_dir():
-        return described_dataset(text, describe_folder(root), root)
-    return open_dataset(text)
+    path = expand_home(text)
+    return open_path(text, path) if path.is_dir() else open_dataset(text)
 
 
 def _suggest_anyway(text: str) -> str:
     """A description of the folder that a preset was about, where it is not laid out as the preset says."""
     kind, _, rest = text.partition(":")
     root = expand_home(rest)
-    if kind not in PRESETS or not rest or not root.is_dir():
+    if kind not in NAMED or not rest or not root.is_dir():
         return ""
     try:
-        dataset = described_dataset(text, guess_description(root), root)
+        dataset = open_path(text, root)
     except DataError:
         return ""
     return suggest_yaml(dataset, _examine(dataset, None))
