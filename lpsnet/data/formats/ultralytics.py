@@ -27,7 +27,7 @@ _IGNORED = "ignore_label"
 
 
 def recognises(path: Path) -> bool:
-    """Whether a YAML file, or the one in a folder, is one of ultralytics': it has `train` or `val`, ours has neither."""
+    """Whether a YAML file, or the one in a folder, is one of ultralytics': ours have no key `train` or `val`."""
     file = description.yaml_file(path)
     values = read_yaml(file, what="description") if file else None
     return isinstance(values, dict) and ("train" in values or "val" in values)
