@@ -51,34 +51,10 @@ class Format(NamedTuple):
 FORMATS = (
     Format("ultralytics", ultralytics.describe, ultralytics.recognises),
     Format("description", description.load_description, description.is_described),
-    Format(
-        "cityscapes",
-        cityscapes.describe,
-        cityscapes.recognises,
-        takes="folder",
-        terms="trained on Cityscapes: for research, not for commercial use",
-    ),
-    Format(
-        "bdd100k",
-        bdd100k.describe,
-        bdd100k.recognises,
-        takes="folder",
-        terms="trained on BDD100K: its licence allows education, research and not-for-profit use",
-    ),
-    Format(
-        "camvid",
-        camvid.describe,
-        camvid.recognises,
-        takes="folder",
-        terms="trained on CamVid: for research, not for commercial use",
-    ),
-    Format(
-        "scenes",
-        scenes.open_scenes,
-        lambda path: False,
-        takes="settings",
-        terms="trained on generated scenes: no terms of others",
-    ),
+    Format("cityscapes", cityscapes.describe, cityscapes.recognises, "folder", cityscapes.TERMS),
+    Format("bdd100k", bdd100k.describe, bdd100k.recognises, "folder", bdd100k.TERMS),
+    Format("camvid", camvid.describe, camvid.recognises, "folder", camvid.TERMS),
+    Format("scenes", scenes.open_scenes, scenes.recognises, "settings", scenes.TERMS),
     Format("guess", guess.guess_description, Path.is_dir),  # by file names and contents: any folder
 )
 NAMED = {row.name: row for row in FORMATS if row.takes}

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lpsnet.data.decode import mask_values
 from lpsnet.data.description import WHOLE, Description, is_described
 from lpsnet.data.formats.ultralytics import polygon_refusal, text_labels
 from lpsnet.data.images import MASK_SUFFIXES, read_mask
-from lpsnet.data.inspection import mask_values
 from lpsnet.data.labels import IGNORE_INDEX
 from lpsnet.data.pairing import find_images
 from lpsnet.errors import DataError

@@ -1,4 +1,4 @@
-"""The doctor on data sets that are ill in one way each: what it finds is written by hand."""
+"""The data check on data sets with one problem each; the expected findings are written by hand."""
 
 import json
 import shutil

@@ -196,7 +196,7 @@ def test_real_cityscapes_official_ids(real_data: Path) -> None:
 
 @pytest.mark.parametrize("layout", ["camvid", "camvid_original", "bdd100k", "cityscapes"])
 def test_a_preset_can_be_written_as_a_description(tmp_path: Path, layout: str) -> None:
-    """The doctor's description of a preset gives the same classes, names and labels."""
+    """The data check's description of a preset gives the same classes, names and labels."""
     if layout == "camvid_original":
         write_original(tmp_path, "0006R0_f00930", [(64, 128, 192), (0, 0, 0)])
     elif layout == "camvid":

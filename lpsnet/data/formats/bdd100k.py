@@ -13,7 +13,8 @@ from lpsnet.data.labels import BDD100K
 from lpsnet.data.pairing import find_images
 from lpsnet.errors import DataError
 
-# folder of the images, folder of the label files, what a label file's stem has after the image's
+TERMS = "trained on BDD100K: its licence allows education, research and not-for-profit use"
+# folder of the images, folder of the label files, ending of a label file's stem
 _LAYOUTS = (("images/10k", "labels/sem_seg/masks", ""), ("seg/images", "seg/labels", "_train_id"))
 
 

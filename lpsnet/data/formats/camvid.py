@@ -6,7 +6,7 @@ Two layouts are read:
   label files hold ids 0 to 10, and 11 for no label;
 - the original release: `701_StillsRaw_full/*.png` and `LabeledApproved_full/*_L.png`, 720 x 960, labelled with 32
   colours, which become the 11 classes as SegNet grouped them. `train.txt`, `val.txt` and `test.txt` with a stem a line
-  say which image is in which split; without them the usual split is used, which goes by sequence and frame.
+  list the images of each split; without them the usual split by sequence and frame is used.
 """
 
 import re
@@ -17,6 +17,7 @@ from lpsnet.data.labels import CAMVID, Colour
 from lpsnet.data.pairing import find_images
 from lpsnet.errors import DataError
 
+TERMS = "trained on CamVid: for research, not for commercial use"
 SPLITS = ("train", "val", "test")
 SEGNET_VOID = 11
 
@@ -55,7 +56,7 @@ ORIGINAL_COLOURS: dict[str, dict[str, Colour]] = {
 _IMAGES, _MASKS, _MASK_SUFFIX = "701_StillsRaw_full", "LabeledApproved_full", "_L"
 _VAL_FRAMES = range(7959, 8160)  # of sequence 0016E5, the part taken at 15 frames a second
 _FRAME = re.compile(r"(0001TP|0006R0|0016E5|Seq05VD)_f?(\d+)")  # sequence and frame
-_LAST_TRAIN_FRAME = 8520  # of sequence 0001TP, whose second half is tested on
+_LAST_TRAIN_FRAME = 8520  # of sequence 0001TP; its second half is for testing
 
 
 def recognises(root: Path) -> bool:
@@ -85,7 +86,7 @@ def _lists(root: Path) -> dict[str, str]:
 
 
 def _describe_original(root: Path, lists: dict[str, str]) -> Description:
-    """A few label files have stray colours at boundaries; like "Void" (0, 0, 0) they mean no label."""
+    """Stray colours at boundaries, which a few label files have, mean no label, as "Void" (0, 0, 0) does."""
     colour_map = {group: list(members.values()) for group, members in ORIGINAL_COLOURS.items()}
     values = {"colour_map": colour_map, "ignore": "others", "mask_suffix": _MASK_SUFFIX}
     if lists:

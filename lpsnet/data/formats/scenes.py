@@ -1,12 +1,19 @@
 """Generated street scenes by settings: `scenes:size=128x256,num_train=200,num_val=50,seed=0`, each may be left out."""
 
 import re
+from pathlib import Path
 
 from lpsnet.data.split import Opened
 from lpsnet.data.synthetic import SCENES, SceneSplit
 from lpsnet.errors import DataError, unknown_name
 
+TERMS = "trained on generated scenes: no terms of others"
 _DEFAULTS = {"size": "128x256", "num_train": "200", "num_val": "50", "seed": "0"}
+
+
+def recognises(path: Path) -> bool:
+    """Never: scenes are generated, not stored."""
+    return False
 
 
 def open_scenes(text: str) -> Opened:
