@@ -20,8 +20,8 @@ from lpsnet.data.pairing import find_images
 from lpsnet.errors import DataError
 
 _FEW = 64  # values in a label file; a photograph has more
-_SAMPLED = 3  # files looked at to tell images from label files
-_VAL_FRACTION = 0.2  # suggested where the folder has no splits
+_SAMPLED = 3  # files read to distinguish images from label files
+_VAL_FRACTION = 0.2  # if the folder has no splits
 _MAX_CLASSES = 254
 _SPLIT = re.compile(r"(train|val|test)(ing|idation|id)?(?![a-z])|(train|val|test)(?=annot|image|img|mask|label)", re.I)
 _MASK_WORDS = re.compile(r"mask|label|annot|ann_|seg|gt|_L$|truth", re.I)
@@ -87,7 +87,7 @@ def _differing_part(first: Path, second: Path) -> int | None:
 
 
 def _matches(images: Path, masks: Path, folders: dict[Path, list[Path]]) -> list[_Match]:
-    """The ways in which stems of two folders agree: as they are, or with endings on one or both sides."""
+    """Pairings of two folders by equal stems, without or with endings on one or both sides."""
     labels = {path.stem: path for path in folders[masks] if path.suffix.lower() in MASK_SUFFIXES}
     first = folders[images][0].stem
     found = []
@@ -125,7 +125,7 @@ def _has_few_values(path: Path) -> bool:
 
 
 def _places(matches: list[_Match]) -> dict[str, Any]:
-    """`images` and `masks` of a description, by split where folders are named after splits."""
+    """`images` and `masks` of a description, by split if folders are named after splits."""
     images: dict[str, list[str]] = defaultdict(list)
     masks: dict[str, list[str]] = defaultdict(list)
     for match in matches:
@@ -153,7 +153,7 @@ def _split_name(part: str) -> str:
 
 
 def _values(masks: Iterable[Path]) -> dict[str, Any]:
-    """Names for all values in the label files; those that cannot be read, or are of the rarer kind, are passed over."""
+    """Names for all values in the label files; unreadable files and those of the rarer kind are ignored."""
     found: dict[bool, Counter[Any]] = {False: Counter(), True: Counter()}
     files: Counter[bool] = Counter()
     for path in masks:
@@ -165,7 +165,9 @@ def _values(masks: Iterable[Path]) -> dict[str, Any]:
         found[are_colours].update(values)
     are_colours = files[True] > files[False]
     if len(found[are_colours]) > _MAX_CLASSES:
-        raise DataError(f"the label files hold {len(found[are_colours])} different values; up to {_MAX_CLASSES} can be")
+        raise DataError(
+            f"the label files hold {len(found[are_colours])} different values; up to {_MAX_CLASSES} are possible"
+        )
     return class_map(found[are_colours], are_colours=are_colours)
 
 
@@ -174,6 +176,6 @@ def class_map(values: Iterable[Any], *, are_colours: bool) -> dict[str, Any]:
     found = sorted(values)
     if are_colours:
         return {"colour_map": {"colour_{}_{}_{}".format(*colour): list(colour) for colour in found}}
-    if len(found) > 2 and found[-1] == IGNORE_INDEX:  # beside two other ids or more, 255 means no label
+    if len(found) > 2 and found[-1] == IGNORE_INDEX:  # with two or more other ids, 255 means no label
         found = found[:-1]
     return {"names": {number: f"class_{number}" for number in found}}

@@ -105,9 +105,8 @@ class FileSplit:
         """
         pair, image, labels = self.pairs[index], self.image(index), self.labels(index)
         if image.shape[:2] != labels.shape:
-            sizes = (
-                f"{image.shape[0]}x{image.shape[1]} but its label file {pair.mask} {labels.shape[0]}x{labels.shape[1]}"
-            )
+            (height, width), (rows, columns) = image.shape[:2], labels.shape
+            sizes = f"{height}x{width} but its label file {pair.mask} {rows}x{columns}"
             raise DataError(f"image {pair.image} is {sizes} (height x width); both must have the same size")
         return Sample(pair.name, image, labels)
 
@@ -247,9 +246,8 @@ class Images(Sequence[Image]):
     @overload
     def __getitem__(self, index: slice) -> list[Image]: ...
     def __getitem__(self, index: int | slice) -> Image | list[Image]:
-        if isinstance(index, slice):
-            return [self._split.image(i) for i in range(len(self))[index]]
-        return self._split.image(range(len(self))[index])
+        chosen = range(len(self))[index]
+        return self._split.image(chosen) if isinstance(chosen, int) else list(map(self._split.image, chosen))
 
 
 def select(split: Split, count: int | None) -> Split:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lpsnet.data.synthetic import canvas
+import lpsnet.data.synthetic.canvas as canvas  # not from the package, which imports this module
 from lpsnet.data.synthetic.canvas import Colour, Place, Point, Stroke, board, disc, palette, pick, shade
 
 _BARK: Sequence[Colour] = ((88, 66, 48), (104, 92, 78))
