@@ -89,10 +89,8 @@ class Tiff:
         self.width, self.height = self._number(_Tag.ImageWidth, 0), self._number(_Tag.ImageLength, 0)
         self.bits = self._bits()
         self.orientation = self._number(_Tag.Orientation, 1)
-        self._photometric, self._channels = (
-            self._number(_Tag.PhotometricInterpretation, -1),
-            self._number(_Tag.SamplesPerPixel, 1),
-        )
+        self._photometric = self._number(_Tag.PhotometricInterpretation, -1)
+        self._channels = self._number(_Tag.SamplesPerPixel, 1)
         self._compression, self._levels = self._number(_Tag.Compression, 1), self._numbers(_Tag.ColorMap)
         self._check_kind()
         self._check_tiles()
@@ -236,19 +234,6 @@ def directory_entries(data: bytes) -> dict[int, int]:
     return entries
 
 
-def exif_orientation(exif: bytes) -> int:
-    """The orientation in EXIF data, which is a TIFF file without pixels; 1 (upright) if there is none.
-
-    Raises:
-        BrokenImageError, struct.error: the data is damaged.
-    """
-    position = directory_entries(exif).get(_Tag.Orientation)
-    if position is None:
-        return 1
-    (orientation,) = struct.unpack_from(byte_order(exif) + "H", exif, position + 8)
-    return int(orientation)
-
-
 def _listed(values: Any) -> str:
     return ", ".join(map(str, values))
 
@@ -267,8 +252,9 @@ def text_orientation(kind: bytes, content: bytes) -> int:
         return 1
     try:
         digits = "".join(_plain(kind, text).decode("ascii").split()[2:])
-        exif = bytes.fromhex(digits[: len(digits) // 2 * 2])
-        return exif_orientation(exif.removeprefix(b"Exif\0\0"))
+        exif = bytes.fromhex(digits[: len(digits) // 2 * 2]).removeprefix(b"Exif\0\0")  # a TIFF file without pixels
+        position = directory_entries(exif).get(_Tag.Orientation)
+        return struct.unpack_from(byte_order(exif) + "H", exif, position + 8)[0] if position else 1
     except (zlib.error, ValueError, BrokenImageError, struct.error):
         return 1  # as in viewers
 

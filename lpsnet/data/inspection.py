@@ -185,11 +185,15 @@ def inspect_pair(pair: Pair, decoder: LabelDecoder) -> Report:
 
 def inspect_sample(split: Split, index: int) -> Report:
     """Count the labels of a sample that is not a pair of files."""
-    image, labels = split.image(index), split.labels(index)
+    report = Report(Pair(split.names[index], Path(split.names[index]), None))
+    try:
+        _, image, labels = split[index]
+    except DataError as error:
+        report.find("unreadable", report.pair.image, str(error))
+        return report
     pixels = np.bincount(labels.ravel(), minlength=IGNORE_INDEX + 1).tolist()
-    name = split.names[index]
-    found = {label: count for label, count in enumerate(pixels) if count}
-    return Report(Pair(name, Path(name), None), size=image.shape[:2], labels=found)
+    report.size, report.labels = image.shape[:2], {label: count for label, count in enumerate(pixels) if count}
+    return report
 
 
 def _inspect_image(report: Report) -> None:

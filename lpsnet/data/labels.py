@@ -79,7 +79,7 @@ def _spread_colours(count: int) -> tuple[Colour, ...]:
 
 
 def _table(name: str, rows: dict[str, Colour]) -> LabelSpace:
-    return LabelSpace(name=name, names=tuple(rows), colours=tuple(rows.values()))
+    return LabelSpace(name, tuple(rows), tuple(rows.values()))
 
 
 # The 19 training classes of Cityscapes (Cordts et al. 2016) in the order of their train ids, with the official colours.

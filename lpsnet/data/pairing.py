@@ -163,7 +163,7 @@ def list_keys(paths: Sequence[Path], ending: str) -> Keyed:
 def resolve(root: Path, list_file: Path, text: str) -> Path:
     """A path in a list as an absolute one: from the root of the data set, or else from the folder of the list.
 
-    An absolute path from another machine, as `/SegNet/CamVid/train/X.png` in CamVid's lists, is found by its last parts.
+    An absolute path from another machine, as `/SegNet/CamVid/train/X.png` in CamVid's lists, counts by its last parts.
     """
     path = Path(text)
     tries = [root / path, list_file.parent / path, root.joinpath(*path.parts[-2:])]

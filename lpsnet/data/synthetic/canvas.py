@@ -18,20 +18,17 @@ from lpsnet.data.labels import LabelSpace
 # "Pole" includes the lamps, signs and lights on it. Signs alone would be half a percent of the pixels.
 SKY, BUILDING, ROAD, PAVEMENT, VEGETATION, CAR, PERSON, POLE = range(8)
 
-SCENES = LabelSpace(
-    name="scenes",
-    names=("sky", "building", "road", "pavement", "vegetation", "car", "person", "pole"),
-    colours=(
-        (70, 130, 180),
-        (70, 70, 70),
-        (128, 64, 128),
-        (244, 35, 232),
-        (107, 142, 35),
-        (0, 0, 142),
-        (220, 20, 60),
-        (153, 153, 153),
-    ),
-)
+_COLOURS = {
+    "sky": (70, 130, 180),
+    "building": (70, 70, 70),
+    "road": (128, 64, 128),
+    "pavement": (244, 35, 232),
+    "vegetation": (107, 142, 35),
+    "car": (0, 0, 142),
+    "person": (220, 20, 60),
+    "pole": (153, 153, 153),
+}
+SCENES = LabelSpace.from_names("scenes", _COLOURS, list(_COLOURS.values()))
 
 Colour = tuple[float, float, float]  # RGB, 0 to 255
 Point = tuple[float, float, float]  # right, up, ahead: metres from the road under the camera
