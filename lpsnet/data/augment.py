@@ -56,12 +56,11 @@ class Warp(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Augmentation:
-    """What is done to a training image and its labels; call it with a random generator for one random sample.
+    """The augmentation of a training image and its labels; a call with a random generator gives one random sample.
 
     The image is scaled to a whole number of pixels with one factor, uniform in `scale` as in the implementations the
-    paper compares with (the paper gives the range alone). Where it is larger than the crop, the crop lies inside it,
-    every position equally likely; where it is smaller, it lies inside the crop, every position equally likely,
-    surrounded by `MEAN_COLOUR` and `IGNORE_INDEX`.
+    paper compares with (the paper gives only the range). If it is larger than the crop, the crop lies inside it; if it
+    is smaller, it lies inside the crop, surrounded by `MEAN_COLOUR` and `IGNORE_INDEX`; all positions equally likely.
 
     Attributes:
         crop_size: (height, width) of every sample, in pixels.
@@ -151,8 +150,9 @@ class Augmentation:
         """The scale, and the rotation and flip of the scaled crop: 3 x 3."""
         scale = rng.uniform(*self.scale)
         turn = _rotation(self.crop_size, rng.uniform(-1, 1) * self.rotation_degrees)
-        mirror = _mirror(self.crop_size[1]) if rng.random() < self.flip_probability else np.eye(3)
-        return scale, mirror @ turn
+        if rng.random() < self.flip_probability:
+            turn = np.array([[-1.0, 0, self.crop_size[1] - 1], [0, 1, 0], [0, 0, 1]]) @ turn
+        return scale, turn
 
     def _place(self, size: tuple[int, ...], scale: float, rng: np.random.Generator) -> _Placement:
         height, width = (max(1, round(length * scale)) for length in size)
@@ -166,15 +166,10 @@ class Augmentation:
         return colour_matrix(*factors, hue=angle) if factors != [1, 1, 1] or angle else None
 
 
-_RANGES = {  # field -> largest value allowed; the smallest is 0
-    "flip_probability": 1.0,
-    "brightness": 5.0,
-    "contrast": 5.0,
-    "saturation": 5.0,
-    "hue_degrees": 180.0,
-    "rotation_degrees": 180.0,
-    "max_class_share": 1.0,
-}
+# field -> largest value allowed; the smallest is 0
+_RANGES = dict.fromkeys(("flip_probability", "max_class_share"), 1.0)
+_RANGES |= dict.fromkeys(("brightness", "contrast", "saturation"), 5.0)
+_RANGES |= dict.fromkeys(("hue_degrees", "rotation_degrees"), 180.0)
 
 
 def colour_matrix(brightness: float, contrast: float, saturation: float, *, hue: float = 0.0) -> Matrix:
@@ -204,10 +199,6 @@ def _matrix(size: tuple[int, ...], placement: _Placement) -> Matrix:
     return np.array([[x, 0, left + placement.left], [0, y, top + placement.top], [0, 0, 1]])
 
 
-def _mirror(width: int) -> Matrix:
-    return np.array([[-1.0, 0, width - 1], [0, 1, 0], [0, 0, 1]])
-
-
 def _rotation(crop_size: tuple[int, int], degrees: float) -> Matrix:
     if degrees == 0:
         return np.eye(3)
@@ -217,12 +208,9 @@ def _rotation(crop_size: tuple[int, int], degrees: float) -> Matrix:
 
 
 def _warp(array: Image, matrix: Matrix, size: tuple[int, int], method: int, fill: int | tuple[int, int, int]) -> Image:
-    inverse = np.linalg.inv(matrix)[:2]
-    flags = method | cv2.WARP_INVERSE_MAP
-    warped: Image = cv2.warpAffine(
-        array, inverse, size[::-1], flags=flags, borderMode=cv2.BORDER_CONSTANT, borderValue=fill
-    )
-    return warped
+    options: dict[str, Any] = {"borderMode": cv2.BORDER_CONSTANT, "borderValue": fill}
+    options["flags"] = method | cv2.WARP_INVERSE_MAP
+    return np.asarray(cv2.warpAffine(array, np.linalg.inv(matrix)[:2], size[::-1], **options))
 
 
 def _prefiltered(image: Image, scale: float) -> Image:

@@ -50,9 +50,7 @@ def _repair_kind(values: dict[str, Any], reports: list[Report], space: LabelSpac
     wrong = [report for report in reports if report.other_values]
     if not wrong or any(report.labels is not None for report in reports):
         return []
-    found: Counter[Any] = Counter()
-    for report in wrong:
-        found.update(report.other_values)
+    found: Counter[Any] = sum((Counter(report.other_values) for report in wrong), Counter())
     if len(found) > MAX_CLASSES + 1:  # a photograph, or colours that were blended
         return []
     expected_colours = "colour_map" in values

@@ -33,7 +33,7 @@ class Format(NamedTuple):
 
     Attributes:
         name: as in `--data NAME:…`.
-        open: from the path (or the settings) of a data set to a description of image and mask files or, where there
+        open: from the path (or the settings) of a data set to a description of image and mask files or, if there
             are no such files, to the splits themselves.
         recognises: whether a path without a format's name in front holds this format.
         takes: what `--data NAME:…` takes after the colon; "" where the name cannot be given.

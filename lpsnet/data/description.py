@@ -114,7 +114,7 @@ class Description(BaseModel):
         rows += [(rgb, IGNORE_INDEX) for rgb in self._ignored() if isinstance(rgb, tuple)]
         _check_once("colour", [rgb for rgb, _ in rows])
         if any(isinstance(entry, int) for entry in self._ignored()):
-            raise DataError("'ignore' lists ids, but 'colour_map' says that label files hold colours")
+            raise DataError("'ignore' lists ids, but with 'colour_map' label files hold colours")
         return LabelDecoder.colours(dict(rows), ignore_others=self.ignore == "others")
 
     def _id_decoder(self) -> LabelDecoder:
@@ -385,22 +385,15 @@ def _check_found(found: dict[str, Found], description: Description) -> None:
     """Raise if files are missing that the description names: the data set would have no images or labels."""
     if description.masks != {} and not any(files.masks for files in found.values()):
         raise DataError("there are no label files (PNG, BMP or TIFF); look at 'masks' and 'mask_suffix'")
-    paired = {name: _paired(files) for name, files in found.items()}
-    used = set().union(*paired.values())
+    masks = {name: dict(files.masks) for name, files in found.items()}
+    used = {masks[name].get(key) for name, files in found.items() for key, _ in files.images}
     for name, files in found.items():
         if not files.images:
             raise DataError(f"split {name!r} has no images; look at 'images' and 'image_suffix'")
         # Label files of another split are in a shared folder, in which this split may have none.
-        if files.masks and not any(path in used for _, path in files.masks):
-            raise DataError(_mismatch(name, files))
-
-
-def _paired(files: Found) -> set[Path]:
-    masks = dict(files.masks)
-    return {masks[key] for key, _ in files.images if key in masks}
-
-
-def _mismatch(name: str, files: Found) -> str:
-    key, path = files.images[0]
-    wanted = f"image {path} would need {files.expected / key}{files.ending}.png"
-    return f"no label file of split {name!r} has the name of an image: {wanted}; look at 'mask_suffix'"
+        if files.masks and used.isdisjoint(masks[name].values()):
+            key, path = files.images[0]
+            wanted = f"image {path} would need {files.expected / key}{files.ending}.png"
+            raise DataError(
+                f"no label file of split {name!r} has the name of an image: {wanted}; look at 'mask_suffix'"
+            )

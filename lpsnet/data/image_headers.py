@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 
 class BrokenImageError(Exception):
-    """The bytes are no image that can be read; the message says why, without the name of the file."""
+    """The bytes are not a readable image; the message has the reason, without the name of the file."""
 
     @classmethod
     def cut_off(cls) -> "BrokenImageError":
@@ -27,7 +27,7 @@ class BrokenImageError(Exception):
 
 
 class UnreadKindError(BrokenImageError):
-    """The image may be whole, but its kind is not read; the message also says what is allowed."""
+    """The image may be complete, but its kind is not read; the message has the allowed kinds."""
 
 
 class _Tag(IntEnum):
@@ -324,7 +324,7 @@ def read_header(data: bytes) -> Header:
             if header.width < 1 or header.height < 1:
                 raise BrokenImageError(f"claims a size of {header.width} x {header.height} pixels")
             return header
-    raise BrokenImageError("is not an image that can be read, whatever its name says")
+    raise BrokenImageError("is not an image of a known format")
 
 
 def png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:

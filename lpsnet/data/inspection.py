@@ -66,7 +66,7 @@ class SplitCounts:
         num_pictures: images in the split.
         num_labelled: images whose label file could be read.
         sizes: number of images by size, "HEIGHTxWIDTH" in pixels.
-        class_pixels: number of pixels by class name; every class is there.
+        class_pixels: number of pixels by class name, for all classes.
         ignored_pixels: number of pixels without a label.
     """
 
@@ -240,7 +240,7 @@ def _inspect_mask(report: Report, path: Path, decoder: LabelDecoder) -> None:
 
 
 def _most_frequent(counts: Mapping[Any, int]) -> dict[Any, int]:
-    """In their own order, where there are not too many."""
+    """The `MAX_VALUES` largest counts; all, in their order, if there are no more."""
     return dict(counts) if len(counts) <= MAX_VALUES else dict(Counter(counts).most_common(MAX_VALUES))
 
 

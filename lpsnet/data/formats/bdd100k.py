@@ -27,7 +27,7 @@ def describe(root: Path) -> Description:
     """The description of a BDD100K folder.
 
     Raises:
-        DataError: neither layout is there.
+        DataError: neither layout was found.
     """
     for images, masks, ending in _LAYOUTS:
         if names := _split_folders(root / images):

@@ -70,7 +70,7 @@ def describe(root: Path) -> Description:
     """The description of a CamVid folder.
 
     Raises:
-        DataError: neither layout is there.
+        DataError: neither layout was found.
     """
     lists = _lists(root)
     if (root / _IMAGES).is_dir():

@@ -45,7 +45,7 @@ def describe(root: Path) -> Description:
     """The description of a Cityscapes folder.
 
     Raises:
-        DataError: neither layout is there.
+        DataError: neither layout was found.
     """
     folders = _folders(root)
     images = {name: pair[0] for name, pair in folders.items() if find_images(root / pair[0], ending=_IMAGE_SUFFIX)}

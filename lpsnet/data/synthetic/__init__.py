@@ -70,7 +70,7 @@ def paint_street(scene: Canvas, rng: np.random.Generator) -> None:
     within += [thing for side in (-1, 1) for thing in _kerbside(rng, plan, side)]
     shadows = [thing.shadow for thing in beside + within]
     scene.darken([*shadows, _shade_of_blocks(rng, plan)], rng.uniform(0.3, 0.55))
-    # The camera is between the blocks, so they never hide what is on the street: all of them first.
+    # The camera is between the blocks, so they never hide objects on the street and are painted first.
     things = [thing for group in (beside, within) for thing in sorted(group, key=lambda thing: -thing.ahead)]
     scene.paint([stroke for thing in things for stroke in thing.strokes])
 
