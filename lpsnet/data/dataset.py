@@ -58,7 +58,7 @@ FORMATS = (
     Format("guess", guess.guess_description, Path.is_dir),  # by file names and contents: any folder
 )
 NAMED = {row.name: row for row in FORMATS if row.takes}
-_ALLOWED = ("bdd100k:PATH", "camvid:PATH", "cityscapes:PATH", "FILE.yaml", "scenes")
+_ALLOWED = (*sorted(f"{row.name}:PATH" for row in FORMATS if row.takes == "folder"), "FILE.yaml", "scenes")
 
 
 @dataclass(frozen=True)
