@@ -1,4 +1,4 @@
-"""`python -m lpsnet`: the command line of the interpreter at hand."""
+"""`python -m lpsnet`: the command line, run by this Python interpreter."""
 
 from lpsnet.cli import main
 

@@ -1,7 +1,7 @@
-"""What names a network: the triple {B, C, R} of Section 3.1, and the named networks of Table 4.
+"""Architectures: the triple {B, C, R} of Section 3.1, and the named networks of Table 4.
 
-An `Architecture` is a value: frozen, hashable, without torch. Block and interaction types are not part of it; they are
-chosen when the network is built (`lpsnet.create_model`).
+An `Architecture` is a frozen, hashable value. Block and interaction types are not part of it; they are chosen when the
+network is created (`lpsnet.create_model`).
 """
 
 import json
@@ -14,10 +14,9 @@ from typing import Any, Self
 from lpsnet.errors import ArchitectureError, unknown_name
 
 NUM_STAGES = 5  # Section 3.1; the first block of Stages 1 to 4 has stride 2
-SCORE_STRIDE = 16  # the scores have the largest path's size divided by this
+SCORE_STRIDE = 16  # the logits have the largest path's size divided by this
 
-# Bounds on what is taken for a network. They are far above anything useful and only keep a typing error or a hostile
-# file from asking for all the memory there is.
+# Bounds far above anything useful, so that a typing error or a hostile file cannot use up the memory.
 MAX_BLOCKS = 1_000
 MAX_WIDTH = 65_536
 MAX_RATIO = 64
@@ -56,7 +55,7 @@ class Architecture:
         return len(self.ratios)
 
     def __str__(self) -> str:
-        """One line of text that `parse` reads back: `B=1,3,3,10,10;C=8,24,48,96,96;R=3/4,1/4`."""
+        """The one-line form, as for `parse`: `B=1,3,3,10,10;C=8,24,48,96,96;R=3/4,1/4`."""
         parts = {"B": self.blocks, "C": self.widths, "R": self.ratios}
         return ";".join(f"{key}={','.join(map(str, values))}" for key, values in parts.items())
 
@@ -72,9 +71,8 @@ class Architecture:
                 raise ArchitectureError(f"architecture {_short(text)!r} gives {key.upper()} twice")
             fields[key.upper()] = values.split(",")
         if missing := [key for key in "BCR" if key not in fields]:
-            raise ArchitectureError(
-                f"architecture {_short(text)!r} lacks {', '.join(missing)}; write it as B=…;C=…;R=…"
-            )
+            lacks = f"architecture {_short(text)!r} lacks {', '.join(missing)}"
+            raise ArchitectureError(f"{lacks}; write it as B=…;C=…;R=…")
         return cls(_integers("B", fields["B"]), _integers("C", fields["C"]), fields["R"])
 
     def to_dict(self) -> dict[str, Any]:
@@ -106,15 +104,13 @@ class Architecture:
 
 
 def path_size(size: tuple[int, int], ratio: Fraction) -> tuple[int, int]:
-    """Height and width in pixels of the input of a path: floor(r H) x floor(r W), at least 1 x 1 (design-notes, 'Input
-    and output sizes').
-    """
+    """Height and width in pixels of a path's input: floor(r H) x floor(r W), at least 1 x 1 (see the design notes)."""
     height, width = (max(1, length * ratio.numerator // ratio.denominator) for length in size)
     return height, width
 
 
 def score_size(size: tuple[int, int], architecture: Architecture) -> tuple[int, int]:
-    """Height and width of the scores for an input of `size`: the largest path's input halved four times, rounded up."""
+    """Height and width of the logits for an input of `size`: the largest path's input halved four times, rounded up."""
     height, width = (-(-length // SCORE_STRIDE) for length in path_size(size, architecture.ratios[0]))
     return height, width
 
@@ -137,9 +133,8 @@ def _path_ratios(values: Iterable[Ratio]) -> tuple[Fraction, ...]:
 
 
 def _ratio(value: Ratio) -> Fraction:
-    if isinstance(value, bool) or not isinstance(value, Fraction | int | float | str):
-        raise ArchitectureError(f"a ratio is a fraction such as 3/4; got {_short(value)}")
-    if not _RATIO.fullmatch(text := str(value)):
+    known = isinstance(value, Fraction | int | float | str) and not isinstance(value, bool)
+    if not known or not _RATIO.fullmatch(text := str(value)):
         raise ArchitectureError(f"a ratio is a fraction such as 3/4; got {_short(value)}")
     ratio = Fraction(text)  # of the text: str(0.1) is 1/10, where Fraction(0.1) is the float's binary expansion
     if not 0 <= ratio <= MAX_RATIO or ratio.denominator > 10**6:

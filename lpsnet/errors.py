@@ -1,7 +1,7 @@
-"""The errors lpsnet raises for mistakes that are the caller's to mend.
+"""The errors lpsnet raises for mistakes that the caller can correct.
 
-Every message is one sentence or two that say what was wrong, where, what is allowed, and what to do. The command line
-prints the message alone and exits with 2; anything that is not an `LpsnetError` is a bug of ours and exits with 1.
+A message is one or two sentences: what is wrong, where, what is allowed, and what to do. The command line prints the
+message alone and exits with 2; any other exception is a bug of lpsnet and exits with 1.
 """
 
 import difflib
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 class LpsnetError(ValueError):
-    """Base of all errors that the caller can mend. A `ValueError`, so that ordinary code may catch it as one."""
+    """Base of all errors that the caller can correct; also a `ValueError`, which ordinary code may catch."""
 
 
 class ArchitectureError(LpsnetError):
@@ -31,7 +31,7 @@ class ModelFileError(LpsnetError):
 
 
 class NonFiniteScoresError(LpsnetError):
-    """A network's scores, or what they are computed with, hold NaN or infinity."""
+    """A network's logits, or its input or weights, hold NaN or infinity."""
 
 
 class PluginError(LpsnetError):
@@ -39,14 +39,14 @@ class PluginError(LpsnetError):
 
 
 class RunError(LpsnetError):
-    """A run (training, expansion, study) cannot start or go on in the folder or with the settings given."""
+    """A run (training, expansion, study) cannot start or resume in the folder or with the settings given."""
 
 
 class DivergedError(RunError):
-    """A training leads nowhere: its loss or its weights are no longer finite."""
+    """A training diverged: its loss or its weights are no longer finite."""
 
 
-# optional package -> the extra of lpsnet that brings it
+# optional package -> the extra of lpsnet that installs it
 EXTRAS = {
     "torch": "train",
     "accelerate": "train",
@@ -83,7 +83,7 @@ class MissingDependencyError(LpsnetError, ImportError):
 
 
 def unknown_name(kind: str, name: object, allowed: Iterable[str]) -> str:
-    """One line saying that `name` is no `kind`, the nearest allowed name if there is one, and all that are allowed."""
+    """The message for an unknown `kind`: the name, the nearest allowed one if there is any, and all allowed ones."""
     names = sorted(allowed)
     text = str(name) if len(str(name)) <= 80 else f"{str(name)[:77]}..."
     near = nearest(text, names)
@@ -92,7 +92,7 @@ def unknown_name(kind: str, name: object, allowed: Iterable[str]) -> str:
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str | None:
-    """The allowed name that looks most like `name`, capitals and kinds of dashes aside; None if none does."""
+    """The allowed name most similar to `name`, ignoring case and kinds of dashes; None if none is similar."""
     folded = {_fold(known): known for known in allowed}
     near = difflib.get_close_matches(_fold(name), folded, n=1)
     return folded[near[0]] if near else None
@@ -103,7 +103,7 @@ def _fold(name: str) -> str:
 
 
 def renamed_argument(old: str, new: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
-    """A decorator: the function takes the keyword argument `old` for `new` too, with a DeprecationWarning."""
+    """A decorator: the function also accepts the keyword argument `old` for `new`, with a DeprecationWarning."""
 
     def decorate(function: Callable[P, T]) -> Callable[P, T]:
         @functools.wraps(function)

@@ -1,8 +1,8 @@
-"""Plugins: modules of the user's that register rows of lpsnet's tables, such as a block.
+"""Plugins: a user's modules that register rows of lpsnet's tables, such as a block.
 
-Files are named by `lpsnet --plugin FILE.py` or the environment variable LPSNET_PLUGINS, which subprocesses inherit;
-installed packages name modules as entry points of the group `lpsnet.plugins`. All are code that runs with the user's
-rights. Each is loaded once per process.
+Files are given by `lpsnet --plugin FILE.py` or the environment variable LPSNET_PLUGINS, which subprocesses inherit;
+installed packages name modules as entry points of the group `lpsnet.plugins`. Their code runs with the user's rights.
+Each is loaded once per process.
 """
 
 import importlib.util
@@ -55,10 +55,9 @@ def _load_file(file: str) -> None:
 
 def _run(path: Path) -> None:
     if path.suffix != ".py" or not path.is_file():
-        raise PluginError(f"plugin {path} is not there; give a file of Python, FILE.py")
+        raise PluginError(f"plugin {path} does not exist; give a Python file, FILE.py")
     spec = importlib.util.spec_from_file_location(f"lpsnet_plugin_{path.stem}", path)
-    assert spec is not None, "a file's name that ends in .py"
-    assert spec.loader is not None, "likewise"
+    assert spec is not None and spec.loader is not None, "for any file name that ends in .py"  # noqa: PT018
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # for dataclasses and pickle
     spec.loader.exec_module(module)
@@ -67,7 +66,7 @@ def _run(path: Path) -> None:
 def _load_once(name: str, load: Callable[[], object]) -> None:
     if name in _loaded:
         return
-    _loaded.add(name)  # first: it may import what loads all plugins
+    _loaded.add(name)  # before loading: it may import a module that loads all plugins
     try:
         load()
     except LpsnetError:

@@ -1,4 +1,4 @@
-"""The record: everything about a model that its file carries beside the weights.
+"""The record: everything about a model that its file holds besides the weights.
 
 ONNX holds it in its metadata under `lpsnet`, safetensors in its header under the same key, both as JSON text. A model
 file alone is enough to run, evaluate, benchmark or report on it.
@@ -24,7 +24,7 @@ Form = Literal["reparameterised", "plain", "deployed"]
 
 
 class Normalisation(BaseModel):
-    """x -> (x / 255 - mean) / std for RGB bytes x, a value a channel."""
+    """x -> (x / 255 - mean) / std for RGB bytes x, one value per channel."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
@@ -39,19 +39,19 @@ class Normalisation(BaseModel):
 
 
 class ModelRecord(BaseModel):
-    """What a model file says about itself.
+    """The record of a model file.
 
     Attributes:
-        architecture: the triple {B, C, R}; None for a network that is not ours.
+        architecture: the triple {B, C, R}; None for a network of another kind.
         block: convolutional block (Table 2), e.g. "conv3x3".
         interaction: path interaction (Figure 6), e.g. "bilateral_b".
         form: "reparameterised" (training form with parallel branches), "plain" (training form without) or "deployed".
-        label_space: the classes, in the order of the scores.
+        label_space: the classes, in the order of the logits' channels.
         normalisation: applied to RGB bytes before the network.
-        input_size: (height, width) in pixels that the model runs at unless asked otherwise; None if unset.
+        input_size: default (height, width) of the input in pixels; None if unset.
         align_corners: the bilinear convention of every resize, in the network and after it.
         training: the recipe, the data, seeds, versions, machine and time of the run, as JSON values.
-        scores: figures by protocol, as JSON values; IoUs in percent.
+        scores: evaluation results by protocol, as JSON values; IoUs in percent.
         licence: terms of the weights, in a sentence.
         lpsnet_version: the version that wrote the file.
     """
@@ -108,7 +108,7 @@ class ModelRecord(BaseModel):
         """
         try:
             record = cls.model_validate(json.loads(text))
-            record.to_json()  # refuses what could not be written again, such as half a character
+            record.to_json()  # fails for text that cannot be written again, such as half a character
             return record
         except ValidationError as error:
             first = error.errors()[0]

@@ -1,7 +1,7 @@
-"""Coordinates of bilinear resizing along one axis, in both corner conventions: the one place that defines them.
+"""Coordinates of bilinear resizing along one axis, in both corner conventions.
 
 `align_corners` has PyTorch's meaning. True: the centres of the first and last pixels of source and target coincide, as
-in the paper's network (Section 3.1). False: the outer edges of the first and last pixels coincide. Places beyond the
+in the paper's network (Section 3.1). False: the outer edges of the first and last pixels coincide. Positions beyond the
 first or last source pixel take that pixel's value.
 """
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 
 def spacing(source: int, target: int, *, align_corners: bool) -> tuple[float, float]:
-    """Distance of neighbouring target pixels, and the place of the first, both in source pixels; not clipped.
+    """Distance between target pixels, and the position of the first, both in source pixels; not clipped.
 
     Args:
         source: pixels along the axis before resizing, at least 1.
@@ -26,11 +26,11 @@ def spacing(source: int, target: int, *, align_corners: bool) -> tuple[float, fl
 
 
 def cells(source: int, target: int, *, align_corners: bool) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
-    """Which two source pixels each target pixel lies between, arguments as for `spacing`.
+    """The two source pixels next to each target pixel, and their weights; arguments as for `spacing`.
 
     Returns:
-        The lower neighbour of every target pixel, 0 to max(source - 2, 0), and the weight of the upper one, float32,
-        0 to 1; the lower one has the rest. Both of length `target`.
+        The lower neighbour of every target pixel, 0 to max(source - 2, 0), and the weight w of the upper one, float32,
+        0 to 1; the lower one has 1 - w. Both of length `target`.
     """
     step, first = spacing(source, target, align_corners=align_corners)
     return _cells(first + step * np.arange(target), source)
@@ -42,7 +42,7 @@ def interpolation_matrix(
     """Bilinear interpolation along one axis as a matrix, arguments as for `spacing`.
 
     Args:
-        pixels: the target pixels that are wanted, P numbers from 0 to target - 1; None for all.
+        pixels: the target pixels, P numbers from 0 to target - 1; None for all.
 
     Returns:
         Weights, P x source float64, every row with at most two that are not 0 and the sum 1; and the lower neighbour of
@@ -51,8 +51,8 @@ def interpolation_matrix(
     step, _ = spacing(source, target, align_corners=align_corners)
     wanted = np.arange(target, dtype=np.float64) if pixels is None else pixels
     half = 0.0 if align_corners else 0.5
-    # PyTorch's order of operations. That of `cells` may differ from it in the last bit, and neither may change: trained
-    # weights depend on this one, label maps on that one, to the bit.
+    # In PyTorch's order of operations, which may differ from that of `cells` in the last bit. Neither may change:
+    # trained weights depend on this one, label maps on that one.
     places = (wanted + half) * step - half
     distances = np.abs(np.clip(places, 0, source - 1)[:, None] - np.arange(source))
     return np.maximum(1 - distances, 0), _cells(places, source)[0]

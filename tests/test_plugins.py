@@ -155,7 +155,7 @@ def test_expand_with_worker_processes(partial: Path, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        (None, "is not there"),
+        (None, "does not exist"),
         ("import nothing_of_that_name", "ModuleNotFoundError: No module named 'nothing_of_that_name'"),
         ("def f(:", "SyntaxError"),
         ("raise ValueError('no\\nluck')", "ValueError: no luck"),
@@ -176,7 +176,7 @@ def test_what_cannot_be_loaded(text: str | None, says: str, place: int, tmp_path
 
 def test_a_folder_is_no_plugin(tmp_path: Path, forgetful: None) -> None:
     (tmp_path / "x.py").mkdir()
-    assert "is not there; give a file of Python" in command_line.run("info", "tiny", "--plugin", tmp_path / "x.py").line
+    assert "does not exist; give a Python file" in command_line.run("info", "tiny", "--plugin", tmp_path / "x.py").line
 
 
 def test_a_plugin_without_a_name() -> None:

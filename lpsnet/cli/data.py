@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from lpsnet.cli.output import JsonOption, console, image_progress, next_command, say, table, write_json
-from lpsnet.data.doctor import check_dataset
+from lpsnet.data.check import check_dataset
 from lpsnet.data.inspection import Diagnosis
 from lpsnet.io import write_text
 

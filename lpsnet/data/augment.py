@@ -1,12 +1,11 @@
-"""Augmentation of training images: random scale, crop and flip, and a jitter of the colours (Section 4.2).
+"""Augmentation of training images: random scale, crop, flip and colours (Section 4.2).
 
-The paper names color-jittering, horizontal flip, scaling from 0.5x to 2.0x and the crop's size; the rest is settled
-here. Scale, crop, flip and rotation are one affine warp of the image and one of the labels, so each pixel is touched
-once. The colour jitter is one 3 x 4 matrix on the crop's bytes: brightness, contrast and saturation are affine in RGB.
+For segmentation (`Augmentation`), the paper gives colour jittering, horizontal flip, scaling from 0.5x to 2.0x and the
+crop's size. Scale, crop, flip and rotation are one affine warp of the image and one of the labels; the colour jitter is
+one 3 x 4 matrix on the crop's bytes, as brightness, contrast and saturation are affine in RGB.
 
-Windows of an image for classification: a random one to learn from, the middle one to be scored by.
-
-Where Section 4.2 says no more than 'ImageNet pre-training', this is the usual way since Szegedy et al. 2015.
+For ImageNet pre-training, which the paper does not detail, `RandomResizedCrop` and `centre_window` are the usual crops
+for training and evaluation since Szegedy et al. 2015.
 """
 
 import math
@@ -17,6 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from lpsnet.data.images import Image, Labels
 from lpsnet.data.labels import IGNORE_INDEX
 from lpsnet.errors import DataError
 from lpsnet.sampling import spacing
@@ -28,7 +28,6 @@ CROP_ATTEMPTS = 10  # crops looked at when one class may not fill more than `max
 
 _LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 
-Image = NDArray[np.uint8]
 Matrix = NDArray[np.float64]
 
 
@@ -41,8 +40,8 @@ class _Placement(NamedTuple):
     left: int
 
 
-class Sample(NamedTuple):
-    """Everything that is random about one sample of an image.
+class Warp(NamedTuple):
+    """Everything that is random about one sample of an image, if it is one warp and one colour matrix.
 
     Attributes:
         matrix: 3 x 3, (x, y, 1) of the image to (x, y, 1) of the crop, pixels counted from 0 at their centres.
@@ -57,12 +56,11 @@ class Sample(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Augmentation:
-    """What is done to a training image and its labels; call it with a random generator for one random sample.
+    """The augmentation of a training image and its labels; a call with a random generator gives one random sample.
 
     The image is scaled to a whole number of pixels with one factor, uniform in `scale` as in the implementations the
-    paper compares with (the paper gives the range alone). Where it is larger than the crop, the crop lies inside it,
-    every position equally likely; where it is smaller, it lies inside the crop, every position equally likely,
-    surrounded by `MEAN_COLOUR` and `IGNORE_INDEX`.
+    paper compares with (the paper gives only the range). If it is larger than the crop, the crop lies inside it; if it
+    is smaller, it lies inside the crop, surrounded by `MEAN_COLOUR` and `IGNORE_INDEX`; all positions equally likely.
 
     Attributes:
         crop_size: (height, width) of every sample, in pixels.
@@ -72,10 +70,10 @@ class Augmentation:
             0 is off. Contrast (about the mean colour's luma) and saturation (about each pixel's luma) alike.
         contrast: see brightness.
         saturation: see brightness.
-        hue_degrees: the colours are turned about the grey axis by up to this angle, either way; 0 is off.
-        rotation_degrees: the image is turned about the crop's centre by up to this angle, either way; 0 is off.
-        max_class_share: of the labelled pixels of a crop, the share one class may fill; up to `CROP_ATTEMPTS` positions
-            are tried and the last is taken as it comes. 1 is off.
+        hue_degrees: the colours are rotated about the grey axis by up to this angle, either way; 0 is off.
+        rotation_degrees: the image is rotated about the crop's centre by up to this angle, either way; 0 is off.
+        max_class_share: largest share of a crop's labelled pixels that one class may have; if none of `CROP_ATTEMPTS`
+            positions meets it, the last one is used. 1 is off.
 
     Raises:
         DataError: a number is outside its range.
@@ -103,13 +101,13 @@ class Augmentation:
         if self.max_class_share == 0:
             raise DataError("max_class_share is greater than 0; 1 turns it off")
 
-    def __call__(self, image: Image, labels: Image, rng: np.random.Generator) -> tuple[Image, Image]:
+    def __call__(self, image: Image, labels: Labels, rng: np.random.Generator) -> tuple[Image, Labels]:
         """One random sample of an image.
 
         Args:
             image: H x W x 3 uint8 RGB.
-            labels: H x W uint8 class ids, `IGNORE_INDEX` where there is none.
-            rng: all randomness comes from here; the same state gives the same sample.
+            labels: H x W uint8 class ids, `IGNORE_INDEX` for no label.
+            rng: the only source of randomness; the same state gives the same sample.
 
         Returns:
             The crop, crop_size x 3 uint8 RGB, and its labels, crop_size uint8.
@@ -117,11 +115,15 @@ class Augmentation:
         Raises:
             DataError: the arrays are not an image and its label map.
         """
-        _check_pair(image, labels)
-        scale, view = self._draw_view(rng)
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
+            raise DataError(f"an image is H x W x 3 uint8; got {image.shape} {image.dtype}")
+        if labels.shape != image.shape[:2] or labels.dtype != np.uint8:
+            wanted = f"labels of an image of {image.shape[:2]} are {image.shape[:2]} uint8"
+            raise DataError(f"{wanted}; got {labels.shape} {labels.dtype}")
+        scale, turn = self._draw_turn(rng)
         for _ in range(CROP_ATTEMPTS if self.max_class_share < 1 else 1):
             placement = self._place(image.shape[:2], scale, rng)
-            matrix = view @ _matrix(image.shape[:2], placement)
+            matrix = turn @ _matrix(image.shape[:2], placement)
             crop_labels = _warp(labels, matrix, self.crop_size, cv2.INTER_NEAREST, IGNORE_INDEX)
             if self.max_class_share == 1 or _largest_share(crop_labels) <= self.max_class_share:
                 break
@@ -133,28 +135,29 @@ class Augmentation:
 
     @property
     def is_affine(self) -> bool:
-        """Whether a sample is one warp and one colour matrix, drawn without looking at the image (`draw`)."""
+        """Whether a sample is one warp and one colour matrix that do not depend on the image's pixels (see `draw`)."""
         return self.max_class_share == 1 and _box(self.scale[0]) <= 1
 
-    def draw(self, size: tuple[int, int], rng: np.random.Generator) -> Sample:
-        """What a call would do to an image of `size` (height, width), for a warp elsewhere; needs `is_affine`."""
+    def draw(self, size: tuple[int, int], rng: np.random.Generator) -> Warp:
+        """What a call would do to an image of `size` (height, width), to do it on another device; needs `is_affine`."""
         assert self.is_affine, "a call does more than one warp"
-        scale, view = self._draw_view(rng)
+        scale, turn = self._draw_turn(rng)
         placement = self._place(size, scale, rng)
-        matrix = view @ _matrix(size, placement)
-        return Sample(matrix, _inside(placement, self.crop_size, matrix), self._draw_colours(rng))
+        matrix = turn @ _matrix(size, placement)
+        return Warp(matrix, _inside(placement, self.crop_size, matrix), self._draw_colours(rng))
 
-    def _draw_view(self, rng: np.random.Generator) -> tuple[float, Matrix]:
-        """The scale, and what is done to the crop after it: 3 x 3."""
+    def _draw_turn(self, rng: np.random.Generator) -> tuple[float, Matrix]:
+        """The scale, and the rotation and flip of the scaled crop: 3 x 3."""
         scale = rng.uniform(*self.scale)
         turn = _rotation(self.crop_size, rng.uniform(-1, 1) * self.rotation_degrees)
-        mirror = _mirror(self.crop_size[1]) if rng.random() < self.flip_probability else np.eye(3)
-        return scale, mirror @ turn
+        if rng.random() < self.flip_probability:
+            turn = np.array([[-1.0, 0, self.crop_size[1] - 1], [0, 1, 0], [0, 0, 1]]) @ turn
+        return scale, turn
 
     def _place(self, size: tuple[int, ...], scale: float, rng: np.random.Generator) -> _Placement:
         height, width = (max(1, round(length * scale)) for length in size)
         slack = (self.crop_size[0] - height, self.crop_size[1] - width)
-        top, left = (int(rng.integers(min(0, room), max(0, room) + 1)) for room in slack)
+        top, left = (int(rng.integers(min(0, extra), max(0, extra) + 1)) for extra in slack)
         return _Placement(height, width, top, left)
 
     def _draw_colours(self, rng: np.random.Generator) -> Matrix | None:
@@ -163,15 +166,10 @@ class Augmentation:
         return colour_matrix(*factors, hue=angle) if factors != [1, 1, 1] or angle else None
 
 
-_RANGES = {  # field -> largest value allowed; the smallest is 0
-    "flip_probability": 1.0,
-    "brightness": 5.0,
-    "contrast": 5.0,
-    "saturation": 5.0,
-    "hue_degrees": 180.0,
-    "rotation_degrees": 180.0,
-    "max_class_share": 1.0,
-}
+# field -> largest value allowed; the smallest is 0
+_RANGES = dict.fromkeys(("flip_probability", "max_class_share"), 1.0)
+_RANGES |= dict.fromkeys(("brightness", "contrast", "saturation"), 5.0)
+_RANGES |= dict.fromkeys(("hue_degrees", "rotation_degrees"), 180.0)
 
 
 def colour_matrix(brightness: float, contrast: float, saturation: float, *, hue: float = 0.0) -> Matrix:
@@ -196,13 +194,9 @@ def _turn_about_grey(angle: float) -> Matrix:
 
 
 def _matrix(size: tuple[int, ...], placement: _Placement) -> Matrix:
-    """3 x 3, image to crop: the way back of a bilinear resize to the placement's size, then its top left corner."""
+    """3 x 3, image to crop: a bilinear resize to the placement's size, then a shift to its top left corner."""
     (y, top), (x, left) = (spacing(*lengths, align_corners=False) for lengths in zip(placement[:2], size, strict=True))
     return np.array([[x, 0, left + placement.left], [0, y, top + placement.top], [0, 0, 1]])
-
-
-def _mirror(width: int) -> Matrix:
-    return np.array([[-1.0, 0, width - 1], [0, 1, 0], [0, 0, 1]])
 
 
 def _rotation(crop_size: tuple[int, int], degrees: float) -> Matrix:
@@ -214,38 +208,29 @@ def _rotation(crop_size: tuple[int, int], degrees: float) -> Matrix:
 
 
 def _warp(array: Image, matrix: Matrix, size: tuple[int, int], method: int, fill: int | tuple[int, int, int]) -> Image:
-    inverse = np.linalg.inv(matrix)[:2]
-    flags = method | cv2.WARP_INVERSE_MAP
-    warped: Image = cv2.warpAffine(
-        array, inverse, size[::-1], flags=flags, borderMode=cv2.BORDER_CONSTANT, borderValue=fill
-    )
-    return warped
+    options: dict[str, Any] = {"borderMode": cv2.BORDER_CONSTANT, "borderValue": fill}
+    options["flags"] = method | cv2.WARP_INVERSE_MAP
+    return np.asarray(cv2.warpAffine(array, np.linalg.inv(matrix)[:2], size[::-1], **options))
 
 
 def _prefiltered(image: Image, scale: float) -> Image:
-    """The image, averaged over the pixels that a scale below 1/2 would skip.
-
-    Bilinear sampling reads 2 x 2 pixels: at 1/2 exactly the average, at less it jumps over pixels and aliases. An odd
-    box keeps the pixels' centres where they are.
-    """
+    """The image, averaged over the pixels that bilinear sampling (2 x 2 pixels) would skip at scales below 1/2."""
     box = _box(scale)
     return image if box <= 1 else np.asarray(cv2.blur(image, (box, box)))
 
 
 def _box(scale: float) -> int:
-    """The odd number of pixels nearest to 1 / scale - 1, as bilinear sampling itself adds one."""
+    """Odd, so that pixel centres stay; nearest to 1 / scale - 1, as bilinear sampling itself averages over one more."""
     return 2 * round(0.5 / scale) - 1
 
 
 def _inside(placement: _Placement, crop_size: tuple[int, int], matrix: Matrix) -> tuple[slice, slice]:
-    """The rows and columns of the crop that show the image; all of them if the image is turned."""
+    """The rows and columns of the crop that show the image; all of them if the image is rotated."""
     if matrix[0, 1] != 0:
         return slice(None), slice(None)
     top, left = max(0, placement.top), max(0, placement.left)
-    bottom, right = (
-        min(crop_size[0], placement.top + placement.height),
-        min(crop_size[1], placement.left + placement.width),
-    )
+    bottom = min(crop_size[0], placement.top + placement.height)
+    right = min(crop_size[1], placement.left + placement.width)
     if matrix[0, 0] < 0:
         left, right = crop_size[1] - right, crop_size[1] - left
     return slice(top, bottom), slice(left, right)
@@ -257,22 +242,13 @@ def _largest_share(labels: Image) -> float:
     return float(counts.max() / max(1, counts.sum()))
 
 
-def _check_pair(image: Image, labels: Image) -> None:
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
-        raise DataError(f"an image is H x W x 3 uint8; got {image.shape} {image.dtype}")
-    if labels.shape != image.shape[:2] or labels.dtype != np.uint8:
-        raise DataError(
-            f"labels of an image of {image.shape[:2]} are {image.shape[:2]} uint8; got {labels.shape} {labels.dtype}"
-        )
-
-
-ATTEMPTS = 10  # at a window that fits into the image
-CENTRE_SHARE = 0.875  # of an image's sides, what is shown when it is scored: 224 of 256, as everybody does
+_ATTEMPTS = 10  # to draw a window that fits into the image
+CENTRE_SHARE = 0.875  # of an image's sides, used in evaluation: the usual 224 of 256
 
 
 @dataclass(frozen=True, slots=True)
 class RandomResizedCrop:
-    """A random window of an image, brought to the crop's size, at times mirrored, its colours changed.
+    """A random window of an image, resized to the crop's size, randomly mirrored and with random colours.
 
     Attributes:
         crop_size: (height, width) of every sample in pixels.
@@ -293,8 +269,8 @@ class RandomResizedCrop:
 
         Args:
             image: H x W x 3 uint8 RGB.
-            labels: handed through.
-            rng: all randomness comes from here.
+            labels: returned unchanged.
+            rng: the only source of randomness.
 
         Returns:
             crop_size x 3 uint8 RGB, and `labels`.
@@ -309,20 +285,19 @@ class RandomResizedCrop:
         return crop, labels
 
     def _window(self, size: tuple[int, ...], rng: np.random.Generator) -> tuple[int, int, int, int]:
-        """Top, left, height and width; the whole image's middle where nothing drawn fits."""
-        for _ in range(ATTEMPTS):
+        """Top, left, height and width; the middle of the image if no window drawn fits."""
+        for _ in range(_ATTEMPTS):
             area = size[0] * size[1] * rng.uniform(*self.area)
             aspect = math.exp(rng.uniform(math.log(self.aspect[0]), math.log(self.aspect[1])))
             height, width = max(1, round(math.sqrt(area / aspect))), max(1, round(math.sqrt(area * aspect)))
             if height <= size[0] and width <= size[1]:
-                room = size[0] - height, size[1] - width
-                top, left = (int(rng.integers(0, slack + 1)) for slack in room)
+                top, left = (int(rng.integers(0, slack + 1)) for slack in (size[0] - height, size[1] - width))
                 return top, left, height, width
         return _middle(size, self.crop_size, share=1)
 
 
 def centre_window(image: Image, crop_size: tuple[int, int]) -> Image:
-    """What is shown of an image when it is scored: its middle, crop_size x 3 uint8."""
+    """The part of an image that is classified in evaluation: its middle, crop_size x 3 uint8."""
     top, left, height, width = _middle(image.shape[:2], crop_size, share=CENTRE_SHARE)
     return _resized(image[top : top + height, left : left + width], crop_size)
 

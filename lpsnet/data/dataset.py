@@ -1,50 +1,64 @@
 """Data sets: the text after `--data` becomes splits of images and label maps (paper Section 4.1 for the presets).
 
-`open_dataset` lists files and reads a description; no image is opened before it is asked for.
-
-    camvid:PATH         CamVid, as distributed with SegNet or in the original release
-    cityscapes:PATH     Cityscapes in the official layout, or a folder of pairs
-    bdd100k:PATH        BDD100K, the 10,000 images with semantic labels
-    FILE.yaml           a data set of one's own, described in a few lines (`layouts/description.py`), or for ultralytics
+    camvid:PATH, cityscapes:PATH, bdd100k:PATH    the presets
+    FILE.yaml           a data set of one's own, described in a few lines (`description.py`), or a file for ultralytics
     FOLDER              one with a `data.yaml` in it, or laid out as for mmsegmentation or ultralytics (`guess.py`)
-    scenes, scenes:…    generated street scenes (`scenes`): size=128x256,num_train=200,num_val=50,seed=0
+    scenes, scenes:…    generated street scenes: size=128x256,num_train=200,num_val=50,seed=0
 
-What a data set holds, in short texts to compare: the words after `--data` may stand for something else later.
+`FORMATS` lists all of them. Opening a data set lists files; images are read when they are used. `data_contents`
+summarises what a data set holds, so that a resumed run notices when the same text stands for other data.
 """
 
 import hashlib
 import json
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
-from lpsnet.data.description import Description, build_parts, load_description
-from lpsnet.data.formats import bdd100k, camvid, cityscapes
-from lpsnet.data.guess import describe_folder, is_known_folder
+from lpsnet.data import description, guess
+from lpsnet.data.description import Description
+from lpsnet.data.formats import bdd100k, camvid, cityscapes, scenes, ultralytics
 from lpsnet.data.labels import LabelSpace
-from lpsnet.data.split import FileSplit, JoinedSplit, Sample, Split
+from lpsnet.data.split import FileSplit, JoinedSplit, Opened, Sample, Split
 from lpsnet.errors import DataError, unknown_name
 from lpsnet.io import expand_home
 
 __all__ = ["Dataset", "Sample", "Split", "open_dataset"]
 
-PRESETS: dict[str, Callable[[Path], Description]] = {
-    "bdd100k": bdd100k.describe,
-    "camvid": camvid.describe,
-    "cityscapes": cityscapes.describe,
-}
-# What may be done with weights learnt from a preset's images: the terms that its publishers ask users to accept
-TERMS: dict[str, str] = {
-    "bdd100k": "trained on BDD100K: its licence allows education, research and not-for-profit use",
-    "camvid": "trained on CamVid: for research, not for commercial use",
-    "cityscapes": "trained on Cityscapes: for research, not for commercial use",
-    "scenes": "trained on generated scenes: no terms of others",
-}
-_YAML_SUFFIXES = (".yaml", ".yml")
-_ALLOWED = (*(f"{name}:PATH" for name in PRESETS), "FILE.yaml", "scenes")
-_SCENE_DEFAULTS = {"size": "128x256", "num_train": "200", "num_val": "50", "seed": "0"}
+
+class Format(NamedTuple):
+    """One kind of data set.
+
+    Attributes:
+        name: as in `--data NAME:…`.
+        open: from the path (or the settings) of a data set to a description of image and mask files or, if there
+            are no such files, to the splits themselves.
+        recognises: whether a path without a format's name in front holds this format.
+        takes: what `--data NAME:…` takes after the colon; "" where the name cannot be given.
+        terms: what may be done with weights trained on it: the terms that its publishers ask users to accept.
+    """
+
+    name: str
+    open: Callable[[Any], Description | Opened]
+    recognises: Callable[[Path], bool]
+    takes: Literal["", "folder", "settings"] = ""
+    terms: str = ""
+
+
+# In the order in which a path is compared with them. To add a format: one file in `formats`, one row here.
+FORMATS = (
+    Format("ultralytics", ultralytics.describe, ultralytics.recognises),
+    Format("description", description.load_description, description.is_described),
+    Format("cityscapes", cityscapes.describe, cityscapes.recognises, "folder", cityscapes.TERMS),
+    Format("bdd100k", bdd100k.describe, bdd100k.recognises, "folder", bdd100k.TERMS),
+    Format("camvid", camvid.describe, camvid.recognises, "folder", camvid.TERMS),
+    Format("scenes", scenes.open_scenes, scenes.recognises, "settings", scenes.TERMS),
+    Format("guess", guess.guess_description, Path.is_dir),  # by file names and contents: any folder
+)
+NAMED = {row.name: row for row in FORMATS if row.takes}
+_ALLOWED = (*sorted(f"{row.name}:PATH" for row in FORMATS if row.takes == "folder"), "FILE.yaml", "scenes")
 
 
 @dataclass(frozen=True)
@@ -55,8 +69,8 @@ class Dataset:
         spec: the text it was opened with.
         label_space: the classes.
         parts: the splits by name, as found on the disk.
-        description: what a YAML file would say of it; None for scenes.
-        root: the folder that the description stands in.
+        description: the same as a YAML file would describe it; None if its samples are not image and mask files.
+        root: the folder that the description's paths start from.
     """
 
     spec: str
@@ -67,12 +81,13 @@ class Dataset:
 
     @property
     def terms(self) -> str:
-        """Terms of weights learnt from it, in a sentence; "" where nothing is known of them."""
-        return TERMS.get(self.spec.partition(":")[0], "")
+        """Terms of weights trained on it, in a sentence; "" if unknown."""
+        named = NAMED.get(self.spec.partition(":")[0])
+        return named.terms if named else ""
 
     @property
     def splits(self) -> list[str]:
-        """The names of the splits there are."""
+        """The names of the splits."""
         return list(self.parts)
 
     def split(self, text: str) -> Split:
@@ -98,11 +113,13 @@ def open_dataset(text: str | Path) -> Dataset:
 
     Raises:
         DataError: the text is none of the allowed, a path in it does not exist, or the files are not laid out as
-            the preset or the description says.
+            the preset or the description requires.
     """
     text = str(text)
     if "\0" in text:
         raise DataError(f"data set {text!r} has a null character in its name, which no path has")
+    if not text:
+        raise DataError("the data set has an empty name; `.` is the current folder")
     try:
         return _open(text)
     except OSError as error:  # a name too long, a folder that may not be read
@@ -110,33 +127,48 @@ def open_dataset(text: str | Path) -> Dataset:
 
 
 def _open(text: str) -> Dataset:
-    if not text:
-        raise DataError("the data set has an empty name; `.` is the current folder")
     kind, _, rest = text.partition(":")
-    if kind == "scenes":
-        return _scenes(text, rest)
-    if kind in PRESETS:
-        root = _root(kind, rest)
-        return described_dataset(text, PRESETS[kind](root), root)
-    if text.lower().endswith(_YAML_SUFFIXES):
-        path = expand_home(text)
-        return described_dataset(text, load_description(path), path.parent, default_name=path.stem)
-    return _open_folder(text, kind)
+    if kind in NAMED:
+        named = NAMED[kind]
+        place = _existing_folder(kind, rest) if named.takes == "folder" else rest
+        return build_dataset(text, named.open(place), Path(place))
+    path = expand_home(text)
+    if description.is_yaml(path) or (path.is_dir() and guess.is_known_folder(path)):
+        return open_path(text, path)
+    if path.is_dir():
+        advice = f"name its layout ({', '.join(_ALLOWED)}), or let 'lpsnet data check {text}' suggest a description"
+        raise DataError(f"data set {text!r} is a folder; {advice}")
+    is_drive = len(kind) == 1  # a path on Windows
+    raise DataError(unknown_name("data set", text if is_drive else kind, _ALLOWED))
 
 
-def described_dataset(spec: str, description: Description, root: Path, *, default_name: str = "") -> Dataset:
-    """The data set that a description in folder `root` describes.
+def open_path(spec: str, path: Path) -> Dataset:
+    """The data set in a YAML file or a folder, by the first format that recognises it, even if that is a guess.
 
     Raises:
-        DataError: the places it names are not there, or do not fit together.
+        DataError: as `open_dataset`.
     """
+    found = next(row for row in FORMATS if row.recognises(path)).open(path)
+    if description.is_yaml(path):
+        return build_dataset(spec, found, path.parent, default_name=path.stem)
+    return build_dataset(spec, found, path)
+
+
+def build_dataset(spec: str, found: Description | Opened, root: Path, *, default_name: str = "") -> Dataset:
+    """The data set of a description in folder `root`, or of splits.
+
+    Raises:
+        DataError: the places that the description names do not exist, or do not fit together.
+    """
+    if isinstance(found, Opened):
+        return Dataset(spec, found.label_space, found.parts)
     try:
-        space = description.label_space(default_name or root.name)
-        parts = build_parts(description, root, space)
+        space = found.label_space(default_name or root.name)
+        parts = description.build_parts(found, root, space)
     except DataError as error:
         raise DataError(f"data set {spec!r}: {error}") from None
     splits: dict[str, Split] = {part.name: part for part in sorted(parts, key=_usual_order)}
-    return Dataset(spec, space, splits, description, root)
+    return Dataset(spec, space, splits, found, root)
 
 
 def _usual_order(split: FileSplit) -> tuple[int, str]:
@@ -144,22 +176,7 @@ def _usual_order(split: FileSplit) -> tuple[int, str]:
     return usual.index(split.name) if split.name in usual else len(usual), split.name
 
 
-def _open_folder(text: str, kind: str) -> Dataset:
-    root = expand_home(text)
-    if root.is_dir() and is_known_folder(root):
-        return described_dataset(text, describe_folder(root), root)
-    raise _refusal(text, kind)
-
-
-def _refusal(text: str, kind: str) -> DataError:
-    if expand_home(text).is_dir():
-        advice = f"name its layout ({', '.join(_ALLOWED)}), or let 'lpsnet data check {text}' suggest a description"
-        return DataError(f"data set {text!r} is a folder; {advice}")
-    is_drive = len(kind) == 1  # a path on Windows
-    return DataError(unknown_name("data set", text if is_drive else kind, _ALLOWED))
-
-
-def _root(kind: str, text: str) -> Path:
+def _existing_folder(kind: str, text: str) -> Path:
     if not text:
         raise DataError(f"data set {kind!r} needs the folder it is in: {kind}:PATH")
     root = expand_home(text)
@@ -174,54 +191,22 @@ def _check_names(split: Split) -> None:
         raise DataError(f"split {split.name!r} has {count} images named {name!r}; rename or remove all but one")
 
 
-def _scenes(spec: str, text: str) -> Dataset:
-    from lpsnet.data.synthetic import SCENES, SceneSplit
-
-    given: dict[str, str] = {}
-    for item in filter(None, text.split(",")):
-        key, _, value = (part.strip() for part in item.partition("="))
-        if key not in _SCENE_DEFAULTS:
-            raise DataError(unknown_name("setting of 'scenes'", key, _SCENE_DEFAULTS))
-        if key in given:
-            raise DataError(f"'{key}' is given twice in 'scenes': {given[key]} and {value}; give it once")
-        given[key] = value
-    settings = {**_SCENE_DEFAULTS, **given}
-    size, seed = _parse_size(settings["size"]), _parse_number("seed", settings["seed"], lowest=0)
-    counts = {name: _parse_number(f"num_{name}", settings[f"num_{name}"], lowest=1) for name in ("train", "val")}
-    parts = {name: SceneSplit(size=size, count=count, seed=seed, name=name) for name, count in counts.items()}
-    return Dataset(spec, SCENES, parts)
-
-
-def _parse_size(text: str) -> tuple[int, int]:
-    match = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", text)
-    if not match:
-        raise DataError(f"'size={text}' in 'scenes' is not usable; HEIGHTxWIDTH is allowed, e.g. size=128x256")
-    return int(match[1]), int(match[2])
-
-
-def _parse_number(key: str, text: str, *, lowest: int) -> int:
-    if not re.fullmatch(r"[0-9]{1,9}", text) or int(text) < lowest:
-        raise DataError(f"'{key}={text}' in 'scenes' is not usable; a whole number from {lowest} is allowed")
-    return int(text)
-
-
-_SAMPLES = " samples"  # behind a split's name
-_NUM_SAMPLES = 8  # looked at in a split that is not made of files
+_SAMPLES = " samples"  # after a split's name
+_NUM_SAMPLES = 8  # read of a split that is not made of files
 
 
 def data_contents(dataset: Dataset, *splits: str) -> dict[str, str]:
-    """What a run on these splits depends on, by what it is.
+    """What a run on these splits depends on, as short texts that can be compared.
 
     Args:
         dataset: opened.
         splits: as `Dataset.split` takes them.
 
     Returns:
-        `classes`, in their order, and for each split how many images it has, with a digest of their names, of the
-        sizes of their files in bytes and of how their label files are read. No file is opened: an image in whose place
-        there is another of just its size goes unnoticed. A split that is not made of files has no sizes. Of such parts,
-        `NAME samples` is a digest of the pixels and labels of a few samples, so that scenes of another size or seed,
-        or other data in a split of the caller's own, are noticed.
+        `classes`, in their order, and for each split how many images it has, with a digest of their names, their file
+        sizes in bytes and how their label files are read. No file is opened: replacing an image by another one of
+        exactly its size is not noticed. For parts that are not made of files, `NAME samples` is a digest of the
+        pixels and labels of a few samples instead.
 
     Raises:
         DataError: no such split.
@@ -229,10 +214,13 @@ def data_contents(dataset: Dataset, *splits: str) -> dict[str, str]:
     found = {name: dataset.split(name) for name in splits}
     contents = {"classes": named_contents(dataset.label_space.names, "classes", shown=True)}
     for name, split in found.items():
-        contents[name] = _split_contents(split)
-        # In a key of its own: runs of older versions know the one above, and what they do not say is assumed equal
-        if drawn := [part for part in _parts(split) if not isinstance(part, FileSplit)]:
-            contents[f"{name}{_SAMPLES}"] = _samples_contents(drawn)
+        parts = split.parts if isinstance(split, JoinedSplit) else (split,)
+        lines = [line for part in parts for line in _part_lines(part)]
+        contents[name] = f"{len(split)} pictures ({_digest(lines)})"  # as runs of earlier versions wrote it
+        # Under its own key, which earlier versions do not have: a missing key is assumed equal
+        if drawn := [part for part in parts if not isinstance(part, FileSplit)]:
+            samples = [_sample_line(part, index) for part in drawn for index in _spread(len(part))]
+            contents[f"{name}{_SAMPLES}"] = f"{len(samples)} samples ({_digest(samples)})"
     return contents
 
 
@@ -254,16 +242,6 @@ def named_contents(names: Sequence[str], what: str, *, shown: bool = False) -> s
     return f"{text}: {', '.join(names)}" if shown else text
 
 
-def _split_contents(split: Split) -> str:
-    lines = [line for part in _parts(split) for line in _part_lines(part)]
-    return f"{len(split)} pictures ({_digest(lines)})"  # as runs of earlier versions have it
-
-
-def _samples_contents(splits: Sequence[Split]) -> str:
-    places = [(split, index) for split in splits for index in _spread(len(split))]
-    return f"{len(places)} samples ({_digest([_sample_line(*place) for place in places])})"
-
-
 def _spread(length: int) -> list[int]:
     """At most `_NUM_SAMPLES` indices below `length`, the first and the last among them."""
     count = min(length, _NUM_SAMPLES)
@@ -271,7 +249,7 @@ def _spread(length: int) -> list[int]:
 
 
 def _sample_line(split: Split, index: int) -> str:
-    """Name, sizes and a digest; a sample that cannot be read is reported where the training reads it."""
+    """Name, sizes and a digest; a sample that cannot be read is reported by the training."""
     try:
         name, *arrays = split[index]
     except DataError as error:
@@ -280,11 +258,7 @@ def _sample_line(split: Split, index: int) -> str:
     return f"{name} {[array.shape for array in arrays]} {pixels}"
 
 
-def _parts(split: Split) -> tuple[Split, ...]:
-    return split.parts if isinstance(split, JoinedSplit) else (split,)
-
-
-def _part_lines(split: Split) -> Iterable[str]:
+def _part_lines(split: Split) -> list[str]:
     if not isinstance(split, FileSplit):
         return [split.name, *split.names]
     pairs = (f"{pair.name} {_size(pair.image)} {_size(pair.mask)}" for pair in split.pairs)
@@ -292,7 +266,7 @@ def _part_lines(split: Split) -> Iterable[str]:
 
 
 def _size(path: Path | None) -> int:
-    """In bytes; -1 for a file that is not there, which is told where it is read."""
+    """In bytes; -1 for a missing file, which is reported when it is read."""
     try:
         return -1 if path is None else path.stat().st_size
     except OSError:

@@ -1,9 +1,9 @@
-"""From what a label file holds to a label map: data sets number or colour their classes in their own ways.
+"""Decoding label files, which hold a data set's own ids or colours, to label maps of class ids (see `labels.py`).
 
-A label map in memory is H x W uint8 of class ids with `IGNORE_INDEX` for no label (`labels.py`). A value that the data
-set does not explain is refused with its name and count rather than trained on: a mask read wrongly costs a whole run.
+A value that has no class is an error with its count of pixels, as training on a wrongly read mask costs a whole run.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,12 +14,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from lpsnet.data.images import Mask, read_mask
+from lpsnet.data.images import Labels, Mask, read_mask
 from lpsnet.data.labels import IGNORE_INDEX, MAX_CLASSES, Colour
 from lpsnet.errors import DataError
 
 MAX_ID = 65_535  # ids in files have 8 or 16 bits
-_UNKNOWN = 256  # in the tables below: a value that the map does not explain; not a uint8, so never a class
+_UNKNOWN = 256  # in the tables below: a value without a class
 _SHOWN = 8  # values named in one message
 
 
@@ -28,7 +28,7 @@ class Census(NamedTuple):
 
     Attributes:
         labels: pixels by class id, `IGNORE_INDEX` for those without a label.
-        unknown: pixels by value, an id or an (r, g, b), that the decoder does not explain.
+        unknown: pixels by value, an id or an (r, g, b), that has no class.
     """
 
     labels: dict[int, int]
@@ -37,12 +37,12 @@ class Census(NamedTuple):
 
 @dataclass(frozen=True)
 class LabelDecoder:
-    """How the values of label files turn into class ids. Made by `index` and `colours`.
+    """How the values of label files are decoded to class ids. Created by `index` and `colours`.
 
     Attributes:
         ids: (id in the file, class id or `IGNORE_INDEX`) pairs, for files that hold ids.
         rgb: ((r, g, b), class id or `IGNORE_INDEX`) pairs, for files that hold colours.
-        ignore_others: whether values in neither become `IGNORE_INDEX`; otherwise they are refused.
+        ignore_others: whether other values become `IGNORE_INDEX`; otherwise they are an error.
     """
 
     ids: tuple[tuple[int, int], ...] = ()
@@ -79,24 +79,24 @@ class LabelDecoder:
         _check_classes(colour_map.values())
         return cls(rgb=tuple(sorted(colour_map.items())), ignore_others=ignore_others)
 
-    def read(self, path: str | Path) -> NDArray[np.uint8]:
+    def read(self, path: str | Path) -> Labels:
         """Read a label file: H x W uint8 of class ids, 255 for no label.
 
         Raises:
-            DataError: the file cannot be read, or holds a value that the map does not explain.
+            DataError: the file cannot be read, or holds a value that has no class.
         """
         return self(read_mask(path, expand_palette=bool(self.rgb)), source=path)
 
-    def __call__(self, mask: Mask, *, source: object = "mask") -> NDArray[np.uint8]:
-        """Translate what `read_mask` gave (H x W ids or H x W x 3 RGB) to H x W uint8 class ids, 255 for no label.
+    def __call__(self, mask: Mask, *, source: object = "mask") -> Labels:
+        """Decode the result of `read_mask` (H x W ids or H x W x 3 RGB) to H x W uint8 class ids, 255 for no label.
 
         Raises:
-            DataError: naming `source` and the values that the map does not explain, with their number of pixels.
+            DataError: naming `source` and the values that have no class, with their number of pixels.
         """
         return self._decode_colours(mask, source) if self.rgb else self._decode_ids(mask, source)
 
     def census(self, mask: Mask, *, source: object = "mask") -> Census:
-        """Count what a label file holds instead of refusing what it should not hold.
+        """Count the pixels of a label file by class, and those of values that have none.
 
         Raises:
             DataError: the file holds colours where ids are expected, or the reverse.
@@ -107,7 +107,7 @@ class LabelDecoder:
             codes, counts = np.unique(packed[labels == _UNKNOWN], return_counts=True)
             values: list[Any] = [_unpack(code) for code in codes.tolist()]
         else:
-            mask = single_channel(mask, source)
+            mask = _ids(mask, source)
             table = _id_table(self.ids, self._other)
             every = np.bincount(mask.ravel())
             codes = np.flatnonzero(every * (table[: every.size] == _UNKNOWN))
@@ -120,20 +120,20 @@ class LabelDecoder:
     def _other(self) -> int:
         return IGNORE_INDEX if self.ignore_others else _UNKNOWN
 
-    def _decode_ids(self, mask: Mask, source: object) -> NDArray[np.uint8]:
-        mask = single_channel(mask, source)
+    def _decode_ids(self, mask: Mask, source: object) -> Labels:
+        mask = _ids(mask, source)
         table = _id_table(self.ids, self._other)
         if not self.ignore_others:
-            # calcHist is some ten times as fast as bincount; its float counts serve only to see which ids occur.
+            # ten times as fast as bincount; its float counts only show which ids occur
             size = 256 if mask.dtype == np.uint8 else MAX_ID + 1
             present = np.flatnonzero(cv2.calcHist([mask], [0], None, [size], [0, size]))
             if (table[present] == _UNKNOWN).any():
                 raise self._refusal(mask, source)
         small = table.astype(np.uint8)
-        labels: NDArray[np.uint8] = cv2.LUT(mask, small[:256]) if mask.dtype == np.uint8 else small[mask]
+        labels: Labels = cv2.LUT(mask, small[:256]) if mask.dtype == np.uint8 else small[mask]
         return labels
 
-    def _decode_colours(self, mask: Mask, source: object) -> NDArray[np.uint8]:
+    def _decode_colours(self, mask: Mask, source: object) -> Labels:
         labels = _colour_table(self.rgb, self._other)[_pack(_coloured(mask, source))]
         if not self.ignore_others and labels.max(initial=0) == _UNKNOWN:
             raise self._refusal(mask, source)
@@ -146,19 +146,27 @@ class LabelDecoder:
         return DataError(f"label file {source} holds {what} that no class has: {list_counts(found)}; allowed: {known}")
 
 
-def single_channel(mask: Mask, source: object = "mask") -> Mask:
-    """H x W ids from what `read_mask` gave; ids saved as an RGB image with three equal channels are accepted.
+def mask_values(mask: Mask) -> tuple[bool, Counter[Any]]:
+    """Whether the result of `read_mask` holds colours, and its pixels by (r, g, b) or id."""
+    ids = _single_channel(mask)
+    codes, counts = np.unique(_pack(mask) if ids is None else ids, return_counts=True)
+    values: list[Any] = codes.tolist() if ids is not None else [_unpack(code) for code in codes.tolist()]
+    return ids is None, Counter(dict(zip(values, counts.tolist(), strict=True)))
 
-    Raises:
-        DataError: the file holds colours.
-    """
+
+def _single_channel(mask: Mask) -> Mask | None:
+    """H x W ids, also if they are saved as RGB with three equal channels; None for colours."""
     if mask.ndim == 2:
         return mask
     red, green, blue = cv2.split(mask)
-    if not (np.array_equal(red, green) and np.array_equal(red, blue)):
+    return red if np.array_equal(red, green) and np.array_equal(red, blue) else None
+
+
+def _ids(mask: Mask, source: object) -> Mask:
+    ids = _single_channel(mask)
+    if ids is None:
         raise DataError(f"label file {source} holds colours, where ids are expected; describe it with colour_map")
-    channel: Mask = red
-    return channel
+    return ids
 
 
 def list_counts(found: Mapping[Any, int]) -> str:
@@ -200,7 +208,7 @@ def _id_table(ids: tuple[tuple[int, int], ...], other: int) -> NDArray[np.uint16
 
 @lru_cache(maxsize=2)
 def _colour_table(rgb: tuple[tuple[Colour, int], ...], other: int) -> NDArray[np.uint16]:
-    """One entry for each of the 2**24 colours (32 MiB): a look-up is several times as fast as a search."""
+    """An entry for each of the 2**24 colours (32 MiB): several times as fast as a search."""
     table = np.full(2**24, other, np.uint16)
     for (red, green, blue), label in rgb:
         table[red << 16 | green << 8 | blue] = label

@@ -1,16 +1,11 @@
-"""The description of a data set: a short YAML file, and what it says about classes and label values.
+"""The description of a data set, as in a short YAML file, and the splits of the image and mask files that it names.
 
-The presets (`camvid.py`, `cityscapes.py`, `bdd100k.py`) are descriptions too, made from what their folder holds.
-
-The least that is needed, for `images/train`, `images/val`, `masks/train`, `masks/val` with ids 0, 1, 2 in the masks and
-255 where there is no label:
+The shortest one, for `images/train`, `images/val`, `masks/train`, `masks/val` with ids 0, 1, 2 in the masks and 255 for
+no label:
 
     names: [road, car, person]
 
-Everything that can be said is an attribute of `Description`. A file written for ultralytics is understood too
-(`ultralytics.py`).
-
-The files that a description (`description.py`) names, as splits.
+All keys are attributes of `Description`. The formats in `formats` make one from what their folder holds.
 """
 
 from pathlib import Path, PurePosixPath
@@ -18,21 +13,11 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from lpsnet.data import pairing
 from lpsnet.data.decode import LabelDecoder
-from lpsnet.data.formats.ultralytics import is_ultralytics, translate
 from lpsnet.data.images import IMAGE_SUFFIXES, MASK_SUFFIXES
 from lpsnet.data.labels import IGNORE_INDEX, Colour, LabelSpace
-from lpsnet.data.pairing import (
-    LIST_SUFFIX,
-    SPLIT,
-    Found,
-    Keyed,
-    build_splits,
-    collect,
-    expand_splits,
-    read_list,
-    resolve,
-)
+from lpsnet.data.pairing import LIST_SUFFIX, SPLIT, Found, Keyed, expand_splits, read_list
 from lpsnet.data.split import FileSplit
 from lpsnet.errors import DataError, unknown_name
 from lpsnet.io import expand_home, read_yaml
@@ -43,12 +28,12 @@ Places = str | dict[str, str | list[str]]
 
 
 class Description(BaseModel):
-    """What a YAML file may hold. Every key is optional but `names` (or `colour_map`, which has names too).
+    """The keys of a YAML file. All are optional except `names` (or `colour_map`, which has names too).
 
     `images` and `masks` are a place with `{split}` in it, or a map from split to a place or several. A place is a
     folder (with the folders in it), a pattern with `*`, or a list file `.txt` with a path a line (and the label file
-    after it, if wanted). An image and its label file belong together when their paths from their folder agree (for a
-    pattern: the parts of the path that it leaves open), but for the suffix, `image_suffix` and `mask_suffix`.
+    after it, if wanted). An image and its label file belong together if their paths from their folders are equal (for a
+    pattern: the parts that match wildcards) except for the suffix, `image_suffix` and `mask_suffix`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
@@ -81,8 +66,7 @@ class Description(BaseModel):
         [], description="a list of ids or [red, green, blue] that mean no label, or 'others' for all not named"
     )
     reduce_zero_label: bool = Field(
-        False,
-        description="true where 0 in the label files means no label and the first class is 1",
+        False, description="true if 0 in the label files means no label and the first class is 1"
     )
     exclude: list[str] = Field(
         [], description="a list of images to leave out, by their name in the data set: path without suffix, with /"
@@ -90,7 +74,7 @@ class Description(BaseModel):
 
     @classmethod
     def of(cls, space: LabelSpace, **values: Any) -> Self:
-        """A description of files that are labelled with the classes of `space`."""
+        """A description of files labelled with the classes of `space`."""
         return cls(name=space.name, names=list(space.names), colours=list(space.colours), **values)
 
     def class_names(self) -> list[str]:
@@ -107,7 +91,7 @@ class Description(BaseModel):
         return LabelSpace.from_names(self.name or default_name, names, self._drawn_colours(names))
 
     def decoder(self) -> LabelDecoder:
-        """What the values in the label files mean."""
+        """The decoder of the label files."""
         return self._colour_decoder(self.colour_map) if self.colour_map else self._id_decoder()
 
     def _drawn_colours(self, names: list[str]) -> list[Colour] | None:
@@ -130,7 +114,7 @@ class Description(BaseModel):
         rows += [(rgb, IGNORE_INDEX) for rgb in self._ignored() if isinstance(rgb, tuple)]
         _check_once("colour", [rgb for rgb, _ in rows])
         if any(isinstance(entry, int) for entry in self._ignored()):
-            raise DataError("'ignore' lists ids, but 'colour_map' says that label files hold colours")
+            raise DataError("'ignore' lists ids, but with 'colour_map' label files hold colours")
         return LabelDecoder.colours(dict(rows), ignore_others=self.ignore == "others")
 
     def _id_decoder(self) -> LabelDecoder:
@@ -166,17 +150,44 @@ class Description(BaseModel):
         return {number: _class_id(value, names) for number, value in self.ids.items()}
 
 
+# The YAML file in which exporters of labels describe a folder
+_NAMES_IN_FOLDER = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
+
+
+def is_yaml(path: Path) -> bool:
+    """Whether a path is named like a YAML file; it need not exist."""
+    return path.name.lower().endswith((".yaml", ".yml"))
+
+
+def yaml_file(path: Path) -> Path | None:
+    """The YAML file that `path` is, or the one in the folder that it is; None if there is none."""
+    inside = (path / name for name in _NAMES_IN_FOLDER)
+    return path if is_yaml(path) else next((file for file in inside if file.is_file()), None)
+
+
+def is_described(path: Path) -> bool:
+    """Whether a path is a YAML file or a folder with one."""
+    return yaml_file(path) is not None
+
+
 def load_description(path: Path) -> Description:
-    """Read and check a YAML file.
+    """Read and check a YAML file, or the one in a folder.
 
     Raises:
         DataError: the file cannot be read, is no YAML, or holds what no description has; the message names the key.
     """
-    values = read_yaml(path, what="description")
+    file = yaml_file(path) or path
+    return parse(read_yaml(file, what="description"), file)
+
+
+def parse(values: object, path: Path) -> Description:
+    """The description with these values, read from `path`.
+
+    Raises:
+        DataError: they are not those of a description; the message names the key.
+    """
     if not isinstance(values, dict):
         raise DataError(f"{path} is no description of a data set; allowed keys: {', '.join(Description.model_fields)}")
-    if is_ultralytics(values):
-        values = _translated(values, path)
     for key in values:
         if key not in Description.model_fields:
             raise DataError(f"{path}: {unknown_name('key', key, Description.model_fields)}")
@@ -187,13 +198,6 @@ def load_description(path: Path) -> Description:
         key = str(first["loc"][0])
         allowed = Description.model_fields[key].description
         raise DataError(f"{path}: {key!r} is not usable ({first['msg']}); allowed: {allowed}") from None
-
-
-def _translated(values: dict[str, Any], path: Path) -> dict[str, Any]:
-    try:
-        return translate(values, path.parent)
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from None
 
 
 def _colours_of(value: _Rgb | list[_Rgb]) -> list[_Rgb]:
@@ -218,23 +222,22 @@ def _check_once(what: str, values: list[Any]) -> None:
 def _class_id(value: int | str, names: list[str]) -> int:
     if isinstance(value, int):
         if not 0 <= value < len(names):
-            raise DataError(
-                f"'ids' names class {value}; 0 to {len(names) - 1} are possible, no label is said by 'ignore'"
-            )
+            possible = f"0 to {len(names) - 1} are possible; ids without a label go into 'ignore'"
+            raise DataError(f"'ids' names class {value}; {possible}")
         return value
     if value not in names:
         raise DataError(f"'ids': {unknown_name('class', value, names)}")
     return names.index(value)
 
 
-WHOLE = "all"  # the only split of a description whose places have no splits
+WHOLE = "all"  # the only split, if the places have no splits
 
 
 def build_parts(description: Description, folder: Path, space: LabelSpace) -> list[FileSplit]:
-    """The splits of a description that stands in `folder`.
+    """The splits of a description in `folder`.
 
     Raises:
-        DataError: the places it names are not there, or do not fit together.
+        DataError: the places it names do not exist, or do not fit together.
     """
     root = folder / expand_home(description.path)
     if not root.is_dir():
@@ -245,15 +248,15 @@ def build_parts(description: Description, folder: Path, space: LabelSpace) -> li
         found, known = _placed(description, root), set()
     _check_found(found, description)
     found = _exclude(found, description.exclude)
-    return build_splits(space, description.decoder(), found, unlisted={*known, *description.exclude})
+    return pairing.build_splits(space, description.decoder(), found, unlisted={*known, *description.exclude})
 
 
 def _placed(description: Description, root: Path) -> dict[str, Found]:
-    """The files of each split where every split has places of its own (or there is one split only)."""
+    """The files of each split if every split has its own places (or there is only one split)."""
     images = _image_places(description.images, root)
     masks = _mask_places(description.masks, root, list(images))
     found = {name: _gather(description, root, places, masks[name]) for name, places in images.items()}
-    # Images and label files may share a folder or a pattern of folders: what is a label file is no image.
+    # Images and label files may share a folder or a pattern: label files are not images.
     taken = {path for files in found.values() for _, path in files.masks}
     for name, files in found.items():
         found[name] = files._replace(images=[(key, path) for key, path in files.images if path not in taken])
@@ -280,7 +283,7 @@ def _mask_places(value: Places, root: Path, splits: list[str]) -> dict[str, list
     if isinstance(value, dict):
         extra = [name for name in value if name not in splits]
         if extra:
-            raise DataError(f"'masks' has split {extra[0]!r}, which 'images' has not; it has {', '.join(splits)}")
+            raise DataError(f"'masks' has split {extra[0]!r}, which 'images' does not have; it has {', '.join(splits)}")
         return {name: _as_list(value.get(name, [])) for name in splits}
     if SPLIT not in value:
         return {name: [value] for name in splits}
@@ -297,17 +300,17 @@ def _gather(description: Description, root: Path, image_places: list[str], mask_
     images: Keyed = []
     masks: Keyed = []
     for place in image_places:
-        keyed = collect(root, place, suffixes=IMAGE_SUFFIXES, ending=_stem_ending(description.image_suffix))
+        keyed = pairing.collect(root, place, suffixes=IMAGE_SUFFIXES, ending=_stem_ending(description.image_suffix))
         images += keyed
         masks += _second_column(root, place, keyed)
     if not masks:
         for place in mask_places:
-            masks += collect(root, place, suffixes=MASK_SUFFIXES, ending=ending)
+            masks += pairing.collect(root, place, suffixes=MASK_SUFFIXES, ending=ending)
     return Found(images, masks, root / (mask_places[0] if mask_places else ""), ending)
 
 
 def _stem_ending(suffix: str) -> str:
-    """`mask_suffix` may be written with the file's suffix, "_L.png" for "_L"."""
+    """`mask_suffix` may be given with the file's suffix: "_L.png" for "_L"."""
     return suffix[: -len(Path(suffix).suffix)] if Path(f"x{suffix}").suffix.lower() in IMAGE_SUFFIXES else suffix
 
 
@@ -318,14 +321,14 @@ def _second_column(root: Path, place: str, images: Keyed) -> Keyed:
         return []
     rows = read_list(list_file)
     return [
-        (key, resolve(root, list_file, words[1]))
+        (key, pairing.resolve(root, list_file, words[1]))
         for (key, _), words in zip(images, rows, strict=True)
         if len(words) == 2
     ]
 
 
 def _divide(description: Description, found: dict[str, Found]) -> dict[str, Found]:
-    """Carry out `val_fraction`: neighbours in name order stay together, as frames of one video should."""
+    """Apply `val_fraction`; neighbours by name, often frames of one video, stay in one split."""
     fraction = description.val_fraction
     if fraction is None:
         return found
@@ -341,7 +344,7 @@ def _divide(description: Description, found: dict[str, Found]) -> dict[str, Foun
 
 
 def _listed(description: Description, root: Path) -> tuple[dict[str, Found], set[str]]:
-    """The files of each split where list files choose from shared folders, and the keys that no list has."""
+    """The files of each split if list files choose from shared folders, and the keys of all images in these."""
     if not (isinstance(description.images, str) and isinstance(description.masks, str)) or description.val_fraction:
         raise DataError("with 'lists', 'images' and 'masks' are one folder each, and there is no 'val_fraction'")
     for key, place in (("images", description.images), ("masks", description.masks)):
@@ -379,25 +382,18 @@ def _exclude(found: dict[str, Found], names: list[str]) -> dict[str, Found]:
 
 
 def _check_found(found: dict[str, Found], description: Description) -> None:
-    """A description whose files are not found would otherwise be a data set without images or without labels."""
+    """Raise if files are missing that the description names: the data set would have no images or labels."""
     if description.masks != {} and not any(files.masks for files in found.values()):
         raise DataError("there are no label files (PNG, BMP or TIFF); look at 'masks' and 'mask_suffix'")
-    paired = {name: _paired(files) for name, files in found.items()}
-    used = set().union(*paired.values())
+    masks = {name: dict(files.masks) for name, files in found.items()}
+    used = {masks[name].get(key) for name, files in found.items() for key, _ in files.images}
     for name, files in found.items():
         if not files.images:
             raise DataError(f"split {name!r} has no images; look at 'images' and 'image_suffix'")
-        # Label files that serve another split are a folder that splits share, in which this one has none.
-        if files.masks and not any(path in used for _, path in files.masks):
-            raise DataError(_mismatch(name, files))
-
-
-def _paired(files: Found) -> set[Path]:
-    masks = dict(files.masks)
-    return {masks[key] for key, _ in files.images if key in masks}
-
-
-def _mismatch(name: str, files: Found) -> str:
-    key, path = files.images[0]
-    wanted = f"image {path} would need {files.expected / key}{files.ending}.png"
-    return f"no label file of split {name!r} has the name of an image: {wanted}; look at 'mask_suffix'"
+        # Label files of another split are in a shared folder, in which this split may have none.
+        if files.masks and used.isdisjoint(masks[name].values()):
+            key, path = files.images[0]
+            wanted = f"image {path} would need {files.expected / key}{files.ending}.png"
+            raise DataError(
+                f"no label file of split {name!r} has the name of an image: {wanted}; look at 'mask_suffix'"
+            )

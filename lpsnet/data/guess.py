@@ -1,7 +1,7 @@
-"""Guessing how a folder of images and label files is laid out, for the doctor (`doctor.py`).
+"""Guessing how a folder of images and label files is laid out.
 
-Images and label files are told apart by what they hold: a label file has few values and loses nothing in its format.
-They belong together when their folders differ in one part only and their stems agree, but for an ending.
+Images and label files are distinguished by their contents: a label file has few different values and a lossless format.
+They belong together if their folders differ in one part only and their stems are equal except for an ending.
 """
 
 import re
@@ -11,18 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lpsnet.data.description import WHOLE, Description, load_description
-from lpsnet.data.formats import bdd100k, camvid, cityscapes
+from lpsnet.data.decode import mask_values
+from lpsnet.data.description import WHOLE, Description, is_described
 from lpsnet.data.formats.ultralytics import polygon_refusal, text_labels
 from lpsnet.data.images import MASK_SUFFIXES, read_mask
-from lpsnet.data.inspection import mask_values
 from lpsnet.data.labels import IGNORE_INDEX
 from lpsnet.data.pairing import find_images
 from lpsnet.errors import DataError
 
 _FEW = 64  # values in a label file; a photograph has more
-_SAMPLED = 3  # files looked at to tell images from label files
-_VAL_FRACTION = 0.2  # suggested where the folder has no splits
+_SAMPLED = 3  # files read to distinguish images from label files
+_VAL_FRACTION = 0.2  # if the folder has no splits
 _MAX_CLASSES = 254
 _SPLIT = re.compile(r"(train|val|test)(ing|idation|id)?(?![a-z])|(train|val|test)(?=annot|image|img|mask|label)", re.I)
 _MASK_WORDS = re.compile(r"mask|label|annot|ann_|seg|gt|_L$|truth", re.I)
@@ -39,39 +38,23 @@ class _Match:
     pairs: tuple[tuple[Path, Path], ...]
 
 
-# The YAML file in which exporters of labels describe a folder, and the folders of mmsegmentation, ultralytics, ADE20K
-DESCRIPTIONS = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
+# The folders of images and masks of mmsegmentation, ultralytics and ADE20K
 _KNOWN = (("img_dir", "ann_dir"), ("images", "masks"), ("images", "annotations"))
 _TRAIN = ("train", "training")
 
 
-def describe_folder(root: Path) -> Description:
-    """The description that lies in a folder, or else a guess at it.
-
-    Raises:
-        DataError: as `load_description` and `guess_description`.
-    """
-    described = next((root / name for name in DESCRIPTIONS if (root / name).is_file()), None)
-    return load_description(described) if described else guess_description(root)
-
-
 def is_known_folder(root: Path) -> bool:
-    """Whether a folder says itself how it is laid out, so that training on it is no guess."""
-    if any((root / name).is_file() for name in DESCRIPTIONS):
-        return True
+    """Whether a folder has a description or a usual layout, so that training on it needs no guess."""
     pairs = [(root / images / train, root / masks / train) for images, masks in _KNOWN for train in _TRAIN]
-    return any(images.is_dir() and masks.is_dir() for images, masks in pairs)
+    return is_described(root) or any(images.is_dir() and masks.is_dir() for images, masks in pairs)
 
 
 def guess_description(root: Path) -> Description:
-    """A description of a folder that nobody described; classes are named after their values.
+    """A description of a folder without one; classes are named after their values.
 
     Raises:
         DataError: no images and label files that belong together were found.
     """
-    preset = _preset(root)
-    if preset is not None:
-        return preset
     folders: dict[Path, list[Path]] = defaultdict(list)
     for path in find_images(root):
         folders[path.parent.relative_to(root)].append(path)
@@ -85,19 +68,6 @@ def guess_description(root: Path) -> Description:
     values = _places(matches) | _values(mask for match in matches for _, mask in match.pairs)
     values |= {key: text for key, text in zip(("image_suffix", "mask_suffix"), suffixes, strict=True) if text}
     return Description.model_validate(values)
-
-
-def _preset(root: Path) -> Description | None:
-    """The description of a layout that is known; CamVid's is told by folders of its own, as lists may be anybody's."""
-    presets = [cityscapes.describe, bdd100k.describe]
-    if (root / "trainannot").is_dir() or (root / "701_StillsRaw_full").is_dir():
-        presets.append(camvid.describe)
-    for describe in presets:
-        try:
-            return describe(root)
-        except DataError:
-            continue
-    return None
 
 
 def _best_match(images: Path, folders: dict[Path, list[Path]]) -> _Match | None:
@@ -117,7 +87,7 @@ def _differing_part(first: Path, second: Path) -> int | None:
 
 
 def _matches(images: Path, masks: Path, folders: dict[Path, list[Path]]) -> list[_Match]:
-    """The ways in which stems of two folders agree: as they are, or with endings on one or both sides."""
+    """Pairings of two folders by equal stems, without or with endings on one or both sides."""
     labels = {path.stem: path for path in folders[masks] if path.suffix.lower() in MASK_SUFFIXES}
     first = folders[images][0].stem
     found = []
@@ -155,7 +125,7 @@ def _has_few_values(path: Path) -> bool:
 
 
 def _places(matches: list[_Match]) -> dict[str, Any]:
-    """`images` and `masks` of a description, by split where folders are named after splits."""
+    """`images` and `masks` of a description, by split if folders are named after splits."""
     images: dict[str, list[str]] = defaultdict(list)
     masks: dict[str, list[str]] = defaultdict(list)
     for match in matches:
@@ -183,7 +153,7 @@ def _split_name(part: str) -> str:
 
 
 def _values(masks: Iterable[Path]) -> dict[str, Any]:
-    """Names for all values in the label files; those that cannot be read, or are of the rarer kind, are passed over."""
+    """Names for all values in the label files; unreadable files and those of the rarer kind are ignored."""
     found: dict[bool, Counter[Any]] = {False: Counter(), True: Counter()}
     files: Counter[bool] = Counter()
     for path in masks:
@@ -195,7 +165,9 @@ def _values(masks: Iterable[Path]) -> dict[str, Any]:
         found[are_colours].update(values)
     are_colours = files[True] > files[False]
     if len(found[are_colours]) > _MAX_CLASSES:
-        raise DataError(f"the label files hold {len(found[are_colours])} different values; up to {_MAX_CLASSES} can be")
+        raise DataError(
+            f"the label files hold {len(found[are_colours])} different values; up to {_MAX_CLASSES} are possible"
+        )
     return class_map(found[are_colours], are_colours=are_colours)
 
 
@@ -204,6 +176,6 @@ def class_map(values: Iterable[Any], *, are_colours: bool) -> dict[str, Any]:
     found = sorted(values)
     if are_colours:
         return {"colour_map": {"colour_{}_{}_{}".format(*colour): list(colour) for colour in found}}
-    if len(found) > 2 and found[-1] == IGNORE_INDEX:  # beside two other ids or more, 255 means no label
+    if len(found) > 2 and found[-1] == IGNORE_INDEX:  # with two or more other ids, 255 means no label
         found = found[:-1]
     return {"names": {number: f"class_{number}" for number in found}}

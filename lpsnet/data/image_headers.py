@@ -1,39 +1,24 @@
-"""The errors for bytes that are no image, shared by those who read headers.
+"""The header of an image file, read before anything is decoded: format, size, whether the file is complete.
 
-TIFF files: which kinds are read, and what has to be said differently so that OpenCV reads them rightly.
+So a text file named .png, a partial download, or a small file that claims terabytes is refused in one line; decoders
+return a half-grey image or `None` for them, or use all memory. TIFF is many formats in one, and OpenCV and libtiff
+decode some of them wrongly without an error: those tested are listed here, others refused, and misleading tags are
+rewritten before decoding. A rotation in a text chunk of a PNG, as old ImageMagick wrote it, is read as in viewers.
 
-TIFF is a hundred formats in one. OpenCV and libtiff decode many of its kinds to something else than the image and say
-nothing; so the kinds that were tried are listed here, and all others are refused. Where a tag alone misleads them, the
-same file with another value in that tag is handed on; the pixels stay as they are.
-
-Why not Pillow (tried with 13.0, 2026-11-30): it decodes colours of 16 bits to 8 without rounding, and opens kinds such
-as L*a*b* and 32 bits, which OpenCV decodes to something else or not at all; so the list here would stay. And a number
-in a file can be changed only where one knows its place, which Pillow's directory does not tell.
-
-EXIF data in text chunks of PNG, as ImageMagick wrote it before PNG had a chunk for it.
-
-Viewers turn such images; OpenCV does not look there. Pillow does, but knows one of the two names only and, where
-there is no EXIF data before the pixels, decodes the image first.
-
-What the first bytes of an image file claim, read before anything is decoded.
-
-A few hundred bytes tell the format, the size in pixels and whether the file is whole. That is enough to refuse a text
-file named .png, a download that broke off, or a small file that claims terabytes, in one line and at no cost; decoders
-answer the same files with a half-grey image, with `None`, or by taking all the memory there is.
-
-Why not Pillow (tried with 13.0, 2026-11-30): it reads format and size as rightly, which are a few lines a format here,
-but not whether a file is whole. Its `verify` accepts 145 of 300 JPEG, 27 of 600 TIFF and 18 of 840 PNG files that were
-cut off and are refused here; so the walks below would all stay.
+Why not Pillow (tried with 13.0, 2026-11-30): its `verify` accepts 145 of 300 JPEG, 27 of 600 TIFF and 18 of 840 PNG
+files that were cut off and are refused here; it decodes 16 bit colours without rounding, opens TIFF kinds that OpenCV
+decodes wrongly, does not give the positions of TIFF tags, and knows one of the two names of the EXIF text in PNG.
 """
 
 import struct
 import zlib
 from collections.abc import Callable, Iterator
+from enum import IntEnum
 from typing import Any, NamedTuple
 
 
 class BrokenImageError(Exception):
-    """The bytes are no image that can be read; the message says why, without the name of the file."""
+    """The bytes are not a readable image; the message has the reason, without the name of the file."""
 
     @classmethod
     def cut_off(cls) -> "BrokenImageError":
@@ -42,54 +27,39 @@ class BrokenImageError(Exception):
 
 
 class UnreadKindError(BrokenImageError):
-    """The image may be whole, but its kind is not read; the message also says what is allowed."""
+    """The image may be complete, but its kind is not read; the message has the allowed kinds."""
 
 
-_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 256, 257, 258, 259, 262
-_ORIENTATION, _CHANNELS, _PLANAR, _PALETTE = 274, 277, 284, 320
-_TILE_WIDTH, _TILE_HEIGHT, _EXTRA, _NUMBERS = 322, 323, 338, 339
-_TAGS = {
-    _WIDTH: "ImageWidth",
-    _HEIGHT: "ImageLength",
-    _BITS: "BitsPerSample",
-    _COMPRESSION: "Compression",
-    _PHOTOMETRIC: "PhotometricInterpretation",
-    _ORIENTATION: "Orientation",
-    _CHANNELS: "SamplesPerPixel",
-    _PLANAR: "PlanarConfiguration",
-    _PALETTE: "ColorMap",
-    _TILE_WIDTH: "TileWidth",
-    _TILE_HEIGHT: "TileLength",
-    _EXTRA: "ExtraSamples",
-    _NUMBERS: "SampleFormat",
-}
+class _Tag(IntEnum):
+    ImageWidth = 256
+    ImageLength = 257
+    BitsPerSample = 258
+    Compression = 259
+    PhotometricInterpretation = 262
+    Orientation = 274
+    SamplesPerPixel = 277
+    PlanarConfiguration = 284
+    ColorMap = 320
+    TileWidth = 322
+    TileLength = 323
+    ExtraSamples = 338
+    SampleFormat = 339
+
+
 _TYPES = {3: "H", 4: "I"}  # SHORT and LONG; libtiff takes others too, but no program writes them for these tags
 
 _WHITE_IS_0, _BLACK_IS_0, _RGB, _INDICES, _CMYK, _YCBCR = 0, 1, 2, 3, 5, 6
-_CONTENT = {
-    _WHITE_IS_0: "grey",
-    _BLACK_IS_0: "grey",
-    _RGB: "colour",
-    _INDICES: "palette",
-    _CMYK: "CMYK",
-    _YCBCR: "colour",
-}
+_CONTENT = {_WHITE_IS_0: "grey", _BLACK_IS_0: "grey", _RGB: "colour", _INDICES: "palette", _CMYK: "CMYK"}
+_CONTENT[_YCBCR] = "colour"
 _COLOURS = {8: "CIE L*a*b*", 9: "ICC L*a*b*", 10: "ITU L*a*b*", 4: "a mask", 32844: "LogL", 32845: "LogLuv"}
-_READ = {  # (PhotometricInterpretation, bits a sample) -> channels that are decoded rightly
-    (_WHITE_IS_0, 1): (1,),
-    (_BLACK_IS_0, 1): (1,),
-    (_INDICES, 1): (1,),
-    (_INDICES, 4): (1,),
-    (_WHITE_IS_0, 8): (1,),
-    (_BLACK_IS_0, 8): (1,),
-    (_RGB, 8): (3, 4),
-    (_INDICES, 8): (1,),
-    (_CMYK, 8): (4,),
-    (_YCBCR, 8): (3,),
-    (_BLACK_IS_0, 16): (1,),
-    (_RGB, 16): (3, 4),
+# bits a sample -> PhotometricInterpretation -> channels that are decoded rightly
+_READ: dict[int, dict[int, tuple[int, ...]]] = {
+    1: {_WHITE_IS_0: (1,), _BLACK_IS_0: (1,), _INDICES: (1,)},
+    4: {_INDICES: (1,)},
+    8: {_WHITE_IS_0: (1,), _BLACK_IS_0: (1,), _RGB: (3, 4), _INDICES: (1,), _CMYK: (4,), _YCBCR: (3,)},
+    16: {_BLACK_IS_0: (1,), _RGB: (3, 4)},
 }
-_READ_PLANAR = {(_RGB, 8)}
+_READ_PLANAR = (_RGB, 8)
 _UNSIGNED, _FORMATS = 1, {1: "unsigned", 2: "signed", 3: "floating point"}
 _UNSPECIFIED, _ALPHA = 0, 2  # what an extra channel is
 _LOSSLESS = {1, 2, 3, 4, 5, 8, 32773, 32946, 34925, 50000}  # none, CCITT, LZW, Deflate, PackBits, LZMA, Zstandard
@@ -109,108 +79,110 @@ class Tiff:
         orientation: 1 to 8, as in EXIF data; 1 is upright.
 
     Raises:
-        BrokenPictureError: the directory contradicts itself, or the file is of a kind that is not read rightly.
+        BrokenImageError: the directory contradicts itself, or the file is of a kind that is not read.
         struct.error: the file ends too early.
     """
 
     def __init__(self, data: bytes) -> None:
         self._data, self._order = data, byte_order(data)
         self._entries = directory_entries(data)
-        self.width, self.height = self._number(_WIDTH, 0), self._number(_HEIGHT, 0)
+        self.width, self.height = self._number(_Tag.ImageWidth, 0), self._number(_Tag.ImageLength, 0)
         self.bits = self._bits()
-        self.orientation = self._number(_ORIENTATION, 1)
-        self._photometric, self._channels = self._number(_PHOTOMETRIC, -1), self._number(_CHANNELS, 1)
-        self._compression, self._levels = self._number(_COMPRESSION, 1), self._numbers(_PALETTE)
+        self.orientation = self._number(_Tag.Orientation, 1)
+        self._photometric = self._number(_Tag.PhotometricInterpretation, -1)
+        self._channels = self._number(_Tag.SamplesPerPixel, 1)
+        self._compression, self._levels = self._number(_Tag.Compression, 1), self._numbers(_Tag.ColorMap)
         self._check_kind()
         self._check_tiles()
         self.content = _CONTENT[self._photometric] + "+alpha" * self._has_extra
 
     def for_image(self) -> bytes:
-        """The file as OpenCV has to be given it for an image, which is then to be turned as `orientation` says.
+        """The file changed so that OpenCV decodes the image rightly; the result has to be rotated by `orientation`.
 
-        libtiff multiplies alpha into the colours if it is called alpha, and leaves them alone if it is not said what
-        the fourth channel is. It turns tiles one by one, not the image. And its way to 8 bits turns the level
-        255 x 256 of a palette, which many programs write for 255, into 254.
+        libtiff multiplies alpha into the colours unless the fourth channel is unspecified, rotates tiles one by one,
+        and reads the level 255 x 256 of a palette, which many programs write for 255, as 254.
         """
         changed = bytearray(self._data)
-        if self._numbers(_EXTRA) == [_ALPHA]:
-            self._set(changed, _EXTRA, _UNSPECIFIED)
+        if self._numbers(_Tag.ExtraSamples) == [_ALPHA]:
+            self._set(changed, _Tag.ExtraSamples, _UNSPECIFIED)
         if self.orientation != 1:
-            self._set(changed, _ORIENTATION, 1)
-        if self._photometric == _INDICES:
-            self._round_palette(changed)
+            self._set(changed, _Tag.Orientation, 1)
+        if self._photometric == _INDICES and max(self._levels) > 255:  # otherwise of 8 bits, as libtiff notices
+            self._set(changed, _Tag.ColorMap, *(level // 256 * 257 for level in self._levels))
         return bytes(changed)
 
     def for_labels(self, *, expand_palette: bool) -> bytes:
-        """The file as OpenCV has to be given it for the numbers in it: not turned, not inverted, no palette.
+        """The file changed so that OpenCV decodes its numbers as stored: not rotated, not inverted, no palette.
 
         Raises:
-            BrokenPictureError: colours are converted or the compression changes numbers, so that ids are lost; or the
-                palette has 4 bits and indices are asked for.
+            BrokenImageError: a conversion of colours or a lossy compression changes ids, or the indices of a palette
+                of 4 bits are wanted.
         """
-        if self._compression not in _LOSSLESS:
-            raise UnreadKindError(
-                f"is a TIFF file of compression {self._compression}, which changes ids; save labels as PNG"
-            )
-        if self._photometric in (_CMYK, _YCBCR):
-            raise UnreadKindError("is a TIFF file of CMYK or YCbCr, which changes ids; save labels as PNG")
         indices = self._photometric == _INDICES and not expand_palette
-        if indices and self.bits == 4:
-            raise UnreadKindError("is a TIFF file with a palette of 4 bits, which is not read; save labels as PNG")
+        for refused, kind in (
+            (self._compression not in _LOSSLESS, f"of compression {self._compression}, which changes ids"),
+            (self._photometric in (_CMYK, _YCBCR), "of CMYK or YCbCr, which changes ids"),
+            (indices and self.bits == 4, "with a palette of 4 bits, which is not read"),
+        ):
+            if refused:
+                raise UnreadKindError(f"is a TIFF file {kind}; save labels as PNG")
         changed = bytearray(self.for_image())
         if indices or self._photometric == _WHITE_IS_0:
-            self._set(changed, _PHOTOMETRIC, _BLACK_IS_0)
+            self._set(changed, _Tag.PhotometricInterpretation, _BLACK_IS_0)
         return bytes(changed)
 
-    def _numbers(self, tag: int) -> list[int]:
+    def _numbers(self, tag: _Tag) -> list[int]:
         if tag not in self._entries:
             return []
-        position = self._entries[tag]
-        kind, count = struct.unpack_from(self._order + "HI", self._data, position + 2)
+        kind, count = self._kind(tag)
         if kind not in _TYPES or count < 1:
-            raise BrokenImageError(f"is a damaged TIFF file: {_TAGS[tag]} has {count} numbers of type {kind}")
+            raise BrokenImageError(f"is a damaged TIFF file: {tag.name} has {count} numbers of type {kind}")
         return list(struct.unpack_from(f"{self._order}{count}{_TYPES[kind]}", self._data, self._place(tag)))
 
-    def _number(self, tag: int, default: int) -> int:
+    def _kind(self, tag: _Tag) -> tuple[int, int]:
+        """Type and count of a tag's numbers."""
+        kind, count = struct.unpack_from(self._order + "HI", self._data, self._entries[tag] + 2)
+        return kind, count
+
+    def _number(self, tag: _Tag, default: int) -> int:
         numbers = self._numbers(tag) or [default]
         if len(numbers) > 1:
-            raise BrokenImageError(f"is a damaged TIFF file: {_TAGS[tag]} has {len(numbers)} numbers; 1 is allowed")
+            raise BrokenImageError(f"is a damaged TIFF file: {tag.name} has {len(numbers)} numbers; 1 is allowed")
         return numbers[0]
 
-    def _place(self, tag: int) -> int:
+    def _place(self, tag: _Tag) -> int:
         """Where the numbers of a tag are: in the entry itself if they fit into four bytes."""
-        position = self._entries[tag]
-        kind, count = struct.unpack_from(self._order + "HI", self._data, position + 2)
+        kind, count = self._kind(tag)
+        position = self._entries[tag] + 8
         if count * struct.calcsize(_TYPES[kind]) <= 4:
-            return position + 8
-        (place,) = struct.unpack_from(self._order + "I", self._data, position + 8)
+            return position
+        (place,) = struct.unpack_from(self._order + "I", self._data, position)
         return int(place)
 
-    def _set(self, data: bytearray, tag: int, number: int) -> None:
-        """Overwrite the one number of a tag."""
-        (kind,) = struct.unpack_from(self._order + "H", data, self._entries[tag] + 2)
-        struct.pack_into(self._order + _TYPES[kind], data, self._place(tag), number)
+    def _set(self, data: bytearray, tag: _Tag, *numbers: int) -> None:
+        """Overwrite the numbers of a tag."""
+        layout = f"{self._order}{len(numbers)}{_TYPES[self._kind(tag)[0]]}"
+        struct.pack_into(layout, data, self._place(tag), *numbers)
 
     def _bits(self) -> int:
-        bits = self._numbers(_BITS) or [1]
+        bits = self._numbers(_Tag.BitsPerSample) or [1]
         if len(set(bits)) > 1:
             raise UnreadKindError(f"is a TIFF file of {_listed(bits)} bits a channel; {_ADVICE}")
         return bits[0]
 
     def _check_kind(self) -> None:
-        formats = set(self._numbers(_NUMBERS) or [_UNSIGNED])
+        formats = set(self._numbers(_Tag.SampleFormat) or [_UNSIGNED])
         if formats != {_UNSIGNED}:
             named = _listed(_FORMATS.get(number, "unknown") for number in sorted(formats))
             raise UnreadKindError(f"is a TIFF file of {self.bits} bit {named} numbers; {_ADVICE}")
-        kind = self._photometric, self.bits
-        if self._channels not in _READ.get(kind, ()):
+        if self._channels not in _READ.get(self.bits, {}).get(self._photometric, ()):
             raise UnreadKindError(f"is a TIFF file of a kind that is not read ({self._named()}); {_ADVICE}")
-        planar = self._number(_PLANAR, 1)
-        if planar != 1 and self._channels > 1 and kind not in _READ_PLANAR:
+        planar = self._number(_Tag.PlanarConfiguration, 1) != 1 and self._channels > 1
+        if planar and (self._photometric, self.bits) != _READ_PLANAR:
             raise UnreadKindError(f"is a TIFF file with one plane a channel ({self._named()}); {_ADVICE}")
         if self._photometric == _INDICES:
             self._check_palette()
-        if len(self._numbers(_EXTRA)) > self._has_extra:
+        if len(self._numbers(_Tag.ExtraSamples)) > self._has_extra:
             raise BrokenImageError("is a damaged TIFF file: ExtraSamples does not fit its number of channels")
 
     @property
@@ -218,7 +190,7 @@ class Tiff:
         return self._photometric == _RGB and self._channels == 4
 
     def _check_tiles(self) -> None:
-        width, height = self._number(_TILE_WIDTH, 0), self._number(_TILE_HEIGHT, 0)
+        width, height = self._number(_Tag.TileWidth, 0), self._number(_Tag.TileLength, 0)
         if width * height > _MAX_TILE:
             raise UnreadKindError(f"is a TIFF file with tiles of {width} x {height}; {_MAX_TILE:,} pixels are allowed")
 
@@ -232,15 +204,9 @@ class Tiff:
         if len(self._levels) != 3 * 2**self.bits or max(self._levels) > _MAX_LEVEL:
             raise BrokenImageError(f"is a damaged TIFF file: its palette does not fit its {self.bits} bits a pixel")
         start, end = min(self._entries.values()), max(self._entries.values()) + 12
-        place = self._place(_PALETTE)
+        place = self._place(_Tag.ColorMap)
         if place < end and place + 4 * len(self._levels) > start:  # the size that was checked would be overwritten
             raise BrokenImageError("is a damaged TIFF file: its palette and its directory overlap")
-
-    def _round_palette(self, data: bytearray) -> None:
-        if max(self._levels) > 255:  # otherwise it is one of 8 bits, which libtiff notices
-            (kind,) = struct.unpack_from(self._order + "H", data, self._entries[_PALETTE] + 2)
-            exact = [level // 256 * 257 for level in self._levels]
-            struct.pack_into(f"{self._order}{len(exact)}{_TYPES[kind]}", data, self._place(_PALETTE), *exact)
 
 
 def byte_order(data: bytes) -> str:
@@ -252,7 +218,7 @@ def directory_entries(data: bytes) -> dict[int, int]:
     """Tag -> position of its entry of 12 bytes, in the first directory.
 
     Raises:
-        BrokenPictureError: a tag is there twice: which one holds is up to the decoder.
+        BrokenImageError: a tag is there twice; decoders differ in which one they use.
         struct.error: the data ends too early.
     """
     order = byte_order(data)
@@ -262,22 +228,10 @@ def directory_entries(data: bytes) -> dict[int, int]:
     for position in range(directory + 2, directory + 2 + 12 * count, 12):
         tag, *_ = struct.unpack_from(order + "HHII", data, position)
         if tag in entries:
-            raise BrokenImageError(f"is a damaged TIFF file: {_TAGS.get(tag, f'tag {tag}')} is there twice")
+            name = next((known.name for known in _Tag if known == tag), f"tag {tag}")
+            raise BrokenImageError(f"is a damaged TIFF file: {name} is there twice")
         entries[tag] = position
     return entries
-
-
-def exif_orientation(exif: bytes) -> int:
-    """The orientation in EXIF data, which is a TIFF file without pixels; 1 (upright) if there is none.
-
-    Raises:
-        BrokenPictureError, struct.error: the data is damaged.
-    """
-    position = directory_entries(exif).get(_ORIENTATION)
-    if position is None:
-        return 1
-    (orientation,) = struct.unpack_from(byte_order(exif) + "H", exif, position + 8)
-    return int(orientation)
 
 
 def _listed(values: Any) -> str:
@@ -289,25 +243,24 @@ _MAX_TEXT = 2**18  # EXIF data has up to 64 KiB, as two digits a byte and with l
 
 
 def text_orientation(kind: bytes, content: bytes) -> int:
-    """The orientation (1 to 8) that a PNG chunk of this type and content tells in a text; 1 (upright) if it tells none.
+    """The orientation (1 to 8) in the EXIF text of a PNG chunk of this type and content; 1 (upright) if there is none.
 
     The text is a line break, a name, the length, and the bytes in hexadecimal digits.
     """
-    if kind not in (b"tEXt", b"zTXt", b"iTXt"):
-        return 1
     keyword, _, text = content.partition(b"\0")
-    if keyword not in _KEYWORDS:
+    if kind not in (b"tEXt", b"zTXt", b"iTXt") or keyword not in _KEYWORDS:
         return 1
     try:
         digits = "".join(_plain(kind, text).decode("ascii").split()[2:])
-        exif = bytes.fromhex(digits[: len(digits) // 2 * 2])
-        return exif_orientation(exif.removeprefix(b"Exif\0\0"))
+        exif = bytes.fromhex(digits[: len(digits) // 2 * 2]).removeprefix(b"Exif\0\0")  # a TIFF file without pixels
+        position = directory_entries(exif).get(_Tag.Orientation)
+        return struct.unpack_from(byte_order(exif) + "H", exif, position + 8)[0] if position else 1
     except (zlib.error, ValueError, BrokenImageError, struct.error):
-        return 1  # no viewer can make more of it
+        return 1  # as in viewers
 
 
 def _plain(kind: bytes, text: bytes) -> bytes:
-    """Without what stands before the text (by type of chunk) and decompressed."""
+    """Without the fields before the text (by type of chunk), and decompressed."""
     compressed = kind == b"zTXt" or (kind == b"iTXt" and text[:1] == b"\1")
     if kind == b"zTXt":
         text = text[1:]  # the compression method
@@ -339,8 +292,8 @@ class Header(NamedTuple):
         bit_depth: bits a sample for PNG and TIFF, bits a pixel for BMP; 0 where it is not read.
         palette: whether the pixels are indices into a table of colours (read for PNG, BMP and TIFF).
         content: "grey", "colour", "palette" or "CMYK", "+alpha" after it; "" where it is not read.
-        orientation: as in EXIF data, 1 (upright) to 8, where OpenCV does not look for it or turns images wrongly: in
-            a text of a PNG file and in TIFF.
+        orientation: as in EXIF data, 1 (upright) to 8, for texts of PNG files and for TIFF, which OpenCV does not
+            rotate or rotates wrongly.
         tiff: the directory of a TIFF file, with the whole file; None for others.
     """
 
@@ -358,12 +311,12 @@ def read_header(data: bytes) -> Header:
     """The header of a whole image file.
 
     Raises:
-        BrokenPictureError: no known format, no pixels, or the file ends before the image does.
+        BrokenImageError: no known format, no pixels, or the file ends before the image does.
     """
     if not data:
         raise BrokenImageError("has no bytes")
-    for recognised, reader in _READERS:
-        if recognised(data):
+    for recognises, reader in _READERS:
+        if recognises(data):
             try:
                 header = reader(data)
             except (struct.error, IndexError):
@@ -371,24 +324,22 @@ def read_header(data: bytes) -> Header:
             if header.width < 1 or header.height < 1:
                 raise BrokenImageError(f"claims a size of {header.width} x {header.height} pixels")
             return header
-    raise BrokenImageError("is not an image that can be read, whatever its name says")
+    raise BrokenImageError("is not an image of a known format")
 
 
 def png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     """The chunks (type, content) of a PNG file up to and with IEND.
 
-    All checksums are compared: decoders pass over a damaged chunk that they can do without, and with it, say, over the
-    rotation in the EXIF data.
+    All checksums are compared: decoders skip damaged chunks that they do not need, such as a rotation in EXIF data.
 
     Raises:
-        BrokenPictureError: the file ends before IEND, or a chunk is damaged.
+        BrokenImageError: the file ends before IEND, or a chunk is damaged.
     """
     position, kind = len(PNG_SIGNATURE), b""
     while kind != b"IEND":
         if position + 12 > len(data):
             raise BrokenImageError.cut_off()
-        (length,) = struct.unpack_from(">I", data, position)
-        kind = data[position + 4 : position + 8]
+        length, kind = struct.unpack_from(">I4s", data, position)
         if position + 12 + length > len(data):
             raise BrokenImageError.cut_off()
         content = data[position + 8 : position + 8 + length]
@@ -426,7 +377,7 @@ def _jpeg(data: bytes) -> Header:
             raise BrokenImageError("is a damaged JPEG file")
         marker = data[position + 1]
         (length,) = struct.unpack_from(">H", data, position + 2)
-        # Where decoders would read on elsewhere, or take another of two sizes, the size read here would mean nothing.
+        # Decoders would continue elsewhere or use another of two sizes, so the size read here would be wrong.
         if marker in _JPEG_BARE or length < 2 or (marker in _JPEG_FRAMES and header is not None):
             raise BrokenImageError("is a damaged JPEG file")
         if marker in _JPEG_FRAMES:
@@ -465,8 +416,7 @@ def _webp(data: bytes) -> Header:
         raise BrokenImageError.cut_off()
     kind = data[12:16]
     if kind == b"VP8X":
-        width = int.from_bytes(data[24:27], "little") + 1
-        height = int.from_bytes(data[27:30], "little") + 1
+        width, height = (int.from_bytes(data[start : start + 3], "little") + 1 for start in (24, 27))
     elif kind == b"VP8L":
         (bits,) = struct.unpack_from("<I", data, 21)
         width, height = (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1

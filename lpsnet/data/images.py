@@ -1,7 +1,7 @@
 """Reading images and label files, writing PNG.
 
-Images become H x W x 3 uint8 RGB whatever the file held; label files are read as the numbers they hold. A file that
-cannot be read gives one line with its name, never an image that is partly grey.
+Images are read as H x W x 3 uint8 RGB, label files as the numbers they hold. A file that is damaged or incomplete is an
+error in one line, never an image that is partly grey.
 """
 
 import contextlib
@@ -16,15 +16,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from lpsnet.data.image_headers import (
-    ALLOWED_FORMATS,
-    PNG_SIGNATURE,
-    BrokenImageError,
-    Header,
-    UnreadKindError,
-    png_chunks,
-    read_header,
-)
+from lpsnet.data import image_headers
+from lpsnet.data.image_headers import ALLOWED_FORMATS, BrokenImageError, Header
 from lpsnet.errors import DataError
 from lpsnet.io import atomic_path, is_stream
 
@@ -35,30 +28,22 @@ Mask = NDArray[np.unsignedinteger[Any]]  # H x W uint8 or uint16 ids, or H x W x
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff")  # formats that keep every number as it was written
 
-MAX_PIXELS = 2**28  # an image that claims more is refused unread; about 16,000 x 16,000
+MAX_PIXELS = 2**28  # larger images are refused unread; about 16,000 x 16,000
 MAX_PIXELS_VARIABLE = "LPSNET_MAX_PIXELS"  # the environment variable that sets another limit
 
-# orientation -> whether rows become columns, then OpenCV's way to mirror
-_TURNS: dict[int, tuple[bool, int | None]] = {
-    2: (False, 1),
-    3: (False, -1),
-    4: (False, 0),
-    5: (True, None),
-    6: (True, 1),
-    7: (True, -1),
-    8: (True, 0),
-}
+# EXIF orientation -> whether rows become columns, and OpenCV's code of the flip after it
+_FLIPS = {2: (False, 1), 3: (False, -1), 4: (False, 0), 5: (True, None), 6: (True, 1), 7: (True, -1), 8: (True, 0)}
 _PNG_GREY = b"\0"
 _SILENT = 0
-_opencv_log: Any = getattr(cv2.utils, "logging", cv2)  # OpenCV 5 moved the functions; OpenCV 4 has them in cv2
+_opencv_log: Any = getattr(cv2.utils, "logging", cv2)  # in OpenCV 5; OpenCV 4 has the functions in cv2
 
 
-def read_image(path: str | Path, *, max_pixels: int | None = None) -> NDArray[np.uint8]:
+def read_image(path: str | Path, *, max_pixels: int | None = None) -> Image:
     """Read an image.
 
-    What files hold is brought to one form: a rotation in the EXIF data is carried out; grey becomes three equal
-    channels; a palette is expanded; transparency is dropped and the colours under it are kept as stored; 16 bits a
-    channel become 8 (x / 257, rounded); CMYK JPEG is converted without a colour profile.
+    All kinds are converted to one: a rotation in the EXIF data is applied; grey becomes three equal channels; a palette
+    is expanded; transparency is dropped and the colours under it are kept as stored; 16 bits a channel become 8
+    (x / 257, rounded); CMYK JPEG is converted without a colour profile.
 
     Args:
         path: a PNG, JPEG, BMP, TIFF or WebP file; the content decides, not the suffix.
@@ -69,22 +54,22 @@ def read_image(path: str | Path, *, max_pixels: int | None = None) -> NDArray[np
 
     Raises:
         DataError: the file is missing, is a folder, holds no image, is cut off, claims too many pixels, or is a
-            TIFF file of a kind that is not read (`tiff.py`).
+            TIFF file of a kind that is not read (`image_headers.py`).
     """
     path = Path(path)
     data, header = _read_checked(path, max_pixels)
     if header.tiff is not None:
         data = header.tiff.for_image()
     image = _decode(path, data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
-    _check_size(path, image, header, may_turn=True)
-    return _as_bytes(_turned(image, header.orientation), path)
+    _check_size(path, image, header, may_rotate=True)
+    return _as_bytes(_rotated(image, header.orientation), path)
 
 
 def read_mask(path: str | Path, *, expand_palette: bool = False, max_pixels: int | None = None) -> Mask:
     """Read a label file as the numbers it holds.
 
     A file with a palette gives the indices, not the colours, unless `expand_palette`; 1, 2 and 4 bits a pixel give
-    0..1, 0..3 and 0..15. A rotation is not carried out, and TIFF files in which white is 0 are not inverted. Formats
+    0..1, 0..3 and 0..15. No rotation is applied, and TIFF files in which white is 0 are not inverted. Formats
     that change numbers (JPEG, WebP, and TIFF with such compression or of CMYK or YCbCr) are refused, and so are 16 bits
     a channel with more than one channel, which may hold ids or colours times 257.
 
@@ -100,7 +85,7 @@ def read_mask(path: str | Path, *, expand_palette: bool = False, max_pixels: int
         raise DataError(f"label file {path} is a {header.format} file, which changes ids; save labels as PNG")
     data = _for_labels(path, data, header, expand_palette=expand_palette)
     mask = _decode(path, data, cv2.IMREAD_UNCHANGED)
-    _check_size(path, mask, header, may_turn=False)
+    _check_size(path, mask, header, may_rotate=False)
     if mask.ndim == 2 and mask.dtype in (np.uint8, np.uint16):
         return _true_values(mask, header)
     if mask.dtype == np.uint16:
@@ -110,20 +95,20 @@ def read_mask(path: str | Path, *, expand_palette: bool = False, max_pixels: int
 
 
 def inspect_image(path: str | Path) -> Header:
-    """What an image file claims to hold; nothing is decoded.
+    """The header of an image file; nothing is decoded.
 
     Raises:
         DataError: as `read_image`.
     """
     _, header = _read_checked(Path(path), None)
-    return header._replace(tiff=None)  # which holds the file's bytes; the header may be kept for long
+    return header._replace(tiff=None)  # it holds the bytes of the whole file
 
 
 def write_png(path: str | Path, array: Mask) -> None:
-    """Write a PNG file that is either whole or not there.
+    """Write a PNG file atomically.
 
     Args:
-        path: the file; its folder is made if need be.
+        path: the file; its folder is created if missing.
         array: H x W uint8 or uint16 (grey), or H x W x 3 uint8 RGB.
 
     Raises:
@@ -142,14 +127,13 @@ def write_png(path: str | Path, array: Mask) -> None:
 
 
 def _read_checked(path: Path, max_pixels: int | None) -> tuple[bytes, Header]:
-    """The bytes of the file and its header, once both make sense."""
+    """The bytes of a complete file that is not too large, and its header."""
     data = _read_bytes(path)
     try:
-        header = read_header(data)
-    except UnreadKindError as error:
-        raise DataError(f"{path} {error}") from None
+        header = image_headers.read_header(data)
     except BrokenImageError as error:
-        raise DataError(f"{path} {error}; allowed: {ALLOWED_FORMATS}") from None
+        allowed = "" if isinstance(error, image_headers.UnreadKindError) else f"; allowed: {ALLOWED_FORMATS}"
+        raise DataError(f"{path} {error}{allowed}") from None
     limit = _pixel_limit() if max_pixels is None else max_pixels
     if header.width * header.height > limit:
         claim = f"{path} claims {header.width} x {header.height} pixels"
@@ -191,26 +175,26 @@ def _decode(path: Path, data: bytes, flags: int) -> NDArray[Any]:
     return decoded
 
 
-def _check_size(path: Path, image: NDArray[Any], header: Header, *, may_turn: bool) -> None:
-    """The size that was compared with the limit is the one that came out."""
+def _check_size(path: Path, image: NDArray[Any], header: Header, *, may_rotate: bool) -> None:
+    """Raise if the size decoded is not the one in the header, which was compared with the limit."""
     height, width = image.shape[:2]
     claimed = header.height, header.width
-    if (height, width) != claimed and not (may_turn and (width, height) == claimed):
+    if (height, width) != claimed and not (may_rotate and (width, height) == claimed):
         claim = f"{path} claims {header.width} x {header.height} pixels and holds {width} x {height}"
         raise DataError(f"{claim}; it is damaged; allowed: {ALLOWED_FORMATS}")
 
 
-def _turned(image: NDArray[Any], orientation: int) -> NDArray[Any]:
-    """The image as an EXIF orientation wants it shown; unknown numbers mean upright, as to libtiff."""
-    transposed, mirrored = _TURNS.get(orientation, (False, None))
+def _rotated(image: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """The image rotated by its EXIF orientation; unknown numbers mean upright, as in libtiff."""
+    transposed, flip = _FLIPS.get(orientation, (False, None))
     image = cv2.transpose(image) if transposed else image
-    return image if mirrored is None else cv2.flip(image, mirrored)
+    return image if flip is None else cv2.flip(image, flip)
 
 
 class _QuietOpenCV(contextlib.AbstractContextManager[None]):
-    """OpenCV prints a line or two of its own about a bad file; the error raised for it says enough.
+    """Turns off OpenCV's own messages about bad files, for which an error is raised.
 
-    The level is one for the process, so the first thread in lowers it and the last one out puts it back.
+    The log level is global: the first thread to enter lowers it, the last one to leave restores it.
     """
 
     def __init__(self) -> None:
@@ -244,7 +228,7 @@ def _as_bytes(image: NDArray[Any], path: Path) -> NDArray[np.uint8]:
 
 
 def _true_values(mask: NDArray[Any], header: Header) -> Mask:
-    """Undo the stretch that OpenCV gives to 1, 2 and 4 bit grey (to 0..255, in whole steps of 255, 85 and 17)."""
+    """Undo OpenCV's scaling of 1, 2 and 4 bit grey to 0..255."""
     if header.format in ("PNG", "TIFF") and header.bit_depth < 8:
         mask = mask // np.uint8(255 // (2**header.bit_depth - 1))
     ids: Mask = np.ascontiguousarray(mask)
@@ -252,7 +236,7 @@ def _true_values(mask: NDArray[Any], header: Header) -> Mask:
 
 
 def _for_labels(path: Path, data: bytes, header: Header, *, expand_palette: bool) -> bytes:
-    """The same file without what OpenCV would apply to the numbers in it: palette, transparency, rotation."""
+    """The same file without what OpenCV would apply to its numbers: palette, transparency, rotation."""
     if header.tiff is not None:
         try:
             return header.tiff.for_labels(expand_palette=expand_palette)
@@ -264,13 +248,9 @@ def _for_labels(path: Path, data: bytes, header: Header, *, expand_palette: bool
 
 
 def _grey_png(data: bytes) -> bytes:
-    """A palette PNG stores one index a pixel exactly as a grey PNG stores one level: only the header tells them apart.
-
-    So the colour type in IHDR becomes grey, the palette is left out and the header's checksum is renewed; the
-    compressed pixels stay as they are.
-    """
-    kept = [PNG_SIGNATURE]
-    for kind, content in png_chunks(data):
+    """A palette PNG with its colour type set to grey, as indices are stored exactly like grey levels."""
+    kept = [image_headers.PNG_SIGNATURE]
+    for kind, content in image_headers.png_chunks(data):
         if kind == b"IHDR":
             content = content[:9] + _PNG_GREY + content[10:]
         if kind in (b"IHDR", b"IDAT", b"IEND"):
@@ -279,10 +259,10 @@ def _grey_png(data: bytes) -> bytes:
 
 
 def _grey_bmp(data: bytes) -> bytes:
-    """A BMP of up to 8 bits always has a palette; with the palette index i -> grey i, colours are the indices."""
+    """A BMP of up to 8 bits with its palette set to index i -> grey i."""
     pixels, header_size = struct.unpack_from("<II", data, 10)
     bits, colours = struct.unpack_from("<H", data, 28)[0], struct.unpack_from("<I", data, 46)[0]
     start = 14 + header_size
-    room = max(0, pixels - start) // 4  # a palette that claims to be longer would reach into the pixels
-    ramp = b"".join(bytes((level, level, level, 0)) for level in range(min(colours or 2**bits, 256, room)))
+    fitting = max(0, pixels - start) // 4  # a longer palette would overwrite pixels
+    ramp = b"".join(bytes((level, level, level, 0)) for level in range(min(colours or 2**bits, 256, fitting)))
     return data[:start] + ramp + data[start + len(ramp) :]

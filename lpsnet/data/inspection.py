@@ -1,7 +1,4 @@
-"""What the doctor (`doctor.py`) reports: findings, counts of labels, and a description that repairs what it can.
-
-Looking at one image and its label file for the doctor (`doctor.py`): all that is wrong, not the first thing.
-"""
+"""One image and its label file in the data check (`check.py`): everything that is wrong, and the results' types."""
 
 import hashlib
 from collections import Counter
@@ -11,31 +8,30 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from lpsnet.data.decode import LabelDecoder, list_counts
+from lpsnet.data.decode import LabelDecoder, list_counts, mask_values
 from lpsnet.data.image_headers import Header
-from lpsnet.data.images import Mask, inspect_image, read_image, read_mask
-from lpsnet.data.labels import IGNORE_INDEX, MAX_CLASSES, LabelSpace
+from lpsnet.data.images import inspect_image, read_image, read_mask
+from lpsnet.data.labels import IGNORE_INDEX, MAX_CLASSES
 from lpsnet.data.split import Pair, Split
 from lpsnet.errors import DataError
 
 Severity = Literal["error", "warning", "note"]
 
-# What can be found. An error stops training or spoils it; a warning may be meant; a note tells what will be done.
+# An error stops or spoils training; a warning may be intended; a note describes a conversion.
 KINDS: dict[str, Severity] = {
-    "cannot_open": "error",  # the text names no data set, or its files are not laid out as it says
+    "cannot_open": "error",  # the text names no data set, or the files are laid out differently
     "missing_mask": "error",  # an image without its label file
     "missing_image": "warning",  # a label file without its image
     "unreadable": "error",  # an image or label file that is damaged or of a kind that is not read
     "size_differs": "error",  # an image and its label file of different height or width
     "unknown_values": "error",  # ids or colours in a label file that no class has
-    "colours_for_ids": "error",  # a label file of colours where ids are promised
-    "ids_for_colours": "error",  # a label file of ids where colours are promised
+    "colours_for_ids": "error",  # a label file of colours where ids are expected
+    "ids_for_colours": "error",  # a label file of ids where colours are expected
     "unlabelled_picture": "warning",  # an image in which no pixel has a label
     "absent_class": "warning",  # a class that never occurs in a split, or in none
     "duplicate_name": "error",  # images of one split with the same name
-    "shared_picture": "warning",  # the same image in two splits: scores on one are then learnt from the other
+    "shared_picture": "warning",  # the same image in two splits: training on one spoils the evaluation on the other
     "repeated_picture": "note",  # the same image twice in one split
     "converted_pictures": "note",  # grey, 16 bit, transparent or otherwise unusual images, and what becomes of them
     "unlabelled_split": "note",  # a split without label files
@@ -44,12 +40,12 @@ KINDS: dict[str, Severity] = {
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was found.
+    """One problem or remark.
 
     Attributes:
         kind: a key of `KINDS`.
-        file: the file it is about, or the split if it is about no single file.
-        message: one line that says what it is and, where there is one, the remedy.
+        file: the file concerned, or the split if it is not a single file.
+        message: one line with the problem and, if there is one, the remedy.
     """
 
     kind: str
@@ -70,7 +66,7 @@ class SplitCounts:
         num_pictures: images in the split.
         num_labelled: images whose label file could be read.
         sizes: number of images by size, "HEIGHTxWIDTH" in pixels.
-        class_pixels: number of pixels by class name; every class is there.
+        class_pixels: number of pixels by class name, for all classes.
         ignored_pixels: number of pixels without a label.
     """
 
@@ -94,26 +90,20 @@ class SplitCounts:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
-        return {
-            "num_pictures": self.num_pictures,
-            "num_labelled": self.num_labelled,
-            "sizes": dict(self.sizes),
-            "class_pixels": dict(self.class_pixels),
-            "class_percent": self.class_percent,
-            "ignored_percent": self.ignored_percent,
-        }
+        keys = ("num_pictures", "num_labelled", "sizes", "class_pixels", "class_percent", "ignored_percent")
+        return {key: getattr(self, key) for key in keys}
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What the doctor has to say of a data set.
+    """The result of a data check.
 
     Attributes:
-        spec: the text it was asked about.
+        spec: the text of the data set.
         findings: errors first, then warnings, then notes.
         counts: what each split holds.
-        suggested_yaml: a description of the data set that opens and leaves out or repairs what was found, to be
-            saved as a file; "" where none could be made.
+        suggested_yaml: a description of the data set that can be opened and leaves out or repairs what was found, to
+            be saved as a file; "" if there is none.
     """
 
     spec: str
@@ -123,37 +113,22 @@ class Diagnosis:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing was found that stops or spoils training."""
+        """Whether there are no errors."""
         return not any(finding.severity == "error" for finding in self.findings)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
-        findings = [
-            {"kind": item.kind, "severity": item.severity, "file": item.file, "message": item.message}
-            for item in self.findings
-        ]
-        splits = {name: counts.to_dict() for name, counts in self.counts.items()}
+        keys = ("kind", "severity", "file", "message")
         return {
             "data": self.spec,
             "ok": self.ok,
-            "findings": findings,
-            "splits": splits,
+            "findings": [{key: getattr(item, key) for key in keys} for item in self.findings],
+            "splits": {name: counts.to_dict() for name, counts in self.counts.items()},
             "suggested_yaml": self.suggested_yaml,
         }
 
 
-def by_severity(findings: list[Finding]) -> list[Finding]:
-    """Errors first, then warnings, then notes, each in the order they were found."""
-    order = ("error", "warning", "note")
-    return sorted(findings, key=lambda finding: order.index(finding.severity))
-
-
-def class_counts(space: LabelSpace, pixels: Mapping[int, int]) -> tuple[dict[str, int], int]:
-    """Pixels by class name, and pixels without a label, from pixels by class id."""
-    return {name: pixels.get(index, 0) for index, name in enumerate(space.names)}, pixels.get(IGNORE_INDEX, 0)
-
-
-# What is done with images that are not plain RGB (`images.read_image`), by what their header says.
+# How images that are not plain RGB are converted (`images.read_image`), by the content in their header.
 CONVERSIONS = {
     "grey": "grey; they are read as three equal channels",
     "grey+alpha": "grey with transparency; they are read as three equal channels, transparency is dropped",
@@ -161,26 +136,26 @@ CONVERSIONS = {
     "palette": "palette images; they are read as RGB",
     "CMYK": "CMYK; they are converted to RGB without a colour profile",
     "16 bit": "of 16 bits a channel; they are divided by 257 to 8 bits",
-    "rotated": "to be turned by a quarter, their EXIF data says; they are read turned",
+    "rotated": "rotated by a quarter turn in their EXIF data; they are read rotated",
 }
 
 
-MAX_VALUES = 2 * MAX_CLASSES  # kept of a file; a photograph in a label's place holds hundreds of thousands
+MAX_VALUES = 2 * MAX_CLASSES  # kept for a file; a photograph in place of a label file has hundreds of thousands
 
 
 @dataclass
 class Report:
-    """What was seen of one image and its label file.
+    """The result for one image and its label file.
 
     Attributes:
         pair: the files.
-        findings: what is wrong with them.
+        findings: problems and remarks.
         digest: of the image file's bytes; None if it cannot be read.
         content: a key of `CONVERSIONS`, or "" for a plain RGB image.
         size: (height, width) of the image as it is read.
         labels: pixels by class id; None if there is no usable label file.
-        unknown: pixels by id or (r, g, b) that no class has; the `MAX_VALUES` most frequent.
-        other_values: pixels by (r, g, b) or id in a file of the wrong kind; the same.
+        unknown: pixels by id or (r, g, b) without a class; the `MAX_VALUES` most frequent.
+        other_values: pixels by (r, g, b) or id in a file of the wrong kind; the `MAX_VALUES` most frequent.
     """
 
     pair: Pair
@@ -198,7 +173,7 @@ class Report:
 
 
 def inspect_pair(pair: Pair, decoder: LabelDecoder) -> Report:
-    """Look at an image and its label file."""
+    """Check an image and its label file."""
     report = Report(pair)
     _inspect_image(report)
     if pair.mask is not None and not pair.mask.exists():
@@ -209,25 +184,16 @@ def inspect_pair(pair: Pair, decoder: LabelDecoder) -> Report:
 
 
 def inspect_sample(split: Split, index: int) -> Report:
-    """Count the labels of a sample that comes from no files."""
-    image, labels = split.image(index), split.labels(index)
+    """Count the labels of a sample that is not a pair of files."""
+    report = Report(Pair(split.names[index], Path(split.names[index]), None))
+    try:
+        _, image, labels = split[index]
+    except DataError as error:
+        report.find("unreadable", report.pair.image, str(error))
+        return report
     pixels = np.bincount(labels.ravel(), minlength=IGNORE_INDEX + 1).tolist()
-    name = split.names[index]
-    found = {label: count for label, count in enumerate(pixels) if count}
-    return Report(Pair(name, Path(name), None), size=_size(image), labels=found)
-
-
-def mask_values(mask: Mask) -> tuple[bool, Counter[Any]]:
-    """Whether a label file holds colours, and its pixels by (r, g, b) or id."""
-    if mask.ndim == 3 and (mask == mask[..., :1]).all():
-        mask = mask[..., 0]
-    if mask.ndim == 2:
-        values, counts = np.unique(mask, return_counts=True)
-        return False, Counter(dict(zip(values.tolist(), counts.tolist(), strict=True)))
-    packed = mask.astype(np.uint32) @ np.array([65_536, 256, 1], np.uint32)
-    codes, counts = np.unique(packed, return_counts=True)
-    colours = [(code >> 16, code >> 8 & 255, code & 255) for code in codes.tolist()]
-    return True, Counter(dict(zip(colours, counts.tolist(), strict=True)))
+    report.size, report.labels = image.shape[:2], {label: count for label, count in enumerate(pixels) if count}
+    return report
 
 
 def _inspect_image(report: Report) -> None:
@@ -239,7 +205,7 @@ def _inspect_image(report: Report) -> None:
     except (DataError, OSError) as error:
         report.find("unreadable", path, str(error))
         return
-    report.size = _size(image)
+    report.size = image.shape[:2]
     report.content = _content(header, report.size)
 
 
@@ -274,7 +240,7 @@ def _inspect_mask(report: Report, path: Path, decoder: LabelDecoder) -> None:
 
 
 def _most_frequent(counts: Mapping[Any, int]) -> dict[Any, int]:
-    """In their own order, where there are not too many."""
+    """The `MAX_VALUES` largest counts; all, in their order, if there are no more."""
     return dict(counts) if len(counts) <= MAX_VALUES else dict(Counter(counts).most_common(MAX_VALUES))
 
 
@@ -284,9 +250,5 @@ def _compare_sizes(report: Report, path: Path, height: int, width: int) -> None:
     image = f"image {report.pair.image} is {report.size[0]}x{report.size[1]}"
     message = f"{image}, its label file {path} {height}x{width} (height x width)"
     if report.content == "rotated" and report.size == (width, height):
-        message += "; the image's EXIF data turns it: turn the label file too, or remove the EXIF data"
+        message += "; the image's EXIF data rotates it: rotate the label file too, or remove the EXIF data"
     report.find("size_differs", path, message)
-
-
-def _size(image: NDArray[Any]) -> tuple[int, int]:
-    return image.shape[0], image.shape[1]

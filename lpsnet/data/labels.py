@@ -1,7 +1,7 @@
-"""Label spaces: which classes a network tells apart, what they are called and how they are coloured.
+"""Label spaces: the names and colours of the classes of a network or data set.
 
 In memory every label map is H x W uint8 of class ids 0 .. num_classes - 1, with `IGNORE_INDEX` for pixels without a
-label. What a data set's files hold instead (other ids, colours) is translated when a file is read (`decoding.py`).
+label. Other ids or colours in a data set's files are converted when a file is read (`decode.py`).
 """
 
 import colorsys
@@ -12,7 +12,7 @@ from unicodedata import category
 
 from lpsnet.errors import DataError
 
-IGNORE_INDEX = 255  # in every label map in memory: no label, takes part in neither loss nor score
+IGNORE_INDEX = 255  # in every label map in memory: no label; excluded from loss and scores
 MAX_CLASSES = 255  # ids 0 to 254, so that a label map stays one byte a pixel
 
 Colour = tuple[int, int, int]
@@ -23,9 +23,9 @@ class LabelSpace:
     """The classes of a data set or a network, in the order of their ids.
 
     Attributes:
-        name: what the space is called, e.g. "cityscapes".
-        names: one name a class, all different.
-        colours: one RGB triple (0 to 255) a class, for overlays and legends.
+        name: of the space, e.g. "cityscapes".
+        names: one per class, all different.
+        colours: one RGB triple (0 to 255) per class, for overlays and legends.
 
     Raises:
         DataError: there are too few or too many classes, a name twice or with a control character, or a colour missing
@@ -52,7 +52,7 @@ class LabelSpace:
 
     @property
     def num_classes(self) -> int:
-        """The number of classes, `ignore` not among them."""
+        """The number of classes, without "no label"."""
         return len(self.names)
 
     @classmethod
@@ -63,12 +63,12 @@ class LabelSpace:
 
     @classmethod
     def numbered(cls, num_classes: int) -> Self:
-        """A space for networks whose classes have no names: `class_0`, `class_1`, …"""
+        """For networks without class names: `class_0`, `class_1`, …"""
         return cls.from_names("numbered", (f"class_{number}" for number in range(num_classes)))
 
 
 def _spread_colours(count: int) -> tuple[Colour, ...]:
-    """`count` colours with hues a golden ratio apart, so that neighbours in the list look different."""
+    """`count` colours with hues a golden ratio apart, so that consecutive ones differ clearly."""
 
     def colour(number: int) -> Colour:
         value = 0.95 if number % 2 == 0 else 0.7
@@ -79,7 +79,7 @@ def _spread_colours(count: int) -> tuple[Colour, ...]:
 
 
 def _table(name: str, rows: dict[str, Colour]) -> LabelSpace:
-    return LabelSpace(name=name, names=tuple(rows), colours=tuple(rows.values()))
+    return LabelSpace(name, tuple(rows), tuple(rows.values()))
 
 
 # The 19 training classes of Cityscapes (Cordts et al. 2016) in the order of their train ids, with the official colours.

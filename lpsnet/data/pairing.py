@@ -1,6 +1,6 @@
-"""Finding the files of a split and bringing images and label files together by what their names share.
+"""Finding the files of a split in the places of a description, and pairing images and label files by their names.
 
-Places where a description says that files are: a folder, a pattern, or a list file; and `{split}` in their names.
+A place is a folder, a pattern or a list file, and may have `{split}` in its name.
 """
 
 import glob
@@ -17,7 +17,7 @@ from lpsnet.data.split import FileSplit, Pair
 from lpsnet.errors import DataError
 from lpsnet.io import expand_home, refuse_streams
 
-Keyed = list[tuple[str, Path]]  # (what an image and its label file share, file)
+Keyed = list[tuple[str, Path]]  # (key: the part of the path that an image and its label file share, file)
 
 
 class Found(NamedTuple):
@@ -26,8 +26,8 @@ class Found(NamedTuple):
     Attributes:
         images: the images.
         masks: the label files.
-        expected: the folder that label files are expected in, to name one that is missing.
-        ending: what a label file's stem has after the key.
+        expected: the folder that label files are expected in, for the message about a missing one.
+        ending: of a label file's stem, after the key.
     """
 
     images: Keyed
@@ -37,22 +37,22 @@ class Found(NamedTuple):
 
 
 def find_images(folder: Path, *, ending: str = "", suffixes: Sequence[str] = IMAGE_SUFFIXES) -> list[Path]:
-    """The image files in `folder` and the folders in it whose stem ends with `ending`, in the order of their names.
+    """The image files in `folder` and its subfolders whose stem ends with `ending`, sorted by path.
 
-    Hidden files, which some systems leave beside every image, are passed over.
+    Hidden files, which some systems write beside every image, are left out.
     """
     found = (path for path in folder.rglob("*") if path.suffix.lower() in suffixes and not path.name.startswith("."))
     return sorted(path for path in found if path.stem.endswith(ending))
 
 
 def find_keyed(folder: Path, *, ending: str = "", suffixes: Sequence[str] = IMAGE_SUFFIXES) -> Keyed:
-    """As `find_pictures`, with their keys."""
+    """As `find_images`, with their keys."""
     paths = find_images(folder, ending=ending, suffixes=suffixes)
     return [(key_of(path, folder, ending=ending), path) for path in paths]
 
 
 def key_of(path: Path, base: Path, *, ending: str = "") -> str:
-    """What an image and its label file share: the path from `base` without suffix and `ending`, with "/"."""
+    """The key of an image or label file: the path from `base` without suffix and `ending`, with "/"."""
     if not path.name:
         raise DataError(f"{path} is a folder, where the path of an image is expected")
     return path.relative_to(base).with_suffix("").as_posix().removesuffix(ending)
@@ -63,14 +63,14 @@ def build_splits(
 ) -> list[FileSplit]:
     """Splits of files that are paired by equal keys.
 
-    Where an image has no label file, the pair names the file that was expected; where no image of a split has one,
-    the split is one without labels. A label file that no pair uses is kept as spare by the first split that found it.
+    If an image has no label file, its pair names the file expected; if no image of a split has one, the split has no
+    labels. Label files without an image become spare masks of the first split in which they were found.
 
     Args:
         space: the classes.
-        decoder: what the label files hold.
+        decoder: of the label files.
         found: the files of each split.
-        unlisted: keys of images that are there but in no split on purpose; their label files are not spare.
+        unlisted: keys of images that are left out on purpose; their label files are not spare.
     """
     pairs = {name: _pair(files) for name, files in found.items()}
     seen = {pair.mask for members in pairs.values() for pair in members}
@@ -90,7 +90,7 @@ def _pair(files: Found) -> list[Pair]:
 
 
 def read_list(path: Path) -> list[list[str]]:
-    """The lines of a list file, each an image or an image and its label file; blank lines are passed over.
+    """The lines of a list file, each an image or an image and its label file; blank lines are ignored.
 
     Raises:
         DataError: the file cannot be read or a line has more than two words.
@@ -114,7 +114,7 @@ LIST_SUFFIX = ".txt"
 
 
 def expand_splits(root: Path, template: str) -> dict[str, str]:
-    """The splits for which a place with `{split}` in it exists under `root`, each with its place.
+    """Split -> place, for a place with `{split}` in it, of the splits that exist under `root`.
 
     "images/{split}/*.png" gives {"train": "images/train/*.png", "val": "images/val/*.png"} if the two folders exist.
     """
@@ -153,7 +153,7 @@ def collect(root: Path, place: str, *, suffixes: Sequence[str], ending: str) -> 
 
 
 def list_keys(paths: Sequence[Path], ending: str) -> Keyed:
-    """Listed files with their keys, which start below the deepest folder that all of them are in."""
+    """Listed files with their keys, which start from the deepest folder that contains all of them."""
     if not paths:
         return []
     base = Path(os.path.commonpath([path.parent for path in paths]))
@@ -163,17 +163,17 @@ def list_keys(paths: Sequence[Path], ending: str) -> Keyed:
 def resolve(root: Path, list_file: Path, text: str) -> Path:
     """A path in a list as an absolute one: from the root of the data set, or else from the folder of the list.
 
-    An absolute path from another machine, as `/SegNet/CamVid/train/X.png` in CamVid's lists, counts by its end.
+    An absolute path from another machine, as `/SegNet/CamVid/train/X.png` in CamVid's lists, counts by its last parts.
     """
     path = Path(text)
     tries = [root / path, list_file.parent / path, root.joinpath(*path.parts[-2:])]
     chosen = next((candidate for candidate in tries if candidate.exists()), tries[2 if path.is_absolute() else 0])
     absolute = os.path.abspath(chosen)  # noqa: PTH100 - takes out ".." without following links
-    return Path(absolute[1:] if absolute.startswith("//") else absolute)  # which POSIX tells from "/", and nobody else
+    return Path(absolute[1:] if absolute.startswith("//") else absolute)  # to POSIX not the same as "/"
 
 
 def _pattern_key(path: Path, pattern: Path, ending: str) -> str:
-    """The parts of the path that the pattern leaves open: `*/image/*.png` and `*/mask/*.png` give equal keys."""
+    """The parts of the path that match wildcards: `*/image/*.png` and `*/mask/*.png` give equal keys."""
     magic = [glob.has_magic(part) for part in pattern.parts]
     if "**" in pattern.parts:
         return key_of(path, Path(*pattern.parts[: magic.index(True)]), ending=ending)

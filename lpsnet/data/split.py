@@ -1,22 +1,17 @@
-"""Splits: what training and evaluation read, whatever the files on the disk look like.
+"""Splits: sequences of samples, an image and its label map each, as training and evaluation read them.
 
-A `Split` is a sequence of samples, an image and its label map each. `FileSplit` reads them from pairs of files;
-generated scenes (`scenes.py`) are another kind; `JoinedSplit` puts splits behind one another ("train+val").
-
-A part of a split, spread evenly over it: neighbours in a data set are often frames of one film.
+`FileSplit` reads pairs of files, `JoinedSplit` concatenates splits ("train+val") and `Selection` takes some samples of
+one. Generated scenes (`synthetic`) are splits, too.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple, Protocol, overload
 
-import numpy as np
-from numpy.typing import NDArray
-
 from lpsnet.data.decode import LabelDecoder
-from lpsnet.data.images import read_image
+from lpsnet.data.images import Image, Labels, read_image
 from lpsnet.data.labels import LabelSpace, check_same_classes
 from lpsnet.errors import DataError
 
@@ -31,12 +26,12 @@ class Sample(NamedTuple):
     """
 
     name: str
-    image: NDArray[np.uint8]
-    labels: NDArray[np.uint8]
+    image: Image
+    labels: Labels
 
 
 class Split(Protocol):
-    """A sequence of samples with one label space. Images are read when they are asked for, not before."""
+    """A sequence of samples with one label space. Images are read when they are used, not before."""
 
     @property
     def name(self) -> str:
@@ -54,15 +49,22 @@ class Split(Protocol):
 
     def __getitem__(self, index: int) -> Sample: ...
 
-    def image(self, index: int) -> NDArray[np.uint8]:
+    def image(self, index: int) -> Image:
         """The image alone: H x W x 3 uint8 RGB."""
 
-    def labels(self, index: int) -> NDArray[np.uint8]:
+    def labels(self, index: int) -> Labels:
         """The labels alone: H x W uint8 class ids, 255 for no label. `DataError` if the split has none."""
 
 
+class Opened(NamedTuple):
+    """The classes and the splits by name of a data set whose samples are not pairs of image and mask files."""
+
+    label_space: LabelSpace
+    parts: Mapping[str, Split]
+
+
 class Pair(NamedTuple):
-    """An image file and its label file, which may not exist; `mask` is None where the data set gives no labels."""
+    """An image file and its label file, which may be missing; `mask` is None if the data set has no labels."""
 
     name: str
     image: Path
@@ -78,7 +80,7 @@ class FileSplit:
         label_space: the classes.
         decoder: from what the label files hold to class ids.
         pairs: the files, in the order of the samples.
-        spare_masks: label files that belong to no image; nothing reads them, the doctor reports them.
+        spare_masks: label files that belong to no image; they are not read, and reported by the data check.
     """
 
     name: str
@@ -103,20 +105,19 @@ class FileSplit:
         """
         pair, image, labels = self.pairs[index], self.image(index), self.labels(index)
         if image.shape[:2] != labels.shape:
-            sizes = (
-                f"{image.shape[0]}x{image.shape[1]} but its label file {pair.mask} {labels.shape[0]}x{labels.shape[1]}"
-            )
+            (height, width), (rows, columns) = image.shape[:2], labels.shape
+            sizes = f"{height}x{width} but its label file {pair.mask} {rows}x{columns}"
             raise DataError(f"image {pair.image} is {sizes} (height x width); both must have the same size")
         return Sample(pair.name, image, labels)
 
     def __iter__(self) -> Iterator[Sample]:
         return (self[index] for index in range(len(self)))
 
-    def image(self, index: int) -> NDArray[np.uint8]:
+    def image(self, index: int) -> Image:
         """The image: H x W x 3 uint8 RGB."""
         return read_image(self.pairs[index].image)
 
-    def labels(self, index: int) -> NDArray[np.uint8]:
+    def labels(self, index: int) -> Labels:
         """The labels: H x W uint8 class ids, 255 for no label.
 
         Raises:
@@ -130,8 +131,26 @@ class FileSplit:
         return self.decoder.read(pair.mask)
 
 
+class _View:
+    """Samples of other splits."""
+
+    def _locate(self, index: int) -> tuple[Split, int]:
+        """The split and the index in it of a sample."""
+        raise NotImplementedError
+
+    def image(self, index: int) -> Image:
+        """The image alone: H x W x 3 uint8 RGB."""
+        part, inner = self._locate(index)
+        return part.image(inner)
+
+    def labels(self, index: int) -> Labels:
+        """The labels alone: H x W uint8 class ids, 255 for no label."""
+        part, inner = self._locate(index)
+        return part.labels(inner)
+
+
 @dataclass(frozen=True)
-class JoinedSplit:
+class JoinedSplit(_View):
     """Several splits of one label space as one, in their order."""
 
     parts: tuple[Split, ...]
@@ -158,22 +177,11 @@ class JoinedSplit:
         return sum(map(len, self.parts))
 
     def __getitem__(self, index: int) -> Sample:
-        """Read a sample; see `FileSplit`."""
         part, inner = self._locate(index)
         return part[inner]._replace(name=self.names[index])
 
     def __iter__(self) -> Iterator[Sample]:
         return (self[index] for index in range(len(self)))
-
-    def image(self, index: int) -> NDArray[np.uint8]:
-        """The image: H x W x 3 uint8 RGB."""
-        part, inner = self._locate(index)
-        return part.image(inner)
-
-    def labels(self, index: int) -> NDArray[np.uint8]:
-        """The labels: H x W uint8 class ids, 255 for no label."""
-        part, inner = self._locate(index)
-        return part.labels(inner)
 
     def _locate(self, index: int) -> tuple[Split, int]:
         inner = index + len(self) if index < 0 else index
@@ -184,16 +192,13 @@ class JoinedSplit:
         raise IndexError(f"sample {index} of {len(self)}")
 
 
-Image = NDArray[np.uint8]  # H x W x 3 RGB
-
-
 @dataclass(frozen=True)
-class Selection:
+class Selection(_View):
     """Some samples of a split, as a split.
 
     Attributes:
         whole: the split.
-        indices: the samples chosen, counted in `whole`.
+        indices: of the samples chosen, in `whole`.
     """
 
     whole: Split
@@ -223,17 +228,12 @@ class Selection:
     def __iter__(self) -> Iterator[Sample]:
         return (self.whole[index] for index in self.indices)
 
-    def image(self, index: int) -> Image:
-        """The image alone: H x W x 3 uint8 RGB."""
-        return self.whole.image(self.indices[index])
-
-    def labels(self, index: int) -> NDArray[np.uint8]:
-        """The labels alone: H x W uint8 class ids, 255 for no label."""
-        return self.whole.labels(self.indices[index])
+    def _locate(self, index: int) -> tuple[Split, int]:
+        return self.whole, self.indices[index]
 
 
 class Images(Sequence[Image]):
-    """The images of a split, without labels; each is read when it is asked for and not kept."""
+    """The images of a split, without labels; each is read when it is used, and not kept."""
 
     def __init__(self, split: Split) -> None:
         self._split = split
@@ -246,13 +246,12 @@ class Images(Sequence[Image]):
     @overload
     def __getitem__(self, index: slice) -> list[Image]: ...
     def __getitem__(self, index: int | slice) -> Image | list[Image]:
-        if isinstance(index, slice):
-            return [self._split.image(i) for i in range(len(self))[index]]
-        return self._split.image(range(len(self))[index])
+        chosen = range(len(self))[index]
+        return self._split.image(chosen) if isinstance(chosen, int) else list(map(self._split.image, chosen))
 
 
 def select(split: Split, count: int | None) -> Split:
-    """`count` samples of a split, spread evenly; the split itself where it has no more, or for None.
+    """`count` samples of a split, spread evenly, as neighbours are often frames of one film; None gives all.
 
     Raises:
         DataError: the count is below 1.
@@ -265,9 +264,9 @@ def select(split: Split, count: int | None) -> Split:
 
 
 def why_not_scorable(split: Split, label_space: LabelSpace) -> str:
-    """Why label maps of these classes cannot be scored on a split, in words; empty where they can.
+    """Why label maps of these classes cannot be scored on a split, in words; empty if they can.
 
-    Looks at the first sample: a split whose labels are partly missing is a mistake, and is told when it is read.
+    Checks the first sample only; labels that are missing for others are an error when they are read.
     """
     if len(split) == 0:
         return f"split {split.name!r} holds no images"

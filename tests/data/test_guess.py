@@ -1,4 +1,4 @@
-"""Folders that nobody described: the doctor finds their layout by names and contents."""
+"""Folders that nobody described: their layout is guessed by names and contents."""
 
 from pathlib import Path
 
@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from image_files import write_image, write_palette_png
 
+from lpsnet.data.check import check_dataset
 from lpsnet.data.dataset import Dataset, open_dataset
-from lpsnet.data.doctor import check_dataset
 
 
 def image(seed: int) -> np.ndarray:
@@ -19,7 +19,7 @@ def labels(*values: int) -> np.ndarray:
 
 
 def guessed(root: Path) -> Dataset:
-    """The data set that the doctor suggests for a folder; it finds nothing wrong with it."""
+    """The data set that the data check suggests for a folder without findings."""
     diagnosis = check_dataset(root)
     assert diagnosis.ok, diagnosis.findings
     (root / "guessed.yaml").write_text(diagnosis.suggested_yaml)

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from image_files import write_image
 
+from lpsnet.data.check import check_dataset
 from lpsnet.data.dataset import Dataset, open_dataset
-from lpsnet.data.doctor import check_dataset
 from lpsnet.data.formats.camvid import ORIGINAL_COLOURS, usual_split
 from lpsnet.data.formats.cityscapes import OFFICIAL_IDS
 from lpsnet.data.labels import BDD100K, CAMVID, CITYSCAPES, Colour
@@ -196,7 +196,7 @@ def test_real_cityscapes_official_ids(real_data: Path) -> None:
 
 @pytest.mark.parametrize("layout", ["camvid", "camvid_original", "bdd100k", "cityscapes"])
 def test_a_preset_can_be_written_as_a_description(tmp_path: Path, layout: str) -> None:
-    """The doctor's description of a preset gives the same classes, names and labels."""
+    """The data check's description of a preset gives the same classes, names and labels."""
     if layout == "camvid_original":
         write_original(tmp_path, "0006R0_f00930", [(64, 128, 192), (0, 0, 0)])
     elif layout == "camvid":

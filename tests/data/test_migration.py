@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from image_files import write_image, write_palette_png
 
+from lpsnet.data.check import check_dataset
 from lpsnet.data.dataset import open_dataset
-from lpsnet.data.doctor import check_dataset
 from lpsnet.errors import DataError
 
 YAML = "path: {path}\ntrain: images/train\nval: images/val\nmasks_dir: masks\nnames:\n  0: road\n  1: car\n"
@@ -106,7 +106,7 @@ def test_polygons_are_refused_in_one_line(yolo: Path, with_yaml: bool) -> None:
 @pytest.mark.parametrize(
     ("yaml", "expected"),
     [
-        ("train: pictures\nnames: [a]", "the images of 'train' are not there"),
+        ("train: pictures\nnames: [a]", "the images of 'train' do not exist"),
         ("train: masks/train\nnames: [a]", "'masks/train' has no folder 'images' in it"),
         ("train: 3\nnames: [a]", "'train' is a folder, a list file .txt, or several of them; got 3"),
         ("train: images/train\nmasks_dir: annotations\nnames: [a]", "annotations/train does not exist; 'masks_dir'"),

@@ -10,9 +10,7 @@ import pytest
 
 from lpsnet.data.labels import IGNORE_INDEX
 from lpsnet.data.split import Split
-from lpsnet.data.synthetic import SCENES, SceneSplit, draw_scene
-from lpsnet.data.synthetic import objects as buildings
-from lpsnet.data.synthetic import objects as things
+from lpsnet.data.synthetic import SCENES, SceneSplit, draw_scene, objects
 from lpsnet.data.synthetic.canvas import (
     BUILDING,
     CAR,
@@ -96,16 +94,16 @@ def test_shadows_darken_colours_and_leave_labels() -> None:
     assert image.pixels[10, 10, :3].tolist() == [200, 100, 50]
 
 
-@pytest.mark.parametrize("thing", [things.tree, things.car, things.person, things.lamp_post, things.sign])
+@pytest.mark.parametrize("thing", [objects.tree, objects.car, objects.person, objects.lamp_post, objects.sign])
 def test_label_and_colour_are_painted_together(thing: object) -> None:
     """With one colour a class, the image tells the label of every pixel exactly."""
     rows = np.arange(256)[:, None] * np.array([1, 3, 5]) % 251
     codes = rows.astype(np.uint8)
     image = canvas((200, 300))
     for seed in range(20):
-        size = (6.0,) if thing is things.tree else ()
+        size = (6.0,) if thing is objects.tree else ()
         strokes = thing(rng(seed), (rng(seed).uniform(-1, 2), 4 + seed), *size)  # type: ignore[operator]
-        blocks = buildings.building(rng(seed), face=3, ends=(4 + seed, 15 + seed), height=9, sunlight=1)
+        blocks = objects.building(rng(seed), face=3, ends=(4 + seed, 15 + seed), height=9, sunlight=1)
         image.paint([s._replace(colour=tuple(codes[s.label].tolist())) for s in (*blocks, *strokes)])
     labels = image.pixels[:, :, 3]
     np.testing.assert_array_equal(image.pixels[:, :, :3], codes[labels])
@@ -114,7 +112,7 @@ def test_label_and_colour_are_painted_together(thing: object) -> None:
 
 def test_things_have_their_size() -> None:
     """Heights in metres, read off the painted rows at 10 m, where 1 m is 10 pixels."""
-    bounds = {things.person: (15, 20), things.car: (13, 24), things.lamp_post: (49, 80), things.sign: (23, 40)}
+    bounds = {objects.person: (15, 20), objects.car: (13, 24), objects.lamp_post: (49, 80), objects.sign: (23, 40)}
     for thing, (low, high) in bounds.items():
         for seed in range(10):
             image = Canvas(np.zeros((200, 100, 4), np.uint8), Camera(100, 50, 150, 1.5), (0, 0, 0), 1e12)

@@ -103,9 +103,9 @@ def _flips(draw: Draw) -> tuple[bytes, int, int]:
     return data, draw(st.integers(0, len(data) - 1)), draw(st.integers(0, 7))
 
 
-def _doctor(case: tuple[bytes, bytes], folder: Path) -> None:
-    """The doctor looks at whatever there is."""
-    from lpsnet.data.doctor import check_dataset
+def _data_check(case: tuple[bytes, bytes], folder: Path) -> None:
+    """The data check reads any file."""
+    from lpsnet.data.check import check_dataset
 
     for name, data in (("images/train/a.png", case[0]), ("masks/train/a.png", case[1])):
         path = folder / name
@@ -125,5 +125,5 @@ TARGETS = (
     Target("png with a flipped bit", _flips(), _flipped_png, many=1_500, few=40),
     Target("image of a claimed size", _CLAIMS, _claims, many=500),
     Target("label file", damaged(_LABELS), _read_labels, many=2_500, few=40),
-    Target("doctor", _PAIRS, _doctor, many=1_000, few=10),
+    Target("data_check", _PAIRS, _data_check, many=1_000, few=10),
 )

@@ -13,19 +13,24 @@ from lpsnet.data.labels import BDD100K
 from lpsnet.data.pairing import find_images
 from lpsnet.errors import DataError
 
-# folder of the images, folder of the label files, what a label file's stem has after the image's
+TERMS = "trained on BDD100K: its licence allows education, research and not-for-profit use"
+# folder of the images, folder of the label files, ending of a label file's stem
 _LAYOUTS = (("images/10k", "labels/sem_seg/masks", ""), ("seg/images", "seg/labels", "_train_id"))
+
+
+def recognises(root: Path) -> bool:
+    """Whether a folder has BDD100K's folders, with images in them."""
+    return any(_split_folders(root / images) for images, _, _ in _LAYOUTS)
 
 
 def describe(root: Path) -> Description:
     """The description of a BDD100K folder.
 
     Raises:
-        DataError: neither layout is there.
+        DataError: neither layout was found.
     """
     for images, masks, ending in _LAYOUTS:
-        names = [folder.name for folder in (root / images).glob("*") if find_images(folder)]
-        if names:
+        if names := _split_folders(root / images):
             labelled = [name for name in names if find_images(root / masks / name, ending=ending)]
             return Description.of(
                 BDD100K,
@@ -35,3 +40,7 @@ def describe(root: Path) -> Description:
             )
     wanted = "images/10k/SPLIT with labels/sem_seg/masks/SPLIT, or seg/images/SPLIT with seg/labels/SPLIT"
     raise DataError(f"no BDD100K images in {root}; expected {wanted}")
+
+
+def _split_folders(folder: Path) -> list[str]:
+    return [split.name for split in folder.glob("*") if find_images(split)]

@@ -6,7 +6,7 @@ Two layouts are read:
   label files hold ids 0 to 10, and 11 for no label;
 - the original release: `701_StillsRaw_full/*.png` and `LabeledApproved_full/*_L.png`, 720 x 960, labelled with 32
   colours, which become the 11 classes as SegNet grouped them. `train.txt`, `val.txt` and `test.txt` with a stem a line
-  say which image is in which split; without them the usual split is used, which goes by sequence and frame.
+  list the images of each split; without them the usual split by sequence and frame is used.
 """
 
 import re
@@ -17,6 +17,7 @@ from lpsnet.data.labels import CAMVID, Colour
 from lpsnet.data.pairing import find_images
 from lpsnet.errors import DataError
 
+TERMS = "trained on CamVid: for research, not for commercial use"
 SPLITS = ("train", "val", "test")
 SEGNET_VOID = 11
 
@@ -54,16 +55,24 @@ ORIGINAL_COLOURS: dict[str, dict[str, Colour]] = {
 
 _IMAGES, _MASKS, _MASK_SUFFIX = "701_StillsRaw_full", "LabeledApproved_full", "_L"
 _VAL_FRAMES = range(7959, 8160)  # of sequence 0016E5, the part taken at 15 frames a second
-_LAST_TRAIN_FRAME = 8520  # of sequence 0001TP, whose second half is tested on
+_FRAME = re.compile(r"(0001TP|0006R0|0016E5|Seq05VD)_f?(\d+)")  # sequence and frame
+_LAST_TRAIN_FRAME = 8520  # of sequence 0001TP; its second half is for testing
+
+
+def recognises(root: Path) -> bool:
+    """Whether a folder has one of CamVid's own folders; list files alone may belong to any data set."""
+    if (root / _IMAGES).is_dir():
+        return bool(_lists(root)) or all(_FRAME.fullmatch(path.stem) for path in find_images(root / _IMAGES))
+    return (root / "trainannot").is_dir() and bool(_lists(root))
 
 
 def describe(root: Path) -> Description:
     """The description of a CamVid folder.
 
     Raises:
-        DataError: neither layout is there.
+        DataError: neither layout was found.
     """
-    lists = {name: f"{name}.txt" for name in SPLITS if (root / f"{name}.txt").is_file()}
+    lists = _lists(root)
     if (root / _IMAGES).is_dir():
         return _describe_original(root, lists)
     if not lists:
@@ -72,8 +81,12 @@ def describe(root: Path) -> Description:
     return Description.of(CAMVID, images=lists, masks={}, ignore=[SEGNET_VOID])
 
 
+def _lists(root: Path) -> dict[str, str]:
+    return {name: f"{name}.txt" for name in SPLITS if (root / f"{name}.txt").is_file()}
+
+
 def _describe_original(root: Path, lists: dict[str, str]) -> Description:
-    """A few label files have stray colours at boundaries; like "Void" (0, 0, 0) they mean no label."""
+    """Stray colours at boundaries, which a few label files have, mean no label, as "Void" (0, 0, 0) does."""
     colour_map = {group: list(members.values()) for group, members in ORIGINAL_COLOURS.items()}
     values = {"colour_map": colour_map, "ignore": "others", "mask_suffix": _MASK_SUFFIX}
     if lists:
@@ -90,7 +103,7 @@ def usual_split(stem: str) -> str:
     Raises:
         DataError: the name is not one of CamVid's.
     """
-    match = re.fullmatch(r"(0001TP|0006R0|0016E5|Seq05VD)_f?(\d+)", stem)
+    match = _FRAME.fullmatch(stem)
     if not match:
         raise DataError(f"{stem!r} is not an image of CamVid's release; add train.txt, val.txt and test.txt with stems")
     sequence, frame = match[1], int(match[2])

@@ -1,41 +1,55 @@
-"""Data sets as ultralytics' semantic task has them: a YAML file with `train` and `val`, masks beside the images.
+"""Data sets of ultralytics' semantic task: a YAML file with `train` and `val`, and masks beside the images.
 
-    path: streets                            # from the YAML's folder, or from where the command is run
+    path: streets                            # from the YAML's folder, or from the current folder
     train: images/train                      # a folder, a list file, or several
     val: images/val
-    masks_dir: masks                         # stands in the place of "images" in the path of an image's mask
+    masks_dir: masks                         # replaces "images" in an image's path to give its mask's path
     names: {0: road, 1: car}
     label_mapping: {7: 0, 26: 1, 0: ignore_label}   # id in the masks -> class
 
-`translate` says the same in the words of `description.py`. What else such a file holds (`nc`, …) is passed over.
+Other keys (`nc`, …) are ignored.
 """
 
 from collections.abc import Iterator
 from pathlib import Path, PurePath
 from typing import Any
 
+from lpsnet.data import description
 from lpsnet.data.images import IMAGE_SUFFIXES, MASK_SUFFIXES
 from lpsnet.data.labels import IGNORE_INDEX
 from lpsnet.data.pairing import LIST_SUFFIX, find_images, read_list, resolve
 from lpsnet.errors import DataError
-from lpsnet.io import expand_home
+from lpsnet.io import expand_home, read_yaml
 
 SPLITS = ("train", "val", "test")
 _IMAGES, _MASKS, _POLYGONS = "images", "masks", "labels"
 _IGNORED = "ignore_label"
 
 
-def is_ultralytics(values: dict[str, Any]) -> bool:
-    """Whether a YAML file is one of ultralytics': our own description has no such keys."""
-    return "train" in values or "val" in values
+def recognises(path: Path) -> bool:
+    """Whether a YAML file, or the one in a folder, is one of ultralytics': ours have no key `train` or `val`."""
+    file = description.yaml_file(path)
+    values = read_yaml(file, what="description") if file else None
+    return isinstance(values, dict) and ("train" in values or "val" in values)
 
 
-def translate(values: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """The values of a `Description` for what an ultralytics YAML in `folder` says.
+def describe(path: Path) -> description.Description:
+    """The description of an ultralytics YAML file, or of the one in a folder.
 
     Raises:
         DataError: the labels are polygons, or an image's path has no "images" that a mask's path could be made from.
     """
+    file = description.yaml_file(path)
+    assert file is not None, "recognises"
+    try:
+        values = translate(read_yaml(file, what="description"), file.parent)
+    except DataError as error:
+        raise DataError(f"{file}: {error}") from None
+    return description.parse(values, file)
+
+
+def translate(values: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The values of a `Description` for those of an ultralytics YAML file in `folder`."""
     listed = {name: _as_list(values[name], name) for name in SPLITS if values.get(name)}
     if not listed:
         raise DataError("'train' and 'val' name no images; give each a folder, a list file .txt, or several of them")
@@ -60,7 +74,7 @@ def text_labels(root: Path) -> Path | None:
 
 
 def polygon_refusal(path: Path) -> DataError:
-    """The one line for labels that are not pixels."""
+    """The error for labels that are not masks."""
     return DataError(
         f"the labels are text files ({path}), polygons or boxes, which have no class for every pixel; draw them into "
         "PNG masks, one id a pixel, in a folder 'masks' beside 'images'"
@@ -75,18 +89,18 @@ def _as_list(value: Any, key: str) -> list[str]:
 
 
 def _root(values: dict[str, Any], folder: Path, places: list[str]) -> Path:
-    """Where the images are: `path` from the YAML's folder or from here; that folder itself if it holds them."""
+    """The folder of the images: `path` from the YAML's folder or from the current one, or the YAML's folder itself."""
     path = expand_home(str(values.get("path") or "."))
     tries = [folder / path, Path.cwd() / path, folder]
     found = next((root for root in tries if places and (root / places[0]).exists()), None)
     if found is None:
         looked = " or ".join(dict.fromkeys(str(root / place) for root in tries[:2] for place in places[:1]))
-        raise DataError(f"the images of 'train' are not there: looked for {looked}; change 'path'")
+        raise DataError(f"the images of 'train' do not exist: looked for {looked}; change 'path'")
     return found
 
 
 def _default_masks(root: Path, places: dict[str, list[str]]) -> str:
-    """`masks` where there are such, though the file does not say so; else the labels must be polygons."""
+    """`masks` if they exist, though the file does not name them; an error if the labels are polygons."""
     folders = [place for members in places.values() for place in members if not place.endswith(LIST_SUFFIX)]
     if any(find_images(root / _replaced(place, _MASKS), suffixes=MASK_SUFFIXES) for place in folders):
         return _MASKS
@@ -116,7 +130,7 @@ def _replaced(place: str, folder: str) -> str:
     """The path with the last "images" in it replaced."""
     parts = list(PurePath(place).parts)
     if _IMAGES not in parts:
-        raise DataError(f"{place!r} has no folder {_IMAGES!r} in it, in whose place 'masks_dir' would stand")
+        raise DataError(f"{place!r} has no folder {_IMAGES!r} in it, which 'masks_dir' would replace")
     last = len(parts) - 1 - parts[::-1].index(_IMAGES)
     return PurePath(*parts[:last], folder, *parts[last + 1 :]).as_posix()
 
@@ -127,7 +141,7 @@ def _classes(values: dict[str, Any]) -> dict[str, Any]:
         names = [names[number] for number in sorted(_by_number(names, "names"))]
     elif not isinstance(names, list):
         raise DataError(f"'names' is a list of class names, or a map from number to name; got {names!r}")
-    if len(names) == 1:  # one class is told from what it is not: 1 and 0 in the masks
+    if len(names) == 1:  # a single class is 1 in the masks, its background 0
         names = ["background", *names]
     mapping = values.get("label_mapping")
     if not mapping:

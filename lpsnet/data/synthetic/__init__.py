@@ -1,8 +1,6 @@
-"""The plan of a generated street: ground, skyline, and what stands where, painted from far to near.
+"""Generated street scenes: ground, skyline and objects, then sky, light and camera noise; and splits of them.
 
-One generated scene: sky, street, light and camera noise, from a generator and a size.
-
-Generated scenes as a split of a data set: any number of images, drawn when they are asked for.
+A scene is planned in metres, painted from far to near (`canvas`, `objects`) and made to look photographed.
 """
 
 import math
@@ -13,29 +11,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from lpsnet.data.images import Image, Labels
 from lpsnet.data.labels import IGNORE_INDEX, LabelSpace
 from lpsnet.data.split import Sample
-from lpsnet.data.synthetic.canvas import (
-    BUILDING,
-    CAR,
-    PAVEMENT,
-    PERSON,
-    POLE,
-    ROAD,
-    SCENES,
-    SKY,
-    VEGETATION,
-    Camera,
-    Canvas,
-    Colour,
-    Place,
-    Point,
-    Stroke,
-    flat,
-    pick,
-    shade,
-)
-from lpsnet.data.synthetic.objects import building, car, lamp_post, person, sign, skyline, tree
+from lpsnet.data.synthetic import canvas, objects
+from lpsnet.data.synthetic.canvas import SCENES, Camera, Canvas, Colour, Place, Point, Stroke, flat, pick, shade
 from lpsnet.errors import DataError
 
 __all__ = ["SCENES", "SceneSplit", "draw_scene"]
@@ -52,7 +32,7 @@ _ASPHALT: Sequence[Colour] = ((86, 86, 90), (104, 102, 100), (74, 76, 82))
 
 @dataclass(frozen=True, slots=True)
 class _Thing:
-    """What is painted as one: metres ahead of its nearest point, its strokes, and its shadow on the ground."""
+    """An object: metres ahead of its nearest point, its strokes, and its shadow on the ground."""
 
     ahead: float
     strokes: list[Stroke]
@@ -81,22 +61,18 @@ class _Plan:
         return (self.kerbs[-1] + self.kerbs[1]) / 2
 
 
-def paint_street(canvas: Canvas, rng: np.random.Generator) -> None:
+def paint_street(scene: Canvas, rng: np.random.Generator) -> None:
     """Paint all but the sky."""
-    plan = _plan(rng, 0.7 * canvas.camera.nearest(canvas.size[0]))
-    canvas.paint([*skyline(rng, _SKYLINE), *_ground(rng, plan), *_markings(rng, plan)])
+    plan = _plan(rng, 0.7 * scene.camera.nearest(scene.size[0]))
+    scene.paint([*objects.skyline(rng, _SKYLINE), *_ground(rng, plan), *_markings(rng, plan)])
     beside = [thing for side in (-1, 1) for thing in _blocks(rng, plan, side)]
     within = [*_traffic(rng, plan), *_people(rng, plan)]
     within += [thing for side in (-1, 1) for thing in _kerbside(rng, plan, side)]
     shadows = [thing.shadow for thing in beside + within]
-    canvas.darken([*shadows, _shade_of_blocks(rng, plan)], rng.uniform(0.3, 0.55))
-    # The camera is between the blocks, so they never hide what is on the street: all of them first.
-    things = (*sorted(beside, key=_distance), *sorted(within, key=_distance))
-    canvas.paint([stroke for thing in things for stroke in thing.strokes])
-
-
-def _distance(thing: _Thing) -> float:
-    return -thing.ahead
+    scene.darken([*shadows, _shade_of_blocks(rng, plan)], rng.uniform(0.3, 0.55))
+    # The camera is between the blocks, so they never hide objects on the street and are painted first.
+    things = [thing for group in (beside, within) for thing in sorted(group, key=lambda thing: -thing.ahead)]
+    scene.paint([stroke for thing in things for stroke in thing.strokes])
 
 
 def _plan(rng: np.random.Generator, near: float) -> _Plan:
@@ -110,20 +86,20 @@ def _plan(rng: np.random.Generator, near: float) -> _Plan:
 def _ground(rng: np.random.Generator, plan: _Plan) -> list[Stroke]:
     grass, paving, asphalt = pick(rng, _GRASS), pick(rng, _PAVING), pick(rng, _ASPHALT)
     strokes = [
-        Stroke(flat(-_FAR, _FAR, plan.near, _FAR), grass, VEGETATION),
-        Stroke(flat(plan.ends[-1], plan.ends[1], plan.near, _FAR), paving, PAVEMENT),
+        Stroke(flat(-_FAR, _FAR, plan.near, _FAR), grass, canvas.VEGETATION),
+        Stroke(flat(plan.ends[-1], plan.ends[1], plan.near, _FAR), paving, canvas.PAVEMENT),
     ]
     joints = np.arange(plan.near, 40.0, rng.uniform(1.2, 2.0)).tolist()
     for side in (-1, 1):
         kerb, end = plan.kerbs[side], plan.ends[side]
         corners = [corner for ahead in joints for corner in flat(kerb, end, ahead, ahead + 0.06)]
-        strokes.append(Stroke(corners, shade(paving, 0.85), PAVEMENT, len(joints)))
-        strokes.append(Stroke(flat(kerb, kerb + 0.25 * side, plan.near, _FAR), shade(paving, 1.2), PAVEMENT))
-    return [*strokes, Stroke(flat(plan.kerbs[-1], plan.kerbs[1], plan.near, _FAR), asphalt, ROAD)]
+        strokes.append(Stroke(corners, shade(paving, 0.85), canvas.PAVEMENT, len(joints)))
+        strokes.append(Stroke(flat(kerb, kerb + 0.25 * side, plan.near, _FAR), shade(paving, 1.2), canvas.PAVEMENT))
+    return [*strokes, Stroke(flat(plan.kerbs[-1], plan.kerbs[1], plan.near, _FAR), asphalt, canvas.ROAD)]
 
 
 def _markings(rng: np.random.Generator, plan: _Plan) -> list[Stroke]:
-    """The line in the middle, solid or dashed, now and then lines along the kerbs and a zebra crossing."""
+    """The line in the middle, solid or dashed, sometimes lines along the kerbs and a zebra crossing."""
     paint, period = shade((214, 214, 208), rng.uniform(0.75, 1.1)), rng.uniform(5, 9)
     dashes = [(start, start + 0.45 * period) for start in np.arange(rng.uniform(0, period), 80, period) + plan.near]
     if rng.random() < 0.25:
@@ -136,7 +112,7 @@ def _markings(rng: np.random.Generator, plan: _Plan) -> list[Stroke]:
     if rng.random() < 0.35:
         stripes = np.arange(plan.kerbs[-1] + 0.5, plan.kerbs[1] - 0.6, 1.1).tolist()
         areas.append([flat(start, start + 0.55, crossing, crossing + 3) for start in stripes])
-    return [Stroke([corner for one in area for corner in one], paint, ROAD, len(area)) for area in areas]
+    return [Stroke([corner for one in area for corner in one], paint, canvas.ROAD, len(area)) for area in areas]
 
 
 def _blocks(rng: np.random.Generator, plan: _Plan, side: int) -> list[_Thing]:
@@ -151,7 +127,7 @@ def _blocks(rng: np.random.Generator, plan: _Plan, side: int) -> list[_Thing]:
             places = [(face + side * rng.uniform(1, 7), max(5.0, rng.uniform(ahead, far))) for _ in range(2)]
             things += [_tree(rng, place, rng.uniform(3, 8)) for place in places]
         elif far > plan.near + 0.5:
-            strokes = building(rng, face=face, ends=(near, far), height=height, sunlight=looks)
+            strokes = objects.building(rng, face=face, ends=(near, far), height=height, sunlight=looks)
             things.append(_Thing(near, strokes, flat(face, face - 0.8 * side, near, far)))
         ahead = far + (rng.uniform(1, 4) if rng.random() < 0.3 else 0)
     return things
@@ -160,12 +136,12 @@ def _blocks(rng: np.random.Generator, plan: _Plan, side: int) -> list[_Thing]:
 def _kerbside(rng: np.random.Generator, plan: _Plan, side: int) -> list[_Thing]:
     """Trees, lamp posts and signs in a row along one kerb."""
     row = plan.kerbs[side] + side * rng.uniform(0.5, 0.9)
-    things = [_standing(lamp_post(rng, place), place) for place in _row(rng, row, rng.uniform(12, 22), 60)]
+    things = [_standing(objects.lamp_post(rng, place), place) for place in _row(rng, row, rng.uniform(12, 22), 60)]
     if rng.random() < 0.6:
         places = _row(rng, row + side * 0.5, rng.uniform(8, 15), 60)
         things += [_tree(rng, place, rng.uniform(5, 8)) for place in places]
     places = [(row, rng.uniform(6, 22)) for _ in range(int(rng.integers(0, 3)))]
-    return things + [_standing(sign(rng, place), place) for place in places]
+    return things + [_standing(objects.sign(rng, place), place) for place in places]
 
 
 def _row(rng: np.random.Generator, right: float, step: float, end: float) -> list[Place]:
@@ -184,24 +160,24 @@ def _traffic(rng: np.random.Generator, plan: _Plan) -> list[_Thing]:
     for _ in range(int(rng.integers(0, 4))):
         lane = plan.middle + (1.6 if rng.random() < 0.6 else -1.6)
         places.append((lane + rng.uniform(-0.3, 0.3), rng.uniform(7, 40)))
-    return [_Thing(z, car(rng, (x, z)), flat(x - 1.1, x + 1.1, z - 0.4, z + 4.6)) for x, z in places]
+    return [_Thing(z, objects.car(rng, (x, z)), flat(x - 1.1, x + 1.1, z - 0.4, z + 4.6)) for x, z in places]
 
 
 def _people(rng: np.random.Generator, plan: _Plan) -> list[_Thing]:
-    """Persons on the pavements, now and then one on the road."""
+    """Persons on the pavements, sometimes one on the road."""
     things = []
     for _ in range(int(rng.integers(2, 9))):
         side = 1 if rng.random() < 0.5 else -1
         bounds = plan.kerbs.values() if rng.random() < 0.2 else (plan.kerbs[side], plan.ends[side])
         place = (rng.uniform(min(bounds), max(bounds)), 4.5 + 16 * rng.random() ** 1.5)
-        things.append(_standing(person(rng, place), place))
+        things.append(_standing(objects.person(rng, place), place))
     return things
 
 
 def _tree(rng: np.random.Generator, place: Place, size: float) -> _Thing:
     right, ahead = place
     shadow = flat(right - size / 4, right + size / 4, ahead - size / 5, ahead + size / 5)
-    return _Thing(ahead, tree(rng, place, size), shadow)
+    return _Thing(ahead, objects.tree(rng, place, size), shadow)
 
 
 def _standing(strokes: list[Stroke], place: Place) -> _Thing:
@@ -210,7 +186,7 @@ def _standing(strokes: list[Stroke], place: Place) -> _Thing:
 
 
 def _shade_of_blocks(rng: np.random.Generator, plan: _Plan) -> list[Point]:
-    """The strip that lies in the shadow of the blocks on the dim side: none of the street's width up to all of it."""
+    """The strip in the shadow of the blocks on the dim side: from none to all of the street's width."""
     side = -1 if plan.sunlight[-1] < plan.sunlight[1] else 1
     start, width = plan.ends[side], plan.ends[1] - plan.ends[-1]
     share = max(0.02, rng.uniform(-0.5, 1.0))
@@ -218,48 +194,47 @@ def _shade_of_blocks(rng: np.random.Generator, plan: _Plan) -> list[Point]:
 
 
 MIN_SIDE, MAX_SIDE = 32, 4096  # pixels
-
-Floats = NDArray[np.float32]
+_Floats = NDArray[np.float32]
 
 # How rough each class looks: relative deviation of brightness, in patches of a few pixels and from pixel to pixel.
 _ROUGHNESS = {
-    SKY: (0.0, 0.0),
-    BUILDING: (0.04, 0.03),
-    ROAD: (0.03, 0.06),
-    PAVEMENT: (0.05, 0.05),
-    VEGETATION: (0.16, 0.14),
-    CAR: (0.02, 0.01),
-    PERSON: (0.05, 0.03),
-    POLE: (0.03, 0.02),
+    canvas.SKY: (0.0, 0.0),
+    canvas.BUILDING: (0.04, 0.03),
+    canvas.ROAD: (0.03, 0.06),
+    canvas.PAVEMENT: (0.05, 0.05),
+    canvas.VEGETATION: (0.16, 0.14),
+    canvas.CAR: (0.02, 0.01),
+    canvas.PERSON: (0.05, 0.03),
+    canvas.POLE: (0.03, 0.02),
 }
 
 
-def draw_scene(rng: np.random.Generator, size: tuple[int, int]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+def draw_scene(rng: np.random.Generator, size: tuple[int, int]) -> tuple[Image, Labels]:
     """A street scene and its labels.
 
     Args:
-        rng: all randomness comes from here; generators in the same state give the same street at every size.
+        rng: the only source of randomness; generators in the same state give the same street at every size.
         size: (height, width) in pixels, each 32 to 4096.
 
     Returns:
         The image, H x W x 3 uint8 RGB, and its label map, H x W uint8 ids of `SCENES`. The bonnet of the camera's own
-        car, where there is one, is `IGNORE_INDEX`.
+        car, if there is one, is `IGNORE_INDEX`.
 
     Raises:
         DataError: the size is out of bounds.
     """
     check_size(size)
-    canvas = _open_canvas(rng, size)
-    _paint_sky(canvas, rng)
-    paint_street(canvas, rng)
+    scene = _open_canvas(rng, size)
+    _paint_sky(scene, rng)
+    paint_street(scene, rng)
     if rng.random() < 0.5:
-        _paint_bonnet(canvas, rng)
-    *channels, labels = cv2.split(canvas.pixels)
+        _paint_bonnet(scene, rng)
+    *channels, labels = cv2.split(scene.pixels)
     return _photograph(channels, labels, rng), labels
 
 
 def check_size(size: tuple[int, int]) -> None:
-    """Refuse a (height, width) that no scene has, with a `DataError`."""
+    """Raise a `DataError` if a (height, width) is out of bounds."""
     if len(size) != 2 or not all(isinstance(length, int) and MIN_SIDE <= length <= MAX_SIDE for length in size):
         raise DataError(f"the size of a scene is height and width in pixels, {MIN_SIDE} to {MAX_SIDE}; got {size}")
 
@@ -276,44 +251,38 @@ def _open_canvas(rng: np.random.Generator, size: tuple[int, int]) -> Canvas:
     return Canvas(np.zeros((height, width, 4), np.uint8), camera, haze, visibility=rng.uniform(80, 400))
 
 
-def _paint_sky(canvas: Canvas, rng: np.random.Generator) -> None:
+def _paint_sky(scene: Canvas, rng: np.random.Generator) -> None:
     """From the sky's colour above to the haze at the horizon, with clouds."""
-    height, width = canvas.size
-    rows = min(height, int(canvas.camera.horizon) + 2)
+    height, width = scene.size
+    rows = min(height, int(scene.camera.horizon) + 2)
     top, white = pick(rng, ((86, 140, 212), (120, 168, 220), (168, 180, 192))), rng.uniform(205, 245)
     fade = np.linspace(0, 1, rows, dtype=np.float32)[:, None] ** rng.uniform(0.7, 1.6)
     clouds = _patches(rng, (rows, width), (5, 7)) + 0.5 * _patches(rng, (rows, width), (12, 20))
     clear = 1 - np.clip(0.8 * clouds + rng.uniform(-0.7, 0.4), 0, 0.85)
     for channel in range(3):
-        sky = top[channel] + (canvas.haze[channel] - top[channel]) * fade
-        canvas.pixels[:rows, :, channel] = (sky - white) * clear + white
-    canvas.pixels[:rows, :, 3] = SKY
+        sky = top[channel] + (scene.haze[channel] - top[channel]) * fade
+        scene.pixels[:rows, :, channel] = (sky - white) * clear + white
+    scene.pixels[:rows, :, 3] = canvas.SKY
 
 
-def _patches(rng: np.random.Generator, size: tuple[int, int], cells: tuple[int, int]) -> Floats:
+def _patches(rng: np.random.Generator, size: tuple[int, int], cells: tuple[int, int]) -> _Floats:
     """Smooth noise of deviation about 1: random numbers on a grid of `cells`, interpolated."""
     grid = rng.standard_normal(cells, np.float32)
     return np.asarray(cv2.resize(grid, size[::-1], interpolation=cv2.INTER_LINEAR))
 
 
-def _paint_bonnet(canvas: Canvas, rng: np.random.Generator) -> None:
-    height, width = canvas.size
-    middle, rise, half = (
-        width * rng.uniform(0.45, 0.55),
-        height * rng.uniform(0.03, 0.09),
-        width * rng.uniform(0.45, 0.6),
-    )
+def _paint_bonnet(scene: Canvas, rng: np.random.Generator) -> None:
+    height, width = scene.size
+    middle, rise = width * rng.uniform(0.45, 0.55), height * rng.uniform(0.03, 0.09)
+    half = width * rng.uniform(0.45, 0.6)
     turn = np.linspace(0, np.pi, 24)
     colour = shade(pick(rng, ((40, 42, 48), (120, 30, 30), (150, 154, 160))), rng.uniform(0.6, 1.0))
     outline = np.column_stack((middle + half * np.cos(turn), height - rise * np.sin(turn) ** 0.7))
-    canvas.paint_pixels(
-        np.vstack((outline, [(middle - half, height + 2), (middle + half, height + 2)])), colour, IGNORE_INDEX
-    )
+    below = [(middle - half, height + 2), (middle + half, height + 2)]
+    scene.paint_pixels(np.vstack((outline, below)), colour, IGNORE_INDEX)
 
 
-def _photograph(
-    channels: Sequence[NDArray[np.uint8]], labels: NDArray[np.uint8], rng: np.random.Generator
-) -> NDArray[np.uint8]:
+def _photograph(channels: Sequence[NDArray[np.uint8]], labels: Labels, rng: np.random.Generator) -> Image:
     """The image as a camera sees it: rough surfaces, the light's brightness and tint, slight blur, sensor noise."""
     size = (labels.shape[0], labels.shape[1])
     gains = rng.uniform(0.65, 1.15) * rng.uniform(0.94, 1.06, 3)
@@ -328,15 +297,15 @@ def _photograph(
     return np.asarray(cv2.merge(seen))
 
 
-def _lookup(labels: NDArray[np.uint8], number: int) -> Floats:
+def _lookup(labels: Labels, number: int) -> _Floats:
     table = np.zeros(256, np.float32)
     for label, roughness in _ROUGHNESS.items():
         table[label] = roughness[number]
     return np.asarray(cv2.LUT(labels, table))
 
 
-def _grain(rng: np.random.Generator, size: tuple[int, int]) -> Floats:
-    """Noise of deviation 1 from pixel to pixel: two random bytes, as normal deviates take five times as long."""
+def _grain(rng: np.random.Generator, size: tuple[int, int]) -> _Floats:
+    """Pixel noise of deviation 1: difference of two random bytes, five times as fast as normal deviates."""
     first, second = (rng.integers(0, 256, size, np.uint8) for _ in range(2))
     return np.asarray(cv2.subtract(first, second, dtype=cv2.CV_32F)) * np.float32(1 / 104.5)
 
@@ -392,26 +361,23 @@ class SceneSplit:
 
     def __getitem__(self, index: int) -> Sample:
         """Draw a scene; negative indices count from the end."""
-        index = self._checked(index)
-        # Bytes of the name behind the numbers: no two different triples give the same sequence, and so the same scene.
+        if not -self.count <= index < self.count:
+            raise IndexError(f"scene {index} of {self.count}")
+        index %= self.count
+        # The bytes of the name come last, so that different triples give different sequences.
         rng = np.random.default_rng((self.seed, index, *self.name.encode()))
         return Sample(_name(index), *draw_scene(rng, self.size))
 
     def __iter__(self) -> Iterator[Sample]:
         return (self[index] for index in range(self.count))
 
-    def image(self, index: int) -> NDArray[np.uint8]:
+    def image(self, index: int) -> Image:
         """The image: H x W x 3 uint8 RGB."""
         return self[index].image
 
-    def labels(self, index: int) -> NDArray[np.uint8]:
+    def labels(self, index: int) -> Labels:
         """The labels: H x W uint8 class ids, 255 for no label."""
         return self[index].labels
-
-    def _checked(self, index: int) -> int:
-        if not -self.count <= index < self.count:
-            raise IndexError(f"scene {index} of {self.count}")
-        return index % self.count
 
 
 def _name(index: int) -> str:

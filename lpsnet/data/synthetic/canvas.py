@@ -1,7 +1,7 @@
-"""What generated scenes are painted on: an image and its label map in one array, seen through a pinhole camera.
+"""Painting generated scenes: an image and its label map in one array, seen through a pinhole camera.
 
-Every stroke colours the image and the label map in one call of OpenCV, without antialiasing, so that a pixel's label
-is that of the thing whose colour it has.
+Every stroke colours the image and the label map in one call of OpenCV, without antialiasing, so that a pixel's colour
+and label always belong to the same object.
 """
 
 from collections.abc import Sequence
@@ -15,37 +15,34 @@ from numpy.typing import ArrayLike, NDArray
 
 from lpsnet.data.labels import LabelSpace
 
-# A pole is a post with all that it carries: lamps, signs, lights. Signs alone would be half a percent of the pixels.
+# "Pole" includes the lamps, signs and lights on it. Signs alone would be half a percent of the pixels.
 SKY, BUILDING, ROAD, PAVEMENT, VEGETATION, CAR, PERSON, POLE = range(8)
 
-SCENES = LabelSpace(
-    name="scenes",
-    names=("sky", "building", "road", "pavement", "vegetation", "car", "person", "pole"),
-    colours=(
-        (70, 130, 180),
-        (70, 70, 70),
-        (128, 64, 128),
-        (244, 35, 232),
-        (107, 142, 35),
-        (0, 0, 142),
-        (220, 20, 60),
-        (153, 153, 153),
-    ),
-)
+_COLOURS = {
+    "sky": (70, 130, 180),
+    "building": (70, 70, 70),
+    "road": (128, 64, 128),
+    "pavement": (244, 35, 232),
+    "vegetation": (107, 142, 35),
+    "car": (0, 0, 142),
+    "person": (220, 20, 60),
+    "pole": (153, 153, 153),
+}
+SCENES = LabelSpace.from_names("scenes", _COLOURS, list(_COLOURS.values()))
 
 Colour = tuple[float, float, float]  # RGB, 0 to 255
 Point = tuple[float, float, float]  # right, up, ahead: metres from the road under the camera
 Place = tuple[float, float]  # right, ahead: metres on the ground
 
-_LARGEST = 30_000  # pixels; points further out are moved here, as OpenCV's fills count in 16 bits and a fraction
+_LARGEST = 30_000  # pixels; coordinates are clipped to this, as OpenCV's fills use 16 bits and a fraction
 
 
 class Stroke(NamedTuple):
-    """Something of one colour and class.
+    """One or more shapes of one colour and class.
 
     Attributes:
-        corners: of one polygon, or of several that do not overlap, one behind the other; of a disc, its centre.
-        colour: as seen from near.
+        corners: of one polygon, or of several that do not overlap, concatenated; of a disc, its centre.
+        colour: without haze.
         label: class id of `SCENES`.
         num_polygons: how many polygons there are, all with as many corners.
         radius: metres, for a disc that faces the camera; 0 for polygons.
@@ -72,6 +69,11 @@ def disc(place: Place, up: float, radius: float, colour: Colour, label: int) -> 
 def flat(start: float, stop: float, near: float, far: float) -> list[Point]:
     """A rectangle on the ground: metres right from start to stop, ahead from near to far."""
     return [(start, 0, near), (stop, 0, near), (stop, 0, far), (start, 0, far)]
+
+
+def palette(text: str) -> list[Colour]:
+    """Colours written as hexadecimal RGB with spaces between: "be1a1e 1c3682"."""
+    return [(code >> 16, code >> 8 & 255, code & 255) for code in (int(word, 16) for word in text.split())]
 
 
 def shade(colour: Colour, factor: float) -> Colour:
@@ -138,7 +140,7 @@ class Canvas:
         return self.pixels.shape[0], self.pixels.shape[1]
 
     def paint(self, strokes: Sequence[Stroke]) -> None:
-        """Paint the strokes in their order. They are projected all at once, which is most of the time saved."""
+        """Paint the strokes in their order; all are projected at once, which is much faster."""
         corners = np.array(list(chain.from_iterable(stroke.corners for stroke in strokes)))
         points = _whole(self.camera.project(corners))
         ends = list(accumulate(len(stroke.corners) for stroke in strokes))
@@ -158,11 +160,11 @@ class Canvas:
         cv2.fillPoly(self.pixels, [_whole(np.asarray(outline))], (*colour, label), cv2.LINE_8)
 
     def darken(self, shadows: Sequence[Sequence[Point]], strength: float) -> None:
-        """Darken polygons, with soft edges; labels stay. `strength` 1 leaves nothing but black."""
+        """Darken polygons, with soft edges; labels stay. `strength` 1 gives black."""
         mask = np.zeros(self.size, np.uint8)
         points = _whole(self.camera.project(list(chain.from_iterable(shadows))))
         start = 0
-        for shadow in shadows:  # one by one: in one call, a fill would leave out where two overlap
+        for shadow in shadows:  # one call each: fillPoly leaves out where polygons of one call overlap
             cv2.fillPoly(mask, [points[start : start + len(shadow)]], 255)
             start += len(shadow)
         light = cv2.convertScaleAbs(cv2.blur(mask, (3, 3)), alpha=-strength, beta=255)
@@ -170,7 +172,7 @@ class Canvas:
         cv2.multiply(self.pixels, cv2.merge([light, light, light, whole]), dst=self.pixels, scale=1 / 255)
 
     def _inks(self, strokes: Sequence[Stroke], distances: NDArray[np.float64]) -> list[list[float]]:
-        """Colour, as hazy as its distance makes it, and class id of every stroke."""
+        """Colour, with haze by distance, and class id of every stroke."""
         clear = np.exp(-distances / self.visibility)[:, None]
         colours = np.array([stroke.colour for stroke in strokes]) * clear + np.array(self.haze) * (1 - clear)
         inks: list[list[float]] = np.column_stack((colours, [stroke.label for stroke in strokes])).tolist()

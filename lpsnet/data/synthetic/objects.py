@@ -1,8 +1,6 @@
-"""What stands or drives in a generated street, as strokes: trees, cars, persons, lamp posts and signs.
+"""Objects of a generated street, as strokes: trees, cars, persons, lamp posts, signs and buildings.
 
-Each function takes a place in metres (right, ahead) and draws its looks from the generator.
-
-Buildings of a generated street, as strokes.
+Each function takes a place in metres (right, ahead) and draws shapes and colours from the generator.
 """
 
 import math
@@ -11,42 +9,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lpsnet.data.synthetic.canvas import (
-    BUILDING,
-    CAR,
-    PERSON,
-    POLE,
-    VEGETATION,
-    Colour,
-    Place,
-    Point,
-    Stroke,
-    board,
-    disc,
-    pick,
-    shade,
-)
+import lpsnet.data.synthetic.canvas as canvas  # not from the package, which imports this module
+from lpsnet.data.synthetic.canvas import Colour, Place, Point, Stroke, board, disc, palette, pick, shade
 
 _BARK: Sequence[Colour] = ((88, 66, 48), (104, 92, 78))
 _LEAVES: Sequence[Colour] = ((64, 104, 40), (84, 122, 48), (48, 88, 50), (120, 124, 46))
-_PAINTS: Sequence[Colour] = (
-    (190, 26, 30),
-    (28, 54, 130),
-    (225, 225, 228),
-    (24, 24, 28),
-    (120, 124, 128),
-    (196, 160, 40),
-    (30, 96, 62),
-)
-_CLOTHES: Sequence[Colour] = (
-    (168, 32, 42),
-    (32, 60, 140),
-    (235, 232, 226),
-    (40, 40, 46),
-    (214, 150, 40),
-    (70, 120, 72),
-    (130, 70, 140),
-)
+_PAINTS: Sequence[Colour] = palette("be1a1e 1c3682 e1e1e4 18181c 787c80 c4a028 1e603e")
+_CLOTHES: Sequence[Colour] = palette("a8202a 203c8c ebe8e2 28282e d69628 467848 82468c")
 _SKIN: Sequence[Colour] = ((232, 190, 160), (196, 148, 112), (128, 88, 62))
 _METAL: Sequence[Colour] = ((70, 74, 76), (110, 112, 110), (52, 66, 58))
 _GLASS: Colour = (40, 50, 62)
@@ -66,8 +35,8 @@ def tree(rng: np.random.Generator, place: Place, size: float) -> list[Stroke]:
     thick, middle = size * 0.025, stem + crown
     bark, leaf = pick(rng, _BARK), pick(rng, _LEAVES)
     strokes = [
-        board(place, _box(-thick, thick, 0, middle), bark, VEGETATION),
-        disc(place, middle, 0.75 * crown, shade(leaf, 0.7), VEGETATION),
+        board(place, _box(-thick, thick, 0, middle), bark, canvas.VEGETATION),
+        disc(place, middle, 0.75 * crown, shade(leaf, 0.7), canvas.VEGETATION),
     ]
     leaves = rng.random((12, 3)).tolist()
     for turn, reach, radius in leaves[:: 1 if place[1] < 30 else 2]:
@@ -75,7 +44,7 @@ def tree(rng: np.random.Generator, place: Place, size: float) -> list[Stroke]:
         right, up = away * math.cos(2 * math.pi * turn), away * math.sin(2 * math.pi * turn)
         light = 0.9 + 0.3 * up / crown + 0.3 * (radius - 0.5)
         spot = (place[0] + right, place[1])
-        strokes.append(disc(spot, middle + up, crown * (0.2 + 0.25 * radius), shade(leaf, light), VEGETATION))
+        strokes.append(disc(spot, middle + up, crown * (0.2 + 0.25 * radius), shade(leaf, light), canvas.VEGETATION))
     return strokes
 
 
@@ -98,7 +67,7 @@ def car(rng: np.random.Generator, place: Place) -> list[Stroke]:
     roof = rng.uniform(1.9, 2.3) if van else rng.uniform(1.4, 1.6)
     body = _Body(van, half, half * (0.95 if van else 0.78), length, 1.15 if van else 0.95, roof, pick(rng, _PAINTS))
     lamps: Colour = (255, 245, 210) if rng.random() < 0.5 else (200, 20, 24)
-    # The camera sees a flank only of a car beside its way.
+    # The camera sees the side of a car only if the car is not straight ahead.
     return [*(_flank(body, place) if abs(place[0]) > half else []), *_tail(body, place, lamps)]
 
 
@@ -116,11 +85,11 @@ def _tail(body: _Body, place: Place, lamps: Colour) -> list[Stroke]:
         (_box(-half, 0.3 - half, 0.65, 0.85), lamps),
         (_box(half - 0.3, half, 0.65, 0.85), lamps),
     ]
-    return [board(place, outline, colour, CAR) for outline, colour in parts]
+    return [board(place, outline, colour, canvas.CAR) for outline, colour in parts]
 
 
 def _flank(body: _Body, place: Place) -> list[Stroke]:
-    """The side that is turned to the camera, leaning inwards above the waist; outlines are metres ahead and up."""
+    """The side facing the camera, leaning inwards above the waist; outlines are metres ahead and up."""
     near, far, waist, roof = place[1], place[1] + body.length, body.waist, body.roof
     slant, low, high = 0.2 if body.van else 0.5, waist + 0.05, roof - 0.12
     cabin = [(near, 0.8 * waist), (far - 2 * slant, 0.8 * waist), (far - 2 * slant, waist)]
@@ -137,7 +106,7 @@ def _flank(body: _Body, place: Place) -> list[Stroke]:
         lean = max(0.0, (up - waist) / (roof - waist)) * (body.half - body.half_roof)
         return place[0] - math.copysign(body.half - lean, place[0])
 
-    return [Stroke([(right(up), up, ahead) for ahead, up in outline], colour, CAR) for outline, colour in parts]
+    return [Stroke([(right(up), up, ahead) for ahead, up in outline], colour, canvas.CAR) for outline, colour in parts]
 
 
 def person(rng: np.random.Generator, place: Place) -> list[Stroke]:
@@ -151,10 +120,16 @@ def person(rng: np.random.Generator, place: Place) -> list[Stroke]:
         ([(wide, 1.45), (wide + 0.12, 0.85), (wide - 0.02, 0.85)], shade(coat, 0.8)),
         ([(-0.8 * wide, 0.8), (0.8 * wide, 0.8), (wide, 1.46), (lean, 1.52), (-wide, 1.46)], coat),
     ]
-    strokes = [board(place, [(size * x, size * up) for x, up in outline], colour, PERSON) for outline, colour in parts]
+    strokes = [
+        board(place, [(size * x, size * up) for x, up in outline], colour, canvas.PERSON) for outline, colour in parts
+    ]
     head = (place[0] + lean * size, place[1])
     hair = [(size * x, size * up) for x, up in ((-0.13, 1.66), (0.13, 1.66), (0.08, 1.77), (-0.08, 1.77))]
-    return [*strokes, disc(head, 1.63 * size, 0.13 * size, skin, PERSON), board(head, hair, (50, 38, 30), PERSON)]
+    return [
+        *strokes,
+        disc(head, 1.63 * size, 0.13 * size, skin, canvas.PERSON),
+        board(head, hair, (50, 38, 30), canvas.PERSON),
+    ]
 
 
 def lamp_post(rng: np.random.Generator, place: Place) -> list[Stroke]:
@@ -166,7 +141,7 @@ def lamp_post(rng: np.random.Generator, place: Place) -> list[Stroke]:
         [(0, height), (arm, height + 0.3), (arm, height + 0.15), (0, height - 0.2)],
         _box(-2 * thick, 2 * thick, 0, 0.8),
     ]
-    return [board(place, outline, metal, POLE) for outline in outlines]
+    return [board(place, outline, metal, canvas.POLE) for outline in outlines]
 
 
 _RED, _BLUE, _WHITE, _YELLOW = (196, 24, 30), (28, 72, 170), (238, 238, 234), (236, 190, 30)
@@ -178,33 +153,24 @@ def sign(rng: np.random.Generator, place: Place) -> list[Stroke]:
     """A traffic sign on a post, round, triangular or square; or a traffic light."""
     height, radius = rng.uniform(2.3, 3.0), rng.uniform(0.36, 0.5)
     shape, plate = int(rng.integers(4)), _PLATES[int(rng.integers(3))]
-    post = board(place, _box(-0.06, 0.06, 0, height), (120, 122, 122), POLE)
+    post = board(place, _box(-0.06, 0.06, 0, height), (120, 122, 122), canvas.POLE)
     if shape == 3:
         return [post, *_traffic_light(place, height, lit=int(rng.integers(3)))]
     if shape == 2:
-        return [post, *(disc(place, height, r * radius, c, POLE) for r, c in zip((1, 0.68), plate, strict=True))]
+        return [post, *(disc(place, height, r * radius, c, canvas.POLE) for r, c in zip((1, 0.68), plate, strict=True))]
     outlines = ([(r * x, height + r * up) for x, up in _SHAPES[shape]] for r in (radius, 0.68 * radius))
-    return [post, *(board(place, outline, c, POLE) for outline, c in zip(outlines, plate, strict=True))]
+    return [post, *(board(place, outline, c, canvas.POLE) for outline, c in zip(outlines, plate, strict=True))]
 
 
 def _traffic_light(place: Place, height: float, *, lit: int) -> list[Stroke]:
-    strokes = [board(place, _box(-0.24, 0.24, height - 0.6, height + 0.6), (26, 28, 28), POLE)]
+    strokes = [board(place, _box(-0.24, 0.24, height - 0.6, height + 0.6), (26, 28, 28), canvas.POLE)]
     for number, colour in enumerate(((230, 40, 36), (240, 180, 40), (60, 220, 110))):
-        strokes.append(
-            disc(place, height + 0.38 * (1 - number), 0.15, shade(colour, 1 if number == lit else 0.3), POLE)
-        )
+        lamp = shade(colour, 1 if number == lit else 0.3)
+        strokes.append(disc(place, height + 0.38 * (1 - number), 0.15, lamp, canvas.POLE))
     return strokes
 
 
-_WALLS: Sequence[Colour] = (
-    (176, 108, 84),
-    (204, 188, 160),
-    (150, 146, 140),
-    (214, 206, 196),
-    (140, 104, 78),
-    (120, 128, 140),
-    (196, 158, 110),
-)
+_WALLS: Sequence[Colour] = palette("b06c54 ccbca0 96928c d6cec4 8c684e 78808c c49e6e")
 _ROOFS: Sequence[Colour] = ((120, 62, 48), (78, 74, 76), (96, 84, 70))
 _WINDOW_GLASS: Colour = (52, 64, 78)
 
@@ -231,7 +197,7 @@ def building(rng: np.random.Generator, *, face: float, ends: Interval, height: f
             (columns, rows, glass),
         ):
             corners = _rectangles(start, stop, wide, high)
-            strokes.append(Stroke(corners, shade(colour, light), BUILDING, len(corners) // 4))
+            strokes.append(Stroke(corners, shade(colour, light), canvas.BUILDING, len(corners) // 4))
     return strokes
 
 
@@ -243,10 +209,10 @@ def skyline(rng: np.random.Generator, ahead: float) -> list[Stroke]:
         if rng.random() < 0.5:
             peak = [(stop + 3, height * 0.5), ((start + stop) / 2, height * 0.8), (start - 3, height * 0.5)]
             green = pick(rng, ((70, 96, 60),))
-            strokes.append(board((0, ahead), [(start, 0), (stop, 0), *peak], green, VEGETATION))
+            strokes.append(board((0, ahead), [(start, 0), (stop, 0), *peak], green, canvas.VEGETATION))
         else:
             outline = [(start, 0.0), (stop, 0.0), (stop, height), (start, height)]
-            strokes.append(board((0, ahead), outline, pick(rng, _WALLS), BUILDING))
+            strokes.append(board((0, ahead), outline, pick(rng, _WALLS), canvas.BUILDING))
         start = stop
     return strokes
 
@@ -256,7 +222,7 @@ def _roof(rng: np.random.Generator, sides: Interval, ends: Interval, height: flo
     ridge, top, colour = (face + outer) / 2, height + rng.uniform(2, 4), pick(rng, _ROOFS)
     slope: list[Point] = [(face, height, near), (face, height, far), (ridge, top, far), (ridge, top, near)]
     gable: list[Point] = [(face, height, near), (outer, height, near), (ridge, top, near)]
-    return [Stroke(slope, colour, BUILDING), Stroke(gable, shade(colour, 0.8), BUILDING)]
+    return [Stroke(slope, colour, canvas.BUILDING), Stroke(gable, shade(colour, 0.8), canvas.BUILDING)]
 
 
 def _parts(count: int, filled: float) -> list[Interval]:

@@ -1,10 +1,7 @@
-"""A description of a data set that opens and repairs what can be repaired, for the doctor (`doctor.py`) to suggest.
+"""The data check ("the doctor"): reads every file of a data set before training and reports all problems.
 
-The doctor: looks at every file of a data set before anyone trains on it, and says everything it finds.
-
-A data set fails late and quietly: a mask in the wrong numbers, a validation image that is in the training set too,
-a class that never occurs. `check_dataset` finds these in one pass, with a count of the labels and a description that
-leaves out or repairs what it can.
+Examples are a mask of wrong ids, a validation image that is also in the training set, or a class that never occurs.
+`check_dataset` also counts the labels and suggests a description that leaves out or repairs what it can.
 """
 
 import os
@@ -17,32 +14,24 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from lpsnet.data.dataset import PRESETS, Dataset, described_dataset, open_dataset
+from lpsnet.data import inspection
+from lpsnet.data.dataset import NAMED, Dataset, build_dataset, open_dataset, open_path
 from lpsnet.data.description import Description
-from lpsnet.data.guess import class_map, describe_folder, guess_description
-from lpsnet.data.inspection import (
-    CONVERSIONS,
-    Diagnosis,
-    Finding,
-    Report,
-    SplitCounts,
-    by_severity,
-    class_counts,
-    inspect_pair,
-    inspect_sample,
-)
+from lpsnet.data.guess import class_map
+from lpsnet.data.inspection import Diagnosis, Finding, Report, SplitCounts
 from lpsnet.data.labels import IGNORE_INDEX, MAX_CLASSES, Colour, LabelSpace
 from lpsnet.data.split import FileSplit, Split
 from lpsnet.errors import DataError
 from lpsnet.io import expand_home
 
-_MANY = 64  # values without a class that are worth listing; beyond, all others mean no label
+_MANY = 64  # values without a class that are listed; if there are more, all of them mean no label
 _BLACK = (0, 0, 0)
+_SEVERITIES = ("error", "warning", "note")
 _WRONG_KINDS = ("colours_for_ids", "ids_for_colours")
 
 
 def suggest_yaml(dataset: Dataset, reports: Mapping[str, list[Report]]) -> str:
-    """The text of a YAML file, or "" for a data set of no files, or where no description of the usable rest opens."""
+    """The text of a YAML file; "" for a data set without files, or if nothing usable is left."""
     if dataset.description is None:
         return ""
     everything = [report for members in reports.values() for report in members]
@@ -57,19 +46,17 @@ def suggest_yaml(dataset: Dataset, reports: Mapping[str, list[Report]]) -> str:
 
 
 def _repair_kind(values: dict[str, Any], reports: list[Report], space: LabelSpace) -> list[str]:
-    """Where all label files hold colours instead of ids, or the reverse, describe what they hold."""
+    """If all label files hold colours instead of ids, or the reverse, describe these."""
     wrong = [report for report in reports if report.other_values]
     if not wrong or any(report.labels is not None for report in reports):
         return []
-    found: Counter[Any] = Counter()
-    for report in wrong:
-        found.update(report.other_values)
-    if len(found) > MAX_CLASSES + 1:  # no labels: a photograph, or colours that were blended
+    found: Counter[Any] = sum((Counter(report.other_values) for report in wrong), Counter())
+    if len(found) > MAX_CLASSES + 1:  # a photograph, or colours that were blended
         return []
-    promised_colours = "colour_map" in values
+    expected_colours = "colour_map" in values
     for key in ("ids", "ignore", "colour_map", "reduce_zero_label"):
         values.pop(key, None)
-    return (_describe_ids if promised_colours else _describe_colours)(values, found, space)
+    return (_describe_ids if expected_colours else _describe_colours)(values, found, space)
 
 
 def _describe_ids(values: dict[str, Any], found: Mapping[int, int], space: LabelSpace) -> list[str]:
@@ -107,7 +94,7 @@ def _ignore_unknown(values: dict[str, Any], reports: list[Report]) -> list[str]:
 
 
 def _exclude(values: dict[str, Any], reports: Mapping[str, list[Report]], harmless: set[str]) -> list[str]:
-    """Leave out images with an error that nothing above repairs, and those that share their name."""
+    """Leave out images with an error that is not repaired, and those that share their name."""
     names = set()
     for members in reports.values():
         counts = Counter(report.pair.name for report in members)
@@ -131,7 +118,7 @@ def _plain(value: Any) -> Any:
 def _opens(text: str, dataset: Dataset) -> bool:
     try:
         description = Description.model_validate(yaml.safe_load(text))
-        opened = described_dataset(dataset.spec, description, dataset.root)
+        opened = build_dataset(dataset.spec, description, dataset.root)
         return all(len(opened.split(name)) for name in opened.splits)
     except (DataError, ValidationError):
         return False
@@ -142,10 +129,10 @@ Reports = Mapping[str, list[Report]]  # by split
 
 
 def check_dataset(text: str | Path, *, progress: Progress | None = None) -> Diagnosis:
-    """Examine a data set. Nothing is raised for what is wrong with it: that is what the findings are for.
+    """Check a data set. Its problems become findings, not errors.
 
     Args:
-        text: what `--data` takes, or a folder, whose images and label files are then found by their names.
+        text: as for `--data`; for any other folder, images and label files are found by names and contents.
         progress: called after every image with the number done and the total.
     """
     text = str(text)
@@ -155,35 +142,37 @@ def check_dataset(text: str | Path, *, progress: Progress | None = None) -> Diag
         return Diagnosis(text, [Finding("cannot_open", text, str(error))], suggested_yaml=_suggest_anyway(text))
     reports = _examine(dataset, progress)
     findings = [item for members in reports.values() for report in members for item in report.findings]
-    findings += [*_names(dataset), *_spare_masks(dataset), *_unlabelled(dataset)]
-    findings += [*_same_images(reports), *_conversions(reports)]
     counts = {name: _count(dataset.label_space, members) for name, members in reports.items()}
+    findings += [*_file_findings(dataset), *_same_images(reports), *_conversions(reports)]
     findings += _absent_classes(dataset.label_space, counts)
-    return Diagnosis(text, by_severity(findings), counts, suggest_yaml(dataset, reports))
+    return Diagnosis(
+        text,
+        sorted(findings, key=lambda item: _SEVERITIES.index(item.severity)),
+        counts,
+        suggest_yaml(dataset, reports),
+    )
 
 
 def _open(text: str) -> Dataset:
-    root = expand_home(text)
-    if root.is_dir():
-        return described_dataset(text, describe_folder(root), root)
-    return open_dataset(text)
+    path = expand_home(text)
+    return open_path(text, path) if path.is_dir() else open_dataset(text)
 
 
 def _suggest_anyway(text: str) -> str:
-    """A description of the folder that a preset was about, where it is not laid out as the preset says."""
+    """A description of a folder that was opened as a preset but has another layout."""
     kind, _, rest = text.partition(":")
     root = expand_home(rest)
-    if kind not in PRESETS or not rest or not root.is_dir():
+    if kind not in NAMED or not rest or not root.is_dir():
         return ""
     try:
-        dataset = described_dataset(text, guess_description(root), root)
+        dataset = open_path(text, root)
     except DataError:
         return ""
     return suggest_yaml(dataset, _examine(dataset, None))
 
 
 def _examine(dataset: Dataset, progress: Progress | None) -> dict[str, list[Report]]:
-    """Look at all samples; decoding runs outside Python's lock, so threads help."""
+    """Check all samples, in threads: decoding releases Python's lock."""
     total, done = sum(map(len, dataset.parts.values())), 0
     reports: dict[str, list[Report]] = {}
     with ThreadPoolExecutor(os.cpu_count()) as executor:
@@ -199,8 +188,8 @@ def _examine(dataset: Dataset, progress: Progress | None) -> dict[str, list[Repo
 
 def _inspector(split: Split) -> Callable[[int], Report]:
     if isinstance(split, FileSplit):
-        return lambda index: inspect_pair(split.pairs[index], split.decoder)
-    return lambda index: inspect_sample(split, index)
+        return lambda index: inspection.inspect_pair(split.pairs[index], split.decoder)
+    return lambda index: inspection.inspect_sample(split, index)
 
 
 def _count(space: LabelSpace, reports: list[Report]) -> SplitCounts:
@@ -208,17 +197,16 @@ def _count(space: LabelSpace, reports: list[Report]) -> SplitCounts:
     for report in reports:
         pixels.update(report.labels or {})
     sizes = Counter(f"{report.size[0]}x{report.size[1]}" for report in reports if report.size)
-    by_class, ignored = class_counts(space, pixels)
+    by_class = {name: pixels[index] for index, name in enumerate(space.names)}
     labelled = sum(report.labels is not None for report in reports)
-    return SplitCounts(len(reports), labelled, dict(sizes.most_common()), by_class, ignored)
+    return SplitCounts(len(reports), labelled, dict(sizes.most_common()), by_class, pixels[IGNORE_INDEX])
 
 
-def _file_splits(dataset: Dataset) -> Iterator[FileSplit]:
-    return (split for split in dataset.parts.values() if isinstance(split, FileSplit))
-
-
-def _names(dataset: Dataset) -> Iterator[Finding]:
-    for split in _file_splits(dataset):
+def _file_findings(dataset: Dataset) -> Iterator[Finding]:
+    """Names used twice, label files without an image, and splits without labels."""
+    for split in dataset.parts.values():
+        if not isinstance(split, FileSplit):
+            continue
         files = defaultdict(list)
         for pair in split.pairs:
             files[pair.name].append(pair.image)
@@ -227,16 +215,8 @@ def _names(dataset: Dataset) -> Iterator[Finding]:
                 listed = ", ".join(map(str, paths))
                 message = f"split {split.name!r} has {len(paths)} images named {name!r}: {listed}; keep one of them"
                 yield Finding("duplicate_name", str(paths[0]), message)
-
-
-def _spare_masks(dataset: Dataset) -> Iterator[Finding]:
-    for split in _file_splits(dataset):
         for path in split.spare_masks:
             yield Finding("missing_image", str(path), f"label file {path} of split {split.name!r} has no image")
-
-
-def _unlabelled(dataset: Dataset) -> Iterator[Finding]:
-    for split in _file_splits(dataset):
         if all(pair.mask is None for pair in split.pairs):
             message = f"split {split.name!r} has no label files; it can be segmented, not trained on or scored"
             yield Finding("unlabelled_split", split.name, message)
@@ -265,7 +245,9 @@ def _conversions(reports: Reports) -> Iterator[Finding]:
             groups[report.content].append(report.pair.image)
         for content, paths in groups.items():
             if content:
-                message = f"{len(paths)} of {len(members)} images of split {split!r} are {CONVERSIONS[content]}"
+                message = (
+                    f"{len(paths)} of {len(members)} images of split {split!r} are {inspection.CONVERSIONS[content]}"
+                )
                 yield Finding("converted_pictures", str(paths[0]), f"{message} (first: {paths[0]})")
 
 

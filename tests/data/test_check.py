@@ -1,4 +1,4 @@
-"""The doctor on data sets that are ill in one way each: what it finds is written by hand."""
+"""The data check on data sets with one problem each; the expected findings are written by hand."""
 
 import json
 import shutil
@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 from image_files import with_exif_orientation, write_image, write_palette_png
 
+from lpsnet.data import dataset
+from lpsnet.data.check import check_dataset
 from lpsnet.data.dataset import Dataset, open_dataset
 from lpsnet.data.decode import LabelDecoder
-from lpsnet.data.doctor import check_dataset
 from lpsnet.data.inspection import KINDS, MAX_VALUES, Diagnosis, inspect_pair
-from lpsnet.data.split import Pair
+from lpsnet.data.split import Opened, Pair, Sample
+from lpsnet.data.synthetic import SCENES, SceneSplit
+from lpsnet.errors import DataError
 
 HEALTHY = "names: [road, car]"
 
@@ -294,3 +297,23 @@ def test_photographs_in_the_place_of_labels_are_told_and_nothing_is_suggested(fo
     diagnosis = check(folder)
     assert {kind for kind, _ in found(diagnosis)} >= {"colours_for_ids"}
     assert "colour_" not in diagnosis.suggested_yaml
+
+
+def test_a_format_of_ones_own_is_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its splits decode samples themselves; one that cannot be read is a finding."""
+
+    class Drawn(SceneSplit):
+        def __getitem__(self, index: int) -> Sample:
+            if index == 1:
+                raise DataError("polygon 3 of drawing 1 has two corners")
+            return super().__getitem__(index)
+
+    parts = {"train": Drawn(size=(32, 64), count=3, seed=0, name="train")}
+    row = dataset.Format("drawn", lambda path: Opened(SCENES, parts), lambda path: (path / "drawings").is_dir())
+    monkeypatch.setattr(dataset, "FORMATS", (row, *dataset.FORMATS))
+    (tmp_path / "drawings").mkdir()
+    diagnosis = check_dataset(tmp_path)
+    assert [item.message for item in diagnosis.findings if item.kind == "unreadable"] == [
+        "polygon 3 of drawing 1 has two corners"
+    ]
+    assert diagnosis.counts["train"].num_labelled == 2
