@@ -33,8 +33,7 @@ from lpsnet.inference.segmenter import Segmenter
 from lpsnet.models.network import Network
 from lpsnet.record import ModelRecord
 from lpsnet.report.figures import COLOURS, GREY, tidy
-from lpsnet.studies.network_latency import fingerprint, model_files
-from lpsnet.studies.network_training import PAPER_SIZE
+from lpsnet.studies.network_latency import PAPER_SIZE, fingerprint, model_files
 from lpsnet.studies.study import Json, Known, Outcome, Place, Report, Row, Run, Settings, Study
 
 Labels = NDArray[np.uint8]

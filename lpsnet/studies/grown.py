@@ -1,9 +1,8 @@
-"""A grown network against the paper's step of the nearest latency: on this device, trained alike, measured in turn.
+"""A network grown by `lpsnet expand` beside the paper's step of the nearest latency on this device; not in the paper.
 
-The paper compares its family with other people's networks; nothing in it says what growing on one's own device brings.
-Here the network that `lpsnet expand` grew (`--models`: its model file, or the family's folder) is measured in turn with
-the steps of Table 4 that are about as large. The one whose latency is nearest is trained with the same recipe, budget
-and seeds, both from scratch: what the grown one learnt while it grew does not count.
+The grown network (`--models`: its model file, or the family's folder) and the steps of Table 4 of about its size are
+timed, interleaved. The grown network and the step of the nearest latency are then trained from scratch with the same
+recipe and seeds.
 """
 
 import re
@@ -15,56 +14,44 @@ from statistics import median
 from typing import Any
 
 from lpsnet.architecture import get_architecture
-from lpsnet.data.dataset import open_dataset
 from lpsnet.errors import RunError
 from lpsnet.inference.model_file import read_record
 from lpsnet.models.profile import complexity
 from lpsnet.report.figures import COLOURS, GREY, tidy
 from lpsnet.studies.expansion_steps import NUM_STEPS, networks
-from lpsnet.studies.network_latency import StudyNetwork, Timed, by_name, describe_latency, latency_run, times_of
-from lpsnet.studies.network_training import (
-    data_of,
-    describe_training,
-    latency_size,
-    pace_run,
-    schedule_of,
-    scores_of,
-    training_run,
-)
-from lpsnet.studies.study import Json, Known, Outcome, Report, Row, Run, Settings, Spread, Study, of_kind
+from lpsnet.studies.network_latency import StudyNetwork, Timed, first_times
+from lpsnet.studies.network_training import data_of, differences, latencies, schedule_of, scores_of, training_runs
+from lpsnet.studies.study import Json, Known, Outcome, Report, Row, Run, Settings, Study, of_kind, score_columns
 
 GROWN = "grown"
-NUM_TIMED = 7  # of them, those with the nearest number of multiplications: the rival is among them
+NUM_TIMED = 7  # steps, those with the nearest number of multiplications; the rival is one of them
 NUM_SEEDS = 3
 
 
 def plan(settings: Settings, known: Known) -> list[Run]:
-    """All latencies in turn; then, once it is known which step is nearest, both trainings with every seed."""
+    """All latencies; then, once the step of the nearest latency is known, both trainings with every seed."""
     data = data_of(settings)
-    grown = StudyNetwork(GROWN, **_traits(_model(settings.models)))
-    num_classes = open_dataset(data).label_space.num_classes
+    record = read_record(_model(settings.models))
+    grown = _network(GROWN, {name: getattr(record, name) for name in ("architecture", "block", "interaction")})
     candidates = [grown, *_as_large(grown, networks(NUM_STEPS["paper"]))]
-    timing = latency_run(candidates, latency_size(settings, data), settings, num_classes=num_classes)
+    timing = latencies(candidates, settings)
     rival = _rival(known(timing), candidates)
-    # At the size that it was grown for
-    schedule, threads = schedule_of(settings, data, halved=False), settings.num_threads
+    schedule = schedule_of(settings, data, halved=False)  # at the size that the network was grown for
     trainings = [
         schedule.training(network, seed=seed)
         for seed in range(settings.num_seeds or NUM_SEEDS)
         for network in (grown, rival)
     ]
-    paces = [pace_run(training, num_threads=threads) for training in trainings[:2]]
-    return [timing, *paces, *(training_run(training, known, num_threads=threads) for training in trainings)]
+    return [timing, *training_runs(trainings, known, settings.num_threads)]
 
 
 def report(outcomes: Sequence[Outcome]) -> Report:
     """A row for the grown network and every step timed; scores of the two that were trained."""
     (timed,), trained = of_kind(outcomes, "timed"), of_kind(outcomes, "trained")
-    times = by_name(times_of(timed), timed.key["runtimes"][0])
-    built = {name: StudyNetwork(name, **_restored(traits)) for name, traits in timed.key["timed"].items()}
-    rows = [_row(network, times[network.name], times[GROWN], trained) for network in built.values()]
-    differences = (describe_training(trained[0].key["trained"]), describe_latency(timed))
-    return Report(tuple(rows), _findings(rows), partial(_draw, rows), (7.5, 4.6), differences)
+    times = first_times(timed)
+    built = [_network(name, config) for name, config in timed.key["timed"].items()]
+    rows = [_row(network, times[network.name], times[GROWN], trained) for network in built]
+    return Report(tuple(rows), _findings(rows), partial(_draw, rows), (7.5, 4.6), differences(timed, trained))
 
 
 def _model(path: Path | None) -> Path:
@@ -79,17 +66,12 @@ def _model(path: Path | None) -> Path:
     return steps[max(steps)]
 
 
-def _traits(model: Path) -> dict[str, Any]:
-    record = read_record(model)
-    return {"architecture": record.architecture, "block": record.block, "interaction": record.interaction}
-
-
-def _restored(traits: Mapping[str, Json]) -> dict[str, Any]:
-    return {**traits, "architecture": get_architecture(traits["architecture"])}
+def _network(name: str, config: Mapping[str, Json]) -> StudyNetwork:
+    return StudyNetwork(name, get_architecture(config["architecture"]), config["block"], config["interaction"])
 
 
 def _as_large(grown: StudyNetwork, steps: Sequence[StudyNetwork]) -> list[StudyNetwork]:
-    """Those with the nearest number of multiplications, in the order of the steps."""
+    """The `NUM_TIMED` steps with the nearest number of multiplications, in their order."""
 
     def macs(network: StudyNetwork) -> int:
         return complexity(network.architecture, block=network.block, interaction=network.interaction).macs
@@ -99,7 +81,7 @@ def _as_large(grown: StudyNetwork, steps: Sequence[StudyNetwork]) -> list[StudyN
 
 
 def _rival(timed: Mapping[str, Json] | None, candidates: Sequence[StudyNetwork]) -> StudyNetwork:
-    """The step of the nearest latency; until it is known, the last one stands for it."""
+    """The step of the nearest latency; the last one as a placeholder until it is known."""
     if timed is None:
         return candidates[-1]
     medians = {row["name"]: median(row["turn_medians_ms"]) for row in timed["results"]}
@@ -109,9 +91,7 @@ def _rival(timed: Mapping[str, Json] | None, candidates: Sequence[StudyNetwork])
 
 
 def _row(network: StudyNetwork, time: Timed, grown: Timed, trained: Sequence[Outcome]) -> Row:
-    scores = scores_of(trained, network)
-    spread = Spread(tuple(scores)) if scores else None
-    ratio = time.over(grown)
+    scores, ratio = scores_of(trained, network), time.over(grown)
     return {
         "network": network.name,
         "architecture": str(network.architecture),
@@ -119,8 +99,7 @@ def _row(network: StudyNetwork, time: Timed, grown: Timed, trained: Sequence[Out
         "times_grown": ratio.ratio,
         "times_grown_low": ratio.interval[0],
         "times_grown_high": ratio.interval[1],
-        "miou": None if spread is None else spread.mean,
-        "miou_deviation": None if spread is None else spread.deviation,
+        **score_columns(scores),
         "seeds": len(scores),
     }
 
@@ -147,7 +126,7 @@ def _finding(grown: Row, rival: Row) -> str:
 
 
 def _draw(rows: Sequence[Row], figure: Any) -> None:
-    """mIoU over latency of the trained ones; the latencies of the other steps as ticks below."""
+    """mIoU over latency of the trained networks; ticks for the latencies of the other steps."""
     axes = figure.subplots()
     tidy(axes)
     for row in (row for row in rows if row["miou"] is not None):

@@ -4,75 +4,49 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from lpsnet.data.dataset import open_dataset
-from lpsnet.report.figures import add_legend, draw_beside
-from lpsnet.studies.network_latency import (
-    TABLE_3_C,
-    StudyNetwork,
-    Timed,
-    by_name,
-    describe_latency,
-    latency_run,
-    table_2_architecture,
-    times_of,
-)
-from lpsnet.studies.network_training import data_of, describe_training, latency_size, scores_of, training_plan
+from lpsnet.studies import network_training, study
+from lpsnet.studies.network_latency import TABLE_3_C, StudyNetwork, Timed, first_times, table_2_architecture
 from lpsnet.studies.published import TABLE_3
-from lpsnet.studies.study import (
-    Known,
-    Outcome,
-    Report,
-    Row,
-    Run,
-    Settings,
-    Spread,
-    Study,
-    describe_best,
-    of_kind,
-    rank_correlation,
-)
+from lpsnet.studies.study import Known, Outcome, Report, Row, Run, Settings
 
-BASELINE, BEST = "none", "bilateral_b"  # the paper's principle is that the latter gives the most for the least
+BASELINE, BEST = "none", "bilateral_b"  # the paper: the latter gains most and costs least
 NETWORKS: Mapping[str, StudyNetwork] = {
     name: StudyNetwork(row.title, table_2_architecture(TABLE_3_C), interaction=name) for name, row in TABLE_3.items()
 }
 
 
 def plan(settings: Settings, known: Known) -> list[Run]:
-    """Latencies in turn, then trainings."""
-    data = data_of(settings)
-    num_classes = open_dataset(data).label_space.num_classes
+    """Latencies, then trainings."""
     networks = list(NETWORKS.values())
-    latencies = latency_run(networks, latency_size(settings, data), settings, num_classes=num_classes)
-    return [latencies, *training_plan(networks, settings, known, paper=TABLE_3[BEST].title)]
+    trainings = network_training.training_plan(networks, settings, known, paper=TABLE_3[BEST].title)
+    return [network_training.latencies(networks, settings), *trainings]
 
 
 def report(outcomes: Sequence[Outcome]) -> Report:
     """A row an interaction."""
-    (timed,), trained = of_kind(outcomes, "timed"), of_kind(outcomes, "trained")
-    runtime = timed.key["runtimes"][0]
-    times = by_name(times_of(timed), runtime)
-    spreads = {name: _spread(scores_of(trained, network)) for name, network in NETWORKS.items()}
-    rows = [_row(name, spreads, times) for name in NETWORKS]
-    differences = (describe_training(trained[0].key["trained"]), describe_latency(timed))
-    return Report(tuple(rows), _findings(rows, spreads), partial(_draw, rows), (10.5, 4.6), differences)
+    (timed,), trained = study.of_kind(outcomes, "timed"), study.of_kind(outcomes, "trained")
+    times = first_times(timed)
+    scores = {name: network_training.scores_of(trained, network) for name, network in NETWORKS.items()}
+    rows = [_row(name, scores, times) for name in NETWORKS]
+    titled = {TABLE_3[name].title: own for name, own in scores.items()}
+    findings = study.describe_scores(rows, "interaction", titled, paper=TABLE_3[BEST].title, table="Table 3")
+    costs = [row for row in rows if row["extra_percent"] is not None and row["interaction"] != TABLE_3[BASELINE].title]
+    if costs:
+        findings.append(_least(costs))
+    differences = network_training.differences(timed, trained)
+    return Report(tuple(rows), tuple(findings), partial(_draw, rows), (10.5, 4.6), differences)
 
 
-def _spread(scores: Sequence[float]) -> Spread | None:
-    return Spread(tuple(scores)) if scores else None
-
-
-def _row(name: str, spreads: Mapping[str, Spread | None], times: Mapping[str, Timed]) -> Row:
-    spread, paper, base = spreads[name], TABLE_3[name], TABLE_3[BASELINE]
+def _row(name: str, scores: Mapping[str, Sequence[float]], times: Mapping[str, Timed]) -> Row:
+    own, paper, base = study.score_columns(scores[name]), TABLE_3[name], TABLE_3[BASELINE]
     time, base_time = times.get(paper.title), times.get(base.title)
     share = None if time is None or base_time is None else time.over(base_time)
-    baseline = spreads[BASELINE]
+    known = scores[name] and scores[BASELINE]
     return {
         "interaction": paper.title,
-        "miou": None if spread is None else spread.mean,
-        "miou_deviation": None if spread is None else spread.deviation,
-        "miou_by_seed": "" if spread is None else " ".join(f"{score:.2f}" for score in spread.scores),
-        "gain": None if spread is None or baseline is None else spread.mean - baseline.mean,
+        **own,
+        "miou_by_seed": " ".join(f"{score:.2f}" for score in scores[name]),
+        "gain": own["miou"] - study.score_columns(scores[BASELINE])["miou"] if known else None,
         "median_ms": None if time is None else time.median_ms,
         "extra_percent": None if share is None else 100 * (share.ratio - 1),
         "extra_low_percent": None if share is None else 100 * (share.interval[0] - 1),
@@ -82,24 +56,6 @@ def _row(name: str, spreads: Mapping[str, Spread | None], times: Mapping[str, Ti
         "paper_ms": paper.latency_ms,
         "paper_extra_percent": 100 * paper.extra_ms / base.latency_ms,
     }
-
-
-def _findings(rows: Sequence[Row], spreads: Mapping[str, Spread | None]) -> tuple[str, ...]:
-    findings = []
-    scored = [row for row in rows if row["miou"] is not None]
-    if len(scored) < len(rows):
-        failed = [str(row["interaction"]) for row in rows if row["miou"] is None]
-        findings.append(f"No score, as the training diverged: {', '.join(failed)}.")
-    if len(scored) > 1:
-        titled = {TABLE_3[name].title: spread for name, spread in spreads.items() if spread is not None}
-        findings.append(describe_best(titled, paper=TABLE_3[BEST].title))
-        correlation = rank_correlation([row["miou"] for row in scored], [row["paper_miou"] for row in scored])
-        if correlation is not None:
-            findings.append(f"Rank correlation of mIoU with Table 3: {correlation:.2f}.")
-    costs = [row for row in rows if row["extra_percent"] is not None and row["interaction"] != TABLE_3[BASELINE].title]
-    if costs:
-        findings.append(_least(costs))
-    return tuple(findings)
 
 
 def _least(costs: Sequence[Row]) -> str:
@@ -114,17 +70,13 @@ def _least(costs: Sequence[Row]) -> str:
 
 def _draw(rows: Sequence[Row], figure: Any) -> None:
     names = [row["interaction"] for row in rows]
-    left, right = figure.subplots(1, 2)
     gains = [row["gain"] for row in rows], [row["paper_gain"] for row in rows]
-    draw_beside(left, names, *gains, label="mIoU gained over no interaction (points)")
     costs = [row["extra_percent"] for row in rows], [row["paper_extra_percent"] for row in rows]
-    draw_beside(right, names, *costs, label="latency added (%)")
-    right.tick_params(labelleft=False)
-    add_legend(figure, left)
-    figure.suptitle("Table 3: path interactions, c=16", fontsize="medium")
+    panels = ("mIoU gained over no interaction (points)", *gains), ("latency added (%)", *costs)
+    study.draw_two(figure, names, *panels, title="Table 3: path interactions, c=16")
 
 
-STUDY = Study(
+STUDY = study.Study(
     name="interactions",
     title="Path interactions",
     reference="The paper's Table 3: Bilateral-B gains most, 3.0 points of mIoU over no interaction, and costs least, "

@@ -25,8 +25,7 @@ from lpsnet.errors import LpsnetError, RunError, unknown_name
 from lpsnet.inference.label_map import Logits, label_map
 from lpsnet.inference.segmenter import Segmenter
 from lpsnet.report.figures import COLOURS, GREY, tidy
-from lpsnet.studies.network_latency import fingerprint, model_files
-from lpsnet.studies.network_training import PAPER_SIZE
+from lpsnet.studies.network_latency import PAPER_SIZE, fingerprint, model_files
 from lpsnet.studies.study import Json, Known, Outcome, Place, Report, Row, Run, Scale, Settings, Study
 
 Labels = NDArray[np.uint8]

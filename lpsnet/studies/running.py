@@ -206,7 +206,7 @@ STUDIES: dict[str, str] = {
     "qualitative": "lpsnet.studies.qualitative:STUDY",
     "comparison": "lpsnet.studies.comparison:STUDY",
     "generalisation": "lpsnet.studies.generalisation:STUDY",
-    "embedded": "lpsnet.studies.embedded:STUDY",
+    "embedded": "lpsnet.studies.comparison:EMBEDDED",
     "end-to-end": "lpsnet.studies.end_to_end:STUDY",
     "precisions": "lpsnet.studies.precisions:STUDY",
     "exports": "lpsnet.studies.exports:STUDY",

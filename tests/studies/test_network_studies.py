@@ -26,7 +26,7 @@ from lpsnet.benchmark import benchmark as benchmark_module
 from lpsnet.benchmark.timing import TimingProtocol
 from lpsnet.data.images import read_image
 from lpsnet.errors import DivergedError, LpsnetError, RunError
-from lpsnet.studies import comparison, conv_blocks, embedded, expansion_steps, generalisation, interactions, qualitative
+from lpsnet.studies import comparison, conv_blocks, expansion_steps, generalisation, interactions, qualitative
 from lpsnet.studies import network_training as training_module
 from lpsnet.studies.network_latency import StudyNetwork, input_size, table_2_architecture
 from lpsnet.studies.network_training import schedule_of
@@ -263,11 +263,11 @@ def test_a_size_in_a_name_counts() -> None:
 
 def test_embedded_leaves_the_file_to_take_along(tmp_path: Path) -> None:
     settings = Settings(size=(64, 96), num_threads=1)
-    result = run_study(embedded.STUDY, settings, tmp_path)
+    result = run_study(comparison.EMBEDDED, settings, tmp_path)
     row = result.report.rows[-1]
     assert (row["source"], row["threads"]) == ("measured here", 1)
     (file,) = tmp_path.glob("runs/*/onnxruntime/lpsnet_s.onnx")
-    again = run_study(embedded.STUDY, Settings(size=(64, 96), num_threads=1, models=file), tmp_path)
+    again = run_study(comparison.EMBEDDED, Settings(size=(64, 96), num_threads=1, models=file), tmp_path)
     assert again.report.rows[-1]["method"] == "lpsnet_s"
     assert again.num_kept == 0  # a file of one's own is another run
 
