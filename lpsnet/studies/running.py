@@ -200,8 +200,8 @@ def in_words(seconds: float) -> str:
 STUDIES: dict[str, str] = {
     "conv-blocks": "lpsnet.studies.conv_blocks:STUDY",
     "interactions": "lpsnet.studies.interactions:STUDY",
-    "conv-types": "lpsnet.studies.conv_types:STUDY",
-    "widths": "lpsnet.studies.widths:STUDY",
+    "conv-types": "lpsnet.studies.convolutions:CONV_TYPES",
+    "widths": "lpsnet.studies.convolutions:WIDTHS",
     "expansion": "lpsnet.studies.expansion_steps:STUDY",
     "qualitative": "lpsnet.studies.qualitative:STUDY",
     "comparison": "lpsnet.studies.comparison:STUDY",
@@ -213,7 +213,7 @@ STUDIES: dict[str, str] = {
     "label-map": "lpsnet.studies.label_map:STUDY",
     "training-speed": "lpsnet.studies.training_speed:STUDY",
     "inheritance": "lpsnet.studies.inheritance:STUDY",
-    "inheritance-until-flat": "lpsnet.studies.until_flat:STUDY",
+    "inheritance-until-flat": "lpsnet.studies.inheritance:UNTIL_FLAT",
     "grown": "lpsnet.studies.grown:STUDY",
 }
 
