@@ -490,9 +490,9 @@ UNTIL_FLAT = Study(
     reference="Not in the paper: Algorithm 1 trains every candidate from its beginning.",
     differences=(
         (
-            f"From scratch every child is trained for {FIRST_ITERATIONS:,} iterations, then anew for twice as many, until "
-            f"the mean over seeds rises by no more than half a point, or for {MOST_ITERATIONS:,}; the parent for as long "
-            "as the longest of them."
+            f"From scratch every child is trained for {FIRST_ITERATIONS:,} iterations, then anew for twice as many, "
+            f"until the mean over seeds rises by no more than half a point, or for {MOST_ITERATIONS:,}; the parent for "
+            "as long as the longest of them."
         ),
     ),
     plan=plan_until_flat,

@@ -55,7 +55,7 @@ def test_interactions_from_end_to_end(tmp_path: Path, monkeypatch: pytest.Monkey
     }
     monkeypatch.setattr(interactions, "NETWORKS", chosen)
     said: list[str] = []
-    result = run_study(interactions.STUDY, SETTINGS, tmp_path, say=said.append)
+    result = run_study(interactions.STUDY, SETTINGS, tmp_path, log=said.append)
     rows = {row["interaction"]: row for row in result.report.rows}
     assert list(rows) == ["Baseline", "Direct-A", "Bilateral-B"]
     num_seeds = {name: len(row["miou_by_seed"].split()) for name, row in rows.items()}
