@@ -28,23 +28,23 @@ INPUTS = "inputs.json"  # in a study's folder: data set, as text -> `data_conten
 
 # name -> "module:variable" of a `Study`, imported when it is needed
 STUDIES: dict[str, str] = {
-    "conv-blocks": "lpsnet.studies.conv_blocks:STUDY",
-    "interactions": "lpsnet.studies.interactions:STUDY",
+    "conv-blocks": "lpsnet.studies.blocks_interactions:CONV_BLOCKS",
+    "interactions": "lpsnet.studies.blocks_interactions:INTERACTIONS",
     "conv-types": "lpsnet.studies.convolutions:CONV_TYPES",
     "widths": "lpsnet.studies.convolutions:WIDTHS",
-    "expansion": "lpsnet.studies.expansion_steps:STUDY",
+    "expansion": "lpsnet.studies.paper_networks:EXPANSION",
     "qualitative": "lpsnet.studies.qualitative:STUDY",
     "comparison": "lpsnet.studies.comparison:STUDY",
-    "generalisation": "lpsnet.studies.generalisation:STUDY",
+    "generalisation": "lpsnet.studies.paper_networks:GENERALISATION",
     "embedded": "lpsnet.studies.comparison:EMBEDDED",
     "end-to-end": "lpsnet.studies.end_to_end:STUDY",
-    "precisions": "lpsnet.studies.precisions:STUDY",
-    "exports": "lpsnet.studies.exports:STUDY",
+    "precisions": "lpsnet.studies.exports:PRECISIONS_STUDY",
+    "exports": "lpsnet.studies.exports:EXPORTS",
     "label-map": "lpsnet.studies.label_map:STUDY",
     "training-speed": "lpsnet.studies.training_speed:STUDY",
     "inheritance": "lpsnet.studies.inheritance:STUDY",
     "inheritance-until-flat": "lpsnet.studies.inheritance:UNTIL_FLAT",
-    "grown": "lpsnet.studies.grown:STUDY",
+    "grown": "lpsnet.studies.paper_networks:GROWN_STUDY",
 }
 
 

@@ -9,7 +9,15 @@ import pytest
 pytest.importorskip("torch")
 
 from lpsnet.models.blocks import BLOCKS
-from lpsnet.studies.conv_blocks import MAX_EQUAL_C, TOLERANCE, Choice, Point, gmacs, nearest_c, widths_of_same_latency
+from lpsnet.studies.blocks_interactions import (
+    MAX_EQUAL_C,
+    TOLERANCE,
+    Choice,
+    Point,
+    gmacs,
+    nearest_c,
+    widths_of_same_latency,
+)
 from lpsnet.studies.network_latency import table_2_architecture
 from lpsnet.studies.published import ALL_METHODS, OURS, TABLE_2, TABLE_3, TABLE_4, TABLE_5, TABLE_6, TABLE_7, TABLE_8
 from lpsnet.studies.qualitative import accuracy, corrected_regions, largest_gain

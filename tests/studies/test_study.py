@@ -76,7 +76,7 @@ def test_results_of_other_data_by_the_same_name_are_not_mixed_in(tmp_path: Path)
         run_study(study, settings, out)
     data.write_text("names: [a, b]\n", encoding="utf-8")
     cv2.imwrite(str(tmp_path / "masks" / "val" / "a.png"), np.eye(32, dtype=np.uint8))
-    with pytest.raises(RunError, match=r"val: 1 images \(\w+\) then, 1 images"):
+    with pytest.raises(RunError, match=r"val: 1 \w+ \(\w+\) then, 1 "):
         run_study(study, settings, out)
     (out / "inputs.json").write_text("{", encoding="utf-8")
     with pytest.raises(RunError, match=r"inputs.json is damaged"):

@@ -1,9 +1,9 @@
-"""Table 2: networks of seven convolutional blocks that are equally fast on this device, trained alike.
+"""Tables 2 and 3: networks with seven convolutional blocks and with seven path interactions, trained alike.
 
-Every block gets the whole width factor c at which its network takes as long as that of plain 3x3 convolutions with the
-paper's MACs. Latency grows with c in steps and under noise, so c is first bracketed by doubling and halving, and then
-the values in and next to the bracket are measured for longer. As a check of the blocks, the c whose MACs come nearest
-to Table 2's is counted too.
+Table 2: every block gets the whole width factor c at which its network takes as long on this device as that of plain
+3x3 convolutions with the paper's MACs. Latency grows with c in steps and under noise, so c is first bracketed by
+doubling and halving, and then the values in and next to the bracket are measured for longer. As a check of the blocks,
+the c whose MACs come nearest to Table 2's is counted too. Table 3: interactions at c=16.
 """
 
 from bisect import bisect_left
@@ -19,16 +19,9 @@ from lpsnet.models.profile import complexity
 from lpsnet.search.measure import Target, ThisMachine
 from lpsnet.search.measurements import compared
 from lpsnet.search.operations import Design
-from lpsnet.studies import network_training, study
-from lpsnet.studies.network_latency import (
-    PAPER_SIZE,
-    StudyNetwork,
-    Timed,
-    first_times,
-    table_2_architecture,
-    time_columns,
-)
-from lpsnet.studies.published import TABLE_2
+from lpsnet.studies import network_latency, network_training, study
+from lpsnet.studies.network_latency import PAPER_SIZE, StudyNetwork, Timed, first_times, table_2_architecture
+from lpsnet.studies.published import TABLE_2, TABLE_3
 from lpsnet.studies.study import Json, Known, Outcome, Place, Report, Row, Run, Settings
 
 Point = tuple[str, int]  # block, c
@@ -157,7 +150,7 @@ def _ratios(reference: Point, points: Sequence[Point], measure_pass: Pass, num_p
     return found | {point: Choice(point[1], 1.0, 1.0, 1.0) for point in points if point == reference}
 
 
-def plan(settings: Settings, known: Known) -> list[Run]:
+def plan_blocks(settings: Settings, known: Known) -> list[Run]:
     """The count of MACs, the choice of c, latencies, trainings."""
     data = network_training.data_of(settings)
     size, num_classes = network_training.latency_size(settings, data), open_dataset(data).label_space.num_classes
@@ -199,19 +192,19 @@ def _network(block: str, c: int) -> StudyNetwork:
     return StudyNetwork(BLOCKS[block].title, table_2_architecture(c), block, "none")
 
 
-def report(outcomes: Sequence[Outcome]) -> Report:
+def report_blocks(outcomes: Sequence[Outcome]) -> Report:
     """A row a block."""
     counted, chosen, timed = (study.of_kind(outcomes, kind)[0] for kind in ("counted", "chosen", "timed"))
     trained, times = study.of_kind(outcomes, "trained"), first_times(timed)
     rows = [
-        _row(block, choice, times.get(BLOCKS[block].title), trained, timed, counted.result[block])
+        _blocks_row(block, choice, times.get(BLOCKS[block].title), trained, timed, counted.result[block])
         for block, choice in chosen.result.items()
     ]
     differences = network_training.differences(timed, trained)
-    return Report(tuple(rows), _findings(rows), partial(_draw, rows), (10.5, 4.6), differences)
+    return Report(tuple(rows), _blocks_findings(rows), partial(_draw_blocks, rows), (10.5, 4.6), differences)
 
 
-def _row(
+def _blocks_row(
     block: str,
     choice: Mapping[str, Json],
     time: Timed | None,
@@ -228,7 +221,7 @@ def _row(
         "times_reference": choice["ratio"],
         **study.score_columns(scores),
         "miou_by_seed": " ".join(f"{score:.2f}" for score in scores),
-        **time_columns(time),
+        **network_latency.time_columns(time),
         "gmacs": count,
         "gmacs_per_ms": None if time is None else count / time.median_ms,
         "paper_miou": paper.miou,
@@ -241,7 +234,7 @@ def _row(
     }
 
 
-def _findings(rows: Sequence[Row]) -> tuple[str, ...]:
+def _blocks_findings(rows: Sequence[Row]) -> tuple[str, ...]:
     apart = [row for row in rows if abs(row["times_reference"] - 1) > MAX_APART]
     unequal = [
         f"Not at one latency: {row['block']} at c={row['c']} took {row['times_reference']:.2f} times the reference "
@@ -267,7 +260,7 @@ def _scores(row: Row) -> list[float]:
     return [float(score) for score in row["miou_by_seed"].split()]
 
 
-def _draw(rows: Sequence[Row], figure: Any) -> None:
+def _draw_blocks(rows: Sequence[Row], figure: Any) -> None:
     names = [row["block"] for row in rows]
     mious = [row["miou"] for row in rows], [row["paper_miou"] for row in rows]
     seeds = [_scores(row) if row["miou_deviation"] is not None else [] for row in rows]
@@ -282,7 +275,7 @@ def _relative(values: Sequence[float | None]) -> list[float | None]:
     return [None if value is None or not first else 100 * value / first for value in values]
 
 
-STUDY = study.Study(
+CONV_BLOCKS = study.Study(
     name="conv-blocks",
     title="Seven convolutional blocks at one latency",
     reference="The paper's Table 2: at about 5 ms on a GTX 1070 Ti plain 3x3 convolutions have the highest mIoU, 66.2.",
@@ -292,7 +285,87 @@ STUDY = study.Study(
             "the paper chose it on its GPU and does not name it."
         ),
     ),
-    plan=plan,
-    report=report,
+    plan=plan_blocks,
+    report=report_blocks,
+    options=frozenset({"runtimes", "precision", "num_threads", "size", "data", "num_seeds", "epochs"}),
+)
+
+
+BASELINE, BEST = "none", "bilateral_b"  # the paper: the latter gains most and costs least
+NETWORKS: Mapping[str, StudyNetwork] = {
+    name: StudyNetwork(row.title, table_2_architecture(network_latency.TABLE_3_C), interaction=name)
+    for name, row in TABLE_3.items()
+}
+
+
+def plan_interactions(settings: Settings, known: Known) -> list[Run]:
+    """Latencies, then trainings."""
+    networks = list(NETWORKS.values())
+    trainings = network_training.training_plan(networks, settings, known, paper=TABLE_3[BEST].title)
+    return [network_training.latencies(networks, settings), *trainings]
+
+
+def report_interactions(outcomes: Sequence[Outcome]) -> Report:
+    """A row an interaction."""
+    (timed,), trained = study.of_kind(outcomes, "timed"), study.of_kind(outcomes, "trained")
+    times = first_times(timed)
+    scores = {name: network_training.scores_of(trained, network) for name, network in NETWORKS.items()}
+    rows = [_interactions_row(name, scores, times) for name in NETWORKS]
+    titled = {TABLE_3[name].title: own for name, own in scores.items()}
+    findings = study.describe_scores(rows, "interaction", titled, paper=TABLE_3[BEST].title, table="Table 3")
+    costs = [row for row in rows if row["extra_percent"] is not None and row["interaction"] != TABLE_3[BASELINE].title]
+    if costs:
+        findings.append(_least(costs))
+    differences = network_training.differences(timed, trained)
+    return Report(tuple(rows), tuple(findings), partial(_draw_interactions, rows), (10.5, 4.6), differences)
+
+
+def _interactions_row(name: str, scores: Mapping[str, Sequence[float]], times: Mapping[str, Timed]) -> Row:
+    own, paper, base = study.score_columns(scores[name]), TABLE_3[name], TABLE_3[BASELINE]
+    time, base_time = times.get(paper.title), times.get(base.title)
+    share = None if time is None or base_time is None else time.over(base_time)
+    known = scores[name] and scores[BASELINE]
+    return {
+        "interaction": paper.title,
+        **own,
+        "miou_by_seed": " ".join(f"{score:.2f}" for score in scores[name]),
+        "gain": own["miou"] - study.score_columns(scores[BASELINE])["miou"] if known else None,
+        "median_ms": None if time is None else time.median_ms,
+        "extra_percent": None if share is None else 100 * (share.ratio - 1),
+        "extra_low_percent": None if share is None else 100 * (share.interval[0] - 1),
+        "extra_high_percent": None if share is None else 100 * (share.interval[1] - 1),
+        "paper_miou": paper.miou,
+        "paper_gain": paper.miou - base.miou,
+        "paper_ms": paper.latency_ms,
+        "paper_extra_percent": 100 * paper.extra_ms / base.latency_ms,
+    }
+
+
+def _least(costs: Sequence[Row]) -> str:
+    least = min(costs, key=lambda row: row["extra_percent"])
+    agrees = "as in" if least["interaction"] == TABLE_3[BEST].title else "unlike in"
+    return (
+        f"{least['interaction']} costs least, {agrees} the paper: {least['extra_percent']:.1f} % over the network "
+        f"without interaction, {least['extra_low_percent']:.1f} to {least['extra_high_percent']:.1f} % (Table 3: "
+        f"{TABLE_3[BEST].title}, {100 * TABLE_3[BEST].extra_ms / TABLE_3[BASELINE].latency_ms:.1f} %)."
+    )
+
+
+def _draw_interactions(rows: Sequence[Row], figure: Any) -> None:
+    names = [row["interaction"] for row in rows]
+    gains = [row["gain"] for row in rows], [row["paper_gain"] for row in rows]
+    costs = [row["extra_percent"] for row in rows], [row["paper_extra_percent"] for row in rows]
+    panels = ("mIoU gained over no interaction (points)", *gains), ("latency added (%)", *costs)
+    study.draw_two(figure, names, *panels, title="Table 3: path interactions, c=16")
+
+
+INTERACTIONS = study.Study(
+    name="interactions",
+    title="Path interactions",
+    reference="The paper's Table 3: Bilateral-B gains most, 3.0 points of mIoU over no interaction, and costs least, "
+    "0.29 ms of 5.68 on a GTX 1070 Ti.",
+    differences=(),
+    plan=plan_interactions,
+    report=report_interactions,
     options=frozenset({"runtimes", "precision", "num_threads", "size", "data", "num_seeds", "epochs"}),
 )
