@@ -13,13 +13,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from lpsnet.benchmark.timing import PROTOCOLS, Latency, TimingProtocol, measure
 from lpsnet.data.labels import LabelSpace
 from lpsnet.errors import RunError, unknown_name
-from lpsnet.export.ncnn import run_pnnx
-from lpsnet.export.onnx import OPSET
+from lpsnet.export import ncnn, onnx
 from lpsnet.inference.engines import Precision, Session, SessionOptions, open_session
 from lpsnet.inference.engines.pytorch import exact_float32
 from lpsnet.inference.model_file import write_container
@@ -133,15 +131,15 @@ def count_macs(case: Case) -> int:
     """Multiply-accumulates of one block, counted on shapes alone."""
     total = 0
 
-    def count(conv: nn.Module, _: Any, output: torch.Tensor) -> None:
+    def count(conv: torch.nn.Module, _: Any, output: torch.Tensor) -> None:
         nonlocal total
-        assert isinstance(conv, nn.Conv2d)
+        assert isinstance(conv, torch.nn.Conv2d)
         total += output.numel() * conv.weight[0].numel()
 
     with torch.device("meta"):
         block = BLOCKS[case.block].build(case.width, case.width, 1, "deployed")
     for module in block.modules():
-        if isinstance(module, nn.Conv2d):
+        if isinstance(module, torch.nn.Conv2d):
             module.register_forward_hook(count)
     block(torch.empty(1, case.width, *case.size, device="meta"))
     return total
@@ -159,15 +157,15 @@ def _written(case: Case, latency: Latency) -> dict[str, Json]:
     }
 
 
-def _stack(case: Case) -> nn.Module:
+def _stack(case: Case) -> torch.nn.Module:
     """Equal blocks in sequence, with weights that keep the values in range."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         build = BLOCKS[case.block].build
-        stack = nn.Sequential(*(build(case.width, case.width, 1, "deployed") for _ in range(NUM_STACKED)))
+        stack = torch.nn.Sequential(*(build(case.width, case.width, 1, "deployed") for _ in range(NUM_STACKED)))
         for module in stack.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+            if isinstance(module, torch.nn.Conv2d):
+                torch.nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
     return stack.eval().requires_grad_(False)
 
 
@@ -179,20 +177,20 @@ class _Opened:
     num_threads: int | None
 
 
-def _open_onnx(runtime: str, stack: nn.Module, case: Case, options: SessionOptions) -> _Opened:
+def _open_onnx(runtime: str, stack: torch.nn.Module, case: Case, options: SessionOptions) -> _Opened:
     path = options.path.with_suffix(".onnx")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the exporter's deprecation
-        torch.onnx.export(stack, (_input(case),), path, dynamo=False, opset_version=OPSET)
+        torch.onnx.export(stack, (_input(case),), path, dynamo=False, opset_version=onnx.OPSET)
     return _in_session(runtime, case, path, options)
 
 
-def _open_ncnn(runtime: str, stack: nn.Module, case: Case, options: SessionOptions) -> _Opened:
+def _open_ncnn(runtime: str, stack: torch.nn.Module, case: Case, options: SessionOptions) -> _Opened:
     path = options.path.with_suffix(".ncnn")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         traced = torch.jit.trace(stack, _input(case))  # type: ignore[no-untyped-call]
-    lines, weights = run_pnnx(traced, [(case.width, *case.size)], half=False)
+    lines, weights = ncnn.run_pnnx(traced, [(case.width, *case.size)], half=False)
     record = ModelRecord(architecture=None, label_space=LabelSpace.numbered(1))
     write_container(path, description="\n".join([*lines, ""]).encode(), weights=weights, record=record)
     return _in_session(runtime, case, path, options)
@@ -231,7 +229,7 @@ def _input(case: Case) -> torch.Tensor:
 
 
 # engine -> function of (runtime, stack, case, options)
-_OPENERS: dict[str, Callable[[str, nn.Module, Case, SessionOptions], _Opened]] = {
+_OPENERS: dict[str, Callable[[str, torch.nn.Module, Case, SessionOptions], _Opened]] = {
     "onnxruntime": _open_onnx,
     "openvino": _open_onnx,
     "tensorrt": _open_onnx,

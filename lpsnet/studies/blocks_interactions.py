@@ -262,17 +262,14 @@ def _scores(row: Row) -> list[float]:
 
 def _draw_blocks(rows: Sequence[Row], figure: Any) -> None:
     names = [row["block"] for row in rows]
-    mious = [row["miou"] for row in rows], [row["paper_miou"] for row in rows]
     seeds = [_scores(row) if row["miou_deviation"] is not None else [] for row in rows]
-    here, paper = (_relative([row[name] for row in rows]) for name in ("gmacs_per_ms", "paper_gmacs_per_ms"))
-    panels = ("mIoU (%)", *mious), (f"MACs per ms, of those of {names[0]} (%)", here, paper)
-    study.draw_two(figure, names, *panels, title="Table 2: seven blocks at one latency", seeds=seeds)
-
-
-def _relative(values: Sequence[float | None]) -> list[float | None]:
-    """In percent of the first: rates of a GPU and of a processor differ by orders of magnitude."""
-    first = values[0]
-    return [None if value is None or not first else 100 * value / first for value in values]
+    # Rates relative to the first block: those of a GPU and of a processor differ by orders of magnitude
+    rates, first = ("gmacs_per_ms", "paper_gmacs_per_ms"), rows[0]
+    relative = [
+        {**row, **{name: row[name] and first[name] and 100 * row[name] / first[name] for name in rates}} for row in rows
+    ]
+    panels = ("mIoU (%)", "miou", "paper_miou"), (f"MACs per ms, of those of {names[0]} (%)", *rates)
+    study.draw_two(figure, relative, names, *panels, title="Table 2: seven blocks at one latency", seeds=seeds)
 
 
 CONV_BLOCKS = study.Study(
@@ -353,10 +350,9 @@ def _least(costs: Sequence[Row]) -> str:
 
 def _draw_interactions(rows: Sequence[Row], figure: Any) -> None:
     names = [row["interaction"] for row in rows]
-    gains = [row["gain"] for row in rows], [row["paper_gain"] for row in rows]
-    costs = [row["extra_percent"] for row in rows], [row["paper_extra_percent"] for row in rows]
-    panels = ("mIoU gained over no interaction (points)", *gains), ("latency added (%)", *costs)
-    study.draw_two(figure, names, *panels, title="Table 3: path interactions, c=16")
+    gains = ("mIoU gained over no interaction (points)", "gain", "paper_gain")
+    costs = ("latency added (%)", "extra_percent", "paper_extra_percent")
+    study.draw_two(figure, rows, names, gains, costs, title="Table 3: path interactions, c=16")
 
 
 INTERACTIONS = study.Study(

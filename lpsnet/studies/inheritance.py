@@ -188,7 +188,7 @@ def compare_inheritance(
     parents = study.scratch(parent, [parent_iterations])
     comparisons = []
     for change in changes:
-        child = _child(parent, change)
+        child = change[0].apply(parent, change[1])
         scratch = study.scratch(child, scratch_iterations)
         inherited = study.inherited(child, inherited_iterations, parents)
         comparisons.append(_comparison(change, child, parents, [*scratch, *inherited]))
@@ -221,7 +221,7 @@ def compare_until_flat(
         RunError, LpsnetError: as `compare_inheritance`.
     """
     study = _Study(data, recipe, seeds, out, on_status)
-    children = [_child(parent, change) for change in changes]
+    children = [operation.apply(parent, step_size) for operation, step_size in changes]
     scratch = [study.until_flat(child, first_iterations, most_iterations) for child in children]
     parents = study.scratch(parent, [max(run.iterations for runs in scratch for run in runs)])
     comparisons = []
@@ -230,11 +230,6 @@ def compare_until_flat(
         inherited = study.inherited(child, _lengths(inherited_shares, flat), parents)
         comparisons.append(_comparison(change, child, parents, [*runs, *inherited]))
     return comparisons
-
-
-def _child(parent: SearchNetwork, change: Change) -> SearchNetwork:
-    operation, step_size = change
-    return operation.apply(parent, step_size)
 
 
 def _comparison(
@@ -385,7 +380,6 @@ def _compare(
     num_threads: int | None,
     place: Place,
 ) -> dict[str, Json]:
-    """The result of a run as JSON values."""
     set_threads(num_threads)
 
     def on_status(name: str, status: Status) -> None:

@@ -177,13 +177,8 @@ def report_generalisation(outcomes: Sequence[Outcome]) -> Report:
         rows += [_generalisation_row(table, network, times, own) for network in OUR_NETWORKS]
         if own:
             differences.append(network_training.describe_training(own[0].key["trained"], paper=table.recipe))
-    return Report(
-        tuple(rows),
-        _generalisation_findings(rows),
-        partial(_draw_generalisation, rows),
-        (10.5, 4.6),
-        tuple(differences),
-    )
+    findings, draw = _generalisation_findings(rows), partial(_draw_generalisation, rows)
+    return Report(tuple(rows), findings, draw, (10.5, 4.6), tuple(differences))
 
 
 def _generalisation_row(table: DataTable, network: StudyNetwork, timed: Outcome, trained: Sequence[Outcome]) -> Row:
@@ -216,10 +211,8 @@ def _generalisation_findings(rows: Sequence[Row]) -> tuple[str, ...]:
 
 def _draw_generalisation(rows: Sequence[Row], figure: Any) -> None:
     names = [f"{row['data']}, {row['network'].removeprefix('LPS-Net-')}" for row in rows]
-    mious = [row["miou"] for row in rows], [row["paper_miou"] for row in rows]
-    rates = [row["fps"] for row in rows], [row["paper_fps"] for row in rows]
-    panels = ("mIoU (%)", *mious), ("images a second", *rates)
-    study.draw_two(figure, names, *panels, title="Tables 6 and 7: other data sets")
+    panels = ("mIoU (%)", "miou", "paper_miou"), ("images a second", "fps", "paper_fps")
+    study.draw_two(figure, rows, names, *panels, title="Tables 6 and 7: other data sets")
 
 
 GENERALISATION = study.Study(

@@ -258,8 +258,6 @@ def run_study(
 
 @dataclass(frozen=True, slots=True)
 class _Apart:
-    """A run for another process."""
-
     run: Run
     folder: Path
     num_threads: int  # of torch, unless the run sets it
@@ -280,8 +278,6 @@ def _make_apart(task: _Apart) -> tuple[str, Mapping[str, Json], float]:
 
 @dataclass
 class _Work:
-    """The runs of a study."""
-
     study: Study
     settings: Settings
     results: Results

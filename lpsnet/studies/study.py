@@ -307,22 +307,25 @@ def describe_scores(
 
 def draw_two(
     figure: Any,
+    rows: Sequence[Row],
     names: Sequence[str],
-    *panels: tuple[str, Sequence[float | None], Sequence[float | None]],
+    *panels: tuple[str, str, str],
     title: str,
     seeds: Sequence[Sequence[float]] = (),
 ) -> None:
-    """Two panels of bars, what was measured here beside the paper's values.
+    """Two panels of bars, measured values beside the paper's.
 
     Args:
         figure: to draw into.
+        rows: of the table.
         names: of the rows.
-        panels: label, values here and values of the paper, of either panel.
+        panels: label, column of measured values and column of the paper's, of both panels.
         title: of the figure.
         seeds: see `draw_beside`; for the first panel.
     """
     left, right = figure.subplots(1, 2)
-    for axes, (label, here, paper) in zip((left, right), panels, strict=True):
+    for axes, (label, *columns) in zip((left, right), panels, strict=True):
+        here, paper = ([row[column] for row in rows] for column in columns)
         draw_beside(axes, names, here, paper, label=label, seeds=seeds if axes is left else ())
     right.tick_params(labelleft=False)
     add_legend(figure, left)

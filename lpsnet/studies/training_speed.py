@@ -21,7 +21,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 from torch.nn import functional as F
 
 from lpsnet.architecture import get_architecture
@@ -32,13 +31,10 @@ from lpsnet.errors import LpsnetError, RunError
 from lpsnet.report.figures import COLOURS, GREY, tidy
 from lpsnet.studies.network_training import set_threads
 from lpsnet.studies.study import Json, Known, Outcome, Place, Report, Run, Scale, Settings, Study
+from lpsnet.training import loop, run_folder, segmentation, state
 from lpsnet.training.config import get_recipe
 from lpsnet.training.data import Augment, Batches, SampleOrder, Weights
-from lpsnet.training.loop import Loop, make_accelerator
 from lpsnet.training.run import TrainingRun, versions
-from lpsnet.training.run_folder import RunFolder
-from lpsnet.training.segmentation import Segmentation, train
-from lpsnet.training.state import MovingAverage
 
 PREFETCHED = 3  # batches that the trainer's workers are ahead, see `Batches`
 ARCHITECTURE, RECIPE = "lpsnet_s", "camvid_small"
@@ -53,7 +49,7 @@ class PlainLoop:
         LpsnetError: the recipe needs what the plain loop lacks: OHEM, a stride of the loss, or frozen batch norm.
     """
 
-    def __init__(self, task: Segmentation) -> None:
+    def __init__(self, task: segmentation.Segmentation) -> None:
         recipe = task.recipe
         if recipe.loss != "cross_entropy" or recipe.loss_stride != 1 or recipe.freeze_batch_norm:
             raise LpsnetError(
@@ -68,10 +64,10 @@ class PlainLoop:
             lr=recipe.learning_rate,
             momentum=recipe.momentum,
         )
-        self.average = MovingAverage.of(self.model, recipe.ema_decay) if recipe.ema_decay else None
+        self.average = state.MovingAverage.of(self.model, recipe.ema_decay) if recipe.ema_decay else None
         self.num_iterations = recipe.num_iterations(len(task.images))
 
-    def steps(self) -> Iterator[Tensor]:
+    def steps(self) -> Iterator[torch.Tensor]:
         """Perform a step for each item: its loss."""
         for iteration in range(self.num_iterations):
             for group in self.optimiser.param_groups:
@@ -89,7 +85,7 @@ class PlainLoop:
         """The current result: the moving average if the recipe has one."""
         return self.average.values if self.average is not None else self.model.state_dict()
 
-    def _batch(self, iteration: int) -> tuple[Tensor, Tensor]:
+    def _batch(self, iteration: int) -> tuple[torch.Tensor, torch.Tensor]:
         recipe = self.task.recipe
         batches = Batches(self.task.images, recipe.augmentation, recipe.batch_size, recipe.seed, 1, 0)
         order = SampleOrder(len(self.task.images), seed=recipe.seed)
@@ -102,7 +98,7 @@ class PlainLoop:
         normalised = (images.astype(np.float32) / 255 - mean) / std
         return torch.from_numpy(normalised).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(labels).long()
 
-    def _loss(self, images: Tensor, labels: Tensor) -> Tensor:
+    def _loss(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         corners = self.model.align_corners
         logits = F.interpolate(self.model(images), size=labels.shape[1:], mode="bilinear", align_corners=corners)
         return F.cross_entropy(
@@ -234,10 +230,10 @@ def compare_results(
 
 def _plain_miou(run: TrainingRun) -> float:
     task = _task(run, None)
-    loop = PlainLoop(task)
-    for _ in loop.steps():
+    plain = PlainLoop(task)
+    for _ in plain.steps():
         pass
-    score = task.evaluate(loop.weights)
+    score = task.evaluate(plain.weights)
     if score is None:
         raise LpsnetError(f"data set {run.data!r} has no split val to score on")
     return score.details.miou
@@ -245,7 +241,7 @@ def _plain_miou(run: TrainingRun) -> float:
 
 def _trainer_miou(run: TrainingRun) -> float:
     with tempfile.TemporaryDirectory() as folder:
-        evaluation = train(run, Path(folder), tensorboard=False).evaluation
+        evaluation = segmentation.train(run, Path(folder), tensorboard=False).evaluation
     assert evaluation is not None, "the plain loop was scored on val"
     return evaluation.miou
 
@@ -254,13 +250,12 @@ def _run(data: str, arch: str, recipe: str, overrides: Mapping[str, Any]) -> Tra
     return TrainingRun(data, get_architecture(arch), get_recipe(recipe).with_overrides({**overrides, "loss_stride": 1}))
 
 
-def _task(run: TrainingRun, num_pictures: int | None) -> Segmentation:
-    task = Segmentation.of(run, torch.device("cpu"))
+def _task(run: TrainingRun, num_pictures: int | None) -> segmentation.Segmentation:
+    task = segmentation.Segmentation.of(run, torch.device("cpu"))
     return replace(task, images=select(task.images, num_pictures))
 
 
-def _plain_turn(steps: Iterator[Tensor], num_steps: int) -> float:
-    """Seconds of some steps."""
+def _plain_turn(steps: Iterator[torch.Tensor], num_steps: int) -> float:
     start = time.perf_counter()
     for _ in range(num_steps):
         next(steps).item()
@@ -268,11 +263,11 @@ def _plain_turn(steps: Iterator[Tensor], num_steps: int) -> float:
 
 
 class _Trainer:
-    def __init__(self, task: Segmentation, folder: Path) -> None:
+    def __init__(self, task: segmentation.Segmentation, folder: Path) -> None:
         self._samples = _Counted(task.augmentation)
         self._batch_size = task.recipe.batch_size
         task = replace(task, augmentation=self._samples)
-        self._steps = Loop(task, make_accelerator(), folder=RunFolder(folder)).steps()
+        self._steps = loop.Loop(task, loop.make_accelerator(), folder=run_folder.RunFolder(folder)).steps()
         self._num_steps = 0
 
     def turn(self, num_steps: int) -> float:
@@ -286,8 +281,6 @@ class _Trainer:
 
 
 class _Counted:
-    """An augmentation that counts its samples."""
-
     def __init__(self, augmentation: Augment) -> None:
         self._augmentation = augmentation
         self._count = 0

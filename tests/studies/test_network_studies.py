@@ -79,9 +79,7 @@ def test_conv_blocks_from_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyP
     rows = {block: blocks.BLOCKS[block] for block in ("conv3x3", "sepconv3x3", "ghost")}
     monkeypatch.setattr(blocks, "BLOCKS", rows)
     # tiny where it is trained; the widths at which Table 2's networks have its operations are larger
-    monkeypatch.setattr(
-        blocks_interactions, "table_2_architecture", lambda c: tiny(c) if c <= 4 else table_2_architecture(c)
-    )
+    monkeypatch.setattr(blocks, "table_2_architecture", lambda c: tiny(c) if c <= 4 else table_2_architecture(c))
     monkeypatch.setattr(blocks, "REFERENCE", ("conv3x3", 3))
     monkeypatch.setattr(blocks, "widths_of_same_latency", _choose_by_measuring_once)
     result = run_study(blocks.CONV_BLOCKS, Settings(data=(SCENES,), epochs=1.0, num_threads=1, num_seeds=1), tmp_path)
