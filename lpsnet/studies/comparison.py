@@ -131,7 +131,7 @@ def _engine(time: latency.Timed) -> str:
 
 def _fastest(here: Sequence[Row]) -> str:
     each = ", ".join(f"{row['method']} {row['fps']:.1f} at {row['resolution']} ({row['accelerator']})" for row in here)
-    return f"Images a second on this device, networks alone, in turn: {each}."
+    return f"Images a second on this device, networks alone, interleaved: {each}."
 
 
 def _draw(here: Sequence[Row], figure: Any) -> None:

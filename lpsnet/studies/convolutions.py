@@ -80,7 +80,7 @@ def _types_finding(engine: str, standard: BlockTime, separable: BlockTime) -> st
 _VERDICTS = {
     "A faster": "It is slower nevertheless",
     "B faster": "It is faster too",
-    "cannot tell apart": "Which one is faster cannot be told",
+    "cannot tell apart": "Which one is faster is undecided",
 }
 
 

@@ -243,7 +243,7 @@ def _measure(settings: Settings, place: Place) -> dict[str, Json]:
             input_size=size,
             num_threads=settings.num_threads,
             protocol=PROTOCOLS["quick" if settings.scale == "small" else "paper"],
-            progress=lambda part: place.progress("measuring all ways in turn", part),
+            progress=lambda part: place.progress("measuring all ways", part),
         )
     return {"ways": [each.to_dict() for each in found]}
 
@@ -308,7 +308,7 @@ def _draw(rows: Sequence[Row], figure: Any) -> None:
 STUDY = Study(
     name="end-to-end",
     title="From an image's bytes to its label map",
-    reference="Not in the paper, which times the network up to its scores.",
+    reference="Not in the paper, which times the network up to its logits.",
     differences=("LPS-Net-S with random weights and a generated scene, unless a file and an image were given.",),
     plan=plan,
     report=report,

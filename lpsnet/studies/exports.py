@@ -42,7 +42,7 @@ Size = tuple[int, int]
 SIZES: tuple[Size, ...] = ((360, 480), (720, 960), (1024, 2048), ODD_SIZES[-1])
 FORMATS = {"onnx": ("onnxruntime", ".onnx"), "openvino": ("openvino", ".openvino"), "ncnn": ("ncnn", ".ncnn")}
 NUM_IMAGES = 4
-_ANY = Bounds(score_difference=np.inf, label_agreement=0.0)  # what there is to see is shown and not judged here
+_ANY = Bounds(score_difference=np.inf, label_agreement=0.0)  # differences are shown, not judged
 
 
 def plan_exports(settings: Settings, known: Known) -> list[Run]:
@@ -134,7 +134,7 @@ def _exports_finding(rows: Sequence[Row]) -> str:
     fast = min(row["segmenter_least_same_label_percent"] for row in rows)
     return (
         f"{rows[0]['format']}: at least {least:.4f} % of an image's labels are the network's own, at any of "
-        f"{len(rows)} sizes; by the Segmenter, beside the reference way, {fast:.4f} %."
+        f"{len(rows)} sizes; with the Segmenter, compared with the reference way, {fast:.4f} %."
     )
 
 
@@ -166,11 +166,11 @@ EXPORTS = Study(
 
 NUM_CALIBRATED = 100
 PROTOCOL = "adaptive"
-USUAL_SIZE = (360, 480)  # of a model whose record names none
+USUAL_SIZE = (360, 480)  # of a model without an input size in its record
 
 
 def plan_precisions(settings: Settings, known: Known) -> list[Run]:
-    """One run: everything in turn."""
+    """One run: all precisions, interleaved."""
     files = model_files(settings.models)
     if len(files) != 1 or len(settings.data) != 1:
         raise RunError("study precisions takes one trained model, --models FILE, and its data set, --data D")
@@ -215,7 +215,7 @@ def _measure_precisions(settings: Settings, file: Path, size: tuple[int, int], p
 def _precisions_candidates(
     settings: Settings, whole: Path, quantisation: Quantisation, size: tuple[int, int], folder: Path
 ) -> list[Candidate]:
-    """By engine: the file in f32 and half precisions, which `benchmark` refuses where there are none; and in int8."""
+    """For every engine: f32 and half precisions, which `benchmark` skips if unsupported, and int8."""
     record, found = read_record(whole), list[Candidate]()
     for runtime in settings.runtimes:
         found += [Candidate("model", whole, runtime, precision) for precision in PRECISIONS if precision != "int8"]

@@ -414,7 +414,7 @@ def report(outcomes: Sequence[Outcome]) -> Report:
 
 
 def report_curves(outcomes: Sequence[Outcome]) -> Report:
-    """`report` without the order of the children, whose trainings may differ in length."""
+    """`report` without the order of children with trainings of different lengths."""
     (outcome,) = outcomes
     children = outcome.result["children"]
     rows: list[Row] = [

@@ -103,7 +103,7 @@ def example_scores(
         LpsnetError: there is no such kind.
     """
     if kind not in get_args(Kind):
-        raise LpsnetError(unknown_name("kind of scores", kind, get_args(Kind)))
+        raise LpsnetError(unknown_name("kind of logits", kind, get_args(Kind)))
     rng = np.random.default_rng(seed)
     noise = rng.standard_normal((num_classes, *size), np.float32)
     if kind == "noise":
@@ -127,11 +127,11 @@ def plan(settings: Settings, known: Known) -> list[Run]:
     size, repeats = settings.size or PAPER_SIZE, REPEATS[settings.scale]
     files = model_files(settings.models)
     if bool(files) != bool(settings.pictures) or len(files) > 1:
-        raise RunError("study label-map takes real scores from one model, --models FILE, and images, --image FILE")
+        raise RunError("study label-map takes real logits from one model, --models FILE, and images, --image FILE")
 
     def run(kind: str, make: Callable[[], Logits], *of: Json) -> Run:
         def work(place: Place) -> dict[str, Json]:
-            place.progress(f"scores like {kind}", 0.0)
+            place.progress(f"logits like {kind}", 0.0)
             with measuring_alone():
                 found = compare(make(), size, repeats=repeats)
             return asdict(found)
@@ -156,7 +156,7 @@ def report(outcomes: Sequence[Outcome]) -> Report:
     """A row for each kind of logits."""
     rows = [_row(outcome) for outcome in outcomes]
     findings = tuple(
-        f"Scores like {row['scores']}: torch takes {row['ratio']:.1f} times as long; {row['num_different']} pixels of "
+        f"Logits like {row['scores']}: torch takes {row['ratio']:.1f} times as long; {row['num_different']} pixels of "
         f"{row['num_pixels']:,} differ."
         for row in rows
     )
@@ -190,10 +190,10 @@ def _draw(rows: Sequence[Row], figure: Any) -> None:
 
 STUDY = Study(
     name="label-map",
-    title="From scores to labels",
+    title="From logits to labels",
     reference="Not in the paper, which leaves this step out of its latency.",
     differences=(
-        "Scores made up for LPS-Net-S and 19 classes, besides a model's; torch upsamples and takes the argmax.",
+        "Synthetic logits for LPS-Net-S and 19 classes, besides a model's; torch upsamples and takes the argmax.",
     ),
     plan=plan,
     report=report,

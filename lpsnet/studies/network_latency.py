@@ -252,6 +252,6 @@ def describe_latency(timed: Outcome) -> str:
     size = "x".join(map(str, timed.key["size"]))
     engines = " and ".join(f"{runtime} {timed.key['precision']}" for runtime in timed.key["runtimes"])
     return (
-        f"Latency at {size}, batch 1, {engines}, the median of calls in turn, random weights. The paper: 1024x2048, "
-        "TensorRT FP32 on a GTX 1070 Ti, the mean of 20 s."
+        f"Latency at {size}, batch 1, {engines}, the median of interleaved calls, random weights. The paper: "
+        "1024x2048, TensorRT FP32 on a GTX 1070 Ti, the mean of 20 s."
     )

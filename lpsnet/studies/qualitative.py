@@ -90,7 +90,7 @@ def plan(settings: Settings, known: Known) -> list[Run]:
 
 
 def _named_files(models: Path) -> dict[str, Path]:
-    """The files of S, M and L, whose names begin with the networks' names."""
+    """The files of S, M and L, recognised by the start of their names."""
     files = model_files(models)
     found = {name: [file for file in files if file.stem.startswith(name)] for name in NETWORKS}
     if missing := [name for name, own in found.items() if not own]:

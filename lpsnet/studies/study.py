@@ -374,9 +374,10 @@ def _values(study: Study, settings: Settings, outcomes: Sequence[Outcome], repor
 
 
 def _page(study: Study, settings: Settings, outcomes: Sequence[Outcome], report: Report, figure: str) -> str:
+    machines = " and ".join(dict.fromkeys(outcome.machine for outcome in outcomes))
     parts = [
         f"# {study.title}",
-        f"{study.reference}\n\nHere: {_machines(outcomes)}; {_load_text(outcomes)}",
+        f"{study.reference}\n\nHere: {machines}; {_load_text(outcomes)}",
         f"```\n{_command(study, settings)}\n```",
         "## What was found",
         _bullets(report.findings),
@@ -386,10 +387,6 @@ def _page(study: Study, settings: Settings, outcomes: Sequence[Outcome], report:
         _bullets([*study.differences, *report.differences]),
     ]
     return "\n\n".join(parts) + "\n"
-
-
-def _machines(outcomes: Sequence[Outcome]) -> str:
-    return " and ".join(dict.fromkeys(outcome.machine for outcome in outcomes))
 
 
 def _load_text(outcomes: Sequence[Outcome]) -> str:

@@ -52,9 +52,7 @@ class PlainLoop:
     def __init__(self, task: segmentation.Segmentation) -> None:
         recipe = task.recipe
         if recipe.loss != "cross_entropy" or recipe.loss_stride != 1 or recipe.freeze_batch_norm:
-            raise LpsnetError(
-                "the plain loop has cross-entropy at the label's size and batch norm that learns, no more"
-            )
+            raise LpsnetError("the plain loop supports only cross-entropy at the label's size and trained batch norm")
         self.task = task
         self.model = task.model.train()
         groups = ([p for p in self.model.parameters() if (p.ndim > 1) == wide] for wide in (True, False))
@@ -330,7 +328,7 @@ def report(outcomes: Sequence[Outcome]) -> Report:
         for name in ("plain", "trainer")
     ]
     low, high = result["lowest_and_highest_ratio"]
-    finding = f"The trainer learns from {result['ratio']:.2f} times as many images a second, {low:.2f} to {high:.2f}."
+    finding = f"The trainer processes {result['ratio']:.2f} times as many images a second, {low:.2f} to {high:.2f}."
     return Report(tuple(rows), (finding,), partial(_draw, rows), (5.0, 3.5))
 
 
@@ -347,7 +345,7 @@ STUDY = Study(
     name="training-speed",
     title="The trainer beside a plain loop",
     reference="Not in the paper.",
-    differences=("Both follow one recipe from the same first weights over the same samples, in turn.",),
+    differences=("Both follow one recipe from the same first weights over the same samples, interleaved.",),
     plan=plan,
     report=report,
     options=frozenset({"data", "num_threads"}),

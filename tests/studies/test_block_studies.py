@@ -142,7 +142,7 @@ def test_conv_types_reports_efficiency_and_time() -> None:
     slower = measured({standard: steady(2), separable: steady(1)})
     assert "It is slower nevertheless" in convolutions.report_types([outcome(slower)]).findings[0]
     alike = measured({standard: steady(1), separable: steady(1)})
-    assert "cannot be told" in convolutions.report_types([outcome(alike)]).findings[0]
+    assert "faster is undecided" in convolutions.report_types([outcome(alike)]).findings[0]
 
 
 def test_a_run_is_named_by_all_it_depends_on() -> None:

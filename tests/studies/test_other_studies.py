@@ -49,7 +49,7 @@ def test_training_speed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(training_speed, "compare_speed", compare_speed)
     result = run_study(training_speed.STUDY, Settings(data=("scenes",)), tmp_path)
     assert [row["pictures_per_second"] for row in result.report.rows] == [8 / 5, 4]
-    assert result.report.findings == ("The trainer learns from 2.50 times as many images a second, 2.00 to 3.00.",)
+    assert result.report.findings == ("The trainer processes 2.50 times as many images a second, 2.00 to 3.00.",)
     assert asked == [(("scenes", "lpsnet_s", "camvid_small"), {"repeats": 5})]
 
 
