@@ -103,7 +103,7 @@ def _network(settings: Settings) -> tuple[Network, ModelRecord]:
 
 
 def _images(settings: Settings) -> list[Image]:
-    """Files named by `--image`, and images of a data set, or of generated scenes where there is neither."""
+    """Files named by `--picture`, and images of a data set, or of generated scenes where there is neither."""
     found = [read_image(Path(name)) for name in settings.pictures]
     if found and not settings.data:
         return found

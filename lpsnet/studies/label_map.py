@@ -127,7 +127,7 @@ def plan(settings: Settings, known: Known) -> list[Run]:
     size, repeats = settings.size or PAPER_SIZE, REPEATS[settings.scale]
     files = model_files(settings.models)
     if bool(files) != bool(settings.pictures) or len(files) > 1:
-        raise RunError("study label-map takes real logits from one model, --models FILE, and images, --image FILE")
+        raise RunError("study label-map takes real logits from one model, --models FILE, and images, --picture FILE")
 
     def run(kind: str, make: Callable[[], Logits], *of: Json) -> Run:
         def work(place: Place) -> dict[str, Json]:
