@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from lpsnet.benchmark.benchmark import Benchmark, Candidate, Result, benchmark
 from lpsnet.benchmark.timing import compare
@@ -116,10 +115,7 @@ def _agreement(
 ) -> list[float]:
     reference = reference_segmenter(net, record, input_size=size)
 
-    def same(ours: NDArray[np.uint8], theirs: NDArray[np.uint8]) -> float:
-        return 100 * float((np.asarray(ours) == theirs).mean())
-
-    return [same(segment(image), reference(image)) for image in images]
+    return [100 * float((np.asarray(segment(image)) == reference(image)).mean()) for image in images]
 
 
 def report_exports(outcomes: Sequence[Outcome]) -> Report:

@@ -8,12 +8,12 @@
   latency are then trained from scratch with the same recipe and seeds.
 """
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from math import log
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -289,7 +289,7 @@ def _as_large(grown: StudyNetwork, steps: Sequence[StudyNetwork]) -> list[StudyN
     def macs(network: StudyNetwork) -> int:
         return complexity(network.architecture, block=network.block, interaction=network.interaction).macs
 
-    nearest = sorted(steps, key=lambda it: abs(log(macs(it) / macs(grown))))[:NUM_TIMED]
+    nearest = sorted(steps, key=lambda it: abs(math.log(macs(it) / macs(grown))))[:NUM_TIMED]
     return [step for step in steps if step in nearest]
 
 

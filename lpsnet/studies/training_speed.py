@@ -21,7 +21,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.nn import functional as F
 
 from lpsnet.architecture import get_architecture
 from lpsnet.benchmark.machine import describe_machine
@@ -97,9 +96,9 @@ class PlainLoop:
         return torch.from_numpy(normalised).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(labels).long()
 
     def _loss(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        corners = self.model.align_corners
-        logits = F.interpolate(self.model(images), size=labels.shape[1:], mode="bilinear", align_corners=corners)
-        return F.cross_entropy(
+        options: dict[str, Any] = {"mode": "bilinear", "align_corners": self.model.align_corners}
+        logits = torch.nn.functional.interpolate(self.model(images), size=labels.shape[1:], **options)
+        return torch.nn.functional.cross_entropy(
             logits,
             labels,
             weight=self.task.criterion.class_weights,
