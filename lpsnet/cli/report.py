@@ -74,7 +74,7 @@ def study(
     )
     with _progress() as update:
         result = run_study(
-            chosen, settings, out, num_workers=workers, progress=update, say=lambda line: say(line, json_to="-")
+            chosen, settings, out, num_workers=workers, progress=update, log=lambda line: say(line, json_to="-")
         )
     page, figure, table, values = result.files
     write_json({"findings": list(result.report.findings), "rows": [dict(row) for row in result.report.rows]}, json_to)

@@ -1,9 +1,7 @@
-"""How long single convolutional blocks take in an engine (Section 3.2): stacks of a block, measured in turn.
+"""Times of single convolutional blocks in an engine (Section 3.2): stacks of a block, measured interleaved.
 
-A call of an engine costs something by itself, and engines bring maps into a layout of their own at the network's
-borders. Neither belongs to a block. So a stack of `NUM_STACKED` equal blocks is timed and divided by their number.
-
-What studies of single blocks have in common: their runs, and how they differ from the paper's measurements.
+A stack of `NUM_STACKED` equal blocks is timed and divided by their number, so that neither the overhead of a call nor a
+change of layout at the engine's borders is attributed to the block.
 """
 
 import tempfile
@@ -15,13 +13,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from lpsnet.benchmark.timing import PROTOCOLS, Latency, TimingProtocol, measure
 from lpsnet.data.labels import LabelSpace
 from lpsnet.errors import RunError, unknown_name
-from lpsnet.export.ncnn import run_pnnx
-from lpsnet.export.onnx import OPSET
+from lpsnet.export import ncnn, onnx
 from lpsnet.inference.engines import Precision, Session, SessionOptions, open_session
 from lpsnet.inference.engines.pytorch import exact_float32
 from lpsnet.inference.model_file import write_container
@@ -34,7 +30,7 @@ NUM_STACKED = 8
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A block with `width` channels in and out, stride 1, deployed, on maps of `size` (height, width) in pixels."""
+    """A deployed block of stride 1 with `width` channels in and out, on maps of `size` (height, width) in pixels."""
 
     block: str
     width: int
@@ -42,18 +38,18 @@ class Case:
 
     @property
     def name(self) -> str:
-        """Short, and different for different cases of one study."""
+        """Unique within a study."""
         return f"{self.block} {self.width}"
 
 
 @dataclass(frozen=True, slots=True)
 class BlockTime:
-    """What was measured of a case.
+    """The measured time of a case.
 
     Attributes:
         macs: multiply-accumulates of one block.
-        latency: of the whole stack; a turn is one sample, its median. `latency.median_ms` is therefore that of turns.
-        mean_ms: of all calls, one block.
+        latency: of the whole stack; its samples are the medians of turns.
+        mean_ms: of one block, over all calls.
     """
 
     case: Case
@@ -63,23 +59,23 @@ class BlockTime:
 
     @property
     def median_ms(self) -> float:
-        """Time of one block."""
+        """Of one block."""
         return self.latency.median_ms / NUM_STACKED
 
     @property
     def interval_ms(self) -> tuple[float, float]:
-        """Interval of that median."""
+        """The interval of that median."""
         low, high = self.latency.interval_ms
         return low / NUM_STACKED, high / NUM_STACKED
 
     @property
     def mmacs_per_ms(self) -> float:
-        """FLOPs-efficiency (Section 3.2), in 10^6 multiply-accumulates a millisecond."""
+        """FLOPs-efficiency (Section 3.2) in 10^6 multiply-accumulates per millisecond."""
         return self.macs / 1e6 / self.median_ms
 
 
 def check_runtime(runtime: str) -> None:
-    """RunError where the study cannot bring blocks into the form that the engine reads."""
+    """RunError unless blocks can be written in a form that the engine reads."""
     if runtime not in _OPENERS:
         raise RunError(unknown_name("runtime of a study of blocks", runtime, _OPENERS))
 
@@ -93,10 +89,10 @@ def time_blocks(
     protocol: TimingProtocol,
     progress: Progress,
 ) -> dict[str, Json]:
-    """Time cases in turn; the values from which `block_times` makes them.
+    """Time cases, interleaved; the JSON values that `block_times` reads.
 
     Raises:
-        RunError: the study cannot bring blocks into the form that the engine reads.
+        RunError: see `check_runtime`.
         ModelFileError, MissingDependencyError: the engine cannot run them here, or not in that precision.
     """
     check_runtime(runtime)
@@ -119,7 +115,7 @@ def time_blocks(
 
 
 def block_times(result: Mapping[str, Json]) -> list[BlockTime]:
-    """What `time_blocks` measured."""
+    """The times in a result of `time_blocks`."""
     return [
         BlockTime(
             case=Case(row["block"], row["width"], tuple(row["size"])),
@@ -135,15 +131,15 @@ def count_macs(case: Case) -> int:
     """Multiply-accumulates of one block, counted on shapes alone."""
     total = 0
 
-    def count(conv: nn.Module, _: Any, output: torch.Tensor) -> None:
+    def count(conv: torch.nn.Module, _: Any, output: torch.Tensor) -> None:
         nonlocal total
-        assert isinstance(conv, nn.Conv2d)
+        assert isinstance(conv, torch.nn.Conv2d)
         total += output.numel() * conv.weight[0].numel()
 
     with torch.device("meta"):
         block = BLOCKS[case.block].build(case.width, case.width, 1, "deployed")
     for module in block.modules():
-        if isinstance(module, nn.Conv2d):
+        if isinstance(module, torch.nn.Conv2d):
             module.register_forward_hook(count)
     block(torch.empty(1, case.width, *case.size, device="meta"))
     return total
@@ -161,15 +157,15 @@ def _written(case: Case, latency: Latency) -> dict[str, Json]:
     }
 
 
-def _stack(case: Case) -> nn.Module:
-    """Equal blocks in a row, with weights that keep the values in range."""
+def _stack(case: Case) -> torch.nn.Module:
+    """Equal blocks in sequence, with weights that keep the values in range."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         build = BLOCKS[case.block].build
-        stack = nn.Sequential(*(build(case.width, case.width, 1, "deployed") for _ in range(NUM_STACKED)))
+        stack = torch.nn.Sequential(*(build(case.width, case.width, 1, "deployed") for _ in range(NUM_STACKED)))
         for module in stack.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+            if isinstance(module, torch.nn.Conv2d):
+                torch.nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
     return stack.eval().requires_grad_(False)
 
 
@@ -181,20 +177,20 @@ class _Opened:
     num_threads: int | None
 
 
-def _open_onnx(runtime: str, stack: nn.Module, case: Case, options: SessionOptions) -> _Opened:
+def _open_onnx(runtime: str, stack: torch.nn.Module, case: Case, options: SessionOptions) -> _Opened:
     path = options.path.with_suffix(".onnx")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the exporter's deprecation
-        torch.onnx.export(stack, (_input(case),), path, dynamo=False, opset_version=OPSET)
+        torch.onnx.export(stack, (_input(case),), path, dynamo=False, opset_version=onnx.OPSET)
     return _in_session(runtime, case, path, options)
 
 
-def _open_ncnn(runtime: str, stack: nn.Module, case: Case, options: SessionOptions) -> _Opened:
+def _open_ncnn(runtime: str, stack: torch.nn.Module, case: Case, options: SessionOptions) -> _Opened:
     path = options.path.with_suffix(".ncnn")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         traced = torch.jit.trace(stack, _input(case))  # type: ignore[no-untyped-call]
-    lines, weights = run_pnnx(traced, [(case.width, *case.size)], half=False)
+    lines, weights = ncnn.run_pnnx(traced, [(case.width, *case.size)], half=False)
     record = ModelRecord(architecture=None, label_space=LabelSpace.numbered(1))
     write_container(path, description="\n".join([*lines, ""]).encode(), weights=weights, record=record)
     return _in_session(runtime, case, path, options)
@@ -207,7 +203,7 @@ def _in_session(runtime: str, case: Case, path: Path, options: SessionOptions) -
 
 
 def _open_pytorch(runtime: str, stack: Any, case: Case, options: SessionOptions) -> _Opened:
-    """PyTorch itself, channels-last, on CUDA where there is a GPU; calls end when the GPU has done its work."""
+    """PyTorch, channels-last, on CUDA if there is a GPU; a call returns when the GPU is done."""
     kinds: dict[str, torch.dtype] = {"f32": torch.float32, "bf16": torch.bfloat16}
     if options.precision not in kinds:
         raise RunError(f"blocks are measured with {runtime} in {' or '.join(kinds)}; got {options.precision}")
@@ -232,8 +228,8 @@ def _input(case: Case) -> torch.Tensor:
     return torch.from_numpy(np.random.default_rng(0).standard_normal((1, case.width, *case.size), np.float32))
 
 
-# engine -> (runtime, stack, case, options) to something that can be called
-_OPENERS: dict[str, Callable[[str, nn.Module, Case, SessionOptions], _Opened]] = {
+# engine -> function of (runtime, stack, case, options)
+_OPENERS: dict[str, Callable[[str, torch.nn.Module, Case, SessionOptions], _Opened]] = {
     "onnxruntime": _open_onnx,
     "openvino": _open_onnx,
     "tensorrt": _open_onnx,
@@ -243,7 +239,7 @@ _OPENERS: dict[str, Callable[[str, nn.Module, Case, SessionOptions], _Opened]] =
 }
 
 
-# The widest stacks take a tenth of a second: 4 s are some thirty rounds of them, enough to see past a noisy machine
+# The widest stacks take 0.1 s: 4 s are about 30 rounds, enough for a noisy machine
 TIMING: Mapping[Scale, TimingProtocol] = {
     "small": TimingProtocol(warm_up_s=0.3, duration_s=4.0),
     "paper": PROTOCOLS["paper"],
@@ -261,33 +257,29 @@ DIFFERENCES = (
 
 
 def block_run(name: str, cases: Sequence[Case], runtime: str, settings: Settings) -> Run:
-    """A run that times cases in turn by an engine, with the timing that belongs to the scale.
+    """A run that times cases with an engine by the protocol of the scale.
 
     Raises:
-        RunError: the study cannot use that engine.
+        RunError: see `check_runtime`.
     """
     check_runtime(runtime)
     protocol = TIMING[settings.scale]
+    engine: dict[str, Any] = {
+        "runtime": runtime,
+        "precision": settings.precision,
+        "num_threads": settings.num_threads,
+    }
     key = {
         "measured": name,
         "cases": [case.name for case in cases],
         "size": list(cases[0].size),
         "num_stacked": NUM_STACKED,
-        "runtime": runtime,
-        "precision": settings.precision,
-        "num_threads": settings.num_threads,
+        **engine,
         "protocol": asdict(protocol),
     }
 
     def work(place: Place) -> dict[str, Json]:
-        return time_blocks(
-            cases,
-            runtime=runtime,
-            precision=settings.precision,
-            num_threads=settings.num_threads,
-            protocol=protocol,
-            progress=place.progress,
-        )
+        return time_blocks(cases, **engine, protocol=protocol, progress=place.progress)
 
     return Run(key, work)
 

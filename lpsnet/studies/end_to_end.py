@@ -1,15 +1,12 @@
-"""The time a user waits, from a decoded image to its label map, beside that of the network alone.
+"""The time from a decoded image to its label map, beside that of the network alone; not in the paper.
 
-The paper times the network up to its scores (design-notes, 'What is timed'). Before them an image is normalised and
-resized, after them scores are brought to its size and the best class is taken. Here all is measured in turn, in one
-run, for every engine asked for:
+The paper times the network up to its logits (design-notes, 'What is timed'). Measured here, interleaved in one run, for
+every engine:
 
-- `network`: the engine alone, from the normalised image to the scores; the image is resized for the paths inside;
+- `network`: the engine alone, from the normalised image to the logits; the network resizes the image for its paths;
 - `network_by_path`: the same from the paths' inputs, resized before; None where engine or file does not allow it;
 - `fast`: a `Segmenter`, from the image's bytes to its label map;
-- `naive`: what is usually done: NumPy normalises, the engine scores, torch upsamples the scores and takes the argmax.
-
-The time a user waits beside that of the network alone, as a study; not a figure of the paper.
+- `naive`: the usual way: NumPy normalises, the engine computes, torch upsamples the logits and takes the argmax.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,22 +24,29 @@ from torch.nn.functional import avg_pool2d, interpolate, pad
 from lpsnet.architecture import get_architecture
 from lpsnet.benchmark.timing import PROTOCOLS, Comparison, Latency, TimingProtocol, compare, measure
 from lpsnet.data.images import Image, read_image
+from lpsnet.data.synthetic import SceneSplit
 from lpsnet.errors import ModelFileError
+from lpsnet.export.export import untrained_for_runtime
 from lpsnet.inference.engines import Precision, SessionOptions, open_session
 from lpsnet.inference.segmenter import Segmenter
 from lpsnet.models.network import Network
 from lpsnet.record import ModelRecord
 from lpsnet.report.figures import COLOURS, GREY, tidy
-from lpsnet.studies.network_latency import fingerprint, model_files
-from lpsnet.studies.network_training import PAPER_SIZE
+from lpsnet.studies.network_latency import PAPER_SIZE, fingerprint, model_files
 from lpsnet.studies.study import Json, Known, Outcome, Place, Report, Row, Run, Settings, Study
 
 Labels = NDArray[np.uint8]
 Segment = Callable[[Image], Labels]
+WAYS = {
+    "network": "network alone",
+    "network_by_path": "network, resized before",
+    "fast": "Segmenter",
+    "naive": "usual way",
+}
 
 
 class Engine(NamedTuple):
-    """What computes the network: a name in `RUNTIMES`, and the arithmetic to ask for."""
+    """A name in `RUNTIMES`, and the precision to ask for."""
 
     runtime: str
     precision: Precision = "f32"
@@ -53,13 +57,13 @@ class Engine(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class EndToEnd:
-    """What was measured with one engine; all latencies were taken in turn and may be compared.
+    """Latencies with one engine, measured interleaved, so they may be compared.
 
     Attributes:
-        engine: what was asked for.
-        protocol: how the segmenter makes label maps, see `Segmenter.protocol`.
-        network, network_by_path, fast, naive: see above.
-        agreement: pixels that have the same label in the fast and the naive way, in percent.
+        engine: the one requested.
+        protocol: see `Segmenter.protocol`.
+        network, network_by_path, fast, naive: see the top of this file.
+        agreement: pixels with the same label in the fast and the naive way, in percent.
     """
 
     engine: Engine
@@ -72,38 +76,26 @@ class EndToEnd:
 
     @property
     def bare(self) -> Latency:
-        """The network alone, the faster of the two ways to feed it."""
-        both = [self.network, *([self.network_by_path] if self.network_by_path else [])]
+        """The network alone, by the faster of its two inputs."""
+        both = [latency for latency in (self.network, self.network_by_path) if latency is not None]
         return min(both, key=lambda latency: latency.median_ms)
 
     @property
     def overhead(self) -> Comparison:
-        """The fast way through, as a multiple of the bare network."""
+        """The fast way as a multiple of the bare network."""
         return compare(self.fast, self.bare)
-
-    @property
-    def naive_overhead(self) -> Comparison:
-        """The naive way, as a multiple of the bare network."""
-        return compare(self.naive, self.bare)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, without the samples."""
-        latencies = {
-            "network": self.network,
-            "network_by_path": self.network_by_path,
-            "fast": self.fast,
-            "naive": self.naive,
-        }
+        latencies = {way: getattr(self, way) for way in WAYS}
         return {
-            **{
-                name: None if latency is None else latency.to_dict(samples=False) for name, latency in latencies.items()
-            },
+            **{way: found and found.to_dict(samples=False) for way, found in latencies.items()},
             "runtime": self.engine.runtime,
             "precision": self.engine.precision,
             "segmenter": self.protocol,
             "bare_is": "network" if self.bare is self.network else "network_by_path",
             "overhead": self.overhead.to_dict(),
-            "naive_overhead": self.naive_overhead.to_dict(),
+            "naive_overhead": compare(self.naive, self.bare).to_dict(),
             "agreement_percent": self.agreement,
         }
 
@@ -118,22 +110,19 @@ def measure_end_to_end(
     protocol: TimingProtocol = PROTOCOLS["quick"],
     progress: Callable[[float], None] | None = None,
 ) -> list[EndToEnd]:
-    """Time all ways with all engines in turn, in one run.
+    """Time all ways with all engines, interleaved in one run; an item for each engine.
 
     Args:
         model: a model file or a bundled model's name.
         image: H x W x 3 uint8 RGB.
-        engines: what to compute the network with.
-        num_threads: threads of every engine, of OpenCV and of torch; None leaves the choice to them.
-        input_size: (height, width) the network runs at; None for the record's, or else the image's.
-        protocol: how long.
-        progress: told the part of the time that has passed, 0 to 1.
-
-    Returns:
-        What was measured, an item for each engine.
+        engines: that compute the network.
+        num_threads: of every engine, OpenCV and torch; None for their defaults.
+        input_size: (height, width) of the network's input in pixels; None for the record's, or else the image's.
+        protocol: of the timing.
+        progress: called with the part of the time that has passed, 0 to 1.
 
     Raises:
-        ModelFileError: the file is not usable with an engine.
+        ModelFileError: an engine cannot run the file.
     """
     before = torch.get_num_threads()
     if num_threads is not None:
@@ -148,8 +137,6 @@ def measure_end_to_end(
 
 
 class _Ways:
-    """The calls to time with one engine."""
-
     def __init__(
         self, model: str, image: Image, engine: Engine, num_threads: int | None, size: tuple[int, int] | None
     ) -> None:
@@ -170,78 +157,67 @@ class _Ways:
             self.calls["network_by_path"] = lambda: self._fast.session.run(*inputs)
 
     def result(self, latencies: dict[str, Latency]) -> EndToEnd:
-        own = {name: latencies[f"{self.engine} {name}"] for name in self.calls}
-        return EndToEnd(
-            engine=self.engine,
-            protocol=self._fast.protocol,
-            network=own["network"],
-            network_by_path=own.get("network_by_path"),
-            fast=own["fast"],
-            naive=own["naive"],
-            agreement=100 * float((self._fast(self._image) == self._naive(self._image)).mean()),
-        )
+        own = {way: latencies.get(f"{self.engine} {way}") for way in WAYS}
+        agreement = 100 * float((self._fast(self._image) == self._naive(self._image)).mean())
+        return EndToEnd(self.engine, self._fast.protocol, **own, agreement=agreement)  # type: ignore[arg-type]
 
 
 def reference_segmenter(network: Network, record: ModelRecord, *, input_size: tuple[int, int] | None = None) -> Segment:
-    """What every label map is measured by: the network in torch, fed and read in the naive way, all in float32.
+    """The reference for label maps: the network in torch in the naive way, all in float32.
 
     Args:
         network: in evaluation mode, on the CPU.
         record, input_size: as for `naive_segmenter`.
     """
 
-    def score(image: NDArray[np.float32]) -> NDArray[np.float32]:
+    def run(image: NDArray[np.float32]) -> NDArray[np.float32]:
         with torch.inference_mode():
-            scores: NDArray[np.float32] = network(torch.from_numpy(image)).numpy()
-        return scores
+            logits: NDArray[np.float32] = network(torch.from_numpy(image)).numpy()
+        return logits
 
-    return naive_segmenter(score, record, input_size=input_size)
+    return naive_segmenter(run, record, input_size=input_size)
 
 
 def naive_segmenter(
-    score: Callable[[NDArray[np.float32]], NDArray[np.float32]],
+    run: Callable[[NDArray[np.float32]], NDArray[np.float32]],
     record: ModelRecord,
     *,
     input_size: tuple[int, int] | None = None,
 ) -> Segment:
-    """The usual way from H x W x 3 uint8 RGB to H x W labels: NumPy normalises, torch resizes image and scores.
+    """The usual way from H x W x 3 uint8 RGB to H x W labels: NumPy normalises, torch resizes image and logits.
 
     Args:
-        score: 1 x 3 x h x w float32, normalised, to 1 x K x h' x w' scores.
-        record: of the network; says how images are normalised and resized.
-        input_size: (h, w); None for the record's, or else the image's own.
+        run: from the normalised image, 1 x 3 x h x w float32, to logits, 1 x K x h' x w'.
+        record: with the normalisation and the resize convention.
+        input_size: (h, w) in pixels; None for the record's, or else the image's own.
     """
     size = input_size or record.input_size
     mean, std = (np.array(values, np.float32) for values in (record.normalisation.mean, record.normalisation.std))
 
     def segment(image: Image) -> Labels:
         normalised = (image.astype(np.float32) / 255 - mean) / std
-        planes = torch.from_numpy(np.ascontiguousarray(normalised.transpose(2, 0, 1)))[None]
-        planes = _shrink_or_enlarge(planes, size or planes.shape[2:], align_corners=record.align_corners)
-        scores = torch.from_numpy(score(planes.numpy()))
-        upsampled = interpolate(scores, image.shape[:2], mode="bilinear", align_corners=record.align_corners)
+        batch = torch.from_numpy(np.ascontiguousarray(normalised.transpose(2, 0, 1)))[None]
+        batch = _resize(batch, size or batch.shape[2:], align_corners=record.align_corners)
+        logits = torch.from_numpy(run(batch.numpy()))
+        upsampled = interpolate(logits, image.shape[:2], mode="bilinear", align_corners=record.align_corners)
         labels: Labels = upsampled.argmax(1)[0].to(torch.uint8).numpy()
         return labels
 
     return segment
 
 
-def _shrink_or_enlarge(planes: torch.Tensor, size: Sequence[int], *, align_corners: bool) -> torch.Tensor:
-    """1 x 3 x H x W at another size, averaged before where it is halved or more, as `preparation` explains."""
-    if tuple(planes.shape[2:]) == tuple(size):
-        return planes
-    height, width = (source // target // 2 * 2 + 1 for source, target in zip(planes.shape[2:], size, strict=True))
+def _resize(batch: torch.Tensor, size: Sequence[int], *, align_corners: bool) -> torch.Tensor:
+    """1 x 3 x H x W, averaged first where it shrinks to half or less, see `inference/preprocess.py`."""
+    if tuple(batch.shape[2:]) == tuple(size):
+        return batch
+    height, width = (source // target // 2 * 2 + 1 for source, target in zip(batch.shape[2:], size, strict=True))
     around = (width // 2, width // 2, height // 2, height // 2)
-    averaged = avg_pool2d(pad(planes, around, mode="reflect"), (height, width), stride=1)
+    averaged = avg_pool2d(pad(batch, around, mode="reflect"), (height, width), stride=1)
     return interpolate(averaged, tuple(size), mode="bilinear", align_corners=align_corners)
 
 
-WAYS = ("network", "network_by_path", "fast", "naive")
-TITLES = ("network alone", "network, resized before", "Segmenter", "usual way")
-
-
 def plan(settings: Settings, known: Known) -> list[Run]:
-    """One run: all ways by all engines in turn."""
+    """One run: all ways with all engines."""
     files = model_files(settings.models)[:1]
     key = {
         "waited": "lpsnet_s",
@@ -256,35 +232,30 @@ def plan(settings: Settings, known: Known) -> list[Run]:
 
 
 def _measure(settings: Settings, place: Place) -> dict[str, Json]:
-    from lpsnet.export.export import untrained_for_runtime
-
     size = settings.size or PAPER_SIZE
     with TemporaryDirectory(prefix="lpsnet-") as folder:
-        files = model_files(settings.models) or [
-            untrained_for_runtime(get_architecture("lpsnet_s"), Path(folder), "s", runtime="onnxruntime", size=size)
-        ]
+        given, own = model_files(settings.models), get_architecture("lpsnet_s")
+        file = given[0] if given else untrained_for_runtime(own, Path(folder), "s", runtime="onnxruntime", size=size)
         found = measure_end_to_end(
-            files[0],
+            file,
             _image(settings, size),
-            engines=_engines(settings, files[0]),
+            engines=_engines(settings, file),
             input_size=size,
             num_threads=settings.num_threads,
             protocol=PROTOCOLS["quick" if settings.scale == "small" else "paper"],
-            progress=lambda part: place.progress("measuring all ways in turn", part),
+            progress=lambda part: place.progress("measuring all ways", part),
         )
     return {"ways": [each.to_dict() for each in found]}
 
 
 def _image(settings: Settings, size: tuple[int, int]) -> Image:
-    from lpsnet.data.synthetic import SceneSplit
-
     for name in settings.pictures:
         return read_image(Path(name))
     return SceneSplit(size=size, count=1, seed=0, name="study").image(0)
 
 
 def _engines(settings: Settings, file: Path) -> list[Engine]:
-    """Those asked for; beside f32 in bf16 too, where engine and machine have that."""
+    """The engines of the settings; for f32 also in bf16, where engine and machine support it."""
     found = []
     for runtime in settings.runtimes:
         found.append(Engine(runtime, settings.precision))
@@ -324,7 +295,7 @@ def _draw(rows: Sequence[Row], figure: Any) -> None:
     axes = figure.subplots()
     tidy(axes)
     axes.grid(visible=False, axis="x")
-    for number, (way, title) in enumerate(zip(WAYS, TITLES, strict=True)):
+    for number, (way, title) in enumerate(WAYS.items()):
         places = [place + 0.2 * (number - 1.5) for place in range(len(rows))]
         colour = GREY if way == "naive" else COLOURS[number]
         bars = axes.bar(places, [row[f"{way}_ms"] or 0.0 for row in rows], width=0.18, color=colour, label=title)
@@ -337,7 +308,7 @@ def _draw(rows: Sequence[Row], figure: Any) -> None:
 STUDY = Study(
     name="end-to-end",
     title="From an image's bytes to its label map",
-    reference="Not in the paper, which times the network up to its scores.",
+    reference="Not in the paper, which times the network up to its logits.",
     differences=("LPS-Net-S with random weights and a generated scene, unless a file and an image were given.",),
     plan=plan,
     report=report,

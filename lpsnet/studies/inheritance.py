@@ -1,43 +1,64 @@
-"""What inheritance costs and saves: children trained from their parent's weights, and the same ones from scratch.
+"""Children with the weights inherited from their parent, and from random weights: what inheritance costs and saves.
 
-The paper trains every candidate of Algorithm 1 (line 21) from its beginning; nothing in it is inherited. Here a parent
-is trained once, and children that an operation of Table 1 makes of it are trained from random weights and from the
-parent's, each for several numbers of iterations. Every number is a run of its own, with a learning rate that falls to
-zero at its end, so that a short run is as good as that many iterations can be and not a long one cut off.
+Not in the paper, which trains every candidate of Algorithm 1 (line 21) from random weights. A parent is trained once;
+children made of it by operations of Table 1 are trained both ways, for several numbers of iterations. Every number is a
+training of its own with a learning rate that falls to zero, so a short one is not a long one cut off.
 
-A run that is finished leaves a file in OUT/results; started again, the study goes on with the runs that are missing.
-
-What inheritance costs and saves, as a study; not in the paper, which trains every candidate from scratch.
+`inheritance` compares children after a few epochs, as a search does; most curves still rise there.
+`inheritance-until-flat` trains children from scratch until their curves are flat, on few images with a small network.
+A finished training leaves a file in OUT/results; an interrupted study resumes with the missing ones.
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
+from lpsnet.data.dataset import open_dataset
 from lpsnet.errors import RunError
 from lpsnet.io import write_text
 from lpsnet.report.figures import COLOURS, GREY, tidy
 from lpsnet.search.measurements import Failure
 from lpsnet.search.operations import Operation, SearchNetwork
 from lpsnet.search.train import CandidateTask, train_candidate
-from lpsnet.studies.network_training import data_of, describe_training, schedule_of
+from lpsnet.studies.network_training import data_of, describe_training, schedule_of, set_threads
 from lpsnet.studies.study import Json, Known, Outcome, Place, Report, Row, Run, Settings, Study, rank_correlation
 from lpsnet.training.config import Recipe
 from lpsnet.training.run import Status, TrainingRun
 from lpsnet.training.run_folder import RunFolder
 
-if TYPE_CHECKING:
-    pass
-
-
 Start = Literal["scratch", "inherited"]
 Change = tuple[Operation, int]  # an operation and its step size k
 Curve = list[tuple[int, float]]  # iterations of a run, mIoU after it in percent
+OnStatus = Callable[[str, Status], None]  # called with a training's name after each of its iterations
 FLAT_POINTS = 0.5  # mIoU that a longer training must add, or the curve counts as flat
+
+PARENT = "step_3"  # of Table 4: one path, the first step with widths that learn something
+# Rows of Table 1; the last one adds a path
+CHANGES = (
+    ("depth=0,0,1,1,1", 1),
+    ("width=0,0,16,32,32", 1),
+    ("resolution=1/8,0,0", 1),
+    ("resolution=0,1/8,0", 2),
+)
+# Of the parent's iterations, a training each. From scratch, half as many show whether the curve is flat at the longest;
+# inherited trainings are short, as in a search.
+SCRATCH_SHARES = (0.25, 0.5, 1.0)
+INHERITED_SHARES = (0.0625, 0.125, 0.25, 0.5)
+
+FLAT_DATA = "scenes:size=128x256,num_train=10,num_val=200"
+FLAT_PARENT = "tiny"
+FLAT_CHANGES = (
+    ("depth=0,0,0,1,1", 1),
+    ("width=0,0,0,32,32", 1),
+    ("resolution=1/8,0,0", 1),
+    ("resolution=0,1/8,0", 2),
+)
+FIRST_ITERATIONS, MOST_ITERATIONS = 1000, 64_000
+FLAT_SHARES = (1 / 64, 1 / 32, 1 / 16, 1 / 8, 1 / 4)  # of the iterations at which a curve is flat
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,16 +66,16 @@ class TrainedChild:
     """One finished training.
 
     Attributes:
-        start: what its weights were at first.
-        iterations: of the run.
+        start: origin of the first weights.
+        iterations: of the training.
         seed: of its recipe.
-        miou: after it, percent.
-        at_start: before it, with the weights taken over, percent; None from scratch.
-        curve: (iteration, mIoU) at the evaluations within it, the last included.
-        seconds: it took, if it was not interrupted.
-        inherited: the report of what was taken over; None from scratch.
+        miou: at the end, in percent.
+        at_start: mIoU with the inherited weights before training; None from scratch.
+        curve: (iteration, mIoU) of all evaluations, including the last.
+        seconds: duration, if it was not interrupted.
+        inherited: report on the inherited weights; None from scratch.
         name: of its folder in OUT/runs.
-        settings: the training run, as JSON values.
+        settings: of the training run, as JSON values.
     """
 
     start: Start
@@ -76,8 +97,8 @@ class Comparison:
     Attributes:
         operation: as text, with its step size: `depth=0,0,0,1,1 x 3`.
         child: the child's architecture.
-        parent_miou: of the trained parent, percent, mean over seeds.
-        runs: of this child.
+        parent_miou: of the trained parent in percent, mean over seeds.
+        runs: the trainings of this child.
     """
 
     operation: str
@@ -86,31 +107,28 @@ class Comparison:
     runs: tuple[TrainedChild, ...]
 
     def curve(self, start: Start) -> Curve:
-        """(iterations of the run, mIoU after it, mean over seeds) with that start, shortest first."""
+        """(iterations, mean mIoU over seeds) of the trainings with that start, shortest first."""
         return _curve(self.runs, start)
 
     @property
     def at_start(self) -> float | None:
-        """mIoU of the child with its parent's weights before any training, mean over seeds."""
+        """mIoU with the inherited weights before training, mean over seeds."""
         found = {run.seed: run.at_start for run in self.runs if run.at_start is not None}
         return fmean(found.values()) if found else None
 
     @property
     def flat(self) -> tuple[int, float]:
-        """Where the curve from scratch becomes flat: no longer run is better by more than `FLAT_POINTS`.
-
-        The longest run if the curve still rises there (`is_flat`).
-        """
+        """The shortest training from scratch that no longer one exceeds by more than `FLAT_POINTS`."""
         return _flat(self.curve("scratch"))
 
     @property
     def is_flat(self) -> bool:
-        """Whether a longer run than `flat` is there to show that the curve rises no more."""
+        """Whether there is a longer training than `flat`, which shows that the curve does not rise further."""
         return _is_flat(self.curve("scratch"))
 
     @property
     def reached(self) -> tuple[int, float] | None:
-        """The shortest inherited run that is as good as `flat`; None if no run is."""
+        """The shortest inherited training that is as good as `flat`; None if none is."""
         return next((point for point in self.curve("inherited") if point[1] >= self.flat[1]), None)
 
     @property
@@ -147,20 +165,20 @@ def compare_inheritance(
     inherited_iterations: Sequence[int],
     out: Path,
     seeds: Sequence[int] = (0,),
-    on_status: Callable[[str, Status], None] = lambda name, status: None,
+    on_status: OnStatus = lambda name, status: None,
 ) -> list[Comparison]:
-    """Train a parent, and of every child both ways; see the top of this file.
+    """Train a parent, and every child both ways.
 
     Args:
         parent: the network to start from.
-        changes: what is done to it, each on its own.
+        changes: to the parent, a child each.
         data: the data set, as `open_dataset` takes it; trained on "train", scored on "val".
-        recipe: of all runs, but for the number of iterations and the seed.
+        recipe: of all trainings, except iterations and seed.
         parent_iterations: of the parent's training.
-        scratch_iterations, inherited_iterations: of the children's, a run each.
+        scratch_iterations, inherited_iterations: of the children's trainings, one each.
         out: folder for results and trainings.
-        seeds: every run is repeated with these; a child inherits from the parent of its own seed.
-        on_status: called with the name of the run after each of its iterations.
+        seeds: of every training; a child inherits from the parent with its own seed.
+        on_status: see `OnStatus`.
 
     Raises:
         RunError: `out` holds results of other settings, or a training diverged.
@@ -170,7 +188,7 @@ def compare_inheritance(
     parents = study.scratch(parent, [parent_iterations])
     comparisons = []
     for change in changes:
-        child = _child(parent, change)
+        child = change[0].apply(parent, change[1])
         scratch = study.scratch(child, scratch_iterations)
         inherited = study.inherited(child, inherited_iterations, parents)
         comparisons.append(_comparison(change, child, parents, [*scratch, *inherited]))
@@ -188,38 +206,30 @@ def compare_until_flat(
     inherited_shares: Sequence[float],
     out: Path,
     seeds: Sequence[int] = (0,),
-    on_status: Callable[[str, Status], None] = lambda name, status: None,
+    on_status: OnStatus = lambda name, status: None,
 ) -> list[Comparison]:
-    """The same where no length is given: every child is trained from scratch for longer until its curve is flat.
+    """`compare_inheritance` with trainings from scratch that double in length until the child's curve is flat.
 
     Args:
-        parent, changes, data, recipe, out, seeds, on_status: as for `compare_inheritance`. The parent is trained for as
-            long as the child that was trained the longest.
-        first_iterations: of a child's shortest training from scratch; each of the others is twice as long as the one
-            before, until the mean over seeds is flat (`FLAT_POINTS`) …
-        most_iterations: … or the next would be longer than this.
-        inherited_shares: of the iterations at which a child's curve is flat, for its trainings from the parent's
-            weights.
+        parent, changes, data, recipe, out, seeds, on_status: as for `compare_inheritance`. The parent is trained for
+            the longest number of iterations of any child.
+        first_iterations: of a child's shortest training from scratch.
+        most_iterations: limit of the longest one.
+        inherited_shares: lengths of the inherited trainings, as shares of the iterations at which the curve is flat.
 
     Raises:
         RunError, LpsnetError: as `compare_inheritance`.
     """
     study = _Study(data, recipe, seeds, out, on_status)
-    children = [_child(parent, change) for change in changes]
+    children = [operation.apply(parent, step_size) for operation, step_size in changes]
     scratch = [study.until_flat(child, first_iterations, most_iterations) for child in children]
     parents = study.scratch(parent, [max(run.iterations for runs in scratch for run in runs)])
     comparisons = []
     for change, child, runs in zip(changes, children, scratch, strict=True):
         flat, _ = _flat(_curve(runs, "scratch"))
-        lengths = sorted({max(1, round(share * flat)) for share in inherited_shares})
-        inherited = study.inherited(child, lengths, parents)
+        inherited = study.inherited(child, _lengths(inherited_shares, flat), parents)
         comparisons.append(_comparison(change, child, parents, [*runs, *inherited]))
     return comparisons
-
-
-def _child(parent: SearchNetwork, change: Change) -> SearchNetwork:
-    operation, step_size = change
-    return operation.apply(parent, step_size)
 
 
 def _comparison(
@@ -236,22 +246,22 @@ class _Study:
     recipe: Recipe
     seeds: Sequence[int]
     out: Path
-    on_status: Callable[[str, Status], None]
+    on_status: OnStatus
 
     def scratch(self, network: SearchNetwork, lengths: Sequence[int]) -> list[TrainedChild]:
-        """From random weights, with every seed."""
+        """Train from random weights with every seed."""
         return [self.run(network, "scratch", length, seed) for length in lengths for seed in self.seeds]
 
     def inherited(
         self, child: SearchNetwork, lengths: Sequence[int], parents: Sequence[TrainedChild]
     ) -> list[TrainedChild]:
-        """From its parent's weights, of every seed."""
+        """Train from the weights of the parents, one per seed."""
         return [
             self.run(child, "inherited", length, parent.seed, parent=parent) for length in lengths for parent in parents
         ]
 
     def until_flat(self, child: SearchNetwork, first: int, most: int) -> list[TrainedChild]:
-        """From random weights, each length twice the one before."""
+        """Train from random weights, doubling the length."""
         runs = self.scratch(child, [first])
         length = 2 * first
         while length <= most and not _is_flat(_curve(runs, "scratch")):
@@ -262,16 +272,18 @@ class _Study:
     def run(
         self, network: SearchNetwork, start: Start, iterations: int, seed: int, *, parent: TrainedChild | None = None
     ) -> TrainedChild:
-        """The result of a run, from its file or by doing it; `parent` is the one it inherits from."""
+        """The result of a training, from its file if there is one."""
         name = f"{network.design.slug}-{start}-{iterations}-{seed}"
         source = None
         if parent is not None:
             name += f"-from-{parent.name}"
             source = RunFolder(self.out / "runs" / parent.name).model
         path = self.out / "results" / f"{name}.json"
-        task = self._task(network, iterations, seed, self.out / "runs" / name, source)
+        recipe = self.recipe.with_overrides({"iterations": iterations, "seed": seed})
+        training = TrainingRun(self.data, network.design.architecture, recipe, block=network.block)
         if path.exists():
-            return _read(path, task.run.settings())
+            return _read(path, training.settings())
+        task = CandidateTask(network.design, training, "val", self.out / "runs" / name, source)
         done = self._do(name, start, task)
         write_text(path, json.dumps(asdict(done), indent=2) + "\n")
         return done
@@ -290,31 +302,16 @@ class _Study:
             seed=task.run.recipe.seed,
             miou=trained.outcome.miou,
             at_start=trained.outcome.at_start,
-            curve=tuple(_evaluations(RunFolder(task.folder))),
+            curve=tuple((int(it["iteration"]), float(it["miou"])) for it in RunFolder(task.folder).read_evaluations()),
             seconds=seconds,
             inherited=inherited,
             name=name,
             settings=task.run.settings(),
         )
 
-    def _task(
-        self, network: SearchNetwork, iterations: int, seed: int, folder: Path, source: Path | None
-    ) -> CandidateTask:
-        recipe = self.recipe.with_overrides({"iterations": iterations, "seed": seed})
-        run = TrainingRun(self.data, network.design.architecture, recipe, block=network.block)
-        return CandidateTask(network.design, run, "val", folder, source)
-
-
-def _evaluations(folder: RunFolder) -> Iterator[tuple[int, float]]:
-    return ((int(line["iteration"]), float(line["miou"])) for line in folder.read_evaluations())
-
 
 def _read(path: Path, settings: dict[str, Any]) -> TrainedChild:
-    """The result in `path`, which is of a run with `settings`.
-
-    Raises:
-        RunError: it is none.
-    """
+    """The result in a file; RunError if it is damaged or of other settings."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         found = TrainedChild(**{**values, "curve": tuple((int(step), float(miou)) for step, miou in values["curve"])})
@@ -325,22 +322,8 @@ def _read(path: Path, settings: dict[str, Any]) -> TrainedChild:
     return found
 
 
-PARENT = "step_3"  # of Table 4: one path, the first with widths that learn something
-# Rows of Table 1; the last one brings a new path.
-CHANGES = (
-    ("depth=0,0,1,1,1", 1),
-    ("width=0,0,16,32,32", 1),
-    ("resolution=1/8,0,0", 1),
-    ("resolution=0,1/8,0", 2),
-)
-# Of the parent's iterations, a run each. From scratch half as long tells whether the curve is flat at the longest;
-# inherited they are short, as those of a search are.
-SCRATCH_SHARES = (0.25, 0.5, 1.0)
-INHERITED_SHARES = (0.0625, 0.125, 0.25, 0.5)
-
-
 def plan(settings: Settings, known: Known) -> list[Run]:
-    """One run, which keeps its own trainings in its folder and goes on with them."""
+    """One run, which keeps and resumes its trainings in its folder."""
     data = data_of(settings)
     recipe = schedule_of(settings, data, halved=False).recipe
     seeds = list(range(settings.num_seeds or 1))
@@ -349,54 +332,61 @@ def plan(settings: Settings, known: Known) -> list[Run]:
         "changes": [list(change) for change in CHANGES],
         "scratch_shares": list(SCRATCH_SHARES),
         "inherited_shares": list(INHERITED_SHARES),
-        "data": data,
-        "recipe": recipe.model_dump(mode="json"),
-        "seeds": seeds,
+        **_training_key(data, recipe, seeds),
     }
-    return [Run(key, partial(_compare, data, recipe, seeds, settings.num_threads), portable=True)]
+
+    def lengths() -> dict[str, Any]:
+        full = recipe.num_iterations(len(open_dataset(data).split("train")))
+        return {
+            "parent_iterations": full,
+            "scratch_iterations": _lengths(SCRATCH_SHARES, full),
+            "inherited_iterations": _lengths(INHERITED_SHARES, full),
+        }
+
+    compare = partial(compare_inheritance, data=data, recipe=recipe, seeds=seeds)
+    return [Run(key, partial(_compare, compare, PARENT, CHANGES, lengths, settings.num_threads), portable=True)]
 
 
-def _compare(data: str, recipe: Recipe, seeds: Sequence[int], num_threads: int | None, place: Place) -> dict[str, Json]:
-    from lpsnet.data.dataset import open_dataset
-
-    full = recipe.num_iterations(len(open_dataset(data).split("train")))
+def plan_until_flat(settings: Settings, known: Known) -> list[Run]:
+    """As `plan`."""
+    data = data_of(settings, scenes=FLAT_DATA)
+    recipe = schedule_of(settings, data, halved=False).recipe.with_overrides({"iterations": MOST_ITERATIONS})
+    seeds = list(range(settings.num_seeds or 2))
     lengths = {
-        "parent_iterations": full,
-        "scratch_iterations": _lengths(SCRATCH_SHARES, full),
-        "inherited_iterations": _lengths(INHERITED_SHARES, full),
+        "first_iterations": FIRST_ITERATIONS,
+        "most_iterations": MOST_ITERATIONS,
+        "inherited_shares": list(FLAT_SHARES),
     }
-    return compared(compare_inheritance, PARENT, CHANGES, lengths, data, recipe, seeds, num_threads, place)
+    key = {
+        "inherited_until_flat": FLAT_PARENT,
+        "changes": [list(change) for change in FLAT_CHANGES],
+        **lengths,
+        **_training_key(data, recipe, seeds),
+    }
+    compare = partial(compare_until_flat, data=data, recipe=recipe, seeds=seeds)
+    work = partial(_compare, compare, FLAT_PARENT, FLAT_CHANGES, lambda: lengths, settings.num_threads)
+    return [Run(key, work, portable=True)]
 
 
-def compared(
-    compare: Callable[..., Sequence["Comparison"]],
+def _training_key(data: str, recipe: Recipe, seeds: list[int]) -> dict[str, Json]:
+    return {"data": data, "recipe": recipe.model_dump(mode="json"), "seeds": seeds}
+
+
+def _compare(
+    compare: Callable[..., Sequence[Comparison]],
     parent: str,
     changes: Sequence[tuple[str, int]],
-    lengths: Mapping[str, Any],
-    data: str,
-    recipe: Recipe,
-    seeds: Sequence[int],
+    lengths: Callable[[], Mapping[str, Any]],
     num_threads: int | None,
     place: Place,
 ) -> dict[str, Json]:
-    """The result of a study's run, as JSON values: `compare`, a function of `inheritance.py`, with these `lengths`."""
-    from lpsnet.studies.network_training import set_threads
-
     set_threads(num_threads)
 
-    def tell(name: str, status: Status) -> None:
+    def on_status(name: str, status: Status) -> None:
         place.progress(f"training {name}", status.iteration / status.num_iterations)
 
-    found = compare(
-        SearchNetwork.start(parent),
-        [(Operation.parse(text), k) for text, k in changes],
-        data=data,
-        recipe=recipe,
-        out=place.folder,
-        seeds=seeds,
-        on_status=tell,
-        **lengths,
-    )
+    start, operations = SearchNetwork.start(parent), [(Operation.parse(text), k) for text, k in changes]
+    found = compare(start, operations, out=place.folder, on_status=on_status, **lengths())
     return {
         "children": [
             {
@@ -418,13 +408,13 @@ def _lengths(shares: Sequence[float], full: int) -> list[int]:
 
 
 def report(outcomes: Sequence[Outcome]) -> Report:
-    """A row for every child and number of iterations; how many it took, and whether the order is the same."""
+    """A row for every child and number of iterations; the iterations needed, and whether the order is the same."""
     found = report_curves(outcomes)
     return replace(found, findings=(*found.findings, *_ranking(outcomes[0].result["children"])))
 
 
 def report_curves(outcomes: Sequence[Outcome]) -> Report:
-    """The same without the order of the children, who may each have lengths of their own."""
+    """`report` without the order of children with trainings of different lengths."""
     (outcome,) = outcomes
     children = outcome.result["children"]
     rows: list[Row] = [
@@ -453,7 +443,7 @@ def _finding(child: Json) -> str:
 
 
 def _ranking(children: Sequence[Json]) -> list[str]:
-    """Whether the children have the same order both ways: that is all a search asks of a short training."""
+    """Whether the children have the same order both ways, which is what a search needs of a short training."""
     longest = [child["scratch"][-1][1] for child in children]
     found = []
     for number, (iterations, _) in enumerate(children[0]["inherited"]):
@@ -461,8 +451,8 @@ def _ranking(children: Sequence[Json]) -> list[str]:
         if order is not None:
             found.append(f"{order:.2f} after {iterations:,} iterations")
     scratch = children[0]["scratch"][-1][0]
-    told = f"Rank correlation of the inherited children with those trained from scratch for {scratch:,} iterations"
-    return [f"{told}: {', '.join(found)}."] if found else []
+    lead = f"Rank correlation of the inherited children with those trained from scratch for {scratch:,} iterations"
+    return [f"{lead}: {', '.join(found)}."] if found else []
 
 
 def _draw(children: Sequence[Json], figure: Any) -> None:
@@ -487,4 +477,19 @@ STUDY = Study(
     plan=plan,
     report=report,
     options=frozenset({"data", "num_seeds", "epochs", "num_threads"}),
+)
+UNTIL_FLAT = Study(
+    name="inheritance-until-flat",
+    title="Children with their parent's weights, and without until their curves are flat",
+    reference="Not in the paper: Algorithm 1 trains every candidate from its beginning.",
+    differences=(
+        (
+            f"From scratch every child is trained for {FIRST_ITERATIONS:,} iterations, then anew for twice as many, "
+            f"until the mean over seeds rises by no more than half a point, or for {MOST_ITERATIONS:,}; the parent for "
+            "as long as the longest of them."
+        ),
+    ),
+    plan=plan_until_flat,
+    report=report_curves,
+    options=frozenset({"data", "num_seeds", "num_threads"}),
 )

@@ -1,10 +1,7 @@
-"""The networks that studies compare: a name, and all that is needed to build one.
+"""Networks that studies compare, and their latencies, measured interleaved as `lpsnet benchmark` does.
 
-Model files that the user has put beside ours: which there are, and at what size each is measured.
-
-Latencies of networks as runs of a study: all of them in turn, as `lpsnet benchmark` measures, with random weights.
-
-How fast a network is does not depend on what its weights are, so nothing has to be trained before.
+A latency does not depend on the weights, so networks are timed with random ones. PyTorch is imported only to write
+their files: a device without it measures files that the user gives (`--models`).
 """
 
 import re
@@ -20,13 +17,16 @@ from lpsnet.benchmark.timing import PROTOCOLS, Comparison, Latency, compare
 from lpsnet.errors import RunError
 from lpsnet.inference.model_file import find_record
 from lpsnet.inference.segmenter import DEFAULT_RUNTIMES
-from lpsnet.studies.study import Json, Outcome, Place, Run, Scale, Settings
+from lpsnet.studies.study import Json, Outcome, Place, Progress, Run, Scale, Settings
 
-Size = tuple[int, int]
+Size = tuple[int, int]  # height, width in pixels
 
+PAPER_SIZE: Size = (1024, 2048)  # at which the paper measures latencies
 TABLE_2_BLOCKS = (1, 2, 4, 7, 7)  # Section 4.3: B of the networks of Tables 2 and 3
 TABLE_2_RATIOS = ("1", "1/4")  # and R
 TABLE_3_C = 16  # Section 4.3: "We fix c = 16"
+SECONDS = 30.0  # that a network takes, about, by either protocol
+TIMING: Mapping[Scale, str] = {"small": "adaptive", "paper": "paper"}  # names in `PROTOCOLS`
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class StudyNetwork:
     """A network in a study.
 
     Attributes:
-        name: in tables and figures; different for different networks of a study.
+        name: in tables and figures; unique within a study.
         architecture, block, interaction: see `create_model`.
     """
 
@@ -44,7 +44,7 @@ class StudyNetwork:
     interaction: str = "bilateral_b"
 
     def to_dict(self) -> dict[str, Json]:
-        """What is built, as JSON values, without the name."""
+        """JSON values, without the name."""
         return {"architecture": str(self.architecture), "block": self.block, "interaction": self.interaction}
 
 
@@ -54,7 +54,7 @@ def table_2_architecture(c: int) -> Architecture:
 
 
 def model_files(path: Path | None) -> list[Path]:
-    """The file, or all model files in the folder, in the order of their names; none for None.
+    """The file, or all model files in the folder, sorted by name; none for None.
 
     Raises:
         RunError: there is no such file or folder, or no model file in it.
@@ -71,10 +71,7 @@ def model_files(path: Path | None) -> list[Path]:
 
 
 def input_size(file: Path, usual: Size) -> Size:
-    """(height, width) that a file is measured at.
-
-    That in its name (`stdc1_512x1024.onnx`), or else that of its record, or else the usual one.
-    """
+    """The size that a file is measured at: that in its name (`stdc1_512x1024.onnx`), or its record's, or `usual`."""
     if match := re.search(r"(\d{2,5})x(\d{2,5})$", file.stem):
         return int(match[1]), int(match[2])
     record = find_record(file)
@@ -82,14 +79,41 @@ def input_size(file: Path, usual: Size) -> Size:
 
 
 def candidates(settings: Settings, usual: Size) -> list[Candidate]:
-    """The user's files by every engine asked for that reads them, else by the usual one of their kind."""
+    """The user's files, ONNX with every engine of the settings and others with the default of their kind."""
     found = []
     for file in model_files(settings.models):
-        own = DEFAULT_RUNTIMES[file.suffix.lower()]
-        runtimes = settings.runtimes if file.suffix.lower() == ".onnx" else (own,)
-        size = input_size(file, usual)
+        kind, size = file.suffix.lower(), input_size(file, usual)
+        runtimes = settings.runtimes if kind == ".onnx" else (DEFAULT_RUNTIMES[kind],)
         found += [Candidate(file.stem, file, runtime, settings.precision, size=size) for runtime in runtimes]
     return found
+
+
+def untrained_candidates(
+    networks: Sequence[StudyNetwork],
+    folder: Path,
+    size: Size,
+    settings: Settings,
+    *,
+    progress: Progress,
+    num_classes: int = 19,
+) -> Iterable[Candidate]:
+    """Networks with random weights, written into `folder` for every engine of the settings."""
+    from lpsnet.export.export import untrained_for_runtime
+
+    for number, network in enumerate(networks):
+        progress(f"writing {network.name}", number / len(networks))
+        for runtime in settings.runtimes:
+            path = untrained_for_runtime(
+                network.architecture,
+                folder,
+                f"{number}_{runtime}",
+                runtime=runtime,
+                size=size,
+                num_classes=num_classes,
+                block=network.block,
+                interaction=network.interaction,
+            )
+            yield Candidate(network.name, path, runtime, settings.precision)
 
 
 def fingerprint(file: Path) -> list[str | int]:
@@ -98,18 +122,37 @@ def fingerprint(file: Path) -> list[str | int]:
     return [file.name, status.st_size, status.st_mtime_ns]
 
 
-SECONDS = 30.0  # that a network takes, about, by either protocol
-TIMING: Mapping[Scale, str] = {"small": "adaptive", "paper": "paper"}  # names in `PROTOCOLS`
+def engine_key(settings: Settings) -> dict[str, Json]:
+    """The part of a run's key that engines and timing determine."""
+    return {
+        "runtimes": list(settings.runtimes),
+        "precision": settings.precision,
+        "num_threads": settings.num_threads,
+        "protocol": asdict(PROTOCOLS[TIMING[settings.scale]]),
+    }
+
+
+def time_candidates(cells: Sequence[Candidate], size: Size, settings: Settings, progress: Progress) -> Benchmark:
+    """Time the networks alone, interleaved, by the protocol of the scale."""
+    return benchmark(
+        cells,
+        size=size,
+        num_threads=settings.num_threads,
+        protocol=TIMING[settings.scale],
+        end_to_end=False,
+        memory=False,
+        progress=progress,
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Timed:
-    """What was measured of a network by an engine.
+    """The measured time of a network with an engine.
 
     Attributes:
         name: of the network.
-        runtime, engine, precision, num_threads: as `Result` has them.
-        latency: a turn is one sample, its median.
+        runtime, engine, precision, num_threads: see `Result`.
+        latency: its samples are the medians of turns.
         mean_ms: of all calls.
     """
 
@@ -125,88 +168,47 @@ class Timed:
     def median_ms(self) -> float:
         return self.latency.median_ms
 
-    @property
-    def interval_ms(self) -> tuple[float, float]:
-        return self.latency.interval_ms
-
     def over(self, other: "Timed") -> Comparison:
         """This time divided by another's of the same run, round by round."""
         return compare(self.latency, other.latency)
 
 
-def latency_run(
-    networks: Sequence[StudyNetwork], size: tuple[int, int], settings: Settings, *, num_classes: int
-) -> Run:
-    """A run that times networks in turn, by every engine asked for.
+def time_columns(time: Timed | None) -> dict[str, Json]:
+    """`median_ms` and its 95 % interval; None where it was not measured."""
+    low, high = (None, None) if time is None else time.latency.interval_ms
+    median_ms = None if time is None else time.median_ms
+    return {"median_ms": median_ms, "interval_low_ms": low, "interval_high_ms": high}
 
-    Args:
-        networks: of different names.
-        size: (height, width) in pixels.
-        settings: with engines, precision, threads and scale.
-        num_classes: of the networks.
-    """
-    protocol = TIMING[settings.scale]
+
+def latency_run(networks: Sequence[StudyNetwork], size: Size, settings: Settings, *, num_classes: int) -> Run:
+    """A run that times networks, interleaved, with every engine of the settings."""
     key = {
         "timed": {network.name: network.to_dict() for network in networks},
         "size": list(size),
         "num_classes": num_classes,
-        "runtimes": list(settings.runtimes),
-        "precision": settings.precision,
-        "num_threads": settings.num_threads,
-        "protocol": asdict(PROTOCOLS[protocol]),
+        **engine_key(settings),
     }
 
     def work(place: Place) -> dict[str, Json]:
-        with tempfile.TemporaryDirectory(prefix="lpsnet-") as folder:
-            cells = list(_candidates(networks, Path(folder), size, settings, num_classes, place))
-            found = benchmark(
-                cells,
-                size=size,
-                num_threads=settings.num_threads,
-                protocol=protocol,
-                end_to_end=False,
-                memory=False,
-                progress=lambda what, part: place.progress(f"measuring latencies: {what}", part),
-            )
-        return measured(found)
+        def progress(what: str, part: float) -> None:
+            place.progress(f"measuring latencies: {what}", part)
+
+        with tempfile.TemporaryDirectory(prefix="lpsnet-") as name:
+            folder, write = Path(name), place.progress
+            written = untrained_candidates(networks, folder, size, settings, num_classes=num_classes, progress=write)
+            return measured(time_candidates(list(written), size, settings, progress))
 
     return Run(key, work, seconds=SECONDS * len(networks) * len(settings.runtimes))
 
 
 def measured(found: Benchmark) -> dict[str, Json]:
-    """A benchmark as the JSON values from which `times_of` makes its times."""
+    """A benchmark as the JSON values that `times_of` reads."""
     return {
         "size": list(found.size),
         "results": [_written(result) for result in found.results],
         "problems": [[each.model, each.runtime, each.problem] for each in found.problems],
         "warnings": list(found.warnings),
     }
-
-
-def times_of(outcome: Outcome) -> list[Timed]:
-    """What a run of latencies measured, in the order of its networks."""
-    return [
-        Timed(
-            **{name: row[name] for name in ("name", "runtime", "engine", "precision", "num_threads", "mean_ms")},
-            latency=Latency(tuple((turn,) for turn in row["turn_medians_ms"]), run_id=row["run_id"]),
-        )
-        for row in outcome.result["results"]
-    ]
-
-
-def describe_latency(timed: Outcome) -> str:
-    """How latencies were measured, beside the paper's way, in a sentence."""
-    size = "x".join(map(str, timed.key["size"]))
-    engines = " and ".join(f"{runtime} {timed.key['precision']}" for runtime in timed.key["runtimes"])
-    return (
-        f"Latency at {size}, batch 1, {engines}, the median of calls in turn, random weights. The paper: 1024x2048, "
-        "TensorRT FP32 on a GTX 1070 Ti, the mean of 20 s."
-    )
-
-
-def by_name(times: Iterable[Timed], runtime: str) -> dict[str, Timed]:
-    """Those of one engine, by the network's name."""
-    return {time.name: time for time in times if time.runtime == runtime}
 
 
 def _written(result: Result) -> dict[str, Json]:
@@ -224,27 +226,32 @@ def _written(result: Result) -> dict[str, Json]:
     }
 
 
-def _candidates(
-    networks: Sequence[StudyNetwork],
-    folder: Path,
-    size: tuple[int, int],
-    settings: Settings,
-    num_classes: int,
-    place: Place,
-) -> Iterable[Candidate]:
-    from lpsnet.export.export import untrained_for_runtime
+def times_of(outcome: Outcome) -> list[Timed]:
+    """The times that a run measured, in the order of its networks."""
+    return [
+        Timed(
+            **{name: row[name] for name in ("name", "runtime", "engine", "precision", "num_threads", "mean_ms")},
+            latency=Latency(tuple((turn,) for turn in row["turn_medians_ms"]), run_id=row["run_id"]),
+        )
+        for row in outcome.result["results"]
+    ]
 
-    for number, network in enumerate(networks):
-        place.progress(f"writing {network.name}", number / len(networks))
-        for runtime in settings.runtimes:
-            path = untrained_for_runtime(
-                network.architecture,
-                folder,
-                f"{number}_{runtime}",
-                runtime=runtime,
-                size=size,
-                num_classes=num_classes,
-                block=network.block,
-                interaction=network.interaction,
-            )
-            yield Candidate(network.name, path, runtime, settings.precision)
+
+def problems_of(outcome: Outcome) -> list[str]:
+    """A sentence for each network that an engine could not run."""
+    return [f"{name} by {runtime}: {text}." for name, runtime, text in outcome.result["problems"]]
+
+
+def first_times(outcome: Outcome) -> dict[str, Timed]:
+    """By the network's name, its time with the first engine."""
+    return {time.name: time for time in times_of(outcome) if time.runtime == outcome.key["runtimes"][0]}
+
+
+def describe_latency(timed: Outcome) -> str:
+    """A sentence on how latencies were measured, here and in the paper."""
+    size = "x".join(map(str, timed.key["size"]))
+    engines = " and ".join(f"{runtime} {timed.key['precision']}" for runtime in timed.key["runtimes"])
+    return (
+        f"Latency at {size}, batch 1, {engines}, the median of interleaved calls, random weights. The paper: "
+        "1024x2048, TensorRT FP32 on a GTX 1070 Ti, the mean of 20 s."
+    )

@@ -1,10 +1,7 @@
-"""How the networks of a study are trained: alike, by the study's scale and data.
+"""Trainings of the networks of a study: all with one recipe, chosen by the study's scale and data (Section 4.2).
 
-Trainings as runs of a study: each goes on from its last checkpoint when the study was stopped, and is kept for good.
-
-Before the first of them, a few steps of each network are timed, to say how long all will take.
-
-A study that trains every network once, and the best with more seeds, so that the spread is known.
+An interrupted training resumes from its last checkpoint. Before the first one, a few steps of each network are timed,
+so that the time left is known.
 """
 
 import tempfile
@@ -20,7 +17,7 @@ import torch
 from lpsnet.data.dataset import open_dataset
 from lpsnet.data.split import select
 from lpsnet.errors import DivergedError, RunError
-from lpsnet.studies.network_latency import StudyNetwork
+from lpsnet.studies.network_latency import PAPER_SIZE, Size, StudyNetwork, describe_latency, latency_run
 from lpsnet.studies.study import Json, Known, Outcome, Place, Run, Settings, best_two
 from lpsnet.training.config import RECIPES, Recipe
 from lpsnet.training.loop import Loop, make_accelerator
@@ -28,16 +25,16 @@ from lpsnet.training.run import Status, TrainingRun
 from lpsnet.training.run_folder import RunFolder
 from lpsnet.training.segmentation import Segmentation, train
 
-Size = tuple[int, int]  # height, width
-
-# Where no data is given: generated scenes, to see a study work; they are not what the paper's figures are about
+# Where no data is given: generated scenes, which show that a study works but do not reproduce the paper's figures
 SCENES = "scenes:size=128x256,num_train=400,num_val=60"
 NUM_EPOCHS = 20
-HALVED_FROM = 256  # images at least as high are learnt and scored at half their size: a quarter of the time
-PAPER_SIZE = (1024, 2048)  # of the images that the paper's latencies are for
+HALVED_FROM = 256  # images at least as high are trained and scored on at half their size, in a quarter of the time
+NUM_TIMED_STEPS = 2  # after one that is not timed
+BACKWARD = 3  # duration of a training step in forward passes
+NUM_SEEDS = 3  # of the two best networks, and of the paper's best
 
-# Section 4.2 but for what makes it short: few passes, small images as below, no second branch beside a convolution,
-# every fourth row and column of the loss; a higher learning rate that rises at first, and scales for small images.
+# Section 4.2, shortened: few epochs, small images, plain form, loss on every fourth row and column; a higher learning
+# rate with warm-up, and scales for small images.
 SMALL = RECIPES["paper_cityscapes"].with_overrides(
     {
         "name": "study_small",
@@ -50,17 +47,17 @@ SMALL = RECIPES["paper_cityscapes"].with_overrides(
         "evaluate_every": 0,
     }
 )
-SMALL_SCALE = (0.75, 1.5)  # of images at the size that they are learnt at
+SMALL_SCALE = (0.75, 1.5)  # relative to the size that images are trained at
 
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """How the networks of a study are trained, all alike.
+    """How all networks of a study are trained.
 
     Attributes:
         data: the data set, as `open_dataset` takes it.
-        recipe: how.
-        input_size: that they are scored at, in pixels; None for the images' own.
+        recipe: of the training.
+        input_size: (height, width) in pixels for scoring; None for the images' own.
     """
 
     data: str
@@ -80,7 +77,7 @@ class Schedule:
 
 
 def data_of(settings: Settings, *, scenes: str = SCENES) -> str:
-    """The data set of a study that trains on one; at small scale `scenes` where none is given.
+    """The data set of a study that trains on one; at small scale `scenes` by default.
 
     Raises:
         RunError: several are given, or none at paper scale.
@@ -93,15 +90,14 @@ def data_of(settings: Settings, *, scenes: str = SCENES) -> str:
 
 
 def schedule_of(settings: Settings, data: str, *, paper: str = "paper_cityscapes", halved: bool = True) -> Schedule:
-    """The paper's recipe; or at small scale whole images, at half their size where that is enough to see anything.
+    """The paper's recipe; at small scale a short one on whole images, halved where they are large.
 
-    Crops would not do: a network whose smallest path sees a last map of 2x2 in training, and another in use, is
-    scored on what it has not learnt.
+    Crops are too small then: the last map of the smallest path would be 2x2 in training and larger in use.
 
     Args:
-        settings: with scale and, if they are not the recipe's, the number of epochs and the form.
+        settings: with scale and, where they replace the recipe's, epochs and form.
         data: the data set, as `open_dataset` takes it.
-        paper: the recipe at paper scale. It starts from scratch even where the paper's starts from ImageNet.
+        paper: the recipe at paper scale; it starts from random weights even where the paper's starts from ImageNet.
         halved: whether large images may be halved.
 
     Raises:
@@ -122,22 +118,30 @@ def schedule_of(settings: Settings, data: str, *, paper: str = "paper_cityscapes
 
 
 def picture_size(data: str) -> Size:
-    """(height, width) in pixels of the first image that a data set is trained on.
-
-    Raises:
-        LpsnetError: the data cannot be opened.
-    """
+    """(height, width) in pixels of the first training image."""
     height, width = open_dataset(data).split("train").image(0).shape[:2]
     return height, width
 
 
 def latency_size(settings: Settings, data: str) -> Size:
-    """The size that latencies are measured at: the one asked for, the paper's, or the images' own."""
+    """The size that latencies are measured at: that of the settings, the paper's, or the images' own."""
     return settings.size or (PAPER_SIZE if settings.scale == "paper" else picture_size(data))
 
 
+def latencies(networks: Sequence[StudyNetwork], settings: Settings) -> Run:
+    """`latency_run` with the classes, and at small scale the image size, of the data set."""
+    data = data_of(settings)
+    num_classes = open_dataset(data).label_space.num_classes
+    return latency_run(networks, latency_size(settings, data), settings, num_classes=num_classes)
+
+
+def differences(timed: Outcome, trained: Sequence[Outcome]) -> tuple[str, str]:
+    """How the networks were trained and timed, here and in the paper."""
+    return describe_training(trained[0].key["trained"]), describe_latency(timed)
+
+
 def describe_training(trained: Mapping[str, Any], *, paper: str = "paper_cityscapes") -> str:
-    """How networks were trained, beside the paper's way (the recipe `paper`), in a sentence.
+    """How networks were trained, here and in the paper.
 
     Args:
         trained: the settings of one of the trainings, see `TrainingRun.settings`.
@@ -145,7 +149,8 @@ def describe_training(trained: Mapping[str, Any], *, paper: str = "paper_citysca
     """
     data = trained["data"]
     size = "x".join(map(str, trained["input_size"] or ())) or "the images' own size"
-    warning = "These are generated scenes: they show that the study works, no more. " if _is_generated(data) else ""
+    is_generated = data.partition(":")[0] == "scenes"
+    warning = "These are generated scenes: they show that the study works, no more. " if is_generated else ""
     return (
         f"{warning}Trained on {data}, from scratch, all networks alike, scored on val at "
         f"{size}: {_numbers(Recipe.from_values(trained['recipe']))}. "
@@ -163,19 +168,11 @@ def _numbers(recipe: Recipe) -> str:
     )
 
 
-def _is_generated(data: str) -> bool:
-    return data.partition(":")[0] == "scenes"
-
-
-NUM_STEPS = 2  # timed, after one that is not
-BACKWARD = 3  # times that a training step takes of a forward pass
-
-
 def training_run(training: TrainingRun, known: Known, *, num_threads: int | None = None) -> Run:
-    """The run of a training. What it takes is known once `pace_run` of the same network is.
+    """The run of a training; its duration is estimated once `pace_run` of the same network is done.
 
     Its result: `miou` and `pixel_accuracy` in percent, `ious` by class, `model` (a file in the run's folder) and
-    `seconds`; or `failed`, why there is no score, if the training diverged.
+    `seconds`; or, if the training diverged, the reason as `failed`.
     """
     pace = known(pace_run(training, num_threads=num_threads))
     return Run(
@@ -188,16 +185,8 @@ def training_run(training: TrainingRun, known: Known, *, num_threads: int | None
     )
 
 
-def _train(training: TrainingRun, num_threads: int | None, place: Place) -> dict[str, Json]:
-    set_threads(num_threads)
-    try:
-        return _trained(training, place)
-    except DivergedError as error:
-        return {"failed": str(error)}
-
-
 def pace_run(training: TrainingRun, *, num_threads: int | None = None) -> Run:
-    """A run that times a few steps of a training, whatever its seed: `step_s`, and `picture_s`, scoring an image."""
+    """A run that times a few steps: `step_s` of training and `picture_s` of scoring. Seeds of a network share it."""
     recipe = training.recipe.with_overrides({"seed": 0, "epochs": 1})
     paced = replace(training, recipe=recipe)
     key = {"paced": paced.settings(), "num_threads": num_threads}
@@ -210,66 +199,72 @@ def pace_run(training: TrainingRun, *, num_threads: int | None = None) -> Run:
     return Run(key, work, seconds=5.0)
 
 
+def training_runs(trainings: Sequence[TrainingRun], known: Known, num_threads: int | None) -> list[Run]:
+    """First the time of a few steps of every network, then the trainings."""
+    paces = {run.slug: run for run in (pace_run(each, num_threads=num_threads) for each in trainings)}
+    return [*paces.values(), *(training_run(each, known, num_threads=num_threads) for each in trainings)]
+
+
 def name_of(training: TrainingRun) -> str:
-    """For people: block, interaction and seed."""
+    """As shown to users: block, interaction, architecture and seed."""
     return f"{training.block}, {training.interaction}, {training.architecture}, seed {training.recipe.seed}"
 
 
 def scores_of(outcomes: Sequence[Outcome], network: StudyNetwork) -> list[float]:
-    """mIoU in percent of all finished trainings of a network, by seed; failed ones are left out."""
-    found = [outcome for outcome in outcomes if _is_of(outcome, network) and "miou" in outcome.result]
-    return [o.result["miou"] for o in sorted(found, key=lambda outcome: outcome.key["trained"]["recipe"]["seed"])]
-
-
-def _is_of(outcome: Outcome, network: StudyNetwork) -> bool:
-    trained = outcome.key.get("trained")
-    return trained is not None and all(trained[name] == value for name, value in network.to_dict().items())
+    """mIoU in percent of a network's trainings, ordered by seed; failed ones are left out."""
+    found = {
+        outcome.key["trained"]["recipe"]["seed"]: outcome.result["miou"]
+        for outcome in outcomes
+        if "miou" in outcome.result and network.to_dict().items() <= outcome.key.get("trained", {}).items()
+    }
+    return [found[seed] for seed in sorted(found)]
 
 
 def set_threads(num_threads: int | None) -> None:
-    """Of what torch computes in this process; None leaves them as they are."""
+    """Set torch's number of threads in this process; None changes nothing."""
     if num_threads is not None:
         torch.set_num_threads(num_threads)
 
 
-def _trained(training: TrainingRun, place: Place) -> dict[str, Json]:
-    begun = time.monotonic()
+def _train(training: TrainingRun, num_threads: int | None, place: Place) -> dict[str, Json]:
+    set_threads(num_threads)
+    start = time.monotonic()
 
-    def tell(status: Status) -> None:
+    def on_progress(status: Status) -> None:
         place.progress(f"training {name_of(training)}", status.iteration / status.num_iterations)
 
-    result = train(training, place.folder, resume=True, on_status=tell, tensorboard=False)
+    try:
+        result = train(training, place.folder, resume=True, on_status=on_progress, tensorboard=False)
+    except DivergedError as error:
+        return {"failed": str(error)}
     if result.evaluation is None:
         raise RunError(f"data set {training.data!r} has no split val to score on")
     figures = result.evaluation.to_dict()
     return {
         **{name: figures[name] for name in ("miou", "pixel_accuracy", "ious", "num_images")},
         "model": result.model.name,
-        "seconds": round(time.monotonic() - begun, 1),
+        "seconds": round(time.monotonic() - start, 1),
     }
 
 
 def _pace(training: TrainingRun) -> dict[str, Json]:
     accelerator = make_accelerator()
-    task = Segmentation.of(replace(training, recipe=_without_weights(training.recipe)), accelerator.device)
+    # Long enough to time, and without class weights: counting them reads every label
+    recipe = training.recipe.with_overrides({"iterations": NUM_TIMED_STEPS + 2, "class_weights": "none"})
+    task = Segmentation.of(replace(training, recipe=recipe), accelerator.device)
     task = replace(task, images=select(task.images, 2 * training.recipe.batch_size))
     with tempfile.TemporaryDirectory(prefix="lpsnet-") as folder:
         steps = Loop(task, accelerator, folder=RunFolder(Path(folder))).steps()
         next(steps)[0].item()
         start = time.perf_counter()
-        for _ in range(NUM_STEPS):
+        for _ in range(NUM_TIMED_STEPS):
             next(steps)[0].item()
-        step_s = (time.perf_counter() - start) / NUM_STEPS
+        step_s = (time.perf_counter() - start) / NUM_TIMED_STEPS
         steps.close()
     height, width = training.input_size or task.images.image(0).shape[:2]
     crop_height, crop_width = training.recipe.crop_size
     share = height * width / (crop_height * crop_width)
     return {"step_s": step_s, "picture_s": step_s / training.recipe.batch_size * share / BACKWARD}
-
-
-def _without_weights(recipe: Recipe) -> Recipe:
-    """Long enough to time, and without class weights: counting them reads every label."""
-    return recipe.with_overrides({"iterations": NUM_STEPS + 2, "class_weights": "none"})
 
 
 def _expected_s(training: TrainingRun, pace: Mapping[str, Json]) -> float:
@@ -279,19 +274,14 @@ def _expected_s(training: TrainingRun, pace: Mapping[str, Json]) -> float:
     return float(num_steps * pace["step_s"] + num_scored * pace["picture_s"])
 
 
-NUM_SEEDS = 3  # of the two best, and of the paper's best
-
-
 def training_plan(networks: Sequence[StudyNetwork], settings: Settings, known: Known, *, paper: str) -> list[Run]:
-    """First how fast every network trains, then every network once, then more seeds for the two best and for `paper`.
+    """Every network once, then more seeds for the two best and for `paper`, the name of the paper's best.
 
-    The last is the name of the network that is best in the paper. While it is not known which two are here, two that
-    take longest stand for them: see `Study.plan`.
+    While the two best are not known, the two that train longest are placeholders, see `Study.plan`.
     """
     schedule = schedule_of(settings, data_of(settings))
-    once = {network.name: schedule.training(network) for network in networks}
-    paces = [pace_run(training, num_threads=settings.num_threads) for training in once.values()]
-    first = {name: training_run(training, known, num_threads=settings.num_threads) for name, training in once.items()}
+    once = training_runs([schedule.training(network) for network in networks], known, settings.num_threads)
+    first = dict(zip((network.name for network in networks), once[-len(networks) :], strict=True))
     chosen, is_known = _to_repeat(first, known, paper)
     more = [
         training_run(schedule.training(network, seed=seed), known, num_threads=settings.num_threads)
@@ -299,13 +289,13 @@ def training_plan(networks: Sequence[StudyNetwork], settings: Settings, known: K
         if network.name in chosen
         for seed in range(1, settings.num_seeds or NUM_SEEDS)
     ]
-    if not is_known:  # they stand for others, and are not to be made beside what comes before them
+    if not is_known:  # placeholders must not start beside the runs before them
         more = [replace(run, apart=False) for run in more]
-    return [*paces, *first.values(), *more]
+    return [*once, *more]
 
 
 def _to_repeat(first: dict[str, Run], known: Known, paper: str) -> tuple[list[str], bool]:
-    """The networks to be trained with more seeds, and whether they are known yet."""
+    """The networks to train with more seeds, and whether they are known yet."""
     results = {name: known(run) for name, run in first.items()}
     if any(result is None for result in results.values()):
         return [*sorted(first, key=lambda name: -(first[name].seconds or 0.0))[:2], paper], False

@@ -1,7 +1,7 @@
 """The paper's tables as rows (Zhang et al. 2022, Tables 2 to 8). Latency in ms, mIoU in percent, FLOPs in 10^9 MACs.
 
-In the tables of other methods, what the text at hand does not say is None: cells of accelerators that Table 5 leaves
-empty or shares between rows among them.
+In the tables of other methods, unknown values are None: for example accelerators that Table 5 leaves empty or shares
+between rows.
 """
 
 from dataclasses import dataclass
@@ -185,7 +185,7 @@ TABLE_7: tuple[Published, ...] = (
 def _embedded(
     method: str, size: tuple[int, int], val: float, test: float, nano: float, tx2: float
 ) -> tuple[Published, Published]:
-    engine = _TRT if method.startswith("LPS-Net") else None  # Section 4.2 says it of the authors' own measurements
+    engine = _TRT if method.startswith("LPS-Net") else None  # Section 4.2, for the authors' own measurements
     return (
         Published(8, method, size, val, test, nano, "Jetson Nano", engine),
         Published(8, method, size, val, test, tx2, "Jetson TX2", engine),

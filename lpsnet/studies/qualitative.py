@@ -1,10 +1,7 @@
-"""Where one label map is right and another wrong: the regions that Figure 8 puts boxes around.
+"""Figure 8: label maps of S, M and L side by side, with boxes where a larger network corrects the smallest.
 
-Figure 8: what S, M and L see, side by side on chosen images, with boxes where the larger network corrects the
-smaller one.
-
-The networks are the user's files (`--models`, named after the networks), or else trained here like those of
-`expansion`, whose trainings are taken where both studies share a folder.
+The networks are the user's files (`--models`, named after the networks), or are trained as in the study `expansion`;
+its trainings are reused if both studies share a folder.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,7 +22,7 @@ from lpsnet.errors import RunError, unknown_name
 from lpsnet.inference.segmenter import Segmenter
 from lpsnet.inference.visualise import colourise
 from lpsnet.studies.network_latency import StudyNetwork, fingerprint, model_files
-from lpsnet.studies.network_training import data_of, describe_training, pace_run, schedule_of, training_run
+from lpsnet.studies.network_training import data_of, describe_training, schedule_of, training_runs
 from lpsnet.studies.published import OURS
 from lpsnet.studies.study import Json, Known, Outcome, Place, Report, Row, Run, Settings, Study, of_kind
 
@@ -33,31 +30,38 @@ Labels = NDArray[np.uint8]  # H x W class ids, 255 for no label
 Box = tuple[int, int, int, int]  # top, left, height, width in pixels
 
 NUM_BOXES = 3
-MIN_SHARE = 5e-4  # of the image, below which a region is not shown
+MIN_SHARE = 5e-4  # of the image; smaller regions are not shown
 MARGIN = 2  # pixels around a box
+NUM_SHOWN = 3  # images, as in Figure 8
+NUM_LOOKED_AT = 60  # images of val that they are chosen from
+NETWORKS = {name: StudyNetwork(title, get_architecture(name)) for title, name in OURS.items()}
+SMALLEST, LARGEST = next(iter(NETWORKS)), list(NETWORKS)[-1]
 
 
 def corrected_regions(before: Labels, after: Labels, truth: Labels) -> list[Box]:
-    """Boxes around the largest connected regions where `after` is right and `before` wrong, largest first."""
+    """Boxes around the largest connected regions that `after` has right and `before` wrong, largest first.
+
+    All maps are H x W uint8 class ids, 255 for no label.
+    """
     found = _regions(before, after, truth)
     large = [region for region in found if region[0] >= MIN_SHARE * truth.size]
     return [_widened(box, truth.shape) for _, box in large[:NUM_BOXES]]
 
 
 def largest_gain(before: Labels, after: Labels, truth: Labels) -> int:
-    """Pixels of the largest such region; 0 if there is none."""
+    """Pixels of the largest region that `after` has right and `before` wrong; 0 without any."""
     found = _regions(before, after, truth)
     return found[0][0] if found else 0
 
 
 def accuracy(labels: Labels, truth: Labels) -> float:
-    """Labelled pixels that are right, in percent; 0 where nothing is labelled."""
+    """Correct share of the labelled pixels in percent; 0 if none is labelled."""
     known = truth != IGNORE_INDEX
     return 100 * float((labels == truth)[known].mean()) if known.any() else 0.0
 
 
 def _regions(before: Labels, after: Labels, truth: Labels) -> list[tuple[int, Box]]:
-    """(pixels, box) of all of them, largest first."""
+    """(pixels, box) of all regions that `after` has right and `before` wrong, largest first."""
     better = (after == truth) & (before != truth) & (truth != IGNORE_INDEX)
     count, _, stats, _ = cv2.connectedComponentsWithStats(better.astype(np.uint8), connectivity=8)
     boxes = [tuple(map(int, stats[number])) for number in range(1, count)]  # 0 is everything else
@@ -72,12 +76,6 @@ def _widened(box: Box, shape: tuple[int, ...]) -> Box:
     return first_row, first_column, end_row - first_row, end_column - first_column
 
 
-NUM_SHOWN = 3  # as many rows as Figure 8
-NUM_LOOKED_AT = 60  # images of val that they are chosen from
-NETWORKS = {name: StudyNetwork(title, get_architecture(name)) for title, name in OURS.items()}
-SMALLEST, LARGEST = next(iter(NETWORKS)), list(NETWORKS)[-1]
-
-
 def plan(settings: Settings, known: Known) -> list[Run]:
     """Trainings, unless files are given; then the images."""
     data = data_of(settings)
@@ -85,16 +83,14 @@ def plan(settings: Settings, known: Known) -> list[Run]:
         files = _named_files(settings.models)
         return [_image_run(data, settings, files, [fingerprint(file) for file in files.values()])]
     schedule = schedule_of(settings, data)
-    trainings = {name: schedule.training(network) for name, network in NETWORKS.items()}
-    runs = {name: training_run(each, known, num_threads=settings.num_threads) for name, each in trainings.items()}
-    paces = [pace_run(each, num_threads=settings.num_threads) for each in trainings.values()]
-    folders = {name: run.slug for name, run in runs.items()}
-    images = _image_run(data, settings, folders, [run.key for run in runs.values()])
-    return [*paces, *runs.values(), images]
+    runs = training_runs([schedule.training(network) for network in NETWORKS.values()], known, settings.num_threads)
+    trained = runs[-len(NETWORKS) :]
+    folders = {name: run.slug for name, run in zip(NETWORKS, trained, strict=True)}
+    return [*runs, _image_run(data, settings, folders, [run.key for run in trained])]
 
 
 def _named_files(models: Path) -> dict[str, Path]:
-    """The files of S, M and L: those whose names begin with the networks' names."""
+    """The files of S, M and L, recognised by the start of their names."""
     files = model_files(models)
     found = {name: [file for file in files if file.stem.startswith(name)] for name in NETWORKS}
     if missing := [name for name, own in found.items() if not own]:
@@ -105,7 +101,7 @@ def _named_files(models: Path) -> dict[str, Path]:
 
 
 def _image_run(data: str, settings: Settings, models: Mapping[str, str | Path], key: Json) -> Run:
-    """A run that segments images; `models` are files, or names of runs' folders beside its own."""
+    """A run that segments images; `models` are files, or names of the trainings' folders."""
 
     def work(place: Place) -> dict[str, Json]:
         files = {
@@ -135,7 +131,6 @@ def _segment(segmenters: Mapping[str, Segmenter], split: Split, names: Sequence[
 
 
 def _figures(sample: Sample, labels: Mapping[str, NDArray[np.uint8]]) -> dict[str, Json]:
-    """What a table and boxes need of an image."""
     smallest, truth = labels[SMALLEST], sample.labels
     return {
         "name": sample.name,
@@ -152,7 +147,7 @@ def _index(split: Split, name: str) -> int:
 
 
 def _choose(segmenters: Mapping[str, Segmenter], split: Split, place: Place) -> list[int]:
-    """Those on which the largest network corrects the largest region of the smallest network's."""
+    """Images on which the largest network corrects the largest regions of the smallest network."""
     some = select(split, NUM_LOOKED_AT)
     gains = []
     for number in range(len(some)):
@@ -175,15 +170,12 @@ def report(outcomes: Sequence[Outcome]) -> Report:
         }
         for image in images
     ]
-    differences = []
-    if shown.result["chosen"]:
-        differences.append(
-            f"The images are those of up to {NUM_LOOKED_AT} of val, spread evenly, on which L corrects the largest "
-            "region of S: a choice in favour of L. The paper does not say how it chose its own."
-        )
-    if trained:
-        run = trained[0].key["trained"]
-        differences.append(describe_training(run))
+    choice = (
+        f"The images are those of up to {NUM_LOOKED_AT} of val, spread evenly, on which L corrects the largest "
+        "region of S: a choice in favour of L. The paper does not say how it chose its own."
+    )
+    differences = [choice] if shown.result["chosen"] else []
+    differences += [describe_training(each.key["trained"]) for each in trained[:1]]
     height = 13.0 / (2 + len(NETWORKS)) * images[0]["aspect"] if images else 0.0
     size = (13.0, 0.6 + len(images) * height)
     draw = partial(_draw, images, shown.folder)
@@ -196,13 +188,13 @@ def _finding(row: Row) -> str:
 
 
 def _draw(images: Sequence[Mapping[str, Json]], folder: Path, figure: Any) -> None:
-    titles = {"picture": "picture", "truth": "ground truth", **{name: n.name for name, n in NETWORKS.items()}}
+    titles = {"picture": "image", "truth": "ground truth", **{name: n.name for name, n in NETWORKS.items()}}
     grid = figure.subplots(len(images), len(titles), squeeze=False)
     for number, (image, row) in enumerate(zip(images, grid, strict=True)):
         for (name, title), axes in zip(titles.items(), row, strict=True):
             axes.imshow(read_image(folder / f"{number}_{name}.png"))
             axes.set_axis_off()
-            axes.autoscale(enable=False)  # boxes at the border do not make room for themselves
+            axes.autoscale(enable=False)  # boxes at the border must not enlarge the axes
             if number == 0:
                 axes.set_title(title, fontsize="small")
             for top, left, height, width in image["regions"].get(name, []):

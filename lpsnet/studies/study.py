@@ -1,12 +1,6 @@
-"""What a study is: a list of runs, and a way to make rows, findings and a figure of their results.
+"""What a study is: a list of runs, and a report (rows, findings, figure) made of their results.
 
-`running.py` makes the runs and keeps their results, `page.py` writes what was found.
-
-Whether what was measured here agrees with what is published: the order of things, and the spread over seeds.
-
-What a study says of the device it ran on: what it is called, and its power mode where it can be read.
-
-What a study leaves in its folder: a page in Markdown, the table as CSV, everything as JSON, and the figure.
+`running.py` performs the runs and keeps their results; `write_study` writes the report as Markdown, CSV, JSON and PNG.
 """
 
 import csv
@@ -21,34 +15,36 @@ from statistics import fmean, stdev
 from typing import Any, Literal, get_args
 
 from lpsnet import __version__
-from lpsnet.benchmark.machine import Machine, describe_machine
+from lpsnet.benchmark.machine import describe_machine
 from lpsnet.errors import RunError, unknown_name
 from lpsnet.inference.engines import Precision
 from lpsnet.io import write_text
-from lpsnet.report.figures import save_figure
+from lpsnet.report.figures import add_legend, draw_beside, save_figure
 
 Scale = Literal["small", "paper"]
 Json = Any  # what json reads and writes
 Row = Mapping[str, Json]  # keys carry their unit
-Progress = Callable[[str, float], None]  # is told what is being done, and which part of it is done, 0 to 1
+Progress = Callable[[str, float], None]  # called with a description of the work and the part done, 0 to 1
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How a study is run. What a study does not use must be left as it is, see `Study.options`.
+    """How a study is run. A setting that the study does not use (`Study.options`) must keep its default.
+
+    Where None or empty is allowed, the study, the engine or the recipe chooses.
 
     Attributes:
         scale: "small" is for this machine, in minutes or hours; "paper" is the paper's protocol, on a GPU.
-        runtimes: engines, for studies that measure latencies.
-        precision: of their arithmetic.
-        num_threads: of the engines and of trainings; None leaves the choice to each.
-        size: (height, width) in pixels at which latencies are measured; None leaves the choice to the study.
-        data: what is trained and scored on, as `open_dataset` takes it; empty leaves the choice to the study.
-        num_seeds: trainings of a network that is trained several times; None leaves the choice to the study.
-        epochs: passes over the training images; None leaves the choice to the recipe.
-        form: that is trained, "plain" or "reparameterised"; None leaves the choice to the recipe.
-        models: a model file, or a folder of them; None for none.
-        images: names of images to show; empty leaves the choice to the study.
+        runtimes: engines that latencies are measured with.
+        precision: of the engines.
+        num_threads: of engines and trainings.
+        size: (height, width) in pixels at which latencies are measured.
+        data: data sets to train and score on, as `open_dataset` takes them.
+        num_seeds: trainings of each network that is trained several times.
+        epochs: of every training.
+        form: of the network in training, "plain" or "reparameterised".
+        models: a model file, or a folder of them.
+        pictures: names of images to show.
     """
 
     scale: Scale = "small"
@@ -78,11 +74,11 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where and how a run works.
+    """What a run's work is given.
 
     Attributes:
-        folder: the run's own, for files; what is there was left by the same run when it was stopped. Made if need be.
-        progress: to be told how far it is.
+        folder: the run's own, which the work creates if it needs one; may hold files of the same run, interrupted.
+        progress: to be called while the work proceeds.
     """
 
     folder: Path
@@ -94,13 +90,13 @@ class Run:
     """One piece of work of a study.
 
     Attributes:
-        key: all that its result depends on besides the machine, as JSON values; its first name says what is done:
+        key: all that its result depends on besides the machine, as JSON values; the first name is the kind of run:
             "measured", "trained", …
-        work: does it, or goes on with it; the result is JSON values.
-        portable: whether the result is the same on any machine, such as a training's score; a time is not.
-        seconds: that it will take, as far as is known; None if nothing is known.
-        apart: whether it may be made in another process, beside others; `work` can then be pickled.
-        name: for people, of what is made apart.
+        work: does or resumes it; returns JSON values.
+        portable: whether the result holds on any machine: a training's score does, a latency does not.
+        seconds: expected duration; None if unknown.
+        apart: whether it may run in another process, beside others; `work` must then be picklable.
+        name: shown to users while it runs apart.
     """
 
     key: Mapping[str, Json]
@@ -112,17 +108,17 @@ class Run:
 
     @property
     def kind(self) -> str:
-        """What is done: the first name of the key."""
+        """The first name of the key."""
         return next(iter(self.key))
 
     @property
     def slug(self) -> str:
-        """16 hexadecimal digits, a hash of the key: the name of the run's folder."""
+        """The name of the run's folder: 16 hexadecimal digits, a hash of the key."""
         return slug_of(self.key)
 
 
 def slug_of(key: Mapping[str, Json]) -> str:
-    """What `Run.slug` is for a key; the order of its entries does not matter."""
+    """`Run.slug` of a key; the order of its entries does not matter."""
     return hashlib.sha256(json.dumps(dict(key), sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -136,11 +132,11 @@ class Outcome:
 
     Attributes:
         key, result: of the run.
-        machine: its identity, see `Machine.identity`.
-        load: what else the machine did, see `Load.to_dict`.
+        machine: see `Machine.identity`.
+        load: other work on the machine, see `Load.to_dict`.
         date: UTC, ISO 8601.
-        lpsnet_version: that made it.
-        folder: of the run, with the files it left.
+        lpsnet_version: that performed the run.
+        folder: of the run's files.
     """
 
     key: Mapping[str, Json]
@@ -159,14 +155,14 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a study makes of its outcomes.
+    """The result of a study.
 
     Attributes:
         rows: the table; all with the same keys, which carry units.
         findings: sentences.
         draw: draws into a `matplotlib.figure.Figure`.
         figure_size: width and height in inches.
-        differences: from the paper's protocol that these outcomes have, besides those of the study.
+        differences: from the paper's protocol, in addition to those of the study.
     """
 
     rows: tuple[Row, ...]
@@ -178,16 +174,16 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Study:
-    """A table or figure of the paper, made again.
+    """A table or figure of the paper, reproduced.
 
     Attributes:
         name: on the command line.
-        title: what it is about.
+        title: of its page.
         reference: where in the paper it stands, and what is published there.
-        differences: how its protocol differs from the paper's, a sentence each.
-        plan: the runs that are to be made for given settings, as far as the results known so far say. Runs that only
-            show how much is left may stand behind the first that is missing: the plan is made anew after every run.
-        report: rows, findings and figure from the outcomes, in the order of the last plan.
+        differences: between its protocol and the paper's, a sentence each.
+        plan: the runs for given settings, as far as the results known so far determine them. It is called again after
+            every run, so placeholders may follow the first missing run: they only count towards the time left.
+        report: called with the outcomes in the order of the last plan.
         options: settings that it uses besides `scale`.
     """
 
@@ -200,11 +196,7 @@ class Study:
     options: frozenset[str] = frozenset({"runtimes", "precision", "num_threads"})
 
     def check(self, settings: Settings) -> None:
-        """Raise unless all settings that differ from the defaults are used.
-
-        Raises:
-            RunError: one is not.
-        """
+        """Raise RunError if a setting that the study does not use differs from its default."""
         defaults = Settings()
         for name in Settings.__dataclass_fields__:
             used = name == "scale" or name in self.options
@@ -230,34 +222,19 @@ assert OPTIONS.keys() == Settings.__dataclass_fields__.keys()
 
 
 def of_kind(outcomes: Sequence[Outcome], kind: str) -> list[Outcome]:
-    """The outcomes whose key has an entry `kind`, which says what was done: "measured", "trained", …"""
+    """The outcomes of runs of a kind: "measured", "trained", …"""
     return [outcome for outcome in outcomes if kind in outcome.key]
 
 
-@dataclass(frozen=True, slots=True)
-class Spread:
-    """Scores of one network with different seeds.
-
-    Attributes:
-        scores: one a seed, at least one.
-    """
-
-    scores: tuple[float, ...]
-
-    @property
-    def mean(self) -> float:
-        return fmean(self.scores)
-
-    @property
-    def deviation(self) -> float | None:
-        """Standard deviation over seeds; None with one."""
-        return stdev(self.scores) if len(self.scores) > 1 else None
+def score_columns(scores: Sequence[float]) -> dict[str, Json]:
+    """`miou` and `miou_deviation`: mean and standard deviation over seeds, None where there are too few."""
+    return {"miou": fmean(scores) if scores else None, "miou_deviation": stdev(scores) if len(scores) > 1 else None}
 
 
 def rank_correlation(a: Sequence[float], b: Sequence[float]) -> float | None:
-    """Spearman's: the correlation of the ranks of `a` and `b`, 1 for the same order and -1 for the reverse.
+    """Spearman's: 1 for the same order and -1 for the reverse; equal values share the mean of their ranks.
 
-    Equal values share the mean of their ranks. None if there are less than two pairs, or one side is all the same.
+    None with fewer than two pairs, or where one side is all the same.
     """
     if len(a) < 2:
         return None
@@ -270,7 +247,6 @@ def rank_correlation(a: Sequence[float], b: Sequence[float]) -> float | None:
 
 
 def _ranks(values: Sequence[float]) -> list[float]:
-    """From 1; equal values share the mean of their places."""
     return [sum(other < value for other in values) + (1 + values.count(value)) / 2 for value in values]
 
 
@@ -279,36 +255,81 @@ def best_two(scores: Mapping[str, float]) -> list[str]:
     return sorted(scores, key=lambda name: -scores[name])[:2]
 
 
-def describe_best(spreads: Mapping[str, Spread], *, paper: str) -> str:
-    """Which of at least two networks has the highest mean mIoU, whether that is the paper's, and how sure it is."""
-    first, second, *_ = sorted(spreads, key=lambda name: -spreads[name].mean)
-    better, worse = spreads[first], spreads[second]
+def describe_best(scores: Mapping[str, Sequence[float]], *, paper: str) -> str:
+    """Which of at least two networks has the highest mean mIoU, whether the paper agrees, and whether every seed does.
+
+    Args:
+        scores: mIoU in percent by seed, of every network.
+        paper: the paper's best network.
+    """
+    means = {name: fmean(values) for name, values in scores.items()}
+    first, second = best_two(means)
     agrees = "as in the paper" if first == paper else f"unlike in the paper, where it is {paper}"
     text = (
-        f"{first} has the highest mIoU, {agrees}: {better.mean:.2f} before {second} with {worse.mean:.2f}, "
-        f"{_seeds(better, worse)}."
+        f"{first} has the highest mIoU, {agrees}: {means[first]:.2f} before {second} with {means[second]:.2f}, "
+        f"{_seeds(scores[first], scores[second])}."
     )
-    if paper in (first, second) or paper not in spreads:
+    if paper in (first, second) or paper not in scores:
         return text
-    own = spreads[paper]
-    return f"{text} {paper}: {own.mean:.2f}, {_seeds(better, own)}."
+    return f"{text} {paper}: {means[paper]:.2f}, {_seeds(scores[first], scores[paper])}."
 
 
-def _seeds(better: Spread, worse: Spread) -> str:
-    counts = len(better.scores), len(worse.scores)
+def _seeds(better: Sequence[float], worse: Sequence[float]) -> str:
+    counts = len(better), len(worse)
     if min(counts) == 1:
         return "one seed each" if counts == (1, 1) else f"with {counts[0]} and {counts[1]} seeds"
-    return "by every seed" if min(better.scores) > max(worse.scores) else "but not by every seed"
+    return "by every seed" if min(better) > max(worse) else "but not by every seed"
 
 
-def device_name(machine: Machine) -> str:
-    """The GPU's, the board's or the processor's name, whichever says most."""
-    return machine.gpus[0] if machine.gpus else machine.board or machine.cpu
+def describe_scores(
+    rows: Sequence[Row], column: str, scores: Mapping[str, Sequence[float]], *, paper: str, table: str, lead: str = ""
+) -> list[str]:
+    """Findings: failed trainings, the best network, and the rank correlation of mIoU with a table of the paper.
+
+    Args:
+        rows: with `miou` and `paper_miou`.
+        column: of the networks' names.
+        scores, paper: as for `describe_best`; networks without scores are left out.
+        table: its name.
+        lead: before the sentence on the best network.
+    """
+    findings = []
+    if failed := [str(row[column]) for row in rows if row["miou"] is None]:
+        findings.append(f"No score, as the training diverged: {', '.join(failed)}.")
+    scored = [row for row in rows if row["miou"] is not None]
+    if len(scored) > 1:
+        findings.append(lead + describe_best({name: own for name, own in scores.items() if own}, paper=paper))
+        correlation = rank_correlation([row["miou"] for row in scored], [row["paper_miou"] for row in scored])
+        if correlation is not None:
+            findings.append(f"Rank correlation of mIoU with {table}: {correlation:.2f}.")
+    return findings
 
 
-def power_mode(machine: Machine) -> str:
-    """Jetson's mode or the processor's frequency governor; `unknown` where neither can be read."""
-    return machine.power_mode or "unknown"
+def draw_two(
+    figure: Any,
+    rows: Sequence[Row],
+    names: Sequence[str],
+    *panels: tuple[str, str, str],
+    title: str,
+    seeds: Sequence[Sequence[float]] = (),
+) -> None:
+    """Two panels of bars, measured values beside the paper's.
+
+    Args:
+        figure: to draw into.
+        rows: of the table.
+        names: of the rows.
+        panels: label, column of measured values and column of the paper's, of both panels.
+        title: of the figure.
+        seeds: see `draw_beside`; for the first panel.
+    """
+    left, right = figure.subplots(1, 2)
+    for axes, (label, *columns) in zip((left, right), panels, strict=True):
+        here, paper = ([row[column] for row in rows] for column in columns)
+        draw_beside(axes, names, here, paper, label=label, seeds=seeds if axes is left else ())
+    right.tick_params(labelleft=False)
+    add_legend(figure, left)
+    figure.suptitle(title, fontsize="medium")
 
 
 def write_study(
@@ -353,9 +374,10 @@ def _values(study: Study, settings: Settings, outcomes: Sequence[Outcome], repor
 
 
 def _page(study: Study, settings: Settings, outcomes: Sequence[Outcome], report: Report, figure: str) -> str:
+    machines = " and ".join(dict.fromkeys(outcome.machine for outcome in outcomes))
     parts = [
         f"# {study.title}",
-        f"{study.reference}\n\nHere: {_machines(outcomes)}; {_load_text(outcomes)}",
+        f"{study.reference}\n\nHere: {machines}; {_load_text(outcomes)}",
         f"```\n{_command(study, settings)}\n```",
         "## What was found",
         _bullets(report.findings),
@@ -367,10 +389,6 @@ def _page(study: Study, settings: Settings, outcomes: Sequence[Outcome], report:
     return "\n\n".join(parts) + "\n"
 
 
-def _machines(outcomes: Sequence[Outcome]) -> str:
-    return " and ".join(dict.fromkeys(outcome.machine for outcome in outcomes))
-
-
 def _load_text(outcomes: Sequence[Outcome]) -> str:
     busy = [outcome.load.get("other_cores_busy") for outcome in outcomes]
     known = [cores for cores in busy if cores is not None]
@@ -380,7 +398,7 @@ def _load_text(outcomes: Sequence[Outcome]) -> str:
 
 
 def _command(study: Study, settings: Settings) -> str:
-    """The command line that these settings came from; of those that have a usual value, what was asked for."""
+    """The command line of these settings, without those that have their default."""
     words = ["lpsnet", "study", study.name, "--scale", settings.scale]
     for name, option in OPTIONS.items():
         value = getattr(settings, name)

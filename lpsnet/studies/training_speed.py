@@ -1,19 +1,11 @@
-"""The training loop that one would write first, as the measure for the trainer (`training_speed.py`).
+"""Training speed: images per second of the trainer beside a plain loop that follows the same recipe; not in the paper.
 
-Float32, images N C H W, every image decoded when it is needed, scores upsampled to the label's size and compared
-there by torch. Recipe, first weights, order and augmentation of the samples are the trainer's.
-
-How many images a second a training learns from, beside the plain loop that one would write first.
-
-The trainer: bf16 where the processor computes in it, channels-last, the loss in bands (`training/upsampling.py`),
-decoded images kept, workers. The plain loop (`plain_training.py`) has none of that. Both follow one recipe from the
-same first weights over the same samples, so what they learn can be compared as well (`compare_results`).
-
-Not a figure of the paper. For instance:
+The trainer computes in bf16 where the processor supports it, channels-last, with a fused loss, cached decoded images
+and workers. The plain loop has none of that: float32, NCHW, every image decoded when it is needed, logits upsampled to
+the label's size. Both start from the same weights and see the same samples, so `compare_results` can compare their
+mIoU as well. For instance:
 
     python -c "from lpsnet.studies.training_speed import *; print(compare_speed('scenes', 'lpsnet_s', 'camvid_small'))"
-
-How much faster the trainer is than a plain loop, as a study; not a figure of the paper.
 """
 
 import statistics
@@ -29,8 +21,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn import functional as F
 
 from lpsnet.architecture import get_architecture
 from lpsnet.benchmark.machine import describe_machine
@@ -38,28 +28,30 @@ from lpsnet.data.labels import IGNORE_INDEX
 from lpsnet.data.split import select
 from lpsnet.errors import LpsnetError, RunError
 from lpsnet.report.figures import COLOURS, GREY, tidy
+from lpsnet.studies.network_training import set_threads
 from lpsnet.studies.study import Json, Known, Outcome, Place, Report, Run, Scale, Settings, Study
+from lpsnet.training import loop, run_folder, segmentation
 from lpsnet.training.config import get_recipe
 from lpsnet.training.data import Augment, Batches, SampleOrder, Weights
-from lpsnet.training.loop import Loop, make_accelerator
 from lpsnet.training.run import MovingAverage, TrainingRun, versions
-from lpsnet.training.run_folder import RunFolder
-from lpsnet.training.segmentation import Segmentation, train
+
+PREFETCHED = 3  # batches that the trainer's workers are ahead, see `Batches`
+ARCHITECTURE, RECIPE = "lpsnet_s", "camvid_small"
+SCENES = "scenes:size=360x480,num_train=32,num_val=2"
+REPEATS: dict[Scale, int] = {"small": 5, "paper": 15}
 
 
 class PlainLoop:
-    """A training of `task` from its first step on; its model is trained in place, on the CPU.
+    """A training of `task` from its first step; its model is trained in place, on the CPU.
 
     Raises:
-        LpsnetError: the recipe has what the plain loop has not: OHEM, a stride of the loss, or frozen batch norm.
+        LpsnetError: the recipe needs what the plain loop lacks: OHEM, a stride of the loss, or frozen batch norm.
     """
 
-    def __init__(self, task: Segmentation) -> None:
+    def __init__(self, task: segmentation.Segmentation) -> None:
         recipe = task.recipe
         if recipe.loss != "cross_entropy" or recipe.loss_stride != 1 or recipe.freeze_batch_norm:
-            raise LpsnetError(
-                "the plain loop has cross-entropy at the label's size and batch norm that learns, no more"
-            )
+            raise LpsnetError("the plain loop supports only cross-entropy at the label's size and trained batch norm")
         self.task = task
         self.model = task.model.train()
         groups = ([p for p in self.model.parameters() if (p.ndim > 1) == wide] for wide in (True, False))
@@ -72,8 +64,8 @@ class PlainLoop:
         self.average = MovingAverage.of(self.model, recipe.ema_decay) if recipe.ema_decay else None
         self.num_iterations = recipe.num_iterations(len(task.images))
 
-    def steps(self) -> Iterator[Tensor]:
-        """The steps of the run, each done when it is asked for: its loss."""
+    def steps(self) -> Iterator[torch.Tensor]:
+        """Perform a step for each item: its loss."""
         for iteration in range(self.num_iterations):
             for group in self.optimiser.param_groups:
                 group["lr"] = self.task.recipe.learning_rate_at(iteration, self.num_iterations)
@@ -87,29 +79,27 @@ class PlainLoop:
 
     @property
     def weights(self) -> Weights:
-        """What would be delivered now."""
+        """The current result: the moving average if the recipe has one."""
         return self.average.values if self.average is not None else self.model.state_dict()
 
-    def _batch(self, iteration: int) -> tuple[Tensor, Tensor]:
+    def _batch(self, iteration: int) -> tuple[torch.Tensor, torch.Tensor]:
         recipe = self.task.recipe
         batches = Batches(self.task.images, recipe.augmentation, recipe.batch_size, recipe.seed, 1, 0)
         order = SampleOrder(len(self.task.images), seed=recipe.seed)
         first = iteration * recipe.batch_size
-        samples = [
-            batches.sample(position, order.index(position)) for position in range(first, first + recipe.batch_size)
-        ]
+        positions = range(first, first + recipe.batch_size)
+        samples = [batches.sample(position, order.index(position)) for position in positions]
         images, labels = (np.stack(arrays) for arrays in zip(*samples, strict=True))
         normalisation = self.task.normalisation
         mean, std = (np.array(values, np.float32) for values in (normalisation.mean, normalisation.std))
         normalised = (images.astype(np.float32) / 255 - mean) / std
         return torch.from_numpy(normalised).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(labels).long()
 
-    def _loss(self, images: Tensor, labels: Tensor) -> Tensor:
-        scores = F.interpolate(
-            self.model(images), size=labels.shape[1:], mode="bilinear", align_corners=self.model.align_corners
-        )
-        return F.cross_entropy(
-            scores,
+    def _loss(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        options: dict[str, Any] = {"mode": "bilinear", "align_corners": self.model.align_corners}
+        logits = torch.nn.functional.interpolate(self.model(images), size=labels.shape[1:], **options)
+        return torch.nn.functional.cross_entropy(
+            logits,
             labels,
             weight=self.task.criterion.class_weights,
             ignore_index=IGNORE_INDEX,
@@ -117,17 +107,14 @@ class PlainLoop:
         )
 
 
-PREFETCHED = 3  # batches that the trainer's workers are ahead, see `Batches`
-
-
 @dataclass(frozen=True)
 class TrainingSpeed:
-    """Times of both loops, measured in turn (A B A B …).
+    """Times of both loops, measured interleaved (A B A B …).
 
     Attributes:
-        plain_s, trainer_s: seconds of each turn, in their order.
-        num_pictures: that each turn learns from.
-        settings: what was trained, as JSON values.
+        plain_s, trainer_s: seconds of each turn.
+        num_pictures: images of each turn.
+        settings: of the training, as JSON values.
     """
 
     plain_s: tuple[float, ...]
@@ -137,14 +124,15 @@ class TrainingSpeed:
 
     @property
     def ratio(self) -> float:
-        """How many times as many images a second the trainer learns from, of the medians."""
+        """The trainer's images per second over the plain loop's, of the medians."""
         return statistics.median(self.plain_s) / statistics.median(self.trainer_s)
 
     def to_dict(self) -> dict[str, Any]:
-        """The times and their medians as JSON values, with versions and machine."""
+        """JSON values: times, medians, versions and machine."""
+        ratios = [plain / ours for plain, ours in zip(self.plain_s, self.trainer_s, strict=True)]
         return {
             "ratio": self.ratio,
-            "lowest_and_highest_ratio": [min(self._ratios()), max(self._ratios())],
+            "lowest_and_highest_ratio": [min(ratios), max(ratios)],
             "plain_pictures_per_second": self.num_pictures / statistics.median(self.plain_s),
             "trainer_pictures_per_second": self.num_pictures / statistics.median(self.trainer_s),
             "plain_s": list(self.plain_s),
@@ -155,9 +143,6 @@ class TrainingSpeed:
             "machine": describe_machine().identity,
             "versions": dict(versions()),
         }
-
-    def _ratios(self) -> list[float]:
-        return [plain / ours for plain, ours in zip(self.plain_s, self.trainer_s, strict=True)]
 
 
 def compare_speed(
@@ -170,19 +155,19 @@ def compare_speed(
     steps: int = 2,
     repeats: int = 5,
 ) -> TrainingSpeed:
-    """Train a few steps with the plain loop, a few with the trainer, and so on; the first turn of each is not counted.
+    """Train a few steps with the plain loop, then a few with the trainer, and repeat; the first turns are not counted.
 
-    Before it is timed, the trainer has seen each image once: from the second epoch on it finds them decoded.
+    Before it is timed, the trainer sees each image once, so that all are decoded as from the second epoch on.
 
     Args:
-        data: a data set, as for `train`; `arch` and `recipe` alike. The loss is taken at the label's size in both.
+        data, arch, recipe: as for `train`; the loss is computed at the label's size in both.
         overrides: changes to the recipe.
-        num_pictures: of the training split take part.
+        num_pictures: images of the training split to use.
         steps: optimiser steps in a turn.
-        repeats: turns of each that count.
+        repeats: counted turns of each.
 
     Raises:
-        LpsnetError: a number is not positive, or what `train` raises.
+        LpsnetError: a number is not positive; also the errors of `train`.
     """
     if min(num_pictures, steps, repeats) < 1:
         raise LpsnetError(f"images, steps and repeats are at least 1; got {num_pictures}, {steps}, {repeats}")
@@ -190,16 +175,16 @@ def compare_speed(
     length = {"iterations": warm_up + PREFETCHED + steps * (repeats + 2), "evaluate_every": 0}
     run = _run(data, arch, recipe, {**(overrides or {}), **length})
     with tempfile.TemporaryDirectory() as folder:
-        plain, ours = _Plain(_task(run, num_pictures)), _Trainer(_task(run, num_pictures), Path(folder))
+        plain, ours = PlainLoop(_task(run, num_pictures)).steps(), _Trainer(_task(run, num_pictures), Path(folder))
         ours.turn(warm_up)
-        times = [(plain.turn(steps), ours.turn(steps)) for _ in range(repeats + 1)][1:]
+        times = [(_plain_turn(plain, steps), ours.turn(steps)) for _ in range(repeats + 1)][1:]
     plain_s, trainer_s = zip(*times, strict=True)
     return TrainingSpeed(plain_s, trainer_s, steps * run.recipe.batch_size, {"run": run.settings(), "steps": steps})
 
 
 @dataclass(frozen=True)
 class Results:
-    """What both loops learnt with the same seeds: mIoU on val in percent, one a seed."""
+    """mIoU on val in percent of both loops, one per seed."""
 
     plain: tuple[float, ...]
     trainer: tuple[float, ...]
@@ -212,11 +197,11 @@ class Results:
 
     @property
     def spread(self) -> float:
-        """The standard deviation over seeds, the larger of the two."""
+        """The larger standard deviation over seeds."""
         return max(statistics.stdev(self.plain), statistics.stdev(self.trainer))
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON values."""
+        """JSON values."""
         return {
             "plain_miou": list(self.plain),
             "trainer_miou": list(self.trainer),
@@ -229,7 +214,7 @@ class Results:
 def compare_results(
     data: str, arch: str, recipe: str, *, seeds: Sequence[int], overrides: Mapping[str, Any] | None = None
 ) -> Results:
-    """Train to the end with both loops, once for every seed, and score on val.
+    """Train to the end with both loops, once per seed, and score on val.
 
     Arguments and errors as for `compare_speed`; at least two seeds, and data with a split val.
     """
@@ -237,24 +222,24 @@ def compare_results(
         raise LpsnetError(f"a spread over seeds needs at least 2 of them; got {list(seeds)}")
     runs = [_run(data, arch, recipe, {**(overrides or {}), "evaluate_every": 0, "seed": seed}) for seed in seeds]
     settings = {"run": runs[0].settings(), "seeds": list(seeds)}
-    return Results(tuple(_learn_plainly(run) for run in runs), tuple(_learn(run) for run in runs), settings)
+    return Results(tuple(map(_plain_miou, runs)), tuple(map(_trainer_miou, runs)), settings)
 
 
-def _learn_plainly(run: TrainingRun) -> float:
+def _plain_miou(run: TrainingRun) -> float:
     task = _task(run, None)
-    loop = PlainLoop(task)
-    for _ in loop.steps():
+    plain = PlainLoop(task)
+    for _ in plain.steps():
         pass
-    score = task.evaluate(loop.weights)
+    score = task.evaluate(plain.weights)
     if score is None:
         raise LpsnetError(f"data set {run.data!r} has no split val to score on")
     return score.details.miou
 
 
-def _learn(run: TrainingRun) -> float:
+def _trainer_miou(run: TrainingRun) -> float:
     with tempfile.TemporaryDirectory() as folder:
-        evaluation = train(run, Path(folder), tensorboard=False).evaluation
-    assert evaluation is not None, "there is a val: the plain loop was scored on it"
+        evaluation = segmentation.train(run, Path(folder), tensorboard=False).evaluation
+    assert evaluation is not None, "the plain loop was scored on val"
     return evaluation.miou
 
 
@@ -262,37 +247,28 @@ def _run(data: str, arch: str, recipe: str, overrides: Mapping[str, Any]) -> Tra
     return TrainingRun(data, get_architecture(arch), get_recipe(recipe).with_overrides({**overrides, "loss_stride": 1}))
 
 
-def _task(run: TrainingRun, num_pictures: int | None) -> Segmentation:
-    task = Segmentation.of(run, torch.device("cpu"))
+def _task(run: TrainingRun, num_pictures: int | None) -> segmentation.Segmentation:
+    task = segmentation.Segmentation.of(run, torch.device("cpu"))
     return replace(task, images=select(task.images, num_pictures))
 
 
-class _Plain:
-    def __init__(self, task: Segmentation) -> None:
-        self._steps = PlainLoop(task).steps()
-
-    def turn(self, num_steps: int) -> float:
-        """Do some steps; the seconds they took."""
-        start = time.perf_counter()
-        for _ in range(num_steps):
-            next(self._steps).item()
-        return time.perf_counter() - start
+def _plain_turn(steps: Iterator[torch.Tensor], num_steps: int) -> float:
+    start = time.perf_counter()
+    for _ in range(num_steps):
+        next(steps).item()
+    return time.perf_counter() - start
 
 
 class _Trainer:
-    def __init__(self, task: Segmentation, folder: Path) -> None:
+    def __init__(self, task: segmentation.Segmentation, folder: Path) -> None:
         self._samples = _Counted(task.augmentation)
         self._batch_size = task.recipe.batch_size
         task = replace(task, augmentation=self._samples)
-        self._steps = Loop(task, make_accelerator(), folder=RunFolder(folder)).steps()
+        self._steps = loop.Loop(task, loop.make_accelerator(), folder=run_folder.RunFolder(folder)).steps()
         self._num_steps = 0
 
     def turn(self, num_steps: int) -> float:
-        """Do some steps; the seconds they took.
-
-        The turn lasts until the workers are as far ahead as they were when it began, so that none of their work is
-        done in the other's turn.
-        """
+        """Seconds of some steps, until the workers are as far ahead as before, so that they are idle afterwards."""
         start = time.perf_counter()
         for _ in range(num_steps):
             next(self._steps)[0].item()
@@ -302,8 +278,6 @@ class _Trainer:
 
 
 class _Counted:
-    """An augmentation that counts its samples."""
-
     def __init__(self, augmentation: Augment) -> None:
         self._augmentation = augmentation
         self._count = 0
@@ -319,7 +293,6 @@ class _Counted:
         return sample
 
     def wait_for(self, count: int) -> None:
-        """Until `count` samples are done."""
         with self._more:
             if not self._more.wait_for(lambda: self._count >= count, timeout=600):
                 raise LpsnetError(
@@ -327,55 +300,42 @@ class _Counted:
                 )
 
 
-ARCHITECTURE, RECIPE = "lpsnet_s", "camvid_small"
-SCENES = "scenes:size=360x480,num_train=32,num_val=2"
-REPEATS: dict[Scale, int] = {"small": 5, "paper": 15}
-
-
 def plan(settings: Settings, known: Known) -> list[Run]:
-    """One run: both loops in turn."""
+    """One run: both loops, interleaved."""
     if len(settings.data) > 1:
         raise RunError(f"this study trains on one data set; got {', '.join(settings.data)}")
     data, repeats = (settings.data or (SCENES,))[0], REPEATS[settings.scale]
     key = {"sped": ARCHITECTURE, "recipe": RECIPE, "data": data, "repeats": repeats, "threads": settings.num_threads}
 
     def work(place: Place) -> dict[str, Json]:
-        import torch
-
-        place.progress("training by turns", 0.0)
-        if settings.num_threads is not None:
-            torch.set_num_threads(settings.num_threads)
+        place.progress("training with both loops", 0.0)
+        set_threads(settings.num_threads)
         return compare_speed(data, ARCHITECTURE, RECIPE, repeats=repeats).to_dict()
 
     return [Run(key, work, seconds=180.0)]
 
 
 def report(outcomes: Sequence[Outcome]) -> Report:
-    """A row a loop."""
+    """A row for each loop."""
     result = outcomes[0].result
     rows = [
         {
             "loop": name,
-            "pictures_per_second": result[f"{key}_pictures_per_second"],
-            "turns_s": _list(result[f"{key}_s"]),
+            "pictures_per_second": result[f"{name}_pictures_per_second"],
+            "turns_s": " ".join(f"{value:.2f}" for value in result[f"{name}_s"]),
         }
-        for name, key in (("plain", "plain"), ("trainer", "trainer"))
+        for name in ("plain", "trainer")
     ]
     low, high = result["lowest_and_highest_ratio"]
-    finding = f"The trainer learns from {result['ratio']:.2f} times as many images a second, {low:.2f} to {high:.2f}."
+    finding = f"The trainer processes {result['ratio']:.2f} times as many images a second, {low:.2f} to {high:.2f}."
     return Report(tuple(rows), (finding,), partial(_draw, rows), (5.0, 3.5))
-
-
-def _list(seconds: Sequence[float]) -> str:
-    return " ".join(f"{value:.2f}" for value in seconds)
 
 
 def _draw(rows: Sequence[Any], figure: Any) -> None:
     axes = figure.subplots()
     tidy(axes)
-    bars = axes.bar(
-        [row["loop"] for row in rows], [row["pictures_per_second"] for row in rows], color=[GREY, COLOURS[0]]
-    )
+    rates = [row["pictures_per_second"] for row in rows]
+    bars = axes.bar([row["loop"] for row in rows], rates, color=[GREY, COLOURS[0]])
     axes.bar_label(bars, fmt="%.2f")
     axes.set_ylabel("images a second")
 
@@ -384,7 +344,7 @@ STUDY = Study(
     name="training-speed",
     title="The trainer beside a plain loop",
     reference="Not in the paper.",
-    differences=("Both follow one recipe from the same first weights over the same samples, in turn.",),
+    differences=("Both follow one recipe from the same first weights over the same samples, interleaved.",),
     plan=plan,
     report=report,
     options=frozenset({"data", "num_threads"}),

@@ -38,10 +38,7 @@ def test_a_training_that_is_interrupted_says_how_to_go_on(tmp_path: Path) -> Non
     code, said = interrupt(start(words), "/100000")
     assert code == 130
     assert "Traceback" not in said
-    assert (
-        said.splitlines()[-1]
-        == f"lpsnet: stopped. Resume with: {shlex.join(['lpsnet', *map(str, words)])} --resume"
-    )
+    assert said.splitlines()[-1] == f"lpsnet: stopped. Resume with: {shlex.join(['lpsnet', *map(str, words)])} --resume"
     assert (out / "run.json").exists()
     code, said = interrupt(start([*words, "--resume"]), "/100000")
     assert code == 130

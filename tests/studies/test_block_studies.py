@@ -13,12 +13,11 @@ pytest.importorskip("matplotlib")
 
 from lpsnet.benchmark.timing import TimingProtocol
 from lpsnet.errors import RunError
-from lpsnet.studies import block_timing, conv_types, widths
-from lpsnet.studies import block_timing as block_study
+from lpsnet.studies import block_timing, convolutions
 from lpsnet.studies.block_timing import NUM_STACKED, BlockTime, Case, block_times, count_macs, time_blocks
+from lpsnet.studies.convolutions import SweetSpots, in_words, sweet_spots
 from lpsnet.studies.running import run_study
 from lpsnet.studies.study import Outcome, Settings
-from lpsnet.studies.widths import SweetSpots, in_words, sweet_spots
 
 SHORT = TimingProtocol(warm_up_s=0, duration_s=0.005, turn_s=0.001)
 ROUNDS = 20
@@ -112,13 +111,13 @@ def test_widths_reports_the_sweet_spots(tmp_path: Path) -> None:
     outcomes = [
         outcome(
             measured(
-                {Case("conv3x3", w): steady((-(-w // lanes)) ** 2, seed=w) for w in widths.GROUPS[group]}
+                {Case("conv3x3", w): steady((-(-w // lanes)) ** 2, seed=w) for w in convolutions.GROUPS[group]}
             ),
             measured=f"widths {group}",
         )
         for group, lanes in (("a", 8), ("b", 32))
     ]  # fmt: skip
-    report = widths.report(outcomes)
+    report = convolutions.report_widths(outcomes)
     (finding,) = report.findings
     assert finding.startswith("Sweet spots of fake f32 on this device: 8 and 16 among 1 to 17 (paper: 8 and 16); ")
     assert finding.endswith("; 32 and 64 among 8 to 72 (paper: 32 and 64).")
@@ -134,20 +133,20 @@ def test_conv_types_reports_efficiency_and_time() -> None:
         case: steady(count_macs(case) / 1e6 / efficiency, noise=1e-6)
         for case, efficiency in ((standard, 3987), (separable, 357))
     }
-    report = conv_types.report([outcome(measured(papers))])
+    report = convolutions.report_types([outcome(measured(papers))])
     assert [row["mmacs_per_ms"] for row in report.rows] == pytest.approx([3987, 357], rel=1e-4)
     (finding,) = report.findings
     assert "11.2 times as many multiply-accumulates in a millisecond as the separable one (paper: 11.2)" in finding
     assert "It is faster too: the separable one takes 1.59 of the standard one's time" in finding
     assert finding.endswith("(paper: 1.59).")
     slower = measured({standard: steady(2), separable: steady(1)})
-    assert "It is slower nevertheless" in conv_types.report([outcome(slower)]).findings[0]
+    assert "It is slower nevertheless" in convolutions.report_types([outcome(slower)]).findings[0]
     alike = measured({standard: steady(1), separable: steady(1)})
-    assert "cannot be told" in conv_types.report([outcome(alike)]).findings[0]
+    assert "faster is undecided" in convolutions.report_types([outcome(alike)]).findings[0]
 
 
 def test_a_run_is_named_by_all_it_depends_on() -> None:
-    plan = widths.plan(Settings(runtimes=("onnxruntime", "ncnn"), num_threads=2), lambda run: None)
+    plan = convolutions.plan_widths(Settings(runtimes=("onnxruntime", "ncnn"), num_threads=2), lambda run: None)
     assert [(run.key["runtime"], run.key["measured"]) for run in plan] == [
         ("onnxruntime", "widths a"),
         ("onnxruntime", "widths b"),
@@ -155,7 +154,7 @@ def test_a_run_is_named_by_all_it_depends_on() -> None:
         ("ncnn", "widths b"),
     ]
     others = [Settings(scale="paper"), Settings(precision="bf16"), Settings(num_threads=2)]
-    keys = [str(conv_types.plan(settings, lambda run: None)[0].key) for settings in (Settings(), *others)]
+    keys = [str(convolutions.plan_types(settings, lambda run: None)[0].key) for settings in (Settings(), *others)]
     assert len(set(keys)) == 4
 
 
@@ -198,13 +197,12 @@ def test_senseless_wishes_are_refused() -> None:
 
 
 def test_a_study_from_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(block_study, "TIMING", {"small": SHORT})
-    monkeypatch.setattr(widths, "GROUPS", {"a": (1, 2, 3), "b": (8, 16)})
-    monkeypatch.setattr(widths, "SIZE", (16, 16))
-    result = run_study(widths.STUDY, Settings(num_threads=1), tmp_path)  # ONNX Runtime
+    monkeypatch.setattr(block_timing, "TIMING", {"small": SHORT})
+    monkeypatch.setattr(convolutions, "GROUPS", {"a": (1, 2, 3), "b": (8, 16)})
+    monkeypatch.setattr(convolutions, "SIZE", (16, 16))
+    result = run_study(convolutions.WIDTHS, Settings(num_threads=1), tmp_path)  # ONNX Runtime
     assert [row["width"] for row in result.report.rows] == [1, 2, 3, 8, 16]
     assert all(path.stat().st_size > 100 for path in result.files)
-    monkeypatch.setattr(conv_types, "SIZE", (16, 16))
-    result = run_study(conv_types.STUDY, Settings(num_threads=1), tmp_path)
+    result = run_study(convolutions.CONV_TYPES, Settings(num_threads=1), tmp_path)
     assert [row["convolution"] for row in result.report.rows] == ["standard", "separable"]
     assert "paper's Figure 4" in result.files[0].read_text()

@@ -25,7 +25,7 @@ from lpsnet.inference.engines import PRECISIONS
 from lpsnet.inference.segmenter import Segmenter
 from lpsnet.models.checkpoint import default_record, save_checkpoint
 from lpsnet.models.network import create_model
-from lpsnet.studies import exports, precisions
+from lpsnet.studies import exports
 from lpsnet.studies.running import find_study, run_study
 from lpsnet.studies.study import Outcome, Settings
 
@@ -85,7 +85,7 @@ def test_precisions_are_timed_beside_f32_and_scored(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     short = replace(timing.PROTOCOLS["quick"], warm_up_s=0.0, duration_s=0.01, turn_s=0.001)
-    monkeypatch.setitem(timing.PROTOCOLS, precisions.PROTOCOL, short)
+    monkeypatch.setitem(timing.PROTOCOLS, exports.PROTOCOL, short)
     settings = Settings(
         models=checkpoint, data=(DATA,), runtimes=("onnxruntime", "openvino"), num_threads=1, size=(64, 96)
     )
@@ -127,6 +127,6 @@ def test_precisions_that_could_not_be_scored_are_told() -> None:
     figures = {"times_as_fast_as_f32": 2.0, "miou_lost": None, "miou": None, "network_ms": 1}
     row = {"engine": "e", "precision": "int8", **figures}
     outcome = Outcome({"precisions": "x"}, {"rows": [row], "problems": ["e, int8: other classes"]}, "here", {}, "2026")
-    found = precisions.report([outcome])
+    found = exports.report_precisions([outcome])
     assert found.findings == ("e, int8: 2.00 times as fast as f32, not scored.", "e, int8: other classes")
     found.draw(Figure())

@@ -13,10 +13,10 @@ from lpsnet.models.checkpoint import default_record
 from lpsnet.models.network import create_model
 from lpsnet.models.profile import complexity
 from lpsnet.models.reparameterise import fuse
-from lpsnet.studies import grown
-from lpsnet.studies.expansion_steps import networks
+from lpsnet.studies import network_training, paper_networks
 from lpsnet.studies.network_latency import StudyNetwork
 from lpsnet.studies.network_training import schedule_of
+from lpsnet.studies.paper_networks import networks
 from lpsnet.studies.running import find_study, run_study
 from lpsnet.studies.study import Settings
 
@@ -35,11 +35,11 @@ def family(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_last_step_is_the_grown_network(family: Path, tmp_path: Path) -> None:
-    assert grown._model(family).name == "step_2.onnx"
-    assert grown._model(family / "step_1.onnx").name == "step_1.onnx"
+    assert paper_networks._model(family).name == "step_2.onnx"
+    assert paper_networks._model(family / "step_1.onnx").name == "step_1.onnx"
     for path, says in ((None, "needs a network that was grown"), (tmp_path, "holds no step_N.onnx")):
         with pytest.raises(RunError, match=says):
-            grown._model(path)
+            paper_networks._model(path)
 
 
 def test_the_rival_is_the_step_of_the_nearest_latency() -> None:
@@ -47,20 +47,20 @@ def test_the_rival_is_the_step_of_the_nearest_latency() -> None:
     times = {"grown": [2.0, 2.1, 9.0], "step 0": [1.0, 1.0, 1.0], "step 1": [2.5, 2.4, 2.6], "step 2": [1.0, 4.0, 9.9]}
     timed = {"results": [{"name": name, "turn_medians_ms": times[name]} for name in names]}
     candidates = [SimpleNamespace(name=name) for name in names]
-    assert grown._rival(timed, candidates).name == "step 1", "medians 2.1 against 1.0, 2.5 and 4.0"
-    assert grown._rival(None, candidates).name == "step 2"
+    assert paper_networks._rival(timed, candidates).name == "step 1", "medians 2.1 against 1.0, 2.5 and 4.0"
+    assert paper_networks._rival(None, candidates).name == "step 2"
 
 
 def test_steps_as_large_as_the_grown_network_are_measured_with_it() -> None:
     """By multiplications, as `complexity` counts them: a tenth of step 14's are about those of step 8."""
-    steps = networks(grown.NUM_STEPS["paper"])
-    assert [it.name for it in grown._as_large(steps[0], steps)] == [f"step {n}" for n in range(7)]
-    assert [it.name for it in grown._as_large(steps[14], steps)] == [f"step {n}" for n in range(8, 15)]
+    steps = networks(paper_networks.NUM_STEPS["paper"])
+    assert [it.name for it in paper_networks._as_large(steps[0], steps)] == [f"step {n}" for n in range(7)]
+    assert [it.name for it in paper_networks._as_large(steps[14], steps)] == [f"step {n}" for n in range(8, 15)]
     ours = StudyNetwork("grown", get_architecture("B=1,2,2,2,2;C=8,24,48,96,96;R=9/8,1/2"))
     macs = {it.name: complexity(it.architecture).macs / complexity(ours.architecture).macs for it in steps}
-    chosen = {it.name for it in grown._as_large(ours, steps)}
+    chosen = {it.name for it in paper_networks._as_large(ours, steps)}
     far = min(max(share, 1 / share) for name, share in macs.items() if name not in chosen)
-    assert len(chosen) == grown.NUM_TIMED
+    assert len(chosen) == paper_networks.NUM_TIMED
     assert all(max(macs[name], 1 / macs[name]) <= far for name in chosen)
 
 
@@ -79,7 +79,7 @@ def _row(network: str, miou: float, deviation: float | None, seeds: int = 3) -> 
     ],
 )
 def test_what_is_concluded(ours: float, theirs: float, deviation: float | None, says: str) -> None:
-    (finding,) = grown._findings([_row("grown", ours, deviation), _row("step 5", theirs, deviation)])
+    (finding,) = paper_networks._grown_findings([_row("grown", ours, deviation), _row("step 5", theirs, deviation)])
     assert says in finding
     assert "1.020 times as long (1.000 to 1.050)" in finding
 
@@ -89,8 +89,8 @@ def test_from_end_to_end(family: Path, tmp_path: Path, monkeypatch: pytest.Monke
     short = {"iterations": 2, "batch_size": 2, "num_workers": 1}
     schedule = schedule_of(Settings(), DATA, halved=False)
     schedule = replace(schedule, recipe=schedule.recipe.with_overrides(short))
-    monkeypatch.setattr(grown, "schedule_of", lambda settings, data, halved: schedule)
-    monkeypatch.setitem(grown.NUM_STEPS, "paper", 2)
+    monkeypatch.setattr(network_training, "schedule_of", lambda settings, data, halved=True: schedule)
+    monkeypatch.setitem(paper_networks.NUM_STEPS, "paper", 2)
     monkeypatch.setattr("lpsnet.studies.network_latency.TIMING", {"small": "quick"})
     settings = Settings(data=(DATA,), models=family, num_seeds=2, num_threads=1)
     result = run_study(find_study("grown"), settings, tmp_path)

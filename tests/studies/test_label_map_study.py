@@ -30,7 +30,7 @@ def test_scores_are_the_same_for_the_same_seed() -> None:
 
 
 def test_mistakes_are_refused() -> None:
-    with pytest.raises(LpsnetError, match="unknown kind of scores 'blob'; did you mean 'blobs'"):
+    with pytest.raises(LpsnetError, match="unknown kind of logits 'blob'; did you mean 'blobs'"):
         example_scores("blob")  # type: ignore[arg-type]
     with pytest.raises(LpsnetError, match="at least 1 repeat"):
         compare(example_scores("noise", size=(2, 2)), (4, 4), repeats=0)

@@ -26,7 +26,8 @@ from lpsnet.benchmark import benchmark as benchmark_module
 from lpsnet.benchmark.timing import TimingProtocol
 from lpsnet.data.images import read_image
 from lpsnet.errors import DivergedError, LpsnetError, RunError
-from lpsnet.studies import comparison, conv_blocks, embedded, expansion_steps, generalisation, interactions, qualitative
+from lpsnet.studies import blocks_interactions as blocks
+from lpsnet.studies import comparison, paper_networks, qualitative
 from lpsnet.studies import network_training as training_module
 from lpsnet.studies.network_latency import StudyNetwork, input_size, table_2_architecture
 from lpsnet.studies.network_training import schedule_of
@@ -50,12 +51,12 @@ def tiny(width: int) -> Architecture:
 
 def test_interactions_from_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     chosen = {
-        name: StudyNetwork(interactions.TABLE_3[name].title, tiny(2), interaction=name)
+        name: StudyNetwork(blocks.TABLE_3[name].title, tiny(2), interaction=name)
         for name in ("none", "direct_a", "bilateral_b")
     }
-    monkeypatch.setattr(interactions, "NETWORKS", chosen)
+    monkeypatch.setattr(blocks, "NETWORKS", chosen)
     said: list[str] = []
-    result = run_study(interactions.STUDY, SETTINGS, tmp_path, say=said.append)
+    result = run_study(blocks.INTERACTIONS, SETTINGS, tmp_path, log=said.append)
     rows = {row["interaction"]: row for row in result.report.rows}
     assert list(rows) == ["Baseline", "Direct-A", "Bilateral-B"]
     num_seeds = {name: len(row["miou_by_seed"].split()) for name, row in rows.items()}
@@ -69,17 +70,19 @@ def test_interactions_from_end_to_end(tmp_path: Path, monkeypatch: pytest.Monkey
     assert "These are generated scenes" in page
     assert "The paper (Section 4.2): 90,000 iterations, batch 16, crops of 768x768" in page
     more = 2 * len({*best, "Bilateral-B"})
-    assert run_study(interactions.STUDY, SETTINGS, tmp_path).num_kept == 3 + 1 + 3 + more  # paces, latencies, trainings
+    assert (
+        run_study(blocks.INTERACTIONS, SETTINGS, tmp_path).num_kept == 3 + 1 + 3 + more
+    )  # paces, latencies, trainings
 
 
 def test_conv_blocks_from_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = {block: conv_blocks.BLOCKS[block] for block in ("conv3x3", "sepconv3x3", "ghost")}
-    monkeypatch.setattr(conv_blocks, "BLOCKS", rows)
+    rows = {block: blocks.BLOCKS[block] for block in ("conv3x3", "sepconv3x3", "ghost")}
+    monkeypatch.setattr(blocks, "BLOCKS", rows)
     # tiny where it is trained; the widths at which Table 2's networks have its operations are larger
-    monkeypatch.setattr(conv_blocks, "table_2_architecture", lambda c: tiny(c) if c <= 4 else table_2_architecture(c))
-    monkeypatch.setattr(conv_blocks, "REFERENCE", ("conv3x3", 3))
-    monkeypatch.setattr(conv_blocks, "widths_of_same_latency", _choose_by_measuring_once)
-    result = run_study(conv_blocks.STUDY, Settings(data=(SCENES,), epochs=1.0, num_threads=1, num_seeds=1), tmp_path)
+    monkeypatch.setattr(blocks, "table_2_architecture", lambda c: tiny(c) if c <= 4 else table_2_architecture(c))
+    monkeypatch.setattr(blocks, "REFERENCE", ("conv3x3", 3))
+    monkeypatch.setattr(blocks, "widths_of_same_latency", _choose_by_measuring_once)
+    result = run_study(blocks.CONV_BLOCKS, Settings(data=(SCENES,), epochs=1.0, num_threads=1, num_seeds=1), tmp_path)
     found = {row["block"]: row for row in result.report.rows}
     assert [row["c"] for row in found.values()] == [3, 4, 4]
     assert [row["c_of_paper_gmacs"] for row in found.values()] == [14, 9, 7]
@@ -93,7 +96,7 @@ def test_conv_blocks_from_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def _choose_by_measuring_once(starts: Any, reference: Any, *, measure_pass: Any, progress: Any) -> Any:
-    from lpsnet.studies.conv_blocks import Choice
+    from lpsnet.studies.blocks_interactions import Choice
 
     points = [reference, *((block, 4) for block in starts if block != reference[0])]
     times = measure_pass(points)
@@ -102,12 +105,12 @@ def _choose_by_measuring_once(starts: Any, reference: Any, *, measure_pass: Any,
 
 def test_expansion_and_qualitative_share_their_trainings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     steps = [StudyNetwork(f"step {step}", tiny(2 + step)) for step in range(3)]
-    monkeypatch.setattr(expansion_steps, "networks", lambda count: steps[:count])
-    monkeypatch.setattr(expansion_steps, "NUM_STEPS", {"small": 3})
-    result = run_study(expansion_steps.STUDY, SETTINGS, tmp_path)
+    monkeypatch.setattr(paper_networks, "networks", lambda count: steps[:count])
+    monkeypatch.setattr(paper_networks, "NUM_STEPS", {"small": 3})
+    result = run_study(paper_networks.EXPANSION, SETTINGS, tmp_path)
     assert [row["paper_miou"] for row in result.report.rows] == [24.1, 41.4, 53.4]
     assert any("Rank correlation of mIoU with Table 4, 3 steps" in finding for finding in result.report.findings)
-    by_workers = run_study(expansion_steps.STUDY, SETTINGS, tmp_path / "apart", num_workers=2)
+    by_workers = run_study(paper_networks.EXPANSION, SETTINGS, tmp_path / "apart", num_workers=2)
     assert [row["miou"] for row in by_workers.report.rows] == [row["miou"] for row in result.report.rows]
     three = dict(zip(qualitative.NETWORKS, steps, strict=True))
     monkeypatch.setattr(qualitative, "NETWORKS", three)
@@ -201,9 +204,9 @@ def _wait_for(condition: Any, process: "subprocess.Popen[bytes]") -> None:
 
 def test_a_training_that_diverges_is_told_and_the_others_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     chosen = {
-        name: StudyNetwork(interactions.TABLE_3[name].title, tiny(2), interaction=name) for name in ("none", "direct_a")
+        name: StudyNetwork(blocks.TABLE_3[name].title, tiny(2), interaction=name) for name in ("none", "direct_a")
     }
-    monkeypatch.setattr(interactions, "NETWORKS", chosen)
+    monkeypatch.setattr(blocks, "NETWORKS", chosen)
     really = training_module.train
 
     def train(run: Any, *words: Any, **options: Any) -> Any:
@@ -212,7 +215,7 @@ def test_a_training_that_diverges_is_told_and_the_others_go_on(tmp_path: Path, m
         return really(run, *words, **options)
 
     monkeypatch.setattr(training_module, "train", train)
-    result = run_study(interactions.STUDY, Settings(data=(SCENES,), epochs=1.0, num_seeds=1, num_threads=1), tmp_path)
+    result = run_study(blocks.INTERACTIONS, Settings(data=(SCENES,), epochs=1.0, num_seeds=1, num_threads=1), tmp_path)
     assert [row["miou"] is None for row in result.report.rows] == [False, True]
     assert "No score, as the training diverged: Direct-A." in result.report.findings
 
@@ -263,11 +266,11 @@ def test_a_size_in_a_name_counts() -> None:
 
 def test_embedded_leaves_the_file_to_take_along(tmp_path: Path) -> None:
     settings = Settings(size=(64, 96), num_threads=1)
-    result = run_study(embedded.STUDY, settings, tmp_path)
+    result = run_study(comparison.EMBEDDED, settings, tmp_path)
     row = result.report.rows[-1]
     assert (row["source"], row["threads"]) == ("measured here", 1)
     (file,) = tmp_path.glob("runs/*/onnxruntime/lpsnet_s.onnx")
-    again = run_study(embedded.STUDY, Settings(size=(64, 96), num_threads=1, models=file), tmp_path)
+    again = run_study(comparison.EMBEDDED, Settings(size=(64, 96), num_threads=1, models=file), tmp_path)
     assert again.report.rows[-1]["method"] == "lpsnet_s"
     assert again.num_kept == 0  # a file of one's own is another run
 
@@ -283,7 +286,7 @@ def test_embedded_needs_no_torch() -> None:
 
 def test_generalisation_takes_its_two_data_sets_alone(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="trains on camvid:PATH and bdd100k:PATH; got 'scenes'"):
-        run_study(generalisation.STUDY, Settings(data=("scenes",)), tmp_path)
+        run_study(paper_networks.GENERALISATION, Settings(data=("scenes",)), tmp_path)
 
 
 def test_recipes_by_scale(tmp_path: Path) -> None:
@@ -303,7 +306,7 @@ def test_recipes_by_scale(tmp_path: Path) -> None:
     assert (paper.iterations, paper.crop_size, paper.learning_rate) == (90_000, (768, 768), 0.01)
     assert schedule_of(Settings(scale="paper"), "", paper="paper_camvid").recipe.learning_rate == 0.03
     with pytest.raises(RunError, match="at paper scale a study needs the images"):
-        run_study(interactions.STUDY, Settings(scale="paper"), tmp_path)
+        run_study(blocks.INTERACTIONS, Settings(scale="paper"), tmp_path)
 
 
 def test_images_of_the_qualitative_study_are_those_segmented(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,8 +16,6 @@ from lpsnet.studies import end_to_end as end_to_end_study
 from lpsnet.studies import inheritance as inheritance_study
 from lpsnet.studies import label_map as label_map_study
 from lpsnet.studies import training_speed
-from lpsnet.studies import training_speed as training_speed_study
-from lpsnet.studies import until_flat as until_flat_study
 from lpsnet.studies.running import run_study
 from lpsnet.studies.study import Settings
 from lpsnet.studies.training_speed import TrainingSpeed
@@ -49,9 +47,9 @@ def test_training_speed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         return TrainingSpeed((4.0, 6.0, 5.0), (2.0, 2.0, 2.0), 8, {})
 
     monkeypatch.setattr(training_speed, "compare_speed", compare_speed)
-    result = run_study(training_speed_study.STUDY, Settings(data=("scenes",)), tmp_path)
+    result = run_study(training_speed.STUDY, Settings(data=("scenes",)), tmp_path)
     assert [row["pictures_per_second"] for row in result.report.rows] == [8 / 5, 4]
-    assert result.report.findings == ("The trainer learns from 2.50 times as many images a second, 2.00 to 3.00.",)
+    assert result.report.findings == ("The trainer processes 2.50 times as many images a second, 2.00 to 3.00.",)
     assert asked == [(("scenes", "lpsnet_s", "camvid_small"), {"repeats": 5})]
 
 
@@ -68,17 +66,17 @@ def test_inheritance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_inheritance_until_flat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(until_flat_study, "PARENT", "B=1,1,1,1,1;C=2,2,4,4,4;R=1")
-    monkeypatch.setattr(until_flat_study, "CHANGES", (("depth=0,0,0,1,1", 1),))
-    monkeypatch.setattr(until_flat_study, "FIRST_ITERATIONS", 1)
-    monkeypatch.setattr(until_flat_study, "MOST_ITERATIONS", 2)
-    monkeypatch.setattr(until_flat_study, "INHERITED_SHARES", (1.0,))
+    monkeypatch.setattr(inheritance_study, "FLAT_PARENT", "B=1,1,1,1,1;C=2,2,4,4,4;R=1")
+    monkeypatch.setattr(inheritance_study, "FLAT_CHANGES", (("depth=0,0,0,1,1", 1),))
+    monkeypatch.setattr(inheritance_study, "FIRST_ITERATIONS", 1)
+    monkeypatch.setattr(inheritance_study, "MOST_ITERATIONS", 2)
+    monkeypatch.setattr(inheritance_study, "FLAT_SHARES", (1.0,))
     settings = Settings(data=("scenes:size=48x64,num_train=4,num_val=2",), num_threads=1)
-    result = run_study(until_flat_study.STUDY, settings, tmp_path)
+    result = run_study(inheritance_study.UNTIL_FLAT, settings, tmp_path)
     rows = [(row["iterations"], row["scratch_miou"] is not None) for row in result.report.rows]
     assert rows == [(1, True), (2, True)]
     (finding,) = result.report.findings
     assert finding.startswith("depth=0,0,0,1,1 x 1: ")
     with pytest.raises(RunError, match="trains on one data set"):
-        run_study(until_flat_study.STUDY, replace(settings, data=("scenes", "scenes")), tmp_path)
-    assert run_study(until_flat_study.STUDY, settings, tmp_path).num_kept == 1
+        run_study(inheritance_study.UNTIL_FLAT, replace(settings, data=("scenes", "scenes")), tmp_path)
+    assert run_study(inheritance_study.UNTIL_FLAT, settings, tmp_path).num_kept == 1

@@ -9,11 +9,19 @@ import pytest
 pytest.importorskip("torch")
 
 from lpsnet.models.blocks import BLOCKS
-from lpsnet.studies.conv_blocks import MAX_EQUAL_C, TOLERANCE, Choice, Point, gmacs, nearest_c, widths_of_same_latency
+from lpsnet.studies.blocks_interactions import (
+    MAX_EQUAL_C,
+    TOLERANCE,
+    Choice,
+    Point,
+    gmacs,
+    nearest_c,
+    widths_of_same_latency,
+)
 from lpsnet.studies.network_latency import table_2_architecture
 from lpsnet.studies.published import ALL_METHODS, OURS, TABLE_2, TABLE_3, TABLE_4, TABLE_5, TABLE_6, TABLE_7, TABLE_8
 from lpsnet.studies.qualitative import accuracy, corrected_regions, largest_gain
-from lpsnet.studies.study import Spread, best_two, describe_best, rank_correlation
+from lpsnet.studies.study import best_two, describe_best, rank_correlation, score_columns
 
 
 def test_published_rows_are_the_papers() -> None:
@@ -84,18 +92,18 @@ def test_rank_correlation() -> None:
 
 def test_the_best_are_named_with_how_sure_it_is() -> None:
     assert best_two({"a": 1.0, "b": 3.0, "c": 3.0, "d": 2.0}) == ["b", "c"]
-    one, two, three = Spread((50.0, 52.0)), Spread((51.0, 51.5)), Spread((49.0,))
+    one, two, three = (50.0, 52.0), (51.0, 51.5), (49.0,)
     text = describe_best({"a": one, "b": two, "c": three}, paper="b")
     assert text == "b has the highest mIoU, as in the paper: 51.25 before a with 51.00, but not by every seed."
-    assert "by every seed" in describe_best({"a": Spread((50.0, 50.5)), "b": two}, paper="b")
+    assert "by every seed" in describe_best({"a": (50.0, 50.5), "b": two}, paper="b")
     assert "unlike in the paper, where it is c" in describe_best({"a": one, "c": three}, paper="c")
     assert describe_best({"a": one, "c": three}, paper="a").endswith("with 2 and 1 seeds.")
-    low = Spread((1.0, 2.0))
+    low = (1.0, 2.0)
     assert describe_best({"a": one, "c": three, "d": low}, paper="d").endswith(" d: 1.50, by every seed.")
     assert describe_best({"a": one, "c": three}, paper="gone").endswith("with 2 and 1 seeds.")
-    assert describe_best({"d": Spread((60.0,)), "c": three}, paper="a").endswith("one seed each.")
-    assert Spread((50.0, 52.0)).deviation == pytest.approx(2**0.5)
-    assert three.deviation is None
+    assert describe_best({"d": (60.0,), "c": three}, paper="a").endswith("one seed each.")
+    assert score_columns(one) == {"miou": 51.0, "miou_deviation": pytest.approx(2**0.5)}
+    assert score_columns(()) == {"miou": None, "miou_deviation": None}
 
 
 class Device:

@@ -171,7 +171,7 @@ def test_runs_that_may_be_made_apart_are_made_by_workers(tmp_path: Path) -> None
 
     study, told, said = replace(Sums().study, plan=plan), [], []
     result = run_study(
-        study, Settings(), tmp_path, num_workers=2, progress=lambda what, part: told.append(part), say=said.append
+        study, Settings(), tmp_path, num_workers=2, progress=lambda what, part: told.append(part), log=said.append
     )
     rows = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
     processes = {row["key"]["number"]: row["result"]["process"] for row in rows}
@@ -232,10 +232,10 @@ def test_time_left_is_set_right_by_what_runs_took() -> None:
     runs = [Run({"n": n}, work=lambda place: {}, seconds=100.0) for n in range(3)]
     assert left.seconds(runs) == 300
     left.begin(runs[0])
-    left.tell(0.5)
+    left.update(0.5)
     assert left.seconds(runs) == 250
     now = 100.0
-    left.tell(1.0)
+    left.update(1.0)
     left.end()
     assert left.seconds(runs[1:]) == 400
     assert left.seconds([*runs, Run({}, work=lambda place: {})]) is None
@@ -270,12 +270,12 @@ def test_how_much_is_left_is_said_before_every_run(tmp_path: Path) -> None:
     said: list[str] = []
     told: list[str] = []
     study = replace(Sums().study, plan=lambda settings, known: runs)
-    run_study(study, Settings(), tmp_path, progress=lambda what, part: told.append(what), say=said.append)
+    run_study(study, Settings(), tmp_path, progress=lambda what, part: told.append(what), log=said.append)
     assert said == ["sums: 2 runs to make, about 2 h 0 min"]  # the first took no time, so the second is expected to
     assert told[0] == "adding; 1 h 30 min left in all"
     said.clear()
     unknown = [replace(run, key={"number": n}, seconds=None) for n, run in enumerate(runs)]
-    run_study(replace(study, plan=lambda settings, known: unknown), Settings(), tmp_path, say=said.append)
+    run_study(replace(study, plan=lambda settings, known: unknown), Settings(), tmp_path, log=said.append)
     assert said == ["sums: 1 run to make so far; how long all take is known once a few steps were timed"]
 
 
