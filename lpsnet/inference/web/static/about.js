@@ -22,5 +22,5 @@ export function showAbout(record) {
 }
 
 function size({ input_size }) {
-  return input_size === null ? "pictures at their own size" : `pictures at ${input_size.join(" × ")}`;
+  return input_size === null ? "images at their own size" : `images at ${input_size.join(" × ")}`;
 }

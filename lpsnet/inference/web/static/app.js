@@ -1,4 +1,4 @@
-// The page: reads what it is about, opens the engine, and brings pictures from a source through the worker to the view.
+// The page: reads what it is about, opens the engine, and brings images from a source through the worker to the view.
 
 import { showAbout, summary } from "./about.js";
 import { Client } from "./client.js";
@@ -19,11 +19,11 @@ class App {
     this.legend = new Legend(record.label_space, (only) => this.view.show(only));
     this.timing = new Timing();
     this.player = connectPlayer(() => this.wake());
-    this.source = null; // what pictures come from, see sources.js
+    this.source = null; // what images come from, see sources.js
     this.turn = 0; // counts what was asked for: only the last source is kept, an earlier camera must not stay on
     this.ready = null; // a promise of the engine
     this.running = false;
-    this.again = false; // somebody asked for a picture while one was on its way
+    this.again = false; // somebody asked for an image while one was on its way
   }
 
   async openEngine() {
@@ -67,7 +67,7 @@ class App {
     element("camera").setAttribute("aria-pressed", "false");
   }
 
-  /** See to it that the source's present picture is segmented, and the next ones of one that moves. */
+  /** See to it that the source's present image is segmented, and the next ones of one that moves. */
   async wake() {
     this.again = true;
     if (this.running || this.source === null) return;

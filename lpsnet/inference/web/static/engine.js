@@ -54,7 +54,7 @@ export class Engine {
     return this.session.release();
   }
 
-  /** Labels (H x W bytes) of an RGBA picture of `size` [H, W], the size the network ran at, and milliseconds. */
+  /** Labels (H x W bytes) of an RGBA image of `size` [H, W], the size the network ran at, and milliseconds. */
   async segment(rgba, size, scale) {
     const target = inputSize(size, this.record, scale);
     const start = performance.now();
@@ -73,7 +73,7 @@ export class Engine {
     return { labels, input_size: target, times, warm_up_ms: started - prepared };
   }
 
-  /** WebGPU compiles its programs on the first picture of a size; that is not what the next ones take. */
+  /** WebGPU compiles its programs on the first image of a size; that is not what the next ones take. */
   async warmUp(input, target) {
     if (this.provider === "webgpu" && this.warm !== String(target)) await run(this.session, input, target, this.record);
     this.warm = String(target);
@@ -122,7 +122,7 @@ async function run(session, input, [height, width], record) {
   return { scores, shape };
 }
 
-/** The share of labels, at the size of the scores, that two sessions have in common on a picture of waves. */
+/** The share of labels, at the size of the scores, that two sessions have in common on an image of waves. */
 async function compare(session, other, record) {
   const size = session.inputMetadata[0].shape.slice(2);
   const tried = size.every(Number.isInteger) ? size : TRIED_SIZE;

@@ -2,7 +2,7 @@
 
 import { element } from "./elements.js";
 
-/** @param {() => void} wake called when another picture is there to be segmented */
+/** @param {() => void} wake called when another image is there to be segmented */
 export function connectPlayer(wake) {
   let video = null;
   const player = {

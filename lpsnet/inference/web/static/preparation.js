@@ -1,12 +1,12 @@
-// From a picture to what the network takes: the same function as lpsnet/inference/preprocess.py, which says why.
+// From an image to what the network takes: the same function as lpsnet/inference/preprocess.py, which says why.
 //
-// A size is [height, width] in pixels. Pictures are RGBA bytes, row by row, as a canvas gives them.
+// A size is [height, width] in pixels. Images are RGBA bytes, row by row, as a canvas gives them.
 
 import { places } from "./sampling.js";
 
 export const MIN_INPUT = 32; // pixels; the smallest height and width that a network takes
 
-/** The size that the network runs at for a picture of `size`: the model's own, else the picture's times `scale`. */
+/** The size that the network runs at for an image of `size`: the model's own, else the image's times `scale`. */
 export function inputSize(size, record, scale) {
   return record.input_size ?? size.map((length) => Math.max(MIN_INPUT, Math.round(length * scale)));
 }

@@ -1,9 +1,9 @@
-// Where the pixels of a resized picture lie between those of its source: one axis of bilinear sampling.
+// Where the pixels of a resized image lie between those of its source: one axis of bilinear sampling.
 
 /**
  * For each of `target` pixels the two source pixels it lies between, and how far (0 to 1) from the first to the second.
  *
- * With `alignCorners` the centres of the corner pixels coincide; without, the corners of the pictures do.
+ * With `alignCorners` the centres of the corner pixels coincide; without, the corners of the images do.
  */
 export function places(source, target, alignCorners) {
   const first = new Int32Array(target);

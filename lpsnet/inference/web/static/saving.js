@@ -17,7 +17,7 @@ export function saveOverlay(view, source) {
 }
 
 function stem(source) {
-  return source === null ? "picture" : source.name.replace(/\.[^.]*$/, "");
+  return source === null ? "image" : source.name.replace(/\.[^.]*$/, "");
 }
 
 function download(blob, name) {

@@ -1,11 +1,11 @@
-// Where pictures come from: a picture file, a video file, the camera.
+// Where images come from: an image file, a video file, the camera.
 //
-// A source has a kind, a name, `moves` (whether pictures keep coming), `read()` that gives the present picture as RGBA
+// A source has a kind, a name, `moves` (whether images keep coming), `read()` that gives the present image as RGBA
 // bytes and its size [H, W], and `close()`.
 
 import { element } from "./elements.js";
 
-/** Whether the next picture of a source comes without anybody asking for it. */
+/** Whether the next image of a source comes without anybody asking for it. */
 export function isLive(source) {
   return source.moves && !(source.video.paused || source.video.ended);
 }
@@ -18,7 +18,7 @@ export function isLive(source) {
  */
 export function connectSources(page, use, stop) {
   const useFile = (file) => file && use(() => openFile(file));
-  for (const kind of ["picture", "video"]) {
+  for (const kind of ["image", "video"]) {
     const input = element(`${kind}-file`);
     element(kind).addEventListener("click", () => input.click());
     input.addEventListener("change", () => {
@@ -26,7 +26,7 @@ export function connectSources(page, use, stop) {
       input.value = ""; // so that the same file may be chosen again
     });
   }
-  element("choose").addEventListener("click", () => element("picture-file").click());
+  element("choose").addEventListener("click", () => element("image-file").click());
   element("camera").addEventListener("click", ({ currentTarget }) => {
     if (currentTarget.getAttribute("aria-pressed") === "true") stop();
     else use(openCamera);
@@ -56,27 +56,27 @@ function connectDropping(useFile) {
 }
 
 function openFile(file) {
-  return file.type.startsWith("video/") ? openVideo(file) : openPicture(file, file.name);
+  return file.type.startsWith("video/") ? openVideo(file) : openImage(file, file.name);
 }
 
 async function openExample(name) {
   const response = await fetch(name, { cache: "no-cache" });
   if (!response.ok) throw new Error(`the example ${name} is missing on this server (${response.status})`);
-  return openPicture(await response.blob(), name);
+  return openImage(await response.blob(), name);
 }
 
-/** A picture's bytes as stored: turned as its EXIF data says, not converted between colour spaces. */
-async function openPicture(blob, name) {
+/** An image's bytes as stored: turned as its EXIF data says, not converted between colour spaces. */
+async function openImage(blob, name) {
   const options = { colorSpaceConversion: "none", imageOrientation: "from-image", premultiplyAlpha: "none" };
   let bitmap;
   try {
     bitmap = await createImageBitmap(blob, options);
   } catch {
-    throw new Error(`${name} is not a picture that this browser can read; PNG, JPEG and WebP always are`);
+    throw new Error(`${name} is not an image that this browser can read; PNG, JPEG and WebP always are`);
   }
   const reader = new Reader();
   return {
-    kind: "picture",
+    kind: "image",
     name,
     moves: false,
     read: async () => reader.read(bitmap, bitmap.width, bitmap.height),
@@ -117,7 +117,7 @@ function makeVideo() {
 
 function moving(kind, name, video, release) {
   const reader = new Reader();
-  let shown = -1; // the media time of the picture read last
+  let shown = -1; // the media time of the image read last
   const read = async () => {
     while (!video.paused && video.currentTime === shown) await nextDrawing();
     shown = video.currentTime;

@@ -1,4 +1,4 @@
-// How long a picture takes: the last one, or the median of the last ones where they keep coming.
+// How long an image takes: the last one, or the median of the last ones where they keep coming.
 
 import { element, showPairs } from "./elements.js";
 
@@ -14,7 +14,7 @@ export class Timing {
     this.show({}, "");
   }
 
-  /** Milliseconds of a picture's parts, and of everything from reading it to drawing it. */
+  /** Milliseconds of an image's parts, and of everything from reading it to drawing it. */
   update(times, whole_ms, size, moves) {
     this.kept = [...(moves ? this.kept.slice(1 - NUM_KEPT) : []), { ...times, whole_ms }];
     const names = Object.keys(this.kept[0]);
@@ -29,7 +29,7 @@ export class Timing {
       Preparing: `${digits(prepare_ms)} ms`,
       "Scores to labels": `${digits(labels_ms)} ms`,
       Everything: `${digits(whole_ms)} ms`,
-      "Pictures a second": moves && digits(1000 / whole_ms),
+      "Images a second": moves && digits(1000 / whole_ms),
     });
   }
 }

@@ -1,4 +1,4 @@
-// The picture, the colours over it, and the class under the pointer or under the keyboard's cross.
+// The image, the colours over it, and the class under the pointer or under the keyboard's cross.
 
 import { cssColour, element } from "./elements.js";
 
@@ -38,7 +38,7 @@ export class View {
     if (this.labels !== null) this.paint();
   }
 
-  /** @param {Uint8ClampedArray} rgba the picture; @param {Uint8Array} labels as large */
+  /** @param {Uint8ClampedArray} rgba the image; @param {Uint8Array} labels as large */
   draw(rgba, labels, size) {
     [this.labels, this.size] = [labels, size];
     for (const canvas of [this.frame, this.overlay]) {
