@@ -320,7 +320,7 @@ def _network_of(tensors: Mapping[str, Tensor], ratios: Iterable[Ratio], path: st
 
 
 def _prefixes(found: set[str]) -> list[str]:
-    """The names of all paths of a network of which these were found."""
+    """The names of all paths of a network, from those that were found."""
     if not found:
         return []
     numbers = (int(prefix.removeprefix("net")) for prefix in found - {"net", "netH", "netL"})

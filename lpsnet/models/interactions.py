@@ -211,7 +211,7 @@ class Interaction(nn.Module):
             for path, contribution in zip(paths, pair(*(maps[path] for path in paths)), strict=True):
                 if contribution is not None:
                     given[path].append(contribution)
-        terms = [
-            [x, *received] if self.adds or not received else received for x, received in zip(maps, given, strict=True)
-        ]
-        return [functools.reduce(torch.add, summands) for summands in terms]
+        for own, received in zip(maps, given, strict=True):
+            if self.adds or not received:
+                received.insert(0, own)
+        return [functools.reduce(torch.add, received) for received in given]

@@ -57,7 +57,7 @@ class Network(nn.Module):
         num_classes: K, the number of logit maps, 1 to 255.
         block, interaction: names in `BLOCKS` and `INTERACTIONS`.
         form: "reparameterised" (conv3x3 with parallel branches in training; other blocks as "plain"), "plain" (each
-            convolution with its batch norm) or "deployed" (convolutions with bias; made by `fusion.fuse`).
+            convolution with its batch norm) or "deployed" (convolutions with bias; made by `reparameterise.fuse`).
         align_corners: the convention of every bilinear resize.
     """
 

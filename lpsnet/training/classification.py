@@ -201,7 +201,7 @@ def get_pretraining_recipe(name: str) -> PretrainingRecipe:
     return find_recipe(name, PRETRAINING_RECIPES, PretrainingRecipe)
 
 
-# A checkpoint is a network's, and a network has a head: one class, whose scores are 0 and which no training takes over
+# The head that a network in a checkpoint must have: one class with logits of 0; a training that starts here skips it
 NO_CLASSES = LabelSpace.from_names("pretraining", ("nothing yet",))
 
 

@@ -91,7 +91,7 @@ class GraphedStep:
 
     Args:
         compute: from a batch to its loss, a scalar; it must not read results back from the device.
-        model: whose gradients are taken. What the warm-up does to its buffers is undone.
+        model: its parameters get the gradients; the warm-up's changes to its buffers are undone.
         images, targets: a batch of the size of all that follow.
     """
 

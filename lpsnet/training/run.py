@@ -42,7 +42,7 @@ class TrainingRun:
         recipe: how it is trained.
         split: the training images, e.g. "train" or "train+val".
         block, interaction: of the network.
-        init: a checkpoint whose weights the network starts from, where names and shapes agree.
+        init: a checkpoint to start from; the network takes the weights with the same names and shapes.
         input_size: (height, width) the model is meant to run at; None takes the first training image's.
     """
 
@@ -56,11 +56,7 @@ class TrainingRun:
     input_size: tuple[int, int] | None = None
 
     def settings(self, folder: Path | None = None) -> dict[str, Any]:
-        """The run as JSON values.
-
-        Args:
-            folder: the run's. Weights that lie in it go where it goes, and are named without it.
-        """
+        """The run as JSON values; weights that lie in the run's `folder` are named relative to it."""
         init = self.init
         if init is not None and folder is not None and init.resolve().parent == folder.resolve():
             init = Path(init.name)
@@ -129,7 +125,7 @@ def version_changes(started: Mapping[str, Any]) -> str:
 
 
 def circumstances() -> dict[str, Any]:
-    """Of this process, as JSON values."""
+    """Machine, versions and command of this process, as JSON values."""
     return {"machine": describe_machine().identity, "versions": versions(), "command": command_line()}
 
 

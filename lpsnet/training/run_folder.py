@@ -198,7 +198,7 @@ class Step(NamedTuple):
 
 
 class Steps:
-    """Steps whose losses were not looked at yet.
+    """Steps with losses that were not read back from the device yet.
 
     A loss is read when the step after it is on its way, so that a GPU is never waited for; at checkpoints all are.
     """
@@ -240,7 +240,7 @@ class Steps:
 
 
 def diverged(iteration: int, learning_rate: float) -> DivergedError:
-    """The error of a training whose loss is no longer finite."""
+    """The error for a loss that is no longer finite."""
     return DivergedError(
         f"the loss is no longer finite at iteration {iteration}; "
         f"try a lower learning rate than {learning_rate:.3g} (--set learning_rate=…)"
