@@ -6,7 +6,7 @@ training, averaged views) is kept beside the figures.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -80,11 +80,9 @@ class Evaluation:
     def to_dict(self) -> dict[str, Any]:
         """JSON values; figures are percent, and null where there is nothing to divide by."""
         names, figures = self.label_space.names, self.scores
+        means = ("miou", "pixel_accuracy", "mean_accuracy", "frequency_weighted_iou")
         result = {
-            "miou": _known(figures.miou),
-            "pixel_accuracy": _known(figures.pixel_accuracy),
-            "mean_accuracy": _known(figures.mean_accuracy),
-            "frequency_weighted_iou": _known(figures.frequency_weighted_iou),
+            **{name: _known(getattr(figures, name)) for name in means},
             "ious": _by_name(names, figures.ious),
             "accuracies": _by_name(names, figures.accuracies),
             "classes_missing": [name for name, iou in zip(names, figures.ious, strict=True) if math.isnan(iou)],
@@ -132,39 +130,31 @@ def evaluate(
     counts = ConfusionMatrix(split.label_space.num_classes)
     outlines = BoundaryIoU(counts.num_classes) if boundary else None
     per_image, sizes = [], set()
-    for done, (sample, prediction) in enumerate(_predictions(segment, split), start=1):
+    for done in range(1, len(split) + 1):
+        sample = split[done - 1]
+        prediction = segment(sample.image)
         per_image.append((sample.name, _add(sample, prediction, counts, outlines)))
         sizes.add(sample.labels.shape)
         if on_prediction is not None:
             on_prediction(sample, prediction)
         if progress is not None:
             progress(done, len(split))
-    return Evaluation(
-        label_space=split.label_space,
-        matrix=counts.matrix,
-        scores=scores(counts.matrix),
-        per_image=tuple(per_image),
-        protocol={**_known_protocol(split, sizes), **protocol},
-        boundary_ious=outlines.ious if outlines else None,
-        boundary_miou=outlines.miou if outlines else None,
-    )
-
-
-def _known_protocol(split: "Split", sizes: set[tuple[int, ...]]) -> dict[str, Any]:
-    return {
+    known = {
         "split": split.name,
         "num_images": len(split),
         "picture_sizes": sorted(map(list, sizes)),
         "num_classes": split.label_space.num_classes,
         "label_space": split.label_space.name,
-        **_PLAIN,
     }
-
-
-def _predictions(segment: Segment, split: "Split") -> "Iterator[tuple[Sample, Labels]]":
-    for number in range(len(split)):
-        sample = split[number]
-        yield sample, segment(sample.image)
+    return Evaluation(
+        label_space=split.label_space,
+        matrix=counts.matrix,
+        scores=scores(counts.matrix),
+        per_image=tuple(per_image),
+        protocol={**known, **_PLAIN, **protocol},
+        boundary_ious=outlines.ious if outlines else None,
+        boundary_miou=outlines.miou if outlines else None,
+    )
 
 
 def _add(sample: "Sample", prediction: Labels, counts: ConfusionMatrix, outlines: BoundaryIoU | None) -> float:

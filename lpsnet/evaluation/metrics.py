@@ -187,7 +187,7 @@ class BoundaryIoU:
     def update(self, truth: Labels, prediction: Labels) -> None:
         """Add one image: H x W uint8 each, as for `confusion_matrix`; raises the same DataError."""
         check_pair(truth, prediction, num_classes=self.num_classes)
-        check_truth_ids(_count(truth), num_classes=self.num_classes)
+        check_truth_ids(np.bincount(truth.ravel(), minlength=IGNORE_INDEX + 1), num_classes=self.num_classes)
         prediction = np.where(truth == IGNORE_INDEX, np.uint8(IGNORE_INDEX), prediction)
         distance = max(1, round(self.dilation * math.hypot(*truth.shape)))
         near_true, near_predicted = near_outline(truth, distance), near_outline(prediction, distance)
@@ -206,7 +206,7 @@ class BoundaryIoU:
         return known_mean(np.array(self.ious))
 
     def _classes(self, labels: Labels) -> Matrix:
-        return _count(labels)[: self.num_classes]
+        return np.bincount(labels.ravel(), minlength=self.num_classes)[: self.num_classes]
 
 
 def near_outline(labels: Labels, distance: int) -> Mask:
@@ -224,7 +224,3 @@ def near_outline(labels: Labels, distance: int) -> Mask:
     near[:distance] = near[-distance:] = near[:, :distance] = near[:, -distance:] = True
     near[void] = False
     return near
-
-
-def _count(labels: Labels) -> Matrix:
-    return np.bincount(labels.ravel(), minlength=IGNORE_INDEX + 1).astype(np.int64, copy=False)

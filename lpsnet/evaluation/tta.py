@@ -8,7 +8,7 @@ need it. The logits of every view are resized to the part of the image that it s
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, final
+from typing import Any, Protocol, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,11 +87,7 @@ class Views:
         }
 
 
-class _Part(NamedTuple):
-    """Rows and columns of an image."""
-
-    rows: slice
-    columns: slice
+_Part = tuple[slice, slice]  # rows and columns of an image
 
 
 @final
@@ -108,10 +104,8 @@ class AveragingSegmenter:
     def __init__(
         self, scorer_at: Callable[[Size], Scorer], views: Views, *, input_size: Size | None, align_corners: bool
     ) -> None:
-        self._scorer_at = scorer_at
-        self._views = views
-        self._input_size = input_size
-        self._align_corners = align_corners
+        self._scorer_at, self._views = scorer_at, views
+        self._input_size, self._align_corners = input_size, align_corners
 
     def __call__(self, image: Image) -> NDArray[np.uint8]:
         """The class of every pixel, H x W uint8, of an image, H x W x 3 uint8 RGB.
@@ -126,11 +120,11 @@ class AveragingSegmenter:
         total: Logits | None = None
         count = np.zeros(image.shape[:2], np.float32)
         for part, scores in self._scored(image):
-            size = _size_of(part)
-            probabilities = softmax(upsample(scores, size, align_corners=self._align_corners))
+            height, width = count[part].shape
+            probabilities = softmax(upsample(scores, (height, width), align_corners=self._align_corners))
             if total is None:
                 total = np.zeros((len(scores), *image.shape[:2]), np.float32)
-            total[:, part.rows, part.columns] += probabilities
+            total[:, *part] += probabilities
             count[part] += 1
         assert total is not None, "there is at least one scale and one window"
         total /= count
@@ -138,10 +132,10 @@ class AveragingSegmenter:
 
     def _scored(self, image: Image) -> Iterator[tuple[_Part, Logits]]:
         """Every view's part of the image and its scores."""
+        own_size = image.shape[0], image.shape[1]
         for scale in self._views.scales:
-            base = self._input_size or (image.shape[0], image.shape[1])
-            size = max(MIN_WINDOW, round(scale * base[0])), max(MIN_WINDOW, round(scale * base[1]))
-            for part, input_size in self._parts(size, (image.shape[0], image.shape[1])):
+            height, width = (max(MIN_WINDOW, round(scale * length)) for length in self._input_size or own_size)
+            for part, input_size in self._parts((height, width), own_size):
                 shown = image[part]
                 scorer = self._scorer_at(input_size)
                 yield part, scorer.scores(np.ascontiguousarray(shown))
@@ -151,14 +145,14 @@ class AveragingSegmenter:
     def _parts(self, size: Size, image: Size) -> Iterator[tuple[_Part, Size]]:
         """Parts of an image that is run at `size`, each with the size that the network runs at for it."""
         if self._views.window is None:
-            yield _Part(slice(0, image[0]), slice(0, image[1])), size
+            yield (slice(0, image[0]), slice(0, image[1])), size
             return
         window = min(self._views.window[0], size[0]), min(self._views.window[1], size[1])
         steps = self._views.steps
         for top in window_starts(size[0], window[0], steps[0]):
             for left in window_starts(size[1], window[1], steps[1]):
                 rows = _scaled(top, window[0], image[0] / size[0])
-                yield _Part(rows, _scaled(left, window[1], image[1] / size[1])), window
+                yield (rows, _scaled(left, window[1], image[1] / size[1])), window
 
 
 def window_starts(length: int, window: int, step: int) -> list[int]:
@@ -169,10 +163,6 @@ def window_starts(length: int, window: int, step: int) -> list[int]:
 def _scaled(start: int, length: int, factor: float) -> slice:
     first = round(start * factor)
     return slice(first, max(first + 1, round((start + length) * factor)))
-
-
-def _size_of(part: _Part) -> Size:
-    return part.rows.stop - part.rows.start, part.columns.stop - part.columns.start
 
 
 def upsample(scores: Logits, size: Size, *, align_corners: bool) -> Logits:

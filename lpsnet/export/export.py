@@ -96,14 +96,10 @@ _ONNX = Writer(".onnx", _write_onnx)
 _CHECKPOINT = Writer(".safetensors", _write_checkpoint)
 # engine -> how a network is written for it
 WRITERS: dict[str, Writer] = {
-    "onnxruntime": _ONNX,
-    "onnxruntime_cuda": _ONNX,
-    "openvino": _ONNX,
+    **dict.fromkeys(("onnxruntime", "onnxruntime_cuda", "openvino"), _ONNX),
     "ncnn": Writer(".ncnn", _write_ncnn),
     "tensorrt": _ONNX,
-    "pytorch": _CHECKPOINT,
-    "pytorch_compiled": _CHECKPOINT,
-    "pytorch_cuda": _CHECKPOINT,
+    **dict.fromkeys(("pytorch", "pytorch_compiled", "pytorch_cuda"), _CHECKPOINT),
 }
 assert WRITERS.keys() == RUNTIMES.keys()
 
@@ -173,24 +169,22 @@ def quantise_file(
 
 
 def _write_int8_onnx(whole: Path, target: Path, quantisation: Quantisation, record: ModelRecord, size: Size) -> None:
-    model: Any = _import("onnx", "export").load(whole)
+    model = _import("onnx").load(whole)
     write_model(quantise_onnx(model, quantisation, record=record, size=size), target, record=record)
 
 
 def _write_openvino(whole: Path, target: Path, quantisation: Quantisation, record: ModelRecord, size: Size) -> None:
-    model = _import("openvino", "openvino").Core().read_model(whole)
+    model = _import("openvino").Core().read_model(whole)
     quantised = quantise_for_openvino(model, quantisation, record=record, size=size)
     description, weights = pack_openvino(quantised, half=False)
     write_container(target, description=description, weights=weights, record=record)
 
 
-def _import(package: str, extra: str) -> Any:
-    import importlib
-
+def _import(package: str) -> Any:
     try:
         return importlib.import_module(package)
-    except ImportError:
-        raise MissingDependencyError.for_extra(package, extra) from None
+    except ImportError as error:
+        raise (MissingDependencyError.from_import(error) or error) from None
 
 
 # engine -> suffix of its quantised files, and what writes them

@@ -147,7 +147,8 @@ def in_half_precision(model: Any) -> Any:
     import onnx
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
-    largest = max((float(np.abs(onnx.numpy_helper.to_array(w)).max()) for w in _float_tensors(model)), default=0.0)
+    weights = [tensor for tensor in model.graph.initializer if tensor.data_type == tensor.FLOAT and any(tensor.dims)]
+    largest = max((float(np.abs(onnx.numpy_helper.to_array(weight)).max()) for weight in weights), default=0.0)
     if largest > float(np.finfo(np.float16).max):
         raise ModelFileError(f"the network has a weight of {largest:.3g}, more than f16 can hold; export it in f32")
     half = convert_float_to_float16(model, keep_io_types=True, op_block_list=[])
@@ -164,10 +165,6 @@ def write_model(model: Any, path: Path, *, record: ModelRecord) -> None:
     entry = model.metadata_props.add()
     entry.key, entry.value = RECORD_KEY, record.to_json()
     path.write_bytes(model.SerializeToString())
-
-
-def _float_tensors(model: Any) -> Any:
-    return [tensor for tensor in model.graph.initializer if tensor.data_type == tensor.FLOAT and any(tensor.dims)]
 
 
 def _trace(deployed: Network, size: Size | None, opset: int) -> bytes:
@@ -212,8 +209,7 @@ def _write_for_tensorrt(deployed: Network, path: Path, request: Request) -> None
     record, size, precision, quantisation = request
     model = to_onnx(deployed, size=size)
     if precision == "int8":
-        wish = check_quantisation(quantisation)
-        model = quantise_onnx(model, wish, record=record, size=size, for_tensorrt=True)
+        model = quantise_onnx(model, check_quantisation(quantisation), record=record, size=size, for_tensorrt=True)
     write_model(model, path, record=record)
 
 
@@ -229,20 +225,16 @@ def export_openvino(net: Network, path: str | Path, **options: Unpack[ExportOpti
 
 
 def _write_for_openvino(deployed: Network, path: Path, request: Request) -> None:
-    record, size, precision, quantisation = request
-    model = _to_openvino(deployed, size)
-    if precision == "int8":
-        model = quantise_for_openvino(model, check_quantisation(quantisation), record=record, size=size)
-    description, weights = pack_openvino(model, half=precision == "f16")
-    write_container(path, description=description, weights=weights, record=record)
-
-
-def _to_openvino(deployed: Network, size: Size | None) -> Any:
     try:
         import openvino
     except ImportError:
         raise MissingDependencyError.for_extra("openvino", "openvino") from None
-    return openvino.Core().read_model(to_onnx(deployed, size=size).SerializeToString())
+    record, size, precision, quantisation = request
+    model = openvino.Core().read_model(to_onnx(deployed, size=size).SerializeToString())
+    if precision == "int8":
+        model = quantise_for_openvino(model, check_quantisation(quantisation), record=record, size=size)
+    description, weights = pack_openvino(model, half=precision == "f16")
+    write_container(path, description=description, weights=weights, record=record)
 
 
 def pack_openvino(model: Any, *, half: bool) -> tuple[bytes, bytes]:

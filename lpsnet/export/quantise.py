@@ -18,7 +18,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args, overload
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -156,7 +156,7 @@ def _float_nodes(names: Sequence[str], layers: Sequence[FloatLayer], record: Mod
     return [name for name in names if name.startswith(starts)] if starts else []
 
 
-class _Prepared(Sequence[NDArray[np.float32]]):
+class _Prepared:
     """Images as the network is given them, 1 x 3 x H x W, each made when it is asked for."""
 
     def __init__(self, images: Sequence[Image], record: ModelRecord, size: Size | None) -> None:
@@ -165,25 +165,17 @@ class _Prepared(Sequence[NDArray[np.float32]]):
     def __len__(self) -> int:
         return len(self._images)
 
-    @overload
-    def __getitem__(self, index: int) -> NDArray[np.float32]: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[NDArray[np.float32]]: ...
-    def __getitem__(self, index: int | slice) -> NDArray[np.float32] | list[NDArray[np.float32]]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(len(self))[index]]
-        return prepare(self._images[index], self._record, size=self._size)
+    def __iter__(self) -> Iterator[NDArray[np.float32]]:
+        return (prepare(image, self._record, size=self._size) for image in self._images)
 
 
-def _reader(quantization: Any, images: Sequence[NDArray[np.float32]], name: str) -> Any:
+def _reader(quantization: Any, images: _Prepared, name: str) -> Any:
     """The images as ONNX Runtime's quantiser reads them."""
+    left = iter(images)
 
     class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
-        def __init__(self) -> None:
-            self.left = iter(images)
-
         def get_next(self) -> dict[str, NDArray[np.float32]] | None:
-            image = next(self.left, None)
+            image = next(left, None)
             return None if image is None else {name: image}
 
     return Reader()

@@ -53,8 +53,8 @@ class Check:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
-        figures = {"score_difference": self.score_difference, "label_agreement": self.label_agreement}
-        return {"picture": self.image, "size": self.size, **figures}
+        values = asdict(self)
+        return {"picture": values.pop("image"), **values}
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,17 +264,11 @@ def _compare(net: Network, session: Session, image: NDArray[np.float32], name: s
             f"network gives {expected.shape}"
         )
     spread = max(float(np.ptp(expected)), float(np.finfo(np.float32).tiny))
-    agreement = _label_agreement(scores[0], expected[0], size, align_corners=net.align_corners)
+    agreement = 0.0
+    if np.isfinite(scores).all():
+        labels, own = (label_map(maps[0], size, align_corners=net.align_corners) for maps in (scores, expected))
+        agreement = 100 * float((labels == own).mean())
     return Check(name, size, float(np.abs(scores - expected).max()) / spread, agreement)
-
-
-def _label_agreement(
-    scores: NDArray[np.float32], expected: NDArray[np.float32], size: Size, *, align_corners: bool
-) -> float:
-    if not np.isfinite(scores).all():
-        return 0.0
-    labels, expected_labels = (label_map(maps, size, align_corners=align_corners) for maps in (scores, expected))
-    return 100 * float((labels == expected_labels).mean())
 
 
 def _judge(check: Check, bounds: Bounds, engine: str) -> None:
@@ -381,15 +375,24 @@ def write_proved(
     """
     path = Path(path)
     _check(net, path, format, record, size, precision)
-    bounds = _bounds(precision, proof)
+    asked = {"label_agreement": proof.get("min_label_agreement"), "miou_lost": proof.get("max_miou_loss")}
+    bounds = replace(BOUNDS[precision], **{name: value for name, value in asked.items() if value is not None})
     num_calibrated = len(check_quantisation(quantisation).images) if precision == "int8" else 0
     started = time.perf_counter()
     deployed = fuse(net).to("cpu", torch.float32)
     record = final_record(deployed, record, size)
+    images, labelled = proof.get("images", ()), proof.get("labelled")
+    if not len(images) and quantisation is not None:
+        images = quantisation.images[:NUM_COMPARED]
     with atomic_path(path) as temporary:
         write(deployed, temporary, Request(record, size, precision, quantisation))
         written = time.perf_counter()
         session = _open(temporary, format, precision)
+        sizes = checked_sizes(record, size)
+        checks = verify(deployed, session, record=record, sizes=sizes, images=images, bounds=bounds)
+        verified, miou = time.perf_counter(), None
+        if labelled is not None:
+            miou = compare_miou(deployed, session, labelled, record=record, size=size, most_lost=bounds.miou_lost)
         return ExportReport(
             path=path,
             format=format.name,
@@ -397,39 +400,18 @@ def write_proved(
             size=size,
             num_bytes=temporary.stat().st_size,
             engine=session.engine,
-            checks=verify(
-                deployed,
-                session,
-                record=record,
-                sizes=checked_sizes(record, size),
-                images=_images(proof, quantisation),
-                bounds=bounds,
-            ),
+            checks=checks,
             export_s=written - started,
-            verify_s=time.perf_counter() - written,
-            miou=_compare_miou(deployed, session, record, size, bounds, proof),
+            verify_s=verified - written,
+            miou=miou,
             num_calibration_pictures=num_calibrated,
         )
 
 
-def _images(proof: Proof, quantisation: Quantisation | None) -> Sequence[Image]:
-    """Real images to compare on: those given, or else some that were calibrated on."""
-    given = proof.get("images", ())
-    return given if len(given) or quantisation is None else quantisation.images[:NUM_COMPARED]
-
-
 def final_record(deployed: Network, record: ModelRecord, size: Size | None) -> ModelRecord:
     """The record of the exported file: `record`, with what the network and the export know better."""
-    return record.model_copy(
-        update={
-            "architecture": deployed.architecture,
-            "block": deployed.block,
-            "interaction": deployed.interaction,
-            "form": deployed.form,
-            "input_size": size or record.input_size,
-            "lpsnet_version": __version__,
-        }
-    )
+    own = {name: getattr(deployed, name) for name in ("architecture", "block", "interaction", "form")}
+    return record.model_copy(update={**own, "input_size": size or record.input_size, "lpsnet_version": __version__})
 
 
 def checked_sizes(record: ModelRecord, size: Size | None) -> tuple[Size, ...]:
@@ -440,25 +422,11 @@ def checked_sizes(record: ModelRecord, size: Size | None) -> tuple[Size, ...]:
 def _open(path: Path, format: Format, precision: Precision) -> Session:
     """The written file in its engine, computing in f32 where it can: a file in f16 is checked for its weights first of
     all. A quantised one computes in int8."""
-    asked: tuple[Precision, ...] = ("int8",) if precision == "int8" else ("f32", precision)
-    for wish in asked[:-1]:
+    num_threads = torch.get_num_threads()
+    if precision != "int8":
         with contextlib.suppress(ModelFileError):
-            return open_session(format.runtime, SessionOptions(path, wish, torch.get_num_threads()))
-    return open_session(format.runtime, SessionOptions(path, asked[-1], torch.get_num_threads()))
-
-
-def _bounds(precision: Precision, proof: Proof) -> Bounds:
-    asked = {"label_agreement": proof.get("min_label_agreement"), "miou_lost": proof.get("max_miou_loss")}
-    return replace(BOUNDS[precision], **{name: value for name, value in asked.items() if value is not None})
-
-
-def _compare_miou(
-    deployed: Network, session: Session, record: ModelRecord, size: Size | None, bounds: Bounds, proof: Proof
-) -> MiouCheck | None:
-    labelled = proof.get("labelled")
-    if labelled is None:
-        return None
-    return compare_miou(deployed, session, labelled, record=record, size=size, most_lost=bounds.miou_lost)
+            return open_session(format.runtime, SessionOptions(path, "f32", num_threads))
+    return open_session(format.runtime, SessionOptions(path, precision, num_threads))
 
 
 def _check(

@@ -11,6 +11,7 @@ widths of a block. These were chosen so that a whole c meets the FLOPs; `table_2
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -65,7 +66,7 @@ class RepConvNorm(nn.Module):
     """The training form of a 3x3 convolution in RepVGG (Ding et al. 2021), which the paper cites for its own.
 
     The sum of 3x3 convolution + batch norm, 1x1 convolution + batch norm and, where input and output have the same
-    shape, the input itself + batch norm. `fusion.fuse` turns it into one 3x3 convolution. No activation.
+    shape, the input itself + batch norm. `reparameterise.fuse` turns it into one 3x3 convolution. No activation.
     """
 
     def __init__(self, in_channels: int, out_channels: int, *, stride: int = 1) -> None:
@@ -125,11 +126,9 @@ class SepConv3x3(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, form: Form) -> None:
         super().__init__()
-        deployed = form == "deployed"
-        self.depthwise = ConvNorm(
-            in_channels, in_channels, kernel=3, stride=stride, groups=in_channels, deployed=deployed
-        )
-        self.pointwise = ConvNorm(in_channels, out_channels, kernel=1, deployed=deployed)
+        unit = partial(ConvNorm, deployed=form == "deployed")
+        self.depthwise = unit(in_channels, in_channels, kernel=3, stride=stride, groups=in_channels)
+        self.pointwise = unit(in_channels, out_channels, kernel=1)
 
     def forward(self, x: Tensor) -> Tensor:
         return relu(self.pointwise(relu(self.depthwise(x))))
@@ -144,12 +143,12 @@ class Bottleneck(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, form: Form) -> None:
         super().__init__()
-        deployed = form == "deployed"
+        unit = partial(ConvNorm, deployed=form == "deployed")
         inner = max(1, out_channels // 4)
-        self.reduce = ConvNorm(in_channels, inner, kernel=1, deployed=deployed)
-        self.spatial = ConvNorm(inner, inner, kernel=3, stride=stride, deployed=deployed)
-        self.expand = ConvNorm(inner, out_channels, kernel=1, deployed=deployed)
-        self.shortcut = _shortcut(in_channels, out_channels, stride, deployed)
+        self.reduce = unit(in_channels, inner, kernel=1)
+        self.spatial = unit(inner, inner, kernel=3, stride=stride)
+        self.expand = unit(inner, out_channels, kernel=1)
+        self.shortcut = _shortcut(unit, in_channels, out_channels, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         inner = relu(self.spatial(relu(self.reduce(x))))
@@ -166,10 +165,10 @@ class Residual(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, form: Form) -> None:
         super().__init__()
-        deployed = form == "deployed"
-        self.first = ConvNorm(in_channels, out_channels, kernel=3, stride=stride, deployed=deployed)
-        self.second = ConvNorm(out_channels, out_channels, kernel=3, deployed=deployed)
-        self.shortcut = _shortcut(in_channels, out_channels, stride, deployed)
+        unit = partial(ConvNorm, deployed=form == "deployed")
+        self.first = unit(in_channels, out_channels, kernel=3, stride=stride)
+        self.second = unit(out_channels, out_channels, kernel=3)
+        self.shortcut = _shortcut(unit, in_channels, out_channels, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         return relu(self.second(relu(self.first(x))) + self.shortcut(x))
@@ -186,21 +185,19 @@ class ShuffleNetUnit(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, form: Form) -> None:
         super().__init__()
-        deployed = form == "deployed"
+        unit = partial(ConvNorm, deployed=form == "deployed")
         self.kept = out_channels // 2
         self.splits = stride == 1 and in_channels == out_channels
         inner = out_channels - self.kept
         self.is_odd = inner > self.kept
         entering = inner if self.splits else in_channels
-        self.first = ConvNorm(entering, inner, kernel=1, deployed=deployed)
-        self.spatial = ConvNorm(inner, inner, kernel=3, stride=stride, groups=inner, deployed=deployed)
-        self.second = ConvNorm(inner, inner, kernel=1, deployed=deployed)
+        self.first = unit(entering, inner, kernel=1)
+        self.spatial = unit(inner, inner, kernel=3, stride=stride, groups=inner)
+        self.second = unit(inner, inner, kernel=1)
         self.other_branch = None
         if not self.splits and self.kept:
-            depthwise = ConvNorm(
-                in_channels, in_channels, kernel=3, stride=stride, groups=in_channels, deployed=deployed
-            )
-            self.other_branch = nn.Sequential(depthwise, ConvNorm(in_channels, self.kept, kernel=1, deployed=deployed))
+            depthwise = unit(in_channels, in_channels, kernel=3, stride=stride, groups=in_channels)
+            self.other_branch = nn.Sequential(depthwise, unit(in_channels, self.kept, kernel=1))
 
     def forward(self, x: Tensor) -> Tensor:
         entering = x[:, self.kept :] if self.splits else x
@@ -227,11 +224,11 @@ class InvertedResidual(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, form: Form) -> None:
         super().__init__()
-        deployed = form == "deployed"
+        unit = partial(ConvNorm, deployed=form == "deployed")
         inner = in_channels * self.EXPANSION
-        self.expand = ConvNorm(in_channels, inner, kernel=1, deployed=deployed)
-        self.depthwise = ConvNorm(inner, inner, kernel=3, stride=stride, groups=inner, deployed=deployed)
-        self.project = ConvNorm(inner, out_channels, kernel=1, deployed=deployed)
+        self.expand = unit(in_channels, inner, kernel=1)
+        self.depthwise = unit(inner, inner, kernel=3, stride=stride, groups=inner)
+        self.project = unit(inner, out_channels, kernel=1)
         self.shortcut = nn.Identity() if stride == 1 and in_channels == out_channels else None
 
     def forward(self, x: Tensor) -> Tensor:
@@ -251,12 +248,12 @@ class GhostModule(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, form: Form) -> None:
         super().__init__()
-        deployed = form == "deployed"
+        unit = partial(ConvNorm, deployed=form == "deployed")
         self.num_cheap = out_channels // 2
-        self.primary = ConvNorm(in_channels, out_channels - self.num_cheap, kernel=3, stride=stride, deployed=deployed)
+        self.primary = unit(in_channels, out_channels - self.num_cheap, kernel=3, stride=stride)
         self.cheap = None
         if self.num_cheap:
-            self.cheap = ConvNorm(self.num_cheap, self.num_cheap, kernel=3, groups=self.num_cheap, deployed=deployed)
+            self.cheap = unit(self.num_cheap, self.num_cheap, kernel=3, groups=self.num_cheap)
 
     def forward(self, x: Tensor) -> Tensor:
         primary = relu(self.primary(x))
@@ -265,14 +262,9 @@ class GhostModule(nn.Module):
         return torch.cat((primary, relu(self.cheap(primary[:, : self.num_cheap]))), dim=1)
 
 
-def _shortcut(in_channels: int, out_channels: int, stride: int, deployed: bool) -> nn.Module:
-    if in_channels == out_channels and stride == 1:
-        return nn.Identity()
-    return ConvNorm(in_channels, out_channels, kernel=1, stride=stride, deployed=deployed)
-
-
-def _one_part(width: int) -> Sequence[int]:
-    return (width,)
+def _shortcut(unit: Callable[..., nn.Module], in_channels: int, out_channels: int, stride: int) -> nn.Module:
+    same_shape = in_channels == out_channels and stride == 1
+    return nn.Identity() if same_shape else unit(in_channels, out_channels, kernel=1, stride=stride)
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,7 +301,7 @@ class BlockType:
     table_2_c: int = 0
     table_2_gmacs: float = 0.0
     channels: Mapping[str, tuple[Channels, Channels]] | None = None
-    parts: Callable[[int], Sequence[int]] = _one_part
+    parts: Callable[[int], Sequence[int]] = lambda width: (width,)
     identity: Mapping[str, Role] | None = None
     outputs: tuple[str, ...] | None = None
     carries_input: bool = False

@@ -22,7 +22,7 @@ from lpsnet.inference.onnx_graph import read_weights
 from lpsnet.io import atomic_path
 from lpsnet.models.network import Network, empty_network, fill, fitting, not_finite, some
 from lpsnet.models.reparameterise import to_parallel_branches, to_single_branch
-from lpsnet.record import RECORD_KEY, Form, ModelRecord
+from lpsnet.record import RECORD_KEY, ModelRecord
 
 SUFFIX = ".safetensors"
 ONNX_SUFFIX = ".onnx"  # files that `lpsnet export` wrote in f32 or f16 hold the deployed network's weights by name
@@ -61,7 +61,11 @@ def save_checkpoint(
     path = _with_suffix(path)
     record = record or default_record(net)
     _check_record(record, net)
-    tensors = {name: _stored(tensor, dtype) for name, tensor in net.state_dict().items()}
+    # contiguous: a channels-last network's weights are not
+    tensors = {
+        name: tensor.detach().cpu().to(dtype if tensor.is_floating_point() else None).contiguous()
+        for name, tensor in net.state_dict().items()
+    }
     if broken := not_finite(tensors):
         as_type = f" as {str(dtype).removeprefix('torch.')}" if dtype else ""
         raise ModelFileError(f"not saved to {path}: weights{as_type} hold infinities or NaNs: {some(broken)}")
@@ -124,9 +128,13 @@ def initialise_from(net: Network, path: str | Path, *, images: Tensor | None = N
     """
     _, source, tensors = _read(path)
     if source.form != net.form and source.block == net.block:
-        source = _converted(fill(source, tensors), net.form, images)
+        source = fill(source, tensors)
+        if images is not None and (net.form == "plain" or source.form == "deployed"):
+            source = to_single_branch(source.eval(), images)
+        if (source.form, net.form) == ("plain", "reparameterised"):
+            source = to_parallel_branches(source)
         tensors = source.state_dict()
-    _check_kinship(net, source, path)
+    _check_compatible(net, source, path)
     taken, skipped = [], {}
     for name, own in net.state_dict().items():
         value = tensors.get(_name_in(source.architecture, name))
@@ -140,27 +148,11 @@ def initialise_from(net: Network, path: str | Path, *, images: Tensor | None = N
     return Initialisation(tuple(taken), skipped)
 
 
-def _converted(source: Network, form: Form, images: Tensor | None) -> Network:
-    """The network in another form to train in; itself where there is no way to that."""
-    if images is not None and (form == "plain" or source.form == "deployed"):
-        source = to_single_branch(source.eval(), images)
-    if (source.form, form) == ("plain", "reparameterised"):
-        return to_parallel_branches(source)
-    return source
-
-
 def _with_suffix(path: str | Path) -> Path:
     path = Path(path)
     if path.suffix.lower() != SUFFIX:
         raise ModelFileError(f"a checkpoint's name ends in {SUFFIX}; got {path}")
     return path
-
-
-def _stored(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
-    stored = tensor.detach().cpu()
-    if dtype is not None and stored.is_floating_point():
-        stored = stored.to(dtype)
-    return stored.contiguous()  # a channels-last network's weights are not
 
 
 def _check_record(record: ModelRecord, net: Network) -> None:
@@ -189,7 +181,11 @@ def _read(path: str | Path) -> tuple[ModelRecord, Network, dict[str, Tensor]]:
     num_blocks = record.architecture.num_paths * sum(record.architecture.blocks)
     if num_blocks > max(len(tensors), _NUM_BLOCKS_UNCHECKED):
         raise ModelFileError(f"{path} has {len(tensors)} tensors, too few for the {num_blocks} blocks its record names")
-    net = _described_by(record, record.architecture, path)
+    options = {name: getattr(record, name) for name in ("block", "interaction", "form", "align_corners")}
+    try:
+        net = empty_network(record.architecture, num_classes=record.label_space.num_classes, **options)
+    except LpsnetError as error:
+        raise ModelFileError(f"the record in {path} describes no network: {error}") from None
     if path.suffix.lower() == ONNX_SUFFIX:  # which has constants of its own besides the weights
         tensors = {name: tensors[name] for name in net.state_dict() if name in tensors}
         if not tensors:
@@ -206,21 +202,7 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
         raise ModelFileError(f"{path} is not a whole {path.suffix[1:]} file: {error}; copy or save it again") from None
 
 
-def _described_by(record: ModelRecord, architecture: Architecture, path: Path) -> Network:
-    try:
-        return empty_network(
-            architecture,
-            num_classes=record.label_space.num_classes,
-            block=record.block,
-            interaction=record.interaction,
-            form=record.form,
-            align_corners=record.align_corners,
-        )
-    except LpsnetError as error:
-        raise ModelFileError(f"the record in {path} describes no network: {error}") from None
-
-
-def _check_kinship(net: Network, source: Network, path: str | Path) -> None:
+def _check_compatible(net: Network, source: Network, path: str | Path) -> None:
     if source.block != net.block:
         raise ModelFileError(
             f"{path} is made of {source.block} blocks, the network of {net.block}: they share no weights"
@@ -338,12 +320,11 @@ def _network_of(tensors: Mapping[str, Tensor], ratios: Iterable[Ratio], path: st
 
 
 def _prefixes(found: set[str]) -> list[str]:
-    """The names of all paths of a network of which these were found."""
-    if "net" in found or not found:
-        return sorted(found & {"net"})
-    if found & {"netH", "netL"}:
-        return ["netH", "netL"]
-    return _path_names(max(3, *(int(prefix.removeprefix("net")) for prefix in found)))
+    """The names of all paths of a network, from those that were found."""
+    if not found:
+        return []
+    numbers = (int(prefix.removeprefix("net")) for prefix in found - {"net", "netH", "netL"})
+    return _path_names(1 if "net" in found else 2 if found & {"netH", "netL"} else max(3, *numbers))
 
 
 def _path_names(num_paths: int) -> list[str]:

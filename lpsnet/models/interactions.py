@@ -11,6 +11,7 @@ Costs: Direct-A is cheapest of those with weights, C^2 multiply-accumulates a pi
 have C^2 a pixel of both, Attention-B a little more, Direct-B 2 C^2 a pixel of x_h; Bilateral-B has none (Table 3).
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -61,69 +62,81 @@ class Attention(nn.Module):
         return torch.sigmoid(self.conv(x))
 
 
-class DirectA(nn.Module):
-    """Direct-A: x_h + U(F(x_l)); the smaller path is left as it is."""
+class Pair(nn.Module):
+    """The interaction of one pair of paths; the attributes in capitals name the F and Att that it has.
+
+    Forward: the features of the larger and the smaller path, to what each of them is given.
+    """
+
+    TRANSFORMS: tuple[str, ...] = ()
+    ATTENTIONS: tuple[str, ...] = ()
+    INPUTS = 1  # of each F, in widths of the paths
+    transform: nn.Module
+    transform_high: nn.Module
+    transform_low: nn.Module
+    attention_high: nn.Module
+    attention_low: nn.Module
 
     def __init__(self, channels: int, *, deployed: bool, align_corners: bool) -> None:
         super().__init__()
         self.align_corners = align_corners
-        self.transform_low = ConvNorm(channels, channels, kernel=1, deployed=deployed)
+        for name in self.TRANSFORMS:
+            self.add_module(name, ConvNorm(self.INPUTS * channels, channels, kernel=1, deployed=deployed))
+        for name in self.ATTENTIONS:
+            self.add_module(name, Attention(channels))
+
+    def resized(self, maps: Tensor, like: Tensor) -> Tensor:
+        """U or D of `maps`: at the size of `like`."""
+        return resize_like(maps, like, align_corners=self.align_corners)
+
+
+class DirectA(Pair):
+    """Direct-A: x_h + U(F(x_l)); the smaller path is left as it is."""
+
+    TRANSFORMS = ("transform_low",)
 
     def forward(self, high: Tensor, low: Tensor) -> Given:
-        return resize_like(self.transform_low(low), high, align_corners=self.align_corners), None
+        return self.resized(self.transform_low(low), high), None
 
 
-class DirectB(nn.Module):
+class DirectB(Pair):
     """Direct-B: F(concatenation of x_h and U(x_l)), with F from 2C back to C; the smaller path is left as it is.
 
     F stands after the concatenation, so that the width stays C. A 1x1 convolution and bilinear resizing commute:
     transforming x_l before it as well would add cost and no function.
     """
 
-    def __init__(self, channels: int, *, deployed: bool, align_corners: bool) -> None:
-        super().__init__()
-        self.align_corners = align_corners
-        self.transform = ConvNorm(2 * channels, channels, kernel=1, deployed=deployed)
+    TRANSFORMS = ("transform",)
+    INPUTS = 2
 
     def forward(self, high: Tensor, low: Tensor) -> Given:
-        enlarged = resize_like(low, high, align_corners=self.align_corners)
-        return self.transform(torch.cat((high, enlarged), dim=1)), None
+        return self.transform(torch.cat((high, self.resized(low, high)), dim=1)), None
 
 
-class AttentionA(nn.Module):
+class AttentionA(Pair):
     """Attention-A, Equation 1: U(F(x_l) Att(x_l)) + F(x_h) U(1 - Att(x_l)), and F(x_l) Att(x_l).
 
     x_h and x_l have an F each; F(x_l) is the same in both outputs.
     """
 
-    def __init__(self, channels: int, *, deployed: bool, align_corners: bool) -> None:
-        super().__init__()
-        self.align_corners = align_corners
-        self.transform_high = ConvNorm(channels, channels, kernel=1, deployed=deployed)
-        self.transform_low = ConvNorm(channels, channels, kernel=1, deployed=deployed)
-        self.attention_low = Attention(channels)
+    TRANSFORMS = ("transform_high", "transform_low")
+    ATTENTIONS = ("attention_low",)
 
     def forward(self, high: Tensor, low: Tensor) -> Given:
         attention = self.attention_low(low)
         attended = self.transform_low(low) * attention
-        rest = resize_like(1 - attention, high, align_corners=self.align_corners)
-        enlarged = resize_like(attended, high, align_corners=self.align_corners)
-        return enlarged + self.transform_high(high) * rest, attended
+        rest = self.resized(1 - attention, high)
+        return self.resized(attended, high) + self.transform_high(high) * rest, attended
 
 
-class AttentionB(nn.Module):
+class AttentionB(Pair):
     """Attention-B: the first line of Equation 1 in both directions, each path with the attention of the other.
 
     U(F(x_l) Att(x_l)) + F(x_h) U(1 - Att(x_l)), and D(F(x_h) Att(x_h)) + F(x_l) D(1 - Att(x_h)).
     """
 
-    def __init__(self, channels: int, *, deployed: bool, align_corners: bool) -> None:
-        super().__init__()
-        self.align_corners = align_corners
-        self.transform_high = ConvNorm(channels, channels, kernel=1, deployed=deployed)
-        self.transform_low = ConvNorm(channels, channels, kernel=1, deployed=deployed)
-        self.attention_high = Attention(channels)
-        self.attention_low = Attention(channels)
+    TRANSFORMS = ("transform_high", "transform_low")
+    ATTENTIONS = ("attention_high", "attention_low")
 
     def forward(self, high: Tensor, low: Tensor) -> Given:
         of_high = self.transform_high(high), self.attention_high(high)
@@ -131,36 +144,24 @@ class AttentionB(nn.Module):
         return self._received(of_high, of_low), self._received(of_low, of_high)
 
     def _received(self, own: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> Tensor:
-        attended = resize_like(other[0] * other[1], own[0], align_corners=self.align_corners)
-        return attended + own[0] * resize_like(1 - other[1], own[0], align_corners=self.align_corners)
+        attended = self.resized(other[0] * other[1], own[0])
+        return attended + own[0] * self.resized(1 - other[1], own[0])
 
 
-class BilateralA(nn.Module):
+class BilateralA(Pair):
     """Bilateral-A: x_h + U(F(x_l)), and x_l + D(F(x_h)); F before the resizing, an F for each direction."""
 
-    def __init__(self, channels: int, *, deployed: bool, align_corners: bool) -> None:
-        super().__init__()
-        self.align_corners = align_corners
-        self.transform_high = ConvNorm(channels, channels, kernel=1, deployed=deployed)
-        self.transform_low = ConvNorm(channels, channels, kernel=1, deployed=deployed)
+    TRANSFORMS = ("transform_high", "transform_low")
 
     def forward(self, high: Tensor, low: Tensor) -> Given:
-        to_high = resize_like(self.transform_low(low), high, align_corners=self.align_corners)
-        to_low = resize_like(self.transform_high(high), low, align_corners=self.align_corners)
-        return to_high, to_low
+        return self.resized(self.transform_low(low), high), self.resized(self.transform_high(high), low)
 
 
-class BilateralB(nn.Module):
+class BilateralB(Pair):
     """Bilateral-B, Equation 2: x_h + U(x_l), and x_l + D(x_h). No weights."""
 
-    def __init__(self, channels: int, *, deployed: bool, align_corners: bool) -> None:
-        super().__init__()
-        self.align_corners = align_corners
-
     def forward(self, high: Tensor, low: Tensor) -> Given:
-        to_high = resize_like(low, high, align_corners=self.align_corners)
-        to_low = resize_like(high, low, align_corners=self.align_corners)
-        return to_high, to_low
+        return self.resized(low, high), self.resized(high, low)
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,11 +211,7 @@ class Interaction(nn.Module):
             for path, contribution in zip(paths, pair(*(maps[path] for path in paths)), strict=True):
                 if contribution is not None:
                     given[path].append(contribution)
-        return [self._combined(own, received) for own, received in zip(maps, given, strict=True)]
-
-    def _combined(self, own: Tensor, received: list[Tensor]) -> Tensor:
-        terms = [own, *received] if self.adds or not received else received
-        total = terms[0]
-        for term in terms[1:]:
-            total = total + term
-        return total
+        for own, received in zip(maps, given, strict=True):
+            if self.adds or not received:
+                received.insert(0, own)
+        return [functools.reduce(torch.add, received) for received in given]

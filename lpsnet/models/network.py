@@ -57,7 +57,7 @@ class Network(nn.Module):
         num_classes: K, the number of logit maps, 1 to 255.
         block, interaction: names in `BLOCKS` and `INTERACTIONS`.
         form: "reparameterised" (conv3x3 with parallel branches in training; other blocks as "plain"), "plain" (each
-            convolution with its batch norm) or "deployed" (convolutions with bias; made by `fusion.fuse`).
+            convolution with its batch norm) or "deployed" (convolutions with bias; made by `reparameterise.fuse`).
         align_corners: the convention of every bilinear resize.
     """
 
@@ -88,8 +88,7 @@ class Network(nn.Module):
     @property
     def traits(self) -> dict[str, Any]:
         """What the network was built with but for its architecture and form, by the names of the arguments."""
-        names = ("num_classes", "block", "interaction", "align_corners")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in ("num_classes", "block", "interaction", "align_corners")}
 
     def _interaction(self, stage: int) -> Interaction:
         return Interaction(
@@ -240,13 +239,18 @@ def fitting(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], *, so
         "misshapen": [
             f"{name} {_described(tensors[name])} instead of {_described(own)}"
             for name, own in expected.items()
-            if name in tensors and not _alike(tensors[name], own)
+            if (it := tensors.get(name)) is not None
+            and (it.shape, it.is_floating_point()) != (own.shape, own.is_floating_point())
         ],
     }
     if any(faults.values()):
         parts = "; ".join(f"{fault}: {some(names)}" for fault, names in faults.items() if names)
         raise ModelFileError(f"the weights in {source} do not fit the network: {parts}")
-    converted = {name: _copied(tensor) for name, tensor in tensors.items()}
+    # copied: what a reader gives may still lie in the file, and at any address
+    converted = {
+        name: tensor.to(torch.float32 if tensor.is_floating_point() else tensor.dtype, copy=True)
+        for name, tensor in tensors.items()
+    }
     if broken := not_finite(converted):
         raise ModelFileError(f"the weights in {source} are of no use, infinities or NaNs are in: {some(broken)}")
     return converted
@@ -261,15 +265,6 @@ def some(names: Sequence[str]) -> str:
     """The first few of `names` for a message, and how many more there are."""
     rest = len(names) - _NUM_NAMED
     return ", ".join(names[:_NUM_NAMED]) + (f" and {rest} more" if rest > 0 else "")
-
-
-def _copied(tensor: Tensor) -> Tensor:
-    """A tensor in memory of its own: what a reader gives may still lie in the file, and at any address."""
-    return tensor.to(torch.float32 if tensor.is_floating_point() else tensor.dtype, copy=True)
-
-
-def _alike(tensor: Tensor, own: Tensor) -> bool:
-    return tensor.shape == own.shape and tensor.is_floating_point() == own.is_floating_point()
 
 
 def _described(tensor: Tensor) -> str:

@@ -8,8 +8,8 @@ parameters but no operations; resizing, sums and activations are left out.
 
 import re
 import weakref
-from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -53,16 +53,8 @@ class Complexity:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; the architecture as text, the size as [height, width]."""
-        return {
-            "architecture": str(self.architecture),
-            "num_classes": self.num_classes,
-            "block": self.block,
-            "interaction": self.interaction,
-            "size": list(self.size),
-            "parameters": self.parameters,
-            "macs": self.macs,
-            "rows": [asdict(row) for row in self.rows],
-        }
+        values = asdict(self)
+        return {**values, "architecture": str(self.architecture), "size": list(self.size), "rows": [*values["rows"]]}
 
 
 def complexity(
@@ -86,56 +78,34 @@ def complexity(
     """
     if min(size) < MIN_INPUT:
         raise LpsnetError(f"a network takes images from {MIN_INPUT}x{MIN_INPUT} pixels up; got {size[0]}x{size[1]}")
-    net = _deployed(arch_or_network, num_classes, block, interaction)
-    rows = tuple(_sum_parts(_count(net, size)))
+    if isinstance(arch_or_network, Network):
+        net = empty_network(arch_or_network.architecture, **arch_or_network.traits)
+    else:
+        architecture = get_architecture(arch_or_network)
+        net = empty_network(architecture, num_classes=num_classes, block=block, interaction=interaction)
+    rows = _count(net, size)
+    parameters, macs = sum(row.parameters for row in rows), sum(row.macs for row in rows)
+    height, width = size
     return Complexity(
-        architecture=net.architecture,
-        num_classes=net.num_classes,
-        block=net.block,
-        interaction=net.interaction,
-        size=(size[0], size[1]),
-        parameters=sum(row.parameters for row in rows),
-        macs=sum(row.macs for row in rows),
-        rows=rows,
+        net.architecture, net.num_classes, net.block, net.interaction, (height, width), parameters, macs, rows
     )
 
 
-def _deployed(source: str | Architecture | Network, num_classes: int, block: str, interaction: str) -> Network:
-    if isinstance(source, Network):
-        architecture = source.architecture
-        num_classes, block, interaction = source.num_classes, source.block, source.interaction
-    else:
-        architecture = get_architecture(source)
-    return empty_network(architecture, num_classes=num_classes, block=block, interaction=interaction)
+def _count(net: Network, size: tuple[int, int]) -> tuple[ComplexityRow, ...]:
+    """Parameters and multiply-accumulates of the convolutions of every part, in the order of the forward pass."""
+    totals: dict[tuple[str, int | None], list[int]] = {}
 
-
-def _count(net: Network, size: tuple[int, int]) -> dict[str, tuple[int, int]]:
-    """Parameters and multiply-accumulates of every convolution, by its name."""
-    counts: dict[str, tuple[int, int]] = {}
-
-    def hook(name: str) -> Callable[[nn.Conv2d, Any, Tensor], None]:
-        def count(conv: nn.Conv2d, _: Any, output: Tensor) -> None:
-            parameters = sum(parameter.numel() for parameter in conv.parameters())
-            counts[name] = parameters, output.numel() * conv.weight[0].numel()
-
-        return count
+    def count(name: str, conv: nn.Conv2d, _: Any, output: Tensor) -> None:
+        total = totals.setdefault(_part(name), [0, 0])
+        total[0] += sum(parameter.numel() for parameter in conv.parameters())
+        total[1] += output.numel() * conv.weight[0].numel()
 
     for name, module in net.named_modules():
         if isinstance(module, nn.Conv2d):
-            module.register_forward_hook(hook(name))
+            module.register_forward_hook(partial(count, name))
     with torch.no_grad():
         net(torch.empty(1, 3, *size, device="meta"))
-    return counts
-
-
-def _sum_parts(counts: dict[str, tuple[int, int]]) -> Iterable[ComplexityRow]:
-    totals: dict[tuple[str, int | None], tuple[int, int]] = {}
-    for name, (parameters, macs) in counts.items():
-        part = _part(name)
-        so_far = totals.get(part, (0, 0))
-        totals[part] = so_far[0] + parameters, so_far[1] + macs
-    for (part_name, path), (parameters, macs) in totals.items():
-        yield ComplexityRow(part_name, path, parameters, macs)
+    return tuple(ComplexityRow(*part, *total) for part, total in totals.items())
 
 
 def _part(name: str) -> tuple[str, int | None]:

@@ -6,6 +6,7 @@ with the unit matrix, and parallel convolutions add up. Computed in float64; exa
 """
 
 import copy
+import functools
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +19,7 @@ Folded = tuple[Tensor, Tensor]  # weight and bias of a convolution, float64
 
 
 def fuse(net: Network) -> Network:
-    """The deployed form of `net`: a copy in evaluation mode whose scores are those of `net` in evaluation mode.
+    """The deployed form of `net`: a copy in evaluation mode with the logits of `net` in evaluation mode.
 
     Every convolution with batch norm becomes one convolution with bias, in blocks and interactions. `net` is not
     touched, nor are its training flag and torch's random state. A network that is deployed already is copied.
@@ -44,7 +45,13 @@ def _fused_state(net: Network, fused: Network) -> dict[str, Tensor]:
 
 def _fold(unit: nn.Module) -> Folded:
     if isinstance(unit, RepConvNorm):
-        return _fold_branches(unit)
+        weight, bias = _fold(unit.conv3x3)
+        point_weight, point_bias = _fold(unit.conv1x1)
+        if unit.identity is not None:
+            eye = torch.eye(unit.identity.num_features, dtype=torch.float64, device=weight.device)
+            identity_weight, identity_bias = _fold_norm(eye[:, :, None, None], unit.identity)
+            point_weight, point_bias = point_weight + identity_weight, point_bias + identity_bias
+        return weight + F.pad(point_weight, (1, 1, 1, 1)), bias + point_bias
     assert isinstance(unit, ConvNorm)
     assert isinstance(unit.norm, nn.BatchNorm2d)
     return _fold_norm(unit.conv.weight.double(), unit.norm)
@@ -56,16 +63,6 @@ def _fold_norm(weight: Tensor, norm: nn.BatchNorm2d) -> Folded:
     assert norm.running_var is not None
     scale = norm.weight.double() / torch.sqrt(norm.running_var.double() + norm.eps)
     return weight * scale[:, None, None, None], norm.bias.double() - norm.running_mean.double() * scale
-
-
-def _fold_branches(unit: RepConvNorm) -> Folded:
-    weight, bias = _fold(unit.conv3x3)
-    point_weight, point_bias = _fold(unit.conv1x1)
-    if unit.identity is not None:
-        eye = torch.eye(unit.identity.num_features, dtype=torch.float64, device=weight.device)
-        identity_weight, identity_bias = _fold_norm(eye[:, :, None, None], unit.identity)
-        point_weight, point_bias = point_weight + identity_weight, point_bias + identity_bias
-    return weight + F.pad(point_weight, (1, 1, 1, 1)), bias + point_bias
 
 
 def to_single_branch(net: Network, images: Tensor) -> Network:
@@ -85,20 +82,13 @@ def to_single_branch(net: Network, images: Tensor) -> Network:
     for name, module in plain.named_modules():
         if isinstance(module, ConvNorm):
             assert isinstance(module.norm, nn.BatchNorm2d)
-            bias = deployed.state_dict()[f"{name}.conv.bias"]
-            state.update(_norm_state(f"{name}.norm", bias, *moments[name], eps=module.norm.eps))
+            mean, variance = moments[name]  # of outputs that have the bias already
+            state[f"{name}.norm.weight"] = torch.sqrt(variance + module.norm.eps)
+            state[f"{name}.norm.bias"] = mean.clone()
+            state[f"{name}.norm.running_mean"] = mean - deployed.state_dict()[f"{name}.conv.bias"]
+            state[f"{name}.norm.running_var"] = variance
+            state[f"{name}.norm.num_batches_tracked"] = torch.zeros((), dtype=torch.long)
     return fill(plain, state)
-
-
-def _norm_state(name: str, bias: Tensor, mean: Tensor, variance: Tensor, *, eps: float) -> dict[str, Tensor]:
-    """A batch norm that adds `bias`, where `mean` and `variance` are those of what has the bias already."""
-    return {
-        f"{name}.weight": torch.sqrt(variance + eps),
-        f"{name}.bias": mean.clone(),
-        f"{name}.running_mean": mean - bias,
-        f"{name}.running_var": variance,
-        f"{name}.num_batches_tracked": torch.zeros((), dtype=torch.long),
-    }
 
 
 @torch.no_grad()
@@ -106,15 +96,12 @@ def _measure(deployed: Network, images: Tensor) -> dict[str, tuple[Tensor, Tenso
     """Mean and variance of each channel of each convolution's output, by the name of its unit."""
     moments: dict[str, tuple[Tensor, Tensor]] = {}
 
-    def hook_for(name: str) -> object:
-        def hook(conv: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            variance, mean = torch.var_mean(output.float(), dim=(0, 2, 3), correction=0)
-            moments[name] = mean, variance
-
-        return hook
+    def measure(name: str, conv: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        variance, mean = torch.var_mean(output.float(), dim=(0, 2, 3), correction=0)
+        moments[name] = mean, variance
 
     units = {name: module for name, module in deployed.named_modules() if isinstance(module, ConvNorm)}
-    hooks = [unit.conv.register_forward_hook(hook_for(name)) for name, unit in units.items()]  # type: ignore[arg-type]
+    hooks = [unit.conv.register_forward_hook(functools.partial(measure, name)) for name, unit in units.items()]
     try:
         deployed(images)
     finally:

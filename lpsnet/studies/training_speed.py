@@ -8,12 +8,13 @@ mIoU as well. For instance:
     python -c "from lpsnet.studies.training_speed import *; print(compare_speed('scenes', 'lpsnet_s', 'camvid_small'))"
 """
 
+import copy
 import statistics
 import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -248,8 +249,9 @@ def _run(data: str, arch: str, recipe: str, overrides: Mapping[str, Any]) -> Tra
 
 
 def _task(run: TrainingRun, num_pictures: int | None) -> segmentation.Segmentation:
-    task = segmentation.Segmentation.of(run, torch.device("cpu"))
-    return replace(task, images=select(task.images, num_pictures))
+    task = segmentation.Segmentation(run, torch.device("cpu"))
+    task.images = select(task.images, num_pictures)
+    return task
 
 
 def _plain_turn(steps: Iterator[torch.Tensor], num_steps: int) -> float:
@@ -263,7 +265,8 @@ class _Trainer:
     def __init__(self, task: segmentation.Segmentation, folder: Path) -> None:
         self._samples = _Counted(task.augmentation)
         self._batch_size = task.recipe.batch_size
-        task = replace(task, augmentation=self._samples)
+        task = copy.copy(task)
+        task.augmentation = self._samples
         self._steps = loop.Loop(task, loop.make_accelerator(), folder=run_folder.RunFolder(folder)).steps()
         self._num_steps = 0
 

@@ -18,7 +18,6 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-import lpsnet
 from lpsnet.architecture import Architecture
 from lpsnet.data.augment import RandomResizedCrop, centre_window
 from lpsnet.data.dataset import file_contents, named_contents
@@ -28,16 +27,14 @@ from lpsnet.data.pairing import find_images
 from lpsnet.errors import DataError, RunError
 from lpsnet.inference.segmenter import opencv_threads
 from lpsnet.io import expand_home
-from lpsnet.models.checkpoint import save_checkpoint
+from lpsnet.models.checkpoint import default_record, save_checkpoint
 from lpsnet.models.network import MIN_INPUT, Network, create_model
-from lpsnet.record import ModelRecord, Normalisation
+from lpsnet.record import Normalisation
 from lpsnet.training.config import LoopSettings, find_recipe
 from lpsnet.training.data import Score, Weights
 from lpsnet.training.loop import normalise, run_task
 from lpsnet.training.run import Status
 from lpsnet.training.run_folder import RunFolder
-
-Files = list[tuple[Path, int]]  # with the numbers of their classes
 
 _LAYOUT = "ROOT/train/CLASS/*.jpg with ROOT/val/CLASS/*.jpg, or ROOT/CLASS/*.jpg"
 
@@ -95,42 +92,27 @@ def open_image_folder(root: str | Path, *, val_share: float, seed: int = 0) -> I
     classes = tuple(sorted(folder.name for folder in base.iterdir() if _is_class(folder)))
     if len(classes) < 2:
         raise DataError(f"{base} holds {len(classes)} folders, one a class; at least 2 are needed, as {_LAYOUT}")
-    if base != root and (root / "val").is_dir():
-        _check_val(root / "val", classes)
-        val = [_list(root / "val" / name, number) for number, name in enumerate(classes)]
-        return _joined(classes, [_list(base / name, number) for number, name in enumerate(classes)], val)
+    val_root = root / "val" if base != root and (root / "val").is_dir() else None
+    if val_root and (unknown := sorted({it.name for it in val_root.iterdir() if _is_class(it)} - set(classes))):
+        raise DataError(f"{val_root} has a class that is not in train: {unknown[0]!r}; both need the same folders")
     train, val = [], []
     for number, name in enumerate(classes):
-        files = _list(base / name, number)
-        apart = set(np.random.default_rng((seed, number)).permutation(len(files))[: round(val_share * len(files))])
-        train.append([file for place, file in enumerate(files) if place not in apart])
-        val.append([file for place, file in enumerate(files) if place in apart])
-    return _joined(classes, train, val)
-
-
-def _joined(classes: tuple[str, ...], train: list[Files], val: list[Files]) -> ImageFolder:
-    for name, files in zip(classes, train, strict=True):
-        if not files:
+        files = find_images(base / name)
+        apart: set[int] = set()
+        if val_root is None:
+            drawn = np.random.default_rng((seed, number)).permutation(len(files))[: round(val_share * len(files))]
+            apart = set(drawn.tolist())
+        elif (val_root / name).is_dir():
+            val += [(path, number) for path in find_images(val_root / name)]
+        if len(apart) == len(files):
             raise DataError(f"class {name!r} has no image to train on; put images there or remove its folder")
-    return ImageFolder(classes, ClassifiedImages(_flat(train)), ClassifiedImages(_flat(val)))
-
-
-def _flat(parts: list[Files]) -> Files:
-    return [file for part in parts for file in part]
+        train += [(path, number) for place, path in enumerate(files) if place not in apart]
+        val += [(path, number) for place, path in enumerate(files) if place in apart]
+    return ImageFolder(classes, ClassifiedImages(train), ClassifiedImages(val))
 
 
 def _is_class(folder: Path) -> bool:
     return folder.is_dir() and not folder.name.startswith(".")
-
-
-def _check_val(folder: Path, classes: tuple[str, ...]) -> None:
-    unknown = sorted({entry.name for entry in folder.iterdir() if _is_class(entry)} - set(classes))
-    if unknown:
-        raise DataError(f"{folder} has a class that is not in train: {unknown[0]!r}; both need the same folders")
-
-
-def _list(folder: Path, number: int) -> Files:
-    return [(path, number) for path in find_images(folder)] if folder.is_dir() else []
 
 
 class PretrainingRecipe(LoopSettings):
@@ -219,7 +201,7 @@ def get_pretraining_recipe(name: str) -> PretrainingRecipe:
     return find_recipe(name, PRETRAINING_RECIPES, PretrainingRecipe)
 
 
-# A checkpoint is a network's, and a network has a head: one class, whose scores are 0 and which no training takes over
+# The head that a network in a checkpoint must have: one class with logits of 0; a training that starts here skips it
 NO_CLASSES = LabelSpace.from_names("pretraining", ("nothing yet",))
 
 
@@ -286,7 +268,7 @@ def pretrain(
 ) -> PretrainingResult:
     """Pre-train a network and leave it in `out`; arguments and errors as for `trainer.train`."""
     score = run_task(
-        lambda device: Classification.of(run, device),
+        lambda device: Classification(run, device),
         run.settings(),
         out,
         defaults=run.recipe.defaults(),
@@ -317,54 +299,23 @@ class Classifier(nn.Module):
         return self.classifier(self.network.features(images).mean((2, 3)))  # type: ignore[no-any-return]
 
 
-@dataclass(frozen=True, eq=False)
 class Classification:
-    """See `Task`."""
+    """A network learns to classify the images of a folder; see `Task`. DataError without images."""
 
-    run: PretrainingRun
-    folder: ImageFolder
-    model: Classifier
-    device: torch.device
-
-    @classmethod
-    def of(cls, run: PretrainingRun, device: torch.device) -> "Classification":
-        """List the images and build the network; DataError if there are none."""
-        folder = open_image_folder(run.data, val_share=run.recipe.val_share, seed=run.recipe.seed)
+    def __init__(self, run: PretrainingRun, device: torch.device) -> None:
+        self.run, self.recipe, self.device = run, run.recipe, device
+        folder = self.folder = open_image_folder(run.data, val_share=run.recipe.val_share, seed=run.recipe.seed)
+        self.images, self.augmentation = folder.train, run.recipe.augmentation
+        self.normalisation, self.waits_for_device = Normalisation(), False
+        num_train, num_val = len(folder.train), len(folder.val)
+        self.opening = f"{len(folder.classes)} classes, {num_train} images to train on, {num_val} to score"
         torch.manual_seed(run.recipe.seed)
-        return cls(run, folder, _build(run, len(folder.classes)), device)
-
-    @property
-    def recipe(self) -> PretrainingRecipe:
-        return self.run.recipe
-
-    @property
-    def images(self) -> ClassifiedImages:
-        return self.folder.train
-
-    @property
-    def augmentation(self) -> RandomResizedCrop:
-        return self.run.recipe.augmentation
-
-    @property
-    def normalisation(self) -> Normalisation:
-        return Normalisation()
-
-    @property
-    def opening(self) -> str:
-        folder = self.folder
-        return f"{len(folder.classes)} classes, {len(folder.train)} images to train on, {len(folder.val)} to score"
-
-    @property
-    def waits_for_device(self) -> bool:
-        return False
+        self.model = self._build()
 
     @property
     def inputs(self) -> Mapping[str, str]:
-        folder = self.folder
-        return {
-            "classes": named_contents(folder.classes, "classes"),
-            "train": file_contents([path for path, _ in folder.train.files], "pictures"),
-        }
+        files = file_contents([path for path, _ in self.folder.train.files], "pictures")
+        return {"classes": named_contents(self.folder.classes, "classes"), "train": files}
 
     def loss(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         total = F.cross_entropy(outputs.float(), targets, label_smoothing=self.recipe.label_smoothing, reduction="sum")
@@ -375,34 +326,32 @@ class Classification:
         if not len(self.folder.val):
             return None
         accuracy = self._accuracy(self._with(weights))
-        figures = {"top1": accuracy.top1, "top5": accuracy.top5}
-        return Score(
-            f"{accuracy} on val",
-            {**figures, "num_images": accuracy.num_images, "crop_size": list(self.recipe.crop_size)},
-            figures,
-            accuracy,
-        )
+        curves = {"top1": accuracy.top1, "top5": accuracy.top5}
+        figures = {**curves, "num_images": accuracy.num_images, "crop_size": list(self.recipe.crop_size)}
+        return Score(f"{accuracy} on val", figures, curves, accuracy)
 
     def deliver(self, weights: Weights, path: Path, facts: Mapping[str, Any], score: Score[Accuracy] | None) -> None:
         network = self._with(weights).network
-        record = ModelRecord(
-            architecture=self.run.architecture,
-            block=self.run.block,
-            interaction=self.run.interaction,
-            form=self.recipe.form,
-            label_space=NO_CLASSES,
-            normalisation=self.normalisation,
-            align_corners=network.align_corners,
-            training={**self.run.settings(), "num_classes": len(self.folder.classes), **facts},
-            scores={} if score is None else {"val": dict(score.figures)},
-            lpsnet_version=lpsnet.__version__,
+        training = {**self.run.settings(), "num_classes": len(self.folder.classes), **facts}
+        scores = {} if score is None else {"val": dict(score.figures)}
+        record = default_record(network, label_space=NO_CLASSES)
+        save_checkpoint(network, path, record=record.model_copy(update={"training": training, "scores": scores}))
+
+    def _build(self) -> Classifier:
+        run, num_classes = self.run, NO_CLASSES.num_classes
+        network = create_model(
+            run.architecture,
+            num_classes=num_classes,
+            block=run.block,
+            interaction=run.interaction,
+            form=run.recipe.form,
         )
-        save_checkpoint(network, path, record=record)
+        return Classifier(network, len(self.folder.classes))
 
     def _with(self, weights: Weights) -> Classifier:
         """A classifier with these weights, which it shares, in eval mode."""
         with torch.device("meta"):
-            classifier = _build(self.run, len(self.folder.classes))
+            classifier = self._build()
         classifier.load_state_dict(weights, assign=True)
         return classifier.eval()
 
@@ -428,14 +377,3 @@ class Classification:
             for start in range(0, len(pictures), size):
                 images, targets = zip(*pool.map(sample, range(start, min(start + size, len(pictures)))), strict=True)
                 yield torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(targets))
-
-
-def _build(run: PretrainingRun, num_classes: int) -> Classifier:
-    network = create_model(
-        run.architecture,
-        num_classes=NO_CLASSES.num_classes,
-        block=run.block,
-        interaction=run.interaction,
-        form=run.recipe.form,
-    )
-    return Classifier(network, num_classes)

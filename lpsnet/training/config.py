@@ -336,17 +336,14 @@ def parse_overrides(settings: Sequence[str]) -> dict[str, Any]:
 
 def _read_value(text: str) -> Any:
     for separator in ("x", ","):
-        parts = text.split(separator)
-        if len(parts) == 2 and all(_is_number(part) for part in parts):
-            return [json.loads(part) for part in parts]
+        parts = [_json_or_text(part) for part in text.split(separator)]
+        if len(parts) == 2 and all(isinstance(part, int | float) for part in parts):
+            return parts
+    return _json_or_text(text)
+
+
+def _json_or_text(text: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
         return text
-
-
-def _is_number(text: str) -> bool:
-    try:
-        return isinstance(json.loads(text), int | float)
-    except (ValueError, RecursionError):
-        return False

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
@@ -201,41 +202,23 @@ class Batches:
         per_process = len(batch_positions(0, self.batch_size, self.process_index, self.num_processes))
         # The workers are the parallelism; OpenCV's own threads would fight the network's.
         with opencv_threads(1), ThreadPoolExecutor(self.num_workers) as pool:
-            pending: deque[Future[Pair]] = deque()
+            submitted = (pool.submit(self.sample, position, order.index(position), cache) for position in positions)
+            pending = deque(islice(submitted, 3 * per_process))  # one batch in hand, two on their way
             try:
-                yield from self._collect(pool, pending, positions, order, cache, per_process)
+                while pending:
+                    pairs = []
+                    for _ in range(per_process):
+                        pairs.append(pending.popleft().result())
+                        pending.extend(islice(submitted, 1))
+                    images, labels = zip(*pairs, strict=True)
+                    yield torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(labels))
             finally:
                 for future in pending:
                     future.cancel()
 
-    def _collect(
-        self,
-        pool: ThreadPoolExecutor,
-        pending: deque[Future[Pair]],
-        positions: Iterator[int],
-        order: SampleOrder,
-        cache: ImageCache,
-        per_process: int,
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        def submit() -> None:
-            if (position := next(positions, None)) is not None:
-                pending.append(pool.submit(self.sample, position, order.index(position), cache))
-
-        for _ in range(3 * per_process):  # one batch in hand, two on their way
-            submit()
-        while pending:
-            pairs = []
-            for _ in range(per_process):
-                pairs.append(pending.popleft().result())
-                submit()
-            images, labels = zip(*pairs, strict=True)
-            yield torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(labels))
-
     def sample(self, position: int, index: int, cache: ImageCache | None = None) -> Pair:
         """What stands at a position of the sequence of samples: image `index`, read and augmented in this thread."""
-        if cache is None:
-            cache = ImageCache(self.images, max_bytes=0)
-        image, labels = cache[index]
+        image, labels = (cache or ImageCache(self.images, max_bytes=0))[index]
         return self.augmentation(image, labels, augmentation_rng(self.seed, position))
 
 
@@ -315,9 +298,8 @@ class DeviceBatches:
     def _draw(self, places: list[tuple[int, int]]) -> _Draw:
         height, width = self.images.images.shape[1:3]
         samples = [self.augmentation.draw((height, width), augmentation_rng(self.seed, p)) for p, _ in places]
-        inside = [
-            (*rows.indices(self._size[0])[:2], *cols.indices(self._size[1])[:2]) for _, (rows, cols), _ in samples
-        ]
+        size = self.augmentation.crop_size
+        inside = [(*rows.indices(size[0])[:2], *cols.indices(size[1])[:2]) for _, (rows, cols), _ in samples]
         return _Draw(
             np.array([index for _, index in places], np.int64),
             np.linalg.inv(np.stack([sample.matrix for sample in samples]))[:, :2].astype(np.float32),
@@ -325,13 +307,10 @@ class DeviceBatches:
             np.array(inside, np.int64),
         )
 
-    @property
-    def _size(self) -> tuple[int, int]:
-        return self.augmentation.crop_size
-
     def _sample(self, draw: _Draw) -> tuple[Tensor, Tensor]:
         indices, maps, colours, inside = (torch.from_numpy(x).to(self.images.images.device) for x in draw)
-        grid = _grid(maps, self._size, (self.images.images.shape[1], self.images.images.shape[2]))
+        size = self.augmentation.crop_size
+        grid = _grid(maps, size, (self.images.images.shape[1], self.images.images.shape[2]))
         mean = grid.new_tensor(MEAN_COLOUR)
         # Outside the image the sampler gives 0, so that is made to stand for what surrounds it.
         images = (self.images.images[indices].float() - mean).permute(0, 3, 1, 2)
@@ -339,7 +318,7 @@ class DeviceBatches:
         labels = self.images.labels[indices].float()[:, None] - IGNORE_INDEX
         crop_labels = F.grid_sample(labels, grid, mode="nearest", align_corners=False)[:, 0] + IGNORE_INDEX
         coloured = crops.round() @ colours[:, None, :, :3].transpose(2, 3) + colours[:, None, None, :, 3]
-        crops = torch.where(_rectangles(inside, self._size)[..., None], coloured, crops)
+        crops = torch.where(_rectangles(inside, size)[..., None], coloured, crops)
         return crops.round().clamp(0, 255).to(torch.uint8), crop_labels.round().to(torch.uint8)
 
 

@@ -62,7 +62,8 @@ def set_training_mode(model: nn.Module, *, freeze_batch_norm: bool) -> None:
 
 def make_accelerator() -> Accelerator:
     """Accelerate's view of this process: its device and the other processes, as they were launched."""
-    return Accelerator(cpu=not torch.cuda.is_available() and not _has_mps())
+    has_mps = torch.backends.mps.is_available() and os.environ.get("ACCELERATE_USE_CPU") != "true"
+    return Accelerator(cpu=not torch.cuda.is_available() and not has_mps)
 
 
 def forward_type(recipe: LoopSettings, device: torch.device) -> torch.dtype:
@@ -75,13 +76,8 @@ def forward_type(recipe: LoopSettings, device: torch.device) -> torch.dtype:
 def _computes_bf16(device: torch.device) -> bool:
     """Whether bf16 is faster than f32 here, not merely possible: it needs instructions of its own."""
     if device.type == "cuda":
-        supported: bool = torch.cuda.is_bf16_supported(including_emulation=False)
-        return supported
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return device.type == "cpu" and bool(torch.cpu._is_avx512_bf16_supported())
-
-
-def _has_mps() -> bool:
-    return bool(torch.backends.mps.is_available()) and os.environ.get("ACCELERATE_USE_CPU") != "true"
 
 
 _WARM_UP = 3  # runs before the capture, in which libraries choose algorithms and allocate memory
@@ -95,7 +91,7 @@ class GraphedStep:
 
     Args:
         compute: from a batch to its loss, a scalar; it must not read results back from the device.
-        model: whose gradients are taken. What the warm-up does to its buffers is undone.
+        model: its parameters get the gradients; the warm-up's changes to its buffers are undone.
         images, targets: a batch of the size of all that follow.
     """
 
@@ -298,10 +294,8 @@ class Loop(Generic[Details]):
         return alone and self.recipe.cuda_graph and self.type != torch.float16 and not self.task.waits_for_device
 
     def _autocast(self) -> torch.autocast:
-        is_used = self.type != torch.float32
-        return torch.autocast(
-            self.accelerator.device.type, self.type, enabled=is_used, cache_enabled=not self.is_graphed
-        )
+        device, is_used = self.accelerator.device.type, self.type != torch.float32
+        return torch.autocast(device, self.type, enabled=is_used, cache_enabled=not self.is_graphed)
 
     def _after_step(self, done: int) -> None:
         """Report progress; at a checkpoint, write it first."""
@@ -321,39 +315,19 @@ class Loop(Generic[Details]):
             self.pace.restart()
 
     def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        recipe, accelerator = self.recipe, self.accelerator
-        batches = self._device_batches() or Batches(
-            self.task.images,
-            self.task.augmentation,
-            recipe.batch_size,
-            recipe.seed,
-            recipe.num_workers,
-            recipe.cache_mib * 2**20,
-            accelerator.process_index,
-            accelerator.num_processes,
+        """Batches made on a GPU, where the recipe and the images allow it, or else by threads."""
+        recipe, process, task = self.recipe, self.accelerator, self.task
+        images, augmentation, max_bytes = task.images, task.augmentation, recipe.cache_mib * 2**20
+        share = {"process_index": process.process_index, "num_processes": process.num_processes}
+        batches: Batches | DeviceBatches = Batches(
+            images, augmentation, recipe.batch_size, recipe.seed, recipe.num_workers, max_bytes, **share
         )
+        on_gpu = recipe.augment_on != "workers" and process.device.type == "cuda"
+        if on_gpu and isinstance(augmentation, Augmentation) and augmentation.is_affine:
+            loaded = load_images(images, process.device, max_bytes=max_bytes, num_workers=recipe.num_workers)
+            if loaded is not None:
+                batches = DeviceBatches(loaded, augmentation, recipe.batch_size, recipe.seed, **share)
         return batches.starting_at(self.state.iteration, self.num_iterations)
-
-    def _device_batches(self) -> DeviceBatches | None:
-        """Batches made on a GPU, where the recipe and the images allow it."""
-        recipe, accelerator, augmentation = self.recipe, self.accelerator, self.task.augmentation
-        if recipe.augment_on == "workers" or accelerator.device.type != "cuda":
-            return None
-        if not isinstance(augmentation, Augmentation) or not augmentation.is_affine:
-            return None
-        images = load_images(
-            self.task.images, accelerator.device, max_bytes=recipe.cache_mib * 2**20, num_workers=recipe.num_workers
-        )
-        if images is None:
-            return None
-        return DeviceBatches(
-            images,
-            augmentation,
-            recipe.batch_size,
-            recipe.seed,
-            accelerator.process_index,
-            accelerator.num_processes,
-        )
 
     def _distributed(self, model: nn.Module) -> nn.Module:
         if self.accelerator.num_processes == 1:
@@ -374,7 +348,6 @@ class Loop(Generic[Details]):
         return bool(every) and self._is_epoch_end(iteration) and self._epoch(iteration) % every == 0
 
     def _evaluation_message(self) -> str:
-        """Evaluate; the score as one line."""
         score = None if self.log is None else self._evaluate(self.log)
         self.accelerator.wait_for_everyone()
         return "" if score is None else f"epoch {self._epoch(self.state.iteration)}: {score.headline}"
@@ -393,7 +366,6 @@ class Loop(Generic[Details]):
         return score
 
     def _weights(self) -> Weights:
-        """What is evaluated and delivered: the average, if there is one."""
         return self.state.average.values if self.state.average is not None else self.task.model.state_dict()
 
     def start_facts(self) -> dict[str, Any]:

@@ -270,7 +270,7 @@ class Criterion:
         align_corners: of the upsampling of the logits; the network's convention.
         label_smoothing: share of the target spread evenly over the classes. With it all logits are upsampled,
             which takes several times as long.
-        ohem_threshold: pixels whose true class got less probability than this are hard.
+        ohem_threshold: pixels with a lower probability of the true class are hard.
         ohem_min_kept: at least this share of the labelled pixels is kept, the hardest.
     """
 
@@ -297,7 +297,7 @@ class Criterion:
             (labels.shape[1], labels.shape[2]),
             stride=self.stride,
             align_corners=self.align_corners,
-            dtype=torch.float64 if logits.dtype == torch.float64 else torch.float32,
+            dtype=_computing_type(logits),
             device=logits.device,
         )
         labels = subsample(labels, self.stride)
@@ -345,11 +345,7 @@ class Criterion:
         return table.index_select(0, labels.reshape(-1).int()).view(labels.shape)
 
     def _hard_pixels(self, losses: Tensor, labelled: Tensor) -> Tensor:
-        """Labelled pixels whose loss exceeds -log(threshold), and the hardest ones up to the share to be kept.
-
-        Args:
-            losses: -log of the true class's probability, whatever its weight: rare classes are not harder for it.
-        """
+        """Labelled pixels with a loss, unweighted, above -log(threshold), and the hardest up to the share to keep."""
         hard = labelled & (losses > -math.log(self.ohem_threshold))
         num_kept = max(1, math.ceil(self.ohem_min_kept * int(labelled.sum())))
         candidates = losses[labelled]
@@ -360,7 +356,7 @@ class Criterion:
 
 
 def _is_for_all_at_once(logits: Tensor, labels: Tensor) -> bool:
-    """Whether a GPU has the memory for the scores of a batch at the labels' size: it then is quicker than in bands."""
+    """Whether a GPU has the memory for a batch's logits at the labels' size, which is quicker than in bands."""
     return logits.device.type != "cpu" and logits.shape[1] * labels.numel() <= MAX_SCORES_AT_ONCE
 
 

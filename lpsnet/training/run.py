@@ -42,7 +42,7 @@ class TrainingRun:
         recipe: how it is trained.
         split: the training images, e.g. "train" or "train+val".
         block, interaction: of the network.
-        init: a checkpoint whose weights the network starts from, where names and shapes agree.
+        init: a checkpoint to start from; the network takes the weights with the same names and shapes.
         input_size: (height, width) the model is meant to run at; None takes the first training image's.
     """
 
@@ -56,11 +56,7 @@ class TrainingRun:
     input_size: tuple[int, int] | None = None
 
     def settings(self, folder: Path | None = None) -> dict[str, Any]:
-        """The run as JSON values.
-
-        Args:
-            folder: the run's. Weights that lie in it go where it goes, and are named without it.
-        """
+        """The run as JSON values; weights that lie in the run's `folder` are named relative to it."""
         init = self.init
         if init is not None and folder is not None and init.resolve().parent == folder.resolve():
             init = Path(init.name)
@@ -83,8 +79,7 @@ class Status:
 
     Attributes:
         iteration, num_iterations: finished optimiser steps, and all of them.
-        loss: of this step.
-        learning_rate: of this step.
+        loss, learning_rate: of this step.
         pictures_per_second: since the last checkpoint or start, all processes together.
         message: such as an evaluation's score; usually empty.
     """
@@ -112,13 +107,8 @@ class TrainingResult:
 
 def versions() -> Mapping[str, str]:
     """Versions of the packages that take part in a training."""
-    return {
-        "lpsnet": lpsnet.__version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "accelerate": accelerate.__version__,
-        "numpy": np.__version__,
-    }
+    packages = {module.__name__: module.__version__ for module in (torch, accelerate, np)}
+    return {"lpsnet": lpsnet.__version__, "python": platform.python_version(), **packages}
 
 
 def version_changes(started: Mapping[str, Any]) -> str:
@@ -129,16 +119,13 @@ def version_changes(started: Mapping[str, Any]) -> str:
     """
     before = started.get("versions")
     before = before if isinstance(before, Mapping) else {}
-    changed = [
-        f"{name} {before[name]} then, {now} now" for name, now in versions().items() if before.get(name, now) != now
-    ]
-    if not changed:
-        return ""
-    return f"warning: this run was started with other versions, so its result may differ: {'; '.join(changed)}"
+    changed = [f"{name} {before[name]} then, {it} now" for name, it in versions().items() if before.get(name, it) != it]
+    warning = f"warning: this run was started with other versions, so its result may differ: {'; '.join(changed)}"
+    return warning if changed else ""
 
 
 def circumstances() -> dict[str, Any]:
-    """Of this process, as JSON values."""
+    """Machine, versions and command of this process, as JSON values."""
     return {"machine": describe_machine().identity, "versions": versions(), "command": command_line()}
 
 
@@ -181,7 +168,6 @@ def _part(name: str, reason: str) -> str:
 
 
 _KEY = "lpsnet_training_state"
-
 _Lists = tuple[list[Tensor], list[Tensor]]  # an average's tensors, and a network's
 
 
@@ -207,23 +193,16 @@ class MovingAverage:
     def update(self, network: nn.Module, iteration: int) -> None:
         """Take in the network after step `iteration` (from 0); early steps weigh more, against a start-up bias."""
         decay = min(self.decay, (1 + iteration) / (10 + iteration))
-        averaged, counted = self._lists(network)
+        if self._collected is None:  # once: it takes long
+            self._collected = self._lists(network, is_float=True), self._lists(network, is_float=False)
+        averaged, counted = self._collected
         torch._foreach_lerp_(*averaged, 1 - decay)
         if counted[0]:
             torch._foreach_copy_(*counted)
 
-    def _lists(self, network: nn.Module) -> tuple[_Lists, _Lists]:
-        """Tensors to average and tensors to copy, the average's and the network's; collected once: it takes long."""
-        if self._collected is None:
-            pairs = [(self.values[name], value) for name, value in network.state_dict().items()]
-            floats = [pair for pair in pairs if pair[1].is_floating_point()]
-            others = [pair for pair in pairs if not pair[1].is_floating_point()]
-            self._collected = _unzipped(floats), _unzipped(others)
-        return self._collected
-
-
-def _unzipped(pairs: list[tuple[Tensor, Tensor]]) -> _Lists:
-    return [mine for mine, _ in pairs], [value for _, value in pairs]
+    def _lists(self, network: nn.Module, *, is_float: bool) -> _Lists:
+        tensors = {name: it for name, it in network.state_dict().items() if it.is_floating_point() == is_float}
+        return [self.values[name] for name in tensors], [*tensors.values()]
 
 
 @dataclass
@@ -270,7 +249,9 @@ class TrainingState:
                 saved = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 — not a dictionary
         except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
             raise RunError(f"{path} is not a training state that can be resumed: {error}") from None
-        self._create_momentum({name for name in saved if name.startswith("momentum.")})
+        for name, parameter in self.network.named_parameters():
+            if f"momentum.{name}" in saved:
+                self.optimiser.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
         current = self._tensors()
         if differing := sorted(current.keys() ^ saved.keys()):
             raise RunError(f"{path} belongs to another network or recipe: {differing[0]} is in only one of them")
@@ -286,25 +267,17 @@ class TrainingState:
             raise RunError(f"{path} is not a training state that can be resumed: {error}") from None
         self.iteration = header["iteration"]
 
-    def _create_momentum(self, names: set[str]) -> None:
-        """Give the parameters that have momentum in the file a buffer to copy it into."""
-        for name, parameter in self.network.named_parameters():
-            if f"momentum.{name}" in names:
-                self.optimiser.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
-
     def _tensors(self) -> dict[str, Tensor]:
         tensors = {f"network.{name}": value for name, value in self.network.state_dict().items()}
         if self.average is not None:
             tensors.update({f"average.{name}": value for name, value in self.average.values.items()})
         for name, parameter in self.network.named_parameters():
-            state: dict[str, Any] = self.optimiser.state.get(parameter, {})
-            if (momentum := state.get("momentum_buffer")) is not None:
+            if (momentum := self.optimiser.state.get(parameter, {}).get("momentum_buffer")) is not None:
                 tensors[f"momentum.{name}"] = momentum
         return tensors
 
 
 def _header(text: str) -> dict[str, Any]:
-    """What stands beside the tensors; ValueError if it is not what `save` writes."""
     header = json.loads(text)
     if not isinstance(header, dict) or not isinstance(header.get("scaler"), dict):
         raise ValueError("its header is not one of a training")

@@ -2,10 +2,10 @@
 
 import csv
 import json
+import math
 import re
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -30,7 +30,6 @@ STARTED = "started"  # key of `run.json` for facts of the start, which are no se
 INPUTS = "inputs"  # key, here and in a journal's header, of the digests of data and weights; see `Task.inputs`
 
 
-@dataclass(frozen=True)
 class RunFolder:
     """The files of a run in `path`.
 
@@ -39,31 +38,11 @@ class RunFolder:
     `model.safetensors` is the result.
     """
 
-    path: Path
-
-    @property
-    def run(self) -> Path:
-        return self.path / "run.json"
-
-    @property
-    def state(self) -> Path:
-        return self.path / "state.safetensors"
-
-    @property
-    def log(self) -> Path:
-        return self.path / "log.csv"
-
-    @property
-    def evaluations(self) -> Path:
-        return self.path / "evaluations.jsonl"
-
-    @property
-    def evaluation(self) -> Path:
-        return self.path / "evaluation.json"
-
-    @property
-    def model(self) -> Path:
-        return self.path / "model.safetensors"
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.run, self.evaluation = path / "run.json", path / "evaluation.json"
+        self.log, self.evaluations = path / "log.csv", path / "evaluations.jsonl"
+        self.state, self.model = path / "state.safetensors", path / "model.safetensors"
 
     def check(self, settings: Mapping[str, Any], *, defaults: Mapping[str, Any], resume: bool) -> None:
         """Check that a run with `settings` may begin or resume here.
@@ -219,7 +198,7 @@ class Step(NamedTuple):
 
 
 class Steps:
-    """Steps whose losses were not looked at yet.
+    """Steps with losses that were not read back from the device yet.
 
     A loss is read when the step after it is on its way, so that a GPU is never waited for; at checkpoints all are.
     """
@@ -253,17 +232,15 @@ class Steps:
         """
         number = len(self._pending) if everything else max(0, len(self._pending) - 1)
         ready, self._pending = self._pending[:number], self._pending[number:]
-        return [self._step(*entry) for entry in ready]
-
-    def _step(self, iteration: int, loss: "Tensor", learning_rate: float, rate: float) -> Step:
-        step = Step(iteration, loss.item(), learning_rate, rate)
-        if not abs(step.loss) < float("inf"):
-            raise diverged(iteration, learning_rate)
-        return step
+        steps = [Step(iteration, loss.item(), *rest) for iteration, loss, *rest in ready]
+        for step in steps:
+            if not math.isfinite(step.loss):
+                raise diverged(step.iteration, step.learning_rate)
+        return steps
 
 
 def diverged(iteration: int, learning_rate: float) -> DivergedError:
-    """The error of a training whose loss is no longer finite."""
+    """The error for a loss that is no longer finite."""
     return DivergedError(
         f"the loss is no longer finite at iteration {iteration}; "
         f"try a lower learning rate than {learning_rate:.3g} (--set learning_rate=…)"
@@ -291,8 +268,7 @@ class RunLog:
             return
         self._folder.append_log(_row(step) for step in self._unwritten)
         for step in self._unwritten:
-            curves = dict(zip(LOG_COLUMNS[1:], step[1:], strict=True))
-            self._draw({f"train/{name}": value for name, value in curves.items()}, step.iteration)
+            self._draw({f"train/{name}": value for name, value in zip(LOG_COLUMNS[1:], step[1:], strict=True)}, step[0])
         self._unwritten = []
 
     def add_score(self, score: "Score[Details]", iteration: int) -> None:

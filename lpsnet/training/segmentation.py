@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,8 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-import lpsnet
-from lpsnet.data.dataset import Dataset, open_dataset
+from lpsnet.data.dataset import open_dataset
 from lpsnet.data.labels import IGNORE_INDEX
 from lpsnet.data.split import Split
 from lpsnet.errors import RunError
@@ -21,7 +19,7 @@ from lpsnet.inference.engines import Precision
 from lpsnet.inference.model_file import read_record
 from lpsnet.inference.segmenter import Segmenter
 from lpsnet.io import write_text
-from lpsnet.models.checkpoint import Initialisation, initialise_from, save_checkpoint
+from lpsnet.models.checkpoint import Initialisation, default_record, initialise_from, save_checkpoint
 from lpsnet.models.network import Network, create_model, empty_network, fill
 from lpsnet.record import ModelRecord, Normalisation
 from lpsnet.training.config import Recipe
@@ -60,60 +58,28 @@ class _NetworkSession:
 NUM_MEASURED = 16  # samples that batch norms are measured on where a checkpoint has none
 
 
-@dataclass(frozen=True, eq=False)
 class Segmentation:
-    """See `Task`.
+    """A network learns to segment the images of a data set; see `Task`.
 
-    Attributes:
-        run: what is trained on what.
-        dataset: opened.
-        images: the training split.
-        augmentation: of its samples.
-        model: the network in training form.
-        initialisation: what it took from a checkpoint; None without one.
-        criterion: the loss.
-        device: that it all happens on.
+    Raises:
+        LpsnetError: the data or the checkpoint to start from cannot be used.
     """
 
-    run: TrainingRun
-    dataset: Dataset
-    images: Split
-    augmentation: Augment
-    model: Network
-    initialisation: Initialisation | None
-    criterion: Criterion
-    device: torch.device
-
-    @classmethod
-    def of(cls, run: TrainingRun, device: torch.device) -> "Segmentation":
-        """Open the data and build the network and the loss.
-
-        Raises:
-            LpsnetError: the data or the checkpoint to start from cannot be used.
-        """
-        dataset = open_dataset(run.data)
-        images = dataset.split(run.split)
-        network, initialisation = _build_network(run, dataset.label_space.num_classes, images)
-        criterion = _build_criterion(run.recipe, images, network, device)
-        return cls(run, dataset, images, run.recipe.augmentation, network, initialisation, criterion, device)
-
-    @property
-    def recipe(self) -> Recipe:
-        return self.run.recipe
-
-    @property
-    def normalisation(self) -> Normalisation:
-        return Normalisation()
+    def __init__(self, run: TrainingRun, device: torch.device) -> None:
+        self.run, self.recipe, self.device = run, run.recipe, device
+        self.dataset = open_dataset(run.data)
+        self.images: Split = self.dataset.split(run.split)
+        self.augmentation: Augment = run.recipe.augmentation
+        self.normalisation = Normalisation()
+        self.model, self.initialisation = _build_network(run, self.dataset.label_space.num_classes, self.images)
+        self.criterion = _build_criterion(run.recipe, self.images, self.model, device)
+        self.waits_for_device = self.criterion.waits_for_device
 
     @property
     def opening(self) -> str:
         if self.initialisation is None or self.run.init is None:
             return ""
         return describe_initialisation(self.initialisation, self.run.init)
-
-    @property
-    def waits_for_device(self) -> bool:
-        return self.criterion.waits_for_device
 
     @property
     def inputs(self) -> Mapping[str, str]:
@@ -133,7 +99,11 @@ class Segmentation:
         return Score(f"{evaluation.miou:.2f} mIoU on val", evaluation.summary(), curves, evaluation)
 
     def deliver(self, weights: Weights, path: Path, facts: Mapping[str, Any], score: Score[Evaluation] | None) -> None:
-        training = {**self.run.settings(path.parent), **self._initialisation_record(), **facts}
+        initial: dict[str, Any] = {}
+        if self.initialisation is not None:
+            taken, skipped = self.initialisation.taken, self.initialisation.skipped
+            initial = {"init_tensors_taken": len(taken), "init_tensors_skipped": dict(skipped)}
+        training = {**self.run.settings(path.parent), **initial, **facts}
         scores = {} if score is None else {"val": dict(score.figures)}
         record = self._record().model_copy(update={"training": training, "scores": scores})
         if score is not None:
@@ -147,41 +117,20 @@ class Segmentation:
         return fill(empty_network(model.architecture, **model.traits, form=model.form), weights)
 
     def _record(self) -> ModelRecord:
-        return ModelRecord(
-            architecture=self.run.architecture,
-            block=self.run.block,
-            interaction=self.run.interaction,
-            form=self.recipe.form,
-            label_space=self.dataset.label_space,
-            normalisation=self.normalisation,
-            input_size=self.run.input_size or _image_size(self.images),
-            align_corners=self.model.align_corners,
-            licence=self._licence(),
-            lpsnet_version=lpsnet.__version__,
-        )
+        record = default_record(self.model, label_space=self.dataset.label_space)
+        size = self.run.input_size or self.images.image(0).shape[:2]
+        return record.model_copy(update={"input_size": size, "licence": self._licence()})
 
     def _licence(self) -> str:
         """The terms of the data and of the weights the network started from, each once."""
         inherited = read_record(self.run.init).licence if self.run.init else ""
         return "; ".join(dict.fromkeys(filter(None, (*inherited.split("; "), self.dataset.terms))))
 
-    def _initialisation_record(self) -> dict[str, Any]:
-        if self.initialisation is None:
-            return {}
-        return {
-            "init_tensors_taken": len(self.initialisation.taken),
-            "init_tensors_skipped": dict(self.initialisation.skipped),
-        }
-
 
 def _build_network(run: TrainingRun, num_classes: int, train_images: Split) -> tuple[Network, Initialisation | None]:
     torch.manual_seed(run.recipe.seed)
     network = create_model(
-        run.architecture,
-        num_classes=num_classes,
-        block=run.block,
-        interaction=run.interaction,
-        form=run.recipe.form,
+        run.architecture, num_classes=num_classes, block=run.block, interaction=run.interaction, form=run.recipe.form
     )
     if run.init is None:
         return network, None
@@ -226,11 +175,6 @@ def count_pixels(split: Split, num_classes: int) -> NDArray[np.int64]:
     return counts[:num_classes]
 
 
-def _image_size(images: Split) -> tuple[int, int]:
-    height, width = images.image(0).shape[:2]
-    return height, width
-
-
 def train(
     run: TrainingRun,
     out: Path,
@@ -259,7 +203,7 @@ def train(
             "or train from scratch with --set init_required=false"
         )
     score = run_task(
-        lambda device: Segmentation.of(run, device),
+        lambda device: Segmentation(run, device),
         run.settings(out),
         out,
         defaults=run.recipe.defaults(),
