@@ -6,9 +6,10 @@ read and segmented again with the data and the model it names, and left out wher
 
 import base64
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, NamedTuple, Self
 
 import cv2
 import numpy as np
@@ -23,7 +24,7 @@ from lpsnet.evaluation.metrics import confusion_matrix, scores
 from lpsnet.inference.segmenter import Segmenter
 from lpsnet.inference.visualise import overlay
 from lpsnet.report import html
-from lpsnet.report.charts import Drawing, draw_confusion
+from lpsnet.report.charts import draw_confusion
 
 Byte = Annotated[int, Field(ge=0, le=255)]
 
@@ -64,15 +65,6 @@ class EvaluationFile(html.Figures):
             raise ValueError("IoUs and accuracies are of the same classes")
         return self
 
-    @classmethod
-    def read(cls, path: Path) -> Self:
-        """The evaluation in a JSON file.
-
-        Raises:
-            RunError: there is none.
-        """
-        return html.parsed(cls, html.read_json(path), path)
-
     @property
     def names(self) -> tuple[str, ...]:
         """Of the classes, in the order of the matrix."""
@@ -88,14 +80,10 @@ class EvaluationFile(html.Figures):
         """Of the classes, RGB bytes. Where the file has none: those of a label space with these classes, or others."""
         if self.colours.keys() == self.ious.keys():
             return tuple(self.colours[name] for name in self.names)
-        known = (space.colours for space in (*LABEL_SPACES.values(), _scenes()) if space.names == self.names)
+        from lpsnet.data.synthetic import SCENES
+
+        known = (space.colours for space in (*LABEL_SPACES.values(), SCENES) if space.names == self.names)
         return next(known, LabelSpace.numbered(len(self.names)).colours)
-
-
-def _scenes() -> LabelSpace:
-    from lpsnet.data.synthetic import SCENES
-
-    return SCENES
 
 
 Image = NDArray[np.uint8]
@@ -108,11 +96,11 @@ _JPEG = (
     *(cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444),
 )
 _HALF = ("bf16", "f16")  # arithmetics that are asked for; a quantised file computes in its own
+_ENGINE = ("runtime", "precision")  # of a protocol
 _SAME = 1.0  # points of mIoU; an image that scores otherwise now is not what was evaluated
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(NamedTuple):
     """Where images and predictions come from.
 
     Attributes:
@@ -218,9 +206,8 @@ def _rows(
         sample = split[places[name]]
         prediction = segmenter(sample.image)
         matrix = confusion_matrix(sample.labels, prediction, num_classes=split.label_space.num_classes)
-        title = f"{what}: {name}, {miou:.1f} mIoU"
         images = _images(sample.image, sample.labels, prediction, split.label_space)
-        yield title, images, abs(scores(matrix).miou - miou) <= _SAME
+        yield f"{what}: {name}, {miou:.1f} mIoU", images, abs(scores(matrix).miou - miou) <= _SAME
 
 
 def _images(image: Image, truth: Image, prediction: Image, space: LabelSpace) -> tuple[html.GalleryImage, ...]:
@@ -267,11 +254,10 @@ def evaluation_page(path: Path, images: ImageOptions) -> html.Page:
     Raises:
         RunError: the file holds no evaluation.
     """
-    evaluation = EvaluationFile.read(path)
+    evaluation = html.parsed(EvaluationFile, html.read_json(path), path)
     protocol = evaluation.protocol
     gallery, note = gallery_of(evaluation, images)
-    facts = html.Facts(tuple(html.flat(protocol)), title="Protocol")
-    command = html.Command(evaluation.command, title="Command") if evaluation.command else None
+    made = html.making(evaluation.command, {"Protocol": html.flat(protocol)})
     return html.Page(
         kind="Evaluation",
         title=Path(str(protocol.get("model") or path.stem)).name,
@@ -281,13 +267,13 @@ def evaluation_page(path: Path, images: ImageOptions) -> html.Page:
         sections=(
             *score_sections(evaluation),
             image_section(gallery),
-            html.Section("How it was measured", (command, facts) if command else (facts,)),
+            html.Section("How it was measured", made),
         ),
     )
 
 
 def gallery_of(evaluation: EvaluationFile, options: ImageOptions) -> tuple[html.Gallery | None, str]:
-    """The images of an evaluation, and what is missing for them in a line."""
+    """As `show_images`, of the data and model in the options, or else those that the evaluation names."""
     protocol = evaluation.protocol
     if options.count == 0:
         return None, ""
@@ -296,26 +282,23 @@ def gallery_of(evaluation: EvaluationFile, options: ImageOptions) -> tuple[html.
         return None, "No images are shown: the file does not name the data and model that were evaluated."
     source = Source(data, str(protocol.get("split", "val")), model)
     if options.model is None:
-        source = replace(
-            source,
-            runtime=_text(protocol.get("runtime")),
-            precision=_text(protocol.get("precision")),
-            input_size=_size(protocol.get("input_size")),
-            is_averaged="averaged" in protocol,
-        )
+        runtime, precision = (it if isinstance(it := protocol.get(key), str) else None for key in _ENGINE)
+        size = protocol.get("input_size")
+        is_size = isinstance(size, list) and len(size) == 2 and all(isinstance(length, int) for length in size)
+        source = Source(*source[:3], runtime, precision, tuple(size) if is_size else None, "averaged" in protocol)
     return show_images(evaluation, source, options.count)
 
 
 def score_tiles(evaluation: EvaluationFile) -> tuple[html.Tile, ...]:
     """The means."""
-    tiles = [
-        html.Tile("mIoU", html.figure(evaluation.miou, 2), "%"),
-        html.Tile("Pixel accuracy", html.figure(evaluation.pixel_accuracy, 2), "%"),
-        html.Tile("Mean accuracy", html.figure(evaluation.mean_accuracy, 2), "%"),
-        html.Tile("Frequency-weighted IoU", html.figure(evaluation.frequency_weighted_iou, 2), "%"),
-    ]
-    if evaluation.boundary_miou is not None:
-        tiles.append(html.Tile("Boundary mIoU", html.figure(evaluation.boundary_miou, 2), "%"))
+    means = {
+        "mIoU": evaluation.miou,
+        "Pixel accuracy": evaluation.pixel_accuracy,
+        "Mean accuracy": evaluation.mean_accuracy,
+        "Frequency-weighted IoU": evaluation.frequency_weighted_iou,
+        **({} if evaluation.boundary_miou is None else {"Boundary mIoU": evaluation.boundary_miou}),
+    }
+    tiles = (html.Tile(name, html.figure(value, 2), "%") for name, value in means.items())
     return (*tiles, html.Tile("Images", f"{evaluation.num_images:,}"))
 
 
@@ -363,11 +346,9 @@ def _confusion_chart(evaluation: EvaluationFile) -> tuple[html.Part, ...]:
         return ()
     label = "Confusion matrix: a row a true class, a column a predicted one"
     caption = "Rows are the truth, columns the prediction; numbers are percent of a row."
-
-    def draw(width: float) -> Drawing:
-        return draw_confusion(evaluation.matrix, evaluation.names, min(width, MAX_MATRIX_WIDTH), label=label)
-
-    return (html.Chart.of(draw, caption=caption, half=len(evaluation.names) <= MAX_BESIDE),)
+    draw = partial(draw_confusion, evaluation.matrix, evaluation.names, label=label)
+    half = len(evaluation.names) <= MAX_BESIDE
+    return (html.Chart.of(lambda width: draw(min(width, MAX_MATRIX_WIDTH)), caption=caption, half=half),)
 
 
 def _confusions(evaluation: EvaluationFile) -> tuple[html.Part, ...]:
@@ -377,10 +358,11 @@ def _confusions(evaluation: EvaluationFile) -> tuple[html.Part, ...]:
     np.fill_diagonal(shares, 0)
     places = np.argsort(shares, axis=None)[::-1][:NUM_CONFUSIONS]
     pairs = [np.unravel_index(place, shares.shape) for place in places]
+    classes = [html.Cell(name, colour=it) for name, it in zip(evaluation.names, evaluation.class_colours, strict=True)]
     rows = tuple(
         (
-            html.Cell(evaluation.names[truth], colour=evaluation.class_colours[truth]),
-            html.Cell(evaluation.names[taken], colour=evaluation.class_colours[taken]),
+            classes[truth],
+            classes[taken],
             html.Cell(html.figure(100 * shares[truth, taken]), bar=float(shares[truth, taken])),
             f"{matrix[truth, taken]:,}",
         )
@@ -389,12 +371,3 @@ def _confusions(evaluation: EvaluationFile) -> tuple[html.Part, ...]:
     )
     heads, half = ("Truth", "Taken for", "Share (%)", "Pixels"), len(evaluation.names) <= MAX_BESIDE
     return (html.Table(heads, rows, words=(0, 1), title="Most often", half=half),) if rows else ()
-
-
-def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) else None
-
-
-def _size(value: Any) -> tuple[int, int] | None:
-    ok = isinstance(value, list) and len(value) == 2 and all(isinstance(length, int) for length in value)
-    return (value[0], value[1]) if ok else None

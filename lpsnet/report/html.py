@@ -8,7 +8,7 @@ script but ours and any request.
 import base64
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +18,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Val
 
 from lpsnet import __version__
 from lpsnet.errors import MissingDependencyError, RunError
-from lpsnet.report.charts import NARROW, STYLE, Drawing, clean
+from lpsnet.report.charts import NARROW, STYLE, Curve, Drawing, Size, clean, draw_curves
 
 Model = TypeVar("Model", bound=BaseModel)
 MAX_BYTES = 2**30  # of a file with figures; a benchmark's samples are a few MiB
@@ -40,12 +40,8 @@ def _finite_percent(value: float | None) -> float | None:
     return value
 
 
-def _command(value: object) -> object:
-    return "" if value is None else value
-
-
 Percent = Annotated[float | None, AfterValidator(_finite_percent)]  # None where there was nothing to divide by
-CommandText = Annotated[str, BeforeValidator(_command)]
+CommandText = Annotated[str, BeforeValidator(lambda value: "" if value is None else value)]
 
 
 def read_json(path: Path) -> object:
@@ -151,6 +147,25 @@ class Chart:
         """A chart that `draw` draws at a width in pixels, or less."""
         wide = draw(HALF if half else FULL)
         return cls(wide.inline(), draw(NARROW).inline(), title, caption, half, wide.width)
+
+    @classmethod
+    def of_curves(
+        cls,
+        curves: Sequence[Curve],
+        heights: tuple[float, float],
+        *,
+        title: str,
+        caption: str = "",
+        half: bool = False,
+        **axes: Any,
+    ) -> "Chart":
+        """Curves (`draw_curves`) of these heights in pixels, wide and narrow."""
+        return cls.of(
+            lambda width: draw_curves(curves, Size(width, heights[width <= NARROW]), **axes),
+            title=title,
+            caption=caption,
+            half=half,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,10 +303,8 @@ def render(page: Page, *, command: str) -> str:
         import jinja2
     except ImportError:
         raise MissingDependencyError.for_extra("jinja2", "report") from None
-    loader = jinja2.FileSystemLoader(_TEMPLATES)
-    environment = jinja2.Environment(
-        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
+    options: dict[str, Any] = {"autoescape": True, "undefined": jinja2.StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
+    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(_TEMPLATES), **options)
     script = (_TEMPLATES / "hover.js").read_text(encoding="utf-8")
     html = environment.get_template("page.html").render(
         page=page,
@@ -304,6 +317,12 @@ def render(page: Page, *, command: str) -> str:
         date=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
     return clean(html)
+
+
+def making(command: str, facts: Mapping[str, Iterable[tuple[str, str]]]) -> tuple[Part, ...]:
+    """How something was made: its command line, if known, and facts by title; titles without any are left out."""
+    tables = (Facts(tuple(rows), title) for title, rows in facts.items())
+    return (*([Command(command, "Command")] if command else []), *(table for table in tables if table.rows))
 
 
 def known(rows: Sequence[tuple[str, object]]) -> tuple[tuple[str, str], ...]:

@@ -122,13 +122,9 @@ def _finished(path: Path, events: Sequence[Event], header: Header, plan: dict[st
 def _is_up_to_date(path: Path, family: FamilyRecord, events: Sequence[Event], plan: dict[str, Any]) -> bool:
     """Whether the result is that of the current plan."""
     if "max_length" in plan:  # a plan with all options, a copy of which is kept with the result
-        return _without_command(plan) == _without_command(_plan(path / RESULT_PLAN))
+        return {**plan, "command": None} == {**_plan(path / RESULT_PLAN), "command": None}
     steps = _steps(events, plan)
     return len(steps) == len(family.family) - 1 and (bool(family.stop) or not _steps_left(steps, plan))
-
-
-def _without_command(plan: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in plan.items() if key != "command"}
 
 
 def _unfinished(path: Path, events: Sequence[Event], header: Header, plan: dict[str, Any]) -> Search:

@@ -9,7 +9,7 @@ from typing import Any
 from lpsnet.errors import LpsnetError, RunError
 from lpsnet.inference.model_file import read_record
 from lpsnet.report import html
-from lpsnet.report.charts import NARROW, Curve, Drawing, Size, draw_curves
+from lpsnet.report.charts import Curve
 from lpsnet.report.evaluation import EvaluationFile, ImageOptions, gallery_of, image_section, score_sections
 from lpsnet.report.html import known
 from lpsnet.training.run_folder import LOG_COLUMNS, STARTED, RunFolder
@@ -59,7 +59,8 @@ def read_training(path: Path) -> Training:
     started, recipe = (_object(run.pop(key, None)) for key in (STARTED, "recipe"))
     log, evaluations = _read_log(folder), folder.read_evaluations()
     record, damage = _record(folder)
-    evaluation = EvaluationFile.read(folder.evaluation) if folder.evaluation.exists() else None
+    file = folder.evaluation
+    evaluation = html.parsed(EvaluationFile, html.read_json(file), file) if file.exists() else None
     missing = "" if evaluation else _how_to_evaluate(folder, run)
     return Training(
         path=path,
@@ -117,7 +118,7 @@ def _progress(folder: RunFolder, log: tuple[Mapping[str, float], ...], started: 
     return f"{text} of {wanted:,}, {max(wanted - done, 0):,} are left." if isinstance(wanted, int) else f"{text}."
 
 
-CHART_HEIGHT, NARROW_CHART_HEIGHT = 300.0, 250.0  # pixels
+CHART_HEIGHTS = (300.0, 250.0)  # pixels, wide and narrow
 
 # key of evaluations.jsonl -> name, in percent
 _SCORES = {
@@ -137,7 +138,9 @@ def training_page(path: Path, images: ImageOptions) -> html.Page:
         RunError: what is in the folder cannot be read.
     """
     run = read_training(path)
-    gallery, without = _images(run, images)
+    gallery, without = None, ""
+    if run.evaluation is not None:
+        gallery, without = gallery_of(run.evaluation, replace(images, model=images.model or str(run.model)))
     names = [html.text_of(it) for it in (run.settings.get("architecture", "?"), run.recipe.get("name", "?"))]
     return html.Page(
         kind="Pre-training" if run.settings.get("task") == "classification" else "Training",
@@ -152,12 +155,6 @@ def training_page(path: Path, images: ImageOptions) -> html.Page:
             html.Section("How it was made", _making(run)),
         ),
     )
-
-
-def _images(run: Training, images: ImageOptions) -> tuple[html.Gallery | None, str]:
-    if run.evaluation is None:
-        return None, ""
-    return gallery_of(run.evaluation, replace(images, model=images.model or str(run.model)))
 
 
 def _tiles(run: Training) -> tuple[html.Tile, ...]:
@@ -177,8 +174,9 @@ def _tiles(run: Training) -> tuple[html.Tile, ...]:
 
 def _curves(log: Sequence[Mapping[str, float]], evaluations: Sequence[Mapping[str, Any]]) -> tuple[html.Part, ...]:
     """Loss, score, learning rate and speed over the iterations."""
-    loss, rate, speed = (_curve(log, key) for key in ("loss", "learning_rate", "pictures_per_second"))
-    scores = _score_curves(evaluations)
+    columns = {"loss": "loss", "learning_rate": "learning rate", "pictures_per_second": "pictures per second"}
+    loss, rate, speed = (_curve(log, *column) for column in columns.items())
+    scores = [curve for column in _SCORES.items() if len((curve := _curve(evaluations, *column)).xs) > 1]
     charts = (
         _chart("Loss", [loss], y_name="loss"),
         _chart("Scores on val", scores, y_name="%", top=100.0) if scores else None,
@@ -188,20 +186,10 @@ def _curves(log: Sequence[Mapping[str, float]], evaluations: Sequence[Mapping[st
     return tuple(chart for chart in charts if chart is not None)
 
 
-def _curve(log: Sequence[Mapping[str, float]], key: str) -> Curve:
-    """A column of the log; steps whose value is no number, as an f16 run has them, are left out."""
-    known = [(row["iteration"], row[key]) for row in log if abs(row[key]) < html.GREATEST]
-    return Curve(key.replace("_", " "), [x for x, _ in known], [y for _, y in known])
-
-
-def _score_curves(evaluations: Sequence[Mapping[str, Any]]) -> list[Curve]:
-    """Those scores that there are several of."""
-    curves = []
-    for key, name in _SCORES.items():
-        known = [(line["iteration"], y) for line in evaluations if (y := html.number_of(line.get(key))) is not None]
-        if len(known) > 1:
-            curves.append(Curve(name, [x for x, _ in known], [y for _, y in known]))
-    return curves
+def _curve(rows: Sequence[Mapping[str, Any]], key: str, name: str) -> Curve:
+    """A column of the rows; those whose value is no number, as an f16 run has them, are left out."""
+    known = [(row["iteration"], y) for row in rows if (y := html.number_of(row.get(key))) is not None]
+    return Curve(name, [x for x, _ in known], [y for _, y in known])
 
 
 def _chart(
@@ -210,13 +198,17 @@ def _chart(
     """A chart of the curves; None where there is nothing to draw."""
     if not any(len(curve.xs) > 1 for curve in curves):
         return None
-
-    def draw(width: float) -> Drawing:
-        size = Size(width, NARROW_CHART_HEIGHT if width <= NARROW else CHART_HEIGHT)
-        label = f"{title} over iterations"
-        return draw_curves(curves, size, label=label, x_name="iteration", y_name=y_name, with_zero=zero, top=top)
-
-    return html.Chart.of(draw, title=title, half=True)
+    return html.Chart.of_curves(
+        curves,
+        CHART_HEIGHTS,
+        title=title,
+        half=True,
+        label=f"{title} over iterations",
+        x_name="iteration",
+        y_name=y_name,
+        with_zero=zero,
+        top=top,
+    )
 
 
 def _scores(evaluations: Sequence[Mapping[str, Any]]) -> html.Section:
@@ -234,13 +226,7 @@ def _scores(evaluations: Sequence[Mapping[str, Any]]) -> html.Section:
 def _making(run: Training) -> tuple[html.Part, ...]:
     """Command, settings, recipe and record."""
     record = {**run.started, **run.record.get("training", {})}
-    command = record.get("command")
     facts = {key: it for key, it in record.items() if key not in {*run.settings, "recipe", "command"}}
     model = known([("terms", run.record.get("licence")), ("form", run.record.get("form"))])
-    parts = (
-        html.Command(html.text_of(command), title="Command") if command else None,
-        html.Facts(tuple(html.flat(run.settings)), title="Run"),
-        html.Facts(tuple(html.flat(run.recipe)), title="Recipe"),
-        html.Facts((*html.flat(facts), *model), title="Record"),
-    )
-    return tuple(part for part in parts if part is not None and not (isinstance(part, html.Facts) and not part.rows))
+    titled = {"Run": html.flat(run.settings), "Recipe": html.flat(run.recipe), "Record": (*html.flat(facts), *model)}
+    return html.making(html.text_of(record.get("command") or ""), titled)
