@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from lpsnet.architecture import get_architecture, list_architectures, path_size, score_size
-from lpsnet.cli.benchmark import measuring_progress, print_benchmark
+from lpsnet.cli import output
+from lpsnet.cli.benchmark import print_benchmark
 from lpsnet.cli.output import JsonOption, SizeOption, console, next_command, parse_size, say, table, write_json
 from lpsnet.data.dataset import open_dataset
 from lpsnet.data.split import Images, Split, select, why_not_scorable
@@ -69,7 +70,8 @@ def info(
     Example: `lpsnet info lpsnet_s --size 360x480 --classes 11`
     """
     record = _find_record(what)
-    counts = _count(what, record, parse_size(size), classes, block, interaction)
+    asked = {"size": parse_size(size), "num_classes": classes, "block": block, "interaction": interaction}
+    counts = _count(what, record, asked)
     described = {} if record is None else {"record": record.model_dump(mode="json")}
     write_json({**(counts.to_dict() if counts else {}), **described}, json_to)
     if counts is not None:
@@ -81,14 +83,7 @@ def info(
         next_command("lpsnet", "train", "--data", "scenes", "--arch", what, "--out", "runs/first", json_to=json_to)
 
 
-def _count(
-    what: str,
-    record: "ModelRecord | None",
-    size: tuple[int, int] | None,
-    classes: int | None,
-    block: str | None,
-    interaction: str | None,
-) -> "Complexity | None":
+def _count(what: str, record: "ModelRecord | None", asked: dict[str, Any]) -> "Complexity | None":
     """What the network costs; None for a model file where it cannot be counted: a foreign one, or without torch."""
     architecture = get_architecture(what) if record is None else record.architecture
     if architecture is None:
@@ -100,25 +95,22 @@ def _count(
             raise
         say(f"Parameters and operations are not counted: {MissingDependencyError.from_import(error)}", json_to="-")
         return None
-    return complexity(
-        architecture,
-        size=size or (record.input_size if record else None) or PAPER_SIZE,
-        num_classes=classes or (record.label_space.num_classes if record else 19),
-        block=block or (record.block if record else "conv3x3"),
-        interaction=interaction or (record.interaction if record else "bilateral_b"),
-    )
+    chosen = {"size": PAPER_SIZE, "num_classes": 19, "block": "conv3x3", "interaction": "bilateral_b"}
+    if record is not None:
+        chosen |= {"num_classes": record.label_space.num_classes, "size": record.input_size or PAPER_SIZE}
+        chosen |= {"block": record.block, "interaction": record.interaction}
+    return complexity(architecture, **(chosen | {key: value for key, value in asked.items() if value}))
 
 
 def _find_record(what: str) -> "ModelRecord | None":
     """The record of a model file or a bundled model; None for an architecture."""
     if what in list_architectures() or "=" in what:
         return None
-    if "/" in what or "\\" in what or Path(what).suffix or Path(what).exists():
-        return read_record(find_model(what))
     try:
         return read_record(find_model(what))
     except LpsnetError:
-        get_architecture(what)  # its error lists the architectures
+        if not ("/" in what or "\\" in what or Path(what).suffix or Path(what).exists()):
+            get_architecture(what)  # its error lists the architectures
         raise
 
 
@@ -224,16 +216,14 @@ def export(
     )
     precisions = None
     if precision == "int8" and to != "tensorrt":
-        with measuring_progress() as update:
+        with output.measuring_progress() as update:
             precisions = beside_other_precisions(net, report, record=record, labelled=labelled, progress=update)
     write_json({**report.to_dict(), **({"precisions": precisions.to_dict()} if precisions else {})}, json_to)
     print_export(report, json_to=json_to)
     if precisions is not None:
         print_benchmark(precisions, json_to=json_to)
-    if report.engine_command:
-        next_command(*report.engine_command, json_to=json_to)
-    else:
-        next_command("lpsnet", "segment", "IMAGE", "--model", report.path, json_to=json_to)
+    run = report.engine_command or ("lpsnet", "segment", "IMAGE", "--model", report.path)
+    next_command(*run, json_to=json_to)
 
 
 def _images(data: str | None, split: str) -> "Split | None":

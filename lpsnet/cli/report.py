@@ -9,8 +9,8 @@ from typing import Annotated, cast
 
 import typer
 
-from lpsnet.cli.benchmark import measuring_progress
-from lpsnet.cli.output import MAX_THREADS, JsonOption, SizeOption, next_command, parse_size, say, write_json
+from lpsnet.cli.output import MAX_THREADS, JsonOption, SizeOption, measuring_progress, next_command, parse_size
+from lpsnet.cli.output import say, write_json
 from lpsnet.inference.engines import Precision
 from lpsnet.report.evaluation import ImageOptions
 from lpsnet.report.report import find, write_report
@@ -92,18 +92,16 @@ def _progress() -> Iterator[Callable[[str, float], None]]:
     if sys.stderr.isatty():
         with measuring_progress() as update:
             yield update
-    else:
-        yield _Lines()
+        return
+    last = time.monotonic()
 
-
-class _Lines:
-    def __init__(self) -> None:
-        self._last = time.monotonic()
-
-    def __call__(self, what: str, part: float) -> None:
-        if time.monotonic() - self._last >= PLAIN_SECONDS:
-            self._last = time.monotonic()
+    def show(what: str, part: float) -> None:
+        nonlocal last
+        if time.monotonic() - last >= PLAIN_SECONDS:
+            last = time.monotonic()
             say(f"{what} ({100 * part:.0f} % of this run)", json_to="-")
+
+    yield show
 
 
 def report(

@@ -303,7 +303,12 @@ def render(page: Page, *, command: str) -> str:
         import jinja2
     except ImportError:
         raise MissingDependencyError.for_extra("jinja2", "report") from None
-    options: dict[str, Any] = {"autoescape": True, "undefined": jinja2.StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
+    options: dict[str, Any] = {
+        "autoescape": True,
+        "undefined": jinja2.StrictUndefined,
+        "trim_blocks": True,
+        "lstrip_blocks": True,
+    }
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(_TEMPLATES), **options)
     script = (_TEMPLATES / "hover.js").read_text(encoding="utf-8")
     html = environment.get_template("page.html").render(
