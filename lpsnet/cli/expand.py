@@ -121,7 +121,10 @@ def expand(
         check_length=check_length,
     )
     place = make_executor(executor, num_workers=workers, num_threads=cores)
-    train, on_progress = _train_and_report if isinstance(place, InProcess) else train_candidate, partial(say, json_to="-")
+    train, on_progress = (
+        _train_and_report if isinstance(place, InProcess) else train_candidate,
+        partial(say, json_to="-"),
+    )
     others = trainings_from or ()
     result = run_expansion(run, out, executor=place, train=train, trainings_from=others, on_progress=on_progress)
     write_json(result.to_dict(), json_to)

@@ -120,25 +120,17 @@ class Work:
     def report(self) -> dict[str, Any]:
         """The same for machines."""
         missing = dict.fromkeys(self.outputs)
-        pictures = [
-            {"source": str(one.source), **missing, **_texts(one.files), "problem": one.problem or None}
-            for one in self.outcomes
-        ]
-        videos = [
-            {
-                "source": one.source,
-                **_texts(one.files),
-                **{key: getattr(one.pace, key) for key in _PACE},
-                "whole": one.whole,
-                "problem": one.problem or None,
-            }
-            for one in self.streams
-        ]
+        pictures = [_described(one, missing) for one in self.outcomes]
+        paces = ({key: getattr(one.pace, key) for key in _PACE} for one in self.streams)
+        videos = [_described(one, {}, pace | {"whole": one.whole}) for one, pace in zip(self.streams, paces, strict=True)]
         return {"pictures": pictures, "videos": videos, "problems": self.problems}
 
 
-def _texts(files: dict[str, Path]) -> dict[str, str]:
-    return {output: str(path) for output, path in files.items()}
+def _described(
+    one: pipeline.ImageOutcome | pipeline.StreamOutcome, first: dict[str, Any], more: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    files = {name: str(path) for name, path in one.files.items()}
+    return {"source": str(one.source), **first, **files, **(more or {}), "problem": one.problem or None}
 
 
 def describe(outcome: "pipeline.StreamOutcome") -> str:
@@ -165,6 +157,7 @@ def frame_progress(name: str, total: int | None) -> Iterator["Callable[[pipeline
 
 
 ModelOption = Annotated[str, typer.Option(help="A model file, or the name of one that comes with the package.")]
+_WRITTEN = f"Default: {' and '.join(DEFAULT_OUTPUTS)}."
 STOPPED = 130  # exit code after Ctrl-C, as shells have it
 
 
@@ -176,11 +169,7 @@ def segment(
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("segmented"),
     write: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="WHAT",
-            help=f"What to write: {', '.join(OUTPUTS)}; may be given several times. "
-            f"Default: {' and '.join(DEFAULT_OUTPUTS)}.",
-        ),
+        typer.Option(metavar="WHAT", help=f"What to write: {', '.join(OUTPUTS)}; may be given several times. {_WRITTEN}"),
     ] = None,
     opacity: Annotated[float, typer.Option(min=0, max=1, help="Of the colours over the image.")] = 0.55,
     legend: Annotated[bool, typer.Option("--legend", help="A legend below, which makes images higher.")] = False,
@@ -204,7 +193,9 @@ def segment(
     `lpsnet segment 0 --write side-by-side` (the first camera, until Ctrl-C)
     """
     found, outputs = pipeline.find_sources(sources), check_outputs(write or DEFAULT_OUTPUTS)
-    segmenter = Segmenter(model, runtime=runtime, precision=precision, num_threads=threads, input_size=output.parse_size(size))
+    segmenter = Segmenter(
+        model, runtime=runtime, precision=precision, num_threads=threads, input_size=output.parse_size(size)
+    )
     style = Style(segmenter.label_space, opacity, legend)
     with stop_on_interrupt() as stop:
         work = Work(segmenter, out, outputs, style, stop, max_frames, json_to)
@@ -246,7 +237,9 @@ def stream(
     Example: `lpsnet stream drive.mp4 --model model.onnx --minutes 10 --json stream.json`
     """
     source = video_stream(video)
-    segmenter = Segmenter(model, runtime=runtime, precision=precision, num_threads=threads, input_size=output.parse_size(size))
+    segmenter = Segmenter(
+        model, runtime=runtime, precision=precision, num_threads=threads, input_size=output.parse_size(size)
+    )
     watch = LoadWatch.start()
     with output.measuring_progress() as update:
         result = endure(

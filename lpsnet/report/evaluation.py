@@ -285,7 +285,9 @@ def gallery_of(evaluation: EvaluationFile, options: ImageOptions) -> tuple[html.
         runtime, precision = (it if isinstance(it := protocol.get(key), str) else None for key in _ENGINE)
         size: Any = protocol.get("input_size")
         is_size = isinstance(size, list) and len(size) == 2 and all(isinstance(length, int) for length in size)
-        source = Source(data, source.split, model, runtime, precision, tuple(size) if is_size else None, "averaged" in protocol)
+        source = Source(
+            data, source.split, model, runtime, precision, tuple(size) if is_size else None, "averaged" in protocol
+        )
     return show_images(evaluation, source, options.count)
 
 
