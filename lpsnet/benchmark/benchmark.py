@@ -290,7 +290,8 @@ def benchmark(
     whole: list[Latency] | None = None
     with measuring_alone():
         watch = LoadWatch.start()
-        networks = _measure([partial(cell.session.run, cell.image) for cell in cells], protocol, partial(on_progress, "network"))
+        calls: list[Callable[[], object]] = [partial(cell.session.run, cell.image) for cell in cells]
+        networks = _measure(calls, protocol, partial(on_progress, "network"))
         if end_to_end and protocol != "paper":
             calls = [partial(cell.segment, image) for cell in cells]
             whole = _measure(calls, protocol, partial(on_progress, "end to end"))

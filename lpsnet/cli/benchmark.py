@@ -68,15 +68,10 @@ def common_size(sources: Sequence[Source]) -> Size:
 
 @dataclass
 class CandidateMaker:
-    """Makes candidates, and the files for engines that cannot read what there is.
+    """Makes candidates, and the files for engines that cannot read what there is."""
 
-    Attributes:
-        folder: where files are made.
-        size: (height, width) in pixels that they are for.
-    """
-
-    folder: Path
-    size: Size
+    folder: Path  # where files are made
+    size: Size  # height, width in pixels
 
     def make(
         self, sources: dict[str, Source], runtimes: Sequence[str], precisions: "Sequence[Precision]"

@@ -44,9 +44,7 @@ def study(
         list[str] | None, typer.Option("--runtime", help="Engine; may be given several times. Default: onnxruntime.")
     ] = None,
     precision: Annotated[str, typer.Option(help="Arithmetic of engines: f32, bf16, f16.")] = "f32",
-    threads: Annotated[
-        int | None, typer.Option(min=1, max=output.MAX_THREADS, help="Of engines and trainings.")
-    ] = None,
+    threads: ThreadsOption = None,
     workers: Annotated[int, typer.Option(min=1, help="Trainings at a time, each in a process.")] = 1,
     size: output.SizeOption = None,
     models: Annotated[Path | None, typer.Option(help="A model file, or a folder of them, to use beside ours.")] = None,

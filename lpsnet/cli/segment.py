@@ -121,16 +121,16 @@ class Work:
         """The same for machines."""
         missing = dict.fromkeys(self.outputs)
         pictures = [_described(one, missing) for one in self.outcomes]
-        paces = ({key: getattr(one.pace, key) for key in _PACE} for one in self.streams)
-        videos = [_described(one, {}, pace | {"whole": one.whole}) for one, pace in zip(self.streams, paces, strict=True)]
+        videos = [_described(one, {}) for one in self.streams]
         return {"pictures": pictures, "videos": videos, "problems": self.problems}
 
 
-def _described(
-    one: pipeline.ImageOutcome | pipeline.StreamOutcome, first: dict[str, Any], more: dict[str, Any] | None = None
-) -> dict[str, Any]:
+def _described(one: pipeline.ImageOutcome | pipeline.StreamOutcome, missing: dict[str, None]) -> dict[str, Any]:
+    figures: dict[str, Any] = {}
+    if isinstance(one, pipeline.StreamOutcome):
+        figures = {**{key: getattr(one.pace, key) for key in _PACE}, "whole": one.whole}
     files = {name: str(path) for name, path in one.files.items()}
-    return {"source": str(one.source), **first, **files, **(more or {}), "problem": one.problem or None}
+    return {"source": str(one.source), **missing, **files, **figures, "problem": one.problem or None}
 
 
 def describe(outcome: "pipeline.StreamOutcome") -> str:
@@ -157,7 +157,7 @@ def frame_progress(name: str, total: int | None) -> Iterator["Callable[[pipeline
 
 
 ModelOption = Annotated[str, typer.Option(help="A model file, or the name of one that comes with the package.")]
-_WRITTEN = f"Default: {' and '.join(DEFAULT_OUTPUTS)}."
+_OUTPUTS = f"{', '.join(OUTPUTS)}; may be given several times. Default: {' and '.join(DEFAULT_OUTPUTS)}"
 STOPPED = 130  # exit code after Ctrl-C, as shells have it
 
 
@@ -169,7 +169,7 @@ def segment(
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("segmented"),
     write: Annotated[
         list[str] | None,
-        typer.Option(metavar="WHAT", help=f"What to write: {', '.join(OUTPUTS)}; may be given several times. {_WRITTEN}"),
+        typer.Option(metavar="WHAT", help=f"What to write: {_OUTPUTS}."),
     ] = None,
     opacity: Annotated[float, typer.Option(min=0, max=1, help="Of the colours over the image.")] = 0.55,
     legend: Annotated[bool, typer.Option("--legend", help="A legend below, which makes images higher.")] = False,

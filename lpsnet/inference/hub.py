@@ -137,7 +137,10 @@ class HubAddress:
             raise ModelFileError(f"a model on the Hub is hf://OWNER/MODEL[@REVISION][/FILE]; got {text!r}")
         revision, file = match["revision"], match["file"]
         if file is not None:
-            _check_file(file, text)
+            if any(part in ("", ".", "..") for part in file.split("/")) or "\\" in file:
+                raise ModelFileError(f"{text!r} names no file inside its repository")
+            if (suffix := PurePosixPath(file).suffix).lower() not in METADATA_READERS:
+                raise ModelFileError(f"{text}: {unknown_name('model file suffix', suffix, METADATA_READERS)}")
         return cls(match["repo"], None if revision is None else unquote(revision), file)
 
     def __str__(self) -> str:
@@ -156,14 +159,6 @@ def check_repo(repo: str) -> str:
     if _REPO.fullmatch(repo) is None:
         raise ModelFileError(f"a repository on the Hub is OWNER/MODEL; got {repo!r}")
     return repo
-
-
-def _check_file(file: str, text: str) -> None:
-    if any(part in ("", ".", "..") for part in file.split("/")) or "\\" in file:
-        raise ModelFileError(f"{text!r} names no file inside its repository")
-    suffix = PurePosixPath(file).suffix
-    if suffix.lower() not in METADATA_READERS:
-        raise ModelFileError(f"{text}: {unknown_name('model file suffix', suffix, METADATA_READERS)}")
 
 
 def download_model(address: str | HubAddress, *, preferred: str = ".onnx") -> Path:

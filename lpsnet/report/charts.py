@@ -84,19 +84,13 @@ _MAX_DECIMALS = 14
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """Values between `low` and `high`, drawn between the pixels `start` and `end`.
+    """Values between `low` and `high`, drawn between the pixels `start` and `end`."""
 
-    Attributes:
-        low, high: the ends, finite and in order; above 0 for a logarithmic axis.
-        start, end: their pixels; `start` may be the larger, as it is for axes that go up.
-        logarithmic: whether equal ratios, and not equal differences, are equally far apart.
-    """
-
-    low: float
+    low: float  # low, high: the ends, finite and in order; above 0 for a logarithmic axis
     high: float
-    start: float = 0.0
+    start: float = 0.0  # start, end: their pixels; `start` may be the larger, as it is for axes that go up
     end: float = 1.0
-    logarithmic: bool = False
+    logarithmic: bool = False  # whether equal ratios, and not equal differences, are equally far apart
 
     def __post_init__(self) -> None:
         assert -math.inf < self.low < self.high < math.inf, "an axis has a finite range"
@@ -249,15 +243,10 @@ _MAX_MARKED = 40  # points, up to which each is marked and has a tip with its va
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """Values over others.
+    """Values over others."""
 
-    Attributes:
-        name: in the legend, if there are several.
-        xs, ys: as many of one as of the other, all finite; `xs` rising.
-    """
-
-    name: str
-    xs: Sequence[float]
+    name: str  # in the legend, if there are several
+    xs: Sequence[float]  # xs, ys: as many of one as of the other, all finite; `xs` rising
     ys: Sequence[float]
 
 
@@ -327,21 +316,13 @@ _SHOWN = 99.5  # percentile of a row's samples that the axis reaches to at least
 
 @dataclass(frozen=True, slots=True)
 class Distribution:
-    """The samples of one thing.
+    """The samples of one thing."""
 
-    Attributes:
-        name: what was measured.
-        samples: at least one, above 0.
-        median: of the samples.
-        interval: that the median lies in.
-        p90: that nine in ten are below.
-    """
-
-    name: str
-    samples: Sequence[float]
-    median: float
-    interval: tuple[float, float]
-    p90: float
+    name: str  # what was measured
+    samples: Sequence[float]  # at least one, above 0
+    median: float  # of the samples
+    interval: tuple[float, float]  # that the median lies in
+    p90: float  # that nine in ten are below
 
 
 def draw_distributions(rows: Sequence[Distribution], width: float, *, label: str, x_name: str) -> Drawing:

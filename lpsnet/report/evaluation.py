@@ -101,25 +101,15 @@ _SAME = 1.0  # points of mIoU; an image that scores otherwise now is not what wa
 
 
 class Source(NamedTuple):
-    """Where images and predictions come from.
+    """Where images and predictions come from."""
 
-    Attributes:
-        data: as `open_dataset` takes it.
-        split: of the data.
-        model: a model file, or a bundled model's name.
-        runtime: the engine; None for the file's own.
-        precision: the arithmetic; None for f32, or what the file is quantised to.
-        input_size: (height, width) that the model runs at; None for its own.
-        is_averaged: whether scores are those of several views of an image; what is shown is one view's.
-    """
-
-    data: str
-    split: str
-    model: str
-    runtime: str | None = None
-    precision: str | None = None
-    input_size: tuple[int, int] | None = None
-    is_averaged: bool = False
+    data: str  # as `open_dataset` takes it
+    split: str  # of the data
+    model: str  # a model file, or a bundled model's name
+    runtime: str | None = None  # the engine; None for the file's own
+    precision: str | None = None  # the arithmetic; None for f32, or what the file is quantised to
+    input_size: tuple[int, int] | None = None  # (height, width) that the model runs at; None for its own
+    is_averaged: bool = False  # whether scores are those of several views of an image; what is shown is one view's
 
 
 def show_images(evaluation: EvaluationFile, source: Source, count: int) -> tuple[html.Gallery | None, str]:
@@ -134,12 +124,8 @@ def show_images(evaluation: EvaluationFile, source: Source, count: int) -> tuple
         split = open_dataset(source.data).split(source.split)
         if split.label_space.names != evaluation.names:
             raise DataError(f"{source.data} has other classes now than were evaluated")
-        segmenter = Segmenter(
-            source.model,
-            runtime=source.runtime,
-            precision=source.precision if source.precision in _HALF else "f32",
-            input_size=source.input_size,
-        )
+        precision = source.precision if source.precision in _HALF else "f32"
+        segmenter = Segmenter(source.model, runtime=source.runtime, precision=precision, input_size=source.input_size)
         rows = list(_rows(evaluation, split, segmenter, count))
     except ModuleNotFoundError as error:
         return None, _without(MissingDependencyError.from_import(error) or error)
@@ -236,15 +222,10 @@ MAX_MATRIX_WIDTH = 860.0  # pixels, beyond which cells would be larger than thei
 
 @dataclass(frozen=True, slots=True)
 class ImageOptions:
-    """Which images a report shows.
+    """Which images a report shows."""
 
-    Attributes:
-        count: the best and the worst, each; 0 for none.
-        data, model: to be used in place of those that were evaluated.
-    """
-
-    count: int = 3
-    data: str | None = None
+    count: int = 3  # the best and the worst, each; 0 for none
+    data: str | None = None  # data, model: to be used in place of those that were evaluated
     model: str | None = None
 
 
@@ -323,23 +304,16 @@ def class_table(evaluation: EvaluationFile) -> html.Table:
     shares = 100 * truth / max(truth.sum(), 1)
     ious = list(evaluation.ious.values())
     order = sorted(range(len(ious)), key=lambda number: -1 if (iou := ious[number]) is None else -100 - iou)
-    heads = ["Class", "IoU (%)", "Accuracy (%)"]
-    heads += ["Boundary IoU (%)"] if evaluation.boundary_ious else []
-
-    def row(number: int) -> tuple[html.Cell | str, ...]:
+    figures = {"Accuracy (%)": evaluation.accuracies, "Boundary IoU (%)": evaluation.boundary_ious}
+    figures = {head: by_class for head, by_class in figures.items() if by_class}
+    rows: list[tuple[html.Cell | str, ...]] = []
+    for number in order:
         name, iou = evaluation.names[number], ious[number]
+        cells = [html.figure(by_class.get(name)) for by_class in figures.values()]
         bar = html.Cell(html.figure(iou), bar=0.0 if iou is None else iou / 100)
-        boundary = [html.figure(evaluation.boundary_ious.get(name))] if evaluation.boundary_ious else []
-        accuracy = html.figure(evaluation.accuracies[name])
-        return (
-            html.Cell(name, colour=evaluation.class_colours[number]),
-            bar,
-            accuracy,
-            *boundary,
-            html.figure(shares[number], 2),
-        )
-
-    return html.Table((*heads, "Pixels (%)"), tuple(row(number) for number in order))
+        colour = html.Cell(name, colour=evaluation.class_colours[number])
+        rows.append((colour, bar, *cells, html.figure(shares[number], 2)))
+    return html.Table(("Class", "IoU (%)", *figures, "Pixels (%)"), tuple(rows))
 
 
 def _confusion_chart(evaluation: EvaluationFile) -> tuple[html.Part, ...]:

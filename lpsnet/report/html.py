@@ -125,21 +125,14 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """A drawing for wide pages and one for telephones.
+    """A drawing for wide pages and one for telephones."""
 
-    Attributes:
-        wide, narrow: SVG.
-        title, caption: above and below it.
-        half: whether two stand in a row.
-        max_width: pixels that the wide one takes at most.
-    """
-
-    wide: str
+    wide: str  # wide, narrow: SVG
     narrow: str
-    title: str = ""
+    title: str = ""  # title, caption: above and below it
     caption: str = ""
-    half: bool = False
-    max_width: float = FULL
+    half: bool = False  # whether two stand in a row
+    max_width: float = FULL  # pixels that the wide one takes at most
     kind: str = field(default="chart", init=False)
 
     @classmethod
@@ -170,41 +163,25 @@ class Chart:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """What stands in a table's cell.
+    """What stands in a table's cell."""
 
-    Attributes:
-        text: the value; empty for nothing.
-        bar: length of a bar beside it, 0 to 1; None for no bar.
-        colour: of a patch before it, RGB bytes; None for no patch.
-        tag: how it is set off, "good", "doubt" or not at all.
-    """
-
-    text: str
-    bar: float | None = None
-    colour: tuple[int, int, int] | None = None
-    tag: str = ""
+    text: str  # the value; empty for nothing
+    bar: float | None = None  # length of a bar beside it, 0 to 1; None for no bar
+    colour: tuple[int, int, int] | None = None  # of a patch before it, RGB bytes; None for no patch
+    tag: str = ""  # how it is set off, "good", "doubt" or not at all
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows under headings.
+    """Rows under headings."""
 
-    Attributes:
-        heads: of the columns, with their units.
-        rows: of cells, or of texts; as many as heads each.
-        words: columns, counted from 0, that are text and stand at the left; the others are numbers.
-        title, caption: above it.
-        strong: rows, counted from 0, that are set off.
-        half: whether it stands beside another part.
-    """
-
-    heads: tuple[str, ...]
-    rows: tuple[tuple[Cell | str, ...], ...]
-    words: tuple[int, ...] = (0,)
-    title: str = ""
+    heads: tuple[str, ...]  # of the columns, with their units
+    rows: tuple[tuple[Cell | str, ...], ...]  # of cells, or of texts; as many as heads each
+    words: tuple[int, ...] = (0,)  # columns, counted from 0, that are text, at the left; the others are numbers
+    title: str = ""  # title, caption: above it
     caption: str = ""
-    strong: tuple[int, ...] = ()
-    half: bool = False
+    strong: tuple[int, ...] = ()  # rows, counted from 0, that are set off
+    half: bool = False  # whether it stands beside another part
     kind: str = field(default="table", init=False)
 
     @property
@@ -270,23 +247,14 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A report.
+    """A report."""
 
-    Attributes:
-        kind: of what, such as "Training".
-        title: the heading.
-        lead: a line below it.
-        tiles: the figures that matter most.
-        notes: what a reader must know first, such as that a run is not finished.
-        sections: the rest; those without parts are left out.
-    """
-
-    kind: str
-    title: str
-    lead: str
-    tiles: tuple[Tile, ...] = ()
-    notes: tuple[str, ...] = ()
-    sections: tuple[Section, ...] = ()
+    kind: str  # of what, such as "Training"
+    title: str  # the heading
+    lead: str  # a line below it
+    tiles: tuple[Tile, ...] = ()  # the figures that matter most
+    notes: tuple[str, ...] = ()  # what a reader must know first, such as that a run is not finished
+    sections: tuple[Section, ...] = ()  # the rest; those without parts are left out
 
 
 def render(page: Page, *, command: str) -> str:

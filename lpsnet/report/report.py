@@ -173,19 +173,12 @@ _WANTED = (
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """Something to report on.
+    """Something to report on."""
 
-    Attributes:
-        path: the folder or file.
-        kind: what it is, in words.
-        build: makes its page.
-        page: where that is written unless asked otherwise.
-    """
-
-    path: Path
-    kind: str
-    build: Builder
-    page: Path
+    path: Path  # the folder or file
+    kind: str  # what it is, in words
+    build: Builder  # makes its page
+    page: Path  # where that is written unless asked otherwise
 
 
 def write_report(path: Path, *, out: Path | None = None, images: ImageOptions | None = None) -> Path:

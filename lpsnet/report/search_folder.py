@@ -38,11 +38,11 @@ class Search:
         header: of its journal.
         plan: the options of its last start, as JSON values; empty if unknown.
         found: its start and steps; None before the start is trained.
-        members: the family, with latencies measured at the end, or in its steps while the search is running.
+        members: the family, with latencies measured at the end; while running, with those of its steps.
         front: the Pareto front of all trained networks.
         budgets: the network to use under each budget, the smallest first.
         files: names of the members' model files, by step; empty while there are none.
-        running: what is being done and what is left, in sentences; empty once the search is finished.
+        running: what is being done and what is left, in sentences; empty once finished.
         trainings: those finished in the current step.
         check: of a step's ranking by longer trainings; None if there is none.
     """
@@ -52,9 +52,9 @@ class Search:
     found: Expansion | None
     members: tuple[Member, ...]
     front: tuple[Member, ...]
-    budgets: tuple[ChoiceRecord, ...]
-    files: tuple[str, ...]
-    running: tuple[str, ...]
+    budgets: tuple[ChoiceRecord, ...] = ()
+    files: tuple[str, ...] = ()
+    running: tuple[str, ...] = ()
     trainings: tuple[TrainingFinished, ...] = ()
     check: RankingRecord | None = None
 
@@ -114,7 +114,6 @@ def _finished(path: Path, events: Sequence[Event], header: Header, plan: dict[st
         front=tuple(it.member for it in family.front),
         budgets=family.choices,
         files=tuple(it.model for it in family.family),
-        running=(),
         check=family.ranking_check,
     )
 
@@ -138,8 +137,6 @@ def _unfinished(path: Path, events: Sequence[Event], header: Header, plan: dict[
         found=found,
         members=members,
         front=tuple(pareto_front(found.trained)) if found else (),
-        budgets=(),
-        files=(),
         running=_running(events, plan, restarted=(path / RESULT_PLAN).is_file()),
         trainings=tuple(it for it in _since_last_step(events) if isinstance(it, TrainingFinished)),
     )

@@ -17,28 +17,17 @@ from lpsnet.training.run_folder import LOG_COLUMNS, STARTED, RunFolder
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """A run as far as it has come.
+    """A run as far as it has come."""
 
-    Attributes:
-        path: its folder.
-        settings, recipe: what it was started with, as JSON values.
-        started: what was known at its start: the command, how many iterations there will be.
-        log: a row an iteration, by `LOG_COLUMNS`; what is no number is infinite or nan.
-        evaluations: a line an evaluation, the iteration among its values.
-        evaluation: the last one in full; None if there is none.
-        record: of the finished model, as JSON values; empty while there is none.
-        notes: what a reader must know first, sentences.
-    """
-
-    path: Path
-    settings: Mapping[str, Any]
+    path: Path  # its folder
+    settings: Mapping[str, Any]  # settings, recipe: what it was started with, as JSON values
     recipe: Mapping[str, Any]
-    started: Mapping[str, Any]
-    log: tuple[Mapping[str, float], ...]
-    evaluations: tuple[Mapping[str, Any], ...]
-    evaluation: EvaluationFile | None
-    record: Mapping[str, Any]
-    notes: tuple[str, ...]
+    started: Mapping[str, Any]  # what was known at its start: the command, how many iterations there will be
+    log: tuple[Mapping[str, float], ...]  # a row an iteration, by `LOG_COLUMNS`; what is no number is infinite or nan
+    evaluations: tuple[Mapping[str, Any], ...]  # a line an evaluation, the iteration among its values
+    evaluation: EvaluationFile | None  # the last one in full; None if there is none
+    record: Mapping[str, Any]  # of the finished model, as JSON values; empty while there is none
+    notes: tuple[str, ...]  # what a reader must know first, sentences
 
     @property
     def model(self) -> Path:
@@ -198,17 +187,9 @@ def _chart(
     """A chart of the curves; None where there is nothing to draw."""
     if not any(len(curve.xs) > 1 for curve in curves):
         return None
-    return html.Chart.of_curves(
-        curves,
-        CHART_HEIGHTS,
-        title=title,
-        half=True,
-        label=f"{title} over iterations",
-        x_name="iteration",
-        y_name=y_name,
-        with_zero=zero,
-        top=top,
-    )
+    names = {"label": f"{title} over iterations", "x_name": "iteration", "y_name": y_name}
+    axes: dict[str, Any] = {**names, "with_zero": zero, "top": top}
+    return html.Chart.of_curves(curves, CHART_HEIGHTS, title=title, half=True, **axes)
 
 
 def _scores(evaluations: Sequence[Mapping[str, Any]]) -> html.Section:
