@@ -79,7 +79,8 @@ class CandidateMaker:
         """Every source by every engine in every precision; without engines each by its usual one."""
         cells = []
         for number, (name, source) in enumerate(sources.items()):
-            for runtime, precision in product(runtimes or [_usual_runtime(source)], precisions):
+            usual = DEFAULT_RUNTIMES[source.suffix.lower()] if isinstance(source, Path) else DEFAULT_RUNTIME
+            for runtime, precision in product(runtimes or [usual], precisions):
                 path = self._file(source, f"model_{number}", runtime)
                 if precision == "int8" and isinstance(source, Architecture):
                     path = self._quantised(path, runtime)
@@ -136,10 +137,6 @@ def _source(model: str) -> Source:
             raise LpsnetError(f"{error}; {unknown_name('architecture', model, list_architectures())}") from None
         names = [*list_models(), *list_architectures()]
         raise LpsnetError(f"{unknown_name('model or architecture', model, names)}, or a model file") from None
-
-
-def _usual_runtime(source: Source) -> str:
-    return DEFAULT_RUNTIMES[source.suffix.lower()] if isinstance(source, Path) else DEFAULT_RUNTIME
 
 
 _FILE_WIDTH = 160  # characters of a line in a file or a pipe

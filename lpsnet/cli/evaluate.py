@@ -59,8 +59,16 @@ def evaluate(
     images = open_dataset(data).split(split)
     open_at = functools.partial(Segmenter, model, runtime=runtime, precision=precision, num_threads=threads)
     segmenter = open_at(input_size=output.parse_size(size))
-    segment: Segment = segmenter if views.is_plain else _averaging(segmenter, open_at, views)
-    folder = _prediction_folder(save_predictions, segmenter, label_ids=label_ids)
+    segment: Segment = segmenter
+    if not views.is_plain:
+        open_cached = functools.lru_cache(_MAX_SESSIONS)(lambda size: open_at(input_size=size))
+        native, aligned = segmenter.input_size, segmenter.record.align_corners
+        segment = AveragingSegmenter(open_cached, views, input_size=native, align_corners=aligned)
+    if label_ids and save_predictions is None:
+        raise LpsnetError("--label-ids needs a folder for the label maps: --save-predictions FOLDER")
+    folder, space = None, segmenter.label_space
+    if save_predictions is not None:
+        folder = PredictionFolder(save_predictions, label_space=space, official_ids=label_ids)
     if folder is not None and (reason := _why_not_scored(images)):
         _save_only(segment, images, folder, reason, json_to)
         return
@@ -70,7 +78,7 @@ def evaluate(
         evaluation = run_evaluation(
             segment,
             images,
-            label_space=segmenter.label_space,
+            label_space=space,
             protocol=protocol,
             boundary=boundary,
             progress=update,
@@ -83,23 +91,6 @@ def evaluate(
     if folder is not None:
         output.say(f"Wrote {folder.num_written} label maps to {folder.folder}/", json_to=json_to)
     output.next_command("lpsnet", "segment", "IMAGE", "--model", model, "--out", "segmented", json_to=json_to)
-
-
-def _prediction_folder(path: Path | None, segmenter: "Segmenter", *, label_ids: bool) -> "PredictionFolder | None":
-    if path is not None:
-        return PredictionFolder(path, label_space=segmenter.label_space, official_ids=label_ids)
-    if label_ids:
-        raise LpsnetError("--label-ids needs a folder for the label maps: --save-predictions FOLDER")
-    return None
-
-
-def _averaging(segmenter: "Segmenter", open_at: "functools.partial[Segmenter]", views: "Views") -> "Segment":
-    return AveragingSegmenter(
-        functools.lru_cache(_MAX_SESSIONS)(lambda size: open_at(input_size=size)),
-        views,
-        input_size=segmenter.input_size,
-        align_corners=segmenter.record.align_corners,
-    )
 
 
 def _why_not_scored(images: "Split") -> str:

@@ -200,10 +200,7 @@ def _print_next(
 
 
 def _lasting(settings: list[str], proxy: str, used: "Recipe") -> list[str]:
-    """Of the changes of a proxy, those that are for its full recipe as well: all but what makes trainings cheaper.
-
-    And the form, where it is another one: that of the weights to start from.
-    """
+    """Of a proxy's changed settings, those not made to save time; and the form of the weights, if it is another one."""
     from lpsnet.search.plan import PROXIES, full_recipe
 
     full = RECIPES[full_recipe(proxy)]

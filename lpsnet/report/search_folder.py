@@ -32,31 +32,18 @@ RESULT_PLAN = "family/plan.json"
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """An expansion as far as it has come.
+    """An expansion as far as it has come."""
 
-    Attributes:
-        header: of its journal.
-        plan: the options of its last start, as JSON values; empty if unknown.
-        found: its start and steps; None before the start is trained.
-        members: the family, with latencies measured at the end; while running, with those of its steps.
-        front: the Pareto front of all trained networks.
-        budgets: the network to use under each budget, the smallest first.
-        files: names of the members' model files, by step; empty while there are none.
-        running: what is being done and what is left, in sentences; empty once finished.
-        trainings: those finished in the current step.
-        check: of a step's ranking by longer trainings; None if there is none.
-    """
-
-    header: Header
-    plan: dict[str, Any]
-    found: Expansion | None
-    members: tuple[Member, ...]
-    front: tuple[Member, ...]
-    budgets: tuple[ChoiceRecord, ...] = ()
-    files: tuple[str, ...] = ()
-    running: tuple[str, ...] = ()
-    trainings: tuple[TrainingFinished, ...] = ()
-    check: RankingRecord | None = None
+    header: Header  # of its journal
+    plan: dict[str, Any]  # the options of its last start, as JSON values; empty if unknown
+    found: Expansion | None  # its start and steps; None before the start is trained
+    members: tuple[Member, ...]  # the family, with latencies measured at the end; until then, with those of its steps
+    front: tuple[Member, ...]  # the Pareto front of all trained networks
+    budgets: tuple[ChoiceRecord, ...] = ()  # the network to use under each budget, the smallest first
+    files: tuple[str, ...] = ()  # names of the members' model files, by step; empty while there are none
+    running: tuple[str, ...] = ()  # what is being done and what is left, in sentences; empty once finished
+    trainings: tuple[TrainingFinished, ...] = ()  # those finished in the current step
+    check: RankingRecord | None = None  # of a step's ranking by longer trainings; None if there is none
 
     @property
     def others(self) -> list[Member]:

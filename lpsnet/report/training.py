@@ -45,7 +45,8 @@ def read_training(path: Path) -> Training:
     run = html.read_json(folder.run)
     if not isinstance(run, dict):
         raise RunError(f"{folder.run} does not describe a run")
-    started, recipe = (_object(run.pop(key, None)) for key in (STARTED, "recipe"))
+    objects = (run.pop(key, None) for key in (STARTED, "recipe"))
+    started, recipe = (value if isinstance(value, dict) else {} for value in objects)
     log, evaluations = _read_log(folder), folder.read_evaluations()
     record, damage = _record(folder)
     file = folder.evaluation
@@ -62,10 +63,6 @@ def read_training(path: Path) -> Training:
         record=record,
         notes=tuple(filter(None, (_progress(folder, log, started), damage, missing))),
     )
-
-
-def _object(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
 
 
 def _read_log(folder: RunFolder) -> tuple[Mapping[str, float], ...]:
@@ -97,7 +94,7 @@ def _how_to_evaluate(folder: RunFolder, run: Mapping[str, Any]) -> str:
 
 
 def _progress(folder: RunFolder, log: tuple[Mapping[str, float], ...], started: Mapping[str, Any]) -> str:
-    """Where a run stands that is not done, in a sentence; empty once it is."""
+    """The progress of an unfinished run, in a sentence; empty once it is finished."""
     if folder.model.exists():
         return ""
     if not log:
