@@ -121,7 +121,11 @@ def _rounds(latencies: list[tuple[str, Latency]]) -> html.Chart:
     caption = "All were measured interleaved. What moves all curves together is the machine; ratios are free of it."
     title, label = "Round by round, the network alone", "The median of every round"
     axes: dict[str, Any] = {"label": label, "x_name": "round", "y_name": "ms, median", "with_zero": True}
-    return html.Chart.of_curves(curves, CHART_HEIGHTS, title=title, caption=caption, **axes)
+
+    def draw(width: float) -> charts.Drawing:
+        return charts.draw_curves(curves, charts.Size.of(width, CHART_HEIGHTS), **axes)
+
+    return html.Chart.of(draw, title=title, caption=caption)
 
 
 def _comparisons(found: Benchmark) -> tuple[html.Part, ...]:

@@ -165,6 +165,11 @@ class Size(NamedTuple):
     width: float
     height: float
 
+    @classmethod
+    def of(cls, width: float, heights: tuple[float, float]) -> Self:
+        """A chart this wide, of one of the two heights: for wide pages and for telephones."""
+        return cls(width, heights[width <= NARROW])
+
 
 class Entry(NamedTuple):
     """A line of a legend: the style of its mark (`charts.css`) and the text."""

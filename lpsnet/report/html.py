@@ -18,7 +18,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Val
 
 from lpsnet import __version__
 from lpsnet.errors import MissingDependencyError, RunError
-from lpsnet.report.charts import NARROW, STYLE, Curve, Drawing, Size, clean, draw_curves
+from lpsnet.report.charts import NARROW, STYLE, Drawing, clean
 
 Model = TypeVar("Model", bound=BaseModel)
 MAX_BYTES = 2**30  # of a file with figures; a benchmark's samples are a few MiB
@@ -140,25 +140,6 @@ class Chart:
         """A chart that `draw` draws at a width in pixels, or less."""
         wide = draw(HALF if half else FULL)
         return cls(wide.inline(), draw(NARROW).inline(), title, caption, half, wide.width)
-
-    @classmethod
-    def of_curves(
-        cls,
-        curves: Sequence[Curve],
-        heights: tuple[float, float],
-        *,
-        title: str,
-        caption: str = "",
-        half: bool = False,
-        **axes: Any,
-    ) -> "Chart":
-        """Curves (`draw_curves`) of these heights in pixels, wide and narrow."""
-        return cls.of(
-            lambda width: draw_curves(curves, Size(width, heights[width <= NARROW]), **axes),
-            title=title,
-            caption=caption,
-            half=half,
-        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from typing import Any
 from lpsnet.errors import LpsnetError, RunError
 from lpsnet.inference.model_file import read_record
 from lpsnet.report import html
-from lpsnet.report.charts import Curve
+from lpsnet.report.charts import Curve, Size, draw_curves
 from lpsnet.report.evaluation import EvaluationFile, ImageOptions, gallery_of, image_section, score_sections
 from lpsnet.report.html import known
 from lpsnet.training.run_folder import LOG_COLUMNS, STARTED, RunFolder
@@ -186,7 +186,7 @@ def _chart(
         return None
     names = {"label": f"{title} over iterations", "x_name": "iteration", "y_name": y_name}
     axes: dict[str, Any] = {**names, "with_zero": zero, "top": top}
-    return html.Chart.of_curves(curves, CHART_HEIGHTS, title=title, half=True, **axes)
+    return html.Chart.of(lambda it: draw_curves(curves, Size.of(it, CHART_HEIGHTS), **axes), title=title, half=True)
 
 
 def _scores(evaluations: Sequence[Mapping[str, Any]]) -> html.Section:
