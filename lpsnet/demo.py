@@ -51,32 +51,22 @@ NUM_SHOWN = 4  # scenes in the image
 
 @dataclass(frozen=True)
 class Demonstration:
-    """What a demonstration leaves.
+    """What a demonstration leaves."""
 
-    Attributes:
-        expansion: the networks grown, each briefly trained.
-        model: the exported ONNX file of the largest, trained for longer.
-        export: how it compares with the network.
-        evaluation: of the exported file on unseen scenes.
-        image: scenes, truth and prediction side by side.
-        scene: a scene that the network has not seen, larger than those.
-        reports: pages about the expansion and the training; none where what writes them is not installed.
-    """
-
-    expansion: SearchResult
-    model: Path
-    export: ExportReport
-    evaluation: Evaluation
-    image: Path
-    scene: Path
-    reports: tuple[Path, ...]
+    expansion: SearchResult  # the networks grown, each briefly trained
+    model: Path  # the exported ONNX file of the largest, trained for longer
+    export: ExportReport  # how it compares with the network
+    evaluation: Evaluation  # of the exported file on unseen scenes
+    image: Path  # scenes, truth and prediction side by side
+    scene: Path  # a scene that the network has not seen, larger than those
+    reports: tuple[Path, ...]  # pages about the expansion and the training; none without the package that writes them
 
 
 Reporter = Callable[[], AbstractContextManager[Callable[[Status], None]]]
 
 
 def run_demo(out: Path, *, reporter: Reporter, say: Callable[[str], None]) -> Demonstration:
-    """Grow, train, export, verify, score and draw; everything is left in `out`. Goes on where it was stopped.
+    """Grow, train, export, verify, score and draw; everything is left in `out`. Resumes where it was stopped.
 
     Args:
         out: folder of the results.

@@ -6,6 +6,7 @@ map of its size. Memory is measured in separate processes and mIoU last, so that
 `Benchmark` is also the JSON that `lpsnet benchmark --json` writes and `lpsnet report` reads.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -174,20 +175,16 @@ class Benchmark(_Values):
     ) -> Self:
         """A benchmark of this process, now: adds all figures that follow from the results."""
         first = results[0].network
-        complete = tuple(
-            each.model_copy(
-                update={
-                    "gmacs_per_ms": None if each.macs is None else each.macs / 1e9 / each.latency_ms(protocol),
-                    "times_as_fast_as_first": compare(first, each.network).ratio if index else None,
-                }
-            )
-            for index, each in enumerate(results)
-        )
+        complete = []
+        for index, each in enumerate(results):
+            gmacs_per_ms = None if each.macs is None else each.macs / 1e9 / each.latency_ms(protocol)
+            times = compare(first, each.network).ratio if index else None
+            complete.append(each.model_copy(update={"gmacs_per_ms": gmacs_per_ms, "times_as_fast_as_first": times}))
         return cls(
             size=size,
             protocol=protocol,
             image=image,
-            results=complete,
+            results=tuple(complete),
             comparisons=tuple(
                 PairComparison(a=_label(a, results), b=_label(b, results), **compare(a.network, b.network).to_dict())
                 for a, b in combinations(complete, 2)
@@ -215,10 +212,8 @@ class Benchmark(_Values):
 
 
 def _label(result: Result, results: Sequence[Result]) -> str:
-    several_runtimes = len({other.runtime for other in results}) > 1
-    several_precisions = len({other.precision for other in results}) > 1
-    parts = result.model, several_runtimes and result.runtime, several_precisions and result.precision
-    return " ".join(part for part in parts if part)
+    several = [key for key in ("runtime", "precision") if len({getattr(other, key) for other in results}) > 1]
+    return " ".join((result.model, *(getattr(result, key) for key in several)))
 
 
 def _warnings(results: Sequence[Result], machine: Machine, load: Load) -> list[str]:
@@ -295,16 +290,13 @@ def benchmark(
     whole: list[Latency] | None = None
     with measuring_alone():
         watch = LoadWatch.start()
-        networks = _measure([cell.run_network for cell in cells], protocol, partial(on_progress, "network"))
+        calls: list[Callable[[], object]] = [partial(cell.session.run, cell.image) for cell in cells]
+        networks = _measure(calls, protocol, partial(on_progress, "network"))
         if end_to_end and protocol != "paper":
-            whole = _measure(
-                [partial(cell.segment, image) for cell in cells], protocol, partial(on_progress, "end to end")
-            )
+            calls = [partial(cell.segment, image) for cell in cells]
+            whole = _measure(calls, protocol, partial(on_progress, "end to end"))
         load = watch.load()
-    peaks = [
-        _memory(cell.candidate, cell.candidate.size or size, num_threads, problems) if memory else None
-        for cell in cells
-    ]
+    peaks = [_memory(cell.candidate, size, num_threads, problems) if memory else None for cell in cells]
     scores = [None if labelled is None else _miou(cell, labelled, problems, on_progress) for cell in cells]
     results = [
         cell.result(network, end_to_end=whole[index] if whole else None, peak_memory_mib=peak, miou=miou)
@@ -316,23 +308,13 @@ def benchmark(
 
 @dataclass(frozen=True, slots=True)
 class _Cell:
-    """An opened candidate.
-
-    Attributes:
-        session: takes the whole normalised image, as timed in the paper.
-        image: 1 x 3 x H x W, for the session.
-        segment: image to label map, the fastest way.
-        label_space: of the label maps; None if unknown.
-    """
+    """An opened candidate."""
 
     candidate: Candidate
     session: Session
-    image: NDArray[np.float32]
-    segment: Callable[[Image], Labels]
+    image: NDArray[np.float32]  # 1 x 3 x H x W, for the session
+    segment: Callable[[Image], Labels]  # the fastest way
     label_space: LabelSpace | None
-
-    def run_network(self) -> object:
-        return self.session.run(self.image)
 
     def result(self, network: Latency, **figures: Any) -> Result:
         return Result(
@@ -362,7 +344,7 @@ def _open_all(
     problems: list[Problem] = []
     for candidate in candidates:
         try:
-            cell = _open(candidate, image, candidate.size or size, num_threads)
+            cell = _open(candidate, image, size, num_threads)
             cell.segment(image)  # timing is pointless for a network that overflows in this precision
         except LpsnetError as error:
             problems.append(_problem(candidate, f"not measured: {error}"))
@@ -372,12 +354,16 @@ def _open_all(
     return list(cells.values()), problems
 
 
+def _session(candidate: Candidate, size: Size, num_threads: int | None) -> Session:
+    options = SessionOptions(candidate.path, candidate.precision, num_threads, input_size=size)
+    return open_session(candidate.runtime, options)
+
+
 def _open(candidate: Candidate, image: Image, size: Size, num_threads: int | None) -> _Cell:
     model_file.check_model_file(candidate.path)
     record = model_file.find_record(candidate.path)
-    session = open_session(
-        candidate.runtime, SessionOptions(candidate.path, candidate.precision, num_threads, input_size=size)
-    )
+    size = candidate.size or size
+    session = _session(candidate, size, num_threads)
     prepared = preprocess.prepare(image, record or _UNKNOWN, size=size)
     output = session.run(prepared)
     foreign = None if record is not None else _foreign_record(output)
@@ -395,11 +381,7 @@ def _open(candidate: Candidate, image: Image, size: Size, num_threads: int | Non
 
 
 def _foreign_record(output: NDArray[np.float32]) -> ModelRecord | None:
-    """A record for a file of another program, from its output; None if that is a label map already.
-
-    Raises:
-        ModelFileError: the output is neither logits 1 x K x h x w nor labels 1 x H x W or 1 x 1 x H x W.
-    """
+    """A record for a file of another program, from its output; None if that is a label map already."""
     shape = output.shape
     if len(shape) == 4 and shape[0] == 1 and 2 <= shape[1] <= MAX_CLASSES:
         return _UNKNOWN.model_copy(update={"label_space": LabelSpace.numbered(shape[1])})
@@ -417,9 +399,8 @@ def _own_labels(session: Session, image: Image, *, size: Size) -> Labels:
 
 
 def _measure(calls: Sequence[Callable[[], object]], protocol: str, progress: Callable[[float], None]) -> list[Latency]:
-    names = [str(index) for index in range(len(calls))]
-    found = measure(dict(zip(names, calls, strict=True)), protocol=PROTOCOLS[protocol], progress=progress)
-    return [found[name] for name in names]
+    named = {str(index): call for index, call in enumerate(calls)}
+    return list(measure(named, protocol=PROTOCOLS[protocol], progress=progress).values())
 
 
 def _memory(candidate: Candidate, size: Size, num_threads: int | None, problems: list[Problem]) -> float | None:
@@ -431,27 +412,23 @@ def _memory(candidate: Candidate, size: Size, num_threads: int | None, problems:
 
 
 def _load_and_run(candidate: Candidate, size: Size, num_threads: int | None) -> None:
-    options = SessionOptions(candidate.path, candidate.precision, num_threads, input_size=size)
-    session = open_session(candidate.runtime, options)
-    image = np.zeros((1, 3, *size), np.float32)
+    session, image = _session(candidate, size, num_threads), np.zeros((1, 3, *size), np.float32)
     for _ in range(NUM_RUNS_FOR_MEMORY):
         session.run(image)
 
 
 def _miou(cell: _Cell, labelled: Split, problems: list[Problem], on_progress: Progress) -> float | None:
     """A file of another program is evaluated by class ids, as its class names are unknown."""
-    stage = f"mIoU of {cell.candidate.name}"
+
+    def show(done: int, total: int) -> None:
+        on_progress(f"mIoU of {cell.candidate.name}", done / total)
+
     try:
-        evaluation = evaluate(
-            cell.segment,
-            labelled,
-            label_space=cell.label_space,
-            progress=lambda done, total: on_progress(stage, done / total),
-        )
+        evaluation = evaluate(cell.segment, labelled, label_space=cell.label_space, progress=show)
     except LpsnetError as error:
         problems.append(_problem(cell.candidate, f"no mIoU: {error}"))
         return None
-    return None if (miou := evaluation.to_dict()["miou"]) is None else float(miou)
+    return None if math.isnan(evaluation.miou) else float(evaluation.miou)
 
 
 def _scene(size: Size) -> Image:

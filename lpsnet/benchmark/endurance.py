@@ -5,7 +5,6 @@ Then turns with and without drawing alternate, so that other work on the machine
 
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Generator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,7 +12,6 @@ from statistics import median
 from typing import Any
 
 from lpsnet.benchmark.machine import resident_memory_mib
-from lpsnet.data.images import Labels
 from lpsnet.errors import RunError
 from lpsnet.inference import pipeline, video, visualise
 
@@ -24,17 +22,11 @@ Progress = Callable[[str, float], None]  # called with the stage and the part of
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Memory at one time.
+    """Memory at one time."""
 
-    Attributes:
-        time_s: since the stream began.
-        num_frames: done by then.
-        memory_mib: resident memory of the process.
-    """
-
-    time_s: float
-    num_frames: int
-    memory_mib: float
+    time_s: float  # since the stream began
+    num_frames: int  # done by then
+    memory_mib: float  # resident memory of the process
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,20 +151,15 @@ def _drawn(
             stop.set()
 
     with tempfile.TemporaryDirectory(prefix="lpsnet-") as folder:
-        stem, outputs = Path(folder) / "stream", ("overlay",)
-        return pipeline.segment_stream(
-            segment, stream, stem, outputs=outputs, style=style, stop=stop, progress=on_frame
-        ).pace
+        how: dict[str, Any] = {"outputs": ("overlay",), "style": style, "stop": stop, "progress": on_frame}
+        return pipeline.segment_stream(segment, stream, Path(folder) / "stream", **how).pace
 
 
 def _not_drawn(segment: pipeline.Segment, stream: video.Stream, duration_s: float) -> pipeline.Pace:
-    stop, start = threading.Event(), time.perf_counter()
-
-    def drop(frame: video.Frame, labels: Labels) -> None:
-        if time.perf_counter() - start >= duration_s:
+    stop, last = threading.Event(), None
+    for last in pipeline.run_stream(segment, stream, lambda frame, labels: None, stop=stop):
+        if last.duration_s >= duration_s:
             stop.set()
-
-    paces = list(pipeline.run_stream(segment, stream, drop, stop=stop))
-    if not paces:
+    if last is None:
         raise RunError(f"{stream.name} gave no frame in {duration_s:g} s")
-    return paces[-1]
+    return last

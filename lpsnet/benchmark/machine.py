@@ -71,9 +71,7 @@ class Machine:
     @property
     def identity(self) -> str:
         """One line that identifies comparable machines: board, processor and cores, GPUs and power mode."""
-        cores = (
-            f"{self.num_cores} cores, {self.num_threads} threads" if self.num_cores else f"{self.num_threads} threads"
-        )
+        cores = f"{f'{self.num_cores} cores, ' if self.num_cores else ''}{self.num_threads} threads"
         parts = [self.board, f"{self.cpu} ({cores})", *self.gpus, self.power_mode and f"power mode {self.power_mode}"]
         return "; ".join(part for part in parts if part)
 
@@ -94,15 +92,17 @@ def describe_machine(*, root: Path = Path("/"), ask: Ask | None = None, system: 
     ask = ask or _ask
     system = system or platform.system()
     gpus, driver = _nvidia(ask)
+    info = _read(root / "proc/cpuinfo")
+    has = (_after(info, "flags") or _after(info, "Features") or "").split()  # x86, Arm
     return Machine(
         cpu=_cpu(root, ask, system) or platform.processor() or platform.machine() or "unknown processor",
-        cpu_features=_cpu_features(root),
+        cpu_features=tuple(feature for feature in CPU_FEATURES if feature in has),
         num_cores=_usable_cores(root, system),
         num_threads=_usable_threads(root),
         memory_mib=_memory_mib(root),
         gpus=gpus,
         gpu_driver=driver,
-        board=_board(root),
+        board=_read(root / "proc/device-tree/model").strip("\0\n ") or None,
         power_mode=_power_mode(root, ask),
         architecture=platform.machine(),
         system=_system(root, system),
@@ -124,7 +124,7 @@ def _cpu(root: Path, ask: Ask, system: str) -> str | None:
     elif system == "Windows":
         model = ask(["powershell", "-NoProfile", "-Command", "(Get-CimInstance Win32_Processor)[0].Name"])
     else:
-        info = _read(root / "proc/cpuinfo") or ""
+        info = _read(root / "proc/cpuinfo")
         # x86 has 'model name'; 64-bit Arm has no name in the file, but `lscpu` knows the cores
         model = _after(info, "model name") or _after(ask(["lscpu"]) or "", "Model name") or _after(info, "Hardware")
     return (model or "").strip() or None
@@ -135,16 +135,10 @@ def _memory_mib(root: Path) -> int | None:
     with contextlib.suppress(OSError, ValueError, KeyError, RuntimeError, psutil.Error), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about figures that a sandbox omits and that are not used here
         limits.append(int(psutil.virtual_memory().total))
-    limit = (_read(root / "sys/fs/cgroup/memory.max") or "").strip()
+    limit = _read(root / "sys/fs/cgroup/memory.max").strip()
     if limit.isdigit():
         limits.append(int(limit))
     return min(limits) // MIB or None if limits else None
-
-
-def _cpu_features(root: Path) -> tuple[str, ...]:
-    info = _read(root / "proc/cpuinfo") or ""
-    has = (_after(info, "flags") or _after(info, "Features") or "").split()  # x86, Arm
-    return tuple(feature for feature in CPU_FEATURES if feature in has)
 
 
 def _usable_cores(root: Path, system: str) -> int | None:
@@ -154,7 +148,7 @@ def _usable_cores(root: Path, system: str) -> int | None:
         return count
     folder = root / "sys/devices/system/cpu"
     groups = {_read(folder / f"cpu{index}" / "topology" / "thread_siblings_list") for index in _affinity()}
-    return len(groups) if groups and None not in groups else None
+    return len(groups) if groups and "" not in groups else None
 
 
 def _affinity() -> set[int]:
@@ -165,7 +159,7 @@ def _affinity() -> set[int]:
 
 def _usable_threads(root: Path) -> int:
     """The affinity, or a container's CPU limit if that is less."""
-    quota, _, period = (_read(root / "sys/fs/cgroup/cpu.max") or "").strip().partition(" ")
+    quota, _, period = _read(root / "sys/fs/cgroup/cpu.max").strip().partition(" ")
     if quota.isdigit() and period.isdigit() and int(period) > 0:
         return max(1, min(len(_affinity()), -(-int(quota) // int(period))))
     return len(_affinity())
@@ -177,16 +171,10 @@ def _nvidia(ask: Ask) -> tuple[tuple[str, ...], str | None]:
     return tuple(name for name, _ in rows), rows[0][1] if rows else None
 
 
-def _board(root: Path) -> str | None:
-    text = _read(root / "proc/device-tree/model")
-    return text.strip("\0\n ") or None if text else None
-
-
 def _power_mode(root: Path, ask: Ask) -> str | None:
-    jetson = re.search(r"NV Power Mode:\s*(\S+)", ask(["nvpmodel", "-q"]) or "")
-    if jetson:
+    if jetson := re.search(r"NV Power Mode:\s*(\S+)", ask(["nvpmodel", "-q"]) or ""):
         return jetson.group(1)
-    return (_read(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor") or "").strip() or None
+    return _read(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").strip() or None
 
 
 def _system(root: Path, system: str) -> str:
@@ -194,7 +182,7 @@ def _system(root: Path, system: str) -> str:
         return f"macOS {platform.mac_ver()[0]}"
     if system != "Linux":
         return f"{system} {platform.release()}".strip()
-    name = re.search(r'^PRETTY_NAME="?([^"\n]+)', _read(root / "etc/os-release") or "", re.MULTILINE)
+    name = re.search(r'^PRETTY_NAME="?([^"\n]+)', _read(root / "etc/os-release"), re.MULTILINE)
     return f"{name.group(1) if name else 'Linux'}, kernel {platform.release()}"
 
 
@@ -211,11 +199,12 @@ def _after(text: str, key: str) -> str | None:
     return found.group(1).strip() if found else None
 
 
-def _read(path: Path) -> str | None:
+def _read(path: Path) -> str:
+    """The text of a file; empty if it cannot be read."""
     try:
         return path.read_text(encoding="utf-8", errors="replace")
     except OSError:
-        return None
+        return ""
 
 
 def _ask(command: list[str]) -> str | None:

@@ -34,6 +34,10 @@ from lpsnet.io import one_at_a_time
 
 Time = Annotated[float, Field(gt=1e-9, lt=1e12)]  # ms; checked when read from a file
 Verdict = Literal["A faster", "B faster", "cannot tell apart"]
+_OTHER_FIGURES = (  # of a latency in JSON, as its attributes are called
+    *("mean_ms", "p90_ms", "min_ms", "iqr_ms", "num_samples", "num_rounds"),
+    *("num_discarded_rounds", "target_reached", "run_id"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,15 +115,7 @@ class Latency:
             "median_ms": self.median_ms,
             "median_interval_ms": list(self.interval_ms),
             "median_interval_confidence": self.interval_confidence,
-            "mean_ms": self.mean_ms,
-            "p90_ms": self.p90_ms,
-            "min_ms": self.min_ms,
-            "iqr_ms": self.iqr_ms,
-            "num_samples": self.num_samples,
-            "num_rounds": self.num_rounds,
-            "num_discarded_rounds": self.num_discarded_rounds,
-            "target_reached": self.target_reached,
-            "run_id": self.run_id,
+            **{key: getattr(self, key) for key in _OTHER_FIGURES},
         }
         return {**figures, "turns_ms": [list(turn) for turn in self.turns_ms]} if samples else figures
 
@@ -144,13 +140,8 @@ class Comparison:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
-        return {
-            "ratio": self.ratio,
-            "ratio_interval": list(self.interval),
-            "confidence": self.confidence,
-            "num_rounds": self.num_rounds,
-            "verdict": self.verdict,
-        }
+        values = {"ratio": self.ratio, "ratio_interval": list(self.interval), "confidence": self.confidence}
+        return {**values, "num_rounds": self.num_rounds, "verdict": self.verdict}
 
 
 def compare(a: Latency, b: Latency) -> Comparison:
@@ -355,9 +346,7 @@ class _Run:
         }
         slowest_ns = min(max(call_ns.values()), self._protocol.duration_s * 1e9 / NUM_ROUNDS)
         turn_ns = max(self._protocol.turn_s * 1e9, slowest_ns)
-        return {
-            name: max(1, min(MAX_CALLS_PER_TURN, round(turn_ns / single_ns))) for name, single_ns in call_ns.items()
-        }
+        return {name: max(1, min(MAX_CALLS_PER_TURN, round(turn_ns / single))) for name, single in call_ns.items()}
 
     def _discard(self) -> None:
         self._num_discarded += 1
@@ -408,8 +397,7 @@ class _Run:
 
 
 def _order(names: list[str], index: int) -> list[str]:
-    """The order of round `index`: each comes first equally often, and every second cycle is reversed, so that none
-    always follows the same other."""
+    """The order of round `index`: each comes first equally often; every second cycle is reversed."""
     start = index % len(names)
     rotated = names[start:] + names[:start]
     return rotated[::-1] if index // len(names) % 2 else rotated

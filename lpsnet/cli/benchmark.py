@@ -2,8 +2,7 @@
 
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -12,7 +11,6 @@ from typing import Annotated, cast
 import typer
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from lpsnet.architecture import Architecture, get_architecture, list_architectures
@@ -70,15 +68,10 @@ def common_size(sources: Sequence[Source]) -> Size:
 
 @dataclass
 class CandidateMaker:
-    """Makes candidates, and the files for engines that cannot read what there is.
+    """Makes candidates, and the files for engines that cannot read what there is."""
 
-    Attributes:
-        folder: where files are made.
-        size: (height, width) in pixels that they are for.
-    """
-
-    folder: Path
-    size: Size
+    folder: Path  # where files are made
+    size: Size  # height, width in pixels
 
     def make(
         self, sources: dict[str, Source], runtimes: Sequence[str], precisions: "Sequence[Precision]"
@@ -86,7 +79,8 @@ class CandidateMaker:
         """Every source by every engine in every precision; without engines each by its usual one."""
         cells = []
         for number, (name, source) in enumerate(sources.items()):
-            for runtime, precision in product(runtimes or [_usual_runtime(source)], precisions):
+            usual = DEFAULT_RUNTIMES[source.suffix.lower()] if isinstance(source, Path) else DEFAULT_RUNTIME
+            for runtime, precision in product(runtimes or [usual], precisions):
                 path = self._file(source, f"model_{number}", runtime)
                 if precision == "int8" and isinstance(source, Architecture):
                     path = self._quantised(path, runtime)
@@ -97,8 +91,7 @@ class CandidateMaker:
         if isinstance(source, Path) and (source.suffix.lower() != _CHECKPOINT or runtime.startswith("pytorch")):
             return source
         made = self.folder / runtime
-        if not made.exists():
-            made.mkdir()
+        made.mkdir(exist_ok=True)
         if existing := list(made.glob(f"{name}.*")):
             return existing[0]
         from lpsnet.export.export import checkpoint_for_runtime, untrained_for_runtime
@@ -146,10 +139,6 @@ def _source(model: str) -> Source:
         raise LpsnetError(f"{unknown_name('model or architecture', model, names)}, or a model file") from None
 
 
-def _usual_runtime(source: Source) -> str:
-    return DEFAULT_RUNTIMES[source.suffix.lower()] if isinstance(source, Path) else DEFAULT_RUNTIME
-
-
 _FILE_WIDTH = 160  # characters of a line in a file or a pipe
 _MIN_NAME = 12  # characters of a model's name in a line, at least
 
@@ -185,10 +174,9 @@ def benchmark(
     labelled = select(open_dataset(data).split(split), max_pictures) if data else None
     sources = find_sources(models)
     chosen_size = output.parse_size(size) or common_size(list(sources.values()))
-    with tempfile.TemporaryDirectory(prefix="lpsnet-") as folder, measuring_progress() as update:
-        cells = CandidateMaker(Path(folder), chosen_size).make(
-            sources, runtime or [], cast("list[Precision]", precision or ["f32"])
-        )
+    with tempfile.TemporaryDirectory(prefix="lpsnet-") as folder, output.measuring_progress() as update:
+        precisions = cast("list[Precision]", precision or ["f32"])
+        cells = CandidateMaker(Path(folder), chosen_size).make(sources, runtime or [], precisions)
         result = run_benchmark(
             cells,
             size=chosen_size,
@@ -214,9 +202,13 @@ def print_benchmark(result: "Benchmark", *, json_to: str | None = None) -> None:
     for line in dict.fromkeys(f"{each.model} by {each.runtime}: {each.problem}" for each in result.problems):
         output.say(line, json_to=json_to)
     engines = ", ".join(dict.fromkeys(row.engine for row in result.results))
-    other = result.load["other_cores_busy"]
-    busy = "" if other is None else f"; other work kept {other:.1f} processors busy meanwhile"
-    output.say(f"Measured with {engines} on {result.machine['identity']}{busy}", json_to=json_to)
+    say_measured(engines, result.machine["identity"], result.load["other_cores_busy"], json_to)
+
+
+def say_measured(engines: str, machine: str, other_cores: float | None, json_to: str | None) -> None:
+    """Print what figures were measured with, and how many processors were busy with other work."""
+    busy = "" if other_cores is None else f"; other work kept {other_cores:.1f} processors busy meanwhile"
+    output.say(f"Measured with {engines} on {machine}{busy}", json_to=json_to)
 
 
 Column = Callable[["Benchmark", "Result"], str]
@@ -269,11 +261,10 @@ def _print_matrix(result: "Benchmark", json_to: str | None) -> None:
     engines = list(dict.fromkeys((row.runtime, row.precision) for row in result.results))
     if min(len(models), len(engines)) < 2:
         return
-    found = {(row.model, row.runtime, row.precision): row for row in result.results}
+    found = {(row.model, row.runtime, row.precision): _ms(result.latency_ms(row)) for row in result.results}
     rows = output.table("network ms", "model", *(" ".join(engine) for engine in engines))
     for model in models:
-        cells = (found.get((model, *engine)) for engine in engines)
-        rows.add_row(model, *("–" if cell is None else _ms(result.latency_ms(cell)) for cell in cells))
+        rows.add_row(model, *(found.get((model, *engine), "–") for engine in engines))
     print_wide(rows, json_to)
 
 
@@ -283,13 +274,3 @@ def _ms(value: float | None) -> str:
 
 def _number(value: float | None, digits: int) -> str:
     return "" if value is None else f"{value:.{digits}f}"
-
-
-@contextmanager
-def measuring_progress() -> Iterator[Callable[[str, float], None]]:
-    """A bar on standard error, if it is a terminal; call the value with what is done and which part of it, 0 to 1."""
-    error = output.console("-")
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=error, transient=True, disable=not error.is_terminal) as progress:
-        task = progress.add_task("opening the models", total=1.0)
-        yield lambda stage, part: progress.update(task, description=stage, completed=part)

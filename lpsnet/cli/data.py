@@ -42,10 +42,8 @@ def check(
             write_text(out, diagnosis.suggested_yaml)
             say(f"Wrote a description of this data set to {out}", json_to=json_to)
         else:
-            say(
-                f"A description of this data set (--out FILE.yaml writes it):\n\n{diagnosis.suggested_yaml}",
-                json_to=json_to,
-            )
+            heading = "A description of this data set (--out FILE.yaml writes it)"
+            say(f"{heading}:\n\n{diagnosis.suggested_yaml}", json_to=json_to)
         next_command("lpsnet", "train", "--data", out or data, "--out", "runs/first", json_to=json_to)
     if not diagnosis.ok:
         raise typer.Exit(2)
@@ -60,8 +58,7 @@ def _print_counts(diagnosis: "Diagnosis", json_to: str | None) -> None:
     rows.add_section()
     rows.add_row("without label, % of all", *(f"{counts.ignored_percent:.2f}" for counts in diagnosis.counts.values()))
     rows.add_row("images", *(str(counts.num_pictures) for counts in diagnosis.counts.values()))
-    sizes = (", ".join(list(counts.sizes)[:3]) for counts in diagnosis.counts.values())
-    rows.add_row("sizes", *sizes)
+    rows.add_row("sizes", *(", ".join(list(counts.sizes)[:3]) for counts in diagnosis.counts.values()))
     console(json_to).print(rows)
 
 

@@ -2,7 +2,7 @@
 
 import functools
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -11,7 +11,7 @@ from lpsnet.cli import output
 from lpsnet.cli.train import print_scores
 from lpsnet.data.dataset import Split, open_dataset
 from lpsnet.errors import DataError, LpsnetError
-from lpsnet.evaluation.evaluate import Evaluation, PredictionFolder, Segment, training_protocol
+from lpsnet.evaluation.evaluate import PredictionFolder, Segment, training_protocol
 from lpsnet.evaluation.evaluate import evaluate as run_evaluation
 from lpsnet.evaluation.tta import AveragingSegmenter, Views
 from lpsnet.inference.segmenter import Segmenter
@@ -59,54 +59,38 @@ def evaluate(
     images = open_dataset(data).split(split)
     open_at = functools.partial(Segmenter, model, runtime=runtime, precision=precision, num_threads=threads)
     segmenter = open_at(input_size=output.parse_size(size))
-    segment: Segment = segmenter if views.is_plain else _averaging(segmenter, open_at, views)
-    folder = _prediction_folder(save_predictions, segmenter, label_ids=label_ids)
+    segment: Segment = segmenter
+    if not views.is_plain:
+        open_cached = functools.lru_cache(_MAX_SESSIONS)(lambda size: open_at(input_size=size))
+        native, aligned = segmenter.input_size, segmenter.record.align_corners
+        segment = AveragingSegmenter(open_cached, views, input_size=native, align_corners=aligned)
+    if label_ids and save_predictions is None:
+        raise LpsnetError("--label-ids needs a folder for the label maps: --save-predictions FOLDER")
+    folder, space = None, segmenter.label_space
+    if save_predictions is not None:
+        folder = PredictionFolder(save_predictions, label_space=space, official_ids=label_ids)
     if folder is not None and (reason := _why_not_scored(images)):
         _save_only(segment, images, folder, reason, json_to)
         return
+    training = training_protocol(segmenter.record)
+    protocol = {"data": data, **segmenter.protocol, **views.protocol, "training": training}
     with output.image_progress("evaluating") as update:
         evaluation = run_evaluation(
             segment,
             images,
-            label_space=segmenter.label_space,
-            protocol=_protocol(data, segmenter, views),
+            label_space=space,
+            protocol=protocol,
             boundary=boundary,
             progress=update,
             on_prediction=None if folder is None else lambda sample, labels: folder.write(sample.name, labels),
         )
     output.write_json({**evaluation.to_dict(), "command": command_line()}, json_to)
-    _report(evaluation, folder, json_to)
-    output.next_command("lpsnet", "segment", "IMAGE", "--model", model, "--out", "segmented", json_to=json_to)
-
-
-def _protocol(data: str, segmenter: "Segmenter", views: "Views") -> dict[str, Any]:
-    training = training_protocol(segmenter.record)
-    return {"data": data, **segmenter.protocol, **views.protocol, "training": training}
-
-
-def _report(evaluation: "Evaluation", folder: "PredictionFolder | None", json_to: str | None) -> None:
     print_scores(evaluation, json_to=json_to)
     for name, miou in evaluation.worst(3):
         output.say(f"lowest: {name} ({miou:.1f} mIoU)", json_to=json_to)
     if folder is not None:
         output.say(f"Wrote {folder.num_written} label maps to {folder.folder}/", json_to=json_to)
-
-
-def _prediction_folder(path: Path | None, segmenter: "Segmenter", *, label_ids: bool) -> "PredictionFolder | None":
-    if path is not None:
-        return PredictionFolder(path, label_space=segmenter.label_space, official_ids=label_ids)
-    if label_ids:
-        raise LpsnetError("--label-ids needs a folder for the label maps: --save-predictions FOLDER")
-    return None
-
-
-def _averaging(segmenter: "Segmenter", open_at: "functools.partial[Segmenter]", views: "Views") -> "Segment":
-    return AveragingSegmenter(
-        functools.lru_cache(_MAX_SESSIONS)(lambda size: open_at(input_size=size)),
-        views,
-        input_size=segmenter.input_size,
-        align_corners=segmenter.record.align_corners,
-    )
+    output.next_command("lpsnet", "segment", "IMAGE", "--model", model, "--out", "segmented", json_to=json_to)
 
 
 def _why_not_scored(images: "Split") -> str:

@@ -90,11 +90,11 @@ def expand(
     Example: `lpsnet expand --data camvid:CamVid --recipe camvid_proxy --size 360x480 --steps 8 --budget-ms 20 --out x`
     """
     from lpsnet.search.measure import Target
-    from lpsnet.search.plan import ExpansionRun
+    from lpsnet.search.plan import ExpansionRun, get_candidate_recipe
     from lpsnet.search.run import run_expansion
     from lpsnet.search.train import train_candidate
 
-    used_recipe, num_threads = _recipe(recipe, set_), _threads(executor, workers, cores)
+    used_recipe = get_candidate_recipe(recipe).with_overrides(parse_overrides(set_ or []))
     run = ExpansionRun(
         data=data,
         recipe=used_recipe,
@@ -116,20 +116,17 @@ def expand(
         inherit=inherit,
         init=None if init is None else find_checkpoint(init),
         budgets_ms=tuple(budget_ms or ()),
-        num_threads=num_threads,
+        num_threads=_threads(executor, workers, cores),
         check_step=check_step,
         check_length=check_length,
     )
     place = make_executor(executor, num_workers=workers, num_threads=cores)
-    train = _train_and_report if isinstance(place, InProcess) else train_candidate
-    result = run_expansion(
-        run,
-        out,
-        executor=place,
-        train=train,
-        trainings_from=trainings_from or (),
-        on_progress=partial(say, json_to="-"),
+    train, on_progress = (
+        _train_and_report if isinstance(place, InProcess) else train_candidate,
+        partial(say, json_to="-"),
     )
+    others = trainings_from or ()
+    result = run_expansion(run, out, executor=place, train=train, trainings_from=others, on_progress=on_progress)
     write_json(result.to_dict(), json_to)
     print_search_result(result, json_to=json_to)
     _write_report(out, json_to=json_to)
@@ -141,12 +138,6 @@ def _train_and_report(task: "CandidateTask") -> "TrainingResult":
 
     with progress_reporter() as report:
         return train_candidate(task, on_status=report)
-
-
-def _recipe(name: str, settings: list[str] | None) -> "Recipe":
-    from lpsnet.search.plan import get_candidate_recipe
-
-    return get_candidate_recipe(name).with_overrides(parse_overrides(settings or []))
 
 
 def _threads(executor: str, workers: int | None, cores: int | None) -> int | None:
@@ -209,10 +200,7 @@ def _print_next(
 
 
 def _lasting(settings: list[str], proxy: str, used: "Recipe") -> list[str]:
-    """Of the changes of a proxy, those that are for its full recipe as well: all but what makes trainings cheaper.
-
-    And the form, where it is another one: that of the weights to start from.
-    """
+    """Of a proxy's changed settings, those not made to save time; and the form of the weights, if it is another one."""
     from lpsnet.search.plan import PROXIES, full_recipe
 
     full = RECIPES[full_recipe(proxy)]

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from lpsnet.architecture import get_architecture, list_architectures, path_size, score_size
-from lpsnet.cli.benchmark import measuring_progress, print_benchmark
-from lpsnet.cli.output import JsonOption, SizeOption, console, next_command, parse_size, say, table, write_json
+from lpsnet.cli import output
+from lpsnet.cli.benchmark import print_benchmark
 from lpsnet.data.dataset import open_dataset
 from lpsnet.data.split import Images, Split, select, why_not_scorable
 from lpsnet.errors import LpsnetError, MissingDependencyError
@@ -24,15 +24,15 @@ if TYPE_CHECKING:
 PAPER_SIZE = (1024, 2048)  # Cityscapes; the size of the paper's figures
 
 
-def models(json_to: JsonOption = None) -> None:
+def models(json_to: output.JsonOption = None) -> None:
     """The models that come with the package, and what each of them scored.
 
     Example: `lpsnet models`
     """
     found = {name: (path, read_record(path)) for name, path in list_models().items()}
     described = {name: {"path": str(path), "record": r.model_dump(mode="json")} for name, (path, r) in found.items()}
-    write_json({"models": described}, json_to)
-    rows = table("Models of this installation", "name", "classes", "runs at", "ratios", "mIoU %", "on", "MiB")
+    output.write_json({"models": described}, json_to)
+    rows = output.table("Models of this installation", "name", "classes", "runs at", "ratios", "mIoU %", "on", "MiB")
     for name, (path, record) in found.items():
         size = "x".join(map(str, record.input_size)) if record.input_size else "any"
         ratios = ", ".join(map(str, record.architecture.ratios)) if record.architecture else "–"
@@ -40,14 +40,14 @@ def models(json_to: JsonOption = None) -> None:
         score = "–" if miou is None else f"{miou:.2f}"
         megabytes = f"{path.stat().st_size / 2**20:.1f}"
         rows.add_row(name, str(record.label_space.num_classes), size, ratios, score, split, megabytes)
-    console(json_to).print(rows)
+    output.console(json_to).print(rows)
     for name, (_, record) in found.items():
         for note in (scores["note"] for scores in record.scores.values() if "note" in scores):
-            say(f"{name}: {note}", json_to=json_to)
+            output.say(f"{name}: {note}", json_to=json_to)
     for terms in dict.fromkeys(record.licence for _, record in found.values()):
         names = ", ".join(name for name, (_, record) in found.items() if record.licence == terms)
-        say(f"{names}: {terms or 'no terms given'}", json_to=json_to)
-    next_command("lpsnet", "segment", "IMAGE", "--model", next(iter(found), "MODEL"), json_to=json_to)
+        output.say(f"{names}: {terms or 'no terms given'}", json_to=json_to)
+    output.next_command("lpsnet", "segment", "IMAGE", "--model", next(iter(found), "MODEL"), json_to=json_to)
 
 
 def _mious(record: "ModelRecord") -> dict[str, float]:
@@ -58,37 +58,33 @@ def _mious(record: "ModelRecord") -> dict[str, float]:
 
 def info(
     what: Annotated[str, typer.Argument(metavar="ARCH|MODEL", help="An architecture, or a model file.")],
-    size: SizeOption = None,
+    size: output.SizeOption = None,
     classes: Annotated[int | None, typer.Option(min=1, help="Number of classes.")] = None,
     block: Annotated[str | None, typer.Option(help="Convolutional block (Table 2).")] = None,
     interaction: Annotated[str | None, typer.Option(help="Path interaction (Figure 6).")] = None,
-    json_to: JsonOption = None,
+    json_to: output.JsonOption = None,
 ) -> None:
     """Parameters and multiply-accumulates by stage; for a model file, its record too.
 
     Example: `lpsnet info lpsnet_s --size 360x480 --classes 11`
     """
     record = _find_record(what)
-    counts = _count(what, record, parse_size(size), classes, block, interaction)
+    asked = {"size": output.parse_size(size), "num_classes": classes, "block": block, "interaction": interaction}
+    counts = _count(what, record, asked)
     described = {} if record is None else {"record": record.model_dump(mode="json")}
-    write_json({**(counts.to_dict() if counts else {}), **described}, json_to)
+    output.write_json({**(counts.to_dict() if counts else {}), **described}, json_to)
     if counts is not None:
         _print_complexity(counts, json_to)
     if record is not None:
         _print_record(record, json_to)
-        next_command("lpsnet", "segment", "IMAGE", "--model", what, json_to=json_to)
+        output.next_command("lpsnet", "segment", "IMAGE", "--model", what, json_to=json_to)
     else:
-        next_command("lpsnet", "train", "--data", "scenes", "--arch", what, "--out", "runs/first", json_to=json_to)
+        output.next_command(
+            "lpsnet", "train", "--data", "scenes", "--arch", what, "--out", "runs/first", json_to=json_to
+        )
 
 
-def _count(
-    what: str,
-    record: "ModelRecord | None",
-    size: tuple[int, int] | None,
-    classes: int | None,
-    block: str | None,
-    interaction: str | None,
-) -> "Complexity | None":
+def _count(what: str, record: "ModelRecord | None", asked: dict[str, Any]) -> "Complexity | None":
     """What the network costs; None for a model file where it cannot be counted: a foreign one, or without torch."""
     architecture = get_architecture(what) if record is None else record.architecture
     if architecture is None:
@@ -98,42 +94,41 @@ def _count(
     except ModuleNotFoundError as error:
         if record is None:
             raise
-        say(f"Parameters and operations are not counted: {MissingDependencyError.from_import(error)}", json_to="-")
+        output.say(
+            f"Parameters and operations are not counted: {MissingDependencyError.from_import(error)}", json_to="-"
+        )
         return None
-    return complexity(
-        architecture,
-        size=size or (record.input_size if record else None) or PAPER_SIZE,
-        num_classes=classes or (record.label_space.num_classes if record else 19),
-        block=block or (record.block if record else "conv3x3"),
-        interaction=interaction or (record.interaction if record else "bilateral_b"),
-    )
+    chosen: dict[str, Any] = {"size": PAPER_SIZE, "num_classes": 19, "block": "conv3x3", "interaction": "bilateral_b"}
+    if record is not None:
+        chosen |= {"num_classes": record.label_space.num_classes, "size": record.input_size or PAPER_SIZE}
+        chosen |= {"block": record.block, "interaction": record.interaction}
+    return complexity(architecture, **(chosen | {key: value for key, value in asked.items() if value}))
 
 
 def _find_record(what: str) -> "ModelRecord | None":
     """The record of a model file or a bundled model; None for an architecture."""
     if what in list_architectures() or "=" in what:
         return None
-    if "/" in what or "\\" in what or Path(what).suffix or Path(what).exists():
-        return read_record(find_model(what))
     try:
         return read_record(find_model(what))
     except LpsnetError:
-        get_architecture(what)  # its error lists the architectures
+        if not ("/" in what or "\\" in what or Path(what).suffix or Path(what).exists()):
+            get_architecture(what)  # its error lists the architectures
         raise
 
 
 def _print_complexity(counts: "Complexity", json_to: str | None) -> None:
     height, width = counts.size
-    rows = table(str(counts.architecture), "part", "path", "input", "parameters", "GMACs")
+    rows = output.table(str(counts.architecture), "part", "path", "input", "parameters", "GMACs")
     for row in counts.rows:
         ratio = counts.architecture.ratios[row.path - 1] if row.path else None
         own = "" if ratio is None else "x".join(map(str, path_size(counts.size, ratio)))
         rows.add_row(row.part, str(row.path or ""), own, f"{row.parameters:,}", f"{row.macs / 1e9:.3f}")
     rows.add_section()
     rows.add_row("total", "", "", f"{counts.parameters:,}", f"{counts.macs / 1e9:.3f}", style="bold")
-    console(json_to).print(rows)
+    output.console(json_to).print(rows)
     scores = "x".join(map(str, score_size(counts.size, counts.architecture)))
-    say(f"{height}x{width} in, logits at {scores}, {counts.num_classes} classes, deployed form", json_to=json_to)
+    output.say(f"{height}x{width} in, logits at {scores}, {counts.num_classes} classes, deployed form", json_to=json_to)
 
 
 def _print_record(record: "ModelRecord", json_to: str | None) -> None:
@@ -149,7 +144,7 @@ def _print_record(record: "ModelRecord", json_to: str | None) -> None:
     }
     lines.update({f"mIoU on {split}": f"{miou:.2f} %" for split, miou in _mious(record).items()})
     for key, value in lines.items():
-        say(f"{key}: {value}", json_to=json_to)
+        output.say(f"{key}: {value}", json_to=json_to)
 
 
 def push(
@@ -164,8 +159,8 @@ def push(
     Example: `lpsnet push me/street --model model.onnx`
     """
     page = push_to_hub(model, repo, private=private, keep_card=keep_card, message=message)
-    say(f"Pushed {model} and its card to {page}" if not keep_card else f"Pushed {model} to {page}")
-    next_command("lpsnet", "info", f"hf://{repo}/{Path(find_model(model)).name}")
+    output.say(f"Pushed {model} and its card to {page}" if not keep_card else f"Pushed {model} to {page}")
+    output.next_command("lpsnet", "info", f"hf://{repo}/{Path(find_model(model)).name}")
 
 
 NUM_COMPARED = 8  # real images that scores and labels are compared on
@@ -176,7 +171,7 @@ def export(
     model: Annotated[str, typer.Option(help="A checkpoint (.safetensors).")],
     out: Annotated[Path, typer.Option(help="The file to write.")],
     to: Annotated[str, typer.Option(help="onnx, openvino, ncnn or tensorrt.")] = "onnx",
-    size: SizeOption = None,
+    size: output.SizeOption = None,
     precision: Annotated[str, typer.Option(help="f32, f16 or int8 (int8 needs --data).")] = "f32",
     data: Annotated[str | None, typer.Option(help="Compare on these images too: a data set, as for train.")] = None,
     split: Annotated[str, typer.Option(help="Which of its images.")] = "val",
@@ -188,7 +183,7 @@ def export(
     keep_float: Annotated[
         str, typer.Option(metavar="LAYERS", help="int8: layers left in floating point: first, last, first,last, none.")
     ] = "first",
-    json_to: JsonOption = None,
+    json_to: output.JsonOption = None,
 ) -> None:
     """Write a model for an engine, after verifying that the file gives the network's own labels.
 
@@ -207,14 +202,14 @@ def export(
     images = _images(data, split)
     labelled = None if images is None else select(images, max_pictures)
     if labelled is not None and (reason := why_not_scorable(labelled, record.label_space)):
-        say(f"mIoU is not compared: {reason}", json_to=json_to)
+        output.say(f"mIoU is not compared: {reason}", json_to=json_to)
         labelled = None
     report = run_export(
         net,
         out,
         to=to,
         record=record,
-        size=parse_size(size),
+        size=output.parse_size(size),
         precision=cast("Precision", precision),
         quantisation=_quantisation(data, calibrate_on, num_calibrated, keep_float) if precision == "int8" else None,
         images=() if images is None else Images(select(images, NUM_COMPARED)),
@@ -224,16 +219,14 @@ def export(
     )
     precisions = None
     if precision == "int8" and to != "tensorrt":
-        with measuring_progress() as update:
+        with output.measuring_progress() as update:
             precisions = beside_other_precisions(net, report, record=record, labelled=labelled, progress=update)
-    write_json({**report.to_dict(), **({"precisions": precisions.to_dict()} if precisions else {})}, json_to)
+    output.write_json({**report.to_dict(), **({"precisions": precisions.to_dict()} if precisions else {})}, json_to)
     print_export(report, json_to=json_to)
     if precisions is not None:
         print_benchmark(precisions, json_to=json_to)
-    if report.engine_command:
-        next_command(*report.engine_command, json_to=json_to)
-    else:
-        next_command("lpsnet", "segment", "IMAGE", "--model", report.path, json_to=json_to)
+    run = report.engine_command or ("lpsnet", "segment", "IMAGE", "--model", report.path)
+    output.next_command(*run, json_to=json_to)
 
 
 def _images(data: str | None, split: str) -> "Split | None":
@@ -251,15 +244,15 @@ def _quantisation(data: str | None, split: str, count: int, keep_float: str) -> 
 def print_export(report: "ExportReport", *, json_to: str | None = None) -> None:
     """What was written and how it compares with the network."""
     title = f"{report.format}, {report.precision}, checked with {report.engine}"
-    rows = table(title, "image", "size", "logits differ by", "same label")
+    rows = output.table(title, "image", "size", "logits differ by", "same label")
     for check in report.checks:
         size = "x".join(map(str, check.size))
         rows.add_row(check.image, size, f"{check.score_difference:.1e}", f"{check.label_agreement:.3f} %")
-    console(json_to).print(rows)
+    output.console(json_to).print(rows)
     if report.num_calibration_pictures:
-        say(f"Calibrated on {report.num_calibration_pictures} images", json_to=json_to)
+        output.say(f"Calibrated on {report.num_calibration_pictures} images", json_to=json_to)
     if report.miou is not None:
         miou = report.miou
         where = f"{miou.num_pictures} images of {miou.split}"
-        say(f"mIoU on {where}: {miou.before:.2f} before, {miou.after:.2f} after", json_to=json_to)
-    say(f"Wrote {report.path} ({report.num_bytes / 2**20:.1f} MiB)", json_to=json_to)
+        output.say(f"mIoU on {where}: {miou.before:.2f} before, {miou.after:.2f} after", json_to=json_to)
+    output.say(f"Wrote {report.path} ({report.num_bytes / 2**20:.1f} MiB)", json_to=json_to)

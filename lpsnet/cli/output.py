@@ -7,12 +7,21 @@ import sys
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from lpsnet.errors import LpsnetError
@@ -75,13 +84,26 @@ def table(title: str, *columns: str) -> Table:
 
 
 @contextmanager
-def image_progress(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on standard error while images are worked on; call the value with how many are done, and of how many."""
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+def progress(what: str, *columns: ProgressColumn, **fields: Any) -> Iterator[Callable[..., None]]:
+    """A bar on standard error, if it is a terminal; call the value with what changed: completed, total, description."""
+    columns = (TextColumn("{task.description}"), BarColumn(), *columns)
     quiet = not _error_console.is_terminal
-    with Progress(*columns, console=_error_console, transient=True, disable=quiet) as progress:
-        task = progress.add_task("", total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
+    with Progress(*columns, console=_error_console, transient=True, disable=quiet) as shown:
+        yield partial(shown.update, shown.add_task(what, **fields))
+
+
+@contextmanager
+def image_progress(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar while images are processed; call the value with how many are done, and of how many."""
+    with progress(what, MofNCompleteColumn(), TimeRemainingColumn(), total=None) as update:
+        yield lambda done, total: update(completed=done, total=total)
+
+
+@contextmanager
+def measuring_progress() -> Iterator[Callable[[str, float], None]]:
+    """A bar while something is measured; call the value with the stage and the part of it that is done, 0 to 1."""
+    with progress("opening the models", TimeElapsedColumn(), total=1.0) as update:
+        yield lambda stage, part: update(description=stage, completed=part)
 
 
 def parse_size(text: str | None) -> tuple[int, int] | None:

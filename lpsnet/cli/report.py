@@ -9,14 +9,14 @@ from typing import Annotated, cast
 
 import typer
 
-from lpsnet.cli.benchmark import measuring_progress
-from lpsnet.cli.output import MAX_THREADS, JsonOption, SizeOption, next_command, parse_size, say, write_json
+from lpsnet.cli import output
 from lpsnet.inference.engines import Precision
 from lpsnet.report.evaluation import ImageOptions
 from lpsnet.report.report import find, write_report
 from lpsnet.studies.running import find_study, run_study
 from lpsnet.studies.study import Scale, Settings
 
+ThreadsOption = Annotated[int | None, typer.Option(min=1, max=output.MAX_THREADS, help="Of engines and trainings.")]
 PLAIN_SECONDS = 60  # between lines of progress where there is no terminal to draw a bar on
 NAMES = (
     "conv-blocks (Table 2), interactions (Table 3), expansion (Table 4, Figure 7), conv-types (Figure 4), widths "
@@ -44,12 +44,12 @@ def study(
         list[str] | None, typer.Option("--runtime", help="Engine; may be given several times. Default: onnxruntime.")
     ] = None,
     precision: Annotated[str, typer.Option(help="Arithmetic of engines: f32, bf16, f16.")] = "f32",
-    threads: Annotated[int | None, typer.Option(min=1, max=MAX_THREADS, help="Of engines and trainings.")] = None,
+    threads: ThreadsOption = None,
     workers: Annotated[int, typer.Option(min=1, help="Trainings at a time, each in a process.")] = 1,
-    size: SizeOption = None,
+    size: output.SizeOption = None,
     models: Annotated[Path | None, typer.Option(help="A model file, or a folder of them, to use beside ours.")] = None,
     picture: Annotated[list[str] | None, typer.Option("--picture", help="Name of an image to show.")] = None,
-    json_to: JsonOption = None,
+    json_to: output.JsonOption = None,
 ) -> None:
     """Make a table or figure of the paper again, on this device, beside the paper's own values.
 
@@ -64,7 +64,7 @@ def study(
         runtimes=tuple(runtime or ["onnxruntime"]),
         precision=cast("Precision", precision),
         num_threads=threads,
-        size=parse_size(size),
+        size=output.parse_size(size),
         data=tuple(data or []),
         num_seeds=seeds,
         epochs=epochs,
@@ -74,36 +74,36 @@ def study(
     )
     with _progress() as update:
         result = run_study(
-            chosen, settings, out, num_workers=workers, progress=update, log=lambda line: say(line, json_to="-")
+            chosen, settings, out, num_workers=workers, progress=update, log=lambda line: output.say(line, json_to="-")
         )
     page, figure, table, values = result.files
-    write_json({"findings": list(result.report.findings), "rows": [dict(row) for row in result.report.rows]}, json_to)
+    output.write_json(
+        {"findings": list(result.report.findings), "rows": [dict(row) for row in result.report.rows]}, json_to
+    )
     for finding in result.report.findings:
-        say(finding, json_to=json_to)
+        output.say(finding, json_to=json_to)
     if result.num_kept:
-        say(f"{result.num_kept} runs were kept from before", json_to=json_to)
-    say(f"Wrote {page}, {figure.name}, {table.name} and {values.name}", json_to=json_to)
-    next_command("lpsnet", "report", values, json_to=json_to)
+        output.say(f"{result.num_kept} runs were kept from before", json_to=json_to)
+    output.say(f"Wrote {page}, {figure.name}, {table.name} and {values.name}", json_to=json_to)
+    output.next_command("lpsnet", "report", values, json_to=json_to)
 
 
 @contextmanager
 def _progress() -> Iterator[Callable[[str, float], None]]:
     """A bar on a terminal, a line every minute elsewhere."""
     if sys.stderr.isatty():
-        with measuring_progress() as update:
+        with output.measuring_progress() as update:
             yield update
-    else:
-        yield _Lines()
+        return
+    last = time.monotonic()
 
+    def show(what: str, part: float) -> None:
+        nonlocal last
+        if time.monotonic() - last >= PLAIN_SECONDS:
+            last = time.monotonic()
+            output.say(f"{what} ({100 * part:.0f} % of this run)", json_to="-")
 
-class _Lines:
-    def __init__(self) -> None:
-        self._last = time.monotonic()
-
-    def __call__(self, what: str, part: float) -> None:
-        if time.monotonic() - self._last >= PLAIN_SECONDS:
-            self._last = time.monotonic()
-            say(f"{what} ({100 * part:.0f} % of this run)", json_to="-")
+    yield show
 
 
 def report(
@@ -124,8 +124,8 @@ def report(
     Example: `lpsnet report runs/first`
     """
     page = write_report(path, out=out, images=ImageOptions(pictures, data, model))
-    say(f"Report: {page}")
-    next_command(*_next(path, find(path).kind))
+    output.say(f"Report: {page}")
+    output.next_command(*_next(path, find(path).kind))
 
 
 def _next(path: Path, kind: str) -> tuple[object, ...]:

@@ -10,24 +10,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
 from lpsnet.benchmark.endurance import Endurance, endure
 from lpsnet.benchmark.machine import LoadWatch, describe_machine
-from lpsnet.cli.benchmark import measuring_progress
+from lpsnet.cli import output
+from lpsnet.cli.benchmark import say_measured
 from lpsnet.cli.evaluate import PrecisionOption, RuntimeOption, ThreadsOption
-from lpsnet.cli.output import (
-    JsonOption,
-    SizeOption,
-    console,
-    image_progress,
-    next_command,
-    parse_size,
-    say,
-    table,
-    write_json,
-)
-from lpsnet.cli.output import console as people
 from lpsnet.errors import DataError
 from lpsnet.inference import pipeline
 from lpsnet.inference.hub import DEFAULT_MODEL
@@ -56,6 +45,9 @@ def stop_on_interrupt() -> Iterator[threading.Event]:
         signal.signal(signal.SIGINT, before)
 
 
+_PACE = ("num_frames", "duration_s", "frames_per_second", "frames_per_second_without_drawing")  # in JSON
+
+
 @dataclass
 class Work:
     """What one `lpsnet segment` does: the settings of all its sources, and what became of each."""
@@ -75,7 +67,7 @@ class Work:
         """Segment images, until they are done or asked to stop."""
         if not sources:
             return
-        with image_progress("segmenting") as update:
+        with output.image_progress("segmenting") as update:
             for outcome in pipeline.segment_images(
                 self.segmenter, sources, self.out, outputs=self.outputs, style=self.style
             ):
@@ -105,12 +97,12 @@ class Work:
             return
         self.streams.append(outcome)
         self._problem("cut short", outcome.problem)
-        say(describe(outcome), json_to=self.json_to)
+        output.say(describe(outcome), json_to=self.json_to)
 
     def _problem(self, what: str, problem: str) -> None:
         if problem:
             self.problems.append(problem)
-            say(f"{what}: {problem}", json_to="-")
+            output.say(f"{what}: {problem}", json_to="-")
 
     def unfinished(self, num_sources: int) -> bool:
         """Whether Ctrl-C kept something from being done."""
@@ -120,36 +112,25 @@ class Work:
     def written(self) -> str:
         """What is there now, in words."""
         num_images = sum(not outcome.problem for outcome in self.outcomes)
-        counts = {"images": num_images, "videos": len(self.streams)}
-        names = {kind: kind.removesuffix("s") if count == 1 else kind for kind, count in counts.items()}
-        parts = [f"{', '.join(self.outputs)} of {count} {names[kind]}" for kind, count in counts.items() if count]
+        counts = {"image": num_images, "video": len(self.streams)}
+        plural = [f"{count} {kind}{'' if count == 1 else 's'}" for kind, count in counts.items() if count]
+        parts = [f"{', '.join(self.outputs)} of {text}" for text in plural]
         return " and ".join(parts) or "nothing"
 
     def report(self) -> dict[str, Any]:
         """The same for machines."""
         missing = dict.fromkeys(self.outputs)
-        pictures = [
-            {"source": str(one.source), **missing, **_texts(one.files), "problem": one.problem or None}
-            for one in self.outcomes
-        ]
-        videos = [
-            {
-                "source": one.source,
-                **_texts(one.files),
-                "num_frames": one.pace.num_frames,
-                "duration_s": one.pace.duration_s,
-                "frames_per_second": one.pace.frames_per_second,
-                "frames_per_second_without_drawing": one.pace.frames_per_second_without_drawing,
-                "whole": one.whole,
-                "problem": one.problem or None,
-            }
-            for one in self.streams
-        ]
+        pictures = [_described(one, missing) for one in self.outcomes]
+        videos = [_described(one, {}) for one in self.streams]
         return {"pictures": pictures, "videos": videos, "problems": self.problems}
 
 
-def _texts(files: dict[str, Path]) -> dict[str, str]:
-    return {output: str(path) for output, path in files.items()}
+def _described(one: pipeline.ImageOutcome | pipeline.StreamOutcome, missing: dict[str, None]) -> dict[str, Any]:
+    figures: dict[str, Any] = {}
+    if isinstance(one, pipeline.StreamOutcome):
+        figures = {**{key: getattr(one.pace, key) for key in _PACE}, "whole": one.whole}
+    files = {name: str(path) for name, path in one.files.items()}
+    return {"source": str(one.source), **missing, **files, **figures, "problem": one.problem or None}
 
 
 def describe(outcome: "pipeline.StreamOutcome") -> str:
@@ -170,14 +151,13 @@ def speeds(pace: "pipeline.Pace") -> str:
 @contextmanager
 def frame_progress(name: str, total: int | None) -> Iterator["Callable[[pipeline.Pace], None]"]:
     """A bar on standard error, if it is a terminal; call the value with the pace after every frame."""
-    error = console("-")
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[speed]}"))
-    quiet = not error.is_terminal
-    with Progress(*columns, TimeRemainingColumn(), console=error, transient=True, disable=quiet) as progress:
-        task = progress.add_task(name, total=total, speed="")
-        yield lambda pace: progress.update(task, completed=pace.num_frames, speed=speeds(pace))
+    columns = (MofNCompleteColumn(), TextColumn("{task.fields[speed]}"), TimeRemainingColumn())
+    with output.progress(name, *columns, total=total, speed="") as update:
+        yield lambda pace: update(completed=pace.num_frames, speed=speeds(pace))
 
 
+ModelOption = Annotated[str, typer.Option(help="A model file, or the name of one that comes with the package.")]
+_OUTPUTS = f"{', '.join(OUTPUTS)}; may be given several times. Default: {' and '.join(DEFAULT_OUTPUTS)}"
 STOPPED = 130  # exit code after Ctrl-C, as shells have it
 
 
@@ -185,17 +165,11 @@ def segment(
     sources: Annotated[
         list[str], typer.Argument(metavar="SOURCE...", help="Images, videos, folders, globs, or a camera's number.")
     ],
-    model: Annotated[
-        str, typer.Option(help="A model file, or the name of one that comes with the package.")
-    ] = DEFAULT_MODEL,
+    model: ModelOption = DEFAULT_MODEL,
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("segmented"),
     write: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="WHAT",
-            help=f"What to write: {', '.join(OUTPUTS)}; may be given several times. "
-            f"Default: {' and '.join(DEFAULT_OUTPUTS)}.",
-        ),
+        typer.Option(metavar="WHAT", help=f"What to write: {_OUTPUTS}."),
     ] = None,
     opacity: Annotated[float, typer.Option(min=0, max=1, help="Of the colours over the image.")] = 0.55,
     legend: Annotated[bool, typer.Option("--legend", help="A legend below, which makes images higher.")] = False,
@@ -203,8 +177,8 @@ def segment(
     runtime: RuntimeOption = None,
     precision: PrecisionOption = "f32",
     threads: ThreadsOption = None,
-    size: SizeOption = None,
-    json_to: JsonOption = None,
+    size: output.SizeOption = None,
+    json_to: output.JsonOption = None,
 ) -> None:
     """Segment images, videos and cameras: label maps, and the classes' colours over the image.
 
@@ -219,7 +193,9 @@ def segment(
     `lpsnet segment 0 --write side-by-side` (the first camera, until Ctrl-C)
     """
     found, outputs = pipeline.find_sources(sources), check_outputs(write or DEFAULT_OUTPUTS)
-    segmenter = Segmenter(model, runtime=runtime, precision=precision, num_threads=threads, input_size=parse_size(size))
+    segmenter = Segmenter(
+        model, runtime=runtime, precision=precision, num_threads=threads, input_size=output.parse_size(size)
+    )
     style = Style(segmenter.label_space, opacity, legend)
     with stop_on_interrupt() as stop:
         work = Work(segmenter, out, outputs, style, stop, max_frames, json_to)
@@ -227,11 +203,11 @@ def segment(
         for source in found:
             if source.kind != "image" and not stop.is_set():
                 work.stream(source)
-    write_json(work.report(), json_to)
-    say(f"Wrote {work.written()} to {out}/", json_to=json_to)
-    next_command("lpsnet", "info", model, json_to=json_to)
+    output.write_json(work.report(), json_to)
+    output.say(f"Wrote {work.written()} to {out}/", json_to=json_to)
+    output.next_command("lpsnet", "info", model, json_to=json_to)
     if work.unfinished(len(found)):
-        say("Stopped before everything was done; the same command starts again from the beginning", json_to="-")
+        output.say("Stopped before everything was done; the same command starts again from the beginning", json_to="-")
         raise typer.Exit(STOPPED)
     if work.problems:
         raise typer.Exit(2)
@@ -242,9 +218,7 @@ MAX_ROWS = 12  # of the table; --json has every sample
 
 def stream(
     video: Annotated[Path, typer.Argument(help="A video, which is played over and over.")],
-    model: Annotated[
-        str, typer.Option(help="A model file, or the name of one that comes with the package.")
-    ] = DEFAULT_MODEL,
+    model: ModelOption = DEFAULT_MODEL,
     minutes: Annotated[float, typer.Option(min=0.01, help="How long.")] = 10.0,
     interval: Annotated[float, typer.Option(min=0.1, metavar="SECONDS", help="Between looks at the memory.")] = 10.0,
     turns: Annotated[int, typer.Option(min=0, help="Turns with and without drawing after that.")] = 5,
@@ -252,8 +226,8 @@ def stream(
     runtime: RuntimeOption = None,
     precision: PrecisionOption = "f32",
     threads: ThreadsOption = None,
-    size: SizeOption = None,
-    json_to: JsonOption = None,
+    size: output.SizeOption = None,
+    json_to: output.JsonOption = None,
 ) -> None:
     """Segment a video for minutes: does memory hold, and how many frames a second are done, drawn or not?
 
@@ -263,9 +237,11 @@ def stream(
     Example: `lpsnet stream drive.mp4 --model model.onnx --minutes 10 --json stream.json`
     """
     source = video_stream(video)
-    segmenter = Segmenter(model, runtime=runtime, precision=precision, num_threads=threads, input_size=parse_size(size))
+    segmenter = Segmenter(
+        model, runtime=runtime, precision=precision, num_threads=threads, input_size=output.parse_size(size)
+    )
     watch = LoadWatch.start()
-    with measuring_progress() as update:
+    with output.measuring_progress() as update:
         result = endure(
             segmenter,
             source,
@@ -278,29 +254,28 @@ def stream(
         )
     load, machine = watch.load(), describe_machine()
     about = {"protocol": segmenter.protocol, "video_size": list(source.info.size), "machine": machine.to_dict()}
-    write_json({**result.to_dict(), **about, "load": load.to_dict()}, json_to)
+    output.write_json({**result.to_dict(), **about, "load": load.to_dict()}, json_to)
     _print(result, json_to)
-    busy = "" if load.other_cores is None else f"; other work kept {load.other_cores:.1f} processors busy meanwhile"
-    say(f"Measured with {segmenter.engine} on {machine.identity}{busy}", json_to=json_to)
-    next_command("lpsnet", "segment", video, "--model", model, "--write", "overlay", json_to=json_to)
+    say_measured(segmenter.engine, machine.identity, load.other_cores, json_to)
+    output.next_command("lpsnet", "segment", video, "--model", model, "--write", "overlay", json_to=json_to)
 
 
 def _print(result: "Endurance", json_to: str | None) -> None:
-    rows = table("memory", "seconds", "frames", "MiB")
+    rows = output.table("memory", "seconds", "frames", "MiB")
     every = -(-len(result.samples) // MAX_ROWS)
     for sample in dict.fromkeys((*result.samples[::every], result.samples[-1])):
         rows.add_row(f"{sample.time_s:.0f}", str(sample.num_frames), f"{sample.memory_mib:.1f}")
-    people(json_to).print(rows)
+    output.console(json_to).print(rows)
     figures = result.to_dict()
-    say(
+    output.say(
         f"Memory after the first tenth: within {result.spread_percent:.2f} %, "
         f"last against first {result.growth_percent:+.2f} %",
         json_to=json_to,
     )
-    say(f"{result.pace.num_frames} frames, {result.pace.frames_per_second:.1f} a second, drawn", json_to=json_to)
+    output.say(f"{result.pace.num_frames} frames, {result.pace.frames_per_second:.1f} a second, drawn", json_to=json_to)
     if result.with_drawing:
         drawn, not_drawn = (figures[f"frames_per_second_{way}_drawing"] for way in ("with", "without"))
-        say(f"Interleaved: {drawn:.1f} frames a second with drawing, {not_drawn:.1f} without", json_to=json_to)
+        output.say(f"Interleaved: {drawn:.1f} frames a second with drawing, {not_drawn:.1f} without", json_to=json_to)
 
 
 ServeOption = Annotated[
@@ -320,8 +295,8 @@ def web(
     Any server of plain files will do. Example: `lpsnet web --model model.onnx --out web --serve 8000`
     """
     page = write_page(model, out, example=example)
-    say(f"Wrote the page to {page.folder}/ ({page.num_bytes / 1e6:.1f} MB); any server of plain files will do")
+    output.say(f"Wrote the page to {page.folder}/ ({page.num_bytes / 1e6:.1f} MB); any server of plain files will do")
     if port is None:
-        next_command("python", "-m", "http.server", "--directory", page.folder, "8000")
+        output.next_command("python", "-m", "http.server", "--directory", page.folder, "8000")
     else:
-        serve(page.folder, port, on_ready=lambda url: say(f"Open {url} — Ctrl-C ends it"))
+        serve(page.folder, port, on_ready=lambda url: output.say(f"Open {url} — Ctrl-C ends it"))

@@ -2,10 +2,10 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -103,8 +103,8 @@ def print_scores(evaluation: "Evaluation", *, json_to: str | None = None) -> Non
     for name, *ious in zip(evaluation.label_space.names, scores.ious, *([boundary] if boundary else []), strict=True):
         result.add_row(name, *("–" if iou != iou else f"{iou:.1f}" for iou in ious))
     result.add_section()
-    means = [scores.miou] if evaluation.boundary_miou is None else [scores.miou, evaluation.boundary_miou]
-    result.add_row("mIoU", *(f"{mean:.2f}" for mean in means), style="bold")
+    means = (scores.miou, evaluation.boundary_miou)
+    result.add_row("mIoU", *(f"{mean:.2f}" for mean in means if mean is not None), style="bold")
     result.add_row("frequency-weighted IoU", f"{scores.frequency_weighted_iou:.2f}")
     result.add_row("pixel accuracy", f"{scores.pixel_accuracy:.2f}")
     console(json_to).print(result)
@@ -114,10 +114,7 @@ def _tell(message: str) -> None:
     say(message, json_to="-")
 
 
-class ShowStatus(Protocol):
-    """Shows where a run stands."""
-
-    def __call__(self, status: "Status") -> None: ...
+ShowStatus = Callable[["Status"], None]  # shows the state of a run
 
 
 @contextmanager
@@ -185,7 +182,7 @@ class _Lines:
         left, done = status.num_iterations - status.iteration, status.iteration - self._start[1]
         if not done or not left:
             return ""
-        minutes = round((now - self._start[0]) / done * left / 60)
-        if minutes < 1:
+        hours, minutes = divmod(round((now - self._start[0]) / done * left / 60), 60)
+        if not hours and not minutes:
             return "less than a minute left"
-        return f"{minutes // 60} h {minutes % 60} min left" if minutes >= 60 else f"{minutes} min left"
+        return f"{f'{hours} h ' if hours else ''}{minutes} min left"

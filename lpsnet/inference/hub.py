@@ -89,11 +89,12 @@ def find_model(model: str | Path, *, preferred: str = ".onnx") -> Path:
     if is_hub_address(model):
         return check_model_file(download_model(str(model), preferred=preferred))
     path = Path(model)
-    if path.exists() or _looks_like_a_path(str(model)):
+    text = str(model)
+    if path.exists() or "/" in text or "\\" in text or path.suffix.lower() in METADATA_READERS:
         return check_model_file(path)
     bundled = list_models()
-    if str(model) in bundled:
-        return check_sum(bundled[str(model)])
+    if text in bundled:
+        return check_sum(bundled[text])
     if not bundled:
         raise ModelFileError(f"no model file at {model}, and no models come with this installation")
     raise ModelFileError(f"{unknown_name('model', model, bundled)}, or the path of a model file")
@@ -108,10 +109,6 @@ def bundled_name(path: str | Path) -> str | None:
     """The name of the model that comes with the package and whose file this is, or was in an earlier version."""
     path = Path(path)
     return path.stem if path.parts[-3:-1] == ("lpsnet", "weights") else None
-
-
-def _looks_like_a_path(text: str) -> bool:
-    return "/" in text or "\\" in text or Path(text).suffix.lower() in METADATA_READERS
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +137,10 @@ class HubAddress:
             raise ModelFileError(f"a model on the Hub is hf://OWNER/MODEL[@REVISION][/FILE]; got {text!r}")
         revision, file = match["revision"], match["file"]
         if file is not None:
-            _check_file(file, text)
+            if any(part in ("", ".", "..") for part in file.split("/")) or "\\" in file:
+                raise ModelFileError(f"{text!r} names no file inside its repository")
+            if (suffix := PurePosixPath(file).suffix).lower() not in METADATA_READERS:
+                raise ModelFileError(f"{text}: {unknown_name('model file suffix', suffix, METADATA_READERS)}")
         return cls(match["repo"], None if revision is None else unquote(revision), file)
 
     def __str__(self) -> str:
@@ -159,14 +159,6 @@ def check_repo(repo: str) -> str:
     if _REPO.fullmatch(repo) is None:
         raise ModelFileError(f"a repository on the Hub is OWNER/MODEL; got {repo!r}")
     return repo
-
-
-def _check_file(file: str, text: str) -> None:
-    if any(part in ("", ".", "..") for part in file.split("/")) or "\\" in file:
-        raise ModelFileError(f"{text!r} names no file inside its repository")
-    suffix = PurePosixPath(file).suffix
-    if suffix.lower() not in METADATA_READERS:
-        raise ModelFileError(f"{text}: {unknown_name('model file suffix', suffix, METADATA_READERS)}")
 
 
 def download_model(address: str | HubAddress, *, preferred: str = ".onnx") -> Path:
@@ -271,6 +263,13 @@ def model_card(record: ModelRecord, *, repo: str, file: str) -> str:
         "Scores": _scores(record.scores),
         "Terms": _text(record.licence),
     }
+    space = record.label_space
+    size = "x".join(map(str, record.input_size)) if record.input_size else "the image's own size"
+    network = f"`{record.architecture}`, {record.block}, {record.interaction}" if record.architecture else "not LPS-Net"
+    introduction = (
+        f"A network for semantic segmentation of {space.num_classes} classes ({_text(space.name)}), run at {size}.\n\n"
+        f"Architecture: {network}."
+    )
     metadata = {
         "library_name": "lpsnet",
         "pipeline_tag": "image-segmentation",
@@ -280,21 +279,11 @@ def model_card(record: ModelRecord, *, repo: str, file: str) -> str:
     parts = [
         f"---\n{yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True)}---",
         f"# {_text(repo.partition('/')[2])}",
-        _introduction(record),
+        introduction,
         *(f"## {title}\n\n{text}" for title, text in sections.items() if text),
         f"Made with lpsnet {_text(record.lpsnet_version)}".rstrip() + ". The file carries this record in full.",
     ]
     return "\n\n".join(parts) + "\n"
-
-
-def _introduction(record: ModelRecord) -> str:
-    space = record.label_space
-    size = "x".join(map(str, record.input_size)) if record.input_size else "the image's own size"
-    network = f"`{record.architecture}`, {record.block}, {record.interaction}" if record.architecture else "not LPS-Net"
-    return (
-        f"A network for semantic segmentation of {space.num_classes} classes ({_text(space.name)}), run at {size}.\n\n"
-        f"Architecture: {network}."
-    )
 
 
 def _use(repo: str, file: str) -> str:

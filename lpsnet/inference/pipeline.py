@@ -11,7 +11,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -66,22 +66,16 @@ def find_sources(names: Sequence[str]) -> list[Source]:
         sources = list(_expand(name))
         if not sources:
             allowed = ", ".join((*IMAGE_SUFFIXES, *VIDEO_SUFFIXES))
-            raise DataError(
-                f"{name!r} names no image, video or camera; give files, folders or globs of {allowed}, or a "
-                "camera's number"
-            )
+            named = f"files, folders or globs of {allowed}, or a camera's number"
+            raise DataError(f"{name!r} names no image, video or camera; give {named}")
         for source in sources:
             found.setdefault(source.path.resolve(), source)
-    _check_results(found.values())
-    return list(found.values())
-
-
-def _check_results(sources: Iterable[Source]) -> None:
     taken: dict[tuple[Path, bool], Path] = {}
-    for source in sources:
+    for source in found.values():
         key = source.stem, source.kind == "image"
         if (other := taken.setdefault(key, source.path)) != source.path:
             raise DataError(f"{other} and {source.path} would both write {source.stem}.labels; segment them apart")
+    return list(found.values())
 
 
 def _expand(name: str) -> Iterator[Source]:
@@ -179,9 +173,8 @@ def prefetch(items: Generator[Item, None, None], *, num_waiting: int = NUM_WAITI
         worker.join()
 
 
-class _Failure:
-    def __init__(self, error: BaseException) -> None:
-        self.error = error
+class _Failure(NamedTuple):
+    error: BaseException
 
 
 def _work(items: Generator[Any, None, None], waiting: "queue.Queue[Any]", closed: threading.Event) -> None:
@@ -199,11 +192,9 @@ def _work(items: Generator[Any, None, None], waiting: "queue.Queue[Any]", closed
 def _put(item: object, waiting: "queue.Queue[Any]", closed: threading.Event) -> bool:
     """Queue the item; False if the consumer has closed the generator."""
     while not closed.is_set():
-        try:
+        with suppress(queue.Full):
             waiting.put(item, timeout=_POLL_S)
-        except queue.Full:
-            continue
-        return True
+            return True
     return False
 
 
@@ -310,7 +301,13 @@ def segment_stream(
     stop, problem = stop or threading.Event(), ""
     pace = Pace(0, 0.0, 0.0, 0.0, 0.0)
     parts = {output: _path(stem, f"{output}.{PART}", output) for output in outputs}
-    with _writing(parts, stream, style) as consume:
+    with ExitStack() as stack:  # the videos get their names if the block raises no error
+        writers = {output: stack.enter_context(video_writer(path, stream.info)) for output, path in parts.items()}
+
+        def consume(frame: Frame, labels: Labels) -> None:
+            for output, write in writers.items():
+                write(draw(output, frame.image, labels, style), frame.time)
+
         try:
             for pace in run_stream(segment, stream, consume, stop=stop, max_frames=max_frames):
                 if progress is not None:
@@ -326,19 +323,6 @@ def segment_stream(
 
 def _path(stem: Path, name: str, output: str) -> Path:
     return stem.with_name(f"{stem.name}.{name}{'.mkv' if output == 'labels' else '.mp4'}")
-
-
-@contextmanager
-def _writing(paths: dict[str, Path], stream: Stream, style: Style) -> Generator[Consume, None, None]:
-    """A function that draws a frame and adds it to the videos; they get their names if the block raises no error."""
-    with ExitStack() as stack:
-        writers = {output: stack.enter_context(video_writer(path, stream.info)) for output, path in paths.items()}
-
-        def consume(frame: Frame, labels: Labels) -> None:
-            for output, write in writers.items():
-                write(draw(output, frame.image, labels, style), frame.time)
-
-        yield consume
 
 
 def run_stream(

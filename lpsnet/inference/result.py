@@ -71,9 +71,8 @@ class Segmentation(np.ndarray[tuple[int, int], np.dtype[np.uint8]]):
     def shares(self) -> dict[str, float]:
         """The fraction of the image's pixels, 0 to 1, of each class, in the order of the classes."""
         counts = np.bincount(self.labels.ravel(), minlength=self.label_space.num_classes)
-        return {
-            name: float(count) / max(self.size, 1) for name, count in zip(self.label_space.names, counts, strict=False)
-        }
+        shares = (counts / max(self.size, 1)).tolist()
+        return dict(zip(self.label_space.names, shares, strict=False))
 
     def overlay(self, *, opacity: float = 0.55, legend: bool = False) -> Image:
         """The image under the colours of its classes, H x W x 3 uint8 RGB.
@@ -130,10 +129,8 @@ class Segmentation(np.ndarray[tuple[int, int], np.dtype[np.uint8]]):
     @property
     def _whole(self) -> tuple[Image, LabelSpace]:
         if self._image is None or self._label_space is None:
-            raise DataError(
-                "this array was made of a label map and belongs to no image itself; "
-                "ask the segmenter's result, or a crop of it"
-            )
+            advice = "ask the segmenter's result, or a crop of it"
+            raise DataError(f"this array was made of a label map and belongs to no image itself; {advice}")
         return self._image, self._label_space
 
     def _above_legend(self, image: Image) -> Image:

@@ -217,12 +217,9 @@ def camera_stream(
         raise DataError(f"camera {index} gives no image; is it plugged in, free, and is its number right (from 0)?")
     capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # old frames are of no use
     rate = capture.get(cv2.CAP_PROP_FPS)
-    info = StreamInfo(size=image.shape[:2], frame_rate=_rate(rate))
+    frame_rate = Fraction(rate).limit_denominator(1001) if 0 < rate <= 1000 else Fraction(DEFAULT_RATE)
+    info = StreamInfo(size=image.shape[:2], frame_rate=frame_rate)
     return Stream(f"camera {index}", info, lambda: _read_frame(index, capture, clock), live=True)
-
-
-def _rate(rate: float) -> Fraction:
-    return Fraction(rate).limit_denominator(1001) if 0 < rate <= 1000 else Fraction(DEFAULT_RATE)
 
 
 def _read_frame(index: int, capture: Any, clock: Callable[[], float]) -> Generator[Frame, None, None]:
@@ -372,9 +369,8 @@ class _VideoFile:
     def write(self, image: Image, time: int) -> None:
         if self._container is None:
             self._open(image)
-        frame = _av().VideoFrame.from_ndarray(
-            np.ascontiguousarray(image), format="gray" if image.ndim == 2 else "rgb24"
-        )
+        pixels = "gray" if image.ndim == 2 else "rgb24"
+        frame = _av().VideoFrame.from_ndarray(np.ascontiguousarray(image), format=pixels)
         if image.ndim == 3:
             matrix = _MATRICES.get(self._info.colours[0])
             frame = frame.reformat(format=self._video.pix_fmt, dst_colorspace=matrix)

@@ -5,12 +5,13 @@ Read from the JSON of `lpsnet benchmark --json`; see `lpsnet.benchmark.benchmark
 
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from lpsnet.benchmark.benchmark import Benchmark
 from lpsnet.benchmark.timing import Latency
 from lpsnet.report import charts, html
 
-CHART_HEIGHT, NARROW_CHART_HEIGHT = 360.0, 280.0  # pixels
+CHART_HEIGHTS = (360.0, 280.0)  # pixels, wide and narrow
 
 
 def benchmark_page(path: Path) -> html.Page:
@@ -21,6 +22,11 @@ def benchmark_page(path: Path) -> html.Page:
     """
     found = html.parsed(Benchmark, html.read_json(path), path)
     height, width = found.size
+    made = {
+        "Machine": (("date", found.date), *html.flat(found.machine)),
+        "Load meanwhile": html.flat(found.load),
+        "Files": [(found.label(it), it.path) for it in found.results],
+    }
     problems = [f"{it.model} by {it.runtime} in {it.precision}: {it.problem}" for it in found.problems]
     return html.Page(
         kind="Benchmark",
@@ -34,7 +40,7 @@ def benchmark_page(path: Path) -> html.Page:
             ),
             html.Section("How the samples are spread", _spread(found)),
             html.Section("Which is faster", _comparisons(found)),
-            html.Section("How it was measured", _making(found)),
+            html.Section("How it was measured", html.making(found.command, made)),
         ),
     )
 
@@ -110,18 +116,16 @@ def _distributions(title: str, latencies: list[tuple[str, Latency]], caption: st
 
 
 def _rounds(latencies: list[tuple[str, Latency]]) -> html.Chart:
-    curves = [
-        charts.Curve(name, range(1, len(it.turns_ms) + 1), [median(turn) for turn in it.turns_ms])
-        for name, it in latencies
-    ]
+    rounds = ((name, [median(turn) for turn in it.turns_ms]) for name, it in latencies)
+    curves = [charts.Curve(name, range(1, len(medians) + 1), medians) for name, medians in rounds]
+    caption = "All were measured interleaved. What moves all curves together is the machine; ratios are free of it."
+    title, label = "Round by round, the network alone", "The median of every round"
+    axes: dict[str, Any] = {"label": label, "x_name": "round", "y_name": "ms, median", "with_zero": True}
 
     def draw(width: float) -> charts.Drawing:
-        size = charts.Size(width, NARROW_CHART_HEIGHT if width <= charts.NARROW else CHART_HEIGHT)
-        label = "The median of every round"
-        return charts.draw_curves(curves, size, label=label, x_name="round", y_name="ms, median", with_zero=True)
+        return charts.draw_curves(curves, charts.Size.of(width, CHART_HEIGHTS), **axes)
 
-    caption = "All were measured interleaved. What moves all curves together is the machine; ratios are free of it."
-    return html.Chart.of(draw, title="Round by round, the network alone", caption=caption)
+    return html.Chart.of(draw, title=title, caption=caption)
 
 
 def _comparisons(found: Benchmark) -> tuple[html.Part, ...]:
@@ -140,13 +144,3 @@ def _comparisons(found: Benchmark) -> tuple[html.Part, ...]:
         for it in found.comparisons
     )
     return (html.Table(heads, rows, words=(0, 1, 4), caption=caption),)
-
-
-def _making(found: Benchmark) -> tuple[html.Part, ...]:
-    parts = (
-        html.Command(found.command, title="Command") if found.command else None,
-        html.Facts((("date", found.date), *html.flat(found.machine)), title="Machine"),
-        html.Facts(tuple(html.flat(found.load)), title="Load meanwhile"),
-        html.Facts(tuple((found.label(it), it.path) for it in found.results), title="Files"),
-    )
-    return tuple(part for part in parts if part is not None)

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, NamedTuple, Self
 from xml.etree import ElementTree
 
 import numpy as np
@@ -50,7 +50,7 @@ class Drawing:
             tip: shown when it is pointed at.
             attributes: `_` stands for `-`, `css` for `class`; numbers are pixels.
         """
-        named = {_name(key): _value(value) for key, value in attributes.items()}
+        named = {"class" if key == "css" else key.replace("_", "-"): _value(it) for key, it in attributes.items()}
         element = ElementTree.SubElement(self._root if parent is None else parent, tag, named)
         if tip:
             ElementTree.SubElement(element, "title").text = clean(tip)
@@ -72,10 +72,6 @@ class Drawing:
         return ElementTree.tostring(root, encoding="unicode") + "\n"
 
 
-def _name(key: str) -> str:
-    return "class" if key == "css" else key.replace("_", "-")
-
-
 def _value(value: str | float) -> str:
     return value if isinstance(value, str) else f"{value:.2f}".rstrip("0").rstrip(".")
 
@@ -88,19 +84,13 @@ _MAX_DECIMALS = 14
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """Values between `low` and `high`, drawn between the pixels `start` and `end`.
+    """Values between `low` and `high`, drawn between the pixels `start` and `end`."""
 
-    Attributes:
-        low, high: the ends, finite and in order; above 0 for a logarithmic axis.
-        start, end: their pixels; `start` may be the larger, as it is for axes that go up.
-        logarithmic: whether equal ratios, and not equal differences, are equally far apart.
-    """
-
-    low: float
+    low: float  # low, high: the ends, finite and in order; above 0 for a logarithmic axis
     high: float
-    start: float = 0.0
+    start: float = 0.0  # start, end: their pixels; `start` may be the larger, as it is for axes that go up
     end: float = 1.0
-    logarithmic: bool = False
+    logarithmic: bool = False  # whether equal ratios, and not equal differences, are equally far apart
 
     def __post_init__(self) -> None:
         assert -math.inf < self.low < self.high < math.inf, "an axis has a finite range"
@@ -135,9 +125,7 @@ class Axis:
 
     def at(self, value: float) -> float:
         """The pixel of a value."""
-        low, high, value = (map(math.log, (self.low, self.high, value))) if self.logarithmic else (
-            self.low, self.high, value,
-        )  # fmt: skip
+        low, high, value = map(math.log if self.logarithmic else float, (self.low, self.high, value))
         return self.start + (value - low) / (high - low) * (self.end - self.start)
 
     def ticks(self, count: int = 6) -> list[tuple[float, str]]:
@@ -145,9 +133,11 @@ class Axis:
         values = self._ratio_ticks(count) if self.logarithmic else []
         if len(values) >= 3:
             return [(value, f"{value:g}") for value in values]
-        step = _round_step((self.high - self.low) / (1.4 * count))
+        least = (self.high - self.low) / (1.4 * count)
+        power = 10.0 ** math.floor(math.log10(least))
+        step = next(factor * power for factor in _STEPS if factor * power >= least * (1 - 1e-9))
         first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
-        decimals = _decimals(step)
+        decimals = next((n for n in range(_MAX_DECIMALS) if abs(round(step, n) - step) < 1e-6 * step), _MAX_DECIMALS)
         return [(number * step, f"{number * step:,.{decimals}f}") for number in range(first, last + 1)]
 
     def _ratio_ticks(self, count: int) -> list[float]:
@@ -161,17 +151,6 @@ class Axis:
         return inside
 
 
-def _round_step(least: float) -> float:
-    """The smallest 1, 2, 2.5 or 5 times a power of ten that is not below `least`."""
-    power = 10.0 ** math.floor(math.log10(least))
-    return next(factor * power for factor in _STEPS if factor * power >= least * (1 - 1e-9))
-
-
-def _decimals(step: float) -> int:
-    """How many digits behind the point multiples of `step` need."""
-    return next((n for n in range(_MAX_DECIMALS) if abs(round(step, n) - step) < 1e-6 * step), _MAX_DECIMALS)
-
-
 NUM_COLOURS = 6  # of `charts.css`
 NARROW = 360.0  # pixels; below about twice that a chart is drawn for a telephone
 
@@ -180,24 +159,26 @@ _LETTER = 6.6  # pixels a letter takes in a legend, on average
 _LEGEND_ROW, _LEGEND_MARK = 18.0, 20.0
 
 
-@dataclass(frozen=True, slots=True)
-class Size:
+class Size(NamedTuple):
     """Width and height of a chart in pixels."""
 
     width: float
     height: float
 
+    @classmethod
+    def of(cls, width: float, heights: tuple[float, float]) -> Self:
+        """A chart this wide, of one of the two heights: for wide pages and for telephones."""
+        return cls(width, heights[width <= NARROW])
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+
+class Entry(NamedTuple):
     """A line of a legend: the style of its mark (`charts.css`) and the text."""
 
     css: str
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Plot:
+class Plot(NamedTuple):
     """A drawing with axes; things are drawn at `x.at(value)`, `y.at(value)`."""
 
     drawing: Drawing
@@ -267,22 +248,14 @@ _MAX_MARKED = 40  # points, up to which each is marked and has a tip with its va
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """Values over others.
+    """Values over others."""
 
-    Attributes:
-        name: in the legend, if there are several.
-        xs, ys: as many of one as of the other, all finite; `xs` rising.
-    """
-
-    name: str
-    xs: Sequence[float]
+    name: str  # in the legend, if there are several
+    xs: Sequence[float]  # xs, ys: as many of one as of the other, all finite; `xs` rising
     ys: Sequence[float]
 
 
-@dataclass(frozen=True, slots=True)
-class _Bucket:
-    """Neighbouring points as one."""
-
+class _Bucket(NamedTuple):  # neighbouring points as one
     x: float
     mean: float
     low: float
@@ -336,11 +309,8 @@ def _buckets(curve: Curve) -> list[_Bucket]:
     """At most `MAX_POINTS` points."""
     size = max(1, -(-len(curve.xs) // MAX_POINTS))
     parts = [slice(start, start + size) for start in range(0, len(curve.xs), size)]
-    return [_bucket(curve.xs[part], curve.ys[part]) for part in parts]
-
-
-def _bucket(xs: Sequence[float], ys: Sequence[float]) -> _Bucket:
-    return _Bucket(sum(xs) / len(xs), sum(ys) / len(ys), min(ys), max(ys))
+    points = ((curve.xs[part], curve.ys[part]) for part in parts)
+    return [_Bucket(sum(xs) / len(xs), sum(ys) / len(ys), min(ys), max(ys)) for xs, ys in points]
 
 
 _ROW, _BARS, _HISTOGRAM_BOTTOM = 66.0, 36.0, 42.0  # pixels: a row, the highest bar in it, what is below all rows
@@ -351,38 +321,27 @@ _SHOWN = 99.5  # percentile of a row's samples that the axis reaches to at least
 
 @dataclass(frozen=True, slots=True)
 class Distribution:
-    """The samples of one thing.
+    """The samples of one thing."""
 
-    Attributes:
-        name: what was measured.
-        samples: at least one, above 0.
-        median: of the samples.
-        interval: that the median lies in.
-        p90: that nine in ten are below.
-    """
-
-    name: str
-    samples: Sequence[float]
-    median: float
-    interval: tuple[float, float]
-    p90: float
+    name: str  # what was measured
+    samples: Sequence[float]  # at least one, above 0
+    median: float  # of the samples
+    interval: tuple[float, float]  # that the median lies in
+    p90: float  # that nine in ten are below
 
 
 def draw_distributions(rows: Sequence[Distribution], width: float, *, label: str, x_name: str) -> Drawing:
     """The chart: below each name its histogram, a line at the median, a small one at the 90th percentile."""
     height = _ROW * len(rows) + _HISTOGRAM_BOTTOM
     drawing = Drawing(width, height, label=label)
-    axis = _axis(rows).between(1, width - 12)
+    ends = [min(min(row.samples) for row in rows)]
+    ends += [max(row.p90, *row.interval, float(np.percentile(row.samples, _SHOWN))) for row in rows]
+    axis = Axis.ratios(ends) if max(ends) > _RATIO * min(ends) else Axis.around(ends)
+    axis = axis.between(1, width - 12)
     draw_x_axis(drawing, axis, at=height - _HISTOGRAM_BOTTOM, name=x_name, grid_to=0)
     for number, row in enumerate(rows):
         _draw_row(drawing, axis, row, bottom=_ROW * (number + 1) - 6, number=colour(number))
     return drawing
-
-
-def _axis(rows: Sequence[Distribution]) -> Axis:
-    ends = [min(min(row.samples) for row in rows)]
-    ends += [max(row.p90, *row.interval, float(np.percentile(row.samples, _SHOWN))) for row in rows]
-    return Axis.ratios(ends) if max(ends) > _RATIO * min(ends) else Axis.around(ends)
 
 
 def _draw_row(drawing: Drawing, axis: Axis, row: Distribution, *, bottom: float, number: int) -> None:
@@ -393,16 +352,11 @@ def _draw_row(drawing: Drawing, axis: Axis, row: Distribution, *, bottom: float,
     low, high = map(axis.at, row.interval)
     _draw_bars(drawing, axis, row.samples, bottom=bottom, number=number)
     drawing.add("rect", css=f"band f{number}", x=low, y=bottom - _BARS, width=max(high - low, 1), height=_BARS)
-    x = axis.at(row.median)
-    drawing.add("line", css="mark", x1=x, x2=x, y1=bottom - _BARS, y2=bottom)
-    x = axis.at(min(row.p90, axis.high))
-    drawing.add("line", css="mark", x1=x, x2=x, y1=bottom - 10, y2=bottom)
-    drawing.add("rect", css="target", x=0, y=bottom - _BARS, width=axis.end, height=_BARS, tip=_tip(row))
-
-
-def _tip(row: Distribution) -> str:
+    for x, length in ((axis.at(row.median), _BARS), (axis.at(min(row.p90, axis.high)), 10)):
+        drawing.add("line", css="mark", x1=x, x2=x, y1=bottom - length, y2=bottom)
     middle = f"median {row.median:.4g} ms ({row.interval[0]:.4g} to {row.interval[1]:.4g})"
-    return f"{row.name}\n{middle}\n90th percentile {row.p90:.4g} ms\n{len(row.samples):,} samples"
+    tip = f"{row.name}\n{middle}\n90th percentile {row.p90:.4g} ms\n{len(row.samples):,} samples"
+    drawing.add("rect", css="target", x=0, y=bottom - _BARS, width=axis.end, height=_BARS, tip=tip)
 
 
 def _draw_bars(drawing: Drawing, axis: Axis, samples: Sequence[float], *, bottom: float, number: int) -> None:
@@ -466,15 +420,10 @@ def shortened(name: str) -> str:
 
 
 def _draw_cell(drawing: Drawing, x: float, y: float, cell: float, share: float, tip: str) -> None:
-    if cell >= _MIN_TEXT_CELL and 100 * share >= _LEAST_SHOWN:
-        drawing.add("rect", css="cell", x=x, y=y, width=cell, height=cell, fill_opacity=share)
-        drawing.add(
-            "text",
-            css=f"count middle {text_style(share)}",
-            x=x + cell / 2,
-            y=y + cell / 2 + 4,
-            text=f"{100 * share:.0f}",
-        )
-        drawing.add("rect", css="target", x=x, y=y, width=cell, height=cell, tip=tip)
-    else:
-        drawing.add("rect", css="cell", x=x, y=y, width=cell, height=cell, fill_opacity=share, tip=tip)
+    written = cell >= _MIN_TEXT_CELL and 100 * share >= _LEAST_SHOWN
+    place: dict[str, Any] = {"x": x, "y": y, "width": cell, "height": cell}
+    drawing.add("rect", css="cell", **place, fill_opacity=share, tip="" if written else tip)
+    if written:
+        css, middle = f"count middle {text_style(share)}", cell / 2
+        drawing.add("text", css=css, x=x + middle, y=y + middle + 4, text=f"{100 * share:.0f}")
+        drawing.add("rect", css="target", **place, tip=tip)

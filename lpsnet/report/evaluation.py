@@ -6,9 +6,10 @@ read and segmented again with the data and the model it names, and left out wher
 
 import base64
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, NamedTuple, Self
 
 import cv2
 import numpy as np
@@ -23,7 +24,7 @@ from lpsnet.evaluation.metrics import confusion_matrix, scores
 from lpsnet.inference.segmenter import Segmenter
 from lpsnet.inference.visualise import overlay
 from lpsnet.report import html
-from lpsnet.report.charts import Drawing, draw_confusion
+from lpsnet.report.charts import draw_confusion
 
 Byte = Annotated[int, Field(ge=0, le=255)]
 
@@ -64,15 +65,6 @@ class EvaluationFile(html.Figures):
             raise ValueError("IoUs and accuracies are of the same classes")
         return self
 
-    @classmethod
-    def read(cls, path: Path) -> Self:
-        """The evaluation in a JSON file.
-
-        Raises:
-            RunError: there is none.
-        """
-        return html.parsed(cls, html.read_json(path), path)
-
     @property
     def names(self) -> tuple[str, ...]:
         """Of the classes, in the order of the matrix."""
@@ -88,14 +80,10 @@ class EvaluationFile(html.Figures):
         """Of the classes, RGB bytes. Where the file has none: those of a label space with these classes, or others."""
         if self.colours.keys() == self.ious.keys():
             return tuple(self.colours[name] for name in self.names)
-        known = (space.colours for space in (*LABEL_SPACES.values(), _scenes()) if space.names == self.names)
+        from lpsnet.data.synthetic import SCENES
+
+        known = (space.colours for space in (*LABEL_SPACES.values(), SCENES) if space.names == self.names)
         return next(known, LabelSpace.numbered(len(self.names)).colours)
-
-
-def _scenes() -> LabelSpace:
-    from lpsnet.data.synthetic import SCENES
-
-    return SCENES
 
 
 Image = NDArray[np.uint8]
@@ -108,30 +96,20 @@ _JPEG = (
     *(cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444),
 )
 _HALF = ("bf16", "f16")  # arithmetics that are asked for; a quantised file computes in its own
+_ENGINE = ("runtime", "precision")  # of a protocol
 _SAME = 1.0  # points of mIoU; an image that scores otherwise now is not what was evaluated
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
-    """Where images and predictions come from.
+class Source(NamedTuple):
+    """Where images and predictions come from."""
 
-    Attributes:
-        data: as `open_dataset` takes it.
-        split: of the data.
-        model: a model file, or a bundled model's name.
-        runtime: the engine; None for the file's own.
-        precision: the arithmetic; None for f32, or what the file is quantised to.
-        input_size: (height, width) that the model runs at; None for its own.
-        is_averaged: whether scores are those of several views of an image; what is shown is one view's.
-    """
-
-    data: str
-    split: str
-    model: str
-    runtime: str | None = None
-    precision: str | None = None
-    input_size: tuple[int, int] | None = None
-    is_averaged: bool = False
+    data: str  # as `open_dataset` takes it
+    split: str  # of the data
+    model: str  # a model file, or a bundled model's name
+    runtime: str | None = None  # the engine; None for the file's own
+    precision: str | None = None  # the arithmetic; None for f32, or what the file is quantised to
+    input_size: tuple[int, int] | None = None  # (height, width) that the model runs at; None for its own
+    is_averaged: bool = False  # whether scores are those of several views of an image; what is shown is one view's
 
 
 def show_images(evaluation: EvaluationFile, source: Source, count: int) -> tuple[html.Gallery | None, str]:
@@ -146,12 +124,8 @@ def show_images(evaluation: EvaluationFile, source: Source, count: int) -> tuple
         split = open_dataset(source.data).split(source.split)
         if split.label_space.names != evaluation.names:
             raise DataError(f"{source.data} has other classes now than were evaluated")
-        segmenter = Segmenter(
-            source.model,
-            runtime=source.runtime,
-            precision=source.precision if source.precision in _HALF else "f32",
-            input_size=source.input_size,
-        )
+        precision = source.precision if source.precision in _HALF else "f32"
+        segmenter = Segmenter(source.model, runtime=source.runtime, precision=precision, input_size=source.input_size)
         rows = list(_rows(evaluation, split, segmenter, count))
     except ModuleNotFoundError as error:
         return None, _without(MissingDependencyError.from_import(error) or error)
@@ -218,9 +192,8 @@ def _rows(
         sample = split[places[name]]
         prediction = segmenter(sample.image)
         matrix = confusion_matrix(sample.labels, prediction, num_classes=split.label_space.num_classes)
-        title = f"{what}: {name}, {miou:.1f} mIoU"
         images = _images(sample.image, sample.labels, prediction, split.label_space)
-        yield title, images, abs(scores(matrix).miou - miou) <= _SAME
+        yield f"{what}: {name}, {miou:.1f} mIoU", images, abs(scores(matrix).miou - miou) <= _SAME
 
 
 def _images(image: Image, truth: Image, prediction: Image, space: LabelSpace) -> tuple[html.GalleryImage, ...]:
@@ -249,15 +222,10 @@ MAX_MATRIX_WIDTH = 860.0  # pixels, beyond which cells would be larger than thei
 
 @dataclass(frozen=True, slots=True)
 class ImageOptions:
-    """Which images a report shows.
+    """Which images a report shows."""
 
-    Attributes:
-        count: the best and the worst, each; 0 for none.
-        data, model: to be used in place of those that were evaluated.
-    """
-
-    count: int = 3
-    data: str | None = None
+    count: int = 3  # the best and the worst, each; 0 for none
+    data: str | None = None  # data, model: to be used in place of those that were evaluated
     model: str | None = None
 
 
@@ -267,11 +235,10 @@ def evaluation_page(path: Path, images: ImageOptions) -> html.Page:
     Raises:
         RunError: the file holds no evaluation.
     """
-    evaluation = EvaluationFile.read(path)
+    evaluation = html.parsed(EvaluationFile, html.read_json(path), path)
     protocol = evaluation.protocol
     gallery, note = gallery_of(evaluation, images)
-    facts = html.Facts(tuple(html.flat(protocol)), title="Protocol")
-    command = html.Command(evaluation.command, title="Command") if evaluation.command else None
+    made = html.making(evaluation.command, {"Protocol": html.flat(protocol)})
     return html.Page(
         kind="Evaluation",
         title=Path(str(protocol.get("model") or path.stem)).name,
@@ -281,13 +248,13 @@ def evaluation_page(path: Path, images: ImageOptions) -> html.Page:
         sections=(
             *score_sections(evaluation),
             image_section(gallery),
-            html.Section("How it was measured", (command, facts) if command else (facts,)),
+            html.Section("How it was measured", made),
         ),
     )
 
 
 def gallery_of(evaluation: EvaluationFile, options: ImageOptions) -> tuple[html.Gallery | None, str]:
-    """The images of an evaluation, and what is missing for them in a line."""
+    """As `show_images`, of the data and model in the options, or else those that the evaluation names."""
     protocol = evaluation.protocol
     if options.count == 0:
         return None, ""
@@ -296,26 +263,25 @@ def gallery_of(evaluation: EvaluationFile, options: ImageOptions) -> tuple[html.
         return None, "No images are shown: the file does not name the data and model that were evaluated."
     source = Source(data, str(protocol.get("split", "val")), model)
     if options.model is None:
-        source = replace(
-            source,
-            runtime=_text(protocol.get("runtime")),
-            precision=_text(protocol.get("precision")),
-            input_size=_size(protocol.get("input_size")),
-            is_averaged="averaged" in protocol,
+        runtime, precision = (it if isinstance(it := protocol.get(key), str) else None for key in _ENGINE)
+        size: Any = protocol.get("input_size")
+        is_size = isinstance(size, list) and len(size) == 2 and all(isinstance(length, int) for length in size)
+        source = Source(
+            data, source.split, model, runtime, precision, tuple(size) if is_size else None, "averaged" in protocol
         )
     return show_images(evaluation, source, options.count)
 
 
 def score_tiles(evaluation: EvaluationFile) -> tuple[html.Tile, ...]:
     """The means."""
-    tiles = [
-        html.Tile("mIoU", html.figure(evaluation.miou, 2), "%"),
-        html.Tile("Pixel accuracy", html.figure(evaluation.pixel_accuracy, 2), "%"),
-        html.Tile("Mean accuracy", html.figure(evaluation.mean_accuracy, 2), "%"),
-        html.Tile("Frequency-weighted IoU", html.figure(evaluation.frequency_weighted_iou, 2), "%"),
-    ]
-    if evaluation.boundary_miou is not None:
-        tiles.append(html.Tile("Boundary mIoU", html.figure(evaluation.boundary_miou, 2), "%"))
+    means = {
+        "mIoU": evaluation.miou,
+        "Pixel accuracy": evaluation.pixel_accuracy,
+        "Mean accuracy": evaluation.mean_accuracy,
+        "Frequency-weighted IoU": evaluation.frequency_weighted_iou,
+        **({} if evaluation.boundary_miou is None else {"Boundary mIoU": evaluation.boundary_miou}),
+    }
+    tiles = (html.Tile(name, html.figure(value, 2), "%") for name, value in means.items())
     return (*tiles, html.Tile("Images", f"{evaluation.num_images:,}"))
 
 
@@ -338,23 +304,16 @@ def class_table(evaluation: EvaluationFile) -> html.Table:
     shares = 100 * truth / max(truth.sum(), 1)
     ious = list(evaluation.ious.values())
     order = sorted(range(len(ious)), key=lambda number: -1 if (iou := ious[number]) is None else -100 - iou)
-    heads = ["Class", "IoU (%)", "Accuracy (%)"]
-    heads += ["Boundary IoU (%)"] if evaluation.boundary_ious else []
-
-    def row(number: int) -> tuple[html.Cell | str, ...]:
+    figures = {"Accuracy (%)": evaluation.accuracies, "Boundary IoU (%)": evaluation.boundary_ious}
+    figures = {head: by_class for head, by_class in figures.items() if by_class}
+    rows: list[tuple[html.Cell | str, ...]] = []
+    for number in order:
         name, iou = evaluation.names[number], ious[number]
+        cells = [html.figure(by_class.get(name)) for by_class in figures.values()]
         bar = html.Cell(html.figure(iou), bar=0.0 if iou is None else iou / 100)
-        boundary = [html.figure(evaluation.boundary_ious.get(name))] if evaluation.boundary_ious else []
-        accuracy = html.figure(evaluation.accuracies[name])
-        return (
-            html.Cell(name, colour=evaluation.class_colours[number]),
-            bar,
-            accuracy,
-            *boundary,
-            html.figure(shares[number], 2),
-        )
-
-    return html.Table((*heads, "Pixels (%)"), tuple(row(number) for number in order))
+        colour = html.Cell(name, colour=evaluation.class_colours[number])
+        rows.append((colour, bar, *cells, html.figure(shares[number], 2)))
+    return html.Table(("Class", "IoU (%)", *figures, "Pixels (%)"), tuple(rows))
 
 
 def _confusion_chart(evaluation: EvaluationFile) -> tuple[html.Part, ...]:
@@ -363,11 +322,9 @@ def _confusion_chart(evaluation: EvaluationFile) -> tuple[html.Part, ...]:
         return ()
     label = "Confusion matrix: a row a true class, a column a predicted one"
     caption = "Rows are the truth, columns the prediction; numbers are percent of a row."
-
-    def draw(width: float) -> Drawing:
-        return draw_confusion(evaluation.matrix, evaluation.names, min(width, MAX_MATRIX_WIDTH), label=label)
-
-    return (html.Chart.of(draw, caption=caption, half=len(evaluation.names) <= MAX_BESIDE),)
+    draw = partial(draw_confusion, evaluation.matrix, evaluation.names, label=label)
+    half = len(evaluation.names) <= MAX_BESIDE
+    return (html.Chart.of(lambda width: draw(min(width, MAX_MATRIX_WIDTH)), caption=caption, half=half),)
 
 
 def _confusions(evaluation: EvaluationFile) -> tuple[html.Part, ...]:
@@ -377,10 +334,11 @@ def _confusions(evaluation: EvaluationFile) -> tuple[html.Part, ...]:
     np.fill_diagonal(shares, 0)
     places = np.argsort(shares, axis=None)[::-1][:NUM_CONFUSIONS]
     pairs = [np.unravel_index(place, shares.shape) for place in places]
+    classes = [html.Cell(name, colour=it) for name, it in zip(evaluation.names, evaluation.class_colours, strict=True)]
     rows = tuple(
         (
-            html.Cell(evaluation.names[truth], colour=evaluation.class_colours[truth]),
-            html.Cell(evaluation.names[taken], colour=evaluation.class_colours[taken]),
+            classes[truth],
+            classes[taken],
             html.Cell(html.figure(100 * shares[truth, taken]), bar=float(shares[truth, taken])),
             f"{matrix[truth, taken]:,}",
         )
@@ -389,12 +347,3 @@ def _confusions(evaluation: EvaluationFile) -> tuple[html.Part, ...]:
     )
     heads, half = ("Truth", "Taken for", "Share (%)", "Pixels"), len(evaluation.names) <= MAX_BESIDE
     return (html.Table(heads, rows, words=(0, 1), title="Most often", half=half),) if rows else ()
-
-
-def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) else None
-
-
-def _size(value: Any) -> tuple[int, int] | None:
-    ok = isinstance(value, list) and len(value) == 2 and all(isinstance(length, int) for length in value)
-    return (value[0], value[1]) if ok else None

@@ -78,25 +78,15 @@ def draw_beside(
         for number, (place, value) in enumerate(zip(places, values, strict=True)):
             marks = seeds[number] if values is here and seeds else ()
             axes.plot(marks, [place] * len(marks), "|", color="black", markersize=7)
-            _write_value(axes, value, place, max((value or 0.0, *marks)))
+            # past the end of its bar and of the marks on it
+            side, align = (3, "left") if (value or 0.0) >= 0 else (-3, "right")
+            where = (max((value or 0.0, *marks)) if side > 0 else value, place)
+            looks = {"textcoords": "offset points", "ha": align, "va": "center", "fontsize": "x-small"}
+            axes.annotate("–" if value is None else f"{value:.3g}", where, xytext=(side, 0), **looks)
     axes.set_yticks(range(len(names)), names, fontsize="small")
     axes.invert_yaxis()
     axes.margins(x=0.12)
     axes.set_xlabel(label)
-
-
-def _write_value(axes: Any, value: float | None, place: float, end: float) -> None:
-    """Past the end of its bar and of the marks on it."""
-    side, align = (3, "left") if (value or 0.0) >= 0 else (-3, "right")
-    axes.annotate(
-        "–" if value is None else f"{value:.3g}",
-        (end if side > 0 else value, place),
-        xytext=(side, 0),
-        textcoords="offset points",
-        ha=align,
-        va="center",
-        fontsize="x-small",
-    )
 
 
 def add_legend(figure: Any, axes: Any) -> None:

@@ -8,7 +8,7 @@ script but ours and any request.
 import base64
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -40,12 +40,8 @@ def _finite_percent(value: float | None) -> float | None:
     return value
 
 
-def _command(value: object) -> object:
-    return "" if value is None else value
-
-
 Percent = Annotated[float | None, AfterValidator(_finite_percent)]  # None where there was nothing to divide by
-CommandText = Annotated[str, BeforeValidator(_command)]
+CommandText = Annotated[str, BeforeValidator(lambda value: "" if value is None else value)]
 
 
 def read_json(path: Path) -> object:
@@ -129,21 +125,14 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """A drawing for wide pages and one for telephones.
+    """A drawing for wide pages and one for telephones."""
 
-    Attributes:
-        wide, narrow: SVG.
-        title, caption: above and below it.
-        half: whether two stand in a row.
-        max_width: pixels that the wide one takes at most.
-    """
-
-    wide: str
+    wide: str  # wide, narrow: SVG
     narrow: str
-    title: str = ""
+    title: str = ""  # title, caption: above and below it
     caption: str = ""
-    half: bool = False
-    max_width: float = FULL
+    half: bool = False  # whether two stand in a row
+    max_width: float = FULL  # pixels that the wide one takes at most
     kind: str = field(default="chart", init=False)
 
     @classmethod
@@ -155,41 +144,25 @@ class Chart:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """What stands in a table's cell.
+    """What stands in a table's cell."""
 
-    Attributes:
-        text: the value; empty for nothing.
-        bar: length of a bar beside it, 0 to 1; None for no bar.
-        colour: of a patch before it, RGB bytes; None for no patch.
-        tag: how it is set off, "good", "doubt" or not at all.
-    """
-
-    text: str
-    bar: float | None = None
-    colour: tuple[int, int, int] | None = None
-    tag: str = ""
+    text: str  # the value; empty for nothing
+    bar: float | None = None  # length of a bar beside it, 0 to 1; None for no bar
+    colour: tuple[int, int, int] | None = None  # of a patch before it, RGB bytes; None for no patch
+    tag: str = ""  # how it is set off, "good", "doubt" or not at all
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows under headings.
+    """Rows under headings."""
 
-    Attributes:
-        heads: of the columns, with their units.
-        rows: of cells, or of texts; as many as heads each.
-        words: columns, counted from 0, that are text and stand at the left; the others are numbers.
-        title, caption: above it.
-        strong: rows, counted from 0, that are set off.
-        half: whether it stands beside another part.
-    """
-
-    heads: tuple[str, ...]
-    rows: tuple[tuple[Cell | str, ...], ...]
-    words: tuple[int, ...] = (0,)
-    title: str = ""
+    heads: tuple[str, ...]  # of the columns, with their units
+    rows: tuple[tuple[Cell | str, ...], ...]  # of cells, or of texts; as many as heads each
+    words: tuple[int, ...] = (0,)  # columns, counted from 0, that are text, at the left; the others are numbers
+    title: str = ""  # title, caption: above it
     caption: str = ""
-    strong: tuple[int, ...] = ()
-    half: bool = False
+    strong: tuple[int, ...] = ()  # rows, counted from 0, that are set off
+    half: bool = False  # whether it stands beside another part
     kind: str = field(default="table", init=False)
 
     @property
@@ -255,23 +228,14 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A report.
+    """A report."""
 
-    Attributes:
-        kind: of what, such as "Training".
-        title: the heading.
-        lead: a line below it.
-        tiles: the figures that matter most.
-        notes: what a reader must know first, such as that a run is not finished.
-        sections: the rest; those without parts are left out.
-    """
-
-    kind: str
-    title: str
-    lead: str
-    tiles: tuple[Tile, ...] = ()
-    notes: tuple[str, ...] = ()
-    sections: tuple[Section, ...] = ()
+    kind: str  # of what, such as "Training"
+    title: str  # the heading
+    lead: str  # a line below it
+    tiles: tuple[Tile, ...] = ()  # the figures that matter most
+    notes: tuple[str, ...] = ()  # what a reader must know first, such as that a run is not finished
+    sections: tuple[Section, ...] = ()  # the rest; those without parts are left out
 
 
 def render(page: Page, *, command: str) -> str:
@@ -288,10 +252,13 @@ def render(page: Page, *, command: str) -> str:
         import jinja2
     except ImportError:
         raise MissingDependencyError.for_extra("jinja2", "report") from None
-    loader = jinja2.FileSystemLoader(_TEMPLATES)
-    environment = jinja2.Environment(
-        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
+    options: dict[str, Any] = {
+        "autoescape": True,
+        "undefined": jinja2.StrictUndefined,
+        "trim_blocks": True,
+        "lstrip_blocks": True,
+    }
+    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(_TEMPLATES), **options)
     script = (_TEMPLATES / "hover.js").read_text(encoding="utf-8")
     html = environment.get_template("page.html").render(
         page=page,
@@ -304,6 +271,12 @@ def render(page: Page, *, command: str) -> str:
         date=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
     return clean(html)
+
+
+def making(command: str, facts: Mapping[str, Iterable[tuple[str, str]]]) -> tuple[Part, ...]:
+    """How something was made: its command line, if known, and facts by title; titles without any are left out."""
+    tables = (Facts(tuple(rows), title) for title, rows in facts.items())
+    return (*([Command(command, "Command")] if command else []), *(table for table in tables if table.rows))
 
 
 def known(rows: Sequence[tuple[str, object]]) -> tuple[tuple[str, str], ...]:

@@ -2,7 +2,7 @@
 
 import base64
 import shlex
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -41,19 +41,8 @@ class StudyFile(html.Figures):
             raise ValueError("all rows have the same keys")
         return self
 
-    @classmethod
-    def read(cls, path: Path) -> Self:
-        """The study in a JSON file.
-
-        Raises:
-            RunError: there is none.
-        """
-        return html.parsed(cls, html.read_json(path), path)
-
 
 _PNG = b"\x89PNG\r\n\x1a\n"
-
-Value = str | int | float | bool | None
 
 
 def study_page(path: Path) -> html.Page:
@@ -62,8 +51,9 @@ def study_page(path: Path) -> html.Page:
     Raises:
         RunError: the file holds no study.
     """
-    found = StudyFile.read(path)
+    found = html.parsed(StudyFile, html.read_json(path), path)
     machine = str(found.machine.get("identity", ""))
+    differences = (html.Text(tuple(found.differences), bullets=True),) if found.differences else ()
     return html.Page(
         kind="Study",
         title=found.title,
@@ -71,14 +61,13 @@ def study_page(path: Path) -> html.Page:
         sections=(
             html.Section("What was found", (html.Text(tuple(found.findings), bullets=True), *_figure(path, found))),
             html.Section("All values", (_table(found),) if found.rows else ()),
-            html.Section("What differs from the paper's protocol", _bullets(found.differences)),
+            html.Section("What differs from the paper's protocol", differences),
             html.Section("How it was measured", _how_it_was_measured(found)),
         ),
     )
 
 
 def _figure(path: Path, found: StudyFile) -> tuple[html.Part, ...]:
-    """The figure beside the file, if there is one."""
     image = path.with_suffix(".png")
     data = image.read_bytes() if image.is_file() else b""
     if not data.startswith(_PNG):
@@ -93,26 +82,18 @@ def _table(found: StudyFile) -> html.Table:
     return html.Table(heads, tuple(tuple(_text(value) for value in row.values()) for row in found.rows), words=words)
 
 
-def _text(value: Value) -> str:
+def _text(value: str | float | None) -> str:
     """As in the study's Markdown: numbers to four digits."""
     if value is None:
         return "–"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _bullets(lines: list[str]) -> tuple[html.Part, ...]:
-    return (html.Text(tuple(lines), bullets=True),) if lines else ()
-
-
 def _how_it_was_measured(found: StudyFile) -> tuple[html.Part, ...]:
     dates = sorted(str(run["date"]) for run in found.runs if "date" in run)
     when = (("first run", dates[0]), ("last run", dates[-1])) if dates else ()
-    parts = (
-        html.Command(found.command, title="Command") if found.command else None,
-        html.Facts((*html.flat(found.settings), *when), title="Settings"),
-        html.Facts(tuple(html.flat(found.machine)), title="Machine"),
-    )
-    return tuple(part for part in parts if part is not None and not (isinstance(part, html.Facts) and not part.rows))
+    titled = {"Settings": (*html.flat(found.settings), *when), "Machine": html.flat(found.machine)}
+    return html.making(found.command, titled)
 
 
 _SCORES = {"miou": "mIoU", "pixel_accuracy": "Pixel accuracy", "boundary_miou": "Boundary mIoU"}
@@ -157,24 +138,16 @@ def _classes(space: LabelSpace, scores: Mapping[str, Mapping[str, Any]]) -> html
 
 def _facts(path: Path, record: ModelRecord) -> tuple[tuple[str, str], ...]:
     values = record.model_dump(mode="json", exclude={"training", "scores", "label_space", "format"})
-    return (
-        *html.flat(values),
-        *html.known([("label space", record.label_space.name), ("bytes", f"{path.stat().st_size:,}")]),
-    )
+    own = [("label space", record.label_space.name), ("bytes", f"{path.stat().st_size:,}")]
+    return (*html.flat(values), *html.known(own))
 
 
 def _how_the_model_was_made(record: ModelRecord) -> tuple[html.Part, ...]:
     training = {key: value for key, value in record.training.items() if key != "command"}
-    command = record.training.get("command")
-    protocols = {
-        split: it["protocol"] for split, it in record.scores.items() if isinstance(it, dict) and "protocol" in it
-    }
-    parts = (
-        html.Command(html.text_of(command), title="Command") if command else None,
-        html.Facts(tuple(html.flat(training)), title="Training"),
-        html.Facts(tuple(html.flat(protocols)), title="How its scores were measured"),
-    )
-    return tuple(part for part in parts if part is not None and not (isinstance(part, html.Facts) and not part.rows))
+    scores = ((split, it) for split, it in record.scores.items() if isinstance(it, dict))
+    protocols = {split: it["protocol"] for split, it in scores if "protocol" in it}
+    titled = {"Training": html.flat(training), "How its scores were measured": html.flat(protocols)}
+    return html.making(html.text_of(record.training.get("command") or ""), titled)
 
 
 PAGE = "report.html"
@@ -200,19 +173,12 @@ _WANTED = (
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """Something to report on.
+    """Something to report on."""
 
-    Attributes:
-        path: the folder or file.
-        kind: what it is, in words.
-        build: makes its page.
-        page: where that is written unless asked otherwise.
-    """
-
-    path: Path
-    kind: str
-    build: Builder
-    page: Path
+    path: Path  # the folder or file
+    kind: str  # what it is, in words
+    build: Builder  # makes its page
+    page: Path  # where that is written unless asked otherwise
 
 
 def write_report(path: Path, *, out: Path | None = None, images: ImageOptions | None = None) -> Path:
@@ -246,20 +212,23 @@ def find(path: Path) -> Found:
     if path.is_file() and path.suffix.lower() in METADATA_READERS:
         return Found(path, "a model", lambda path, images: model_page(path), path.with_suffix(".html"))
     if path.is_file():
-        if (found := _file(path, path.with_suffix(".html"))) is not None:
+        if (found := _file(path)) is not None:
             return found
         raise RunError(f"{path} is no file that can be reported on; give {_WANTED}")
     if not path.is_dir():
         raise RunError(f"there is no {path}; give {_WANTED}")
     if (folder := _folder(path)) is not None:
         return folder
-    files = [it for it in map(_quiet_file, _json_files(path)) if it is not None]
+    jsons = (it for it in sorted(path.glob("*.json")) if it.is_file())
+    files = [it for it in map(_quiet_file, jsons) if it is not None]
     if len(files) > 1:
         names = ", ".join(it.path.name for it in files)
         raise RunError(f"{path} holds several things to report on; give one of these files: {names}")
     if files:
         return Found(files[0].path, files[0].kind, files[0].build, path / PAGE)
-    raise RunError(f"{path} holds nothing to report on{_hint(path)}; give {_WANTED}")
+    inside = [it.name for it in sorted(path.iterdir()) if it.is_dir() and _folder(it) is not None]
+    hint = f" itself, but {', '.join(inside[:5])} in it can be" if inside else ""
+    raise RunError(f"{path} holds nothing to report on{hint}; give {_WANTED}")
 
 
 def _folder(path: Path) -> Found | None:
@@ -269,27 +238,17 @@ def _folder(path: Path) -> Found | None:
     return None
 
 
-def _file(path: Path, page: Path) -> Found | None:
+def _file(path: Path) -> Found | None:
     value = html.read_json(path)
     for kind, (keys, build) in _FILES.items():
         if isinstance(value, dict) and keys <= set(value):
-            return Found(path, kind, build, page)
+            return Found(path, kind, build, path.with_suffix(".html"))
     return None
 
 
 def _quiet_file(path: Path) -> Found | None:
     """As `_file`, for files that may not be ours."""
     try:
-        return _file(path, path.with_suffix(".html"))
+        return _file(path)
     except RunError:
         return None
-
-
-def _json_files(path: Path) -> Iterator[Path]:
-    return (it for it in sorted(path.glob("*.json")) if it.is_file())
-
-
-def _hint(path: Path) -> str:
-    """Which folders in it do."""
-    inside = [it.name for it in sorted(path.iterdir()) if it.is_dir() and _folder(it) is not None]
-    return f" itself, but {', '.join(inside[:5])} in it can be" if inside else ""

@@ -53,11 +53,17 @@ def draw_family(
         y_name="mIoU (%)",
         legend=_legend(members, others),
     )
-    _draw_budgets(plot, budgets_ms)
+    for budget in budgets_ms:
+        if plot.x.low < budget < plot.x.high:
+            x = plot.x.at(budget)
+            plot.drawing.add("line", css="budget", x1=x, x2=x, y1=plot.y.start, y2=plot.y.end)
+            plot.drawing.add("text", css="tick end", x=x - 5, y=plot.y.end + 12, text=f"{budget:g} ms")
     _draw_front(plot, front)
     for member in others:
         _draw_dot(plot, member, css=f"hollow s{_colour(member)}", radius=4.0, what="not chosen")
-    _draw_segments(plot, members)
+    for before, after in pairwise(members):
+        ends_of = path([_point(plot, before), _point(plot, after)])
+        plot.drawing.add("path", css=f"curve thick s{_colour(after)}", d=ends_of)
     for number, member in enumerate(members):
         _draw_member(plot, member, number)
     return plot.drawing
@@ -90,14 +96,6 @@ def _point(plot: Plot, member: Member) -> tuple[float, float]:
     return plot.x.at(member.latency.median_ms), plot.y.at(member.score.miou)
 
 
-def _draw_budgets(plot: Plot, budgets_ms: Sequence[float]) -> None:
-    for budget in budgets_ms:
-        if plot.x.low < budget < plot.x.high:
-            x = plot.x.at(budget)
-            plot.drawing.add("line", css="budget", x1=x, x2=x, y1=plot.y.start, y2=plot.y.end)
-            plot.drawing.add("text", css="tick end", x=x - 5, y=plot.y.end + 12, text=f"{budget:g} ms")
-
-
 def _draw_front(plot: Plot, front: Sequence[Member]) -> None:
     """Steps: between two networks on the front, the faster one is the best there is."""
     corners: list[tuple[float, float]] = []
@@ -106,12 +104,6 @@ def _draw_front(plot: Plot, front: Sequence[Member]) -> None:
         corners.append((x, y))
     if corners:
         plot.drawing.add("path", css="front", d=path([*corners, (plot.x.end, corners[-1][1])]))
-
-
-def _draw_segments(plot: Plot, members: Sequence[Member]) -> None:
-    for before, after in pairwise(members):
-        ends = path([_point(plot, before), _point(plot, after)])
-        plot.drawing.add("path", css=f"curve thick s{_colour(after)}", d=ends)
 
 
 def _draw_member(plot: Plot, member: Member, number: int) -> None:
@@ -158,7 +150,7 @@ def expansion_page(path: Path) -> html.Page:
             html.Section("The family", _family(found)),
             html.Section("Pareto front of all trained networks", _front(found)),
             html.Section("The proxy's ranking, checked", _check(found)),
-            html.Section("Step by step", tuple(_step(step) for step in steps) + _in_progress(found)),
+            html.Section("Step by step", (*map(_step, steps), *_in_progress(found))),
             html.Section("How it was made", _making(found)),
         ),
     )
@@ -219,12 +211,9 @@ def _figure(found: Search) -> tuple[html.Part, ...]:
         "Hollow dots were trained and not chosen. Point at a dot, or tap it, to see its architecture."
     )
     chart = html.Chart(family_drawing(found).inline(), family_drawing(found, narrow=True).inline(), caption=caption)
-    return (chart, *((_budgets(found.budgets),) if found.budgets else ()))
-
-
-def _budgets(budgets: Sequence[ChoiceRecord]) -> html.Table:
     heads = ("Budget (ms)", "Network to use", "Latency (ms)", "mIoU (%)", "")
-    return html.Table(heads, tuple(map(_budget, budgets)), words=(1, 4), title="Under a budget")
+    budgets = html.Table(heads, tuple(map(_budget, found.budgets)), words=(1, 4), title="Under a budget")
+    return (chart, budgets) if found.budgets else (chart,)
 
 
 def _budget(it: ChoiceRecord) -> tuple[html.Cell | str, ...]:
@@ -238,25 +227,24 @@ def _budget(it: ChoiceRecord) -> tuple[html.Cell | str, ...]:
 
 
 def _family(found: Search) -> tuple[html.Part, ...]:
-    files = ("File",) if found.files else ()
     rows = [(*family.family_cells(it), *found.files[number : number + 1]) for number, it in enumerate(found.members)]
-    return (_networks(rows, files, caption=family.lengths_note(found.members)),) if rows else ()
+    return _networks(rows, family.lengths_note(found.members), more=("File",) if found.files else ())
 
 
 def _front(found: Search) -> tuple[html.Part, ...]:
     members = {it.design for it in found.members}
-    rows = [family.family_cells(it) for it in found.front]
     strong = tuple(number for number, it in enumerate(found.front) if it.design in members)
     caption = "Networks of the family are set off. Between two rows, the faster one is the best there is."
-    return (_networks(rows, (), strong=strong, caption=caption),) if rows else ()
+    return _networks([family.family_cells(it) for it in found.front], caption, strong=strong)
 
 
 def _networks(
-    rows: Sequence[Sequence[str]], more: tuple[str, ...], *, strong: tuple[int, ...] = (), caption: str = ""
-) -> html.Table:
+    rows: Sequence[Sequence[str]], caption: str, *, more: tuple[str, ...] = (), strong: tuple[int, ...] = ()
+) -> tuple[html.Part, ...]:
     words = (0, 1, 2, 3, family.FAMILY_COLUMNS.index("Dimension"), len(family.FAMILY_COLUMNS))
     cells = tuple(tuple("–" if cell == "-" else cell for cell in row) for row in rows)
-    return html.Table((*family.FAMILY_COLUMNS, *more), cells, words=words, strong=strong, caption=caption)
+    table = html.Table((*family.FAMILY_COLUMNS, *more), cells, words=words, strong=strong, caption=caption)
+    return (table,) if rows else ()
 
 
 def _check(found: Search) -> tuple[html.Part, ...]:
@@ -280,9 +268,8 @@ def _step(step: Step) -> html.Table:
     rows = [_candidate(step, it) for it in step.candidates]
     rows += [(str(it.operation), *["–"] * 7, it.reason) for it in step.excluded]
     chosen = tuple(number for number, it in enumerate(step.candidates) if it == step.chosen)
-    words = (0, len(family.CANDIDATE_COLUMNS) - 1)
-    title = f"Step {step.number} {step.verdict}"
-    return html.Table(family.CANDIDATE_COLUMNS, tuple(rows), words=words, title=title, caption=parent, strong=chosen)
+    heads, title = family.CANDIDATE_COLUMNS, f"Step {step.number} {step.verdict}"
+    return html.Table(heads, tuple(rows), words=(0, len(heads) - 1), title=title, caption=parent, strong=chosen)
 
 
 def _candidate(step: Step, it: Member) -> tuple[html.Cell | str, ...]:
@@ -321,14 +308,12 @@ def _in_progress(found: Search) -> tuple[html.Part, ...]:
 
 def _making(found: Search) -> tuple[html.Part, ...]:
     plan = {key: value for key, value in found.plan.items() if key != "command"}
-    command = found.plan.get("command")
     settings = {key: value for key, value in found.header.settings.items() if key not in ("recipe", "device")}
     recipe, device = found.header.settings.get("recipe"), found.header.settings.get("device")
     first = {"begun": found.header.at, "lpsnet version": found.header.lpsnet_version}
-    parts = (
-        html.Command(html.text_of(command), title="Command") if command else None,
-        html.Facts((*html.flat(settings), *html.flat(plan), *html.flat(first)), title="Search"),
-        html.Facts(tuple(html.flat(device)), title="Latencies") if isinstance(device, dict) else None,
-        html.Facts(tuple(html.flat(recipe)), title="Recipe of the candidates") if isinstance(recipe, dict) else None,
-    )
-    return tuple(part for part in parts if part is not None)
+    made = {
+        "Search": (*html.flat(settings), *html.flat(plan), *html.flat(first)),
+        "Latencies": html.flat(device if isinstance(device, dict) else {}),
+        "Recipe of the candidates": html.flat(recipe if isinstance(recipe, dict) else {}),
+    }
+    return html.making(html.text_of(found.plan.get("command") or ""), made)

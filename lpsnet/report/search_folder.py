@@ -32,31 +32,18 @@ RESULT_PLAN = "family/plan.json"
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """An expansion as far as it has come.
+    """An expansion as far as it has come."""
 
-    Attributes:
-        header: of its journal.
-        plan: the options of its last start, as JSON values; empty if unknown.
-        found: its start and steps; None before the start is trained.
-        members: the family, with latencies measured at the end, or in its steps while the search is running.
-        front: the Pareto front of all trained networks.
-        budgets: the network to use under each budget, the smallest first.
-        files: names of the members' model files, by step; empty while there are none.
-        running: what is being done and what is left, in sentences; empty once the search is finished.
-        trainings: those finished in the current step.
-        check: of a step's ranking by longer trainings; None if there is none.
-    """
-
-    header: Header
-    plan: dict[str, Any]
-    found: Expansion | None
-    members: tuple[Member, ...]
-    front: tuple[Member, ...]
-    budgets: tuple[ChoiceRecord, ...]
-    files: tuple[str, ...]
-    running: tuple[str, ...]
-    trainings: tuple[TrainingFinished, ...] = ()
-    check: RankingRecord | None = None
+    header: Header  # of its journal
+    plan: dict[str, Any]  # the options of its last start, as JSON values; empty if unknown
+    found: Expansion | None  # its start and steps; None before the start is trained
+    members: tuple[Member, ...]  # the family, with latencies measured at the end; until then, with those of its steps
+    front: tuple[Member, ...]  # the Pareto front of all trained networks
+    budgets: tuple[ChoiceRecord, ...] = ()  # the network to use under each budget, the smallest first
+    files: tuple[str, ...] = ()  # names of the members' model files, by step; empty while there are none
+    running: tuple[str, ...] = ()  # what is being done and what is left, in sentences; empty once finished
+    trainings: tuple[TrainingFinished, ...] = ()  # those finished in the current step
+    check: RankingRecord | None = None  # of a step's ranking by longer trainings; None if there is none
 
     @property
     def others(self) -> list[Member]:
@@ -114,7 +101,6 @@ def _finished(path: Path, events: Sequence[Event], header: Header, plan: dict[st
         front=tuple(it.member for it in family.front),
         budgets=family.choices,
         files=tuple(it.model for it in family.family),
-        running=(),
         check=family.ranking_check,
     )
 
@@ -122,13 +108,9 @@ def _finished(path: Path, events: Sequence[Event], header: Header, plan: dict[st
 def _is_up_to_date(path: Path, family: FamilyRecord, events: Sequence[Event], plan: dict[str, Any]) -> bool:
     """Whether the result is that of the current plan."""
     if "max_length" in plan:  # a plan with all options, a copy of which is kept with the result
-        return _without_command(plan) == _without_command(_plan(path / RESULT_PLAN))
+        return {**plan, "command": None} == {**_plan(path / RESULT_PLAN), "command": None}
     steps = _steps(events, plan)
     return len(steps) == len(family.family) - 1 and (bool(family.stop) or not _steps_left(steps, plan))
-
-
-def _without_command(plan: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in plan.items() if key != "command"}
 
 
 def _unfinished(path: Path, events: Sequence[Event], header: Header, plan: dict[str, Any]) -> Search:
@@ -142,8 +124,6 @@ def _unfinished(path: Path, events: Sequence[Event], header: Header, plan: dict[
         found=found,
         members=members,
         front=tuple(pareto_front(found.trained)) if found else (),
-        budgets=(),
-        files=(),
         running=_running(events, plan, restarted=(path / RESULT_PLAN).is_file()),
         trainings=tuple(it for it in _since_last_step(events) if isinstance(it, TrainingFinished)),
     )

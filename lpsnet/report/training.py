@@ -9,7 +9,7 @@ from typing import Any
 from lpsnet.errors import LpsnetError, RunError
 from lpsnet.inference.model_file import read_record
 from lpsnet.report import html
-from lpsnet.report.charts import NARROW, Curve, Drawing, Size, draw_curves
+from lpsnet.report.charts import Curve, Size, draw_curves
 from lpsnet.report.evaluation import EvaluationFile, ImageOptions, gallery_of, image_section, score_sections
 from lpsnet.report.html import known
 from lpsnet.training.run_folder import LOG_COLUMNS, STARTED, RunFolder
@@ -17,28 +17,17 @@ from lpsnet.training.run_folder import LOG_COLUMNS, STARTED, RunFolder
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """A run as far as it has come.
+    """A run as far as it has come."""
 
-    Attributes:
-        path: its folder.
-        settings, recipe: what it was started with, as JSON values.
-        started: what was known at its start: the command, how many iterations there will be.
-        log: a row an iteration, by `LOG_COLUMNS`; what is no number is infinite or nan.
-        evaluations: a line an evaluation, the iteration among its values.
-        evaluation: the last one in full; None if there is none.
-        record: of the finished model, as JSON values; empty while there is none.
-        notes: what a reader must know first, sentences.
-    """
-
-    path: Path
-    settings: Mapping[str, Any]
+    path: Path  # its folder
+    settings: Mapping[str, Any]  # settings, recipe: what it was started with, as JSON values
     recipe: Mapping[str, Any]
-    started: Mapping[str, Any]
-    log: tuple[Mapping[str, float], ...]
-    evaluations: tuple[Mapping[str, Any], ...]
-    evaluation: EvaluationFile | None
-    record: Mapping[str, Any]
-    notes: tuple[str, ...]
+    started: Mapping[str, Any]  # what was known at its start: the command, how many iterations there will be
+    log: tuple[Mapping[str, float], ...]  # a row an iteration, by `LOG_COLUMNS`; what is no number is infinite or nan
+    evaluations: tuple[Mapping[str, Any], ...]  # a line an evaluation, the iteration among its values
+    evaluation: EvaluationFile | None  # the last one in full; None if there is none
+    record: Mapping[str, Any]  # of the finished model, as JSON values; empty while there is none
+    notes: tuple[str, ...]  # what a reader must know first, sentences
 
     @property
     def model(self) -> Path:
@@ -56,10 +45,12 @@ def read_training(path: Path) -> Training:
     run = html.read_json(folder.run)
     if not isinstance(run, dict):
         raise RunError(f"{folder.run} does not describe a run")
-    started, recipe = (_object(run.pop(key, None)) for key in (STARTED, "recipe"))
+    objects = (run.pop(key, None) for key in (STARTED, "recipe"))
+    started, recipe = (value if isinstance(value, dict) else {} for value in objects)
     log, evaluations = _read_log(folder), folder.read_evaluations()
     record, damage = _record(folder)
-    evaluation = EvaluationFile.read(folder.evaluation) if folder.evaluation.exists() else None
+    file = folder.evaluation
+    evaluation = html.parsed(EvaluationFile, html.read_json(file), file) if file.exists() else None
     missing = "" if evaluation else _how_to_evaluate(folder, run)
     return Training(
         path=path,
@@ -72,10 +63,6 @@ def read_training(path: Path) -> Training:
         record=record,
         notes=tuple(filter(None, (_progress(folder, log, started), damage, missing))),
     )
-
-
-def _object(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
 
 
 def _read_log(folder: RunFolder) -> tuple[Mapping[str, float], ...]:
@@ -107,7 +94,7 @@ def _how_to_evaluate(folder: RunFolder, run: Mapping[str, Any]) -> str:
 
 
 def _progress(folder: RunFolder, log: tuple[Mapping[str, float], ...], started: Mapping[str, Any]) -> str:
-    """Where a run stands that is not done, in a sentence; empty once it is."""
+    """The progress of an unfinished run, in a sentence; empty once it is finished."""
     if folder.model.exists():
         return ""
     if not log:
@@ -117,7 +104,7 @@ def _progress(folder: RunFolder, log: tuple[Mapping[str, float], ...], started: 
     return f"{text} of {wanted:,}, {max(wanted - done, 0):,} are left." if isinstance(wanted, int) else f"{text}."
 
 
-CHART_HEIGHT, NARROW_CHART_HEIGHT = 300.0, 250.0  # pixels
+CHART_HEIGHTS = (300.0, 250.0)  # pixels, wide and narrow
 
 # key of evaluations.jsonl -> name, in percent
 _SCORES = {
@@ -137,7 +124,9 @@ def training_page(path: Path, images: ImageOptions) -> html.Page:
         RunError: what is in the folder cannot be read.
     """
     run = read_training(path)
-    gallery, without = _images(run, images)
+    gallery, without = None, ""
+    if run.evaluation is not None:
+        gallery, without = gallery_of(run.evaluation, replace(images, model=images.model or str(run.model)))
     names = [html.text_of(it) for it in (run.settings.get("architecture", "?"), run.recipe.get("name", "?"))]
     return html.Page(
         kind="Pre-training" if run.settings.get("task") == "classification" else "Training",
@@ -152,12 +141,6 @@ def training_page(path: Path, images: ImageOptions) -> html.Page:
             html.Section("How it was made", _making(run)),
         ),
     )
-
-
-def _images(run: Training, images: ImageOptions) -> tuple[html.Gallery | None, str]:
-    if run.evaluation is None:
-        return None, ""
-    return gallery_of(run.evaluation, replace(images, model=images.model or str(run.model)))
 
 
 def _tiles(run: Training) -> tuple[html.Tile, ...]:
@@ -177,8 +160,9 @@ def _tiles(run: Training) -> tuple[html.Tile, ...]:
 
 def _curves(log: Sequence[Mapping[str, float]], evaluations: Sequence[Mapping[str, Any]]) -> tuple[html.Part, ...]:
     """Loss, score, learning rate and speed over the iterations."""
-    loss, rate, speed = (_curve(log, key) for key in ("loss", "learning_rate", "pictures_per_second"))
-    scores = _score_curves(evaluations)
+    columns = {"loss": "loss", "learning_rate": "learning rate", "pictures_per_second": "pictures per second"}
+    loss, rate, speed = (_curve(log, *column) for column in columns.items())
+    scores = [curve for column in _SCORES.items() if len((curve := _curve(evaluations, *column)).xs) > 1]
     charts = (
         _chart("Loss", [loss], y_name="loss"),
         _chart("Scores on val", scores, y_name="%", top=100.0) if scores else None,
@@ -188,20 +172,10 @@ def _curves(log: Sequence[Mapping[str, float]], evaluations: Sequence[Mapping[st
     return tuple(chart for chart in charts if chart is not None)
 
 
-def _curve(log: Sequence[Mapping[str, float]], key: str) -> Curve:
-    """A column of the log; steps whose value is no number, as an f16 run has them, are left out."""
-    known = [(row["iteration"], row[key]) for row in log if abs(row[key]) < html.GREATEST]
-    return Curve(key.replace("_", " "), [x for x, _ in known], [y for _, y in known])
-
-
-def _score_curves(evaluations: Sequence[Mapping[str, Any]]) -> list[Curve]:
-    """Those scores that there are several of."""
-    curves = []
-    for key, name in _SCORES.items():
-        known = [(line["iteration"], y) for line in evaluations if (y := html.number_of(line.get(key))) is not None]
-        if len(known) > 1:
-            curves.append(Curve(name, [x for x, _ in known], [y for _, y in known]))
-    return curves
+def _curve(rows: Sequence[Mapping[str, Any]], key: str, name: str) -> Curve:
+    """A column of the rows; those whose value is no number, as an f16 run has them, are left out."""
+    known = [(row["iteration"], y) for row in rows if (y := html.number_of(row.get(key))) is not None]
+    return Curve(name, [x for x, _ in known], [y for _, y in known])
 
 
 def _chart(
@@ -210,13 +184,9 @@ def _chart(
     """A chart of the curves; None where there is nothing to draw."""
     if not any(len(curve.xs) > 1 for curve in curves):
         return None
-
-    def draw(width: float) -> Drawing:
-        size = Size(width, NARROW_CHART_HEIGHT if width <= NARROW else CHART_HEIGHT)
-        label = f"{title} over iterations"
-        return draw_curves(curves, size, label=label, x_name="iteration", y_name=y_name, with_zero=zero, top=top)
-
-    return html.Chart.of(draw, title=title, half=True)
+    names = {"label": f"{title} over iterations", "x_name": "iteration", "y_name": y_name}
+    axes: dict[str, Any] = {**names, "with_zero": zero, "top": top}
+    return html.Chart.of(lambda it: draw_curves(curves, Size.of(it, CHART_HEIGHTS), **axes), title=title, half=True)
 
 
 def _scores(evaluations: Sequence[Mapping[str, Any]]) -> html.Section:
@@ -234,13 +204,7 @@ def _scores(evaluations: Sequence[Mapping[str, Any]]) -> html.Section:
 def _making(run: Training) -> tuple[html.Part, ...]:
     """Command, settings, recipe and record."""
     record = {**run.started, **run.record.get("training", {})}
-    command = record.get("command")
     facts = {key: it for key, it in record.items() if key not in {*run.settings, "recipe", "command"}}
     model = known([("terms", run.record.get("licence")), ("form", run.record.get("form"))])
-    parts = (
-        html.Command(html.text_of(command), title="Command") if command else None,
-        html.Facts(tuple(html.flat(run.settings)), title="Run"),
-        html.Facts(tuple(html.flat(run.recipe)), title="Recipe"),
-        html.Facts((*html.flat(facts), *model), title="Record"),
-    )
-    return tuple(part for part in parts if part is not None and not (isinstance(part, html.Facts) and not part.rows))
+    titled = {"Run": html.flat(run.settings), "Recipe": html.flat(run.recipe), "Record": (*html.flat(facts), *model)}
+    return html.making(html.text_of(record.get("command") or ""), titled)
