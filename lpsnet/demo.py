@@ -105,7 +105,7 @@ def _write_reports(folders: Sequence[Path], say: Callable[[str], None]) -> tuple
 def _grow(out: Path, reporter: Reporter, say: Callable[[str], None]) -> SearchResult:
     def train_and_report(task: CandidateTask) -> TrainingResult:
         with reporter() as report:
-            return train_candidate(task, on_status=report)
+            return train_candidate(task, on_progress=report)
 
     run = ExpansionRun(
         data=DATA,
@@ -127,7 +127,7 @@ def _train(grown: SearchResult, out: Path, reporter: Reporter, say: Callable[[st
     run = TrainingRun(data=DATA, architecture=architecture, recipe=recipe, init=weights, input_size=SIZE)
     say(f"Training {architecture} on generated street scenes …")
     with reporter() as report:
-        return train(run, out, resume=True, on_status=report).model
+        return train(run, out, resume=True, on_progress=report).model
 
 
 def contact_sheet(segmenter: Segmenter, split: Split, *, count: int) -> NDArray[np.uint8]:

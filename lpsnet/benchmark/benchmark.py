@@ -259,7 +259,7 @@ def benchmark(
     end_to_end: bool = True,
     memory: bool = True,
     labelled: Split | None = None,
-    progress: Progress | None = None,
+    on_progress: Progress | None = None,
 ) -> Benchmark:
     """Time candidates interleaved.
 
@@ -272,7 +272,7 @@ def benchmark(
         image_name: its description, for the result.
         end_to_end, memory: whether to measure these, too.
         labelled: images with labels to evaluate every candidate on, at `size`; None for none.
-        progress: called with the current stage and the part of it that is done, 0 to 1.
+        on_progress: called with the current stage and the part of it that is done, 0 to 1.
 
     Raises:
         RunError: there is no such protocol, nothing to measure, or no candidate could be opened; then the message
@@ -286,7 +286,7 @@ def benchmark(
     cells, problems = _open_all(candidates, image, size, num_threads)
     if not cells:
         raise RunError(f"{problems[0].model}: {problems[0].problem}")
-    on_progress = progress or (lambda stage, part: None)
+    on_progress = on_progress or (lambda stage, part: None)
     whole: list[Latency] | None = None
     with measuring_alone():
         watch = LoadWatch.start()
@@ -398,9 +398,11 @@ def _own_labels(session: Session, image: Image, *, size: Size) -> Labels:
     return resized
 
 
-def _measure(calls: Sequence[Callable[[], object]], protocol: str, progress: Callable[[float], None]) -> list[Latency]:
+def _measure(
+    calls: Sequence[Callable[[], object]], protocol: str, on_progress: Callable[[float], None]
+) -> list[Latency]:
     named = {str(index): call for index, call in enumerate(calls)}
-    return list(measure(named, protocol=PROTOCOLS[protocol], progress=progress).values())
+    return list(measure(named, protocol=PROTOCOLS[protocol], on_progress=on_progress).values())
 
 
 def _memory(candidate: Candidate, size: Size, num_threads: int | None, problems: list[Problem]) -> float | None:
@@ -424,7 +426,7 @@ def _miou(cell: _Cell, labelled: Split, problems: list[Problem], on_progress: Pr
         on_progress(f"mIoU of {cell.candidate.name}", done / total)
 
     try:
-        evaluation = evaluate(cell.segment, labelled, label_space=cell.label_space, progress=show)
+        evaluation = evaluate(cell.segment, labelled, label_space=cell.label_space, on_progress=show)
     except LpsnetError as error:
         problems.append(_problem(cell.candidate, f"no mIoU: {error}"))
         return None

@@ -84,7 +84,7 @@ def endure(
     interval_s: float = 10.0,
     num_turns: int = 5,
     turn_s: float = 10.0,
-    progress: Progress | None = None,
+    on_progress: Progress | None = None,
 ) -> Endurance:
     """Segment a video repeatedly, with overlays written to a temporary file, then measure speeds in turns.
 
@@ -95,13 +95,13 @@ def endure(
         duration_s: of the long stream.
         interval_s: between samples of memory.
         num_turns, turn_s: number and length of turns with drawing, and of those without.
-        progress: called with the stage and the part of it that is done, 0 to 1.
+        on_progress: called with the stage and the part of it that is done, 0 to 1.
 
     Raises:
         DataError: the video cannot be read.
         RunError: the system does not report resident memory, or the disk is full.
     """
-    on_progress, endless = progress or (lambda stage, part: None), loop_stream(stream)
+    on_progress, endless = on_progress or (lambda stage, part: None), loop_stream(stream)
     samples: list[Sample] = []
 
     def watch(pace: pipeline.Pace) -> None:

@@ -248,7 +248,7 @@ def measure(
     *,
     protocol: TimingProtocol = PROTOCOLS["paper"],
     clock: Clock = Clock(),
-    progress: Callable[[float], None] | None = None,
+    on_progress: Callable[[float], None] | None = None,
 ) -> dict[str, Latency]:
     """Time callables interleaved: every round calls each, and the order changes from round to round.
 
@@ -256,7 +256,7 @@ def measure(
         callables: by name; each call is one inference, and returns when it has finished.
         protocol: how long; `dataclasses.replace(PROTOCOLS["paper"], duration_s=5)` makes another.
         clock: source of time.
-        progress: called with the part done, 0 to 1, after every round.
+        on_progress: called with the part done, 0 to 1, after every round.
 
     Returns:
         By name, all with the same number of rounds.
@@ -271,8 +271,8 @@ def measure(
         run = _Run(callables, protocol, clock)
         while not run.is_done():
             run.do_round()
-            if progress is not None:
-                progress(run.part_done())
+            if on_progress is not None:
+                on_progress(run.part_done())
     return run.latencies()
 
 

@@ -186,7 +186,7 @@ def benchmark(
             image_name="" if labelled is None else f"the first of {data}, {split}",
             memory=memory,
             labelled=labelled,
-            progress=update,
+            on_progress=update,
         )
     output.write_json(result.to_dict(), json_to)
     print_benchmark(result, json_to=json_to)

@@ -33,7 +33,7 @@ def check(
     Example: `lpsnet data check photos/ --out photos.yaml`
     """
     with image_progress("checking") as update:
-        diagnosis = check_dataset(data, progress=update)
+        diagnosis = check_dataset(data, on_progress=update)
     write_json(diagnosis.to_dict(), json_to)
     _print_counts(diagnosis, json_to)
     _print_findings(diagnosis, json_to)

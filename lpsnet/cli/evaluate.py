@@ -81,7 +81,7 @@ def evaluate(
             label_space=space,
             protocol=protocol,
             boundary=boundary,
-            progress=update,
+            on_progress=update,
             on_prediction=None if folder is None else lambda sample, labels: folder.write(sample.name, labels),
         )
     output.write_json({**evaluation.to_dict(), "command": command_line()}, json_to)

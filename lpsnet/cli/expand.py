@@ -137,7 +137,7 @@ def _train_and_report(task: "CandidateTask") -> "TrainingResult":
     from lpsnet.search.train import train_candidate
 
     with progress_reporter() as report:
-        return train_candidate(task, on_status=report)
+        return train_candidate(task, on_progress=report)
 
 
 def _threads(executor: str, workers: int | None, cores: int | None) -> int | None:

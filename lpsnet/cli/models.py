@@ -220,7 +220,7 @@ def export(
     precisions = None
     if precision == "int8" and to != "tensorrt":
         with output.measuring_progress() as update:
-            precisions = beside_other_precisions(net, report, record=record, labelled=labelled, progress=update)
+            precisions = beside_other_precisions(net, report, record=record, labelled=labelled, on_progress=update)
     output.write_json({**report.to_dict(), **({"precisions": precisions.to_dict()} if precisions else {})}, json_to)
     print_export(report, json_to=json_to)
     if precisions is not None:

@@ -12,16 +12,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich import progress as bars
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Table
 
 from lpsnet.errors import LpsnetError
@@ -84,25 +76,25 @@ def table(title: str, *columns: str) -> Table:
 
 
 @contextmanager
-def progress(what: str, *columns: ProgressColumn, **fields: Any) -> Iterator[Callable[..., None]]:
+def progress(what: str, *columns: bars.ProgressColumn, **fields: Any) -> Iterator[Callable[..., None]]:
     """A bar on standard error, if it is a terminal; call the value with what changed: completed, total, description."""
-    columns = (TextColumn("{task.description}"), BarColumn(), *columns)
+    columns = (bars.TextColumn("{task.description}"), bars.BarColumn(), *columns)
     quiet = not _error_console.is_terminal
-    with Progress(*columns, console=_error_console, transient=True, disable=quiet) as shown:
+    with bars.Progress(*columns, console=_error_console, transient=True, disable=quiet) as shown:
         yield partial(shown.update, shown.add_task(what, **fields))
 
 
 @contextmanager
 def image_progress(what: str) -> Iterator[Callable[[int, int], None]]:
     """A bar while images are processed; call the value with how many are done, and of how many."""
-    with progress(what, MofNCompleteColumn(), TimeRemainingColumn(), total=None) as update:
+    with progress(what, bars.MofNCompleteColumn(), bars.TimeRemainingColumn(), total=None) as update:
         yield lambda done, total: update(completed=done, total=total)
 
 
 @contextmanager
 def measuring_progress() -> Iterator[Callable[[str, float], None]]:
     """A bar while something is measured; call the value with the stage and the part of it that is done, 0 to 1."""
-    with progress("opening the models", TimeElapsedColumn(), total=1.0) as update:
+    with progress("opening the models", bars.TimeElapsedColumn(), total=1.0) as update:
         yield lambda stage, part: update(description=stage, completed=part)
 
 

@@ -74,7 +74,12 @@ def study(
     )
     with _progress() as update:
         result = run_study(
-            chosen, settings, out, num_workers=workers, progress=update, log=lambda line: output.say(line, json_to="-")
+            chosen,
+            settings,
+            out,
+            num_workers=workers,
+            on_progress=update,
+            log=lambda line: output.say(line, json_to="-"),
         )
     page, figure, table, values = result.files
     output.write_json(

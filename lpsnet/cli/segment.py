@@ -90,7 +90,7 @@ class Work:
                     style=self.style,
                     stop=self.stop,
                     max_frames=self.max_frames,
-                    progress=show,
+                    on_progress=show,
                 )
         except DataError as error:
             self._problem("left out", str(error))
@@ -250,7 +250,7 @@ def stream(
             interval_s=interval,
             num_turns=turns,
             turn_s=turn,
-            progress=update,
+            on_progress=update,
         )
     load, machine = watch.load(), describe_machine()
     about = {"protocol": segmenter.protocol, "video_size": list(source.info.size), "machine": machine.to_dict()}

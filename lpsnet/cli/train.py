@@ -56,7 +56,7 @@ def train(
         input_size=parse_size(size),
     )
     with progress_reporter() as report:
-        result = run_training(run, out, resume=resume, on_status=report, on_message=_tell)
+        result = run_training(run, out, resume=resume, on_progress=report, on_message=_tell)
     if result.evaluation is not None:
         print_scores(result.evaluation)
     say(f"Model: {result.model}")
@@ -88,7 +88,7 @@ def pretrain(
         interaction=interaction,
     )
     with progress_reporter() as report:
-        result = run_pretraining(run, out, resume=resume, on_status=report, on_message=_tell)
+        result = run_pretraining(run, out, resume=resume, on_progress=report, on_message=_tell)
     if result.accuracy is not None:
         say(f"{result.accuracy.num_images} images of val: {result.accuracy}")
     say(f"Weights to start from: {result.model}")

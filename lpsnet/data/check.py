@@ -128,19 +128,19 @@ Progress = Callable[[int, int], None]  # called with the number of images done a
 Reports = Mapping[str, list[Report]]  # by split
 
 
-def check_dataset(text: str | Path, *, progress: Progress | None = None) -> Diagnosis:
+def check_dataset(text: str | Path, *, on_progress: Progress | None = None) -> Diagnosis:
     """Check a data set. Its problems become findings, not errors.
 
     Args:
         text: as for `--data`; for any other folder, images and label files are found by names and contents.
-        progress: called after every image with the number done and the total.
+        on_progress: called after every image with the number done and the total.
     """
     text = str(text)
     try:
         dataset = _open(text)
     except DataError as error:
         return Diagnosis(text, [Finding("cannot_open", text, str(error))], suggested_yaml=_suggest_anyway(text))
-    reports = _examine(dataset, progress)
+    reports = _examine(dataset, on_progress)
     findings = [item for members in reports.values() for report in members for item in report.findings]
     counts = {name: _count(dataset.label_space, members) for name, members in reports.items()}
     findings += [*_file_findings(dataset), *_same_images(reports), *_conversions(reports)]
@@ -171,7 +171,7 @@ def _suggest_anyway(text: str) -> str:
     return suggest_yaml(dataset, _examine(dataset, None))
 
 
-def _examine(dataset: Dataset, progress: Progress | None) -> dict[str, list[Report]]:
+def _examine(dataset: Dataset, on_progress: Progress | None) -> dict[str, list[Report]]:
     """Check all samples, in threads: decoding releases Python's lock."""
     total, done = sum(map(len, dataset.parts.values())), 0
     reports: dict[str, list[Report]] = {}
@@ -181,8 +181,8 @@ def _examine(dataset: Dataset, progress: Progress | None) -> dict[str, list[Repo
             for report in executor.map(_inspector(split), range(len(split))):
                 reports[name].append(report)
                 done += 1
-                if progress is not None:
-                    progress(done, total)
+                if on_progress is not None:
+                    on_progress(done, total)
     return reports
 
 

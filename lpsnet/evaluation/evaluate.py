@@ -105,7 +105,7 @@ def evaluate(
     label_space: LabelSpace | None = None,
     protocol: Mapping[str, Any] = _NO_PROTOCOL,
     boundary: bool = False,
-    progress: Callable[[int, int], None] | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
     on_prediction: "Callable[[Sample, Labels], None] | None" = None,
 ) -> Evaluation:
     """Segment every image of a split and score the label maps.
@@ -117,7 +117,7 @@ def evaluate(
         protocol: what the segmenter knows of how it was run, as JSON values, e.g. `Segmenter.protocol`; it is added
             to what is known here.
         boundary: count boundary IoU too, about 50 ms more for an image of 1024x2048.
-        progress: called with the number of images done and of all, after each.
+        on_progress: called with the number of images done and of all, after each.
         on_prediction: called with each sample and its label map, e.g. to write it to a file.
 
     Raises:
@@ -137,8 +137,8 @@ def evaluate(
         sizes.add(sample.labels.shape)
         if on_prediction is not None:
             on_prediction(sample, prediction)
-        if progress is not None:
-            progress(done, len(split))
+        if on_progress is not None:
+            on_progress(done, len(split))
     known = {
         "split": split.name,
         "num_images": len(split),

@@ -206,7 +206,7 @@ def beside_other_precisions(
     labelled: Split | None = None,
     num_threads: int | None = None,
     protocol: str = "quick",
-    progress: Callable[[str, float], None] | None = None,
+    on_progress: Callable[[str, float], None] | None = None,
 ) -> Benchmark:
     """A quantised file beside the same network in f32, and in the half precisions that engine and machine have.
 
@@ -214,7 +214,7 @@ def beside_other_precisions(
         net, record: what was exported.
         quantised: the report of its export in int8.
         labelled: images to compare mIoU on; None for none.
-        num_threads, protocol, progress: as in `benchmark`.
+        num_threads, protocol, on_progress: as in `benchmark`.
 
     Raises:
         ModelFileError: no engine here runs files of that format.
@@ -234,6 +234,6 @@ def beside_other_precisions(
             protocol=protocol,
             memory=False,
             labelled=labelled,
-            progress=progress,
+            on_progress=on_progress,
         )
     return found.model_copy(update={"problems": ()})  # that this machine lacks a precision is no problem here

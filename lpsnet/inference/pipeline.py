@@ -280,7 +280,7 @@ def segment_stream(
     style: Style,
     stop: threading.Event | None = None,
     max_frames: int | None = None,
-    progress: Callable[[Pace], None] | None = None,
+    on_progress: Callable[[Pace], None] | None = None,
 ) -> StreamOutcome:
     """Segment a stream and write a video for each output, `STEM.overlay.mp4`, and `STEM.labels.mkv` for class ids.
 
@@ -292,7 +292,7 @@ def segment_stream(
         style: how they are drawn.
         stop: ends the stream when set. A camera's recording then counts as whole, a file's does not.
         max_frames: ends the stream after this many frames; it then counts as whole.
-        progress: called after every frame.
+        on_progress: called after every frame.
 
     Raises:
         DataError: no frame of it can be read.
@@ -310,8 +310,8 @@ def segment_stream(
 
         try:
             for pace in run_stream(segment, stream, consume, stop=stop, max_frames=max_frames):
-                if progress is not None:
-                    progress(pace)
+                if on_progress is not None:
+                    on_progress(pace)
         except DataError as error:
             problem = str(error)
         if pace.num_frames == 0:

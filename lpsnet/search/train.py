@@ -63,7 +63,7 @@ class CandidateTask:
 
 
 def train_candidate(
-    task: CandidateTask, *, on_status: Callable[[Status], None] = lambda status: None
+    task: CandidateTask, *, on_progress: Callable[[Status], None] = lambda status: None
 ) -> TrainingResult:
     """Train and score a candidate, or resume it.
 
@@ -77,7 +77,7 @@ def train_candidate(
     """
     begun = time.monotonic()
     with _threads(task.num_threads):
-        outcome, inherited = _outcome(task, on_status)
+        outcome, inherited = _outcome(task, on_progress)
     if torch.cuda.is_available():
         torch.cuda.empty_cache()  # for the engine that measures the next candidates
     details: dict[str, JsonValue] = {
@@ -102,14 +102,14 @@ def _threads(count: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _outcome(task: CandidateTask, on_status: Callable[[Status], None]) -> tuple[Outcome, JsonValue]:
+def _outcome(task: CandidateTask, on_progress: Callable[[Status], None]) -> tuple[Outcome, JsonValue]:
     run, at_start, inherited = task.run, None, None
     try:
         if task.parent is not None:
             start = _start(task, task.parent)
             at_start, inherited = start.scores.get(task.val, {}).get("miou"), start.training
             run = replace(run, init=task.folder / START) if inherited["taken_over"] else run
-        trained = train(run, task.folder, resume=True, on_status=on_status, tensorboard=False)
+        trained = train(run, task.folder, resume=True, on_progress=on_progress, tensorboard=False)
         miou = _final(task, trained.model, trained.evaluation).miou
         if math.isnan(miou):
             raise RunError(

@@ -87,7 +87,7 @@ def time_blocks(
     precision: Precision,
     num_threads: int | None,
     protocol: TimingProtocol,
-    progress: Progress,
+    on_progress: Progress,
 ) -> dict[str, Json]:
     """Time cases, interleaved; the JSON values that `block_times` reads.
 
@@ -99,11 +99,11 @@ def time_blocks(
     with tempfile.TemporaryDirectory(prefix="lpsnet-") as folder:
         opened = {}
         for number, case in enumerate(cases):
-            progress(f"{runtime}: writing {case.name}", number / len(cases))
+            on_progress(f"{runtime}: writing {case.name}", number / len(cases))
             options = SessionOptions(Path(folder) / f"block_{number}", precision, num_threads)
             opened[case.name] = _OPENERS[runtime](runtime, _stack(case), case, options)
         calls = {name: stack.call for name, stack in opened.items()}
-        found = measure(calls, protocol=protocol, progress=lambda part: progress(f"{runtime}: measuring", part))
+        found = measure(calls, protocol=protocol, on_progress=lambda part: on_progress(f"{runtime}: measuring", part))
     first = next(iter(opened.values()))
     return {
         "engine": first.engine,
@@ -279,7 +279,7 @@ def block_run(name: str, cases: Sequence[Case], runtime: str, settings: Settings
     }
 
     def work(place: Place) -> dict[str, Json]:
-        return time_blocks(cases, **engine, protocol=protocol, progress=place.progress)
+        return time_blocks(cases, **engine, protocol=protocol, on_progress=place.on_progress)
 
     return Run(key, work)
 

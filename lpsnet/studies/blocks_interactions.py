@@ -63,7 +63,7 @@ def macs_run() -> Run:
     def work(place: Place) -> dict[str, Json]:
         found = {}
         for number, block in enumerate(blocks):
-            place.progress(f"counting {block}", number / len(blocks))
+            place.on_progress(f"counting {block}", number / len(blocks))
             c, count = nearest_c(block)
             found[block] = {"c": c, "gmacs": count}
         return found
@@ -109,7 +109,7 @@ class _Bracket:
 
 
 def widths_of_same_latency(
-    starts: Mapping[str, int], reference: Point, *, measure_pass: Pass, progress: Callable[[float], None]
+    starts: Mapping[str, int], reference: Point, *, measure_pass: Pass, on_progress: Callable[[float], None]
 ) -> dict[str, Choice]:
     """The c of every block.
 
@@ -117,7 +117,7 @@ def widths_of_same_latency(
         starts: the first c to try, by block.
         reference: the network whose latency the others get.
         measure_pass: see `Pass`.
-        progress: called with the part done, 0 to 1.
+        on_progress: called with the part done, 0 to 1.
 
     Raises:
         RunError: the times are so inconsistent that no bracket closes.
@@ -127,12 +127,12 @@ def widths_of_same_latency(
         open_ = {block: bracket.next_c() for block, bracket in brackets.items() if not bracket.is_closed}
         if not open_:
             break
-        progress(number / (number + 8))
+        on_progress(number / (number + 8))
         for (block, c), ratio in _ratios(reference, list(open_.items()), measure_pass, SEARCH_PASSES).items():
             brackets[block].narrow(c, ratio.ratio)
     else:
         raise RunError("latencies contradict each other too much to choose c; measure on a quieter machine")
-    progress(0.7)
+    on_progress(0.7)
     ends = [(block, c) for block, bracket in brackets.items() for c in bracket.ends()]
     found = _ratios(reference, ends, measure_pass, FINAL_PASSES)
     own = {block: [choice for (name, _), choice in found.items() if name == block] for block in starts}
@@ -179,7 +179,7 @@ def choice_run(settings: Settings, size: tuple[int, int], num_classes: int) -> R
                 {block: BLOCKS[block].table_2_c for block in paper_blocks()},
                 REFERENCE,
                 measure_pass=measure_pass,
-                progress=lambda part: place.progress("choosing c for every block", part),
+                on_progress=lambda part: place.on_progress("choosing c for every block", part),
             )
         finally:
             machine.clear()

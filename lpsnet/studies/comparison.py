@@ -49,9 +49,9 @@ def _timing_run(settings: Settings) -> Run:
 def _time(settings: Settings, usual: latency.Size, place: Place) -> dict[str, Json]:
     ours = [latency.StudyNetwork(title, get_architecture(name)) for title, name in OURS.items()]
     with TemporaryDirectory(prefix="lpsnet-") as folder:
-        own = latency.untrained_candidates(ours, Path(folder), usual, settings, progress=place.progress)
+        own = latency.untrained_candidates(ours, Path(folder), usual, settings, on_progress=place.on_progress)
         cells = [*candidates(settings, usual), *own]
-        found = latency.time_candidates(cells, usual, settings, place.progress)
+        found = latency.time_candidates(cells, usual, settings, place.on_progress)
     values = latency.measured(found)
     for row, result in zip(values["results"], found.results, strict=True):
         row["size"] = list(result.size or usual)
@@ -72,7 +72,7 @@ def _scoring_run(file: Path, settings: Settings) -> Run:
 
     def work(place: Place) -> dict[str, Json]:
         labelled = open_dataset(data).split("val")
-        options: dict[str, Any] = {"labelled": labelled, "progress": place.progress}
+        options: dict[str, Any] = {"labelled": labelled, "progress": place.on_progress}
         try:
             found = benchmark([own], size=size, protocol="quick", end_to_end=False, memory=False, **options)
         except LpsnetError as error:  # one file that no engine can run at this size does not stop the study
@@ -189,7 +189,7 @@ def plan_embedded(settings: Settings, known: Known) -> list[Run]:
 def _time_embedded(settings: Settings, place: Place) -> dict[str, Json]:
     size = settings.size or PAPER_SIZE
     cells = candidates(settings, size) or _written(settings, size, place.folder)
-    found = latency.time_candidates(cells, size, settings, place.progress)
+    found = latency.time_candidates(cells, size, settings, place.on_progress)
     mode = describe_machine().power_mode or "unknown"
     return {**latency.measured(found), "device": _device_name(), "power_mode": mode}
 

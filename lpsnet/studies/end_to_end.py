@@ -108,7 +108,7 @@ def measure_end_to_end(
     num_threads: int | None = None,
     input_size: tuple[int, int] | None = None,
     protocol: TimingProtocol = PROTOCOLS["quick"],
-    progress: Callable[[float], None] | None = None,
+    on_progress: Callable[[float], None] | None = None,
 ) -> list[EndToEnd]:
     """Time all ways with all engines, interleaved in one run; an item for each engine.
 
@@ -119,7 +119,7 @@ def measure_end_to_end(
         num_threads: of every engine, OpenCV and torch; None for their defaults.
         input_size: (height, width) of the network's input in pixels; None for the record's, or else the image's.
         protocol: of the timing.
-        progress: called with the part of the time that has passed, 0 to 1.
+        on_progress: called with the part of the time that has passed, 0 to 1.
 
     Raises:
         ModelFileError: an engine cannot run the file.
@@ -130,7 +130,7 @@ def measure_end_to_end(
     try:
         ways = [_Ways(str(model), image, engine, num_threads, input_size) for engine in engines]
         calls = {f"{way.engine} {name}": call for way in ways for name, call in way.calls.items()}
-        latencies = measure(calls, protocol=protocol, progress=progress)
+        latencies = measure(calls, protocol=protocol, on_progress=on_progress)
         return [way.result(latencies) for way in ways]
     finally:
         torch.set_num_threads(before)
@@ -243,7 +243,7 @@ def _measure(settings: Settings, place: Place) -> dict[str, Json]:
             input_size=size,
             num_threads=settings.num_threads,
             protocol=PROTOCOLS["quick" if settings.scale == "small" else "paper"],
-            progress=lambda part: place.progress("measuring all ways", part),
+            on_progress=lambda part: place.on_progress("measuring all ways", part),
         )
     return {"ways": [each.to_dict() for each in found]}
 

@@ -68,12 +68,12 @@ def _compare_exports(settings: Settings, name: str, place: Place) -> dict[str, J
     net, record = _network(settings)
     with TemporaryDirectory(prefix="lpsnet-") as folder:
         path = Path(folder) / f"model{suffix}"
-        place.progress(f"{name}: writing", 0.0)
+        place.on_progress(f"{name}: writing", 0.0)
         export(net, path, to=name, record=record)
         session = open_session(runtime, SessionOptions(path, num_threads=settings.num_threads))
         rows, images = [], _images(settings)
         for number, size in enumerate(SIZES):
-            place.progress(f"{name}: {size[0]}x{size[1]}", number / len(SIZES))
+            place.on_progress(f"{name}: {size[0]}x{size[1]}", number / len(SIZES))
             checks = verify(net, session, record=record, sizes=[size], images=images, bounds=_ANY)
             real = [check for check in checks if check.image.startswith("image")]
             segment = Segmenter(path, runtime=runtime, input_size=size, num_threads=settings.num_threads)
@@ -190,7 +190,7 @@ def _measure_precisions(settings: Settings, file: Path, size: tuple[int, int], p
         whole = file
         if file.suffix.lower() != ".onnx":
             whole = checkpoint_for_runtime(file, Path(folder), "f32", runtime="onnxruntime", size=size)
-        place.progress("quantising", 0.0)
+        place.on_progress("quantising", 0.0)
         quantisation = Quantisation(Images(select(data.split("train"), NUM_CALIBRATED)))
         found = benchmark(
             _precisions_candidates(settings, whole, quantisation, size, Path(folder)),
@@ -201,7 +201,7 @@ def _measure_precisions(settings: Settings, file: Path, size: tuple[int, int], p
             image=data.split("val").image(0),
             image_name="the first of val",
             labelled=data.split("val"),
-            progress=place.progress,
+            on_progress=place.on_progress,
         )
     rows = [_measured(found, result) for result in found.results]
     problems = [f"{each.runtime}, {each.precision}: {each.problem}" for each in found.problems]

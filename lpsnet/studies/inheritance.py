@@ -165,7 +165,7 @@ def compare_inheritance(
     inherited_iterations: Sequence[int],
     out: Path,
     seeds: Sequence[int] = (0,),
-    on_status: OnStatus = lambda name, status: None,
+    on_progress: OnStatus = lambda name, status: None,
 ) -> list[Comparison]:
     """Train a parent, and every child both ways.
 
@@ -178,13 +178,13 @@ def compare_inheritance(
         scratch_iterations, inherited_iterations: of the children's trainings, one each.
         out: folder for results and trainings.
         seeds: of every training; a child inherits from the parent with its own seed.
-        on_status: see `OnStatus`.
+        on_progress: see `OnStatus`.
 
     Raises:
         RunError: `out` holds results of other settings, or a training diverged.
         LpsnetError: the data or an operation cannot be used.
     """
-    study = _Study(data, recipe, seeds, out, on_status)
+    study = _Study(data, recipe, seeds, out, on_progress)
     parents = study.scratch(parent, [parent_iterations])
     comparisons = []
     for change in changes:
@@ -206,12 +206,12 @@ def compare_until_flat(
     inherited_shares: Sequence[float],
     out: Path,
     seeds: Sequence[int] = (0,),
-    on_status: OnStatus = lambda name, status: None,
+    on_progress: OnStatus = lambda name, status: None,
 ) -> list[Comparison]:
     """`compare_inheritance` with trainings from scratch that double in length until the child's curve is flat.
 
     Args:
-        parent, changes, data, recipe, out, seeds, on_status: as for `compare_inheritance`. The parent is trained for
+        parent, changes, data, recipe, out, seeds, on_progress: as for `compare_inheritance`. The parent is trained for
             the longest number of iterations of any child.
         first_iterations: of a child's shortest training from scratch.
         most_iterations: limit of the longest one.
@@ -220,7 +220,7 @@ def compare_until_flat(
     Raises:
         RunError, LpsnetError: as `compare_inheritance`.
     """
-    study = _Study(data, recipe, seeds, out, on_status)
+    study = _Study(data, recipe, seeds, out, on_progress)
     children = [operation.apply(parent, step_size) for operation, step_size in changes]
     scratch = [study.until_flat(child, first_iterations, most_iterations) for child in children]
     parents = study.scratch(parent, [max(run.iterations for runs in scratch for run in runs)])
@@ -246,7 +246,7 @@ class _Study:
     recipe: Recipe
     seeds: Sequence[int]
     out: Path
-    on_status: OnStatus
+    on_progress: OnStatus
 
     def scratch(self, network: SearchNetwork, lengths: Sequence[int]) -> list[TrainedChild]:
         """Train from random weights with every seed."""
@@ -289,7 +289,7 @@ class _Study:
         return done
 
     def _do(self, name: str, start: Start, task: CandidateTask) -> TrainedChild:
-        trained = train_candidate(task, on_status=lambda status: self.on_status(name, status))
+        trained = train_candidate(task, on_progress=lambda status: self.on_progress(name, status))
         if isinstance(trained.outcome, Failure):
             raise RunError(f"the run {name} has no score: {trained.outcome.reason}")
         assert task.run.recipe.iterations is not None
@@ -382,11 +382,11 @@ def _compare(
 ) -> dict[str, Json]:
     set_threads(num_threads)
 
-    def on_status(name: str, status: Status) -> None:
-        place.progress(f"training {name}", status.iteration / status.num_iterations)
+    def on_progress(name: str, status: Status) -> None:
+        place.on_progress(f"training {name}", status.iteration / status.num_iterations)
 
     start, operations = SearchNetwork.start(parent), [(Operation.parse(text), k) for text, k in changes]
-    found = compare(start, operations, out=place.folder, on_status=on_status, **lengths())
+    found = compare(start, operations, out=place.folder, on_progress=on_progress, **lengths())
     return {
         "children": [
             {

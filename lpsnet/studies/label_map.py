@@ -131,7 +131,7 @@ def plan(settings: Settings, known: Known) -> list[Run]:
 
     def run(kind: str, make: Callable[[], Logits], *of: Json) -> Run:
         def work(place: Place) -> dict[str, Json]:
-            place.progress(f"logits like {kind}", 0.0)
+            place.on_progress(f"logits like {kind}", 0.0)
             with measuring_alone():
                 found = compare(make(), size, repeats=repeats)
             return asdict(found)

@@ -94,14 +94,14 @@ def untrained_candidates(
     size: Size,
     settings: Settings,
     *,
-    progress: Progress,
+    on_progress: Progress,
     num_classes: int = 19,
 ) -> Iterable[Candidate]:
     """Networks with random weights, written into `folder` for every engine of the settings."""
     from lpsnet.export.export import untrained_for_runtime
 
     for number, network in enumerate(networks):
-        progress(f"writing {network.name}", number / len(networks))
+        on_progress(f"writing {network.name}", number / len(networks))
         for runtime in settings.runtimes:
             path = untrained_for_runtime(
                 network.architecture,
@@ -132,7 +132,7 @@ def engine_key(settings: Settings) -> dict[str, Json]:
     }
 
 
-def time_candidates(cells: Sequence[Candidate], size: Size, settings: Settings, progress: Progress) -> Benchmark:
+def time_candidates(cells: Sequence[Candidate], size: Size, settings: Settings, on_progress: Progress) -> Benchmark:
     """Time the networks alone, interleaved, by the protocol of the scale."""
     return benchmark(
         cells,
@@ -141,7 +141,7 @@ def time_candidates(cells: Sequence[Candidate], size: Size, settings: Settings, 
         protocol=TIMING[settings.scale],
         end_to_end=False,
         memory=False,
-        progress=progress,
+        on_progress=on_progress,
     )
 
 
@@ -190,13 +190,13 @@ def latency_run(networks: Sequence[StudyNetwork], size: Size, settings: Settings
     }
 
     def work(place: Place) -> dict[str, Json]:
-        def progress(what: str, part: float) -> None:
-            place.progress(f"measuring latencies: {what}", part)
+        def on_progress(what: str, part: float) -> None:
+            place.on_progress(f"measuring latencies: {what}", part)
 
         with tempfile.TemporaryDirectory(prefix="lpsnet-") as name:
-            folder, write = Path(name), place.progress
-            written = untrained_candidates(networks, folder, size, settings, num_classes=num_classes, progress=write)
-            return measured(time_candidates(list(written), size, settings, progress))
+            folder, write = Path(name), place.on_progress
+            written = untrained_candidates(networks, folder, size, settings, num_classes=num_classes, on_progress=write)
+            return measured(time_candidates(list(written), size, settings, on_progress))
 
     return Run(key, work, seconds=SECONDS * len(networks) * len(settings.runtimes))
 

@@ -193,7 +193,7 @@ def pace_run(training: TrainingRun, *, num_threads: int | None = None) -> Run:
 
     def work(place: Place) -> dict[str, Json]:
         set_threads(num_threads)
-        place.progress("timing a few training steps", 0.0)
+        place.on_progress("timing a few training steps", 0.0)
         return _pace(paced)
 
     return Run(key, work, seconds=5.0)
@@ -231,10 +231,10 @@ def _train(training: TrainingRun, num_threads: int | None, place: Place) -> dict
     start = time.monotonic()
 
     def on_progress(status: Status) -> None:
-        place.progress(f"training {name_of(training)}", status.iteration / status.num_iterations)
+        place.on_progress(f"training {name_of(training)}", status.iteration / status.num_iterations)
 
     try:
-        result = train(training, place.folder, resume=True, on_status=on_progress, tensorboard=False)
+        result = train(training, place.folder, resume=True, on_progress=on_progress, tensorboard=False)
     except DivergedError as error:
         return {"failed": str(error)}
     if result.evaluation is None:

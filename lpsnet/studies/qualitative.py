@@ -151,7 +151,7 @@ def _choose(segmenters: Mapping[str, Segmenter], split: Split, place: Place) -> 
     some = select(split, NUM_LOOKED_AT)
     gains = []
     for number in range(len(some)):
-        place.progress("choosing images", number / len(some))
+        place.on_progress("choosing images", number / len(some))
         image, truth = some.image(number), some.labels(number)
         gains.append(largest_gain(segmenters[SMALLEST](image), segmenters[LARGEST](image), truth))
     best = sorted(range(len(some)), key=lambda number: -gains[number])[:NUM_SHOWN]

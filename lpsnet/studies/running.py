@@ -225,7 +225,7 @@ def run_study(
     out: Path,
     *,
     num_workers: int = 1,
-    progress: Progress | None = None,
+    on_progress: Progress | None = None,
     log: Callable[[str], None] | None = None,
 ) -> StudyResult:
     """Perform the runs that are missing in the folder `out`, and write the study's report.
@@ -235,7 +235,7 @@ def run_study(
         settings: of the study.
         out: folder of results; several studies may share one, and with it the runs they have in common.
         num_workers: trainings at a time, each in its own process; latencies are always measured alone.
-        progress: called with a description that includes the time left, and the part of this run that is done.
+        on_progress: called with a description that includes the time left, and the part of this run that is done.
         log: called with a line on the time left, before every run.
 
     Raises:
@@ -249,7 +249,7 @@ def run_study(
     with locked_folder(out):
         check_inputs(settings.data, out)
         results = Results(out, describe_machine().identity)
-        work = _Work(study, settings, results, num_workers, progress or _ignore, log or _ignore)
+        work = _Work(study, settings, results, num_workers, on_progress or _ignore, log or _ignore)
         outcomes, num_made = work.finish()
         report = study.report(outcomes)
         files = write_study(study, settings, outcomes, report, out)
@@ -282,7 +282,7 @@ class _Work:
     settings: Settings
     results: Results
     num_workers: int
-    progress: Progress
+    on_progress: Progress
     log: Callable[[str], None]
     left: TimeLeft = field(default_factory=TimeLeft)
     unknown_logged: bool = False  # whether it was logged that the time left is unknown
@@ -329,17 +329,17 @@ class _Work:
             # Other work is unknown: it would include the other workers
             yield self._outcome(run, result, replace(watch.load(), other_cores=None))
             missing = [each for each in missing if each.slug != slug]
-            self.progress(f"{run.name} is trained{self._time_left(missing)}", 1 - len(by_slug) / len(tasks))
+            self.on_progress(f"{run.name} is trained{self._time_left(missing)}", 1 - len(by_slug) / len(tasks))
 
     def _make(self, missing: list[Run]) -> Outcome:
         run, watch = missing[0], LoadWatch.start()
         self.left.begin(run)
 
-        def progress(what: str, part: float) -> None:
+        def on_progress(what: str, part: float) -> None:
             self.left.update(part)
-            self.progress(f"{what}{self._time_left(missing)}", part)
+            self.on_progress(f"{what}{self._time_left(missing)}", part)
 
-        result = run.work(Place(self.results.place(run), progress))
+        result = run.work(Place(self.results.place(run), on_progress))
         self.left.end()
         return self._outcome(run, result, watch.load())
 

@@ -78,11 +78,11 @@ class Place:
 
     Attributes:
         folder: the run's own, which the work creates if it needs one; may hold files of the same run, interrupted.
-        progress: to be called while the work proceeds.
+        on_progress: to be called while the work proceeds.
     """
 
     folder: Path
-    progress: Progress
+    on_progress: Progress
 
 
 @dataclass(frozen=True, slots=True)

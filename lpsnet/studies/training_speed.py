@@ -311,7 +311,7 @@ def plan(settings: Settings, known: Known) -> list[Run]:
     key = {"sped": ARCHITECTURE, "recipe": RECIPE, "data": data, "repeats": repeats, "threads": settings.num_threads}
 
     def work(place: Place) -> dict[str, Json]:
-        place.progress("training with both loops", 0.0)
+        place.on_progress("training with both loops", 0.0)
         set_threads(settings.num_threads)
         return compare_speed(data, ARCHITECTURE, RECIPE, repeats=repeats).to_dict()
 

@@ -262,7 +262,7 @@ def pretrain(
     out: Path,
     *,
     resume: bool = False,
-    on_status: Callable[[Status], None] = lambda status: None,
+    on_progress: Callable[[Status], None] = lambda status: None,
     on_message: Callable[[str], None] = lambda message: None,
     tensorboard: bool = True,
 ) -> PretrainingResult:
@@ -273,7 +273,7 @@ def pretrain(
         out,
         defaults=run.recipe.defaults(),
         resume=resume,
-        on_status=on_status,
+        on_progress=on_progress,
         on_message=on_message,
         tensorboard=tensorboard,
     )

@@ -9,22 +9,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar, get_args
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    SerializerFunctionWrapHandler,
-    ValidationError,
-    model_serializer,
-    model_validator,
-)
+import pydantic
+from pydantic import Field
 
 from lpsnet.data.augment import Augmentation
 from lpsnet.errors import DataError, LpsnetError, RunError, unknown_name
 from lpsnet.io import read_yaml
 
 
-class LoopSettings(BaseModel):
+class LoopSettings(pydantic.BaseModel):
     """Settings of the training loop, for any task.
 
     Attributes:
@@ -50,7 +43,7 @@ class LoopSettings(BaseModel):
         seed: of weights, order and augmentation.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     name: str
     source: str = ""
@@ -75,7 +68,7 @@ class LoopSettings(BaseModel):
     evaluate_every: int = Field(default=10, ge=0)
     seed: int = Field(default=0, ge=0, lt=2**63)
 
-    @model_validator(mode="after")
+    @pydantic.model_validator(mode="after")
     def _check_length(self) -> Self:
         if (self.iterations is None) == (self.epochs is None):
             raise RunError(f"recipe {self.name!r} needs exactly one of iterations and epochs")
@@ -113,7 +106,7 @@ class LoopSettings(BaseModel):
         """The recipe with these values, e.g. from a run's record; errors as for `with_overrides`."""
         try:
             return cls.model_validate(dict(values))
-        except ValidationError as error:
+        except pydantic.ValidationError as error:
             first = error.errors()[0]
             key = ".".join(map(str, first["loc"]))
             if first["type"] == "literal_error" and key in cls.model_fields:
@@ -176,7 +169,7 @@ class Recipe(LoopSettings):
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     init_required: bool = False
 
-    @model_validator(mode="after")
+    @pydantic.model_validator(mode="after")
     def _check_augmentation(self) -> Self:
         self.augmentation  # noqa: B018 — refuses crop sizes and scales that cannot be
         return self
@@ -196,8 +189,8 @@ class Recipe(LoopSettings):
             max_class_share=self.max_class_share,
         )
 
-    @model_serializer(mode="wrap")
-    def _without_unused(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    @pydantic.model_serializer(mode="wrap")
+    def _without_unused(self, serialise: pydantic.SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Settings that came later are named only where they are used.
 
         Results of studies are found again by the JSON of their recipe, which therefore may not change.

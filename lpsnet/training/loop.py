@@ -134,7 +134,7 @@ def run_task(
     *,
     defaults: Mapping[str, Any],
     resume: bool,
-    on_status: Callable[[Status], None],
+    on_progress: Callable[[Status], None],
     on_message: Callable[[str], None],
     tensorboard: bool,
 ) -> Score[Details] | None:
@@ -143,7 +143,7 @@ def run_task(
     Args:
         build: makes the task for a device.
         settings, defaults: see `RunFolder.check`.
-        out, resume, on_status, on_message, tensorboard: see `segmentation.train`.
+        out, resume, on_progress, on_message, tensorboard: see `segmentation.train`.
 
     Returns:
         The model's score; None if there is none, and in all processes but the main one.
@@ -157,7 +157,7 @@ def run_task(
             folder.check(settings, defaults=defaults, resume=resume)
         task = build(accelerator.device)
         log = RunLog(folder, tensorboard=tensorboard) if accelerator.is_main_process else None
-        loop = Loop(task, accelerator, folder=folder, log=log, on_status=on_status)
+        loop = Loop(task, accelerator, folder=folder, log=log, on_progress=on_progress)
         if accelerator.is_main_process:
             if warning := version_changes(folder.started()):
                 on_message(warning)
@@ -195,7 +195,7 @@ class Loop(Generic[Details]):
         accelerator: this process among all.
         folder: of the run.
         log: None in all processes but the main one.
-        on_status: see `segmentation.train`.
+        on_progress: see `segmentation.train`.
     """
 
     def __init__(
@@ -205,9 +205,10 @@ class Loop(Generic[Details]):
         *,
         folder: RunFolder,
         log: RunLog | None = None,
-        on_status: Callable[[Status], None] = lambda status: None,
+        on_progress: Callable[[Status], None] = lambda status: None,
     ) -> None:
-        self.task, self.folder, self.accelerator, self.log, self.on_status = task, folder, accelerator, log, on_status
+        self.task, self.folder, self.accelerator = task, folder, accelerator
+        self.log, self.on_progress = log, on_progress
         self.recipe = task.recipe
         self.num_iterations = self.recipe.num_iterations(len(task.images))
         self.type = forward_type(self.recipe, accelerator.device)
@@ -310,7 +311,7 @@ class Loop(Generic[Details]):
             if checkpoint:
                 self.state.save(self.folder.state)
             for step in steps:
-                self.on_status(Status(step[0], self.num_iterations, *step[1:], message if step is steps[-1] else ""))
+                self.on_progress(Status(step[0], self.num_iterations, *step[1:], message if step is steps[-1] else ""))
         if checkpoint:
             self.pace.restart()
 

@@ -180,7 +180,7 @@ def train(
     out: Path,
     *,
     resume: bool = False,
-    on_status: Callable[[Status], None] = lambda status: None,
+    on_progress: Callable[[Status], None] = lambda status: None,
     on_message: Callable[[str], None] = lambda message: None,
     tensorboard: bool = True,
 ) -> TrainingResult:
@@ -190,7 +190,7 @@ def train(
         run: what is trained on what.
         out: the run's folder; see `RunFolder` for its files.
         resume: resume the run in `out`; start one if there is none.
-        on_status: called after every iteration, in order, in the main process; may be one iteration late.
+        on_progress: called after every iteration, in order, in the main process; may be one iteration late.
         on_message: called with a line of text when the training begins, e.g. what was taken from `run.init`.
         tensorboard: write curves for TensorBoard besides the logs.
 
@@ -208,7 +208,7 @@ def train(
         out,
         defaults=run.recipe.defaults(),
         resume=resume,
-        on_status=on_status,
+        on_progress=on_progress,
         on_message=on_message,
         tensorboard=tensorboard,
     )

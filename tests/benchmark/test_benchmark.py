@@ -82,7 +82,7 @@ def test_all_is_measured_and_said(ours: Path) -> None:
         num_threads=1,
         protocol="quick",
         memory=sys.platform != "win32",
-        progress=lambda stage, part: stages.append(stage),
+        on_progress=lambda stage, part: stages.append(stage),
     )
     (row,) = found.results
     assert row.macs == 123

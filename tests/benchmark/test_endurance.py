@@ -62,7 +62,7 @@ def test_a_short_one(video: Stream) -> None:
         interval_s=0.1,
         num_turns=2,
         turn_s=0.1,
-        progress=lambda stage, part: parts.append(part),
+        on_progress=lambda stage, part: parts.append(part),
     )
     assert len(seen.samples) >= 3
     assert seen.samples[-1].num_frames == seen.pace.num_frames > 5  # played more than once

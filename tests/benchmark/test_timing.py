@@ -227,7 +227,7 @@ def test_an_adaptive_protocol_says_that_it_did_not_get_there() -> None:
 
 def test_progress_is_told_to_the_end() -> None:
     machine, parts = Machine(), []
-    measure({"a": machine.network("a", 10)}, protocol=SHORT, clock=machine.clock, progress=parts.append)
+    measure({"a": machine.network("a", 10)}, protocol=SHORT, clock=machine.clock, on_progress=parts.append)
     assert parts == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0])
 
 

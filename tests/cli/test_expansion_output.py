@@ -25,9 +25,9 @@ def test_nothing_is_shown_before_a_training_has_a_status(monkeypatch: pytest.Mon
     screen = io.StringIO()
     before: list[str] = []
 
-    def train(task: object, *, on_status) -> None:
+    def train(task: object, *, on_progress) -> None:
         before.append(screen.getvalue())
-        on_status(Status(3, 40, 0.25, 0.01, 12.0))
+        on_progress(Status(3, 40, 0.25, 0.01, 12.0))
 
     monkeypatch.setattr("lpsnet.search.train.train_candidate", train)
     monkeypatch.setattr("lpsnet.cli.train.sys", SimpleNamespace(stderr=SimpleNamespace(isatty=lambda: True)))

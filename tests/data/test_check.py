@@ -76,7 +76,7 @@ def names(dataset: Dataset) -> list[str]:
 
 def test_a_healthy_data_set(folder: Path) -> None:
     seen = []
-    diagnosis = check_dataset(folder / "data.yaml", progress=lambda done, total: seen.append((done, total)))
+    diagnosis = check_dataset(folder / "data.yaml", on_progress=lambda done, total: seen.append((done, total)))
     assert diagnosis.findings == []
     assert diagnosis.ok
     assert seen == [(number, 6) for number in range(1, 7)]

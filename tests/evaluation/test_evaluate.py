@@ -127,7 +127,7 @@ def test_progress_and_predictions_are_handed_out_in_order() -> None:
     evaluate(
         _red,
         Split(3),
-        progress=lambda done, total: steps.append((done, total)),
+        on_progress=lambda done, total: steps.append((done, total)),
         on_prediction=lambda sample, labels: seen.append(f"{sample.name} {labels.shape}"),
     )
     assert steps == [(1, 3), (2, 3), (3, 3)]

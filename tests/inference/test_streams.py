@@ -132,11 +132,11 @@ def test_a_file_that_is_stopped_is_named_part(tmp_path: Path) -> None:
     (tmp_path / "x.overlay.mp4").write_text("whole, from an earlier run")
     stop = threading.Event()
 
-    def progress(pace: Pace) -> None:
+    def on_progress(pace: Pace) -> None:
         if pace.num_frames == 5:
             stop.set()
 
-    outcome = segmented(never_ending(), tmp_path / "x", stop=stop, progress=progress)
+    outcome = segmented(never_ending(), tmp_path / "x", stop=stop, on_progress=on_progress)
     assert not outcome.whole
     assert outcome.problem == ""
     assert names(tmp_path) == {"x.overlay.mp4", "x.overlay.part.mp4", "x.labels.part.mkv"}
@@ -146,7 +146,7 @@ def test_a_file_that_is_stopped_is_named_part(tmp_path: Path) -> None:
 
 def test_a_camera_that_is_stopped_is_whole(tmp_path: Path) -> None:
     stop = threading.Event()
-    outcome = segmented(never_ending(live=True), tmp_path / "x", stop=stop, progress=lambda pace: stop.set())
+    outcome = segmented(never_ending(live=True), tmp_path / "x", stop=stop, on_progress=lambda pace: stop.set())
     assert outcome.whole
     assert names(tmp_path) == {"x.overlay.mp4", "x.labels.mkv"}
     assert len(read_video(outcome.files["overlay"])) == outcome.pace.num_frames
@@ -179,11 +179,11 @@ def test_without_a_frame_nothing_is_written(tmp_path: Path) -> None:
 def test_after_an_error_nothing_is_left_and_no_thread_runs(tmp_path: Path, error: BaseException) -> None:
     threads = threading.active_count()
 
-    def progress(pace: Pace) -> None:
+    def on_progress(pace: Pace) -> None:
         raise error
 
     with pytest.raises(type(error)):
-        segmented(never_ending(), tmp_path / "x", progress=progress)
+        segmented(never_ending(), tmp_path / "x", on_progress=on_progress)
     assert names(tmp_path) == set()
     assert threading.active_count() == threads
 

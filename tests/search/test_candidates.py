@@ -84,7 +84,7 @@ def test_asked_again_it_neither_starts_nor_trains_again(
     first = train_candidate(child)
     start, log = ((tmp_path / name).read_bytes() for name in ("start.safetensors", "log.csv"))
     monkeypatch.setattr(candidates, "inherit", None)
-    again = train_candidate(child, on_status=lambda status: pytest.fail("it trains again"))
+    again = train_candidate(child, on_progress=lambda status: pytest.fail("it trains again"))
     assert again.outcome == first.outcome
     assert (tmp_path / "start.safetensors").read_bytes() == start
     assert (tmp_path / "log.csv").read_bytes() == log
@@ -172,6 +172,6 @@ def test_a_folder_that_was_moved_is_gone_on_with(tmp_path: Path, parent: tuple[P
     assert read_record(tmp_path / "here" / "model.safetensors").training["init"] == "start.safetensors"
     (tmp_path / "here").rename(tmp_path / "there")
     again = train_candidate(
-        task(design, tmp_path / "there", parent[0]), on_status=lambda status: pytest.fail("it trains again")
+        task(design, tmp_path / "there", parent[0]), on_progress=lambda status: pytest.fail("it trains again")
     )
     assert again.outcome == first.outcome

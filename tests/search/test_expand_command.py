@@ -46,8 +46,8 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
 def test_from_end_to_end_and_again(run, tmp_path: Path) -> None:
     out = tmp_path / "x"
     words = (*SMALL, "--steps", 1, "--seeds", 2, "--budget-ms", 60_000, "--budget-ms", 0.000_1, "--out", out)
-    code, text, progress = run(*words, "--json", tmp_path / "x.json")
-    assert code == 0, progress
+    code, text, on_progress = run(*words, "--json", tmp_path / "x.json")
+    assert code == 0, on_progress
     kept = json.loads((tmp_path / "x.json").read_text())
     assert kept == json.loads((out / "family" / "family.json").read_text())
     assert kept["choices"][0]["model"] is None
@@ -61,7 +61,7 @@ def test_from_end_to_end_and_again(run, tmp_path: Path) -> None:
         assert file.exists()
     assert "not finished" not in (out / "report.html").read_text(encoding="utf-8")
     assert "--recipe demo --init" in text
-    assert "step 1 of 1: step sizes for 2 operations" in progress
+    assert "step 1 of 1: step sizes for 2 operations" in on_progress
     events = read_journal(out / "journal.jsonl")
     trained = [it for it in events if isinstance(it, TrainingFinished)]
     assert sum(it.design == it.parent and it.seed == 0 for it in trained) == 1, "the start is trained on, too"
@@ -72,14 +72,14 @@ def test_from_end_to_end_and_again(run, tmp_path: Path) -> None:
     assert {it.at_start is None for it in trained if it.parent} == {False}
     assert any(isinstance(it, LatencyRepetition) for it in events)
 
-    code, _, progress = run(*words)
-    assert code == 0, progress
-    assert "resuming with" in progress
+    code, _, on_progress = run(*words)
+    assert code == 0, on_progress
+    assert "resuming with" in on_progress
     assert read_journal(out / "journal.jsonl") == events, "nothing is measured or trained again"
 
-    code, _, progress = run(*words[:-2], "--no-inherit", "--out", out)
+    code, _, on_progress = run(*words[:-2], "--no-inherit", "--out", out)
     assert code == 2
-    assert "inherit: true in the journal, false now" in progress
+    assert "inherit: true in the journal, false now" in on_progress
 
 
 @pytest.mark.slow

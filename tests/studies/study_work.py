@@ -9,7 +9,7 @@ from lpsnet.studies.study import Place
 
 def double(number: int, place: Place) -> dict[str, Any]:
     """And which process did it."""
-    place.progress("adding", 0.5)
+    place.on_progress("adding", 0.5)
     if number == 13:
         raise RunError("13 is not added")
     return {"sum": 2 * number, "process": os.getpid()}

@@ -164,7 +164,7 @@ def test_every_engine_times_blocks(runtime: str) -> None:
         pytest.importorskip(package)
     cases = [Case("conv3x3", 3, (16, 16)), Case("sepconv3x3", 4, (16, 16))]
     result = time_blocks(
-        cases, runtime=runtime, precision="f32", num_threads=1, protocol=SHORT, progress=silent
+        cases, runtime=runtime, precision="f32", num_threads=1, protocol=SHORT, on_progress=silent
     )  # fmt: skip
     found = block_times(result)
     assert [time.case for time in found] == cases

@@ -72,7 +72,7 @@ def compare(out: Path, *, names: list[str] | None = None, **options: object) -> 
     }
     seen = [] if names is None else names
     return compare_inheritance(
-        PARENT, CHANGES, data=DATA, out=out, on_status=lambda name, status: seen.append(name), **given
+        PARENT, CHANGES, data=DATA, out=out, on_progress=lambda name, status: seen.append(name), **given
     )
 
 

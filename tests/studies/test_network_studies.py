@@ -95,7 +95,7 @@ def test_conv_blocks_from_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert not list(tmp_path.glob("runs/*/*.onnx"))  # the model files that were timed are gone
 
 
-def _choose_by_measuring_once(starts: Any, reference: Any, *, measure_pass: Any, progress: Any) -> Any:
+def _choose_by_measuring_once(starts: Any, reference: Any, *, measure_pass: Any, on_progress: Any) -> Any:
     from lpsnet.studies.blocks_interactions import Choice
 
     points = [reference, *((block, 4) for block in starts if block != reference[0])]
@@ -139,7 +139,7 @@ def test_a_stopped_training_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
     settings = study_program.SETTINGS
     with pytest.raises(Stop):
-        run_study(study_program.STUDY, settings, tmp_path / "stopped", progress=stop_late)
+        run_study(study_program.STUDY, settings, tmp_path / "stopped", on_progress=stop_late)
     finished = _finished(tmp_path / "stopped")
     assert len(finished) == 2
     result = run_study(study_program.STUDY, settings, tmp_path / "stopped")

@@ -129,7 +129,7 @@ def test_c_of_one_latency_is_found_as_by_trying_all(starts: int) -> None:
     blocks = ("plain", "cheap", "stepped")
     told: list[float] = []
     found = widths_of_same_latency(
-        dict.fromkeys(blocks, starts), reference, measure_pass=device.measure_pass, progress=told.append
+        dict.fromkeys(blocks, starts), reference, measure_pass=device.measure_pass, on_progress=told.append
     )  # fmt: skip
     target = device.exact_ms(reference)
     for block in blocks:
@@ -148,7 +148,7 @@ def test_a_block_that_is_always_too_slow_or_too_fast_gets_the_end() -> None:
         {"slow": 9, "fast": 9},
         ("reference", 1),
         measure_pass=lambda points: [times[block] for block, _ in points],
-        progress=lambda part: None,
+        on_progress=lambda part: None,
     )
     assert (found["slow"].c, found["fast"].c) == (1, MAX_EQUAL_C - 1) or found["fast"].c == MAX_EQUAL_C
 

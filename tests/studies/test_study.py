@@ -45,7 +45,7 @@ class Sums:
                 if number == self.fails_at:
                     raise RunError("no")
                 self.made.append(number)
-                place.progress("adding", 1.0)
+                place.on_progress("adding", 1.0)
                 return {"sum": number + number}
 
             return do
@@ -85,7 +85,7 @@ def test_results_of_other_data_by_the_same_name_are_not_mixed_in(tmp_path: Path)
 
 def test_what_was_found_is_written(tmp_path: Path) -> None:
     told: list[tuple[str, float]] = []
-    result = run_study(Sums().study, Settings(), tmp_path / "out", progress=lambda *what: told.append(what))
+    result = run_study(Sums().study, Settings(), tmp_path / "out", on_progress=lambda *what: told.append(what))
     assert [path.name for path in result.files] == ["sums.md", "sums.png", "sums.csv", "sums.json"]
     page, figure, table, values = result.files
     with table.open(newline="") as file:
@@ -171,7 +171,7 @@ def test_runs_that_may_be_made_apart_are_made_by_workers(tmp_path: Path) -> None
 
     study, told, said = replace(Sums().study, plan=plan), [], []
     result = run_study(
-        study, Settings(), tmp_path, num_workers=2, progress=lambda what, part: told.append(part), log=said.append
+        study, Settings(), tmp_path, num_workers=2, on_progress=lambda what, part: told.append(part), log=said.append
     )
     rows = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
     processes = {row["key"]["number"]: row["result"]["process"] for row in rows}
@@ -263,14 +263,14 @@ def test_time_in_words() -> None:
 
 def test_how_much_is_left_is_said_before_every_run(tmp_path: Path) -> None:
     def work(place: Place) -> dict[str, int]:
-        place.progress("adding", 0.5)
+        place.on_progress("adding", 0.5)
         return {"sum": 0}
 
     runs = [Run({"number": n}, work, seconds=3600.0) for n in (1, 2)]
     said: list[str] = []
     told: list[str] = []
     study = replace(Sums().study, plan=lambda settings, known: runs)
-    run_study(study, Settings(), tmp_path, progress=lambda what, part: told.append(what), log=said.append)
+    run_study(study, Settings(), tmp_path, on_progress=lambda what, part: told.append(what), log=said.append)
     assert said == ["sums: 2 runs to make, about 2 h 0 min"]  # the first took no time, so the second is expected to
     assert told[0] == "adding; 1 h 30 min left in all"
     said.clear()

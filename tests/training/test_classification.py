@@ -81,7 +81,7 @@ def test_stopped_it_goes_on_as_if_nothing_had_happened(run: PretrainingRun, undi
                 raise Stopped
 
         with pytest.raises(Stopped):
-            pretrain(run, tmp_path, resume=True, on_status=stop, tensorboard=False)
+            pretrain(run, tmp_path, resume=True, on_progress=stop, tensorboard=False)
     pretrain(run, tmp_path, resume=True, tensorboard=False)
     ours, theirs = (load_file(out / "model.safetensors") for out in (tmp_path, undisturbed))
     assert all(torch.equal(value, theirs[name]) for name, value in ours.items())

@@ -97,7 +97,7 @@ def test_a_folder_with_a_run_is_refused_without_resume(undisturbed: Path) -> Non
 def test_every_step_is_told_in_order_and_evaluations_with_them(tmp_path: Path) -> None:
     seen: list[Status] = []
     run = replace(RUN, recipe=RUN.recipe.with_overrides({"evaluate_every": 2, "iterations": 8}))
-    result = train(run, tmp_path, on_status=seen.append, tensorboard=False)
+    result = train(run, tmp_path, on_progress=seen.append, tensorboard=False)
     assert [status.iteration for status in seen] == list(range(1, 9))
     assert {status.iteration: status.message[:9] for status in seen if status.message} == {6: "epoch 2: "}
     folder = RunFolder(tmp_path)
@@ -115,7 +115,7 @@ def test_a_run_of_an_older_version_goes_on(undisturbed: Path, tmp_path: Path) ->
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(RUN, tmp_path, on_status=stop, tensorboard=False)
+        train(RUN, tmp_path, on_progress=stop, tensorboard=False)
     settings = json.loads((tmp_path / "run.json").read_text())
     del settings["recipe"]["schedule"]
     (tmp_path / "run.json").write_text(json.dumps(settings), encoding="utf-8")
@@ -194,7 +194,7 @@ def test_a_finished_run_resumes_to_the_same_model(undisturbed: Path) -> None:
     before = load_file(undisturbed / "model.safetensors")
     seen: list[Status] = []
     evaluations = (undisturbed / "evaluations.jsonl").read_text()
-    train(RUN, undisturbed, resume=True, on_status=seen.append, tensorboard=False)
+    train(RUN, undisturbed, resume=True, on_progress=seen.append, tensorboard=False)
     assert seen == []
     assert (undisturbed / "evaluations.jsonl").read_text() == evaluations
     assert all(torch.equal(value, before[name]) for name, value in load_file(undisturbed / "model.safetensors").items())

@@ -28,6 +28,6 @@ if __name__ == "__main__":
         RUN,
         Path(sys.argv[1]),
         resume="--resume" in sys.argv,
-        on_status=lambda status: print(status.iteration, flush=True),
+        on_progress=lambda status: print(status.iteration, flush=True),
         tensorboard=False,
     )
