@@ -151,7 +151,7 @@ def _drawn(
             stop.set()
 
     with tempfile.TemporaryDirectory(prefix="lpsnet-") as folder:
-        how: dict[str, Any] = {"outputs": ("overlay",), "style": style, "stop": stop, "progress": on_frame}
+        how: dict[str, Any] = {"outputs": ("overlay",), "style": style, "stop": stop, "on_progress": on_frame}
         return pipeline.segment_stream(segment, stream, Path(folder) / "stream", **how).pace
 
 

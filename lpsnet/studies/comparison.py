@@ -72,7 +72,7 @@ def _scoring_run(file: Path, settings: Settings) -> Run:
 
     def work(place: Place) -> dict[str, Json]:
         labelled = open_dataset(data).split("val")
-        options: dict[str, Any] = {"labelled": labelled, "progress": place.on_progress}
+        options: dict[str, Any] = {"labelled": labelled, "on_progress": place.on_progress}
         try:
             found = benchmark([own], size=size, protocol="quick", end_to_end=False, memory=False, **options)
         except LpsnetError as error:  # one file that no engine can run at this size does not stop the study

@@ -215,7 +215,7 @@ PROGRAM = """
 import sys
 from pathlib import Path
 import test_streams
-test_streams.segmented(test_streams.never_ending(), Path(sys.argv[1]) / "x", progress=lambda pace: print(flush=True))
+test_streams.segmented(test_streams.never_ending(), Path(sys.argv[1]) / "x", on_progress=lambda pace: print(flush=True))
 """
 
 

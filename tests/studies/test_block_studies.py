@@ -189,7 +189,7 @@ def test_the_stack_is_so_many_blocks_in_a_row() -> None:
 
 
 def test_senseless_wishes_are_refused() -> None:
-    choices = {"precision": "f32", "num_threads": 1, "protocol": SHORT, "progress": silent}
+    choices = {"precision": "f32", "num_threads": 1, "protocol": SHORT, "on_progress": silent}
     with pytest.raises(RunError, match="unknown runtime of a study of blocks 'trt'"):
         time_blocks([Case("conv3x3", 1)], runtime="trt", **choices)  # type: ignore[arg-type]
     with pytest.raises(RunError, match="measured with pytorch in f32 or bf16; got int8"):
