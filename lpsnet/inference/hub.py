@@ -111,6 +111,11 @@ def bundled_name(path: str | Path) -> str | None:
     return path.stem if path.parts[-3:-1] == ("lpsnet", "weights") else None
 
 
+def recorded_name(path: str | Path) -> str:
+    """How the settings of a run name a model file: a bundled model by its name, any other by its path."""
+    return bundled_name(path) or str(path)
+
+
 @dataclass(frozen=True, slots=True)
 class HubAddress:
     """A model on the Hub.

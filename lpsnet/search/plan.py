@@ -17,7 +17,7 @@ from pydantic import JsonValue
 from lpsnet.benchmark.machine import command_line
 from lpsnet.data.dataset import open_dataset
 from lpsnet.errors import RunError, unknown_name
-from lpsnet.inference.hub import bundled_name
+from lpsnet.inference.hub import recorded_name
 from lpsnet.inference.model_file import read_record
 from lpsnet.models.blocks import BLOCKS, unknown_block
 from lpsnet.models.interactions import INTERACTIONS
@@ -128,7 +128,7 @@ class ExpansionRun:
             "operations": [str(operation) for operation in self.table],
             "interaction": self.interaction,
             "inherit": self.inherit,
-            "init": None if self.init is None else bundled_name(self.init) or str(self.init),
+            "init": None if self.init is None else recorded_name(self.init),
             "recipe": self.recipe.model_dump(mode="json", exclude=set(FREE_SETTINGS)),
             "device": dict(device),
         }

@@ -266,7 +266,7 @@ def pretrain(
     on_message: Callable[[str], None] = lambda message: None,
     tensorboard: bool = True,
 ) -> PretrainingResult:
-    """Pre-train a network and leave it in `out`; arguments and errors as for `trainer.train`."""
+    """Pre-train a network and write it to `out`; arguments and errors as for `segmentation.train`."""
     score = run_task(
         lambda device: Classification(run, device),
         run.settings(),

@@ -26,7 +26,7 @@ from lpsnet.benchmark.machine import command_line, describe_machine
 from lpsnet.data.dataset import Dataset, data_contents
 from lpsnet.errors import RunError
 from lpsnet.evaluation.evaluate import Evaluation
-from lpsnet.inference.hub import bundled_name, sha256
+from lpsnet.inference.hub import bundled_name, recorded_name, sha256
 from lpsnet.io import atomic_path
 from lpsnet.models.checkpoint import Initialisation
 from lpsnet.training.config import Recipe
@@ -60,14 +60,13 @@ class TrainingRun:
         init = self.init
         if init is not None and folder is not None and init.resolve().parent == folder.resolve():
             init = Path(init.name)
-        name = None if init is None else bundled_name(init) or str(init)
         return {
             "data": self.data,
             "split": self.split,
             "architecture": str(self.architecture),
             "block": self.block,
             "interaction": self.interaction,
-            "init": name,
+            "init": None if init is None else recorded_name(init),
             "input_size": None if self.input_size is None else list(self.input_size),
             "recipe": self.recipe.model_dump(mode="json"),
         }

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lpsnet.errors import DivergedError, RunError
-from lpsnet.inference.hub import bundled_name
+from lpsnet.inference.hub import recorded_name
 from lpsnet.io import append_line, atomic_path, finished_lines, refuse_streams, write_text
 
 if TYPE_CHECKING:
@@ -181,7 +181,7 @@ def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
     flat = {key: value for key, value in settings.items() if key not in ("recipe", STARTED)}
     flat |= {f"recipe.{key}": value for key, value in recipe.items() if key not in FREE_SETTINGS}
     if isinstance(init := flat.get("init"), str):
-        flat["init"] = bundled_name(init) or init  # earlier versions have the file's path
+        flat["init"] = recorded_name(init)  # earlier versions have the file's path
     return {key: json.loads(json.dumps(value)) for key, value in flat.items()}
 
 
