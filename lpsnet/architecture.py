@@ -1,7 +1,8 @@
-"""Architectures: the triple {B, C, R} of Section 3.1, and the named networks of Table 4.
+"""Architectures: the triple {B, C, R} of Section 3.1 with this package's additions, and the named networks.
 
 An `Architecture` is a frozen, hashable value. Block and interaction types are not part of it; they are chosen when the
-network is created (`lpsnet.create_model`).
+network is created (`lpsnet.create_model`). The additions, all off in the paper's networks, are where the logits are
+computed (`detail`), what the features know of the whole image (`context`) and a layer before the logits (`head`).
 """
 
 import json
@@ -14,12 +15,14 @@ from typing import Any, Self
 from lpsnet.errors import ArchitectureError, unknown_name
 
 NUM_STAGES = 5  # Section 3.1; the first block of Stages 1 to 4 has stride 2
-SCORE_STRIDE = 16  # the logits have the largest path's size divided by this
+SCORE_STRIDE = 16  # the paper's logits have the largest path's size divided by this
+DETAILS = (16, 8, 4)  # strides that logits can have: those of Stages 5, 3 and 2
 
 # Bounds far above anything useful, so that a typing error or a hostile file cannot use up the memory.
 MAX_BLOCKS = 1_000
 MAX_WIDTH = 65_536
 MAX_RATIO = 64
+NO_CONTEXT = "none"
 
 Ratio = Fraction | int | float | str
 # 3/4, 2 or 0.75; without exponents, since Fraction("1e999999999") would compute that number
@@ -35,6 +38,10 @@ class Architecture:
         widths: C, the number of channels in each of the five stages, each at least 1.
         ratios: R, the scaling ratio of every path, largest first. Given ratios may be fractions, integers, text
             ("3/4", "0.75") or floats, in any order; zeros mean 'no path' and are left out. At least one is positive.
+        detail: the stride of the logits, 16 (the paper's), 8 or 4. Below 16 the largest path's features of Stage 3
+            (stride 8), and of Stage 2 (stride 4), add logits of their own.
+        context: what the features get of the whole image, a name in `models.head.CONTEXTS`; "none" is the paper's.
+        head: channels of a 1x1 convolution + batch norm + ReLU before the logits; 0, the paper's, has none.
 
     Raises:
         ArchitectureError: the numbers do not describe a network.
@@ -43,11 +50,25 @@ class Architecture:
     blocks: tuple[int, ...]
     widths: tuple[int, ...]
     ratios: tuple[Fraction, ...]
+    detail: int = SCORE_STRIDE
+    context: str = NO_CONTEXT
+    head: int = 0
 
-    def __init__(self, blocks: Iterable[int], widths: Iterable[int], ratios: Iterable[Ratio]) -> None:
+    def __init__(
+        self,
+        blocks: Iterable[int],
+        widths: Iterable[int],
+        ratios: Iterable[Ratio],
+        detail: int = SCORE_STRIDE,
+        context: str = NO_CONTEXT,
+        head: int = 0,
+    ) -> None:
         object.__setattr__(self, "blocks", _stage_numbers("blocks", blocks, MAX_BLOCKS))
         object.__setattr__(self, "widths", _stage_numbers("widths", widths, MAX_WIDTH))
         object.__setattr__(self, "ratios", _path_ratios(ratios))
+        object.__setattr__(self, "detail", _detail(detail))
+        object.__setattr__(self, "context", _context(context))
+        object.__setattr__(self, "head", _head(head))
 
     @property
     def num_paths(self) -> int:
@@ -55,39 +76,66 @@ class Architecture:
         return len(self.ratios)
 
     def __str__(self) -> str:
-        """The one-line form, as for `parse`: `B=1,3,3,10,10;C=8,24,48,96,96;R=3/4,1/4`."""
-        parts = {"B": self.blocks, "C": self.widths, "R": self.ratios}
+        """The one-line form, as for `parse`: `B=1,3,3,10,10;C=8,24,48,96,96;R=3/4,1/4`, and `;D=8;X=gate;H=128`."""
+        parts: dict[str, Iterable[object]] = {"B": self.blocks, "C": self.widths, "R": self.ratios}
+        parts |= {key: (value,) for key, value in zip("DXH", self.additions.values(), strict=True) if value is not None}
         return ";".join(f"{key}={','.join(map(str, values))}" for key, values in parts.items())
+
+    @property
+    def additions(self) -> dict[str, int | str | None]:
+        """`detail`, `context` and `head`, each None where it is the paper's."""
+        paper = {"detail": SCORE_STRIDE, "context": NO_CONTEXT, "head": 0}
+        return {name: value if (value := getattr(self, name)) != its else None for name, its in paper.items()}
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with some values changed, by the names of the attributes."""
+        return type(self)(**{name: changes.get(name, getattr(self, name)) for name in self.__dataclass_fields__})
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read the one-line form, e.g. `B=1,3,3,10,10;C=8,24,48,96,96;R=3/4,1/4`; spaces and braces do not matter."""
+        """Read the one-line form, e.g. `B=1,3,3,10,10;C=8,24,48,96,96;R=3/4,1/4`; spaces and braces do not matter.
+
+        `D=8` (detail), `X=gate` (context) and `H=128` (head) may follow.
+        """
         fields: dict[str, list[str]] = {}
         for part in re.sub(r"[\s{}]", "", str(text)).strip(";").split(";"):
             key, sign, values = part.partition("=")
-            if not sign or key.upper() not in ("B", "C", "R"):
-                raise ArchitectureError(f"{_short(part)!r} in an architecture is not one of B=…, C=…, R=…")
+            if not sign or key.upper() not in ("B", "C", "R", "D", "X", "H"):
+                raise ArchitectureError(
+                    f"{_short(part)!r} in an architecture is not one of B=…, C=…, R=…, D=…, X=…, H=…"
+                )
             if key.upper() in fields:
                 raise ArchitectureError(f"architecture {_short(text)!r} gives {key.upper()} twice")
             fields[key.upper()] = values.split(",")
         if missing := [key for key in "BCR" if key not in fields]:
             lacks = f"architecture {_short(text)!r} lacks {', '.join(missing)}"
             raise ArchitectureError(f"{lacks}; write it as B=…;C=…;R=…")
-        return cls(_integers("B", fields["B"]), _integers("C", fields["C"]), fields["R"])
+        return cls(
+            _integers("B", fields["B"]),
+            _integers("C", fields["C"]),
+            fields["R"],
+            _one_integer("D", fields.get("D", [str(SCORE_STRIDE)])),
+            ",".join(fields.get("X", [NO_CONTEXT])),
+            _one_integer("H", fields.get("H", ["0"])),
+        )
 
     def to_dict(self) -> dict[str, Any]:
-        """A dictionary of plain JSON values: `blocks`, `widths` (integers) and `ratios` (text such as "3/4")."""
-        return {"blocks": list(self.blocks), "widths": list(self.widths), "ratios": [str(r) for r in self.ratios]}
+        """Plain JSON values: `blocks`, `widths` (integers), `ratios` (text such as "3/4"), and `additions`."""
+        triple = {"blocks": list(self.blocks), "widths": list(self.widths), "ratios": [str(r) for r in self.ratios]}
+        return {**triple, **{key: value for key, value in self.additions.items() if value is not None}}
 
     @classmethod
     def from_dict(cls, value: object) -> Self:
         """The architecture that `to_dict` wrote."""
-        if not isinstance(value, dict) or set(value) != {"blocks", "widths", "ratios"}:
-            raise ArchitectureError("an architecture in JSON is an object with exactly: blocks, widths, ratios")
-        for key, entries in value.items():
-            if not isinstance(entries, list | tuple):
-                raise ArchitectureError(f"{key} of an architecture is a list, not {_short(entries)}")
-        return cls(value["blocks"], value["widths"], value["ratios"])
+        triple, additions = {"blocks", "widths", "ratios"}, {"detail", "context", "head"}
+        if not isinstance(value, dict) or not triple <= set(value) <= triple | additions:
+            raise ArchitectureError(
+                "an architecture in JSON is an object with exactly: blocks, widths, ratios (and detail, context, head)"
+            )
+        for key in triple:
+            if not isinstance(value[key], list | tuple):
+                raise ArchitectureError(f"{key} of an architecture is a list, not {_short(value[key])}")
+        return cls(**value)
 
     def to_json(self) -> str:
         """JSON text that `from_json` reads back."""
@@ -110,8 +158,8 @@ def path_size(size: tuple[int, int], ratio: Fraction) -> tuple[int, int]:
 
 
 def score_size(size: tuple[int, int], architecture: Architecture) -> tuple[int, int]:
-    """Height and width of the logits for an input of `size`: the largest path's input halved four times, rounded up."""
-    height, width = (-(-length // SCORE_STRIDE) for length in path_size(size, architecture.ratios[0]))
+    """Height and width of the logits for an input of `size`: the largest path's, divided by `detail`, rounded up."""
+    height, width = (-(-length // architecture.detail) for length in path_size(size, architecture.ratios[0]))
     return height, width
 
 
@@ -142,6 +190,26 @@ def _ratio(value: Ratio) -> Fraction:
     return ratio
 
 
+def _detail(value: object) -> int:
+    if isinstance(value, bool) or value not in DETAILS:
+        raise ArchitectureError(
+            f"detail is the stride of the logits: {', '.join(map(str, DETAILS))}; got {_short(value)}"
+        )
+    return int(str(value))
+
+
+def _context(value: object) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"[a-z][a-z0-9_]{0,39}", value):
+        raise ArchitectureError(f"context is a name such as gate, or {NO_CONTEXT}; got {_short(value)!r}")
+    return value
+
+
+def _head(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_WIDTH:
+        raise ArchitectureError(f"head is a number of channels, 0 to {MAX_WIDTH}; got {_short(value)}")
+    return value
+
+
 def _sequence(kind: str, values: Iterable[Any]) -> tuple[Any, ...]:
     if isinstance(values, str) or not isinstance(values, Iterable):
         raise ArchitectureError(f"{kind} are a list of numbers; got {_short(values)}")
@@ -153,6 +221,12 @@ def _integers(key: str, texts: Sequence[str]) -> list[int]:
         if not re.fullmatch(r"-?[0-9]{1,9}", text):
             raise ArchitectureError(f"{key} holds whole numbers; got {_short(text)!r}")
     return [int(text) for text in texts]
+
+
+def _one_integer(key: str, texts: Sequence[str]) -> int:
+    if len(texts) != 1:
+        raise ArchitectureError(f"{key} is one number; got {_short(','.join(texts))!r}")
+    return _integers(key, texts)[0]
 
 
 def _short(value: object) -> str:
@@ -185,12 +259,23 @@ _NAMED = {
     "lpsnet_m": _STEPS["step_8"],
     "lpsnet_l": _STEPS["step_10"],
     **_STEPS,
+    # EfficientNet-Lite (Tan and Le 2019) up to its stride of 16, as one path; its blocks are `efficientnet_lite`
+    "lite0": Architecture((1, 2, 2, 3, 3), (16, 24, 40, 80, 112), ("1",), 8, "gate", 128),
+    "lite1": Architecture((1, 3, 3, 4, 4), (16, 24, 40, 80, 112), ("1",), 8, "gate", 128),
+    "lite2": Architecture((1, 3, 3, 4, 4), (16, 24, 48, 88, 120), ("1",), 8, "gate", 128),
 }
+_DEFAULT_BLOCK = "conv3x3"
+_BLOCKS = dict.fromkeys(("lite0", "lite1", "lite2"), "efficientnet_lite")
 
 
 def list_architectures() -> list[str]:
-    """The names that `get_architecture` knows: tiny, lpsnet_s, lpsnet_m, lpsnet_l, step_0 to step_14."""
+    """The names that `get_architecture` knows: tiny, lpsnet_s, …, step_0 to step_14, lite0 to lite2."""
     return list(_NAMED)
+
+
+def default_block(name: str | Architecture) -> str:
+    """The block that the architecture of that name is built of unless another is asked for; conv3x3 for the paper's."""
+    return _BLOCKS.get(name, _DEFAULT_BLOCK) if isinstance(name, str) else _DEFAULT_BLOCK
 
 
 def get_architecture(name: str | Architecture) -> Architecture:

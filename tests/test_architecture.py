@@ -58,8 +58,18 @@ def test_it_is_frozen() -> None:
         S.blocks = (1, 1, 1, 1, 1)  # type: ignore[misc]
 
 
+LITE = ["lite0", "lite1", "lite2"]
+
+
 def test_names_of_table_4() -> None:
-    assert list_architectures() == ["tiny", "lpsnet_s", "lpsnet_m", "lpsnet_l", *(f"step_{i}" for i in range(15))]
+    assert list_architectures() == [
+        "tiny",
+        "lpsnet_s",
+        "lpsnet_m",
+        "lpsnet_l",
+        *(f"step_{i}" for i in range(15)),
+        *LITE,
+    ]
     assert lpsnet.get_architecture("lpsnet_s") == S == get_architecture("step_7")
     assert get_architecture("tiny") == get_architecture("step_0") == Architecture([1] * 5, [4, 8, 16, 32, 32], ["1/2"])
     assert str(get_architecture("lpsnet_m")) == "B=1,3,3,10,10;C=8,24,48,96,96;R=1,1/4"

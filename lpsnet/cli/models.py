@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from lpsnet.architecture import get_architecture, list_architectures, path_size, score_size
+from lpsnet.architecture import default_block, get_architecture, list_architectures, path_size, score_size
 from lpsnet.cli import output
 from lpsnet.cli.benchmark import print_benchmark
 from lpsnet.data.dataset import open_dataset
@@ -98,7 +98,12 @@ def _count(what: str, record: "ModelRecord | None", asked: dict[str, Any]) -> "C
             f"Parameters and operations are not counted: {MissingDependencyError.from_import(error)}", json_to="-"
         )
         return None
-    chosen: dict[str, Any] = {"size": PAPER_SIZE, "num_classes": 19, "block": "conv3x3", "interaction": "bilateral_b"}
+    chosen: dict[str, Any] = {
+        "size": PAPER_SIZE,
+        "num_classes": 19,
+        "block": default_block(what),
+        "interaction": "bilateral_b",
+    }
     if record is not None:
         chosen |= {"num_classes": record.label_space.num_classes, "size": record.input_size or PAPER_SIZE}
         chosen |= {"block": record.block, "interaction": record.interaction}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from lpsnet.architecture import get_architecture
+from lpsnet.architecture import default_block, get_architecture
 from lpsnet.cli.output import console, next_command, parse_size, say, table
 from lpsnet.evaluation.evaluate import Evaluation
 from lpsnet.inference.hub import find_checkpoint
@@ -33,7 +33,14 @@ def train(
         str | None, typer.Option(help="A checkpoint or model's name to start from; its head may differ.")
     ] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe.")] = None,
-    block: Annotated[str, typer.Option(help="Convolutional block (Table 2).")] = "conv3x3",
+    encoder: Annotated[
+        str,
+        typer.Option(help="ImageNet weights that every path starts with, e.g. efficientnet_lite0, for --arch lite0."),
+    ] = "",
+    block: Annotated[
+        str | None,
+        typer.Option(help="Convolutional block; by default the architecture's own: conv3x3 for the paper's."),
+    ] = None,
     interaction: Annotated[str, typer.Option(help="Path interaction (Figure 6).")] = "bilateral_b",
     size: Annotated[str | None, typer.Option(metavar="HxW", help="Input size; default: the images'.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
@@ -50,9 +57,10 @@ def train(
         architecture=get_architecture(arch),
         recipe=get_recipe(recipe).with_overrides(parse_overrides(set_ or [])),
         split=split,
-        block=block,
+        block=block or default_block(arch),
         interaction=interaction,
         init=None if init is None else find_checkpoint(init),
+        encoder=encoder,
         input_size=parse_size(size),
     )
     with progress_reporter() as report:

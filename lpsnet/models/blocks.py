@@ -1,4 +1,7 @@
-"""The seven convolutional blocks of Table 2: a row of `BLOCKS` holds everything the package knows about a block.
+"""The convolutional blocks: a row of `BLOCKS` holds everything the package knows about a block.
+
+Seven are those of Table 2. The others are the blocks of encoders that have ImageNet weights (`models/encoders.py`).
+`BLOCK_SETS` names sets of five, one block a stage.
 
 A block maps N x in x H x W to N x out x ceil(H / stride) x ceil(W / stride), with stride 1 or 2 and any widths from 1
 up. In the macro architecture (Section 3.1) one block replaces one 3x3 convolution: it takes the stride of the first
@@ -12,13 +15,15 @@ widths of a block. These were chosen so that a whole c meets the FLOPs; `table_2
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lpsnet.errors import unknown_name
+from lpsnet.architecture import NUM_STAGES
+from lpsnet.errors import LpsnetError, unknown_name
+from lpsnet.models.depthwise import depthwise_bf16, is_slow_in_bf16, trains_in_bf16
 from lpsnet.plugins import load_plugins
 from lpsnet.record import Form
 
@@ -32,7 +37,10 @@ class ConvNorm(nn.Module):
     channels-last tensors with few channels.
 
     Maps N x `in_channels` x H x W to N x `out_channels` x ceil(H / stride) x ceil(W / stride). With `deployed` the
-    convolution has a bias instead of the batch norm.
+    convolution has a bias instead of the batch norm. `eps` is the batch norm's.
+
+    With `tensorflow` a convolution with stride 2 is placed as TensorFlow's padding "SAME" places it on even sizes: its
+    first window begins at pixel 1 - kernel // 2, one later than otherwise. Odd sizes are placed alike.
     """
 
     def __init__(
@@ -44,22 +52,31 @@ class ConvNorm(nn.Module):
         stride: int = 1,
         groups: int = 1,
         deployed: bool = False,
+        tensorflow: bool = False,
+        eps: float = 1e-5,
     ) -> None:
         super().__init__()
         self.subsampling = stride if kernel == 1 else 1
+        self.padding = (kernel // 2 - 1, kernel // 2 + 1) * 2 if tensorflow and stride == 2 and kernel > 1 else None
         self.conv = nn.Conv2d(
             in_channels,
             out_channels,
             kernel,
             stride=stride // self.subsampling,
-            padding=kernel // 2,
+            padding=0 if self.padding else kernel // 2,
             groups=groups,
             bias=deployed,
         )
-        self.norm = nn.Identity() if deployed else nn.BatchNorm2d(out_channels)
+        self.norm = nn.Identity() if deployed else nn.BatchNorm2d(out_channels, eps=eps)
+        is_depthwise = groups == in_channels == out_channels and not deployed
+        self.is_slow_in_bf16 = is_depthwise and is_slow_in_bf16(self.conv.weight, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.norm(self.conv(subsample(x, self.subsampling)))  # type: ignore[no-any-return]
+        if self.is_slow_in_bf16 and trains_in_bf16(x):
+            around = self.padding or (self.conv.weight.shape[-1] // 2,) * 4
+            return self.norm(depthwise_bf16(x, self.conv.weight, self.conv.stride[0], around))  # type: ignore[no-any-return]
+        x = F.pad(x, self.padding) if self.padding else subsample(x, self.subsampling)
+        return self.norm(self.conv(x))  # type: ignore[no-any-return]
 
 
 class RepConvNorm(nn.Module):
@@ -215,25 +232,56 @@ class ShuffleNetUnit(nn.Module):
 class InvertedResidual(nn.Module):
     """MobileNetV2 inverted residual (Sandler et al. 2018). Table 2: expansion 3, c=5, 2.00 G of 2.0 G.
 
-    1x1 to `EXPANSION` x in channels, depthwise 3x3 with the stride, 1x1 to the new width without activation; ReLU6
-    after the first two; the input is added where the shape stays. MobileNetV2's own expansion, 6, meets Table 2 with no
-    whole c (3 gives 1.71 G, 4 gives 2.72 G).
+    1x1 to `expansion` x in channels, depthwise with the stride, 1x1 to the new width without activation; ReLU6 after
+    the first two; the input is added where the shape stays. MobileNetV2's own expansion, 6, meets Table 2 with no whole
+    c (3 gives 1.71 G, 4 gives 2.72 G).
     """
 
-    EXPANSION = 3
-
-    def __init__(self, in_channels: int, out_channels: int, stride: int, form: Form) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        stride: int,
+        form: Form,
+        *,
+        expansion: int = 3,
+        kernel: int = 3,
+        **options: Any,
+    ) -> None:
         super().__init__()
-        unit = partial(ConvNorm, deployed=form == "deployed")
-        inner = in_channels * self.EXPANSION
+        unit: Callable[..., ConvNorm] = partial(ConvNorm, deployed=form == "deployed", **options)
+        inner = in_channels * expansion
         self.expand = unit(in_channels, inner, kernel=1)
-        self.depthwise = unit(inner, inner, kernel=3, stride=stride, groups=inner)
+        self.depthwise = unit(inner, inner, kernel=kernel, stride=stride, groups=inner)
         self.project = unit(inner, out_channels, kernel=1)
         self.shortcut = nn.Identity() if stride == 1 and in_channels == out_channels else None
 
     def forward(self, x: Tensor) -> Tensor:
         inner = F.relu6(self.depthwise(F.relu6(self.expand(x), inplace=True)), inplace=True)
         projected: Tensor = self.project(inner)
+        return projected if self.shortcut is None else self.shortcut(x) + projected
+
+
+class MobileStem(nn.Module):
+    """The first stage of MobileNetV2 and EfficientNet-Lite: their first convolution and first block together.
+
+    With stride 2: 3x3 convolution with the stride to twice `out_channels`, then as with stride 1: depthwise 3x3, 1x1 to
+    the new width without activation; ReLU6 after all but the last. With stride 1 the input is added where the shape
+    stays.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int, form: Form, **options: Any) -> None:
+        super().__init__()
+        unit: Callable[..., ConvNorm] = partial(ConvNorm, deployed=form == "deployed", **options)
+        inner = 2 * out_channels if stride == 2 else in_channels
+        self.stem = unit(in_channels, inner, kernel=3, stride=2) if stride == 2 else None
+        self.depthwise = unit(inner, inner, kernel=3, groups=inner)
+        self.project = unit(inner, out_channels, kernel=1)
+        self.shortcut = nn.Identity() if stride == 1 and in_channels == out_channels else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        inner = x if self.stem is None else F.relu6(self.stem(x), inplace=True)
+        projected: Tensor = self.project(F.relu6(self.depthwise(inner), inplace=True))
         return projected if self.shortcut is None else self.shortcut(x) + projected
 
 
@@ -314,6 +362,28 @@ class BlockType:
         return first.keys() != second.keys()
 
 
+_INVERTED: dict[str, Any] = {
+    "channels": {
+        "expand": ("input", "inner"),
+        "depthwise": ("inner", "inner"),
+        "project": ("inner", "output"),
+        "shortcut": ("input", "output"),
+    },
+    "identity": {"project": "zero"},
+    "outputs": ("project",),
+    "carries_input": True,
+}
+_STEM: dict[str, Any] = {
+    **_INVERTED,
+    "channels": {
+        "stem": ("input", "inner"),
+        "depthwise": ("inner", "inner"),
+        "project": ("inner", "output"),
+        "shortcut": ("input", "output"),
+    },
+}
+_LITE: dict[str, Any] = {"tensorflow": True, "eps": 1e-3}  # EfficientNet's (Tan and Le 2019), as timm has it
+
 BLOCKS: dict[str, BlockType] = {
     "conv3x3": BlockType(
         Conv3x3,
@@ -362,21 +432,7 @@ BLOCKS: dict[str, BlockType] = {
     "shufflenet": BlockType(
         ShuffleNetUnit, "ShuffleNet Unit", 9, 0.8, outputs=("second", "other_branch"), carries_input=True
     ),
-    "inverted_residual": BlockType(
-        InvertedResidual,
-        "Inverted Residual",
-        5,
-        2.0,
-        channels={
-            "expand": ("input", "inner"),
-            "depthwise": ("inner", "inner"),
-            "project": ("inner", "output"),
-            "shortcut": ("input", "output"),
-        },
-        identity={"project": "zero"},
-        outputs=("project",),
-        carries_input=True,
-    ),
+    "inverted_residual": BlockType(InvertedResidual, "Inverted Residual", 5, 2.0, **_INVERTED),
     "ghost": BlockType(
         GhostModule,
         "Ghost Module",
@@ -387,12 +443,40 @@ BLOCKS: dict[str, BlockType] = {
         identity={"primary": "pass", "cheap": "repeat"},
         outputs=("primary", "cheap"),
     ),
+    "mobilenetv2_stem": BlockType(MobileStem, "MobileNetV2 stem", **_STEM),
+    "mobilenetv2_e6": BlockType(partial(InvertedResidual, expansion=6), "MobileNetV2 e6", **_INVERTED),
+    "lite_stem": BlockType(partial(MobileStem, **_LITE), "EfficientNet-Lite stem", **_STEM),
+    "lite_e6k3": BlockType(partial(InvertedResidual, expansion=6, **_LITE), "EfficientNet-Lite e6 k3", **_INVERTED),
+    "lite_e6k5": BlockType(
+        partial(InvertedResidual, expansion=6, kernel=5, **_LITE), "EfficientNet-Lite e6 k5", **_INVERTED
+    ),
 }
+
+# name -> the block of each of the five stages
+BLOCK_SETS: dict[str, tuple[str, str, str, str, str]] = {
+    "mobilenetv2": ("mobilenetv2_stem", "mobilenetv2_e6", "mobilenetv2_e6", "mobilenetv2_e6", "mobilenetv2_e6"),
+    "efficientnet_lite": ("lite_stem", "lite_e6k3", "lite_e6k5", "lite_e6k3", "lite_e6k5"),
+}
+
+
+def stage_blocks(block: str) -> tuple[str, ...]:
+    """The block of each stage, five names in `BLOCKS`: of a block's name, a name in `BLOCK_SETS` or `a,b,c,d,e`.
+
+    Raises:
+        LpsnetError: a block has no such name, or it is not one name or five.
+    """
+    names = BLOCK_SETS.get(block) or tuple(name.strip() for name in str(block).split(","))
+    names = names * NUM_STAGES if len(names) == 1 else names
+    if unknown := [name for name in names if name not in BLOCKS]:
+        raise LpsnetError(unknown_block(unknown[0]))
+    if len(names) != NUM_STAGES:
+        raise LpsnetError(f"blocks are one name, or {NUM_STAGES} with commas, one a stage; got {len(names)}: {block}")
+    return names
 
 
 def unknown_block(name: object) -> str:
     """The message for a name that is not in `BLOCKS`."""
-    return f"{unknown_name('block', name, BLOCKS)}. A block of your own comes with --plugin FILE.py"
+    return f"{unknown_name('block', name, [*BLOCKS, *BLOCK_SETS])}. A block of your own comes with --plugin FILE.py"
 
 
 # Here, and not where a command begins: so the rows are there in every process that looks a block up, workers included.

@@ -20,6 +20,7 @@ from lpsnet.errors import LpsnetError, ModelFileError
 from lpsnet.inference.model_file import DamagedError, check_model_file, read_record
 from lpsnet.inference.onnx_graph import read_weights
 from lpsnet.io import atomic_path
+from lpsnet.models.blocks import BLOCKS, stage_blocks
 from lpsnet.models.network import Network, empty_network, fill, fitting, not_finite, some
 from lpsnet.models.reparameterise import to_parallel_branches, to_single_branch
 from lpsnet.record import RECORD_KEY, ModelRecord
@@ -108,7 +109,7 @@ class Initialisation:
     skipped: dict[str, str]
 
 
-def initialise_from(net: Network, path: str | Path, *, images: Tensor | None = None) -> Initialisation:
+def initialise_from(net: Network, path: str | Path | Network, *, images: Tensor | None = None) -> Initialisation:
     """Give `net` those weights of a checkpoint that fit it by name and shape; the rest of `net` keeps its own.
 
     The checkpoint may have other ratios, blocks, widths, interaction, classes or number of paths: the head is skipped
@@ -117,7 +118,7 @@ def initialise_from(net: Network, path: str | Path, *, images: Tensor | None = N
 
     Args:
         net: the network.
-        path: of the checkpoint, as for `load_checkpoint`.
+        path: of the checkpoint, as for `load_checkpoint`; or a network, such as `encoders.encoder_network` gives.
         images: N x 3 x H x W, normalised; what batch norms are measured on where the checkpoint has none. With them a
             `net` in any training form takes from a deployed checkpoint, and one in the form "plain" from a checkpoint
             with parallel branches. A `net` with parallel branches takes from a plain checkpoint without any.
@@ -126,9 +127,12 @@ def initialise_from(net: Network, path: str | Path, *, images: Tensor | None = N
         ModelFileError: the file is not a usable checkpoint, or has another block or form than `net`, so that its
             weights mean something else.
     """
-    _, source, tensors = _read(path)
-    if source.form != net.form and source.block == net.block:
+    if isinstance(path, Network):
+        source, tensors, path = path, dict(path.state_dict()), "the given network"
+    else:
+        _, source, tensors = _read(path)
         source = fill(source, tensors)
+    if source.form != net.form and stage_blocks(source.block) == stage_blocks(net.block):
         if images is not None and (net.form == "plain" or source.form == "deployed"):
             source = to_single_branch(source.eval(), images)
         if (source.form, net.form) == ("plain", "reparameterised"):
@@ -203,11 +207,12 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _check_compatible(net: Network, source: Network, path: str | Path) -> None:
-    if source.block != net.block:
+    if stage_blocks(source.block) != stage_blocks(net.block):
         raise ModelFileError(
             f"{path} is made of {source.block} blocks, the network of {net.block}: they share no weights"
         )
-    trained_alike = "deployed" not in (source.form, net.form) and net.block != "conv3x3"
+    has_branches = any(BLOCKS[block].has_branches for block in stage_blocks(net.block))
+    trained_alike = "deployed" not in (source.form, net.form) and not has_branches
     if source.form == net.form or trained_alike:
         return
     hint = f"build the network with form={source.form!r}"

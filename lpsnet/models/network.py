@@ -2,10 +2,12 @@
 
 The image is resized to every path's ratio; a path is five stages of blocks, the first block of Stages 1 to 4 with
 stride 2; paths interact after Stage 3 and Stage 4. After Stage 5 all are resized to the largest path's size,
-concatenated along channels and mapped to logits by a 1x1 convolution with bias (design-notes, 'The network').
+concatenated along channels and mapped to logits by a 1x1 convolution with bias (design-notes, 'The network'). Parts
+that an architecture may have besides are in `head.py`.
 
 Names in the state dict: `paths.{path}.stages.{stage}.{block}.…`, `interactions.{0 after Stage 3, 1 after Stage 4}.…`,
-`head.weight`, `head.bias`; all counted from 0.
+`head.weight`, `head.bias`; `context.…`, `mixing.…` and `details.{0 of Stage 3, 1 of Stage 2}.weight` where the
+architecture has them; all counted from 0.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,10 +16,11 @@ from typing import Any, get_args
 import torch
 from torch import Tensor, nn
 
-from lpsnet.architecture import NUM_STAGES, Architecture, get_architecture
+from lpsnet.architecture import NUM_STAGES, Architecture, default_block, get_architecture
 from lpsnet.data.labels import MAX_CLASSES
 from lpsnet.errors import LpsnetError, ModelFileError, unknown_name
-from lpsnet.models.blocks import BLOCKS, unknown_block
+from lpsnet.models.blocks import BLOCKS, ConvNorm, relu, stage_blocks
+from lpsnet.models.head import CONTEXTS, detail_stages, zero_init
 from lpsnet.models.interactions import INTERACTIONS, Interaction, resize_like, resize_to_ratio
 from lpsnet.record import Form
 
@@ -34,8 +37,8 @@ class Path(nn.Module):
         super().__init__()
         widths = (3, *architecture.widths)
         self.stages = nn.ModuleList(
-            _stage(block, form, architecture.blocks[stage], widths[stage], widths[stage + 1], _STRIDES[stage])
-            for stage in range(NUM_STAGES)
+            _stage(name, form, architecture.blocks[stage], widths[stage], widths[stage + 1], _STRIDES[stage])
+            for stage, name in enumerate(stage_blocks(block))
         )
 
     def forward(self, maps: Tensor, stage: int) -> Tensor:
@@ -55,7 +58,8 @@ class Network(nn.Module):
     Attributes:
         architecture: the triple {B, C, R}.
         num_classes: K, the number of logit maps, 1 to 255.
-        block, interaction: names in `BLOCKS` and `INTERACTIONS`.
+        block: a name in `BLOCKS` or `BLOCK_SETS`, or five names in `BLOCKS` with commas, one a stage.
+        interaction: a name in `INTERACTIONS`.
         form: "reparameterised" (conv3x3 with parallel branches in training; other blocks as "plain"), "plain" (each
             convolution with its batch norm) or "deployed" (convolutions with bias; made by `reparameterise.fuse`).
         align_corners: the convention of every bilinear resize.
@@ -72,7 +76,7 @@ class Network(nn.Module):
         align_corners: bool,
     ) -> None:
         super().__init__()
-        _check_choices(num_classes, block, interaction, form)
+        _check_choices(num_classes, interaction, form, architecture.context)
         self.architecture = architecture
         self.num_classes = num_classes
         self.block = block
@@ -81,9 +85,27 @@ class Network(nn.Module):
         self.align_corners = align_corners
         self.paths = nn.ModuleList(Path(architecture, block, form) for _ in architecture.ratios)
         self.interactions = nn.ModuleList(self._interaction(stage) for stage in INTERACTING_STAGES)
-        self.head = nn.Conv2d(architecture.num_paths * architecture.widths[-1], num_classes, 1)
+        self.head = nn.Conv2d(self._head_channels, num_classes, 1)
+        self._add_parts()
         _initialise(self)
         nn.init.normal_(self.head.weight, std=0.01)
+        for part in (self.context, *self.details):
+            zero_init(part)
+
+    @property
+    def _head_channels(self) -> int:
+        return self.architecture.head or self.architecture.num_paths * self.architecture.widths[-1]
+
+    def _add_parts(self) -> None:
+        """The parts that the paper's networks do not have; none of them for those."""
+        architecture, deployed = self.architecture, self.form == "deployed"
+        features = architecture.num_paths * architecture.widths[-1]
+        self.context = CONTEXTS[architecture.context](features)
+        self.mixing = ConvNorm(features, architecture.head, kernel=1, deployed=deployed) if architecture.head else None
+        self.details = nn.ModuleList(
+            nn.Conv2d(architecture.widths[stage], self.num_classes, 1, bias=False)
+            for stage in detail_stages(architecture.detail)
+        )
 
     @property
     def traits(self) -> dict[str, Any]:
@@ -111,29 +133,43 @@ class Network(nn.Module):
         Raises:
             LpsnetError: the input has another shape. Not checked while tracing or compiling.
         """
-        return self.head(self.features(image))  # type: ignore[no-any-return]
+        features, *details = self._features(image)
+        logits = self.head(features)
+        for detail, maps in zip(self.details, details, strict=True):
+            own = detail(maps)
+            logits = resize_like(logits, own, align_corners=self.align_corners) + own
+        return logits  # type: ignore[no-any-return]
 
     def features(self, image: Tensor) -> Tensor:
         """The head's input: the paths' last features at the largest path's size, N x (paths x C5) x h x w.
 
-        `image` and errors as in `forward`.
+        With a hidden head its N x H x h x w. `image` and errors as in `forward`.
         """
+        return self._features(image)[0]
+
+    def _features(self, image: Tensor) -> list[Tensor]:
+        """The head's input, and the largest path's maps that give logits of their own, smallest first."""
         _check_input(image)
+        details, detailed = {}, detail_stages(self.architecture.detail)
         maps = [resize_to_ratio(image, ratio, align_corners=self.align_corners) for ratio in self.architecture.ratios]
         for stage in range(NUM_STAGES):
             maps = [path(x, stage) for path, x in zip(self.paths, maps, strict=True)]
             if stage in INTERACTING_STAGES:
                 maps = self.interactions[stage - INTERACTING_STAGES[0]](maps)
+            if stage in detailed:
+                details[stage] = maps[0]
         largest, *others = maps
         resized = [resize_like(x, largest, align_corners=self.align_corners) for x in others]
-        return torch.cat((largest, *resized), dim=1)
+        features = self.context(torch.cat((largest, *resized), dim=1))
+        features = features if self.mixing is None else relu(self.mixing(features))
+        return [features, *(details[stage] for stage in detailed)]
 
 
 def create_model(
     arch: str | Architecture,
     *,
     num_classes: int = 19,
-    block: str = "conv3x3",
+    block: str | None = None,
     interaction: str = "bilateral_b",
     form: Form = "reparameterised",
     align_corners: bool = True,
@@ -146,7 +182,8 @@ def create_model(
     Args:
         arch: a name (`list_architectures`), the triple written out (`B=…;C=…;R=…`) or an `Architecture`.
         num_classes: 1 to 255.
-        block: convolutional block of Table 2, see `BLOCKS`.
+        block: convolutional block of Table 2 (`BLOCKS`), a set of five (`BLOCK_SETS`) or five names with commas; None
+            for `default_block(arch)`: conv3x3 for the paper's architectures.
         interaction: path interaction of Table 3, see `INTERACTIONS`.
         form: see `Network`.
         align_corners: convention of every bilinear resize in the network.
@@ -158,19 +195,18 @@ def create_model(
     return Network(
         get_architecture(arch),
         num_classes=num_classes,
-        block=block,
+        block=block or default_block(arch),
         interaction=interaction,
         form=form,
         align_corners=align_corners,
     )
 
 
-def _check_choices(num_classes: object, block: object, interaction: object, form: object) -> None:
+def _check_choices(num_classes: object, interaction: object, form: object, context: object) -> None:
     if isinstance(num_classes, bool) or not isinstance(num_classes, int) or not 1 <= num_classes <= MAX_CLASSES:
         raise LpsnetError(f"num_classes is a whole number from 1 to {MAX_CLASSES}; got {num_classes!r}")
-    if block not in BLOCKS:
-        raise LpsnetError(unknown_block(block))
-    for kind, name, allowed in (("interaction", interaction, INTERACTIONS), ("form", form, FORMS)):
+    chosen = (("interaction", interaction, INTERACTIONS), ("form", form, FORMS), ("context", context, CONTEXTS))
+    for kind, name, allowed in chosen:
         if name not in allowed:
             raise LpsnetError(unknown_name(kind, name, allowed))
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lpsnet.architecture import Architecture, get_architecture
+from lpsnet.architecture import Architecture, default_block, get_architecture
 from lpsnet.errors import LpsnetError
 from lpsnet.models.network import INTERACTING_STAGES, MIN_INPUT, Network, empty_network
 
@@ -62,7 +62,7 @@ def complexity(
     *,
     size: tuple[int, int] = (1024, 2048),
     num_classes: int = 19,
-    block: str = "conv3x3",
+    block: str | None = None,
     interaction: str = "bilateral_b",
 ) -> Complexity:
     """Count the deployed form of a network for one image of `size` (height, width); takes well under a second.
@@ -82,6 +82,7 @@ def complexity(
         net = empty_network(arch_or_network.architecture, **arch_or_network.traits)
     else:
         architecture = get_architecture(arch_or_network)
+        block = block or default_block(arch_or_network)
         net = empty_network(architecture, num_classes=num_classes, block=block, interaction=interaction)
     rows = _count(net, size)
     parameters, macs = sum(row.parameters for row in rows), sum(row.macs for row in rows)
@@ -114,7 +115,7 @@ def _part(name: str) -> tuple[str, int | None]:
         return f"stage_{int(match[2]) + 1}", int(match[1]) + 1
     if match := re.match(r"interactions\.(\d+)\.", name):
         return f"interaction_{INTERACTING_STAGES[int(match[1])] + 1}", None
-    return "head", None
+    return "head", None  # with what stands before it: context, mixing and details
 
 
 MIB = 2**20

@@ -15,13 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from lpsnet.errors import LpsnetError
-from lpsnet.models.blocks import BLOCKS
+from lpsnet.models.blocks import BLOCKS, stage_blocks
 from lpsnet.models.interactions import INTERACTIONS
 from lpsnet.models.network import INTERACTING_STAGES, Network, Path, create_model
 from lpsnet.search import transfer
+from lpsnet.search.head_transfer import PathMap, copy_head, detail_change
 from lpsnet.search.transfer import ChannelMap, Origin, WeightTransfer
-
-PathMap = Sequence[int | None]  # for each of the child's paths the number of the parent's, or None for a new path
 
 
 def check_compatibility(child: Network, parent: Network) -> None:
@@ -39,7 +38,8 @@ def check_compatibility(child: Network, parent: Network) -> None:
         )
     for key in ("block", "interaction", "form", "align_corners"):
         own_value, given_value = getattr(child, key), getattr(parent, key)
-        same_tensors = key == "form" and not BLOCKS[child.block].has_branches
+        same_tensors = key == "form" and not any(BLOCKS[it].has_branches for it in stage_blocks(child.block))
+        same_tensors |= key == "block" and stage_blocks(own_value) == stage_blocks(given_value)
         if own_value != given_value and not same_tensors:
             raise LpsnetError(
                 f"a child has its parent's {key}: the parent has {given_value}, the child {own_value}; "
@@ -88,7 +88,7 @@ def nearest_path(ratio: Fraction, ratios: Sequence[Fraction]) -> int:
     return min(range(len(ratios)), key=lambda path: (max(ratio / ratios[path], ratios[path] / ratio), -path))
 
 
-Change = Literal["depth", "width", "resolution", "paths", "classes"]
+Change = Literal["depth", "width", "resolution", "paths", "classes", "additions"]
 Preserving = Literal["exact", "nearly", "no"]
 
 _ROUNDING = 0.01  # of the logits, relative; a larger difference in an exact transfer shows that a block's row is wrong
@@ -207,8 +207,8 @@ def _reset(child: Network, seed: int) -> None:
 
 def _fill(weights: WeightTransfer, parent: Network, paths: PathMap) -> None:
     child = weights.child
-    widths = zip(parent.architecture.widths, child.architecture.widths, strict=True)
-    places = [transfer.channel_map(child.block, *pair) for pair in widths]
+    widths = zip(stage_blocks(child.block), parent.architecture.widths, child.architecture.widths, strict=True)
+    places = [transfer.channel_map(*stage) for stage in widths]
     ratios = child.architecture.ratios
     for path, ratio, number in zip(child.paths, ratios, paths, strict=True):
         source = nearest_path(ratio, parent.architecture.ratios) if number is None else number
@@ -219,41 +219,30 @@ def _fill(weights: WeightTransfer, parent: Network, paths: PathMap) -> None:
             continue
         _fill_path(weights, path, parent.paths[source], places)
         if number is None and transfer.adds_without_weights(child):
-            transfer.downscale_path(weights, path, child.block)
+            transfer.downscale_path(weights, path, stage_blocks(child.block))
     for stage, own, given in zip(INTERACTING_STAGES, child.interactions, parent.interactions, strict=True):
         transfer.copy_interaction(weights, own, given, places[stage], paths)
-    if child.num_classes == parent.num_classes:
-        _fill_head(weights, parent, places[-1], paths)
+    copy_head(weights, parent, places, paths)
 
 
 def _keeps_full_scale(child: Network) -> bool:
     """Whether a new path cannot be scaled down because its block's row names no `outputs`."""
-    return transfer.adds_without_weights(child) and BLOCKS[child.block].outputs is None
+    blocks = [stage_blocks(child.block)[stage] for stage in INTERACTING_STAGES]
+    return transfer.adds_without_weights(child) and any(BLOCKS[block].outputs is None for block in blocks)
 
 
 def _fill_path(weights: WeightTransfer, path: nn.Module, source: nn.Module, places: Sequence[ChannelMap]) -> None:
     assert isinstance(path, Path)
     assert isinstance(source, Path)
     reads = torch.arange(3)  # the image's channels
-    for stage, given, writes in zip(path.stages, source.stages, places, strict=True):
+    kinds = stage_blocks(weights.child.block)
+    for kind, stage, given, writes in zip(kinds, path.stages, source.stages, places, strict=True):
         blocks, old_blocks = list(stage.children()), list(given.children())
         for block, old_block in zip(blocks, old_blocks, strict=False):
-            transfer.copy_block(weights, weights.child.block, block, old_block, reads, writes)
+            transfer.copy_block(weights, kind, block, old_block, reads, writes)
             reads = writes
         for previous, block in zip(blocks[len(old_blocks) - 1 :], blocks[len(old_blocks) :], strict=False):
-            transfer.pass_through(weights, weights.child.block, block, previous, writes)
-
-
-def _fill_head(weights: WeightTransfer, parent: Network, places: ChannelMap, paths: PathMap) -> None:
-    """The head reads the old channels of the old paths; weights of new channels and paths are zero."""
-    head, width, old_width = weights.child.head, weights.child.architecture.widths[-1], len(places)
-    rows = torch.arange(weights.child.num_classes)[:, None]
-    weights.zero(head.weight)
-    for number, source in enumerate(paths):
-        if source is not None:
-            columns = parent.head.weight[:, source * old_width : (source + 1) * old_width]
-            weights.copy(head.weight, (rows, number * width + places), columns)
-    transfer.copy_bias(weights, head, parent.head)
+            transfer.pass_through(weights, kind, block, previous, writes)
 
 
 def _logits(net: Network, images: Tensor) -> Tensor:
@@ -284,6 +273,7 @@ def _changes(child: Network, parent: Network, paths: PathMap) -> tuple[Change, .
         "resolution": bool(_moved(child, parent, paths)),
         "paths": own.num_paths != given.num_paths,
         "classes": child.num_classes != parent.num_classes,
+        "additions": own.additions != given.additions,
     }
     return tuple(change for change, is_so in changed.items() if is_so)
 
@@ -309,4 +299,5 @@ def _grade(weights: WeightTransfer, parent: Network, paths: PathMap) -> tuple[Pr
         broken.append(f"in {child.interaction} the output of a new path replaces the features of the others")
     is_small = meets and interaction.adds and not _keeps_full_scale(child)
     small = ["a new path adds a little to the features of the others"] if is_small else []
+    small += filter(None, [detail_change(child, parent)])
     return ("no" if broken else "nearly" if small else "exact"), (*broken, *small)

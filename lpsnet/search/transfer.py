@@ -429,27 +429,27 @@ def adds_without_weights(net: Network) -> bool:
     return bool(net.interactions[0].pairs) and not any(True for _ in net.interactions.parameters())
 
 
-def downscale_path(weights: WeightTransfer, path: nn.Module, kind: str) -> None:
-    """Multiply the output of a new path after Stages 3 and 4 by `NEW_PATH_SCALE`; `kind` is its block in `BLOCKS`.
+def downscale_path(weights: WeightTransfer, path: nn.Module, kinds: Sequence[str]) -> None:
+    """Multiply the output of a new path after Stages 3 and 4 by `NEW_PATH_SCALE`; `kinds` are its stages' blocks.
 
     Inner units are not changed. Behind a shortcut their statistics may no longer fit until training has adapted them,
     but their effect is small.
     """
     assert isinstance(path, Path)
-    row, inputs, before = BLOCKS[kind], {}, {}
+    inputs, before = {}, {}
     with evaluating(path):
         maps = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)).to(weights.child.head.weight)
         for stage in range(max(INTERACTING_STAGES) + 1):
             inputs[stage], maps = maps, path(maps, stage)
             before[stage] = maps.norm()
         for stage in INTERACTING_STAGES:
-            blocks = list(path.stages[stage].children())
+            row, blocks = BLOCKS[kinds[stage]], list(path.stages[stage].children())
             for block in blocks if row.carries_input else blocks[-1:]:
                 for unit in filter(None, (submodule(block, name) for name in row.outputs or ())):
                     _downscale(unit)
             if path(inputs[stage], stage).norm() > 10 * NEW_PATH_SCALE * before[stage]:
                 fault = "is not made small by the units in its row (`outputs`, `carries_input`)"
-                weights.mismatches.append(f"the output of block {kind!r} {fault}")
+                weights.mismatches.append(f"the output of block {kinds[stage]!r} {fault}")
 
 
 def _downscale(module: nn.Module) -> None:

@@ -29,7 +29,8 @@ class LoopSettings(pydantic.BaseModel):
         learning_rate: at the start; it falls by `schedule`.
         schedule: "poly": lr * (1 - t / T) ** poly_power, Section 4.2; "cosine": lr * (1 + cos(pi t / T)) / 2.
         warmup_iterations: steps over which the learning rate rises linearly from 0 first.
-        momentum, weight_decay, poly_power: of stochastic gradient descent, Section 4.2.
+        optimiser: "sgd", stochastic gradient descent as in Section 4.2, or "adamw" (Loshchilov and Hutter 2019).
+        momentum, weight_decay, poly_power: of stochastic gradient descent, Section 4.2; AdamW has betas 0.9 and 0.999.
         decay_norm: whether weight decay also applies to batch norm and biases.
         form: "reparameterised" (RepVGG branches, Section 4.2) or "plain".
         freeze_batch_norm: use and keep the statistics the network starts with.
@@ -53,6 +54,7 @@ class LoopSettings(pydantic.BaseModel):
     learning_rate: float = Field(default=0.01, gt=0, allow_inf_nan=False)
     schedule: Literal["poly", "cosine"] = "poly"
     warmup_iterations: int = Field(default=0, ge=0)
+    optimiser: Literal["sgd", "adamw"] = "sgd"
     momentum: float = Field(default=0.9, ge=0, lt=1)
     weight_decay: float = Field(default=5e-4, ge=0, allow_inf_nan=False)
     poly_power: float = Field(default=0.9, ge=0, allow_inf_nan=False)
@@ -199,7 +201,7 @@ class Recipe(LoopSettings):
         return {key: value for key, value in values.items() if key not in _LATER or value != _LATER[key]}
 
 
-_LATER = {"hue": 0.0, "rotation": 0.0, "max_class_share": 1.0}  # setting -> value that turns it off
+_LATER = {"hue": 0.0, "rotation": 0.0, "max_class_share": 1.0, "optimiser": "sgd"}  # setting -> value that turns it off
 _STRONG = {"loss": "ohem", "init_required": True}
 
 # One row a recipe. The paper's numbers: Section 4.2, 'training stage'.

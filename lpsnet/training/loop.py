@@ -221,12 +221,13 @@ class Loop(Generic[Details]):
         learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
         decayed = [p for p in learning if recipe.decay_norm or p.ndim > 1]
         others = [p for p in learning if not (recipe.decay_norm or p.ndim > 1)]
-        optimiser = torch.optim.SGD(
-            [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}],
-            lr=recipe.learning_rate,
-            momentum=recipe.momentum,
-            fused=self.accelerator.device.type == "cuda",
-        )
+        groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
+        options: dict[str, Any] = {"lr": recipe.learning_rate, "fused": self.accelerator.device.type == "cuda"}
+        optimiser: torch.optim.Optimizer
+        if recipe.optimiser == "adamw":
+            optimiser = torch.optim.AdamW(groups, **options)
+        else:
+            optimiser = torch.optim.SGD(groups, momentum=recipe.momentum, **options)
         average = MovingAverage.of(model, recipe.ema_decay) if recipe.ema_decay else None
         scaler = torch.amp.GradScaler(self.accelerator.device.type, enabled=self.type == torch.float16)
         return TrainingState(model, optimiser, average, scaler)

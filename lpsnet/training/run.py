@@ -43,6 +43,7 @@ class TrainingRun:
         split: the training images, e.g. "train" or "train+val".
         block, interaction: of the network.
         init: a checkpoint to start from; the network takes the weights with the same names and shapes.
+        encoder: whose ImageNet weights every path starts with, a name for `encoders.find_encoder`; "" for none.
         input_size: (height, width) the model is meant to run at; None takes the first training image's.
     """
 
@@ -53,6 +54,7 @@ class TrainingRun:
     block: str = "conv3x3"
     interaction: str = "bilateral_b"
     init: Path | None = None
+    encoder: str = ""
     input_size: tuple[int, int] | None = None
 
     def settings(self, folder: Path | None = None) -> dict[str, Any]:
@@ -69,6 +71,7 @@ class TrainingRun:
             "init": None if init is None else recorded_name(init),
             "input_size": None if self.input_size is None else list(self.input_size),
             "recipe": self.recipe.model_dump(mode="json"),
+            **({"encoder": self.encoder} if self.encoder else {}),  # runs of earlier versions have no such key
         }
 
 
@@ -144,7 +147,7 @@ def training_inputs(dataset: Dataset, init: Path | None, *splits: str) -> dict[s
     return {**data_contents(dataset, *splits), **weights}
 
 
-def describe_initialisation(initialisation: Initialisation, path: Path) -> str:
+def describe_initialisation(initialisation: Initialisation, path: Path | str) -> str:
     """One line: how many tensors came from the checkpoint at `path`; which parts did not, and why.
 
     For example: 412 tensors taken from a.safetensors, skipped: head (another class count), path 2 (another shape: 6)
@@ -167,6 +170,8 @@ def _part(name: str, reason: str) -> str:
 
 
 _KEY = "lpsnet_training_state"
+# in a checkpoint -> in the optimiser's state: SGD has the first, AdamW the others
+_SLOTS = {"momentum": "momentum_buffer", "exp_avg": "exp_avg", "exp_avg_sq": "exp_avg_sq", "step": "step"}
 _Lists = tuple[list[Tensor], list[Tensor]]  # an average's tensors, and a network's
 
 
@@ -210,14 +215,14 @@ class TrainingState:
 
     Attributes:
         network: the network in training form, not wrapped for several processes.
-        optimiser: its optimiser, with momentum.
+        optimiser: its optimiser, SGD with momentum or AdamW.
         average: the moving average of the network, or None.
         scaler: of the loss, for fp16.
         iteration: finished optimiser steps.
     """
 
     network: nn.Module
-    optimiser: torch.optim.SGD
+    optimiser: torch.optim.Optimizer
     average: MovingAverage | None
     scaler: torch.amp.GradScaler
     iteration: int = 0
@@ -249,8 +254,11 @@ class TrainingState:
         except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
             raise RunError(f"{path} is not a training state that can be resumed: {error}") from None
         for name, parameter in self.network.named_parameters():
-            if f"momentum.{name}" in saved:
-                self.optimiser.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+            for prefix, slot in _SLOTS.items():
+                if (value := saved.get(f"{prefix}.{name}")) is not None:
+                    self.optimiser.state[parameter][slot] = torch.zeros_like(
+                        value, device=_slot_device(slot, parameter)
+                    )
         current = self._tensors()
         if differing := sorted(current.keys() ^ saved.keys()):
             raise RunError(f"{path} belongs to another network or recipe: {differing[0]} is in only one of them")
@@ -271,9 +279,13 @@ class TrainingState:
         if self.average is not None:
             tensors.update({f"average.{name}": value for name, value in self.average.values.items()})
         for name, parameter in self.network.named_parameters():
-            if (momentum := self.optimiser.state.get(parameter, {}).get("momentum_buffer")) is not None:
-                tensors[f"momentum.{name}"] = momentum
+            held = self.optimiser.state.get(parameter, {})
+            tensors |= {f"{prefix}.{name}": held[slot] for prefix, slot in _SLOTS.items() if held.get(slot) is not None}
         return tensors
+
+
+def _slot_device(slot: str, parameter: Tensor) -> torch.device:
+    return torch.device("cpu") if slot == "step" else parameter.device  # torch counts AdamW's steps on the CPU
 
 
 def _header(text: str) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from lpsnet.inference.engines import Precision
 from lpsnet.inference.model_file import read_record
 from lpsnet.inference.segmenter import Segmenter
 from lpsnet.io import write_text
+from lpsnet.models import encoders
 from lpsnet.models.checkpoint import Initialisation, default_record, initialise_from, save_checkpoint
 from lpsnet.models.network import Network, create_model, empty_network, fill
 from lpsnet.record import ModelRecord, Normalisation
@@ -70,16 +71,15 @@ class Segmentation:
         self.dataset = open_dataset(run.data)
         self.images: Split = self.dataset.split(run.split)
         self.augmentation: Augment = run.recipe.augmentation
-        self.normalisation = Normalisation()
+        self.normalisation = _normalisation(run)
         self.model, self.initialisation = _build_network(run, self.dataset.label_space.num_classes, self.images)
         self.criterion = _build_criterion(run.recipe, self.images, self.model, device)
         self.waits_for_device = self.criterion.waits_for_device
 
     @property
     def opening(self) -> str:
-        if self.initialisation is None or self.run.init is None:
-            return ""
-        return describe_initialisation(self.initialisation, self.run.init)
+        source = self.run.init or self.run.encoder
+        return describe_initialisation(self.initialisation, source) if self.initialisation and source else ""
 
     @property
     def inputs(self) -> Mapping[str, str]:
@@ -119,11 +119,13 @@ class Segmentation:
     def _record(self) -> ModelRecord:
         record = default_record(self.model, label_space=self.dataset.label_space)
         size = self.run.input_size or self.images.image(0).shape[:2]
-        return record.model_copy(update={"input_size": size, "licence": self._licence()})
+        facts = {"input_size": size, "licence": self._licence(), "normalisation": self.normalisation}
+        return record.model_copy(update=facts)
 
     def _licence(self) -> str:
         """The terms of the data and of the weights the network started from, each once."""
         inherited = read_record(self.run.init).licence if self.run.init else ""
+        inherited = encoders.find_encoder(self.run.encoder).terms if self.run.encoder else inherited
         return "; ".join(dict.fromkeys(filter(None, (*inherited.split("; "), self.dataset.terms))))
 
 
@@ -132,22 +134,31 @@ def _build_network(run: TrainingRun, num_classes: int, train_images: Split) -> t
     network = create_model(
         run.architecture, num_classes=num_classes, block=run.block, interaction=run.interaction, form=run.recipe.form
     )
+    if run.encoder:
+        return network, initialise_from(network, encoders.encoder_network(run.encoder))
     if run.init is None:
         return network, None
     is_measured = run.recipe.form == "plain" or read_record(run.init).form == "deployed"
-    images = _sample_images(run.recipe, train_images) if is_measured else None
+    images = _sample_images(run, train_images) if is_measured else None
     initialisation = initialise_from(network, run.init, images=images)
     if not initialisation.taken:
         raise RunError(f"{run.init} has no tensor that fits this network, {run.architecture}")
     return network, initialisation
 
 
-def _sample_images(recipe: Recipe, images: Split) -> Tensor:
+def _normalisation(run: TrainingRun) -> Normalisation:
+    """That of the weights the network starts from."""
+    if run.encoder:
+        return encoders.find_encoder(run.encoder).normalisation
+    return Normalisation() if run.init is None else read_record(run.init).normalisation
+
+
+def _sample_images(run: TrainingRun, images: Split) -> Tensor:
     """Some samples as the network will be shown them, normalised: `NUM_MEASURED` x 3 x crop size."""
     places = range(0, len(images), max(1, len(images) // NUM_MEASURED))[:NUM_MEASURED]
-    rng = np.random.default_rng(recipe.seed)
-    crops = [recipe.augmentation(images.image(i), images.labels(i), rng)[0] for i in places]
-    return normalise(torch.from_numpy(np.stack(crops)), Normalisation())
+    rng = np.random.default_rng(run.recipe.seed)
+    crops = [run.recipe.augmentation(images.image(i), images.labels(i), rng)[0] for i in places]
+    return normalise(torch.from_numpy(np.stack(crops)), _normalisation(run))
 
 
 def _build_criterion(recipe: Recipe, images: Split, network: Network, device: torch.device) -> Criterion:

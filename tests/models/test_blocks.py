@@ -78,6 +78,31 @@ def ghost(state: State, x: Tensor, stride: int, width: int) -> Tensor:
     return torch.cat((primary, cheap), dim=1)
 
 
+def tensorflow_unit(state: State, name: str, x: Tensor, *, stride: int = 1, groups: int = 1) -> Tensor:
+    """With stride 2 as TensorFlow pads even sizes: one zero less before the image than after it; epsilon 1e-3."""
+    weight = state[f"{name}.conv.weight"]
+    before, size = weight.shape[-1] // 2 - (stride - 1), [-(-length // stride) for length in x.shape[-2:]]
+    x = F.conv2d(F.pad(x, (before, 9, before, 9)), weight, stride=stride, groups=groups)[..., : size[0], : size[1]]
+    mean, var, scale, shift = (state[f"{name}.norm.{key}"] for key in ("running_mean", "running_var", "weight", "bias"))
+    return F.batch_norm(x, mean, var, scale, shift, eps=1e-3)
+
+
+def mobile(convolution: Callable[..., Tensor]) -> Callable[[State, Tensor, int, int], Tensor]:
+    """MobileNetV2's inverted residual, or its first convolution and first block."""
+
+    def block(state: State, x: Tensor, stride: int, width: int) -> Tensor:
+        inner, left = x, stride
+        if "stem.conv.weight" in state:
+            inner, left = F.relu6(convolution(state, "stem", x, stride=2)), 1
+        if "expand.conv.weight" in state:
+            inner = F.relu6(convolution(state, "expand", x))
+        inner = F.relu6(convolution(state, "depthwise", inner, stride=left, groups=inner.shape[1]))
+        projected = convolution(state, "project", inner)
+        return x + projected if stride == 1 and x.shape[1] == width else projected
+
+    return block
+
+
 ORACLES: dict[str, Callable[[State, Tensor, int, int], Tensor]] = {
     "conv3x3": conv3x3,
     "sepconv3x3": sepconv3x3,
@@ -86,6 +111,8 @@ ORACLES: dict[str, Callable[[State, Tensor, int, int], Tensor]] = {
     "shufflenet": shufflenet,
     "inverted_residual": inverted_residual,
     "ghost": ghost,
+    **dict.fromkeys(("mobilenetv2_stem", "mobilenetv2_e6"), mobile(unit)),
+    **dict.fromkeys(("lite_stem", "lite_e6k3", "lite_e6k5"), mobile(tensorflow_unit)),
 }
 SHAPES = [(3, 8, 2), (8, 8, 1), (8, 24, 2), (7, 7, 1), (7, 9, 1), (5, 5, 2), (1, 1, 1), (3, 1, 2), (1, 2, 1), (6, 3, 1)]
 
@@ -138,7 +165,7 @@ def test_shufflenet_shuffles_even_widths_as_torch_does(randomised) -> None:
     assert torch.equal(block(x), F.channel_shuffle(unshuffled, 2))
 
 
-@pytest.mark.parametrize("name", BLOCKS)
+@pytest.mark.parametrize("name", [name for name, row in BLOCKS.items() if row.table_2_c])
 def test_table_2(name: str) -> None:
     c = BLOCKS[name].table_2_c
     arch = f"B=1,2,4,7,7;C={c},{2 * c},{4 * c},{8 * c},{8 * c};R=1,1/4,0"

