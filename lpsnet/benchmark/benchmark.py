@@ -18,7 +18,7 @@ from typing import Annotated, Any, Self
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 
 from lpsnet import __version__
 from lpsnet.benchmark.machine import Load, LoadWatch, Machine, command_line, describe_machine, peak_memory_mib
@@ -27,7 +27,7 @@ from lpsnet.data.images import Image, Labels
 from lpsnet.data.labels import MAX_CLASSES, LabelSpace
 from lpsnet.data.split import Split
 from lpsnet.errors import LpsnetError, ModelFileError, RunError, unknown_name
-from lpsnet.evaluation.evaluate import evaluate
+from lpsnet.evaluation.evaluate import CommandText, evaluate
 from lpsnet.inference import model_file, preprocess
 from lpsnet.inference.engines import Precision, Session, SessionOptions, open_session
 from lpsnet.inference.segmenter import Segmenter
@@ -158,7 +158,7 @@ class Benchmark(_Values):
     problems: tuple[Problem, ...]
     machine: dict[str, Any]
     load: dict[str, Any]
-    command: Annotated[str, BeforeValidator(lambda value: "" if value is None else value)] = ""
+    command: CommandText = ""
     lpsnet_version: str = ""
     date: str
 

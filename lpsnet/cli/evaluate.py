@@ -84,10 +84,10 @@ def evaluate(
             on_progress=update,
             on_prediction=None if folder is None else lambda sample, labels: folder.write(sample.name, labels),
         )
-    output.write_json({**evaluation.to_dict(), "command": command_line()}, json_to)
+    output.write_json(evaluation.model_copy(update={"command": command_line()}).to_dict(), json_to)
     print_scores(evaluation, json_to=json_to)
-    for name, miou in evaluation.worst(3):
-        output.say(f"lowest: {name} ({miou:.1f} mIoU)", json_to=json_to)
+    for image in evaluation.worst(3):
+        output.say(f"lowest: {image.name} ({image.miou:.1f} mIoU)", json_to=json_to)
     if folder is not None:
         output.say(f"Wrote {folder.num_written} label maps to {folder.folder}/", json_to=json_to)
     output.next_command("lpsnet", "segment", "IMAGE", "--model", model, "--out", "segmented", json_to=json_to)

@@ -6,20 +6,21 @@ training, averaged views) is kept beside the figures.
 """
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
 
 from lpsnet.data.formats.cityscapes import OFFICIAL_IDS
 from lpsnet.data.images import write_png
-from lpsnet.data.labels import CITYSCAPES, IGNORE_INDEX, LabelSpace, check_same_classes
+from lpsnet.data.labels import CITYSCAPES, IGNORE_INDEX, MAX_CLASSES, LabelSpace, check_same_classes
 from lpsnet.errors import DataError
-from lpsnet.evaluation.metrics import BoundaryIoU, ConfusionMatrix, Labels, Matrix, Scores, scores
+from lpsnet.evaluation.metrics import BoundaryIoU, ConfusionMatrix, Labels, Matrix, scores
 from lpsnet.io import inside
 from lpsnet.record import ModelRecord
 
@@ -33,69 +34,141 @@ Segment = Callable[[Image], Labels]  # H x W x 3 uint8 RGB to H x W uint8 class 
 # Off unless a segmenter averages views (`tta.py`), as published figures often do
 _PLAIN = {"flip": False, "multi_scale": False, "sliding_window": False}
 _NO_PROTOCOL: Mapping[str, Any] = MappingProxyType({})
-_LONG = ("confusion_matrix", "per_image", "colours")  # of the JSON values; left out of a summary
+_LONG = ("confusion_matrix", "per_image", "colours", "command")  # of the JSON values; left out of a summary
 
 
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """The scores of a segmenter on a split.
+def _check_percent(value: float) -> float:
+    if not (math.isnan(value) or 0 <= value <= 100):
+        raise ValueError("a percentage lies between 0 and 100")
+    return value
+
+
+# nan where there is nothing to divide by; null in JSON
+Percent = Annotated[
+    float,
+    BeforeValidator(lambda value: math.nan if value is None else value),
+    AfterValidator(_check_percent),
+    PlainSerializer(lambda value: None if math.isnan(value) else value),
+]
+CommandText = Annotated[str, BeforeValidator(lambda value: "" if value is None else value)]
+Byte = Annotated[int, Field(ge=0, le=255)]
+
+
+class _Values(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+
+
+class ImageScore(_Values):
+    """An image's name and its mIoU in percent; nan for an image without labels."""
+
+    name: str
+    miou: Percent
+
+
+class Evaluation(_Values):
+    """The scores of a segmenter on a split: also the JSON that `lpsnet evaluate --json` writes and reports read.
+
+    All scores are in percent, nan where there is nothing to divide by, which JSON has as null; see `metrics.Scores`.
 
     Attributes:
-        label_space: the classes, in the order of the matrix.
-        matrix: K x K int64 pixel counts; rows are the truth, columns the prediction.
-        scores: figures of the matrix, in percent.
-        per_image: (name, mIoU in percent) of every image in the split's order; nan for an image without labels.
-        boundary_ious: boundary IoU a class in percent, see `metrics.BoundaryIoU`; None if it was not asked for.
-        boundary_miou: their mean.
-        protocol: how the figures were got, as JSON values.
+        miou, pixel_accuracy, mean_accuracy, frequency_weighted_iou: over all pixels of all images.
+        ious, accuracies: by class, in the order of the matrix.
+        classes_missing: the classes neither in the truth nor predicted.
+        num_images: in the split.
+        colours: RGB bytes by class; empty in old files.
+        confusion_matrix: K rows of K pixel counts; rows are the truth, columns the prediction.
+        per_image: every image, in the split's order.
+        protocol: how the scores were measured, as JSON values.
+        boundary_miou, boundary_ious: see `metrics.BoundaryIoU`; nan and empty if they were not asked for.
+        command: that made it; may be empty.
     """
 
-    label_space: LabelSpace
-    matrix: Matrix
-    scores: Scores
-    per_image: tuple[tuple[str, float], ...]
-    protocol: Mapping[str, Any]
-    boundary_ious: tuple[float, ...] | None = None
-    boundary_miou: float | None = None
+    miou: Percent
+    pixel_accuracy: Percent
+    mean_accuracy: Percent
+    frequency_weighted_iou: Percent
+    ious: dict[str, Percent] = Field(min_length=1, max_length=MAX_CLASSES)
+    accuracies: dict[str, Percent]
+    classes_missing: tuple[str, ...] = ()
+    num_images: int
+    colours: dict[str, tuple[Byte, Byte, Byte]] = Field(default_factory=dict)
+    confusion_matrix: tuple[tuple[int, ...], ...]
+    per_image: tuple[ImageScore, ...]
+    protocol: dict[str, Any]
+    boundary_miou: Percent = math.nan
+    boundary_ious: dict[str, Percent] = Field(default_factory=dict)
+    command: CommandText = ""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        count = len(self.ious)
+        if len(self.confusion_matrix) != count or any(len(row) != count for row in self.confusion_matrix):
+            raise ValueError(f"the confusion matrix of {count} classes has {count} rows and columns")
+        if any(not 0 <= pixels < 2**62 for row in self.confusion_matrix for pixels in row):
+            raise ValueError("a confusion matrix holds numbers of pixels")
+        if set(self.accuracies) != set(self.ious) or not set(self.boundary_ious) <= set(self.ious):
+            raise ValueError("IoUs and accuracies are of the same classes")
+        return self
+
+    @classmethod
+    def of(
+        cls,
+        space: LabelSpace,
+        matrix: Matrix,
+        per_image: Sequence[tuple[str, float]],
+        protocol: Mapping[str, Any],
+        boundary: BoundaryIoU | None = None,
+    ) -> Self:
+        """All scores that follow from a K x K confusion matrix.
+
+        Args:
+            space: the K classes.
+            matrix: rows truth, columns prediction.
+            per_image: names and mIoU in percent.
+            protocol: JSON values.
+            boundary: of the same images, if it was counted.
+        """
+        names, figures = space.names, asdict(scores(matrix))
+        by_class = {key: dict(zip(names, figures.pop(key), strict=True)) for key in ("ious", "accuracies")}
+        outlines: dict[str, Any] = {}
+        if boundary is not None:
+            ious = dict(zip(names, boundary.ious, strict=True))
+            outlines = {"boundary_miou": boundary.miou, "boundary_ious": ious}
+        return cls(
+            **figures,
+            **by_class,
+            classes_missing=tuple(name for name, iou in by_class["ious"].items() if math.isnan(iou)),
+            num_images=len(per_image),
+            colours=dict(zip(names, space.colours, strict=True)),
+            confusion_matrix=matrix.tolist(),
+            per_image=tuple(ImageScore(name=name, miou=miou) for name, miou in per_image),
+            protocol=dict(protocol),
+            **outlines,
+        )
 
     @property
-    def miou(self) -> float:
-        """Mean intersection over union in percent."""
-        return self.scores.miou
+    def names(self) -> tuple[str, ...]:
+        """Of the classes, in the order of the matrix."""
+        return tuple(self.ious)
 
     @property
-    def num_images(self) -> int:
-        """The number of images in the split."""
-        return len(self.per_image)
+    def matrix(self) -> Matrix:
+        """`confusion_matrix` as K x K int64."""
+        return np.array(self.confusion_matrix, np.int64)
 
-    def worst(self, count: int) -> list[tuple[str, float]]:
-        """Names and mIoU in percent of the `count` images with the lowest mIoU, lowest first."""
-        known = [entry for entry in self.per_image if not math.isnan(entry[1])]
-        return sorted(known, key=lambda entry: entry[1])[:count]
+    def worst(self, count: int) -> list[ImageScore]:
+        """The `count` images with the lowest mIoU, lowest first; those without labels are left out."""
+        known = [image for image in self.per_image if not math.isnan(image.miou)]
+        return sorted(known, key=lambda image: image.miou)[:count]
 
     def summary(self) -> dict[str, Any]:
-        """`to_dict` without the confusion matrix, the single images and the colours, for logs and records."""
+        """`to_dict` without the confusion matrix, the single images, the colours and the command, for records."""
         return {key: value for key, value in self.to_dict().items() if key not in _LONG}
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON values; figures are percent, and null where there is nothing to divide by."""
-        names, figures = self.label_space.names, self.scores
-        means = ("miou", "pixel_accuracy", "mean_accuracy", "frequency_weighted_iou")
-        result = {
-            **{name: _known(getattr(figures, name)) for name in means},
-            "ious": _by_name(names, figures.ious),
-            "accuracies": _by_name(names, figures.accuracies),
-            "classes_missing": [name for name, iou in zip(names, figures.ious, strict=True) if math.isnan(iou)],
-            "num_images": self.num_images,
-            "colours": dict(zip(names, map(list, self.label_space.colours), strict=True)),
-            "confusion_matrix": self.matrix.tolist(),
-            "per_image": [{"name": name, "miou": _known(miou)} for name, miou in self.per_image],
-            "protocol": dict(self.protocol),
-        }
-        if self.boundary_ious is not None and self.boundary_miou is not None:
-            result["boundary_miou"] = _known(self.boundary_miou)
-            result["boundary_ious"] = _by_name(names, self.boundary_ious)
-        return result
+        """JSON values; boundary IoU only if it was counted, the command only if there is one."""
+        left_out = set() if self.boundary_ious else {"boundary_miou", "boundary_ious"}
+        return self.model_dump(mode="json", exclude=left_out | (set() if self.command else {"command"}))
 
 
 def evaluate(
@@ -146,15 +219,8 @@ def evaluate(
         "num_classes": split.label_space.num_classes,
         "label_space": split.label_space.name,
     }
-    return Evaluation(
-        label_space=split.label_space,
-        matrix=counts.matrix,
-        scores=scores(counts.matrix),
-        per_image=tuple(per_image),
-        protocol={**known, **_PLAIN, **protocol},
-        boundary_ious=outlines.ious if outlines else None,
-        boundary_miou=outlines.miou if outlines else None,
-    )
+    measured = {**known, **_PLAIN, **protocol}
+    return Evaluation.of(split.label_space, counts.matrix, per_image, measured, outlines)
 
 
 def _add(sample: "Sample", prediction: Labels, counts: ConfusionMatrix, outlines: BoundaryIoU | None) -> float:
@@ -166,14 +232,6 @@ def _add(sample: "Sample", prediction: Labels, counts: ConfusionMatrix, outlines
     if outlines is not None:
         outlines.update(sample.labels, prediction)
     return scores(own).miou
-
-
-def _by_name(names: tuple[str, ...], values: tuple[float, ...]) -> dict[str, float | None]:
-    return {name: _known(value) for name, value in zip(names, values, strict=True)}
-
-
-def _known(value: float) -> float | None:
-    return None if math.isnan(value) else value
 
 
 _OF_THE_RUN = ("data", "split", "num_pictures", "iterations", "init")

@@ -5,86 +5,27 @@ read and segmented again with the data and the model it names, and left out wher
 """
 
 import base64
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
 
 from lpsnet.data.dataset import open_dataset
-from lpsnet.data.labels import IGNORE_INDEX, LABEL_SPACES, MAX_CLASSES, Colour, LabelSpace
+from lpsnet.data.labels import IGNORE_INDEX, LABEL_SPACES, Colour, LabelSpace
 from lpsnet.data.split import Split
 from lpsnet.errors import DataError, LpsnetError, MissingDependencyError, ModelFileError
+from lpsnet.evaluation.evaluate import Evaluation
 from lpsnet.evaluation.metrics import confusion_matrix, scores
 from lpsnet.inference.segmenter import Segmenter
 from lpsnet.inference.visualise import overlay
 from lpsnet.report import html
 from lpsnet.report.charts import draw_confusion
-
-Byte = Annotated[int, Field(ge=0, le=255)]
-
-
-class ImageScore(html.Figures):
-    """An image and its mIoU in percent."""
-
-    name: str
-    miou: html.Percent
-
-
-class EvaluationFile(html.Figures):
-    """See `Evaluation.to_dict`."""
-
-    miou: html.Percent
-    pixel_accuracy: html.Percent
-    mean_accuracy: html.Percent
-    frequency_weighted_iou: html.Percent
-    ious: dict[str, html.Percent] = Field(min_length=1, max_length=MAX_CLASSES)
-    accuracies: dict[str, html.Percent]
-    num_images: int
-    confusion_matrix: list[list[int]]
-    per_image: list[ImageScore]
-    protocol: dict[str, Any]
-    boundary_miou: html.Percent = None
-    boundary_ious: dict[str, html.Percent] = Field(default_factory=dict)
-    colours: dict[str, tuple[Byte, Byte, Byte]] = Field(default_factory=dict)
-    command: html.CommandText = ""
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        count = len(self.ious)
-        if len(self.confusion_matrix) != count or any(len(row) != count for row in self.confusion_matrix):
-            raise ValueError(f"the confusion matrix of {count} classes has {count} rows and columns")
-        if any(not 0 <= pixels < 2**62 for row in self.confusion_matrix for pixels in row):
-            raise ValueError("a confusion matrix holds numbers of pixels")
-        if set(self.accuracies) != set(self.ious) or not set(self.boundary_ious) <= set(self.ious):
-            raise ValueError("IoUs and accuracies are of the same classes")
-        return self
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Of the classes, in the order of the matrix."""
-        return tuple(self.ious)
-
-    @property
-    def matrix(self) -> NDArray[np.int64]:
-        """K x K pixel counts; rows are the truth, columns the prediction."""
-        return np.array(self.confusion_matrix, np.int64)
-
-    @property
-    def class_colours(self) -> tuple[Colour, ...]:
-        """Of the classes, RGB bytes. Where the file has none: those of a label space with these classes, or others."""
-        if self.colours.keys() == self.ious.keys():
-            return tuple(self.colours[name] for name in self.names)
-        from lpsnet.data.synthetic import SCENES
-
-        known = (space.colours for space in (*LABEL_SPACES.values(), SCENES) if space.names == self.names)
-        return next(known, LabelSpace.numbered(len(self.names)).colours)
-
 
 Image = NDArray[np.uint8]
 
@@ -112,7 +53,7 @@ class Source(NamedTuple):
     is_averaged: bool = False  # whether scores are those of several views of an image; what is shown is one view's
 
 
-def show_images(evaluation: EvaluationFile, source: Source, count: int) -> tuple[html.Gallery | None, str]:
+def show_images(evaluation: Evaluation, source: Source, count: int) -> tuple[html.Gallery | None, str]:
     """The `count` best and the `count` worst images; and, where something is missing for them, what, in a line.
 
     Args:
@@ -141,9 +82,9 @@ def show_images(evaluation: EvaluationFile, source: Source, count: int) -> tuple
     return html.Gallery(tuple((title, images) for title, images, _ in rows), (*legend, wrong)), note
 
 
-def best_and_worst(evaluation: EvaluationFile, count: int) -> list[tuple[str, str, float]]:
+def best_and_worst(evaluation: Evaluation, count: int) -> list[tuple[str, str, float]]:
     """(what it is, name, mIoU in percent) of the best images, best first, then of the worst, worst first."""
-    scored = [(it.name, it.miou) for it in evaluation.per_image if it.miou is not None]
+    scored = [(it.name, it.miou) for it in evaluation.per_image if not math.isnan(it.miou)]
     ranked = sorted(scored, key=lambda entry: -entry[1])
     count_worst = min(count, len(ranked) // 2)
     count_best = min(count, len(ranked) - count_worst)
@@ -182,7 +123,7 @@ def data_uri(image: Image) -> str:
 
 
 def _rows(
-    evaluation: EvaluationFile, split: Split, segmenter: Segmenter, count: int
+    evaluation: Evaluation, split: Split, segmenter: Segmenter, count: int
 ) -> Iterator[tuple[str, tuple[html.GalleryImage, ...], bool]]:
     """A row's title, its images, and whether it scores as it did."""
     places = {name: index for index, name in enumerate(split.names)}
@@ -235,7 +176,7 @@ def evaluation_page(path: Path, images: ImageOptions) -> html.Page:
     Raises:
         RunError: the file holds no evaluation.
     """
-    evaluation = html.parsed(EvaluationFile, html.read_json(path), path)
+    evaluation = html.parsed(Evaluation, html.read_json(path), path)
     protocol = evaluation.protocol
     gallery, note = gallery_of(evaluation, images)
     made = html.making(evaluation.command, {"Protocol": html.flat(protocol)})
@@ -253,7 +194,7 @@ def evaluation_page(path: Path, images: ImageOptions) -> html.Page:
     )
 
 
-def gallery_of(evaluation: EvaluationFile, options: ImageOptions) -> tuple[html.Gallery | None, str]:
+def gallery_of(evaluation: Evaluation, options: ImageOptions) -> tuple[html.Gallery | None, str]:
     """As `show_images`, of the data and model in the options, or else those that the evaluation names."""
     protocol = evaluation.protocol
     if options.count == 0:
@@ -272,20 +213,20 @@ def gallery_of(evaluation: EvaluationFile, options: ImageOptions) -> tuple[html.
     return show_images(evaluation, source, options.count)
 
 
-def score_tiles(evaluation: EvaluationFile) -> tuple[html.Tile, ...]:
+def score_tiles(evaluation: Evaluation) -> tuple[html.Tile, ...]:
     """The means."""
     means = {
         "mIoU": evaluation.miou,
         "Pixel accuracy": evaluation.pixel_accuracy,
         "Mean accuracy": evaluation.mean_accuracy,
         "Frequency-weighted IoU": evaluation.frequency_weighted_iou,
-        **({} if evaluation.boundary_miou is None else {"Boundary mIoU": evaluation.boundary_miou}),
+        **({"Boundary mIoU": evaluation.boundary_miou} if evaluation.boundary_ious else {}),
     }
     tiles = (html.Tile(name, html.figure(value, 2), "%") for name, value in means.items())
     return (*tiles, html.Tile("Images", f"{evaluation.num_images:,}"))
 
 
-def score_sections(evaluation: EvaluationFile) -> tuple[html.Section, ...]:
+def score_sections(evaluation: Evaluation) -> tuple[html.Section, ...]:
     """IoU by class, and what is taken for what."""
     return (
         html.Section("By class", (class_table(evaluation),)),
@@ -298,25 +239,35 @@ def image_section(gallery: html.Gallery | None) -> html.Section:
     return html.Section("Best and worst images", () if gallery is None else (gallery,))
 
 
-def class_table(evaluation: EvaluationFile) -> html.Table:
+def class_colours(evaluation: Evaluation) -> tuple[Colour, ...]:
+    """Of the classes, RGB bytes. Where the file has none: those of a label space with these classes, or others."""
+    if evaluation.colours.keys() == evaluation.ious.keys():
+        return tuple(evaluation.colours[name] for name in evaluation.names)
+    from lpsnet.data.synthetic import SCENES
+
+    known = (space.colours for space in (*LABEL_SPACES.values(), SCENES) if space.names == evaluation.names)
+    return next(known, LabelSpace.numbered(len(evaluation.names)).colours)
+
+
+def class_table(evaluation: Evaluation) -> html.Table:
     """A row a class, the best first, those that occur nowhere last."""
     truth = evaluation.matrix.sum(axis=1)
     shares = 100 * truth / max(truth.sum(), 1)
-    ious = list(evaluation.ious.values())
-    order = sorted(range(len(ious)), key=lambda number: -1 if (iou := ious[number]) is None else -100 - iou)
+    ious, colours = list(evaluation.ious.values()), class_colours(evaluation)
+    order = sorted(range(len(ious)), key=lambda number: -1 if math.isnan(iou := ious[number]) else -100 - iou)
     figures = {"Accuracy (%)": evaluation.accuracies, "Boundary IoU (%)": evaluation.boundary_ious}
     figures = {head: by_class for head, by_class in figures.items() if by_class}
     rows: list[tuple[html.Cell | str, ...]] = []
     for number in order:
         name, iou = evaluation.names[number], ious[number]
         cells = [html.figure(by_class.get(name)) for by_class in figures.values()]
-        bar = html.Cell(html.figure(iou), bar=0.0 if iou is None else iou / 100)
-        colour = html.Cell(name, colour=evaluation.class_colours[number])
+        bar = html.Cell(html.figure(iou), bar=0.0 if math.isnan(iou) else iou / 100)
+        colour = html.Cell(name, colour=colours[number])
         rows.append((colour, bar, *cells, html.figure(shares[number], 2)))
     return html.Table(("Class", "IoU (%)", *figures, "Pixels (%)"), tuple(rows))
 
 
-def _confusion_chart(evaluation: EvaluationFile) -> tuple[html.Part, ...]:
+def _confusion_chart(evaluation: Evaluation) -> tuple[html.Part, ...]:
     """The matrix; left out where there are too many classes to see any."""
     if len(evaluation.names) > MAX_DRAWN:
         return ()
@@ -327,14 +278,14 @@ def _confusion_chart(evaluation: EvaluationFile) -> tuple[html.Part, ...]:
     return (html.Chart.of(lambda width: draw(min(width, MAX_MATRIX_WIDTH)), caption=caption, half=half),)
 
 
-def _confusions(evaluation: EvaluationFile) -> tuple[html.Part, ...]:
+def _confusions(evaluation: Evaluation) -> tuple[html.Part, ...]:
     """The largest shares of a class that are taken for another."""
     matrix = evaluation.matrix
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     np.fill_diagonal(shares, 0)
     places = np.argsort(shares, axis=None)[::-1][:NUM_CONFUSIONS]
     pairs = [np.unravel_index(place, shares.shape) for place in places]
-    classes = [html.Cell(name, colour=it) for name, it in zip(evaluation.names, evaluation.class_colours, strict=True)]
+    classes = [html.Cell(name, colour=it) for name, it in zip(evaluation.names, class_colours(evaluation), strict=True)]
     rows = tuple(
         (
             classes[truth],

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from lpsnet import __version__
 from lpsnet.errors import MissingDependencyError, RunError
@@ -34,13 +34,6 @@ class Figures(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False, hide_input_in_errors=True)
 
 
-def _finite_percent(value: float | None) -> float | None:
-    if value is not None and not 0 <= value <= 100:
-        raise ValueError("a percentage lies between 0 and 100")
-    return value
-
-
-Percent = Annotated[float | None, AfterValidator(_finite_percent)]  # None where there was nothing to divide by
 CommandText = Annotated[str, BeforeValidator(lambda value: "" if value is None else value)]
 
 
@@ -285,8 +278,8 @@ def known(rows: Sequence[tuple[str, object]]) -> tuple[tuple[str, str], ...]:
 
 
 def figure(value: float | None, digits: int = 1) -> str:
-    """A number for a table; a dash where there is none."""
-    return "–" if value is None else f"{value:,.{digits}f}"
+    """A number for a table; a dash for None and nan."""
+    return "–" if value is None or value != value else f"{value:,.{digits}f}"
 
 
 def milliseconds(value: float | None) -> str:

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from lpsnet.errors import LpsnetError, RunError
+from lpsnet.evaluation.evaluate import Evaluation
 from lpsnet.inference.model_file import read_record
 from lpsnet.report import html
 from lpsnet.report.charts import Curve, Size, draw_curves
-from lpsnet.report.evaluation import EvaluationFile, ImageOptions, gallery_of, image_section, score_sections
+from lpsnet.report.evaluation import ImageOptions, gallery_of, image_section, score_sections
 from lpsnet.report.html import known
 from lpsnet.training.run_folder import LOG_COLUMNS, STARTED, RunFolder
 
@@ -25,7 +26,7 @@ class Training:
     started: Mapping[str, Any]  # what was known at its start: the command, how many iterations there will be
     log: tuple[Mapping[str, float], ...]  # a row an iteration, by `LOG_COLUMNS`; what is no number is infinite or nan
     evaluations: tuple[Mapping[str, Any], ...]  # a line an evaluation, the iteration among its values
-    evaluation: EvaluationFile | None  # the last one in full; None if there is none
+    evaluation: Evaluation | None  # the last one in full; None if there is none
     record: Mapping[str, Any]  # of the finished model, as JSON values; empty while there is none
     notes: tuple[str, ...]  # what a reader must know first, sentences
 
@@ -50,7 +51,7 @@ def read_training(path: Path) -> Training:
     log, evaluations = _read_log(folder), folder.read_evaluations()
     record, damage = _record(folder)
     file = folder.evaluation
-    evaluation = html.parsed(EvaluationFile, html.read_json(file), file) if file.exists() else None
+    evaluation = html.parsed(Evaluation, html.read_json(file), file) if file.exists() else None
     missing = "" if evaluation else _how_to_evaluate(folder, run)
     return Training(
         path=path,

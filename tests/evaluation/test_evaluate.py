@@ -10,7 +10,7 @@ import pytest
 
 from lpsnet.data.labels import BDD100K, CAMVID, CITYSCAPES, LabelSpace, check_same_classes
 from lpsnet.errors import DataError
-from lpsnet.evaluation.evaluate import evaluate
+from lpsnet.evaluation.evaluate import Evaluation, evaluate
 from lpsnet.evaluation.metrics import scores
 
 SPACE = LabelSpace.from_names("three", ("a", "b", "c"))
@@ -71,14 +71,14 @@ def test_scores_are_those_of_all_pixels_together() -> None:
     np.testing.assert_array_equal(result.matrix, expected)
     assert result.num_images == 4
     assert result.miou == scores(expected).miou
-    assert result.boundary_ious is None
+    assert result.boundary_ious == {}
 
 
 def test_the_worst_images_can_be_found() -> None:
     result = evaluate(_red, Split(4))
-    assert [name for name, _ in result.per_image] == ["town/000", "town/001", "town/002", "town/003"]
-    assert result.per_image[0][1] == 100
-    assert [name for name, _ in result.worst(2)] == ["town/003", "town/002"]
+    assert [image.name for image in result.per_image] == ["town/000", "town/001", "town/002", "town/003"]
+    assert result.per_image[0].miou == 100
+    assert [image.name for image in result.worst(2)] == ["town/003", "town/002"]
 
 
 def test_to_dict_is_json_with_null_for_what_has_no_value() -> None:
@@ -86,7 +86,7 @@ def test_to_dict_is_json_with_null_for_what_has_no_value() -> None:
     read = json.loads(json.dumps(result.to_dict(), allow_nan=False))
     assert read["miou"] == result.miou
     assert read["ious"]["c"] is None
-    assert read["ious"]["a"] == result.scores.ious[0]
+    assert read["ious"]["a"] == scores(result.matrix).ious[0]
     assert read["classes_missing"] == ["c"]
     assert read["num_images"] == 2
     assert np.array(read["confusion_matrix"]).sum() == 2 * 10 * 17
@@ -105,18 +105,26 @@ def test_to_dict_is_json_with_null_for_what_has_no_value() -> None:
     }
 
 
+def test_what_is_written_is_read_again() -> None:
+    split = Split(3)
+    split.labels(1)[:] = 255
+    written = evaluate(_red, split, boundary=True).model_copy(update={"command": "lpsnet evaluate"}).to_dict()
+    assert Evaluation.model_validate(json.loads(json.dumps(written, allow_nan=False))).to_dict() == written
+    assert list(written)[-3:] == ["boundary_miou", "boundary_ious", "command"]
+
+
 def test_the_summary_is_without_what_is_long() -> None:
     result = evaluate(_red, Split(2))
     assert set(result.to_dict()) - set(result.summary()) == {"confusion_matrix", "per_image", "colours"}
     assert result.summary()["miou"] == result.miou
 
 
-def test_a_image_without_labels_does_not_disturb() -> None:
+def test_an_image_without_labels_does_not_disturb() -> None:
     split = Split(2)
     split.labels(1)[:] = 255
     result = evaluate(_red, split)
     assert result.miou == 100
-    assert math.isnan(result.per_image[1][1])
+    assert math.isnan(result.per_image[1].miou)
     assert len(result.worst(5)) == 1
     assert result.to_dict()["per_image"][1]["miou"] is None
 

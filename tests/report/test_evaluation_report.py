@@ -15,13 +15,14 @@ from shifted_labels import DATA, shifted
 from lpsnet.data.dataset import open_dataset
 from lpsnet.data.synthetic import SCENES
 from lpsnet.errors import RunError
+from lpsnet.evaluation.evaluate import Evaluation
 from lpsnet.report import evaluation as evaluation_page
 from lpsnet.report.evaluation import (
     WRONG,
-    EvaluationFile,
     ImageOptions,
     Source,
     best_and_worst,
+    class_colours,
     difference,
     show_images,
 )
@@ -86,10 +87,10 @@ def test_too_many_classes_to_draw_have_their_table(evaluated: dict[str, Any], tm
 
 
 def test_best_and_worst_are_sorted(evaluated: dict[str, Any]) -> None:
-    found = best_and_worst(EvaluationFile.model_validate(evaluated), 2)
+    found = best_and_worst(Evaluation.model_validate(evaluated), 2)
     ranked = sorted(((it["miou"], it["name"]) for it in evaluated["per_image"]), reverse=True)
     assert [(name, miou) for _, name, miou in found] == [(n, m) for m, n in (*ranked[:2], ranked[-1], ranked[-2])]
-    every = best_and_worst(EvaluationFile.model_validate(evaluated), 50)
+    every = best_and_worst(Evaluation.model_validate(evaluated), 50)
     assert sorted(name for _, name, _ in every) == sorted(name for _, name in ranked), "none is shown twice"
 
 
@@ -120,14 +121,14 @@ def test_images_of_averaged_views_are_those_of_one_and_said_to_be(
 ) -> None:
     asked: list[Source] = []
 
-    def show(evaluation: EvaluationFile, source: Source, count: int) -> tuple[None, str]:
+    def show(evaluation: Evaluation, source: Source, count: int) -> tuple[None, str]:
         asked.append(source)
         return None, ""
 
     monkeypatch.setattr(evaluation_page, "show_images", show)
     for protocol in ({"precision": "bf16"}, {"precision": "f32", "averaged": "probabilities"}):
         changed = {**evaluated, "protocol": {**evaluated["protocol"], "model": "m", **protocol}}
-        evaluation_page.gallery_of(EvaluationFile.model_validate(changed), ImageOptions())
+        evaluation_page.gallery_of(Evaluation.model_validate(changed), ImageOptions())
     assert [(it.precision, it.is_averaged) for it in asked] == [("bf16", False), ("f32", True)]
     averaged = Source(DATA, "val", "m.onnx", is_averaged=True)
     _, note = _gallery(evaluated, monkeypatch, lambda labels, number: np.zeros_like(labels), source=averaged)
@@ -136,9 +137,9 @@ def test_images_of_averaged_views_are_those_of_one_and_said_to_be(
 
 def test_colours_are_those_of_the_data(evaluated: dict[str, Any]) -> None:
     own = {name: [number, 2, 3] for number, name in enumerate(evaluated["ious"])}
-    assert EvaluationFile.model_validate({**evaluated, "colours": own}).class_colours == tuple(map(tuple, own.values()))
-    older = EvaluationFile.model_validate({key: value for key, value in evaluated.items() if key != "colours"})
-    assert older.class_colours == SCENES.colours
+    assert class_colours(Evaluation.model_validate({**evaluated, "colours": own})) == tuple(map(tuple, own.values()))
+    older = Evaluation.model_validate({key: value for key, value in evaluated.items() if key != "colours"})
+    assert class_colours(older) == SCENES.colours
 
 
 def test_the_difference_pixel_by_pixel() -> None:
@@ -262,7 +263,7 @@ def _gallery(
             return result
 
     monkeypatch.setattr("lpsnet.report.evaluation.Segmenter", Segmenter)
-    return show_images(EvaluationFile.model_validate(evaluated), source, 2)
+    return show_images(Evaluation.model_validate(evaluated), source, 2)
 
 
 def _decoded(uri: str) -> np.ndarray:
