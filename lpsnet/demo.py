@@ -4,6 +4,7 @@ Grows a network in two steps by measured gain and cost, trains it, exports it, v
 scenes and draws its output.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -35,6 +36,8 @@ from lpsnet.training.config import get_recipe
 from lpsnet.training.run import Status, TrainingRun
 from lpsnet.training.segmentation import train
 
+_log = logging.getLogger(__name__)
+
 SIZE = (128, 256)
 DATA = "scenes:size=128x256,num_train=400,num_val=40"
 SHOWN = "scenes:size=384x768,num_train=1,num_val=1"  # for people to look at
@@ -65,24 +68,23 @@ class Demonstration:
 Reporter = Callable[[], AbstractContextManager[Callable[[Status], None]]]
 
 
-def run_demo(out: Path, *, reporter: Reporter, say: Callable[[str], None]) -> Demonstration:
+def run_demo(out: Path, *, reporter: Reporter) -> Demonstration:
     """Grow, train, export, verify, score and draw; everything is left in `out`. Resumes where it was stopped.
 
     Args:
         out: folder of the results.
         reporter: opened for every training; what it gives is called after every iteration.
-        say: called with a line at every stage.
     """
     out = out.resolve()
-    say(f"Growing a network in {NUM_STEPS} steps, by measured gain in mIoU and latency on this machine …")
-    grown = _grow(out / "expansion", reporter, say)
-    checkpoint = _train(grown, out / "training", reporter, say)
-    say("Exporting to ONNX and comparing the file with the network …")
+    _log.info(f"Growing a network in {NUM_STEPS} steps, by measured gain in mIoU and latency on this machine …")
+    grown = _grow(out / "expansion", reporter)
+    checkpoint = _train(grown, out / "training", reporter)
+    _log.info("Exporting to ONNX and comparing the file with the network …")
     scenes = open_dataset(DATA).split("val")
     images = [scenes.image(index) for index in range(NUM_SHOWN)]
     model = out / "demo.onnx"
     report = export_onnx(load_checkpoint(checkpoint), model, record=read_record(checkpoint), images=images)
-    say("Scoring the exported file on other scenes …")
+    _log.info("Scoring the exported file on other scenes …")
     segmenter = Segmenter(model)
     protocol = {"data": DATA, **segmenter.protocol}
     evaluation = evaluate(segmenter, scenes, label_space=segmenter.label_space, protocol=protocol)
@@ -90,19 +92,19 @@ def run_demo(out: Path, *, reporter: Reporter, say: Callable[[str], None]) -> De
     write_png(image, contact_sheet(segmenter, scenes, count=NUM_SHOWN))
     scene = out / "scene.png"
     write_png(scene, open_dataset(SHOWN).split("val").image(0))
-    reports = _write_reports([out / "expansion", out / "training"], say)
+    reports = _write_reports([out / "expansion", out / "training"])
     return Demonstration(grown, model, report, evaluation, image, scene, reports)
 
 
-def _write_reports(folders: Sequence[Path], say: Callable[[str], None]) -> tuple[Path, ...]:
+def _write_reports(folders: Sequence[Path]) -> tuple[Path, ...]:
     try:
         return tuple(write_report(folder) for folder in folders)
     except MissingDependencyError as error:
-        say(f"No reports were written: {error}")
+        _log.info(f"No reports were written: {error}")
         return ()
 
 
-def _grow(out: Path, reporter: Reporter, say: Callable[[str], None]) -> SearchResult:
+def _grow(out: Path, reporter: Reporter) -> SearchResult:
     def train_and_report(task: CandidateTask) -> TrainingResult:
         with reporter() as report:
             return train_candidate(task, on_progress=report)
@@ -115,17 +117,17 @@ def _grow(out: Path, reporter: Reporter, say: Callable[[str], None]) -> SearchRe
         operations=OPERATIONS,
         options=SearchOptions(num_steps=NUM_STEPS, max_step_size=MAX_STEP_SIZE, max_effort=2),
     )
-    return run_expansion(run, out, train=train_and_report, repetitions=REPETITIONS, on_progress=say)
+    return run_expansion(run, out, train=train_and_report, repetitions=REPETITIONS, on_progress=_log.info)
 
 
-def _train(grown: SearchResult, out: Path, reporter: Reporter, say: Callable[[str], None]) -> Path:
+def _train(grown: SearchResult, out: Path, reporter: Reporter) -> Path:
     """The checkpoint of the largest network, trained in full, from its weights in the search."""
     largest = grown.members[-1]
     weights = grown.model(largest).with_suffix(".safetensors")
     architecture = largest.design.architecture
     recipe = get_recipe("demo").with_overrides({"epochs": NUM_EPOCHS})
     run = TrainingRun(data=DATA, architecture=architecture, recipe=recipe, init=weights, input_size=SIZE)
-    say(f"Training {architecture} on generated street scenes …")
+    _log.info(f"Training {architecture} on generated street scenes …")
     with reporter() as report:
         return train(run, out, resume=True, on_progress=report).model
 

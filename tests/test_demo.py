@@ -1,5 +1,6 @@
 """The demonstration, made small."""
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -41,9 +42,9 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("small")
-def test_it_leaves_all_it_promises(tmp_path: Path) -> None:
-    lines: list[str] = []
-    result = demo.run_demo(tmp_path, reporter=silent, say=lines.append)
+def test_it_leaves_all_it_promises(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "lpsnet")
+    result = demo.run_demo(tmp_path, reporter=silent)
     assert result.expansion.found.start.step == 0
     assert result.model == tmp_path / "demo.onnx"
     assert read_record(result.model).architecture == result.expansion.members[-1].design.architecture
@@ -54,13 +55,13 @@ def test_it_leaves_all_it_promises(tmp_path: Path) -> None:
     assert (tmp_path / "expansion" / "family" / "table.md").exists()
     assert result.reports == (tmp_path / "expansion" / "report.html", tmp_path / "training" / "report.html")
     assert "data:image/jpeg" in result.reports[1].read_text(encoding="utf-8"), "it shows images"
-    assert lines[0].startswith("Growing a network in 2 steps")
+    assert caplog.messages[0].startswith("Growing a network in 2 steps")
 
 
 @pytest.mark.slow
 def test_as_it_is_it_learns_to_see_and_takes_minutes(tmp_path: Path) -> None:
     begun = time.process_time()
-    result = demo.run_demo(tmp_path, reporter=silent, say=lambda line: None)
+    result = demo.run_demo(tmp_path, reporter=silent)
     assert time.process_time() - begun < 300
     assert len(result.expansion.members) == 1 + demo.NUM_STEPS
     assert result.evaluation.miou > 50

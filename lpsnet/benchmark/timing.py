@@ -32,6 +32,8 @@ from pydantic import Field
 from lpsnet.errors import RunError
 from lpsnet.io import one_at_a_time
 
+_log = logging.getLogger(__name__)
+
 Time = Annotated[float, Field(gt=1e-9, lt=1e12)]  # ms; checked when read from a file
 Verdict = Literal["A faster", "B faster", "cannot tell apart"]
 _OTHER_FIGURES = (  # of a latency in JSON, as its attributes are called
@@ -285,7 +287,7 @@ def measuring_alone() -> Iterator[None]:
     path = Path(tempfile.gettempdir()) / LOCK_NAME
 
     def warn() -> None:
-        logging.getLogger("lpsnet").warning("another process measures on this machine; waiting until it is done")
+        _log.warning("another process measures on this machine; waiting until it is done")
 
     with one_at_a_time(path, on_wait=warn):
         yield

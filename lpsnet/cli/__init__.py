@@ -21,7 +21,7 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 import lpsnet
-from lpsnet.cli.output import printable
+from lpsnet.cli.output import log_shown, printable
 from lpsnet.errors import LpsnetError, MissingDependencyError
 from lpsnet.plugins import use_plugin
 
@@ -227,7 +227,8 @@ def main() -> None:
     """
     try:
         _catch_interrupts()
-        code = app(prog_name="lpsnet", standalone_mode=False) or 0  # what `typer.Exit` was raised with
+        with log_shown():
+            code = app(prog_name="lpsnet", standalone_mode=False) or 0  # what `typer.Exit` was raised with
     except SystemExit:  # the library's way to end where the reader of our output is gone, e.g. `lpsnet … | head`
         code = 0
     except _UsageError as error:

@@ -219,7 +219,7 @@ def demo(
     """
     from lpsnet.demo import run_demo
 
-    result = run_demo(out, reporter=progress_reporter, say=say)
+    result = run_demo(out, reporter=progress_reporter)
     print_search_result(result.expansion)
     print_scores(result.evaluation)
     print_export(result.export)

@@ -1,6 +1,7 @@
 """Output of commands: text through Rich, JSON for programs, never both on the same stream."""
 
 import json
+import logging
 import re
 import shlex
 import sys
@@ -58,6 +59,27 @@ def next_command(*words: object, json_to: str | None = None) -> None:
 def say(message: str, *, json_to: str | None = None) -> None:
     """Print a line for people, as it is; see `printable`."""
     console(json_to).print(printable(message), soft_wrap=True)
+
+
+class _LogLines(logging.Handler):
+    """Prints the package's log, a line a message, where people read while standard output is a program's."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say(record.getMessage(), json_to="-")
+
+
+@contextmanager
+def log_shown() -> Iterator[None]:
+    """Inside the block, what the package logs is printed on standard error, from INFO up."""
+    logger, handler = logging.getLogger("lpsnet"), _LogLines()
+    before = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+        logger.removeHandler(handler)
 
 
 def printable(text: str) -> str:

@@ -79,7 +79,6 @@ def study(
             out,
             num_workers=workers,
             on_progress=update,
-            log=lambda line: output.say(line, json_to="-"),
         )
     page, figure, table, values = result.files
     output.write_json(

@@ -64,7 +64,7 @@ def train(
         input_size=parse_size(size),
     )
     with progress_reporter() as report:
-        result = run_training(run, out, resume=resume, on_progress=report, on_message=_tell)
+        result = run_training(run, out, resume=resume, on_progress=report)
     if result.evaluation is not None:
         print_scores(result.evaluation)
     say(f"Model: {result.model}")
@@ -96,7 +96,7 @@ def pretrain(
         interaction=interaction,
     )
     with progress_reporter() as report:
-        result = run_pretraining(run, out, resume=resume, on_progress=report, on_message=_tell)
+        result = run_pretraining(run, out, resume=resume, on_progress=report)
     if result.accuracy is not None:
         say(f"{result.accuracy.num_images} images of val: {result.accuracy}")
     say(f"Weights to start from: {result.model}")
@@ -105,16 +105,17 @@ def pretrain(
 
 def print_scores(evaluation: "Evaluation", *, json_to: str | None = None) -> None:
     """IoU by class and the means, as a table; boundary IoU beside it where it was counted."""
-    scores, boundary = evaluation.scores, evaluation.boundary_ious
+    boundary = evaluation.boundary_ious
     columns = ("class", "IoU %", "boundary IoU %") if boundary else ("class", "IoU %")
     result = table(f"{evaluation.num_images} images", *columns)
-    for name, *ious in zip(evaluation.label_space.names, scores.ious, *([boundary] if boundary else []), strict=True):
+    for name, iou in evaluation.ious.items():
+        ious = (iou, boundary[name]) if boundary else (iou,)
         result.add_row(name, *("–" if iou != iou else f"{iou:.1f}" for iou in ious))
     result.add_section()
-    means = (scores.miou, evaluation.boundary_miou)
-    result.add_row("mIoU", *(f"{mean:.2f}" for mean in means if mean is not None), style="bold")
-    result.add_row("frequency-weighted IoU", f"{scores.frequency_weighted_iou:.2f}")
-    result.add_row("pixel accuracy", f"{scores.pixel_accuracy:.2f}")
+    means = (evaluation.miou, evaluation.boundary_miou) if boundary else (evaluation.miou,)
+    result.add_row("mIoU", *(f"{mean:.2f}" for mean in means), style="bold")
+    result.add_row("frequency-weighted IoU", f"{evaluation.frequency_weighted_iou:.2f}")
+    result.add_row("pixel accuracy", f"{evaluation.pixel_accuracy:.2f}")
     console(json_to).print(result)
 
 

@@ -7,6 +7,7 @@ interrupted run finds its folder as it left it. Results of other data under the 
 import importlib
 import itertools
 import json
+import logging
 import os
 import time
 from collections import defaultdict
@@ -24,6 +25,8 @@ from lpsnet.search.executors import LocalPool
 from lpsnet.studies.study import Json, Outcome, Place, Progress, Report, Run, Settings, Study, slug_of, write_study
 
 RESULTS, RUNS = "results.jsonl", "runs"
+_log = logging.getLogger(__name__)
+
 INPUTS = "inputs.json"  # in a study's folder: data set, as text -> `data_contents` of all its splits
 
 # name -> "module:variable" of a `Study`, imported when it is needed
@@ -226,9 +229,8 @@ def run_study(
     *,
     num_workers: int = 1,
     on_progress: Progress | None = None,
-    log: Callable[[str], None] | None = None,
 ) -> StudyResult:
-    """Perform the runs that are missing in the folder `out`, and write the study's report.
+    """Perform the runs that are missing in the folder `out`, and write the study's report; the time left is logged.
 
     Args:
         study: what to run.
@@ -236,7 +238,6 @@ def run_study(
         out: folder of results; several studies may share one, and with it the runs they have in common.
         num_workers: trainings at a time, each in its own process; latencies are always measured alone.
         on_progress: called with a description that includes the time left, and the part of this run that is done.
-        log: called with a line on the time left, before every run.
 
     Raises:
         RunError: the study does not use a setting, the folder is in use or not writable, or its results are damaged
@@ -249,7 +250,7 @@ def run_study(
     with locked_folder(out):
         check_inputs(settings.data, out)
         results = Results(out, describe_machine().identity)
-        work = _Work(study, settings, results, num_workers, on_progress or _ignore, log or _ignore)
+        work = _Work(study, settings, results, num_workers, on_progress or _ignore)
         outcomes, num_made = work.finish()
         report = study.report(outcomes)
         files = write_study(study, settings, outcomes, report, out)
@@ -283,7 +284,6 @@ class _Work:
     results: Results
     num_workers: int
     on_progress: Progress
-    log: Callable[[str], None]
     left: TimeLeft = field(default_factory=TimeLeft)
     unknown_logged: bool = False  # whether it was logged that the time left is unknown
 
@@ -306,9 +306,9 @@ class _Work:
         runs = f"{self.study.name}: {len(missing)} run{'s' * (len(missing) > 1)} to make"
         if seconds is None and not self.unknown_logged:
             self.unknown_logged = True
-            self.log(f"{runs} so far; how long all take is known once a few steps were timed")
+            _log.info(f"{runs} so far; how long all take is known once a few steps were timed")
         if seconds is not None and seconds >= 60:
-            self.log(f"{runs}, about {in_words(seconds)}")
+            _log.info(f"{runs}, about {in_words(seconds)}")
 
     def _make_next(self, missing: list[Run]) -> Iterator[Outcome]:
         """Perform the first missing run; with several workers also those after it that may run beside it."""
@@ -323,7 +323,7 @@ class _Work:
         by_slug = {run.slug: run for run in runs}
         tasks = [_Apart(run, self.results.place(run), num_threads) for run in by_slug.values()]
         pool, watch = LocalPool(self.num_workers), LoadWatch.start()
-        for slug, result, seconds in pool.run(_make_apart, tasks, on_progress=self.log):
+        for slug, result, seconds in pool.run(_make_apart, tasks, on_progress=_log.info):
             run = by_slug.pop(slug)
             self.left.took(run, seconds)
             # Other work is unknown: it would include the other workers

@@ -263,7 +263,6 @@ def pretrain(
     *,
     resume: bool = False,
     on_progress: Callable[[Status], None] = lambda status: None,
-    on_message: Callable[[str], None] = lambda message: None,
     tensorboard: bool = True,
 ) -> PretrainingResult:
     """Pre-train a network and write it to `out`; arguments and errors as for `segmentation.train`."""
@@ -274,7 +273,6 @@ def pretrain(
         defaults=run.recipe.defaults(),
         resume=resume,
         on_progress=on_progress,
-        on_message=on_message,
         tensorboard=tensorboard,
     )
     return PretrainingResult(RunFolder(out).model, None if score is None else score.details)

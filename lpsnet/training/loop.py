@@ -6,6 +6,7 @@ resumes from its last checkpoint with the same samples, learning rate and moment
 
 import contextlib
 import functools
+import logging
 import os
 from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
@@ -23,6 +24,8 @@ from lpsnet.training.config import LoopSettings
 from lpsnet.training.data import Batches, Details, DeviceBatches, Score, Task, Weights, load_images
 from lpsnet.training.run import MovingAverage, Status, TrainingState, circumstances, now, version_changes
 from lpsnet.training.run_folder import INPUTS, RunFolder, RunLog, Steps, diverged
+
+_log = logging.getLogger(__name__)
 
 
 def normalise(images: Tensor, normalisation: Normalisation) -> Tensor:
@@ -135,7 +138,6 @@ def run_task(
     defaults: Mapping[str, Any],
     resume: bool,
     on_progress: Callable[[Status], None],
-    on_message: Callable[[str], None],
     tensorboard: bool,
 ) -> Score[Details] | None:
     """Run a task in `out`, from its start or last checkpoint, and write its model there.
@@ -143,7 +145,7 @@ def run_task(
     Args:
         build: makes the task for a device.
         settings, defaults: see `RunFolder.check`.
-        out, resume, on_progress, on_message, tensorboard: see `segmentation.train`.
+        out, resume, on_progress, tensorboard: see `segmentation.train`.
 
     Returns:
         The model's score; None if there is none, and in all processes but the main one.
@@ -160,7 +162,7 @@ def run_task(
         loop = Loop(task, accelerator, folder=folder, log=log, on_progress=on_progress)
         if accelerator.is_main_process:
             if warning := version_changes(folder.started()):
-                on_message(warning)
+                _log.warning(warning)
             folder.check_inputs(task.inputs)
             folder.begin(settings, loop.start_facts())
         if resume and folder.state.exists():
@@ -169,7 +171,7 @@ def run_task(
             # stopped before the first checkpoint: the log's lines will be written again
             folder.rewind_logs(0, num_iterations=loop.num_iterations)
             if task.opening:
-                on_message(task.opening)
+                _log.info(task.opening)
         return loop.finish()
 
 

@@ -107,7 +107,7 @@ class Segmentation:
         scores = {} if score is None else {"val": dict(score.figures)}
         record = self._record().model_copy(update={"training": training, "scores": scores})
         if score is not None:
-            full = {**score.details.to_dict(), "command": facts.get("command", "")}
+            full = score.details.model_copy(update={"command": facts.get("command", "")}).to_dict()
             write_text(RunFolder(path.parent).evaluation, json.dumps(full, indent=2, allow_nan=False) + "\n")
         save_checkpoint(self._delivered(weights), path, record=record)
 
@@ -192,7 +192,6 @@ def train(
     *,
     resume: bool = False,
     on_progress: Callable[[Status], None] = lambda status: None,
-    on_message: Callable[[str], None] = lambda message: None,
     tensorboard: bool = True,
 ) -> TrainingResult:
     """Train a network and write it to `out`.
@@ -202,7 +201,6 @@ def train(
         out: the run's folder; see `RunFolder` for its files.
         resume: resume the run in `out`; start one if there is none.
         on_progress: called after every iteration, in order, in the main process; may be one iteration late.
-        on_message: called with a line of text when the training begins, e.g. what was taken from `run.init`.
         tensorboard: write curves for TensorBoard besides the logs.
 
     Raises:
@@ -220,7 +218,6 @@ def train(
         defaults=run.recipe.defaults(),
         resume=resume,
         on_progress=on_progress,
-        on_message=on_message,
         tensorboard=tensorboard,
     )
     return TrainingResult(RunFolder(out).model, None if score is None else score.details)

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -49,14 +50,16 @@ def tiny(width: int) -> Architecture:
     return Architecture((1, 1, 1, 1, 1), (width, width, 2 * width, 2 * width, 2 * width), ("1", "1/2"))
 
 
-def test_interactions_from_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interactions_from_end_to_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     chosen = {
         name: StudyNetwork(blocks.TABLE_3[name].title, tiny(2), interaction=name)
         for name in ("none", "direct_a", "bilateral_b")
     }
     monkeypatch.setattr(blocks, "NETWORKS", chosen)
-    said: list[str] = []
-    result = run_study(blocks.INTERACTIONS, SETTINGS, tmp_path, log=said.append)
+    caplog.set_level(logging.INFO, "lpsnet")
+    result = run_study(blocks.INTERACTIONS, SETTINGS, tmp_path)
     rows = {row["interaction"]: row for row in result.report.rows}
     assert list(rows) == ["Baseline", "Direct-A", "Bilateral-B"]
     num_seeds = {name: len(row["miou_by_seed"].split()) for name, row in rows.items()}

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -158,7 +159,7 @@ def test_a_plan_is_made_anew_after_every_run(tmp_path: Path) -> None:
     assert [row["number"] for row in result.report.rows] == [1, 2, 4]
 
 
-def test_runs_that_may_be_made_apart_are_made_by_workers(tmp_path: Path) -> None:
+def test_runs_that_may_be_made_apart_are_made_by_workers(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """But for those before and after them, and what stands for a run that is not known yet is not made at all."""
 
     def run(number: int, *, apart: bool = True) -> Run:
@@ -169,10 +170,9 @@ def test_runs_that_may_be_made_apart_are_made_by_workers(tmp_path: Path) -> None
         stands_for_it = run(99, apart=False)
         return [run(1, apart=False), run(2), run(3), run(4), stands_for_it if third is None else run(third["sum"])]
 
-    study, told, said = replace(Sums().study, plan=plan), [], []
-    result = run_study(
-        study, Settings(), tmp_path, num_workers=2, on_progress=lambda what, part: told.append(part), log=said.append
-    )
+    caplog.set_level(logging.INFO, "lpsnet")
+    study, parts = replace(Sums().study, plan=plan), []
+    result = run_study(study, Settings(), tmp_path, num_workers=2, on_progress=lambda what, part: parts.append(part))
     rows = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
     processes = {row["key"]["number"]: row["result"]["process"] for row in rows}
     assert sorted(processes) == [1, 2, 3, 4, 6]
@@ -181,8 +181,8 @@ def test_runs_that_may_be_made_apart_are_made_by_workers(tmp_path: Path) -> None
     alone = [row["key"]["number"] for row in rows if row["load"]["other_cores_busy"] is not None]
     assert set(alone) <= {1, 6}, "the work of other workers is not other work"
     assert [row["sum"] for row in result.report.rows] == [2, 4, 6, 8, 12]
-    assert told == [0.5, *(pytest.approx(part) for part in (1 / 3, 2 / 3, 1)), 0.5]
-    assert said[1:4] == [f"training {n} of 3: number {n + 1}" for n in (1, 2, 3)]
+    assert parts == [0.5, *(pytest.approx(part) for part in (1 / 3, 2 / 3, 1)), 0.5]
+    assert caplog.messages[1:4] == [f"training {n} of 3: number {n + 1}" for n in (1, 2, 3)]
     assert run_study(study, Settings(), tmp_path, num_workers=2).num_kept == 5
 
 
@@ -261,22 +261,23 @@ def test_time_in_words() -> None:
     assert [in_words(s) for s in (20, 100, 7260)] == ["less than a minute", "2 min", "2 h 1 min"]
 
 
-def test_how_much_is_left_is_said_before_every_run(tmp_path: Path) -> None:
+def test_the_time_left_is_logged_before_every_run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     def work(place: Place) -> dict[str, int]:
         place.on_progress("adding", 0.5)
         return {"sum": 0}
 
     runs = [Run({"number": n}, work, seconds=3600.0) for n in (1, 2)]
-    said: list[str] = []
-    told: list[str] = []
+    shown: list[str] = []
+    caplog.set_level(logging.INFO, "lpsnet")
     study = replace(Sums().study, plan=lambda settings, known: runs)
-    run_study(study, Settings(), tmp_path, on_progress=lambda what, part: told.append(what), log=said.append)
-    assert said == ["sums: 2 runs to make, about 2 h 0 min"]  # the first took no time, so the second is expected to
-    assert told[0] == "adding; 1 h 30 min left in all"
-    said.clear()
+    run_study(study, Settings(), tmp_path, on_progress=lambda what, part: shown.append(what))
+    # Nothing more: the first took no time, so the second is expected to
+    assert caplog.messages == ["sums: 2 runs to make, about 2 h 0 min"]
+    assert shown[0] == "adding; 1 h 30 min left in all"
+    caplog.clear()
     unknown = [replace(run, key={"number": n}, seconds=None) for n, run in enumerate(runs)]
-    run_study(replace(study, plan=lambda settings, known: unknown), Settings(), tmp_path, log=said.append)
-    assert said == ["sums: 1 run to make so far; how long all take is known once a few steps were timed"]
+    run_study(replace(study, plan=lambda settings, known: unknown), Settings(), tmp_path)
+    assert caplog.messages == ["sums: 1 run to make so far; how long all take is known once a few steps were timed"]
 
 
 def test_a_line_that_was_cut_off_is_made_again(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import logging
 import os
 import shutil
 import signal
@@ -136,17 +137,18 @@ def test_killed_between_the_first_lines_of_the_log_and_the_first_checkpoint(undi
     assert_same_run(tmp_path, undisturbed)
 
 
-def test_going_on_with_other_versions_is_said(undisturbed: Path, tmp_path: Path) -> None:
+def test_resuming_with_other_versions_is_logged(
+    undisturbed: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     shutil.copytree(undisturbed, tmp_path / "run")
-    said: list[str] = []
-    train(RUN, tmp_path / "run", resume=True, on_message=said.append, tensorboard=False)
-    assert not said
+    train(RUN, tmp_path / "run", resume=True, tensorboard=False)
+    assert not caplog.messages
     path = tmp_path / "run" / "run.json"
     settings = json.loads(path.read_text())
     settings["started"]["versions"] |= {"torch": "1.0", "python": "2.7"}
     path.write_text(json.dumps(settings), encoding="utf-8")
-    train(RUN, tmp_path / "run", resume=True, on_message=said.append, tensorboard=False)
-    (line,) = said
+    train(RUN, tmp_path / "run", resume=True, tensorboard=False)
+    (line,) = caplog.messages
     assert f"torch 1.0 then, {torch.__version__} now" in line
     assert "python 2.7 then" in line
     assert "numpy" not in line
@@ -212,34 +214,35 @@ def test_a_recipe_that_presumes_pretraining_says_so(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_starting_from_a_checkpoint(undisturbed: Path, tmp_path: Path) -> None:
+def test_starting_from_a_checkpoint(undisturbed: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "lpsnet")
     run = replace(RUN, init=undisturbed / "model.safetensors", data="scenes:size=48x64,num_train=2,num_val=1,seed=9")
-    said: list[str] = []
     recipe = RUN.recipe.with_overrides({"iterations": 1, "learning_rate": 1e-9})
-    result = train(replace(run, recipe=recipe), tmp_path, on_message=said.append, tensorboard=False)
-    assert said == [f"{len(load_file(run.init))} tensors taken from {run.init}, skipped: none"]
+    result = train(replace(run, recipe=recipe), tmp_path, tensorboard=False)
+    assert caplog.messages == [f"{len(load_file(run.init))} tensors taken from {run.init}, skipped: none"]
     before, after = load_file(undisturbed / "model.safetensors"), load_file(result.model)
     for name, value in before.items():
         if name.endswith("weight"):
             assert torch.allclose(value, after[name], atol=1e-6), name
 
 
-def test_the_plain_form_starts_from_one_with_branches(undisturbed: Path, tmp_path: Path) -> None:
+def test_the_plain_form_starts_from_one_with_branches(
+    undisturbed: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "lpsnet")
     recipe = RUN.recipe.with_overrides({"form": "plain", "iterations": 1, "learning_rate": 1e-9, "ema_decay": 0})
-    told: list[str] = []
     result = train(
         replace(RUN, recipe=recipe, init=undisturbed / "model.safetensors"),
         tmp_path / "run",
-        on_message=told.append,
         tensorboard=False,
     )
-    assert told[0].endswith("skipped: none")
+    assert caplog.messages[0].endswith("skipped: none")
     net = load_checkpoint(result.model)
     assert net.form == "plain"
     image = torch.randn(1, 3, 48, 64)
     with torch.no_grad():
-        scores, before = net(image), load_checkpoint(undisturbed / "model.safetensors")(image)
-    assert (scores - before).abs().mean() < 0.2 * before.std()  # statistics moved by a tenth of one batch's
+        logits, before = net(image), load_checkpoint(undisturbed / "model.safetensors")(image)
+    assert (logits - before).abs().mean() < 0.2 * before.std()  # statistics moved by a tenth of one batch's
 
 
 def test_moving_average_by_hand() -> None:
