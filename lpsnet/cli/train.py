@@ -28,7 +28,7 @@ def train(
     out: Annotated[Path, typer.Option(help="The run's folder.")],
     arch: Annotated[str, typer.Option(help="A name such as lpsnet_s, or B=…;C=…;R=… written out.")] = "lpsnet_s",
     recipe: Annotated[str, typer.Option(help="A recipe's name, or a YAML file.")] = "camvid_small",
-    split: Annotated[str, typer.Option(help="Images to train on: train, or train+val for delivery.")] = "train",
+    split: Annotated[str, typer.Option(help="Images to train on: train, or train+val for the final model.")] = "train",
     init: Annotated[
         str | None, typer.Option(help="A checkpoint or model's name to start from; its head may differ.")
     ] = None,

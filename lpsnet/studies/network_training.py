@@ -251,8 +251,8 @@ def _pace(training: TrainingRun) -> dict[str, Json]:
     accelerator = make_accelerator()
     # Long enough to time, and without class weights: counting them reads every label
     recipe = training.recipe.with_overrides({"iterations": NUM_TIMED_STEPS + 2, "class_weights": "none"})
-    task = Segmentation(replace(training, recipe=recipe), accelerator.device)
-    task.images = select(task.images, 2 * training.recipe.batch_size)
+    task = Segmentation.of(replace(training, recipe=recipe), accelerator.device)
+    task = replace(task, images=select(task.images, 2 * training.recipe.batch_size))
     with tempfile.TemporaryDirectory(prefix="lpsnet-") as folder:
         steps = Loop(task, accelerator, folder=RunFolder(Path(folder))).steps()
         next(steps)[0].item()

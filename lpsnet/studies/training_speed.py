@@ -8,13 +8,12 @@ mIoU as well. For instance:
     python -c "from lpsnet.studies.training_speed import *; print(compare_speed('scenes', 'lpsnet_s', 'camvid_small'))"
 """
 
-import copy
 import statistics
 import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -249,9 +248,8 @@ def _run(data: str, arch: str, recipe: str, overrides: Mapping[str, Any]) -> Tra
 
 
 def _task(run: TrainingRun, num_pictures: int | None) -> segmentation.Segmentation:
-    task = segmentation.Segmentation(run, torch.device("cpu"))
-    task.images = select(task.images, num_pictures)
-    return task
+    task = segmentation.Segmentation.of(run, torch.device("cpu"))
+    return replace(task, images=select(task.images, num_pictures))
 
 
 def _plain_turn(steps: Iterator[torch.Tensor], num_steps: int) -> float:
@@ -265,8 +263,7 @@ class _Trainer:
     def __init__(self, task: segmentation.Segmentation, folder: Path) -> None:
         self._samples = _Counted(task.augmentation)
         self._batch_size = task.recipe.batch_size
-        task = copy.copy(task)
-        task.augmentation = self._samples
+        task = replace(task, augmentation=self._samples)
         self._steps = loop.Loop(task, loop.make_accelerator(), folder=run_folder.RunFolder(folder)).steps()
         self._num_steps = 0
 

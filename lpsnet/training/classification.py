@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -267,7 +267,7 @@ def pretrain(
 ) -> PretrainingResult:
     """Pre-train a network and write it to `out`; arguments and errors as for `segmentation.train`."""
     score = run_task(
-        lambda device: Classification(run, device),
+        lambda device: Classification.of(run, device),
         run.settings(),
         out,
         defaults=run.recipe.defaults(),
@@ -297,18 +297,50 @@ class Classifier(nn.Module):
         return self.classifier(self.network.features(images).mean((2, 3)))  # type: ignore[no-any-return]
 
 
+@dataclass(frozen=True, eq=False)
 class Classification:
-    """A network learns to classify the images of a folder; see `Task`. DataError without images."""
+    """A network learns to classify the images of a folder; see `Task`.
 
-    def __init__(self, run: PretrainingRun, device: torch.device) -> None:
-        self.run, self.recipe, self.device = run, run.recipe, device
-        folder = self.folder = open_image_folder(run.data, val_share=run.recipe.val_share, seed=run.recipe.seed)
-        self.images, self.augmentation = folder.train, run.recipe.augmentation
-        self.normalisation, self.waits_for_device = Normalisation(), False
-        num_train, num_val = len(folder.train), len(folder.val)
-        self.opening = f"{len(folder.classes)} classes, {num_train} images to train on, {num_val} to score"
+    Attributes:
+        run: what is trained on what.
+        device: of the training.
+        folder: opened.
+        model: the network with a classifier.
+    """
+
+    run: PretrainingRun
+    device: torch.device
+    folder: ImageFolder
+    model: Classifier
+    waits_for_device: ClassVar = False
+
+    @classmethod
+    def of(cls, run: PretrainingRun, device: torch.device) -> Self:
+        """Open the folder and build the network; DataError without images."""
+        folder = open_image_folder(run.data, val_share=run.recipe.val_share, seed=run.recipe.seed)
         torch.manual_seed(run.recipe.seed)
-        self.model = self._build()
+        return cls(run, device, folder, _build(run, len(folder.classes)))
+
+    @property
+    def recipe(self) -> PretrainingRecipe:
+        return self.run.recipe
+
+    @property
+    def images(self) -> ClassifiedImages:
+        return self.folder.train
+
+    @property
+    def augmentation(self) -> RandomResizedCrop:
+        return self.recipe.augmentation
+
+    @property
+    def normalisation(self) -> Normalisation:
+        return Normalisation()
+
+    @property
+    def opening(self) -> str:
+        num_train, num_val = len(self.folder.train), len(self.folder.val)
+        return f"{len(self.folder.classes)} classes, {num_train} images to train on, {num_val} to score"
 
     @property
     def inputs(self) -> Mapping[str, str]:
@@ -328,28 +360,17 @@ class Classification:
         figures = {**curves, "num_images": accuracy.num_images, "crop_size": list(self.recipe.crop_size)}
         return Score(f"{accuracy} on val", figures, curves, accuracy)
 
-    def deliver(self, weights: Weights, path: Path, facts: Mapping[str, Any], score: Score[Accuracy] | None) -> None:
+    def save(self, weights: Weights, path: Path, facts: Mapping[str, Any], score: Score[Accuracy] | None) -> None:
         network = self._with(weights).network
         training = {**self.run.settings(), "num_classes": len(self.folder.classes), **facts}
         scores = {} if score is None else {"val": dict(score.figures)}
         record = default_record(network, label_space=NO_CLASSES)
         save_checkpoint(network, path, record=record.model_copy(update={"training": training, "scores": scores}))
 
-    def _build(self) -> Classifier:
-        run, num_classes = self.run, NO_CLASSES.num_classes
-        network = create_model(
-            run.architecture,
-            num_classes=num_classes,
-            block=run.block,
-            interaction=run.interaction,
-            form=run.recipe.form,
-        )
-        return Classifier(network, len(self.folder.classes))
-
     def _with(self, weights: Weights) -> Classifier:
         """A classifier with these weights, which it shares, in eval mode."""
         with torch.device("meta"):
-            classifier = self._build()
+            classifier = _build(self.run, len(self.folder.classes))
         classifier.load_state_dict(weights, assign=True)
         return classifier.eval()
 
@@ -365,13 +386,24 @@ class Classification:
         return Accuracy(top1, top5, len(hits))
 
     def _val_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        pictures, size = self.folder.val, self.recipe.batch_size
+        val, size = self.folder.val, self.recipe.batch_size
 
-        def sample(index: int) -> tuple[Any, Any]:
-            image = pictures[index]
-            return centre_window(image.image, self.recipe.crop_size), image.labels
+        def crop(index: int) -> tuple[Any, Any]:
+            sample = val[index]
+            return centre_window(sample.image, self.recipe.crop_size), sample.labels
 
         with opencv_threads(1), ThreadPoolExecutor(self.recipe.num_workers) as pool:
-            for start in range(0, len(pictures), size):
-                images, targets = zip(*pool.map(sample, range(start, min(start + size, len(pictures)))), strict=True)
+            for start in range(0, len(val), size):
+                images, targets = zip(*pool.map(crop, range(start, min(start + size, len(val)))), strict=True)
                 yield torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(targets))
+
+
+def _build(run: PretrainingRun, num_image_classes: int) -> Classifier:
+    network = create_model(
+        run.architecture,
+        num_classes=NO_CLASSES.num_classes,
+        block=run.block,
+        interaction=run.interaction,
+        form=run.recipe.form,
+    )
+    return Classifier(network, num_image_classes)

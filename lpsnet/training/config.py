@@ -34,7 +34,7 @@ class LoopSettings(pydantic.BaseModel):
         decay_norm: whether weight decay also applies to batch norm and biases.
         form: "reparameterised" (RepVGG branches, Section 4.2) or "plain".
         freeze_batch_norm: use and keep the statistics the network starts with.
-        ema_decay: of the moving average of the weights that is evaluated and delivered; 0 means none.
+        ema_decay: of the moving average of the weights that is evaluated and saved; 0 means none.
         precision: arithmetic of the forward pass: "auto" is bf16 where the hardware computes in it, else f32.
         cuda_graph: on one GPU, run a step as one CUDA graph (`loop.GraphedStep`); not in f16, nor with OHEM.
         augment_on: "auto" augments on a GPU whose memory (`cache_mib`) holds images of one size; "workers" never.

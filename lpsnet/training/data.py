@@ -67,17 +67,18 @@ class Score(Generic[Details]):
 
 
 class Task(Protocol[Details]):
-    """What is trained.
+    """A model, its training images, its loss and its score: all that the training loop does not know itself.
 
     Attributes:
         recipe: the loop's settings.
-        images: to learn from.
-        augmentation: what is done to each.
-        normalisation: of the images' bytes.
-        model: in training form. It maps N, 3, H, W normalised images to what `loss` takes.
-        opening: a line to show when the training begins; may be empty.
-        waits_for_device: whether model or loss read results back from a GPU in the middle of a step.
-        inputs: digests of the data and weights it learns from; a run resumes only while they are the same.
+        images: the training images with their targets.
+        augmentation: makes a training sample of an image and its target.
+        normalisation: from RGB bytes to the model's input.
+        model: in training form; maps normalised images, N x 3 x H x W, to the `outputs` of `loss`.
+        opening: a line to log when the training begins; may be empty.
+        waits_for_device: whether model or loss read results back from a GPU in the middle of a step; such a step cannot
+            become a CUDA graph.
+        inputs: digests of the data and of the initial weights; resume is refused if they changed.
     """
 
     @property
@@ -98,13 +99,18 @@ class Task(Protocol[Details]):
     def inputs(self) -> Mapping[str, str]: ...
 
     def loss(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """The sum of the loss over a batch and its divisor, both scalars on the model's device."""
+        """The loss of a batch as a sum and the number to divide it by, two scalars on the model's device.
+
+        Args:
+            outputs: of the model.
+            targets: N x H x W class ids to segment, or N class ids to classify.
+        """
 
     def evaluate(self, weights: Weights) -> Score[Details] | None:
-        """How good the model is with these weights; None without validation data."""
+        """The model's score on validation data with these weights; None without such data."""
 
-    def deliver(self, weights: Weights, path: Path, facts: Mapping[str, Any], score: Score[Details] | None) -> None:
-        """Write the model with these weights; `facts` of the run, as JSON values, go to its record."""
+    def save(self, weights: Weights, path: Path, facts: Mapping[str, Any], score: Score[Details] | None) -> None:
+        """Write the model with these weights to `path`; `facts` about the run, JSON values, go to its record."""
 
 
 Pair = tuple[NDArray[np.uint8], NDArray[Any]]  # an image and its target

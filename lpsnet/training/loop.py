@@ -251,7 +251,7 @@ class Loop(Generic[Details]):
         score = None
         if self.log is not None:
             score = self._evaluate(self.log)
-            self.task.deliver(self._weights(), self.folder.model, self._facts(), score)
+            self.task.save(self._weights(), self.folder.model, self._facts(), score)
             self.log.close()
         self.accelerator.wait_for_everyone()
         return score

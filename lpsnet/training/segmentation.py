@@ -2,15 +2,16 @@
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lpsnet.data.dataset import open_dataset
+from lpsnet.data.dataset import Dataset, open_dataset
 from lpsnet.data.labels import IGNORE_INDEX
 from lpsnet.data.split import Split
 from lpsnet.errors import RunError
@@ -52,29 +53,61 @@ class _NetworkSession:
     def run(self, *inputs: NDArray[np.float32]) -> NDArray[np.float32]:
         (image,) = inputs
         batch = torch.from_numpy(image).to(self._device, memory_format=torch.channels_last)
-        scores: NDArray[np.float32] = self._network(batch).float().cpu().numpy()
-        return scores
+        logits: NDArray[np.float32] = self._network(batch).float().cpu().numpy()
+        return logits
 
 
 NUM_MEASURED = 16  # samples that batch norms are measured on where a checkpoint has none
 
 
+@dataclass(frozen=True, eq=False)
 class Segmentation:
     """A network learns to segment the images of a data set; see `Task`.
 
-    Raises:
-        LpsnetError: the data or the checkpoint to start from cannot be used.
+    Attributes:
+        run: what is trained on what.
+        device: of the training.
+        dataset: opened.
+        images: the split to learn from.
+        augmentation: of its samples.
+        model: the network in training form.
+        initialisation: what it took from a checkpoint; None without one.
+        criterion: the loss.
     """
 
-    def __init__(self, run: TrainingRun, device: torch.device) -> None:
-        self.run, self.recipe, self.device = run, run.recipe, device
-        self.dataset = open_dataset(run.data)
-        self.images: Split = self.dataset.split(run.split)
-        self.augmentation: Augment = run.recipe.augmentation
-        self.normalisation = _normalisation(run)
-        self.model, self.initialisation = _build_network(run, self.dataset.label_space.num_classes, self.images)
-        self.criterion = _build_criterion(run.recipe, self.images, self.model, device)
-        self.waits_for_device = self.criterion.waits_for_device
+    run: TrainingRun
+    device: torch.device
+    dataset: Dataset
+    images: Split
+    augmentation: Augment
+    model: Network
+    initialisation: Initialisation | None
+    criterion: Criterion
+
+    @classmethod
+    def of(cls, run: TrainingRun, device: torch.device) -> Self:
+        """Open the data and build the network and the loss.
+
+        Raises:
+            LpsnetError: the data or the checkpoint to start from cannot be used.
+        """
+        dataset = open_dataset(run.data)
+        images = dataset.split(run.split)
+        network, initialisation = _build_network(run, dataset.label_space.num_classes, images)
+        criterion = _build_criterion(run.recipe, images, network, device)
+        return cls(run, device, dataset, images, run.recipe.augmentation, network, initialisation, criterion)
+
+    @property
+    def recipe(self) -> Recipe:
+        return self.run.recipe
+
+    @property
+    def normalisation(self) -> Normalisation:
+        return _normalisation(self.run)
+
+    @property
+    def waits_for_device(self) -> bool:
+        return self.criterion.waits_for_device
 
     @property
     def opening(self) -> str:
@@ -92,13 +125,13 @@ class Segmentation:
         """On the validation split; None if it is trained on, or there is none."""
         if "val" not in self.dataset.splits or "val" in self.run.split.split("+"):
             return None
-        segmenter = network_segmenter(self._delivered(weights), self._record(), device=self.device)
+        segmenter = network_segmenter(self._network(weights), self._record(), device=self.device)
         protocol = {"data": self.run.data, **segmenter.protocol}
         evaluation = evaluate(segmenter, self.dataset.split("val"), protocol=protocol)
         curves = {"miou": evaluation.miou}
         return Score(f"{evaluation.miou:.2f} mIoU on val", evaluation.summary(), curves, evaluation)
 
-    def deliver(self, weights: Weights, path: Path, facts: Mapping[str, Any], score: Score[Evaluation] | None) -> None:
+    def save(self, weights: Weights, path: Path, facts: Mapping[str, Any], score: Score[Evaluation] | None) -> None:
         initial: dict[str, Any] = {}
         if self.initialisation is not None:
             taken, skipped = self.initialisation.taken, self.initialisation.skipped
@@ -109,9 +142,9 @@ class Segmentation:
         if score is not None:
             full = score.details.model_copy(update={"command": facts.get("command", "")}).to_dict()
             write_text(RunFolder(path.parent).evaluation, json.dumps(full, indent=2, allow_nan=False) + "\n")
-        save_checkpoint(self._delivered(weights), path, record=record)
+        save_checkpoint(self._network(weights), path, record=record)
 
-    def _delivered(self, weights: Weights) -> Network:
+    def _network(self, weights: Weights) -> Network:
         """A network with these weights, which it shares, in eval mode."""
         model = self.model
         return fill(empty_network(model.architecture, **model.traits, form=model.form), weights)
@@ -212,7 +245,7 @@ def train(
             "or train from scratch with --set init_required=false"
         )
     score = run_task(
-        lambda device: Segmentation(run, device),
+        lambda device: Segmentation.of(run, device),
         run.settings(out),
         out,
         defaults=run.recipe.defaults(),

@@ -23,7 +23,7 @@ SMALL = {"batch_size": 2, "crop_size": (48, 64), "num_workers": 1, "warmup_itera
 def test_the_plain_loop_is_the_trainer_without_its_tricks(tmp_path: Path) -> None:
     changes = {**SMALL, "iterations": 8, "loss_stride": 1, "precision": "f32", "class_weights": "log"}
     run = TrainingRun(DATA, ARCHITECTURE, get_recipe("demo").with_overrides(changes))
-    tasks = [Segmentation(run, torch.device("cpu")) for _ in range(2)]
+    tasks = [Segmentation.of(run, torch.device("cpu")) for _ in range(2)]
     plain = PlainLoop(tasks[0])
     loop = Loop(tasks[1], make_accelerator(), folder=RunFolder(tmp_path))
     plain_losses = [loss.item() for loss in plain.steps()]
@@ -38,7 +38,7 @@ def test_the_plain_loop_is_the_trainer_without_its_tricks(tmp_path: Path) -> Non
 def test_what_the_plain_loop_has_not() -> None:
     run = TrainingRun(DATA, ARCHITECTURE, get_recipe("demo").with_overrides(SMALL))
     with pytest.raises(LpsnetError, match="cross-entropy at the label's size"):
-        PlainLoop(Segmentation(run, torch.device("cpu")))
+        PlainLoop(Segmentation.of(run, torch.device("cpu")))
 
 
 def test_speed_is_compared_in_turn() -> None:

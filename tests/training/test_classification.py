@@ -126,7 +126,7 @@ def test_a_classifier_is_pooling_and_one_matrix() -> None:
 
 
 def test_accuracy_is_counted_by_ranking(run: PretrainingRun) -> None:
-    task = Classification(replace(run, recipe=RECIPE.with_overrides({"batch_size": 4})), torch.device("cpu"))
+    task = Classification.of(replace(run, recipe=RECIPE.with_overrides({"batch_size": 4})), torch.device("cpu"))
     torch.nn.init.normal_(task.model.classifier.weight)
     score = task.evaluate(task.model.state_dict())
     assert score is not None
