@@ -157,7 +157,7 @@ def path_size(size: tuple[int, int], ratio: Fraction) -> tuple[int, int]:
     return height, width
 
 
-def score_size(size: tuple[int, int], architecture: Architecture) -> tuple[int, int]:
+def logits_size(size: tuple[int, int], architecture: Architecture) -> tuple[int, int]:
     """Height and width of the logits for an input of `size`: the largest path's, divided by `detail`, rounded up."""
     height, width = (-(-length // architecture.detail) for length in path_size(size, architecture.ratios[0]))
     return height, width

@@ -41,7 +41,7 @@ _log = logging.getLogger(__name__)
 SIZE = (128, 256)
 DATA = "scenes:size=128x256,num_train=400,num_val=40"
 SHOWN = "scenes:size=384x768,num_train=1,num_val=1"  # for people to look at
-# Wider than the paper's, and with its path larger than the image: at 128x256 a ratio of 1/2 leaves too few scores to
+# Wider than the paper's, and with its path larger than the image: at 128x256 a ratio of 1/2 leaves too few logits to
 # see by.
 START = SearchNetwork((1, 1, 1, 1, 1), (8, 16, 32, 64, 64), ("3/2", 0, 0))
 OPERATIONS = tuple(map(Operation.parse, ("depth=0,0,0,1,1", "width=0,0,0,32,32", "resolution=1/4,0,0")))

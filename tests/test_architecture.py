@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lpsnet
-from lpsnet.architecture import Architecture, get_architecture, list_architectures, path_size, score_size
+from lpsnet.architecture import Architecture, get_architecture, list_architectures, logits_size, path_size
 from lpsnet.errors import ArchitectureError
 
 FIVE = st.tuples(*[st.integers(1, 300)] * 5)
@@ -140,4 +140,4 @@ def test_sizes_by_hand() -> None:
     assert path_size((360, 480), Fraction(3, 4)) == (270, 360)
     assert path_size((333, 517), Fraction(1, 4)) == (83, 129)
     assert path_size((32, 32), Fraction(1, 64)) == (1, 1)
-    assert score_size((360, 480), S) == (17, 23)
+    assert logits_size((360, 480), S) == (17, 23)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from lpsnet.architecture import default_block, get_architecture, list_architectures, path_size, score_size
+from lpsnet.architecture import default_block, get_architecture, list_architectures, logits_size, path_size
 from lpsnet.cli import output
 from lpsnet.cli.benchmark import print_benchmark
 from lpsnet.data.dataset import open_dataset
@@ -132,8 +132,8 @@ def _print_complexity(counts: "Complexity", json_to: str | None) -> None:
     rows.add_section()
     rows.add_row("total", "", "", f"{counts.parameters:,}", f"{counts.macs / 1e9:.3f}", style="bold")
     output.console(json_to).print(rows)
-    scores = "x".join(map(str, score_size(counts.size, counts.architecture)))
-    output.say(f"{height}x{width} in, logits at {scores}, {counts.num_classes} classes, deployed form", json_to=json_to)
+    logits = "x".join(map(str, logits_size(counts.size, counts.architecture)))
+    output.say(f"{height}x{width} in, logits at {logits}, {counts.num_classes} classes, deployed form", json_to=json_to)
 
 
 def _print_record(record: "ModelRecord", json_to: str | None) -> None:

@@ -25,11 +25,11 @@ MIN_WINDOW = 32  # pixels; networks take no less
 STRIDE_SHARE = 2 / 3  # of a window, how far apart windows are unless that is given
 
 
-class Scorer(Protocol):
-    """Scores images at one size, whatever their own: a `Segmenter` with an input size."""
+class Network(Protocol):
+    """A network that images of any size are resized for: a `Segmenter` with an input size."""
 
-    def scores(self, image: Image) -> Logits:
-        """Class scores, K x h x w float32, of an image, H x W x 3 uint8 RGB."""
+    def logits(self, image: Image) -> Logits:
+        """K x h x w float32, of an image, H x W x 3 uint8 RGB."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Views:
     """Which views of an image are averaged.
 
     Attributes:
-        flip: every view mirrored left to right, too.
+        flip: whether every view is also used mirrored left to right.
         scales: factors on the size that the network runs at.
         window: (height, width) of the windows that a scaled image is cut into, in its pixels; None shows it whole.
         stride: how far apart windows are, down and across, at most their size; None: two thirds of it.
@@ -72,7 +72,7 @@ class Views:
 
     @property
     def is_plain(self) -> bool:
-        """Whether there is one view, the image as it is: the paper's evaluation."""
+        """Whether the only view is the image itself: the paper's evaluation."""
         return self == Views()
 
     @property
@@ -95,16 +95,16 @@ class AveragingSegmenter:
     """Segments an image by the mean of several views of it. Call it as a segmenter.
 
     Args:
-        scorer_at: the network at an input size (height, width); asked again for the same size again and again.
+        network_at: the network at an input size (height, width); called once for every view.
         views: what is averaged.
         input_size: that the network runs at for scale 1; None for every image's own.
         align_corners: the bilinear convention of resizing logits to the image's size, from the model's record.
     """
 
     def __init__(
-        self, scorer_at: Callable[[Size], Scorer], views: Views, *, input_size: Size | None, align_corners: bool
+        self, network_at: Callable[[Size], Network], views: Views, *, input_size: Size | None, align_corners: bool
     ) -> None:
-        self._scorer_at, self._views = scorer_at, views
+        self._network_at, self._views = network_at, views
         self._input_size, self._align_corners = input_size, align_corners
 
     def __call__(self, image: Image) -> NDArray[np.uint8]:
@@ -119,28 +119,28 @@ class AveragingSegmenter:
         """The mean probability of every class at every pixel, K x H x W float32."""
         total: Logits | None = None
         count = np.zeros(image.shape[:2], np.float32)
-        for part, scores in self._scored(image):
+        for part, logits in self._logits(image):
             height, width = count[part].shape
-            probabilities = softmax(upsample(scores, (height, width), align_corners=self._align_corners))
+            probabilities = softmax(upsample(logits, (height, width), align_corners=self._align_corners))
             if total is None:
-                total = np.zeros((len(scores), *image.shape[:2]), np.float32)
+                total = np.zeros((len(logits), *image.shape[:2]), np.float32)
             total[:, *part] += probabilities
             count[part] += 1
         assert total is not None, "there is at least one scale and one window"
         total /= count
         return total
 
-    def _scored(self, image: Image) -> Iterator[tuple[_Part, Logits]]:
-        """Every view's part of the image and its scores."""
+    def _logits(self, image: Image) -> Iterator[tuple[_Part, Logits]]:
+        """Every view's part of the image and its logits."""
         own_size = image.shape[0], image.shape[1]
         for scale in self._views.scales:
             height, width = (max(MIN_WINDOW, round(scale * length)) for length in self._input_size or own_size)
             for part, input_size in self._parts((height, width), own_size):
                 shown = image[part]
-                scorer = self._scorer_at(input_size)
-                yield part, scorer.scores(np.ascontiguousarray(shown))
+                network = self._network_at(input_size)
+                yield part, network.logits(np.ascontiguousarray(shown))
                 if self._views.flip:
-                    yield part, scorer.scores(np.ascontiguousarray(shown[:, ::-1]))[:, :, ::-1]
+                    yield part, network.logits(np.ascontiguousarray(shown[:, ::-1]))[:, :, ::-1]
 
     def _parts(self, size: Size, image: Size) -> Iterator[tuple[_Part, Size]]:
         """Parts of an image that is run at `size`, each with the size that the network runs at for it."""
@@ -165,18 +165,18 @@ def _scaled(start: int, length: int, factor: float) -> slice:
     return slice(first, max(first + 1, round((start + length) * factor)))
 
 
-def upsample(scores: Logits, size: Size, *, align_corners: bool) -> Logits:
-    """Scores K x h x w float32 at another size, bilinearly: K x H x W float32."""
+def upsample(logits: Logits, size: Size, *, align_corners: bool) -> Logits:
+    """Logits, K x h x w float32, at another size, bilinearly: K x H x W float32."""
     rows, columns = (
         interpolation_matrix(*lengths, align_corners=align_corners)[0].astype(np.float32)
-        for lengths in zip(scores.shape[1:], size, strict=True)
+        for lengths in zip(logits.shape[1:], size, strict=True)
     )
-    return np.asarray(rows @ scores @ columns.T, np.float32)
+    return np.asarray(rows @ logits @ columns.T, np.float32)
 
 
-def softmax(scores: Logits) -> Logits:
-    """Probabilities of K x H x W scores, in their place."""
-    scores -= scores.max(axis=0)
-    np.exp(scores, out=scores)
-    scores /= scores.sum(axis=0)
-    return scores
+def softmax(logits: Logits) -> Logits:
+    """Probabilities of K x H x W logits; overwrites them."""
+    logits -= logits.max(axis=0)
+    np.exp(logits, out=logits)
+    logits /= logits.sum(axis=0)
+    return logits

@@ -79,7 +79,7 @@ def traced_sizes(architecture: Architecture) -> tuple[Size, Size]:
 
 
 def _longer(length: int, ratios: Sequence[Fraction]) -> int:
-    """The next length in pixels that comes to another length of scores on every path."""
+    """The next length in pixels that gives logits of another length on every path."""
 
     def at_the_ends(image: int) -> list[int]:
         return [-(-path_size((image, image), ratio)[0] // SCORE_STRIDE) for ratio in ratios]

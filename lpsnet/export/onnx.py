@@ -87,7 +87,7 @@ def export_onnx(
 
     Raises:
         ModelFileError: the record does not fit the network, the size is too small, int8 was asked for without images,
-            or the written file's scores, labels or mIoU are not those of the network.
+            or the written file's logits, labels or mIoU are not those of the network.
         MissingDependencyError: onnx or onnxslim is not installed.
         RunError: the file cannot be written.
     """

@@ -42,7 +42,7 @@ class Check:
     Attributes:
         image: which: "noise", "smooth" or "image 1", "image 2", …
         size: height and width in pixels.
-        score_difference: largest absolute difference of a score, as a share of the range of the network's scores.
+        score_difference: largest absolute difference of a logit, as a share of the range of the network's logits.
         label_agreement: share of the image's pixels with the same label, in percent.
     """
 
@@ -146,7 +146,7 @@ class Bounds:
     """How far an exported file may be from its network.
 
     Attributes:
-        score_difference: largest absolute difference of a score, as a share of the range of the network's scores.
+        score_difference: largest absolute difference of a logit, as a share of the range of the network's logits.
         label_agreement: smallest share of pixels with the same label, in percent, on every image.
         elsewhere: the same on random images and at odd sizes, where it is another.
         miou_lost: most points of mIoU lost on labelled images.
@@ -199,7 +199,7 @@ def verify(
         What was found, a check for each image and size.
 
     Raises:
-        ModelFileError: the two are farther apart than that, or the network's scores are not finite.
+        ModelFileError: the two are farther apart than that, or the network's logits are not finite.
     """
     checks = []
     for name, image, size in _cases(sizes, images):
@@ -255,20 +255,20 @@ def _compare(net: Network, session: Session, image: NDArray[np.float32], name: s
     with torch.inference_mode():
         expected = net(torch.from_numpy(image)).numpy()
     if not np.isfinite(expected).all():
-        raise ModelFileError("the network's scores are not finite, so its export cannot be checked; train it again")
-    scores = session.run(image)
+        raise ModelFileError("the network's logits are not finite, so its export cannot be checked; train it again")
+    logits = session.run(image)
     size = image.shape[2], image.shape[3]
-    if scores.shape != expected.shape:
+    if logits.shape != expected.shape:
         raise ModelFileError(
-            f"{session.engine} gives scores of shape {scores.shape} for an image of {size[0]}x{size[1]} where the "
+            f"{session.engine} gives logits of shape {logits.shape} for an image of {size[0]}x{size[1]} where the "
             f"network gives {expected.shape}"
         )
     spread = max(float(np.ptp(expected)), float(np.finfo(np.float32).tiny))
     agreement = 0.0
-    if np.isfinite(scores).all():
-        labels, own = (label_map(maps[0], size, align_corners=net.align_corners) for maps in (scores, expected))
+    if np.isfinite(logits).all():
+        labels, own = (label_map(maps[0], size, align_corners=net.align_corners) for maps in (logits, expected))
         agreement = 100 * float((labels == own).mean())
-    return Check(name, size, float(np.abs(scores - expected).max()) / spread, agreement)
+    return Check(name, size, float(np.abs(logits - expected).max()) / spread, agreement)
 
 
 def _judge(check: Check, bounds: Bounds, engine: str) -> None:
@@ -281,7 +281,7 @@ def _judge(check: Check, bounds: Bounds, engine: str) -> None:
     height, width = check.size
     raise ModelFileError(
         f"the exported file is not the network: on {check.image} at {height}x{width}, {engine} differs by "
-        f"{check.score_difference:.2g} of the range of the scores (at most {bounds.score_difference:g} is allowed) and "
+        f"{check.score_difference:.2g} of the range of the logits (at most {bounds.score_difference:g} is allowed) and "
         f"gives {check.label_agreement:.3f} % of the pixels the same label (at least {least:g} %)"
     )
 
@@ -322,7 +322,7 @@ class Proof(TypedDict, total=False):
     """What a file is compared on besides random images: keywords of every exporter.
 
     Keys:
-        images: real ones, H x W x 3 uint8 RGB each, for scores and labels.
+        images: real ones, H x W x 3 uint8 RGB each, for logits and labels.
         labelled: images with labels, on which mIoU is compared before and after; None for none.
         min_label_agreement: share of the pixels of a real image, in percent, that must keep their label.
         max_miou_loss: points of mIoU the file may lose. For both None is the bound of its precision (`BOUNDS`).

@@ -1,6 +1,6 @@
-/* The loops that a picture waits for on its way through, in C: from bytes to the paths' inputs, and from scores to
+/* The loops over an image's pixels, in C: from bytes to the paths' inputs, and from logits to
    labels. Compiled when the package is installed, if there is a compiler, and called by kernels.py; without one the same
-   is computed by OpenCV and NumPy (preparation.py, label_map.py). No Python in here: a call holds no lock. */
+   is computed by OpenCV and NumPy (preprocess.py, label_map.py). No Python in here: a call holds no lock. */
 
 #include <stdint.h>
 #include <string.h>
@@ -20,8 +20,8 @@
 
 #define MAX_PADDED 256
 #define NEVER 2.0f /* past the end of any line */
-#define BELOW_ALL -4.0f /* padding, among relative scores of -1 to 0 */
-#define SLACK 1e-6f /* of the spread of the scores, which rounding may err by */
+#define BELOW_ALL -4.0f /* padding, among relative logits of -1 to 0 */
+#define SLACK 1e-6f /* of the spread of the logits, which rounding may err by */
 
 /* One place between two pixels of a row: its three channels, `distance` floats apart from `to` on */
 static inline void sample_pixel(
@@ -52,7 +52,7 @@ static inline Four sample_four(const float *left, const float *right, float part
 #endif
 
 /* A row into a plane for each channel, `plane` floats apart: four pixels at a time, whose channels lie side by side */
-static inline void sample_planes(
+static inline void sample_nchw(
     const float *from, const int32_t *column, const int32_t *next_column, const float *part, const float *scale,
     const float *shift, float *to, int64_t plane, int64_t count)
 {
@@ -108,9 +108,9 @@ EXPORT FOR_EVERY_CPU void lpsnet_round(const float *from, uint16_t *to, int64_t 
 
 enum { PLANES, PIXELS, PIXELS_BF16 };
 
-/* Bilinear samples of a picture, normalised.
+/* Bilinear samples of an image, normalised.
 
-   picture: H x W x 3 bytes, rows `stride` bytes apart.
+   image: H x W x 3 bytes, rows `stride` bytes apart.
    row, next_row, row_part: for every target row, the two source rows around it, and how far it is from the first, 0 to 1.
    column, next_column, column_part: the same for target columns.
    scale, shift: of each channel: a sample is byte * scale + shift.
@@ -118,14 +118,14 @@ enum { PLANES, PIXELS, PIXELS_BF16 };
    rows from `begin` to before `end`.
    buffer: 3 x width + 1 + 3 x num_columns floats of the caller's. */
 EXPORT FOR_EVERY_CPU void lpsnet_sample_rows(
-    const uint8_t *picture, int64_t stride, int64_t width, const int32_t *row, const int32_t *next_row,
+    const uint8_t *image, int64_t stride, int64_t width, const int32_t *row, const int32_t *next_row,
     const float *row_part, const int32_t *column, const int32_t *next_column, const float *column_part,
     const float *scale, const float *shift, void *target, int64_t layout, int64_t num_rows, int64_t num_columns,
     int64_t begin, int64_t end, float *buffer)
 {
     float *const sampled = buffer + 3 * width + 1;
     for (int64_t y = begin; y < end; y++) {
-        const uint8_t *restrict above = picture + row[y] * stride, *restrict below = picture + next_row[y] * stride;
+        const uint8_t *restrict above = image + row[y] * stride, *restrict below = image + next_row[y] * stride;
         const float down = row_part[y];
         float *restrict between = buffer;
         for (int64_t i = 0; i < 3 * width; i++) {
@@ -133,7 +133,7 @@ EXPORT FOR_EVERY_CPU void lpsnet_sample_rows(
             between[i] = high + down * ((float)below[i] - high);
         }
         if (layout == PLANES) {
-            sample_planes(buffer, column, next_column, column_part, scale, shift, (float *)target + y * num_columns,
+            sample_nchw(buffer, column, next_column, column_part, scale, shift, (float *)target + y * num_columns,
                           num_rows * num_columns, num_columns);
         } else {
             float *const to = layout == PIXELS ? (float *)target + 3 * y * num_columns : sampled;
@@ -161,7 +161,7 @@ static inline int overtaker(const float *restrict first, const float *restrict l
     return next;
 }
 
-/* The labels along a straight line of scores, from `first` to `last`, at `count` places (`part`, rising, 0 to 1).
+/* The labels along a straight line of logits, from `first` to `last`, at `count` places (`part`, rising, 0 to 1).
 
    `label` and `end` are the largest classes at its two ends. The largest of straight lines is convex: a class that is
    largest at two places is so between them, and one that overtakes ends higher than the one before. Mostly `end` overtakes
@@ -189,18 +189,18 @@ static inline void label_line(
 }
 
 /* The largest difference between two classes at one place, in rows from `begin` to before `end`, into `spread`; returns
-   whether all scores are finite. For scores and strides see lpsnet_labels.
+   whether all logits are finite. For logits and strides see lpsnet_labels.
 
    buffer: 2 x width floats of the caller's. */
 EXPORT FOR_EVERY_CPU int64_t lpsnet_spread(
-    const float *scores, int64_t num_classes, int64_t width, int64_t class_stride, int64_t row_stride, float *spread,
+    const float *logits, int64_t num_classes, int64_t width, int64_t class_stride, int64_t row_stride, float *spread,
     int64_t begin, int64_t end, float *buffer)
 {
     float *restrict highest = buffer, *restrict lowest = buffer + width, largest = 0;
     uint32_t exponents = 0; /* the largest there is; all bits of it are set in what is not finite */
     for (int64_t y = begin; y < end; y++) {
         for (int64_t k = 0; k < num_classes; k++) {
-            const float *restrict from = scores + k * class_stride + y * row_stride;
+            const float *restrict from = logits + k * class_stride + y * row_stride;
             if (k == 0) {
                 memcpy(highest, from, (size_t)width * sizeof *from);
                 memcpy(lowest, from, (size_t)width * sizeof *from);
@@ -223,16 +223,16 @@ EXPORT FOR_EVERY_CPU int64_t lpsnet_spread(
     return exponents != 0x7f800000;
 }
 
-/* A row of scores with its classes last, each less the largest of its place and over `spread`, padded to be lower than any;
+/* A row of logits with its classes last, each less the largest of its place and over `spread`, padded to be lower than any;
    and the largest class of every place, of several the first */
 static inline void relative_row(
-    const float *scores, int64_t num_classes, int64_t padded, int64_t width, int64_t class_stride, float spread,
-    float *restrict highest, float *restrict planes, int32_t *restrict nodes, float *restrict relative)
+    const float *logits, int64_t num_classes, int64_t padded, int64_t width, int64_t class_stride, float spread,
+    float *restrict highest, float *restrict by_class, int32_t *restrict nodes, float *restrict relative)
 {
-    memcpy(highest, scores, (size_t)width * sizeof *scores);
+    memcpy(highest, logits, (size_t)width * sizeof *logits);
     memset(nodes, 0, (size_t)width * sizeof *nodes);
     for (int32_t k = 1; k < num_classes; k++) {
-        const float *restrict from = scores + k * class_stride;
+        const float *restrict from = logits + k * class_stride;
         for (int64_t x = 0; x < width; x++) {
             nodes[x] = from[x] > highest[x] ? k : nodes[x];
             highest[x] = from[x] > highest[x] ? from[x] : highest[x];
@@ -240,17 +240,17 @@ static inline void relative_row(
     }
     for (int64_t k = 0; k < num_classes; k++)
         for (int64_t x = 0; x < width; x++)
-            planes[k * width + x] = (scores[k * class_stride + x] - highest[x]) / spread;
+            by_class[k * width + x] = (logits[k * class_stride + x] - highest[x]) / spread;
     for (int64_t x = 0; x < width; x++) {
         float *restrict to = relative + x * padded;
-        for (int64_t k = 0; k < num_classes; k++) to[k] = planes[k * width + x];
+        for (int64_t k = 0; k < num_classes; k++) to[k] = by_class[k * width + x];
         for (int64_t k = num_classes; k < padded; k++) to[k] = BELOW_ALL;
     }
 }
 
-/* Labels of one row of scores, at every output column */
+/* Labels of one row of logits, at every output column */
 static inline void label_row(
-    const float *scores, const int32_t *nodes, int padded, int64_t num_cells, int64_t last_node, const int32_t *start,
+    const float *logits, const int32_t *nodes, int padded, int64_t num_cells, int64_t last_node, const int32_t *start,
     const float *part, uint8_t *labels)
 {
     for (int64_t cell = 0; cell < num_cells; cell++) {
@@ -258,41 +258,41 @@ static inline void label_row(
         if (nodes[cell] == nodes[next])
             memset(labels + from, nodes[cell], (size_t)count);
         else
-            label_line(scores + cell * padded, scores + next * padded, padded, nodes[cell], nodes[next], part + from,
+            label_line(logits + cell * padded, logits + next * padded, padded, nodes[cell], nodes[next], part + from,
                        count, labels + from, 1);
     }
 }
 
-/* The class with the largest score at every pixel, of scores resized bilinearly; see label_map.py.
+/* The class with the largest logit at every pixel, of logits resized bilinearly; see label_map.py.
 
-   scores: num_classes x height x width, classes `class_stride` floats apart, rows `row_stride`, columns one; finite.
+   logits: num_classes x height x width, classes `class_stride` floats apart, rows `row_stride`, columns one; finite.
    padded: num_classes or a little more, of which a processor can handle several at a time; at most MAX_PADDED.
    spread: the largest difference between classes at one place, not 0.
-   row_start, column_start: for every cell between two scores, the first pixel in it, and at the end the number of pixels.
-   row_part, column_part: for every pixel, how far it is between the two scores of its cell, 0 to 1.
+   row_start, column_start: for every cell between two logits, the first pixel in it, and at the end the number of pixels.
+   row_part, column_part: for every pixel, how far it is between the two logits of its cell, 0 to 1.
    column_cell: for every pixel, its cell.
    labels: row_start's last x num_columns; filled are the cells of rows from `begin` to before `end`.
    buffer: width x (3 x padded + 2) floats of the caller's.
    label_buffer: 2 x num_columns bytes of the caller's. */
 EXPORT FOR_EVERY_CPU void lpsnet_labels(
-    const float *scores, int64_t num_classes, int64_t height, int64_t width, int64_t class_stride, int64_t row_stride,
+    const float *logits, int64_t num_classes, int64_t height, int64_t width, int64_t class_stride, int64_t row_stride,
     int64_t padded, float spread, const int32_t *row_start, const float *row_part, const int32_t *column_start,
     const int32_t *column_cell, const float *column_part, int64_t num_columns, uint8_t *labels, int64_t begin,
     int64_t end, float *buffer, uint8_t *label_buffer)
 {
     const int64_t num_cells = width > 1 ? width - 1 : 1;
     float first[MAX_PADDED], last[MAX_PADDED];
-    float *above = buffer, *below = above + width * padded, *const planes = below + width * padded;
-    float *const highest = planes + width * padded;
+    float *above = buffer, *below = above + width * padded, *const by_class = below + width * padded;
+    float *const highest = by_class + width * padded;
     int32_t *const nodes = (int32_t *)(highest + width);
     uint8_t *upper = label_buffer, *lower = label_buffer + num_columns;
     if (padded > MAX_PADDED) return;
-    relative_row(scores + begin * row_stride, num_classes, padded, width, class_stride, spread, highest, planes, nodes, above);
+    relative_row(logits + begin * row_stride, num_classes, padded, width, class_stride, spread, highest, by_class, nodes, above);
     label_row(above, nodes, (int)padded, num_cells, width - 1, column_start, column_part, upper);
     for (int64_t cell = begin; cell < end; cell++) {
         const int64_t next = cell + 1 < height ? cell + 1 : height - 1;
         const int64_t from = row_start[cell], count = row_start[cell + 1] - from;
-        relative_row(scores + next * row_stride, num_classes, padded, width, class_stride, spread, highest, planes, nodes, below);
+        relative_row(logits + next * row_stride, num_classes, padded, width, class_stride, spread, highest, by_class, nodes, below);
         label_row(below, nodes, (int)padded, num_cells, width - 1, column_start, column_part, lower);
         for (int64_t y = 0; y < count; y++) memcpy(labels + (from + y) * num_columns, upper, (size_t)num_columns);
         for (int64_t x = 0; x < num_columns && count; x++) {
@@ -309,8 +309,8 @@ EXPORT FOR_EVERY_CPU void lpsnet_labels(
                        labels + from * num_columns + x, num_columns);
         }
         uint8_t *const labels_above = upper;
-        float *const scores_above = above;
+        float *const logits_above = above;
         upper = lower, lower = labels_above;
-        above = below, below = scores_above;
+        above = below, below = logits_above;
     }
 }

@@ -23,7 +23,7 @@ SWITCH = "LPSNET_KERNELS"
 LIBRARY = Path(__file__).with_name("kernels.bin")  # on every system, not a Python module; made by build_kernels.py
 _LANES = 8  # classes are padded to a multiple of this, the vector width
 
-_WORTH_A_THREAD = 1 << 20  # logits below which threads do not pay
+_MIN_FOR_THREADS = 1 << 20  # logits; with fewer, starting threads takes longer than they save
 _LAYOUTS: tuple[Layout, ...] = ("nchw", "nhwc", "nhwc_bf16")  # in the order of kernels.c
 
 _INT, _FLOAT, _POINTER = ctypes.c_int64, ctypes.c_float, ctypes.c_void_p
@@ -73,19 +73,19 @@ class Kernels:
             axes: rows and columns of every target.
             scale, shift: 3 numbers each.
             targets: in that layout, without the batch dimension.
-            num_threads: number of bands of rows; every band is a part of every target.
+            num_threads: each computes a band of rows of every target.
         """
         width = image.shape[1]
-        fixed = [
+        addresses_of = [
             [array.ctypes.data for array in (*rows, *columns, scale, shift, target)]
             for (rows, columns), target in zip(axes, targets, strict=True)
         ]
         sizes = [(rows[0].size, columns[0].size) for rows, columns in axes]
-        parts = 1 << 16  # of the height of every target
+        parts = 1 << 16  # units that every target's height is divided into
 
         def fill(begin: int, end: int) -> None:
             buffer = np.empty(3 * width + 1 + 3 * max(num_columns for _, num_columns in sizes), np.float32)
-            for addresses, (height, num_columns) in zip(fixed, sizes, strict=True):
+            for addresses, (height, num_columns) in zip(addresses_of, sizes, strict=True):
                 self._sample(
                     image.ctypes.data,
                     image.strides[0],
@@ -102,7 +102,7 @@ class Kernels:
         in_bands(fill, parts, num_threads)
 
     def round(self, numbers: NDArray[np.float32], target: NDArray[np.uint16], *, num_threads: int) -> None:
-        """Round to bfloat16, to nearest even, into `target`. Both in C order."""
+        """Round to bfloat16, to nearest even, into `target`, which holds the bits. Both in C order."""
         addresses = numbers.ctypes.data, target.ctypes.data
         in_bands(lambda begin, end: self._round(*addresses, begin, end), numbers.size, num_threads)
 
@@ -112,13 +112,13 @@ class Kernels:
         num_classes, height, width = logits.shape
         found: list[float] = []
 
-        def look(begin: int, end: int) -> None:
+        def measure(begin: int, end: int) -> None:
             buffer, spread = np.empty(2 * width, np.float32), ctypes.c_float()
             layout = (num_classes, width, *_strides(logits))
             is_finite = self._spread(logits.ctypes.data, *layout, ctypes.byref(spread), begin, end, buffer.ctypes.data)
             found.append(spread.value if is_finite else np.inf)
 
-        in_bands(look, height, num_threads if logits.size >= _WORTH_A_THREAD else 1)
+        in_bands(measure, height, num_threads if logits.size >= _MIN_FOR_THREADS else 1)
         return max(found)
 
     def label_map(

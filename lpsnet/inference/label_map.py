@@ -40,15 +40,15 @@ _PART = 1 << 17  # logits per block: 0.5 MB, which fits into a core's cache
 _FEW_PIXELS = 2  # pixels per logit, in height or width, below which computing every pixel is faster
 
 
-def label_map(scores: Logits, size: tuple[int, int], *, align_corners: bool = True, num_threads: int = 1) -> Labels:
+def label_map(logits: Logits, size: tuple[int, int], *, align_corners: bool = True, num_threads: int = 1) -> Labels:
     """The class with the largest logit at every pixel, after bilinear resizing.
 
-    Equal to the argmax of `torch.nn.functional.interpolate(scores, size, mode="bilinear")` in float64, except where
+    Equal to the argmax of `torch.nn.functional.interpolate(logits, size, mode="bilinear")` in float64, except where
     the two best classes differ by less than 1e-5 of the largest difference between classes. Sizes may be larger or
     smaller than the logits'. Thread-safe.
 
     Args:
-        scores: K x h x w float32, K from 1 to 255, finite; any strides; not modified.
+        logits: K x h x w float32, K from 1 to 255, finite; any strides; not modified.
         size: (H, W) in pixels.
         align_corners: True: the centres of the corner pixels coincide; False: the corners of the images do.
         num_threads: of the compiled loops; without them the calling thread does all.
@@ -60,13 +60,13 @@ def label_map(scores: Logits, size: tuple[int, int], *, align_corners: bool = Tr
         NonFiniteScoresError: the logits contain NaN or infinity, or differ by more than the range of float32.
         LpsnetError: the logits have another type or shape, or the size is not positive.
     """
-    _check(scores, size)
-    rows = _axis(scores.shape[1], size[0], align_corners)
-    columns = _axis(scores.shape[2], size[1], align_corners)
+    _check(logits, size)
+    rows = _axis(logits.shape[1], size[0], align_corners)
+    columns = _axis(logits.shape[2], size[1], align_corners)
     if kernels := find_kernels():
-        return _compiled(kernels, scores, rows, columns, num_threads)
-    relative = _relative(scores, np.empty(scores.shape, np.float32))
-    if min(size[0] / scores.shape[1], size[1] / scores.shape[2]) < _FEW_PIXELS:
+        return _compiled(kernels, logits, rows, columns, num_threads)
+    relative = _relative(logits, np.empty(logits.shape, np.float32))
+    if min(size[0] / logits.shape[1], size[1] / logits.shape[2]) < _FEW_PIXELS:
         return _labels_of_all(relative, rows, columns)
     return _labels_between_rows(relative, _labels_on_rows(relative, columns), rows, columns)
 
@@ -313,7 +313,7 @@ def _where(mask: NDArray[np.bool_]) -> tuple[Indices, Indices]:
     return y, at - y * mask.shape[1]
 
 
-def _parts(length: int, num_scores: int) -> Iterator[slice]:
-    """Blocks of `length` items of `num_scores` logits each."""
-    size = max(1, _PART // num_scores)
+def _parts(length: int, num_logits: int) -> Iterator[slice]:
+    """Blocks of `length` items of `num_logits` logits each."""
+    size = max(1, _PART // num_logits)
     return (slice(start, start + size) for start in range(0, length, size))

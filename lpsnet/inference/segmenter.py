@@ -180,13 +180,13 @@ class Segmenter:
             DataError: `image` is not such an array; the message says what to do.
             ModelFileError: the engine cannot run the model, or its logits do not fit the record.
         """
-        logits = self.scores(image)
+        logits = self.logits(image)
         height, width = image.shape[:2]
         threads = self._num_threads or cv2.getNumThreads()
         labels = label_map(logits, (height, width), align_corners=self._record.align_corners, num_threads=threads)
         return Segmentation(labels, image, self.label_space)
 
-    def scores(self, image: Image) -> Logits:
+    def logits(self, image: Image) -> Logits:
         """The network's logits, K x h x w float32, at the network's own output size.
 
         `image` and errors as for a call.
@@ -201,6 +201,11 @@ class Segmenter:
             )
         first: Logits = logits[0]
         return first
+
+    def scores(self, image: Image) -> Logits:
+        """Deprecated: `logits`."""
+        warnings.warn("Segmenter.scores is deprecated: call logits", DeprecationWarning, stacklevel=2)
+        return self.logits(image)
 
     def inputs(self, image: Image) -> list[NDArray[Any]]:
         """The engine's inputs for `image`: 1 x 3 x h x w float32, or, with `path_inputs`, one for each path, in the

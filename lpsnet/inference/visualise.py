@@ -1,4 +1,4 @@
-"""Label maps as images: in the colours of their classes, laid over the photograph, with a legend.
+"""Label maps as images: in the colours of their classes, over the image, with a legend.
 
 Images are H x W x 3 uint8 RGB, label maps H x W uint8 class ids with `IGNORE_INDEX` for pixels without one. `OUTPUTS`
 lists what can be written for a segmented image or frame.
@@ -84,20 +84,20 @@ def legend(
 ) -> Image:
     """The classes' names beside patches of their colours, in columns, black on white.
 
-    Letters that the built-in font lacks are written without their accents, or as question marks.
+    Letters that are not in OpenCV's font are written without their accents, or as question marks.
 
     Args:
         label_space: names and colours.
-        shares: one number a class from 0 to 1, written as percent behind the name; NaN is written as a dash.
+        shares: one number per class, 0 to 1, written as percent behind the name; NaN is written as a dash.
         width: of the result in pixels: as many columns as fit, and smaller text where not even one does. None: one
-            column, as wide as it needs.
+            column, as wide as needed.
         text_height: of a capital letter in pixels.
 
     Returns:
         H x W x 3 uint8 RGB.
 
     Raises:
-        DataError: not one share a class, or a size out of range.
+        DataError: not one share per class, or a size out of range.
     """
     if not MIN_TEXT_HEIGHT <= text_height <= MAX_TEXT_HEIGHT:
         raise DataError(f"text_height is {MIN_TEXT_HEIGHT} to {MAX_TEXT_HEIGHT} pixels; got {text_height}")
@@ -178,7 +178,7 @@ def _check_labels(labels: Labels, label_space: LabelSpace) -> None:
     if (labels + np.uint8(1)).max() > label_space.num_classes:  # bytes wrap: IGNORE_INDEX becomes 0
         unknown = [int(number) for number in np.unique(labels) if label_space.num_classes <= number != IGNORE_INDEX]
         allowed = f"0 to {label_space.num_classes - 1} and {IGNORE_INDEX} are allowed"
-        raise DataError(f"label map has ids that label space {label_space.name!r} has not: {unknown[:10]}; {allowed}")
+        raise DataError(f"label map has ids outside label space {label_space.name!r}: {unknown[:10]}; {allowed}")
 
 
 def _check_image(image: Image) -> None:
@@ -248,7 +248,7 @@ def is_output(path: Path) -> bool:
 
 @lru_cache(maxsize=8)
 def _legend(label_space: LabelSpace, width: int, height: int) -> Image:
-    """The legend below an image; its height is even, as videos like it."""
+    """The legend below an image; its height is even, as video encoders require."""
     text_height = min(MAX_TEXT_HEIGHT, max(_MIN_LEGEND_TEXT, height // _FONT_SHARE))
     drawn = legend(label_space, width=width, text_height=text_height)
     return np.pad(drawn, ((0, drawn.shape[0] % 2), (0, 0), (0, 0)), constant_values=255)

@@ -319,7 +319,7 @@ def _network_of(tensors: Mapping[str, Tensor], ratios: Iterable[Ratio], path: st
         )
     num_classes = _length(tensors, "head.weight", path)
     if num_classes > MAX_CLASSES:
-        raise ModelFileError(f"{path} scores {num_classes} classes; at most {MAX_CLASSES} are possible")
+        raise ModelFileError(f"{path} has {num_classes} classes; at most {MAX_CLASSES} are possible")
     has_norms = any(name.endswith(".1.running_mean") for name in tensors)
     return empty_network(architecture, num_classes=num_classes, form="plain" if has_norms else "deployed")
 

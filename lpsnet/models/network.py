@@ -108,8 +108,8 @@ class Network(nn.Module):
         )
 
     @property
-    def traits(self) -> dict[str, Any]:
-        """What the network was built with but for its architecture and form, by the names of the arguments."""
+    def config(self) -> dict[str, Any]:
+        """The constructor's arguments besides architecture and form."""
         return {name: getattr(self, name) for name in ("num_classes", "block", "interaction", "align_corners")}
 
     def _interaction(self, stage: int) -> Interaction:
@@ -128,7 +128,7 @@ class Network(nn.Module):
             image: N x 3 x H x W floating point, RGB, normalised as in the model's record, H and W at least 32.
 
         Returns:
-            N x K x h x w with (h, w) = `architecture.score_size((H, W), architecture)`.
+            N x K x h x w with (h, w) = `architecture.logits_size((H, W), architecture)`.
 
         Raises:
             LpsnetError: the input has another shape. Not checked while tracing or compiling.
@@ -177,7 +177,7 @@ def create_model(
     """A network with fresh weights, in training mode.
 
     Weights: He's normal initialisation by fan-out for convolutions, ones and zeros for batch norm, and for the head a
-    normal distribution with deviation 0.01, so that training starts from even scores.
+    normal distribution with deviation 0.01, so that training starts from almost equal logits.
 
     Args:
         arch: a name (`list_architectures`), the triple written out (`B=…;C=…;R=…`) or an `Architecture`.

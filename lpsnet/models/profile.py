@@ -79,7 +79,7 @@ def complexity(
     if min(size) < MIN_INPUT:
         raise LpsnetError(f"a network takes images from {MIN_INPUT}x{MIN_INPUT} pixels up; got {size[0]}x{size[1]}")
     if isinstance(arch_or_network, Network):
-        net = empty_network(arch_or_network.architecture, **arch_or_network.traits)
+        net = empty_network(arch_or_network.architecture, **arch_or_network.config)
     else:
         architecture = get_architecture(arch_or_network)
         block = block or default_block(arch_or_network)

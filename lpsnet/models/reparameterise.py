@@ -26,7 +26,7 @@ def fuse(net: Network) -> Network:
     """
     if net.form == "deployed":
         return copy.deepcopy(net).eval()
-    fused = empty_network(net.architecture, **net.traits, form="deployed")
+    fused = empty_network(net.architecture, **net.config, form="deployed")
     with torch.no_grad():
         return fill(fused, _fused_state(net, fused))
 
@@ -66,7 +66,7 @@ def _fold_norm(weight: Tensor, norm: nn.BatchNorm2d) -> Folded:
 
 
 def to_single_branch(net: Network, images: Tensor) -> Network:
-    """A copy of `net` in the form "plain", in evaluation mode, with the same scores.
+    """A copy of `net` in the form "plain", in evaluation mode, with the same logits.
 
     A deployed network has no batch norms to train with, and a step with parallel branches takes twice as long. The
     folded convolutions get batch norms with the statistics of `images`, whose scale and shift undo the normalisation.
@@ -76,7 +76,7 @@ def to_single_branch(net: Network, images: Tensor) -> Network:
         images: N x 3 x H x W, normalised; what the batch norms' statistics are measured on.
     """
     deployed = fuse(net)
-    plain = empty_network(net.architecture, **net.traits, form="plain")
+    plain = empty_network(net.architecture, **net.config, form="plain")
     moments = _measure(deployed, images)
     state = {name: value for name, value in deployed.state_dict().items() if name in plain.state_dict()}
     for name, module in plain.named_modules():
@@ -111,14 +111,14 @@ def _measure(deployed: Network, images: Tensor) -> dict[str, tuple[Tensor, Tenso
 
 
 def to_parallel_branches(net: Network) -> Network:
-    """A copy of `net`, which is in the form "plain", in the form "reparameterised", with the same scores.
+    """A copy of `net`, which is in the form "plain", in the form "reparameterised", with the same logits.
 
     The 3x3 branch takes the convolution and its batch norm. The other branches start with a scale of zero, so that the
     logits stay the same in either mode; they learn, because the gradient of a scale is not zero.
     """
     with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay as they are
         torch.manual_seed(0)
-        branched = create_model(net.architecture, **net.traits, form="reparameterised")
+        branched = create_model(net.architecture, **net.config, form="reparameterised")
     plain = net.state_dict()
     state = {name: plain.get(name, value) for name, value in branched.state_dict().items()}
     for name, module in branched.named_modules():

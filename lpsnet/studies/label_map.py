@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lpsnet.architecture import get_architecture, score_size
+from lpsnet.architecture import get_architecture, logits_size
 from lpsnet.benchmark.timing import measuring_alone
 from lpsnet.data.images import read_image
 from lpsnet.errors import LpsnetError, RunError, unknown_name
@@ -138,7 +138,7 @@ def plan(settings: Settings, known: Known) -> list[Run]:
 
         return Run({"labelled": kind, "of": list(of), "size": list(size), "repeats": repeats}, work, seconds=10.0)
 
-    made_size = score_size(size, get_architecture("lpsnet_s"))
+    made_size = logits_size(size, get_architecture("lpsnet_s"))
     made_up = [run(kind, partial(example_scores, kind, size=made_size)) for kind in get_args(Kind)]
     real = [
         run(f"{file.name} on {Path(name).name}", partial(_logits, file, name, size), fingerprint(file), name)
@@ -149,7 +149,7 @@ def plan(settings: Settings, known: Known) -> list[Run]:
 
 
 def _logits(file: Path, image: str, size: tuple[int, int]) -> Logits:
-    return Segmenter(file, input_size=size).scores(read_image(Path(image)))
+    return Segmenter(file, input_size=size).logits(read_image(Path(image)))
 
 
 def report(outcomes: Sequence[Outcome]) -> Report:

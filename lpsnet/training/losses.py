@@ -23,7 +23,7 @@ from lpsnet.data.labels import IGNORE_INDEX
 from lpsnet.sampling import interpolation_matrix
 
 
-def lovasz_softmax(scores: Tensor, labels: Tensor) -> Tensor:
+def lovasz_softmax(logits: Tensor, labels: Tensor) -> Tensor:
     """The loss of a batch taken as one set of pixels, in 0 to 1; 0 without a labelled pixel.
 
     A convex surrogate of 1 - IoU, averaged over the classes that occur (Berman et al. 2018, Algorithm 1): for each
@@ -31,14 +31,14 @@ def lovasz_softmax(scores: Tensor, labels: Tensor) -> Tensor:
     before.
 
     Args:
-        scores: N, K, H, W floating point, logits.
+        logits: N, K, H, W floating point.
         labels: N, H, W integer class ids, `IGNORE_INDEX` where there is no label.
     """
-    num_classes = scores.shape[1]
+    num_classes = logits.shape[1]
     labelled = (labels != IGNORE_INDEX).reshape(1, -1)
-    probabilities = scores.softmax(1).transpose(0, 1).reshape(num_classes, -1)
+    probabilities = logits.softmax(1).transpose(0, 1).reshape(num_classes, -1)
     classes = torch.arange(num_classes, device=labels.device)[:, None]
-    members = (labels.reshape(1, -1) == classes).to(scores.dtype)
+    members = (labels.reshape(1, -1) == classes).to(logits.dtype)
     errors = (members - probabilities).abs() * labelled  # without a label an error of 0, at the end of the order
     errors, order = errors.sort(dim=1, descending=True)
     losses = (errors * _jaccard_steps(members.gather(1, order))).sum(1)
@@ -64,9 +64,9 @@ class Upsampling:
     """From logits of h x w to some of the pixels of an image of H x W, bilinearly.
 
     Attributes:
-        rows: chosen rows of pixels x h, what every row of scores adds to each.
+        rows: chosen rows of pixels x h, what every row of logits adds to each.
         columns: chosen columns of pixels x w.
-        cells: for each chosen row of pixels, the upper of the two rows of scores it lies between; ascending.
+        cells: for each chosen row of pixels, the upper of the two rows of logits it lies between; ascending.
     """
 
     rows: Tensor
@@ -90,9 +90,9 @@ class Upsampling:
         columns, _ = _interpolation(source[1], target[1], stride, align_corners)
         return cls(rows.to(device, dtype), columns.to(device, dtype), cells)
 
-    def __call__(self, scores: Tensor) -> Tensor:
+    def __call__(self, logits: Tensor) -> Tensor:
         """N, K, h, w to N, K and the chosen pixels, all at once and differentiable."""
-        return self.rows @ scores @ self.columns.T
+        return self.rows @ logits @ self.columns.T
 
 
 def grid_points(length: int, stride: int) -> Tensor:
@@ -185,14 +185,14 @@ def _image_loss(
 ) -> Tensor:
     """An image's sum; its gradient is written to `gradient`, K, h, w, unless that is None."""
     total = weights.new_zeros(())
-    collected: Tensor | None = None  # the gradient on rows of scores and columns of pixels: h, K W
+    collected: Tensor | None = None  # the gradient on rows of logits and columns of pixels: h, K W
     for band in _bands(logits, classes, upsampling):
         band_weights = weights[band.pixels]
         losses, sums = band.losses()
         total += (losses * band_weights).sum()
         if gradient is not None:
             if collected is None:
-                collected = torch.zeros_like(band.rows_of_scores)
+                collected = torch.zeros_like(band.rows_of_logits)
             collected[band.cells].addmm_(band.mixing.T, band.gradient(sums, band_weights))
     if gradient is not None and collected is not None:
         by_columns = collected.view(len(collected), len(logits), -1) @ upsampling.columns
@@ -205,32 +205,32 @@ class _Band:
     """A band of rows of pixels of an image.
 
     Attributes:
-        pixels, cells: its rows of pixels, and the rows of scores they lie between.
-        mixing: rows of pixels x rows of scores.
-        rows_of_scores: of the whole image, upsampled along columns: h, K W.
-        scores: rows, K, W: the logits in units of ln 2, since 2 ** x is quicker than e ** x. Overwritten twice.
-        places: rows, W: where each pixel's own class is in `scores`.
+        pixels, cells: its rows of pixels, and the rows of logits they lie between.
+        mixing: rows of pixels x rows of logits.
+        rows_of_logits: of the whole image, upsampled along columns: h, K W.
+        scaled: rows, K, W: the logits in units of ln 2, since 2 ** x is quicker than e ** x. Overwritten twice.
+        places: rows, W: where each pixel's own class is in `scaled`.
     """
 
     pixels: slice
     cells: slice
     mixing: Tensor
-    rows_of_scores: Tensor
-    scores: Tensor
+    rows_of_logits: Tensor
+    scaled: Tensor
     places: Tensor
 
     def losses(self) -> tuple[Tensor, Tensor]:
-        """Cross-entropy of every pixel, rows, W, and the sum of 2 ** score; `scores` becomes 2 ** score of all."""
-        self.scores.sub_(self.scores.amax(1, keepdim=True))
-        own = self.scores.view(-1).index_select(0, self.places.view(-1)).view(self.places.shape)
-        sums = self.scores.exp2_().sum(1)
+        """Cross-entropy of every pixel, rows, W, and the sum over classes of 2 ** `scaled`, which overwrites it."""
+        self.scaled.sub_(self.scaled.amax(1, keepdim=True))
+        own = self.scaled.view(-1).index_select(0, self.places.view(-1)).view(self.places.shape)
+        sums = self.scaled.exp2_().sum(1)
         return (sums.log2() - own).mul_(math.log(2)), sums
 
     def gradient(self, sums: Tensor, weights: Tensor) -> Tensor:
-        """Of the weighted losses by the logits, rows, K W; after `losses`, in the place of `scores`."""
-        self.scores.mul_((weights / sums)[:, None])  # probability x weight
-        self.scores.view(-1).scatter_add_(0, self.places.view(-1), -weights.reshape(-1))
-        return self.scores.view(len(self.scores), -1)
+        """Of the weighted losses by the logits, rows, K W; after `losses`, in the place of `scaled`."""
+        self.scaled.mul_((weights / sums)[:, None])  # probability x weight
+        self.scaled.view(-1).scatter_add_(0, self.places.view(-1), -weights.reshape(-1))
+        return self.scaled.view(len(self.scaled), -1)
 
 
 def _bands(logits: Tensor, classes: Tensor, upsampling: Upsampling) -> Iterator[_Band]:
@@ -238,25 +238,25 @@ def _bands(logits: Tensor, classes: Tensor, upsampling: Upsampling) -> Iterator[
     num_classes, (num_rows, width) = len(logits), classes.shape
     part = _PART if logits.device.type == "cpu" else _PART_ELSEWHERE
     length = min(num_rows, max(1, part // (num_classes * width)))
-    scaled = logits.to(_computing_type(logits)).transpose(0, 1) * math.log2(math.e)
-    rows_of_scores = (scaled @ upsampling.columns.T).view(len(scaled), -1)
-    memory = rows_of_scores.new_empty(length, rows_of_scores.shape[1])
+    in_ln_2 = logits.to(_computing_type(logits)).transpose(0, 1) * math.log2(math.e)
+    rows_of_logits = (in_ln_2 @ upsampling.columns.T).view(len(in_ln_2), -1)
+    memory = rows_of_logits.new_empty(length, rows_of_logits.shape[1])
     pixel = torch.arange(length, device=logits.device)[:, None] * memory.shape[1]
     pixel = pixel + torch.arange(width, device=logits.device)
     for start in range(0, num_rows, length):
         pixels = slice(start, min(start + length, num_rows))
         cells = slice(upsampling.cells[start], upsampling.cells[pixels.stop - 1] + 2)
         mixing = upsampling.rows[pixels, cells]
-        scores = torch.mm(mixing, rows_of_scores[cells], out=memory[: len(mixing)])
+        scaled = torch.mm(mixing, rows_of_logits[cells], out=memory[: len(mixing)])
         places = classes[pixels].long() * width + pixel[: len(mixing)]
-        yield _Band(pixels, cells, mixing, rows_of_scores, scores.view(-1, num_classes, width), places)
+        yield _Band(pixels, cells, mixing, rows_of_logits, scaled.view(-1, num_classes, width), places)
 
 
 def _computing_type(logits: Tensor) -> torch.dtype:
     return torch.float64 if logits.dtype == torch.float64 else torch.float32
 
 
-MAX_SCORES_AT_ONCE = 1 << 28  # floats: 1 GiB, and as much again for the gradient
+MAX_LOGITS_AT_ONCE = 1 << 28  # floats: 1 GiB, and as much again for the gradient
 
 
 @dataclass(frozen=True, eq=False)
@@ -303,30 +303,30 @@ class Criterion:
         labels = subsample(labels, self.stride)
         weights = self._pixel_weights(labels, logits.shape[1]).to(upsampling.rows.dtype)
         if self.label_smoothing or self.kind == "lovasz" or _is_for_all_at_once(logits, labels):
-            return self._of_scores(upsampling(logits.to(weights.dtype)), labels, weights)
+            return self._at_full_size(upsampling(logits.to(weights.dtype)), labels, weights)
         classes = labels.masked_fill(labels >= logits.shape[1], 0)
         if self.kind == "ohem":
             losses = pixel_losses(logits, classes, upsampling)
             weights = weights * self._hard_pixels(losses, labels != IGNORE_INDEX)
         return weighted_loss(logits, classes, weights, upsampling), weights.sum()
 
-    def _of_scores(self, scores: Tensor, labels: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """The same of scores at the labels' size, N, K, H, W, by torch."""
+    def _at_full_size(self, logits: Tensor, labels: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """The same for logits at the labels' size, N, K, H, W, by torch."""
         losses = F.cross_entropy(
-            scores,
+            logits,
             labels.long(),
-            weight=None if self.class_weights is None else self.class_weights.to(scores.dtype),
+            weight=None if self.class_weights is None else self.class_weights.to(logits.dtype),
             ignore_index=IGNORE_INDEX,
             label_smoothing=self.label_smoothing,
             reduction="none",
         )
         if self.kind == "ohem":
-            plain = F.cross_entropy(scores.detach(), labels.long(), ignore_index=IGNORE_INDEX, reduction="none")
+            plain = F.cross_entropy(logits.detach(), labels.long(), ignore_index=IGNORE_INDEX, reduction="none")
             hard = self._hard_pixels(plain, labels != IGNORE_INDEX)
             losses, weights = losses * hard, weights * hard
         total, weight = losses.sum(), weights.sum()
         if self.kind == "lovasz":
-            total = total + lovasz_softmax(scores, labels) * weight
+            total = total + lovasz_softmax(logits, labels) * weight
         return total, weight
 
     @property
@@ -357,7 +357,7 @@ class Criterion:
 
 def _is_for_all_at_once(logits: Tensor, labels: Tensor) -> bool:
     """Whether a GPU has the memory for a batch's logits at the labels' size, which is quicker than in bands."""
-    return logits.device.type != "cpu" and logits.shape[1] * labels.numel() <= MAX_SCORES_AT_ONCE
+    return logits.device.type != "cpu" and logits.shape[1] * labels.numel() <= MAX_LOGITS_AT_ONCE
 
 
 def subsample(labels: Tensor, stride: int) -> Tensor:

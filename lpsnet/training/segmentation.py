@@ -147,7 +147,7 @@ class Segmentation:
     def _network(self, weights: Weights) -> Network:
         """A network with these weights, which it shares, in eval mode."""
         model = self.model
-        return fill(empty_network(model.architecture, **model.traits, form=model.form), weights)
+        return fill(empty_network(model.architecture, **model.config, form=model.form), weights)
 
     def _record(self) -> ModelRecord:
         record = default_record(self.model, label_space=self.dataset.label_space)

@@ -14,7 +14,7 @@ pytest.importorskip("onnxslim")
 import onnxruntime  # noqa: E402
 
 from lpsnet import __version__  # noqa: E402
-from lpsnet.architecture import Architecture, score_size  # noqa: E402
+from lpsnet.architecture import Architecture, logits_size  # noqa: E402
 from lpsnet.data.labels import LabelSpace  # noqa: E402
 from lpsnet.errors import MissingDependencyError, ModelFileError  # noqa: E402
 from lpsnet.export import onnx as exporter  # noqa: E402
@@ -91,7 +91,7 @@ def test_a_fixed_size_file_holds_no_arithmetic_on_sizes(tmp_path: Path, arch: st
     assert {node.op_type for node in model.graph.node} <= {"Conv", "Relu", "Resize", "Add", "Concat"}
     (image,), (logits,) = model.graph.input, model.graph.output
     lengths = [[length.dim_value for length in port.type.tensor_type.shape.dim] for port in (image, logits)]
-    assert lengths == [[1, 3, 40, 70], [1, 5, *score_size((40, 70), Architecture.parse(arch))]]
+    assert lengths == [[1, 3, 40, 70], [1, 5, *logits_size((40, 70), Architecture.parse(arch))]]
     assert report.size == (40, 70)
 
 
@@ -201,7 +201,7 @@ def test_a_file_that_is_not_the_network_does_not_stay(tmp_path: Path, monkeypatc
 def test_a_network_with_broken_weights_is_not_exported(tmp_path: Path) -> None:
     net = _network()
     net.head.weight.data[0, 0] = torch.nan
-    with pytest.raises(ModelFileError, match="scores are not finite"):
+    with pytest.raises(ModelFileError, match="logits are not finite"):
         export_onnx(net, tmp_path / "m.onnx", record=_record(net))
     assert not list(tmp_path.iterdir())
 

@@ -22,7 +22,7 @@ SUFFIXES = {"onnxruntime": ".onnx", "openvino": ".onnx", "ncnn": ".ncnn", "pytor
 PACKAGES = {"onnxruntime": "onnxruntime", "openvino": "openvino", "ncnn": "ncnn", "pytorch": "torch"}
 FIXED = (48, 80)
 
-# shares of the range of the scores; kernels of ncnn transform 3x3 convolutions (Winograd)
+# shares of the range of the logits; kernels of ncnn transform 3x3 convolutions (Winograd)
 BOUNDS = {"onnxruntime": 1e-5, "openvino": 1e-5, "ncnn": 1e-4, "pytorch": 1e-5}
 
 

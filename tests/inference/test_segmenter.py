@@ -108,16 +108,18 @@ def test_images_of_any_size_are_segmented(exported: Exported, size: tuple[int, i
     assert labels.max() < 5
 
 
-def test_scores_are_the_networks(exported: Exported) -> None:
+def test_logits_are_the_networks(exported: Exported) -> None:
     net, path = exported[True]
     segment = Segmenter(path)
     image = _smooth(2, (64, 80))
     with torch.inference_mode():
         expected = net(torch.from_numpy(segment.prepare(image)))[0].numpy()
-    scores = segment.scores(image)
-    assert scores.dtype == np.float32
-    assert scores.shape == (5, 4, 5)
-    np.testing.assert_allclose(scores, expected, atol=1e-4 * np.ptp(expected))
+    logits = segment.logits(image)
+    assert logits.dtype == np.float32
+    assert logits.shape == (5, 4, 5)
+    np.testing.assert_allclose(logits, expected, atol=1e-4 * np.ptp(expected))
+    with pytest.warns(DeprecationWarning, match="call logits"):
+        np.testing.assert_array_equal(segment.scores(image), logits)
 
 
 def test_what_a_segmenter_says_of_itself(exported: Exported) -> None:
@@ -171,7 +173,7 @@ def test_a_image_is_not_changed(exported: Exported) -> None:
 
 def test_what_is_no_image_is_refused(exported: Exported) -> None:
     segment = Segmenter(exported[True][1])
-    for call in (segment, segment.scores):
+    for call in (segment, segment.logits):
         with pytest.raises(DataError, match=r"got float64; scale 0..1 by 255"):
             call(np.zeros((40, 50, 3)))
 
@@ -248,7 +250,7 @@ def test_both_ways_give_the_same_labels(
     sizes = [(height, width), (height // 4, width // 4)]
     shapes = [(1, 3, *size) if layout == "planes" else (1, *size, 3) for size in sizes]
     assert [array.shape for array in fast.inputs(image)] == shapes
-    np.testing.assert_allclose(fast.scores(image), plain.scores(image), atol=1e-4 * np.ptp(plain.scores(image)))
+    np.testing.assert_allclose(fast.logits(image), plain.logits(image), atol=1e-4 * np.ptp(plain.logits(image)))
     assert (fast(image) == plain(image)).mean() >= 0.999
 
 
@@ -266,7 +268,7 @@ def test_openvino_is_fed_in_the_arithmetic_it_computes_in(
     image = _smooth(6, (96, 128))
     whole, _ = fast.inputs(image)
     assert whole.dtype == (np.uint16 if find_kernels() else np.float32)
-    np.testing.assert_allclose(fast.scores(image), plain.scores(image), atol=0.03 * np.ptp(plain.scores(image)))
+    np.testing.assert_allclose(fast.logits(image), plain.logits(image), atol=0.03 * np.ptp(plain.logits(image)))
     assert (fast(image) == plain(image)).mean() >= 0.99
 
 

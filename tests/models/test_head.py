@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lpsnet.architecture import Architecture, score_size
+from lpsnet.architecture import Architecture, logits_size
 from lpsnet.errors import LpsnetError
 from lpsnet.models.head import CONTEXTS
 from lpsnet.models.network import create_model
@@ -37,7 +37,7 @@ def test_new_parts_change_nothing_at_first_but_the_size_of_the_logits(context: s
     net.load_state_dict(plain.state_dict(), strict=False)
     image = torch.randn(2, 3, *size)
     logits = net(image)
-    assert logits.shape[-2:] == score_size(size, net.architecture) == tuple(-(-length // detail) for length in size)
+    assert logits.shape[-2:] == logits_size(size, net.architecture) == tuple(-(-length // detail) for length in size)
     expected = plain(image)
     for stride in (8, 4):
         if stride >= detail:

@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lpsnet.architecture import Architecture, score_size
+from lpsnet.architecture import Architecture, logits_size
 from lpsnet.errors import ArchitectureError, LpsnetError
 from lpsnet.models.blocks import BLOCKS
 from lpsnet.models.interactions import INTERACTIONS
@@ -31,7 +31,7 @@ def test_scores_have_the_size_that_the_architecture_says(num_paths: int, size: t
     image = torch.randn(1, 3, *size)
     with torch.no_grad():
         features, scores = net.features(image), net(image)
-    height, width = score_size(size, net.architecture)
+    height, width = logits_size(size, net.architecture)
     assert features.shape == (1, num_paths * 7, height, width)
     assert scores.shape == (1, 3, height, width)
     assert torch.equal(scores, F.conv2d(features, net.head.weight, net.head.bias))

@@ -51,9 +51,9 @@ def test_a_bundled_model_is_the_network_in_half_the_space(checkpoint: Path, fold
     save_checkpoint(load_checkpoint(find_checkpoint("streets")), own)  # what trainings and exports start from
     by_name, by_torch = Segmenter("streets"), Segmenter(own)
     assert by_name.record.scores == {"val": {"miou": 50.0}}
-    whole = Segmenter(checkpoint).scores(image)
+    whole = Segmenter(checkpoint).logits(image)
     for segmenter in (by_name, by_torch):
-        assert np.abs(segmenter.scores(image) - whole).max() < 2e-3 * np.ptp(whole)
+        assert np.abs(segmenter.logits(image) - whole).max() < 2e-3 * np.ptp(whole)
     numbers = sum(parameter.numel() for parameter in fuse(load_checkpoint(checkpoint)).parameters())
     assert find_model("streets").stat().st_size < 2 * numbers + 40_000
 
@@ -92,7 +92,7 @@ def test_weights_in_half_the_space_are_computed_with_in_f32(tmp_path: Path) -> N
     types = {t.data_type for t in onnx.load(tmp_path / "f16.onnx").graph.initializer if np.prod(t.dims) >= 16}
     assert types == {onnx.TensorProto.FLOAT16}
     image = np.random.default_rng(0).integers(0, 256, (60, 70, 3), np.uint8)
-    scores = [Segmenter(tmp_path / f"{weights}.onnx").scores(image) for weights in ("f32", "f16")]
+    scores = [Segmenter(tmp_path / f"{weights}.onnx").logits(image) for weights in ("f32", "f16")]
     assert np.array_equal(*scores)
 
 

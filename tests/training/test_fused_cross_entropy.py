@@ -35,8 +35,8 @@ def example(
 
 def reference(logits: Tensor, labels: Tensor, *, align_corners: bool) -> Tensor:
     """Losses of all pixels, by torch in float64."""
-    scores = F.interpolate(logits.double(), size=labels.shape[1:], mode="bilinear", align_corners=align_corners)
-    return F.cross_entropy(scores, labels, reduction="none")
+    upsampled = F.interpolate(logits.double(), size=labels.shape[1:], mode="bilinear", align_corners=align_corners)
+    return F.cross_entropy(upsampled, labels, reduction="none")
 
 
 def full(logits: Tensor, labels: Tensor, *, align_corners: bool, stride: int = 1, like: Tensor) -> Upsampling:
@@ -111,7 +111,7 @@ def test_a_stride_picks_pixels_of_the_full_size(align_corners: bool) -> None:
     assert torch.allclose(ours, theirs, atol=1e-10)
 
 
-def test_scores_far_apart_neither_overflow_nor_vanish() -> None:
+def test_logits_far_apart_neither_overflow_nor_vanish() -> None:
     logits, labels, weights = example((4, 7), (37, 53), dtype=torch.float32)
     logits = (logits.detach() * 200 + 1e4).requires_grad_()
     ours = weighted_loss(logits, labels, weights.float(), full(logits, labels, align_corners=True, like=logits))
@@ -153,7 +153,7 @@ class _Largest(TorchDispatchMode):
         return result
 
 
-def test_the_full_size_scores_are_never_built() -> None:
+def test_full_size_logits_are_never_built() -> None:
     logits, labels, weights = example((12, 16), (192, 256), classes=8, dtype=torch.float32)
     steps = full(logits, labels, align_corners=True, like=logits)
     with _Largest() as seen:

@@ -20,8 +20,8 @@ def pair() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def full_size(logits: torch.Tensor, labels: torch.Tensor, weight: torch.Tensor | None = None) -> torch.Tensor:
-    scores = F.interpolate(logits, size=labels.shape[1:], mode="bilinear", align_corners=True)
-    return F.cross_entropy(scores, labels.long(), ignore_index=255, weight=weight)
+    upsampled = F.interpolate(logits, size=labels.shape[1:], mode="bilinear", align_corners=True)
+    return F.cross_entropy(upsampled, labels.long(), ignore_index=255, weight=weight)
 
 
 def test_cross_entropy_is_torchs_mean(pair: tuple[torch.Tensor, torch.Tensor]) -> None:
@@ -58,8 +58,8 @@ def test_ohem_keeps_what_sorting_by_loss_keeps(
     pair: tuple[torch.Tensor, torch.Tensor], threshold: float, share: float
 ) -> None:
     logits, labels = pair
-    scores = F.interpolate(logits, size=labels.shape[1:], mode="bilinear", align_corners=True)
-    losses = F.cross_entropy(scores, labels.long(), ignore_index=255, reduction="none")[labels != 255]
+    upsampled = F.interpolate(logits, size=labels.shape[1:], mode="bilinear", align_corners=True)
+    losses = F.cross_entropy(upsampled, labels.long(), ignore_index=255, reduction="none")[labels != 255]
     ranked = sorted(losses.tolist(), reverse=True)
     hard = sum(loss > -math.log(threshold) for loss in ranked)
     kept = ranked[: max(hard, math.ceil(share * len(ranked)))]
@@ -76,12 +76,12 @@ def test_gradients_are_those_of_the_loss_written_out(
 ) -> None:
     logits, labels = pair[0].requires_grad_(), pair[1]
     weights = torch.tensor([1.0, 2.0, 0.5, 0.3, 3.0])
-    scores = F.interpolate(logits, size=labels.shape[1:], mode="bilinear", align_corners=align_corners)
+    upsampled = F.interpolate(logits, size=labels.shape[1:], mode="bilinear", align_corners=align_corners)
     losses = F.cross_entropy(
-        scores, labels.long(), weight=weights, ignore_index=255, label_smoothing=smoothing, reduction="none"
+        upsampled, labels.long(), weight=weights, ignore_index=255, label_smoothing=smoothing, reduction="none"
     )
     if kind == "ohem":
-        probabilities = scores.softmax(1).gather(1, labels.long().clamp(max=4)[:, None])[:, 0]
+        probabilities = upsampled.softmax(1).gather(1, labels.long().clamp(max=4)[:, None])[:, 0]
         losses = losses[(probabilities < 0.4) & (labels != 255)]
     total, _ = Criterion(
         kind=kind,

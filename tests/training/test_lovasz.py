@@ -12,12 +12,12 @@ def jaccard_loss(mistakes: set[int], members: set[int]) -> float:
     return 1 - len(members - mistakes) / len(members | mistakes) if members | mistakes else 0.0
 
 
-def written_out(scores: np.ndarray, labels: np.ndarray) -> float:
+def written_out(logits: np.ndarray, labels: np.ndarray) -> float:
     """Sum over sorted errors of error x (loss of the first i mistakes - loss of the first i - 1)."""
-    probabilities = np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
+    probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     pixels = [(n, y, x) for n, y, x in np.ndindex(labels.shape) if labels[n, y, x] != 255]
     losses = []
-    for c in range(scores.shape[1]):
+    for c in range(logits.shape[1]):
         members = {i for i, p in enumerate(pixels) if labels[p] == c}
         if not members:
             continue
@@ -34,20 +34,20 @@ def written_out(scores: np.ndarray, labels: np.ndarray) -> float:
 @pytest.fixture
 def batch() -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(3)
-    scores = 2 * torch.randn(2, 4, 3, 5, generator=generator, dtype=torch.float64)
+    logits = 2 * torch.randn(2, 4, 3, 5, generator=generator, dtype=torch.float64)
     labels = torch.randint(0, 3, (2, 3, 5), generator=generator)  # class 3 never occurs
     labels[1, 0] = 255
-    return scores, labels
+    return logits, labels
 
 
 def test_value_is_the_definitions(batch: tuple[torch.Tensor, torch.Tensor]) -> None:
-    scores, labels = batch
-    assert lovasz_softmax(scores, labels).item() == pytest.approx(written_out(scores.numpy(), labels.numpy()))
+    logits, labels = batch
+    assert lovasz_softmax(logits, labels).item() == pytest.approx(written_out(logits.numpy(), labels.numpy()))
 
 
 def test_gradient_is_that_of_finite_differences(batch: tuple[torch.Tensor, torch.Tensor]) -> None:
-    scores, labels = batch
-    assert torch.autograd.gradcheck(lambda x: lovasz_softmax(x, labels), scores.requires_grad_())
+    logits, labels = batch
+    assert torch.autograd.gradcheck(lambda x: lovasz_softmax(x, labels), logits.requires_grad_())
 
 
 def test_bounds(batch: tuple[torch.Tensor, torch.Tensor]) -> None:
@@ -56,15 +56,15 @@ def test_bounds(batch: tuple[torch.Tensor, torch.Tensor]) -> None:
     assert lovasz_softmax(right, labels).item() == pytest.approx(0, abs=1e-9)
     assert lovasz_softmax(-right, labels).item() == pytest.approx(1, abs=0.4)
     nothing = torch.full_like(labels, 255)
-    scores = torch.zeros(2, 4, 3, 5, requires_grad=True)
-    lovasz_softmax(scores, nothing).backward()
-    assert scores.grad is not None
-    assert scores.grad.abs().max() == 0
+    logits = torch.zeros(2, 4, 3, 5, requires_grad=True)
+    lovasz_softmax(logits, nothing).backward()
+    assert logits.grad is not None
+    assert logits.grad.abs().max() == 0
 
 
 def test_the_criterion_adds_it_to_the_mean_of_the_cross_entropy(batch: tuple[torch.Tensor, torch.Tensor]) -> None:
-    scores, labels = batch
-    (plain, plain_weight), (both, weight) = Criterion()(scores, labels), Criterion(kind="lovasz")(scores, labels)
+    logits, labels = batch
+    (plain, plain_weight), (both, weight) = Criterion()(logits, labels), Criterion(kind="lovasz")(logits, labels)
     assert weight == plain_weight
-    expected = plain / plain_weight + lovasz_softmax(scores, labels)
+    expected = plain / plain_weight + lovasz_softmax(logits, labels)
     assert (both / weight).item() == pytest.approx(expected.item())

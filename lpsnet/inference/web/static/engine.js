@@ -62,13 +62,13 @@ export class Engine {
     const prepared = performance.now();
     await this.warmUp(input, target);
     const started = performance.now();
-    const { scores, shape } = await run(this.session, input, target, this.record);
-    const scored = performance.now();
-    const labels = labelMap(scores, shape, size, this.record.align_corners);
+    const { logits, shape } = await run(this.session, input, target, this.record);
+    const computed = performance.now();
+    const labels = labelMap(logits, shape, size, this.record.align_corners);
     const times = {
       prepare_ms: prepared - start,
-      network_ms: scored - started,
-      labels_ms: performance.now() - scored,
+      network_ms: computed - started,
+      labels_ms: performance.now() - computed,
     };
     return { labels, input_size: target, times, warm_up_ms: started - prepared };
   }
@@ -115,20 +115,20 @@ async function run(session, input, [height, width], record) {
   const [, ...shape] = output.dims;
   const classes = record.label_space.names.length;
   if (output.dims.length !== 4 || shape[0] !== classes) {
-    throw new Error(`the model gives scores of shape ${output.dims.join(" x ")} for ${classes} classes; export it again`);
+    throw new Error(`the model gives logits of shape ${output.dims.join(" x ")} for ${classes} classes; export it again`);
   }
-  const scores = output.data;
-  if (!scores.every(Number.isFinite)) throw new Error("the network's scores hold NaN or infinity");
-  return { scores, shape };
+  const logits = output.data;
+  if (!logits.every(Number.isFinite)) throw new Error("the network's logits hold NaN or infinity");
+  return { logits, shape };
 }
 
-/** The share of labels, at the size of the scores, that two sessions have in common on an image of waves. */
+/** The share of labels, at the size of the logits, that two sessions have in common on an image of waves. */
 async function compare(session, other, record) {
   const size = session.inputMetadata[0].shape.slice(2);
   const tried = size.every(Number.isInteger) ? size : TRIED_SIZE;
   const input = Float32Array.from({ length: 3 * tried[0] * tried[1] }, (_, i) => 2 * Math.sin(i * i * 1e-4 + i * 0.03));
   const results = [await run(session, input, tried, record), await run(other, input, tried, record)];
-  const [own, theirs] = results.map(({ scores, shape }) => labelMap(scores, shape, shape.slice(1), true));
+  const [own, theirs] = results.map(({ logits, shape }) => labelMap(logits, shape, shape.slice(1), true));
   return own.filter((label, i) => label === theirs[i]).length / own.length;
 }
 

@@ -1,39 +1,39 @@
-// From class scores to the label of every pixel: what lpsnet/inference/label_map.py computes.
+// From logits to the label of every pixel: what lpsnet/inference/label_map.py computes.
 //
-// A row of scores is found for each row of pixels. Along it every class is a straight line between two neighbouring
-// scores, so a class that is largest at both ends is largest all the way: only where the ends differ are the classes
+// A row of logits is found for each row of pixels. Along it every class is a straight line between two neighbouring
+// logits, so a class that is largest at both ends is largest all the way: only where the ends differ are the classes
 // compared pixel by pixel.
 
 import { places } from "./sampling.js";
 
 /**
- * The class with the largest score at every pixel, of scores resized bilinearly.
+ * The class with the largest logit at every pixel, of logits resized bilinearly.
  *
- * @param {Float32Array} scores K x h x w
+ * @param {Float32Array} logits K x h x w
  * @param {number[]} shape [K, h, w]
  * @param {number[]} size [H, W]
  * @returns {Uint8Array} H x W
  */
-export function labelMap(scores, [classes, height, width], [rows, columns], alignCorners) {
+export function labelMap(logits, [classes, height, width], [rows, columns], alignCorners) {
   const y = places(height, rows, alignCorners);
   const x = places(width, columns, alignCorners);
   const labels = new Uint8Array(rows * columns);
   const line = new Float32Array(classes * width);
   const best = new Uint8Array(width);
   for (let row = 0; row < rows; row++) {
-    scoresOfRow(scores, height, width, y.first[row], y.second[row], y.fraction[row], line);
+    logitsOfRow(logits, height, width, y.first[row], y.second[row], y.fraction[row], line);
     bestOfRow(line, classes, best);
     labelRow(line, classes, best, x, labels.subarray(row * columns, (row + 1) * columns));
   }
   return labels;
 }
 
-function scoresOfRow(scores, height, width, above, below, down, line) {
+function logitsOfRow(logits, height, width, above, below, down, line) {
   for (let at = 0, plane = 0; at < line.length; plane += height * width) {
     const upper = plane + above * width;
     const lower = plane + below * width;
     for (let x = 0; x < width; x++, at++) {
-      line[at] = scores[upper + x] + (scores[lower + x] - scores[upper + x]) * down;
+      line[at] = logits[upper + x] + (logits[lower + x] - logits[upper + x]) * down;
     }
   }
 }
@@ -60,9 +60,9 @@ function bestBetween(line, classes, width, left, right, along) {
   let label = 0;
   let largest = -Infinity;
   for (let k = 0, at = 0; k < classes; k++, at += width) {
-    const score = line[at + left] + (line[at + right] - line[at + left]) * along;
-    if (score > largest) {
-      largest = score;
+    const logit = line[at + left] + (line[at + right] - line[at + left]) * along;
+    if (logit > largest) {
+      largest = logit;
       label = k;
     }
   }

@@ -11,7 +11,7 @@ export function inputSize(size, record, scale) {
   return record.input_size ?? size.map((length) => Math.max(MIN_INPUT, Math.round(length * scale)));
 }
 
-/** Three planes of `target` size, float32: normalised as the record says, then resized. */
+/** 3 x height x width of `target`, float32: normalised as the record says, then resized. */
 export function prepare(rgba, size, target, record) {
   const same = size[0] === target[0] && size[1] === target[1];
   const area = target[0] * target[1];
