@@ -22,7 +22,7 @@ Array = NDArray[np.float32]
 
 
 def small_network(*, align_corners: bool = True) -> Network:
-    """Seeded, with scores of about -3 to 3 and batch norms that do something."""
+    """Seeded, with logits of about -3 to 3 and batch norms that do something."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         net = create_model(ARCHITECTURE, num_classes=NUM_CLASSES, align_corners=align_corners)
@@ -53,7 +53,7 @@ def images(*shape: int, seed: int = 0) -> Array:
     return np.random.default_rng(seed).standard_normal(shape, np.float32)
 
 
-def scores(net: Network, images: Array) -> Array:
+def logits(net: Network, images: Array) -> Array:
     """What the network gives in torch."""
     with torch.inference_mode():
         return net(torch.from_numpy(images)).numpy()

@@ -1,4 +1,4 @@
-"""The direction of imports: a room may import from itself and from the rooms before it."""
+"""The direction of imports: a package may import from itself and from the packages before it."""
 
 import ast
 from pathlib import Path
@@ -7,8 +7,8 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "lpsnet"
 
-# In the order in which they may use each other; a single file at the top is a room of its own.
-ROOMS = (
+# In the order in which they may use each other; a single file at the top counts as a package.
+PACKAGES = (
     "errors",
     "sampling",
     "io",
@@ -50,7 +50,7 @@ LATE = {"inference/engines/pytorch.py": "models"}
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 
 
-def room_of(module: str) -> str | None:
+def package_of(module: str) -> str | None:
     parts = module.split(".")
     return parts[1] if parts[0] == "lpsnet" and len(parts) > 1 else None
 
@@ -66,14 +66,14 @@ def imported_modules(node: ast.AST) -> list[str]:
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_rooms_import_upwards_only(path: Path) -> None:
+def test_packages_import_only_earlier_ones(path: Path) -> None:
     relative = path.relative_to(PACKAGE)
-    room = relative.parts[0].removesuffix(".py")
-    assert room in ROOMS, f"{room} has no place in the order of rooms"
-    allowed = {*ROOMS[: ROOMS.index(room) + 1], "__version__", LATE.get(relative.as_posix())}
+    package = relative.parts[0].removesuffix(".py")
+    assert package in PACKAGES, f"{package} has no place in the order of packages"
+    allowed = {*PACKAGES[: PACKAGES.index(package) + 1], "__version__", LATE.get(relative.as_posix())}
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         for module in imported_modules(node):
-            other = room_of(module)
+            other = package_of(module)
             assert other is None or other in allowed, f"{relative} imports {module}, which comes after it"
 
 

@@ -43,7 +43,7 @@ def train(
     ] = None,
     interaction: Annotated[str, typer.Option(help="Path interaction (Figure 6).")] = "bilateral_b",
     size: Annotated[str | None, typer.Option(metavar="HxW", help="Input size; default: the images'.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume the run in --out.")] = False,
 ) -> None:
     """Train a network on labelled images.
 
@@ -79,7 +79,7 @@ def pretrain(
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe.")] = None,
     block: Annotated[str, typer.Option(help="Convolutional block (Table 2).")] = "conv3x3",
     interaction: Annotated[str, typer.Option(help="Path interaction (Figure 6).")] = "bilateral_b",
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume the run in --out.")] = False,
 ) -> None:
     """Train a network to classify images, for `lpsnet train --init` to start from.
 

@@ -179,7 +179,7 @@ class Tiff:
             raise UnreadKindError(f"is a TIFF file of a kind that is not read ({self._named()}); {_ADVICE}")
         planar = self._number(_Tag.PlanarConfiguration, 1) != 1 and self._channels > 1
         if planar and (self._photometric, self.bits) != _READ_PLANAR:
-            raise UnreadKindError(f"is a TIFF file with one plane a channel ({self._named()}); {_ADVICE}")
+            raise UnreadKindError(f"is a TIFF file that stores its channels apart ({self._named()}); {_ADVICE}")
         if self._photometric == _INDICES:
             self._check_palette()
         if len(self._numbers(_Tag.ExtraSamples)) > self._has_extra:

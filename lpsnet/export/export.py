@@ -160,7 +160,7 @@ def quantise_file(
     if runtime not in QUANTISERS:
         raise ModelFileError(unknown_name("runtime for int8", runtime, QUANTISERS))
     if record.architecture is None:
-        raise ModelFileError(f"{whole} is not a network of this package, so its layers cannot be told apart")
+        raise ModelFileError(f"{whole} is not a network of this package, so its layers are unknown")
     suffix, write = QUANTISERS[runtime]
     target = folder / f"{whole.stem}-{runtime}-int8{suffix}"
     with atomic_path(target) as temporary:

@@ -51,10 +51,10 @@ static inline Four sample_four(const float *left, const float *right, float part
 }
 #endif
 
-/* A row into a plane for each channel, `plane` floats apart: four pixels at a time, whose channels lie side by side */
+/* A row in the layout NCHW, channels `distance` floats apart: four pixels at a time, whose channels lie side by side */
 static inline void sample_nchw(
     const float *from, const int32_t *column, const int32_t *next_column, const float *part, const float *scale,
-    const float *shift, float *to, int64_t plane, int64_t count)
+    const float *shift, float *to, int64_t distance, int64_t count)
 {
     int64_t x = 0;
 #if defined(__GNUC__)
@@ -66,11 +66,11 @@ static inline void sample_nchw(
         const Four rg01 = PICK(pixel[0], pixel[1], 0, 4, 1, 5), rg23 = PICK(pixel[2], pixel[3], 0, 4, 1, 5);
         const Four b01 = PICK(pixel[0], pixel[1], 2, 6, 3, 7), b23 = PICK(pixel[2], pixel[3], 2, 6, 3, 7);
         const Four channels[3] = {PICK(rg01, rg23, 0, 1, 4, 5), PICK(rg01, rg23, 2, 3, 6, 7), PICK(b01, b23, 0, 1, 4, 5)};
-        for (int channel = 0; channel < 3; channel++) memcpy(to + channel * plane + x, channels + channel, sizeof(Four));
+        for (int channel = 0; channel < 3; channel++) memcpy(to + channel * distance + x, channels + channel, sizeof(Four));
     }
 #endif
     for (; x < count; x++)
-        sample_pixel(from + 3 * column[x], from + 3 * next_column[x], part[x], scale, shift, to + x, plane);
+        sample_pixel(from + 3 * column[x], from + 3 * next_column[x], part[x], scale, shift, to + x, distance);
 }
 
 /* A row with the three channels of a pixel side by side */
@@ -106,7 +106,7 @@ EXPORT FOR_EVERY_CPU void lpsnet_round(const float *from, uint16_t *to, int64_t 
     round_row(from + begin, to + begin, end - begin);
 }
 
-enum { PLANES, PIXELS, PIXELS_BF16 };
+enum { NCHW, NHWC, NHWC_BF16 };
 
 /* Bilinear samples of an image, normalised.
 
@@ -132,13 +132,13 @@ EXPORT FOR_EVERY_CPU void lpsnet_sample_rows(
             const float high = above[i];
             between[i] = high + down * ((float)below[i] - high);
         }
-        if (layout == PLANES) {
+        if (layout == NCHW) {
             sample_nchw(buffer, column, next_column, column_part, scale, shift, (float *)target + y * num_columns,
                           num_rows * num_columns, num_columns);
         } else {
-            float *const to = layout == PIXELS ? (float *)target + 3 * y * num_columns : sampled;
+            float *const to = layout == NHWC ? (float *)target + 3 * y * num_columns : sampled;
             sample_pixels(buffer, column, next_column, column_part, scale, shift, to, num_columns);
-            if (layout == PIXELS_BF16) round_row(sampled, (uint16_t *)target + 3 * y * num_columns, 3 * num_columns);
+            if (layout == NHWC_BF16) round_row(sampled, (uint16_t *)target + 3 * y * num_columns, 3 * num_columns);
         }
     }
 }

@@ -98,7 +98,7 @@ class Axis:
 
     @classmethod
     def around(cls, values: Iterable[float], *, with_zero: bool = False, top: float | None = None) -> Self:
-        """An axis with room for all values, of pixels 0 to 1; any range if there is none.
+        """An axis for all values with a margin, of pixels 0 to 1; any range if there is none.
 
         Args:
             values: finite; others are left out.
@@ -107,17 +107,17 @@ class Axis:
         """
         known = [value for value in values if math.isfinite(value)] or [0.0, 1.0]
         low, high = (0.0 if with_zero else min(known)), max(known)
-        room = (high - low) * _MARGIN or abs(high) * _MARGIN
-        room = room if room > _LEAST else 1.0
-        low, high = (low if with_zero else max(low - room, 0.0) if low >= 0 else low - room), high + room
+        margin = (high - low) * _MARGIN or abs(high) * _MARGIN
+        margin = margin if margin > _LEAST else 1.0
+        low, high = (low if with_zero else max(low - margin, 0.0) if low >= 0 else low - margin), high + margin
         return cls(low, high if top is None or max(known) > top else min(high, top))
 
     @classmethod
     def ratios(cls, values: Iterable[float]) -> Self:
-        """A logarithmic axis with room for all values, which are above 0."""
+        """A logarithmic axis for all values, which are above 0, with a margin."""
         known = list(values)
-        room = max(max(known) / min(known), 1.1) ** _MARGIN
-        return cls(min(known) / room, max(known) * room, logarithmic=True)
+        margin = max(max(known) / min(known), 1.1) ** _MARGIN
+        return cls(min(known) / margin, max(known) * margin, logarithmic=True)
 
     def between(self, start: float, end: float) -> "Axis":
         """The same values between other pixels."""
@@ -274,7 +274,7 @@ def draw_curves(
 ) -> Drawing:
     """A chart of one curve or several; see `framed` and `Axis.around` for what the arguments mean.
 
-    The axis has room for the means; where a band reaches beyond it, it is cut off.
+    The axis shows all means; where a band reaches beyond it, it is cut off.
     """
     drawn = [_buckets(curve) for curve in curves]
     xs = [x for curve in curves for x in curve.xs]

@@ -146,7 +146,7 @@ def _images(image: Image, truth: Image, prediction: Image, space: LabelSpace) ->
         ("Prediction", overlay(image, prediction, space)),
         (f"Difference: {100 * wrong:.1f} % wrong", difference(image, truth, prediction)),
     )
-    return tuple(html.GalleryImage(data_uri(picture), caption) for caption, picture in shown)
+    return tuple(html.GalleryImage(data_uri(drawn), caption) for caption, drawn in shown)
 
 
 def _without(error: Exception) -> str:

@@ -161,7 +161,7 @@ def _tiles(run: Training) -> tuple[html.Tile, ...]:
 
 def _curves(log: Sequence[Mapping[str, float]], evaluations: Sequence[Mapping[str, Any]]) -> tuple[html.Part, ...]:
     """Loss, score, learning rate and speed over the iterations."""
-    columns = {"loss": "loss", "learning_rate": "learning rate", "pictures_per_second": "pictures per second"}
+    columns = {"loss": "loss", "learning_rate": "learning rate", "pictures_per_second": "images per second"}
     loss, rate, speed = (_curve(log, *column) for column in columns.items())
     scores = [curve for column in _SCORES.items() if len((curve := _curve(evaluations, *column)).xs) > 1]
     charts = (

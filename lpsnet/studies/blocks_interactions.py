@@ -109,14 +109,14 @@ class _Bracket:
 
 
 def widths_of_same_latency(
-    starts: Mapping[str, int], reference: Point, *, measure_pass: Pass, on_progress: Callable[[float], None]
+    starts: Mapping[str, int], reference: Point, *, measure_once: Pass, on_progress: Callable[[float], None]
 ) -> dict[str, Choice]:
     """The c of every block.
 
     Args:
         starts: the first c to try, by block.
         reference: the network whose latency the others get.
-        measure_pass: see `Pass`.
+        measure_once: see `Pass`.
         on_progress: called with the part done, 0 to 1.
 
     Raises:
@@ -128,21 +128,21 @@ def widths_of_same_latency(
         if not open_:
             break
         on_progress(number / (number + 8))
-        for (block, c), ratio in _ratios(reference, list(open_.items()), measure_pass, SEARCH_PASSES).items():
+        for (block, c), ratio in _ratios(reference, list(open_.items()), measure_once, SEARCH_PASSES).items():
             brackets[block].narrow(c, ratio.ratio)
     else:
         raise RunError("latencies contradict each other too much to choose c; measure on a quieter machine")
     on_progress(0.7)
     ends = [(block, c) for block, bracket in brackets.items() for c in bracket.ends()]
-    found = _ratios(reference, ends, measure_pass, FINAL_PASSES)
+    found = _ratios(reference, ends, measure_once, FINAL_PASSES)
     own = {block: [choice for (name, _), choice in found.items() if name == block] for block in starts}
     return {block: min(choices, key=lambda choice: abs(choice.ratio - 1)) for block, choices in own.items()}
 
 
-def _ratios(reference: Point, points: Sequence[Point], measure_pass: Pass, num_passes: int) -> dict[Point, Choice]:
+def _ratios(reference: Point, points: Sequence[Point], measure_once: Pass, num_repetitions: int) -> dict[Point, Choice]:
     others = [point for point in points if point != reference]
-    passes = [measure_pass([reference, *others]) for _ in range(num_passes)]
-    unit, *times = compared(passes)
+    repetitions = [measure_once([reference, *others]) for _ in range(num_repetitions)]
+    unit, *times = compared(repetitions)
     found = {
         point: Choice(point[1], *(value / unit.median_ms for value in (time.median_ms, time.low_ms, time.high_ms)))
         for point, time in zip(others, times, strict=True)
@@ -171,14 +171,14 @@ def choice_run(settings: Settings, size: tuple[int, int], num_classes: int) -> R
     def work(place: Place) -> dict[str, Json]:
         machine = ThisMachine(target, place.folder, num_classes=num_classes, interaction="none", max_open=MAX_OPEN)
 
-        def measure_pass(points: Sequence[Point]) -> Sequence[float]:
+        def measure_once(points: Sequence[Point]) -> Sequence[float]:
             return machine.measure_once([Design(table_2_architecture(c), block) for block, c in points])
 
         try:
             found = widths_of_same_latency(
                 {block: BLOCKS[block].table_2_c for block in paper_blocks()},
                 REFERENCE,
-                measure_pass=measure_pass,
+                measure_once=measure_once,
                 on_progress=lambda part: place.on_progress("choosing c for every block", part),
             )
         finally:

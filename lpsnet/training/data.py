@@ -239,16 +239,16 @@ class DeviceImages(NamedTuple):
     labels: Tensor
 
 
-def load_images(pictures: Images, device: torch.device, *, max_bytes: int, num_workers: int) -> DeviceImages | None:
+def load_images(source: Images, device: torch.device, *, max_bytes: int, num_workers: int) -> DeviceImages | None:
     """All `images` on `device`; None if they are of several sizes or take more than `max_bytes`."""
-    first = pictures[0]
-    if len(pictures) * (first.image.nbytes + first.labels.nbytes) > max_bytes:
+    first = source[0]
+    if len(source) * (first.image.nbytes + first.labels.nbytes) > max_bytes:
         return None
-    images = torch.empty((len(pictures), *first.image.shape), dtype=torch.uint8)
-    labels = torch.empty((len(pictures), *first.labels.shape), dtype=torch.uint8)
+    images = torch.empty((len(source), *first.image.shape), dtype=torch.uint8)
+    labels = torch.empty((len(source), *first.labels.shape), dtype=torch.uint8)
 
     def load(index: int) -> bool:
-        sample = pictures[index]
+        sample = source[index]
         if sample.image.shape != first.image.shape or sample.labels.shape != first.labels.shape:
             return False
         images[index] = torch.from_numpy(sample.image)
@@ -256,7 +256,7 @@ def load_images(pictures: Images, device: torch.device, *, max_bytes: int, num_w
         return True
 
     with ThreadPoolExecutor(num_workers) as pool:
-        alike = all(pool.map(load, range(len(pictures))))
+        alike = all(pool.map(load, range(len(source))))
     return DeviceImages(images.to(device), labels.to(device)) if alike else None
 
 

@@ -239,7 +239,7 @@ class TrainingState:
             try:
                 save_file(tensors, temporary, metadata={_KEY: json.dumps(header)})
             except SafetensorError as error:  # such as a full disk
-                raise RunError(f"cannot write {path}: {error}; make room and resume with --resume") from None
+                raise RunError(f"cannot write {path}: {error}; free some space and resume with --resume") from None
 
     def restore(self, path: Path) -> None:
         """Take over a state that `save` wrote for the same network and recipe.

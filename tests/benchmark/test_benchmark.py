@@ -1,4 +1,4 @@
-"""Benchmarks of small files, ours and others', whose scores and labels are known."""
+"""Benchmarks of small files, ours and others', whose logits and labels are known."""
 
 import sys
 from pathlib import Path
@@ -97,7 +97,7 @@ def test_all_is_measured_and_said(ours: Path) -> None:
     assert found.load["duration_s"] > 0
 
 
-def test_several_are_measured_in_turn(ours: Path, tmp_path: Path) -> None:
+def test_several_are_measured_interleaved(ours: Path, tmp_path: Path) -> None:
     cells = [Candidate("ours", ours, "onnxruntime"), Candidate("theirs", foreign(tmp_path / "f.onnx"), "onnxruntime")]
     found = benchmark(cells, size=SIZE, protocol="quick", memory=False)
     assert [row.model for row in found.results] == ["ours", "theirs"]

@@ -59,7 +59,7 @@ def test_speed_up_is_taken_round_by_round() -> None:
     assert first.times_as_fast_as_first is None
 
 
-def test_models_that_can_be_told_apart_need_no_warning() -> None:
+def test_models_that_differ_clearly_need_no_warning() -> None:
     rows = [result("a", [10 * x for x in NOISE]), result("b", [12 * x for x in NOISE])]
     assert benchmark(*rows).warnings == ()
 

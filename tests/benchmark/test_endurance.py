@@ -27,7 +27,7 @@ def video(tmp_path: Path) -> Stream:
     return video_stream(make_video(tmp_path / "a.mp4", moving_scene((48, 64), 5)))
 
 
-def test_a_loop_goes_on_with_the_same_frames_at_rising_times(video: Stream) -> None:
+def test_a_loop_repeats_the_same_frames_at_rising_times(video: Stream) -> None:
     once, looped = list(video.read()), list(islice(loop_stream(video).read(), 13))
     for number, frame in enumerate(looped):
         np.testing.assert_array_equal(frame.image, once[number % 5].image)

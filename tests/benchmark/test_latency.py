@@ -119,7 +119,7 @@ def test_pairs_tell_apart_what_the_machine_blurs() -> None:
     machine = rng.uniform(1, 5, 30)
     a = latency(*(9.0 * machine * rng.uniform(0.99, 1.01, 30)))
     b = latency(*(10.0 * machine * rng.uniform(0.99, 1.01, 30)))
-    assert a.interval_ms[1] > b.interval_ms[0]  # by themselves they cannot be told apart
+    assert a.interval_ms[1] > b.interval_ms[0]  # by themselves they do not differ clearly
     verdict = compare(a, b)
     assert verdict.verdict == "A faster"
     assert verdict.ratio == pytest.approx(0.9, abs=0.01)
@@ -151,7 +151,7 @@ def test_a_round_counts_once_however_many_calls_it_has() -> None:
     assert compare(a, b).verdict == "A faster"
 
 
-def test_what_was_not_measured_in_turn_is_not_compared() -> None:
+def test_what_was_not_measured_interleaved_is_not_compared() -> None:
     for other in (latency(*[1.0] * 8, run_id="another"), latency(*[1.0] * 7)):
         with pytest.raises(RunError, match="measured interleaved"):
             compare(latency(*[1.0] * 8), other)

@@ -129,7 +129,7 @@ def test_a_turn_lasts_at_least_so_long() -> None:
 
 
 def test_a_round_in_which_the_machine_slept_is_left_out() -> None:
-    """The lid is closed during the fifth call of 10 ms: the clock of latencies stands still then, the other goes on."""
+    """The lid is closed during the fifth call of 10 ms: the clock of latencies stops then, the other one does not."""
     machine = Machine()
 
     def duration(number: int) -> float:
@@ -201,7 +201,7 @@ def test_the_garbage_collector_rests_meanwhile() -> None:
     assert gc.get_freeze_count() == 0
 
 
-def test_an_adaptive_protocol_goes_on_until_it_is_precise() -> None:
+def test_an_adaptive_protocol_measures_until_it_is_precise() -> None:
     """Times of 10 ms give or take 10 %: 1 % takes some hundred rounds, and 10 s are allowed."""
     machine, rng = Machine(), np.random.default_rng(0)
     noisy = machine.network("noisy", lambda _: 10 * rng.normal(1, 0.1))
@@ -225,7 +225,7 @@ def test_an_adaptive_protocol_says_that_it_did_not_get_there() -> None:
     assert sum(results["noisy"].samples_ms) == pytest.approx(500, abs=20)
 
 
-def test_progress_is_told_to_the_end() -> None:
+def test_progress_is_reported_to_the_end() -> None:
     machine, parts = Machine(), []
     measure({"a": machine.network("a", 10)}, protocol=SHORT, clock=machine.clock, on_progress=parts.append)
     assert parts == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0])
@@ -247,7 +247,7 @@ def test_senseless_protocols_are_refused(changes: dict[str, float]) -> None:
         TimingProtocol(**changes)
 
 
-def test_the_real_clocks_go_on() -> None:
+def test_the_real_clocks_advance() -> None:
     """With the clocks of this machine; nothing is said about how long anything takes."""
     result = measure({"a": lambda: sum(range(1000))}, protocol=TimingProtocol(0.001, 0.005, 0.001))["a"]
     assert result.num_samples >= 5

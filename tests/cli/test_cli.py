@@ -126,7 +126,7 @@ def test_unusual_images_give_the_labels_of_the_plain_one(
     assert np.array_equal(one, other)
 
 
-def test_info_counts_and_tells_the_record(run, trained: Path, tmp_path: Path) -> None:
+def test_info_counts_and_shows_the_record(run, trained: Path, tmp_path: Path) -> None:
     out = tmp_path / "info.json"
     assert run("info", "lpsnet_s", "--json", out).code == 0
     figures = json.loads(out.read_text())
@@ -138,7 +138,7 @@ def test_info_counts_and_tells_the_record(run, trained: Path, tmp_path: Path) ->
     assert "vegetation" in result.err
 
 
-def test_data_check_passes_scenes_and_finds_what_is_wrong(run, tmp_path: Path) -> None:
+def test_data_check_accepts_scenes_and_finds_what_is_wrong(run, tmp_path: Path) -> None:
     assert run("data", "check", SCENES).code == 0
     for split in ("train", "val"):
         for kind, value in (("images", np.zeros((40, 40, 3), np.uint8)), ("masks", np.full((40, 40), 7, np.uint8))):

@@ -1,4 +1,4 @@
-"""Ctrl-C: the exit code that shells expect, one line, and the command that goes on."""
+"""Ctrl-C: the exit code that shells expect, one line, and the command that resumes."""
 
 import shlex
 import signal
@@ -32,7 +32,7 @@ def interrupt(process: subprocess.Popen[str], after: str) -> tuple[int, str]:
     return process.returncode, rest
 
 
-def test_a_training_that_is_interrupted_says_how_to_go_on(tmp_path: Path) -> None:
+def test_an_interrupted_training_names_the_command_that_resumes_it(tmp_path: Path) -> None:
     out = tmp_path / "run of today"
     words = [*TRAIN, "--set", "iterations=100000", "--out", out]
     code, said = interrupt(start(words), "/100000")

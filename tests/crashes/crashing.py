@@ -1,6 +1,6 @@
 """Killing programs at random moments, with SIGKILL, and starting them again until one gets through.
 
-A program is a function that does its work in a folder, and goes on with what it finds there. It is run in processes
+A program is a function that does its work in a folder, and resumes what it finds there. It is run in processes
 that a fork server starts, which has all that is slow to import, so that the kills fall into the work.
 """
 
@@ -26,9 +26,9 @@ class Program:
 
     Attributes:
         name: of the program.
-        run: a function of a module: does the work in a folder, or goes on with it.
+        run: a function of a module: does the work in a folder, or resumes it.
         result: what the folder must hold in the end, whatever happened: compared with that of an undisturbed run.
-        check: raises if a file in the folder passes as whole and is not; called after every kill.
+        check: raises if a file in the folder counts as whole and is not; called after every kill.
     """
 
     name: str
@@ -60,7 +60,7 @@ def run_and_kill(program: Program, folder: Path, *, moments: int, seconds: float
     """
     dice, number = random.Random(seed), 0
     for _ in range(moments):
-        # short of the work's length more often than not: a run that goes on has less left
+        # short of the work's length more often than not: a resumed run has less left
         killed = _run(program, folder / str(number), dice.uniform(0, 0.7 * seconds))
         program.check(folder / str(number))
         number += not killed

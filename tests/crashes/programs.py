@@ -151,7 +151,7 @@ def _frames(path: Path) -> list[bytes]:
 def _check_video(path: Path) -> None:
     """What is not called a part has all frames."""
     if ".part." not in path.name:
-        assert len(_frames(path)) == NUM_FRAMES, f"{path} passes as whole"
+        assert len(_frames(path)) == NUM_FRAMES, f"{path} counts as whole"
 
 
 def _alone() -> None:

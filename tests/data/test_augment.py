@@ -249,7 +249,7 @@ def test_colour_matrix_by_hand() -> None:
     np.testing.assert_allclose(apply(colour_matrix(1, 1, 2), colour), 2 * np.array(colour) - luma)
 
 
-def test_colour_matrix_in_turn() -> None:
+def test_colour_matrix_by_its_parts() -> None:
     """All at once is one after the other."""
     colour = (200.0, 100.0, 50.0)
     steps = apply(colour_matrix(1.2, 1, 1), colour)

@@ -287,7 +287,7 @@ def test_scenes_are_counted() -> None:
     assert diagnosis.suggested_yaml == ""
 
 
-def test_photographs_in_the_place_of_labels_are_told_and_nothing_is_suggested(folder: Path) -> None:
+def test_photographs_in_the_place_of_labels_are_reported_and_nothing_is_suggested(folder: Path) -> None:
     """Hundreds of colours are no classes; a real photograph has hundreds of thousands, and not all are kept."""
     noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8)
     for path in (folder / "masks").rglob("*.png"):

@@ -80,7 +80,7 @@ def test_the_order_of_joined_splits_counts() -> None:
     assert contents["train+val samples"] != contents["val+train samples"]
 
 
-def test_files_are_told_by_folder_name_and_size(tmp_path: Path) -> None:
+def test_files_are_distinguished_by_folder_name_and_size(tmp_path: Path) -> None:
     for folder, text in (("a", "1"), ("b", "22")):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "x").write_text(text, encoding="utf-8")

@@ -163,7 +163,7 @@ def test_a_png_with_two_headers_is_refused(tmp_path: Path, rgb: np.ndarray) -> N
 
 @pytest.mark.parametrize("start", [b"\xff\xd0", b"\xff\x01", b"\xff\x00"])
 def test_a_jpeg_that_hides_its_size_is_refused(tmp_path: Path, start: bytes) -> None:
-    """A decoder reads on right after such a marker; who takes its length for true passes over a whole image."""
+    """A decoder reads on right after such a marker; who trusts its length skips a whole image."""
     large = write_image(tmp_path / "large.jpg", np.zeros((64, 64, 3), np.uint8)).read_bytes()
     small = write_image(tmp_path / "small.jpg", np.zeros((8, 8, 3), np.uint8)).read_bytes()
     path = tmp_path / "a.jpg"

@@ -218,7 +218,7 @@ def test_a_preset_can_be_written_as_a_description(tmp_path: Path, layout: str) -
 
 
 def test_a_listed_path_that_begins_with_two_slashes(tmp_path: Path) -> None:
-    """POSIX tells "//a" from "/a"; the files that a list names have a folder in common all the same."""
+    """POSIX distinguishes "//a" from "/a"; the files that a list names have a folder in common all the same."""
     (tmp_path / "train.txt").write_text("//a b.png\nc/d.png e.png\n")
     with pytest.raises(DataError, match=r"c/d.png|//?a"):
         open_dataset(f"camvid:{tmp_path}").split("train")[0]

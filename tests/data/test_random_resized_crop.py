@@ -1,4 +1,4 @@
-"""Windows of images whose colours tell where a pixel comes from."""
+"""Windows of images whose colours show where a pixel comes from."""
 
 import numpy as np
 import pytest

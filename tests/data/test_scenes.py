@@ -96,7 +96,7 @@ def test_shadows_darken_colours_and_leave_labels() -> None:
 
 @pytest.mark.parametrize("thing", [objects.tree, objects.car, objects.person, objects.lamp_post, objects.sign])
 def test_label_and_colour_are_painted_together(thing: object) -> None:
-    """With one colour a class, the image tells the label of every pixel exactly."""
+    """With one colour a class, the image shows the label of every pixel exactly."""
     rows = np.arange(256)[:, None] * np.array([1, 3, 5]) % 251
     codes = rows.astype(np.uint8)
     image = canvas((200, 300))

@@ -1,4 +1,4 @@
-"""What README and docs tell people to type, found in the Markdown.
+"""The commands in README and docs, found in the Markdown.
 
 A fenced block of `sh`, `python` or `yaml` is something to type. Blocks of one page are run one after another in one
 folder that holds `materials.py`'s files; one with `title="NAME"` is saved under that name instead. A comment on the

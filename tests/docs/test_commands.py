@@ -1,4 +1,4 @@
-"""No page tells people to type what does not work: commands are run where they can be, and all are parsed."""
+"""No page holds a command that does not work: commands are run where they can be, and all are parsed."""
 
 import os
 import re

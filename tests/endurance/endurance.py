@@ -106,14 +106,14 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--tolerance-mib", type=float, default=16)
     arguments = parser.parse_args()
-    samples, begun, told = [], time.monotonic(), 0.0
+    samples, begun, reported = [], time.monotonic(), 0.0
     with tempfile.TemporaryDirectory() as folder:
         for rounds, _ in enumerate(WORK[arguments.work](Path(folder)), start=1):
             samples.append(Held.now())
             minutes = (time.monotonic() - begun) / 60
-            if minutes >= told:
+            if minutes >= reported:
                 print(f"{minutes:6.1f} min  {rounds} rounds  {samples[-1]}", flush=True)
-                told += 1
+                reported += 1
             if minutes >= arguments.minutes:
                 break
     grown = growth(samples)

@@ -14,7 +14,7 @@ ARCHITECTURE = "B=1,1,1,1,1;C=4,8,8,8,8;R=3/4,1/4"
 
 
 def network(**options: object) -> Network:
-    """Seeded, with batch norms that do something and scores of a useful range."""
+    """Seeded, with batch norms that do something and logits of a useful range."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         net = create_model(ARCHITECTURE, num_classes=4, **options)  # type: ignore[arg-type]

@@ -34,7 +34,7 @@ SIZE = (48, 80)
 
 
 def network(ratios: str = "3/4,1/4", **options: object) -> Network:
-    """Seeded, with batch norms that do something and scores of a useful range."""
+    """Seeded, with batch norms that do something and logits of a useful range."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         net = create_model(f"{DEPTH}R={ratios}", num_classes=4, **options)  # type: ignore[arg-type]
@@ -79,7 +79,7 @@ def test_a_file_for_any_size_is_checked_at_several(tmp_path: Path) -> None:
         ({"block": "bottleneck", "interaction": "attention_b"}, None),  # a 1x1 convolution with stride 2
         ({"block": "shufflenet", "ratios": "11/8", "align_corners": False}, SIZE),  # reshapes
         ({"ratios": "1,1/64"}, None),  # floor(33 / 64) is 0, a path has at least one pixel
-        ({"ratios": "1,1/3"}, None),  # 64 / 3 and 96 / 3 come to as many scores: pnnx must not see that as a constant
+        ({"ratios": "1,1/3"}, None),  # 64 / 3 and 96 / 3 come to as many logits: pnnx must not see that as a constant
         ({"ratios": "11/8,5/8,1/5", "align_corners": False}, None),
     ],
     ids=lambda value: str(value),

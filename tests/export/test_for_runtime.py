@@ -1,4 +1,4 @@
-"""Networks written for an engine on the spot give the scores of the same network elsewhere."""
+"""Networks written for an engine on the spot give the logits of the same network elsewhere."""
 
 from pathlib import Path
 
@@ -31,8 +31,8 @@ def test_a_checkpoint_is_written_for_an_engine(tmp_path: Path, runtime: str, suf
     image = np.random.default_rng(0).standard_normal((1, 3, *SIZE), np.float32)
     with torch.inference_mode():
         expected = net(torch.from_numpy(image)).numpy()
-    scores = open_session(runtime, SessionOptions(path, num_threads=1)).run(image)
-    np.testing.assert_allclose(scores, expected, atol=1e-4)
+    logits = open_session(runtime, SessionOptions(path, num_threads=1)).run(image)
+    np.testing.assert_allclose(logits, expected, atol=1e-4)
 
 
 def test_an_architecture_gets_the_same_weights_every_time(tmp_path: Path) -> None:

@@ -63,9 +63,9 @@ def _assert_same(net: Network, path: Path, shape: tuple[int, ...]) -> None:
     image = torch.randn(shape)
     with torch.inference_mode():
         expected = net(image).numpy()
-    scores = session.run(["logits"], {"image": image.numpy()})[0]
-    assert scores.shape == expected.shape
-    assert np.abs(scores - expected).max() < 1e-4 * np.ptp(expected)
+    logits = session.run(["logits"], {"image": image.numpy()})[0]
+    assert logits.shape == expected.shape
+    assert np.abs(logits - expected).max() < 1e-4 * np.ptp(expected)
 
 
 @pytest.mark.parametrize(

@@ -123,7 +123,7 @@ def test_openvino_computes_it_in_int8(tmp_path: Path, capsys: pytest.CaptureFixt
     pytest.importorskip("nncf")
     report = quantised(tmp_path / "m.openvino", export_openvino)
     assert capsys.readouterr().out == ""  # standard output may hold our JSON
-    assert os.environ["NNCF_CI"]  # nothing is told to NNCF's makers
+    assert os.environ["NNCF_CI"]  # nothing is sent to NNCF's makers
     assert 1e-3 < report.score_difference < 0.2
     session = open_session("openvino", SessionOptions(report.path, "int8", num_threads=1))
     assert session.precision == "int8"
@@ -153,7 +153,7 @@ def test_tensorrt_gets_symmetric_activations_and_float_biases(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(("precision", "flag"), [("f32", "--noTF32"), ("f16", "--fp16")])
-def test_tensorrt_is_told_the_precision_when_it_builds(tmp_path: Path, precision: Any, flag: str) -> None:
+def test_the_precision_is_passed_to_tensorrt_when_it_builds(tmp_path: Path, precision: Any, flag: str) -> None:
     net = network()
     report = export_tensorrt(net, tmp_path / "m.onnx", record=record_of(net), precision=precision)
     assert report.precision == precision

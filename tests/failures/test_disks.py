@@ -1,4 +1,4 @@
-"""Full disks, and folders that cannot be written to: one line, nothing earlier lost, and on it goes with room again."""
+"""Full disks, and read-only folders: one line, nothing earlier lost, and it resumes once there is space."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -111,7 +111,7 @@ def test_a_folder_that_cannot_be_written_to_gets_one_line_and_keeps_what_it_has(
     assert _files(disk.path) == before
 
 
-def test_a_training_that_filled_the_disk_goes_on_as_if_nothing_had_been(
+def test_a_training_that_filled_the_disk_resumes_to_the_same_result(
     disk: Disk, trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Room for a checkpoint or two, and not for the next: the last one stays whole."""
@@ -140,7 +140,7 @@ def _expand(out: Path) -> str:
     return "\n".join(line for line in lines if '"kind":"step"' in line).replace('"at":', "")
 
 
-def test_a_search_that_filled_the_disk_goes_on_as_if_nothing_had_been(disk: Disk, tmp_path: Path) -> None:
+def test_a_search_that_filled_the_disk_resumes_to_the_same_result(disk: Disk, tmp_path: Path) -> None:
     """It is stopped again and again, with a little more room each time, wherever that may be."""
     out, stops = disk.path / "search", 0
     filler = disk.fill(leave_kib=8)

@@ -1,4 +1,4 @@
-"""Two runs into one folder: the second is told who is there, and stops without touching anything."""
+"""Two runs into one folder: the second is refused with the first one's process id, and touches nothing."""
 
 import subprocess
 import sys
@@ -80,7 +80,7 @@ COMMANDS = {
 
 
 @pytest.mark.parametrize(("how", "words"), COMMANDS.values(), ids=COMMANDS)
-def test_the_second_is_told_and_stops(tmp_path: Path, hold: Holder, how: str, words: Any) -> None:
+def test_the_second_is_refused(tmp_path: Path, hold: Holder, how: str, words: Any) -> None:
     out = tmp_path / "run"
     command = words(out, tmp_path)
     owner = hold(how, out)

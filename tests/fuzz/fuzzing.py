@@ -18,7 +18,7 @@ from hypothesis.strategies import SearchStrategy
 
 from lpsnet.errors import LpsnetError
 
-HANG_SECONDS = 60  # a case takes milliseconds; this tells a hang from a slow machine
+HANG_SECONDS = 60  # a case takes milliseconds; this distinguishes a hang from a slow machine
 MAX_MESSAGE = 20_000  # characters: a message may repeat what was handed in, and not pages of its own
 
 

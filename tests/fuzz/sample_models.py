@@ -42,7 +42,7 @@ def record() -> ModelRecord:
 
 @functools.cache
 def models() -> dict[str, bytes]:
-    """Name -> file; the suffix tells the format."""
+    """Name -> file; the suffix names the format."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         save_checkpoint(network(), folder / "model.safetensors")

@@ -1,4 +1,4 @@
-"""What holds for every engine: the same scores as the network in torch, and the truth about how they were computed."""
+"""What holds for every engine: the same logits as the network in torch, and the truth about how they were computed."""
 
 import re
 import sys
@@ -12,7 +12,7 @@ pytest.importorskip("torch")
 pytest.importorskip("onnx")
 pytest.importorskip("onnxslim")
 
-from engine_models import NUM_CLASSES, Array, difference, images, scores, small_network, write_model
+from engine_models import NUM_CLASSES, Array, difference, images, logits, small_network, write_model
 
 from lpsnet.errors import DataError, MissingDependencyError, ModelFileError
 from lpsnet.inference.engines import RUNTIMES, SessionOptions, open_session
@@ -65,19 +65,19 @@ def is_possible(runtime: str, options: SessionOptions) -> bool:
 def test_scores_are_those_of_the_network(net: Network, runtime: str, path: Path, size: tuple[int, int]) -> None:
     session = open_session(runtime, SessionOptions(path, num_threads=1))
     batch = images(1, 3, *size)
-    assert difference(session.run(batch), scores(net, batch)) < BOUNDS[runtime]
+    assert difference(session.run(batch), logits(net, batch)) < BOUNDS[runtime]
 
 
 def test_a_batch_is_scored_image_by_image(net: Network, runtime: str, path: Path) -> None:
     session = open_session(runtime, SessionOptions(path, num_threads=1))
     batch = images(3, 3, 40, 56)
-    assert difference(session.run(batch), scores(net, batch)) < BOUNDS[runtime]
+    assert difference(session.run(batch), logits(net, batch)) < BOUNDS[runtime]
 
 
 def test_a_session_of_one_size_takes_that_size_only(net: Network, runtime: str, path: Path) -> None:
     session = open_session(runtime, SessionOptions(path, num_threads=1, input_size=FIXED))
     batch = images(2, 3, *FIXED)
-    assert difference(session.run(batch), scores(net, batch)) < BOUNDS[runtime]
+    assert difference(session.run(batch), logits(net, batch)) < BOUNDS[runtime]
     with pytest.raises(DataError, match="48 x 80"):
         session.run(images(1, 3, 64, 80))
 
@@ -88,7 +88,7 @@ def test_a_file_of_one_size_says_so(net: Network, runtime: str, tmp_path: Path) 
     path = write_model(net, tmp_path / f"model{SUFFIXES[runtime]}", size=FIXED)
     session = open_session(runtime, SessionOptions(path, num_threads=1))
     batch = images(2, 3, *FIXED)
-    assert difference(session.run(batch), scores(net, batch)) < BOUNDS[runtime]
+    assert difference(session.run(batch), logits(net, batch)) < BOUNDS[runtime]
     with pytest.raises(DataError):
         session.run(images(1, 3, 64, 80))
     with pytest.raises(ModelFileError, match="was exported for 48 x 80, not 64 x 80"):
@@ -105,9 +105,9 @@ def test_the_session_says_what_it_is(runtime: str, path: Path) -> None:
 
 
 def test_bf16_is_computed_where_it_is_said(net: Network, runtime: str, path: Path) -> None:
-    """bf16 has 8 bits of mantissa: its scores differ from float32's, by more than any float32 engine's do."""
+    """bf16 has 8 bits of mantissa: its logits differ from float32's, by more than any float32 engine's do."""
     batch = images(1, 3, 64, 96)
-    expected = scores(net, batch)
+    expected = logits(net, batch)
     options = SessionOptions(path, precision="bf16", num_threads=1)
     if not is_possible(runtime, options):
         pytest.skip("not on this processor")

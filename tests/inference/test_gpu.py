@@ -32,7 +32,7 @@ needs_gpu = pytest.mark.skipif(not HAS_GPU, reason="needs CUDA")
 
 @pytest.fixture(scope="module")
 def net() -> Network:
-    """LPS-Net-S in its training form, with batch norms that do something and scores of a useful range.
+    """LPS-Net-S in its training form, with batch norms that do something and logits of a useful range.
 
     Statistics are those of scenes, which it is given, as after a training: features stay far below the largest number
     of f16. With those of random numbers a scene's would grow from block to block.
@@ -75,8 +75,8 @@ def image() -> np.ndarray:
     return SceneSplit(size=SIZE, count=1, seed=0, name="gpu").image(0)
 
 
-def _distance(scores: np.ndarray, expected: np.ndarray) -> float:
-    return float(np.abs(scores - expected).max() / np.ptp(expected))
+def _distance(logits: np.ndarray, expected: np.ndarray) -> float:
+    return float(np.abs(logits - expected).max() / np.ptp(expected))
 
 
 @pytest.mark.gpu

@@ -55,7 +55,7 @@ def test_a_forked_child_has_threads_of_its_own() -> None:
 
 
 def test_a_library_in_use_is_not_written_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A program that runs with it would crash; it goes on with the old file, which no longer has a name."""
+    """A program that runs with it would crash; it keeps the old file, which no longer has a name."""
     monkeypatch.syspath_prepend(ROOT)
     from build_kernels import build
 

@@ -31,21 +31,21 @@ def _weights(length: int, target: int, align_corners: bool) -> np.ndarray:
     return weights
 
 
-def _upsampled(scores: np.ndarray, size: tuple[int, int], align_corners: bool) -> np.ndarray:
-    rows = _weights(scores.shape[1], size[0], align_corners)
-    columns = _weights(scores.shape[2], size[1], align_corners)
-    return np.einsum("Yy,kyx,Xx->kYX", rows, scores.astype(np.float64), columns, optimize=True)
+def _upsampled(logits: np.ndarray, size: tuple[int, int], align_corners: bool) -> np.ndarray:
+    rows = _weights(logits.shape[1], size[0], align_corners)
+    columns = _weights(logits.shape[2], size[1], align_corners)
+    return np.einsum("Yy,kyx,Xx->kYX", rows, logits.astype(np.float64), columns, optimize=True)
 
 
-def _assert_largest(scores: np.ndarray, size: tuple[int, int], align_corners: bool) -> None:
+def _assert_largest(logits: np.ndarray, size: tuple[int, int], align_corners: bool) -> None:
     """Every label's score is the largest within the tolerance; so labels are the argmax where the best two differ."""
-    labels = label_map(scores, size, align_corners=align_corners)
+    labels = label_map(logits, size, align_corners=align_corners)
     assert labels.shape == size
     assert labels.dtype == np.uint8
-    assert labels.max() < len(scores)
-    full = _upsampled(scores, size, align_corners)
+    assert labels.max() < len(logits)
+    full = _upsampled(logits, size, align_corners)
     chosen = np.take_along_axis(full, labels[None].astype(np.intp), axis=0)[0]
-    spread = np.ptp(scores.astype(np.float64), axis=0).max()
+    spread = np.ptp(logits.astype(np.float64), axis=0).max()
     assert (full.max(axis=0) - chosen).max() <= _TOLERANCE * spread
 
 
@@ -92,8 +92,8 @@ _ARRAYS = st.tuples(st.integers(1, 5), st.integers(1, 4), st.integers(1, 4)).fla
 @given(_ARRAYS, st.tuples(st.integers(1, 24), st.integers(1, 24)), st.booleans())
 @example(np.zeros((3, 2, 2), np.float32), (5, 5), True)
 @example(np.float32([[[1, 0]], [[0, 1]]]), (4, 3), True)
-def test_labels_of_any_scores(scores: np.ndarray, size: tuple[int, int], align_corners: bool) -> None:
-    _assert_largest(scores, size, align_corners)
+def test_labels_of_any_logits(logits: np.ndarray, size: tuple[int, int], align_corners: bool) -> None:
+    _assert_largest(logits, size, align_corners)
 
 
 def _levels(shape: tuple[int, int, int], highest: int, seed: int) -> np.ndarray:
@@ -157,19 +157,19 @@ def test_sizes(shape: tuple[int, int, int], size: tuple[int, int], align_corners
 @pytest.mark.parametrize("size", [(97, 203), (8, 12), (5, 7), (1, 1)])
 def test_agrees_with_torch_in_float64(size: tuple[int, int], align_corners: bool) -> None:
     torch = pytest.importorskip("torch")
-    scores = _made("normal", (19, 8, 12), seed=2)
-    double = torch.from_numpy(scores)[None].double()
+    logits = _made("normal", (19, 8, 12), seed=2)
+    double = torch.from_numpy(logits)[None].double()
     full = torch.nn.functional.interpolate(double, size, mode="bilinear", align_corners=align_corners)[0]
     best, second = full.topk(2, dim=0).values.numpy()
-    sure = best - second > _TOLERANCE * np.ptp(scores)
-    labels = label_map(scores, size, align_corners=align_corners)
+    sure = best - second > _TOLERANCE * np.ptp(logits)
+    labels = label_map(logits, size, align_corners=align_corners)
     assert sure.mean() > 0.99
     np.testing.assert_array_equal(labels[sure], full.argmax(0).numpy()[sure])
 
 
 def test_a_class_that_is_largest_at_no_score_wins_between_them() -> None:
-    scores = np.float32([[[9, 0], [0, 0]], [[0, 0], [0, 9]], [[4, 4], [4, 4]]])
-    labels = label_map(scores, (5, 5))
+    logits = np.float32([[[9, 0], [0, 0]], [[0, 0], [0, 9]], [[4, 4], [4, 4]]])
+    labels = label_map(logits, (5, 5))
     assert labels.tolist() == [
         [0, 0, 0, 2, 2],  # 9, 6.75, 4.5, 2.25, 0 of class 0, against 4 all over
         [0, 0, 2, 2, 2],
@@ -183,21 +183,21 @@ def test_a_class_wins_inside_a_cell_and_on_none_of_its_sides() -> None:
     corners = 8 * np.eye(4, dtype=np.float32).reshape(
         4, 2, 2
     )  # 4 and more of one on the sides, 2 of each in the middle
-    scores = np.concatenate([corners, np.full((1, 2, 2), 3, np.float32)])
-    labels = label_map(scores, (42, 42))
+    logits = np.concatenate([corners, np.full((1, 2, 2), 3, np.float32)])
+    labels = label_map(logits, (42, 42))
     assert labels[20, 20] == 4
     for side in (labels[0], labels[-1], labels[:, 0], labels[:, -1]):
         assert (side < 4).all()
-    _assert_largest(scores, (42, 42), align_corners=True)
+    _assert_largest(logits, (42, 42), align_corners=True)
 
 
 def test_many_classes_cross_on_one_line() -> None:
     centres = np.arange(40, dtype=np.float32)  # tangents of a parabola: every one is the largest somewhere
     ends = np.float32([0, 39])
-    scores = (2 * centres[:, None] * ends - centres[:, None] ** 2)[:, None, :]
-    labels = label_map(scores, (3, 40 * 10))
+    logits = (2 * centres[:, None] * ends - centres[:, None] ** 2)[:, None, :]
+    labels = label_map(logits, (3, 40 * 10))
     assert labels[0].tolist() == np.round(np.linspace(0, 39, 400)).tolist()
-    assert label_map(scores.transpose(0, 2, 1), (400, 3))[:, 1].tolist() == labels[0].tolist()
+    assert label_map(logits.transpose(0, 2, 1), (400, 3))[:, 1].tolist() == labels[0].tolist()
 
 
 @pytest.mark.parametrize("size", [(2, 3), (9, 9), (1, 1)])
@@ -211,25 +211,25 @@ def test_one_class() -> None:
     assert not label_map(_made("normal", (1, 4, 4), seed=0), (33, 44)).any()
 
 
-def _between_numbers(scores: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
+def _between_numbers(logits: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
     """The same numbers where maps, or the rows of a map, lie a number of bytes apart that is no multiple of four."""
-    num_classes, height, width = scores.shape
+    num_classes, height, width = logits.shape
     for row, between in ((4 * width, 1), (4 * width + 1, 4 - height % 4)):
         strides = (height * row + between, row, 4)
-        view = np.ndarray(scores.shape, np.float32, bytearray(num_classes * strides[0]), strides=strides)
-        view[...] = scores
+        view = np.ndarray(logits.shape, np.float32, bytearray(num_classes * strides[0]), strides=strides)
+        view[...] = logits
         yield view
 
 
 @pytest.mark.parametrize("size", [(50, 60), (5, 6)])
 def test_any_strides_and_the_scores_are_left_as_they_are(size: tuple[int, int]) -> None:
-    scores = _made("normal", (5, 7, 9), seed=3)
-    expected = label_map(scores, size)
-    channels_last = np.ascontiguousarray(scores.transpose(1, 2, 0)).transpose(2, 0, 1)
+    logits = _made("normal", (5, 7, 9), seed=3)
+    expected = label_map(logits, size)
+    channels_last = np.ascontiguousarray(logits.transpose(1, 2, 0)).transpose(2, 0, 1)
     spaced = np.zeros((5, 14, 27), np.float32)
-    spaced[:, ::2, ::3] = scores
-    flipped = np.ascontiguousarray(scores[:, ::-1, ::-1])[:, ::-1, ::-1]
-    for view in (channels_last, spaced[:, ::2, ::3], flipped, *_between_numbers(scores)):
+    spaced[:, ::2, ::3] = logits
+    flipped = np.ascontiguousarray(logits[:, ::-1, ::-1])[:, ::-1, ::-1]
+    for view in (channels_last, spaced[:, ::2, ::3], flipped, *_between_numbers(logits)):
         view.flags.writeable = False
         np.testing.assert_array_equal(label_map(view, size), expected)
 
@@ -241,41 +241,41 @@ def test_labels_are_an_array_of_their_own() -> None:
 
 
 def test_several_threads_at_once() -> None:
-    scores = [_made("normal", (19, 12, 24), seed=seed) for seed in range(8)]
-    alone = [label_map(each, (192, 384)) for each in scores]
+    logits = [_made("normal", (19, 12, 24), seed=seed) for seed in range(8)]
+    alone = [label_map(each, (192, 384)) for each in logits]
     with ThreadPoolExecutor(4) as pool:
-        together = list(pool.map(lambda each: label_map(each, (192, 384)), scores))
+        together = list(pool.map(lambda each: label_map(each, (192, 384)), logits))
     np.testing.assert_array_equal(together, alone)
 
 
 @pytest.mark.parametrize("num_threads", [2, 3, 50])
 @pytest.mark.parametrize("shape", [(19, 12, 24), (3, 1, 5), (7, 4, 1)])
 def test_threads_share_the_work_and_change_nothing(shape: tuple[int, int, int], num_threads: int) -> None:
-    scores = _made("normal", shape, seed=6)
-    labels = label_map(scores, (101, 203), num_threads=num_threads)
-    np.testing.assert_array_equal(labels, label_map(scores, (101, 203)))
+    logits = _made("normal", shape, seed=6)
+    labels = label_map(logits, (101, 203), num_threads=num_threads)
+    np.testing.assert_array_equal(labels, label_map(logits, (101, 203)))
 
 
 @pytest.mark.parametrize("shape", [(19, 24, 48), (19, 360, 720)])
 def test_the_full_score_map_is_never_built(shape: tuple[int, int, int]) -> None:
-    scores = _made("normal", shape, seed=4)
+    logits = _made("normal", shape, seed=4)
     tracemalloc.start()
     try:
-        labels = label_map(scores, (512, 1024))
+        labels = label_map(logits, (512, 1024))
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    beside_the_scores = peak - scores.nbytes  # one copy of them is made
-    assert beside_the_scores < 0.4 * 4 * len(scores) * labels.size
+    beside_the_logits = peak - logits.nbytes  # one copy of them is made
+    assert beside_the_logits < 0.4 * 4 * len(logits) * labels.size
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("size", [(50, 60), (3, 4)])
 def test_scores_that_are_not_finite_are_refused(bad: float, size: tuple[int, int]) -> None:
-    scores = _made("normal", (5, 7, 9), seed=3)
-    scores[2, 3, 4] = bad
+    logits = _made("normal", (5, 7, 9), seed=3)
+    logits[2, 3, 4] = bad
     with pytest.raises(LpsnetError, match="NaN, infinity"):
-        label_map(scores, size)
+        label_map(logits, size)
 
 
 def test_differences_beyond_float32_are_refused() -> None:
@@ -284,7 +284,7 @@ def test_differences_beyond_float32_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("scores", "message"),
+    ("logits", "message"),
     [
         (np.zeros((3, 2, 2)), "float32, not float64"),
         (np.zeros((3, 2, 2), np.float16), "float32, not float16"),
@@ -296,9 +296,9 @@ def test_differences_beyond_float32_are_refused() -> None:
         (np.zeros((256, 2, 2), np.float32), r"got \(256, 2, 2\)"),
     ],
 )
-def test_wrong_scores_are_refused(scores: np.ndarray, message: str) -> None:
+def test_wrong_logits_are_refused(logits: np.ndarray, message: str) -> None:
     with pytest.raises(LpsnetError, match=message) as raised:
-        label_map(scores, (4, 4))
+        label_map(logits, (4, 4))
     assert "\n" not in str(raised.value)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-# Runs in a process of its own: `argv` is a model file. Imports every module of the rooms an edge device uses.
+# Runs in a process of its own: `argv` is a model file. Imports every module of the packages an edge device uses.
 PROGRAM = """
 import importlib, json, pkgutil, sys
 
@@ -19,9 +19,9 @@ class Blocker:
 
 sys.meta_path.insert(0, Blocker())
 names = []
-for room in ("data", "inference", "evaluation", "benchmark", "report", "cli"):
-    package = importlib.import_module(f"lpsnet.{room}")
-    names += [room, *(module.name for module in pkgutil.walk_packages(package.__path__, f"lpsnet.{room}."))]
+for package in ("data", "inference", "evaluation", "benchmark", "report", "cli"):
+    found = importlib.import_module(f"lpsnet.{package}")
+    names += [package, *(module.name for module in pkgutil.walk_packages(found.__path__, f"lpsnet.{package}."))]
 for name in names[1:]:
     if name.startswith("lpsnet."):
         importlib.import_module(name)

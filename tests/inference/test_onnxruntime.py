@@ -26,9 +26,9 @@ def _write(
 ) -> Path:
     helper = onnx.helper
     image = helper.make_tensor_value_info("image", kind, shape)
-    scores = helper.make_tensor_value_info("logits", kind, None)
+    logits = helper.make_tensor_value_info("logits", kind, None)
     initializers = [onnx.numpy_helper.from_array(value, name) for name, value in (weights or {}).items()]
-    graph = helper.make_graph(nodes, "graph", [image], [scores], initializers)
+    graph = helper.make_graph(nodes, "graph", [image], [logits], initializers)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.save(model, path)
     return path
@@ -56,9 +56,9 @@ def _expected(image: np.ndarray) -> np.ndarray:
 def test_sizes_and_batches_may_change_from_call_to_call(tmp_path: Path) -> None:
     session = _open(_averages(tmp_path / "m.onnx"))
     for shape in [(1, 3, 4, 6), (2, 3, 8, 2), (1, 3, 4, 6)]:
-        scores = session.run(_images(*shape))
-        assert scores.dtype == np.float32
-        np.testing.assert_allclose(scores, _expected(_images(*shape)), rtol=1e-5, atol=1e-6)
+        logits = session.run(_images(*shape))
+        assert logits.dtype == np.float32
+        np.testing.assert_allclose(logits, _expected(_images(*shape)), rtol=1e-5, atol=1e-6)
 
 
 def test_what_a_session_says_of_itself(tmp_path: Path) -> None:
@@ -78,8 +78,8 @@ def test_threads_may_share_a_session(tmp_path: Path) -> None:
     session = _open(_averages(tmp_path / "m.onnx"), num_threads=1)
     images = [_images(1, 3, 2 * size, 4) + size for size in range(1, 20)]
     with ThreadPoolExecutor(4) as pool:
-        for image, scores in zip(images, pool.map(session.run, images), strict=True):
-            np.testing.assert_allclose(scores, _expected(image), rtol=1e-5)
+        for image, logits in zip(images, pool.map(session.run, images), strict=True):
+            np.testing.assert_allclose(logits, _expected(image), rtol=1e-5)
 
 
 def test_arrays_of_any_strides_are_taken(tmp_path: Path) -> None:
@@ -122,9 +122,9 @@ def test_an_f16_file_runs_in_the_precision_of_the_machine(tmp_path: Path, monkey
     session = _open(path)
     assert session.precision == "f32"
     image = _images(1, 3, 4, 6).astype(np.float16).astype(np.float32)
-    scores = session.run(image)
-    assert scores.dtype == np.float32
-    np.testing.assert_array_equal(scores, 2 * image)
+    logits = session.run(image)
+    assert logits.dtype == np.float32
+    np.testing.assert_array_equal(logits, 2 * image)
     with pytest.raises(ModelFileError, match=r"f16 was asked for, but the engine would compute .* in f32"):
         _open(path, precision="f16")
 

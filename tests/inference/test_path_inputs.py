@@ -80,18 +80,18 @@ def _image(size: Size, *, number: int = 1, seed: int = 0) -> np.ndarray:
 
 def _inputs(net: Network, image: np.ndarray) -> list[np.ndarray]:
     """The image at every path's size, by torch in float64."""
-    resize, planes = torch.nn.functional.interpolate, torch.from_numpy(image).double()
+    resize, nchw = torch.nn.functional.interpolate, torch.from_numpy(image).double()
     sizes = [path_size(image.shape[2:], ratio) for ratio in net.architecture.ratios]
-    resized = (resize(planes, size, mode="bilinear", align_corners=net.align_corners) for size in sizes)
+    resized = (resize(nchw, size, mode="bilinear", align_corners=net.align_corners) for size in sizes)
     return [each.float().numpy() for each in resized]
 
 
 @torch.inference_mode()
 def _difference(net: Network, session: Session, image: np.ndarray) -> float:
     expected = deepcopy(net).double()(torch.from_numpy(image).double()).numpy()
-    scores = session.run(*_inputs(net, image))
-    assert scores.shape == expected.shape
-    return float(np.abs(scores - expected).max() / np.ptp(expected))
+    logits = session.run(*_inputs(net, image))
+    assert logits.shape == expected.shape
+    return float(np.abs(logits - expected).max() / np.ptp(expected))
 
 
 @pytest.mark.parametrize("runtime", ONNX_RUNTIMES)
@@ -102,29 +102,29 @@ def test_scores_are_those_of_the_network(
     pytest.importorskip(runtime)
     case = exported(ratios, size)
     session = case.open(runtime)
-    for picture_size in [size] if size else [(64, 96), (61, 131)]:
-        assert _difference(case.net, session, _image(picture_size)) < 1e-5
+    for image_size in [size] if size else [(64, 96), (61, 131)]:
+        assert _difference(case.net, session, _image(image_size)) < 1e-5
 
 
 @pytest.mark.parametrize("size", [None, FIXED])
 def test_openvino_takes_pixels(exported: Callable[..., Case], size: Size | None) -> None:
-    """And pixels in bfloat16: whatever it computes in, the scores are those of inputs that were rounded once."""
+    """And nhwc in bfloat16: whatever it computes in, the logits are those of inputs that were rounded once."""
     pytest.importorskip("openvino")
     case = exported(RATIOS, size)
-    planes = [torch.from_numpy(each) for each in _inputs(case.net, _image(FIXED, number=3))]
-    rounded = [each.to(torch.bfloat16) for each in planes]
+    nchw = [torch.from_numpy(each) for each in _inputs(case.net, _image(FIXED, number=3))]
+    rounded = [each.to(torch.bfloat16) for each in nchw]
     whole = case.open("openvino")
-    pixels = [each.permute(0, 2, 3, 1).contiguous() for each in planes]
+    nhwc = [each.permute(0, 2, 3, 1).contiguous() for each in nchw]
     session = case.open("openvino", path_layout="nhwc")
-    expected = whole.run(*(each.numpy() for each in planes))
-    np.testing.assert_allclose(session.run(*(each.numpy() for each in pixels)), expected, atol=1e-5 * np.ptp(expected))
+    expected = whole.run(*(each.numpy() for each in nchw))
+    np.testing.assert_allclose(session.run(*(each.numpy() for each in nhwc)), expected, atol=1e-5 * np.ptp(expected))
 
     halves = [each.permute(0, 2, 3, 1).contiguous().view(torch.int16).numpy().view(np.uint16) for each in rounded]
     session = case.open("openvino", path_layout="nhwc_bf16")
     expected = whole.run(*(each.float().numpy() for each in rounded))
     np.testing.assert_allclose(session.run(*halves), expected, atol=1e-5 * np.ptp(expected))
     with pytest.raises(DataError, match="takes uint16 any x "):
-        session.run(*(each.numpy() for each in pixels))
+        session.run(*(each.numpy() for each in nhwc))
     with pytest.raises(ModelFileError, match=r"onnxruntime takes whole images, .* nhwc; openvino take these"):
         case.open("onnxruntime", path_layout="nhwc")
 
@@ -156,8 +156,8 @@ def test_threads_may_share_a_session(case: Case, runtime: str) -> None:
     batches = [_inputs(case.net, _image(case.size or (40 + seed, 60), seed=seed)) for seed in range(8)]
     alone = [session.run(*batch) for batch in batches]
     with ThreadPoolExecutor(4) as pool:
-        for scores, expected in zip(pool.map(lambda batch: session.run(*batch), batches), alone, strict=True):
-            np.testing.assert_array_equal(scores, expected)
+        for logits, expected in zip(pool.map(lambda batch: session.run(*batch), batches), alone, strict=True):
+            np.testing.assert_array_equal(logits, expected)
 
 
 @pytest.mark.parametrize("runtime", ONNX_RUNTIMES)
@@ -251,8 +251,8 @@ def test_a_quantised_network_gives_the_scores_it_gives_for_images(case: Case, tm
             raise
         pytest.skip(f"{runtime} computes ONNX Runtime's quantised files in f32 on this processor: {error}")
     assert session.precision == "int8"
-    scores = session.run(*_inputs(case.net, image))
-    assert np.abs(scores - expected).max() < 0.05 * np.ptp(expected)  # a few steps of 256
+    logits = session.run(*_inputs(case.net, image))
+    assert np.abs(logits - expected).max() < 0.05 * np.ptp(expected)  # a few steps of 256
 
 
 @pytest.fixture(scope="module", params=[("3/4,1/4", None), ("1,1/3", FIXED)], ids=["any size", "one size"])

@@ -34,11 +34,11 @@ def _image(*size: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
 
 
-def _resized(planes: np.ndarray, size: Size, align_corners: bool) -> np.ndarray:
+def _resized(nchw: np.ndarray, size: Size, align_corners: bool) -> np.ndarray:
     """1 x 3 x H x W by torch in float64, without averaging."""
     torch = pytest.importorskip("torch")
     resize = torch.nn.functional.interpolate
-    result: np.ndarray = resize(torch.from_numpy(planes), size, mode="bilinear", align_corners=align_corners).numpy()
+    result: np.ndarray = resize(torch.from_numpy(nchw), size, mode="bilinear", align_corners=align_corners).numpy()
     return result
 
 
@@ -104,9 +104,9 @@ def test_layouts_hold_the_same_numbers(source: Size, target: Size | None) -> Non
     torch = pytest.importorskip("torch")
     image, record = _image(*source), _record(NORMALISATION)
     ratios = [*RATIOS, Fraction(1, 90)]
-    planes = prepare_paths(image, record, size=target, ratios=ratios)
+    nchw = prepare_paths(image, record, size=target, ratios=ratios)
     pixels = prepare_paths(image, record, size=target, ratios=ratios, layout="nhwc")
-    for one, other in zip(planes, pixels, strict=True):
+    for one, other in zip(nchw, pixels, strict=True):
         assert other.flags.c_contiguous
         np.testing.assert_allclose(other, one.transpose(0, 2, 3, 1), atol=1e-6)
     if preparation.find_kernels() is None:
@@ -203,7 +203,7 @@ def test_a_image_is_not_changed() -> None:
         (np.zeros((0, 4, 3), np.uint8), "at least one pixel"),
     ],
 )
-def test_what_is_no_image_is_told_what_to_do(image: object, message: str) -> None:
+def test_what_is_no_image_is_refused_with_advice(image: object, message: str) -> None:
     with pytest.raises(DataError, match=message) as caught:
         check_image(image)
     assert "\n" not in str(caught.value)

@@ -9,7 +9,7 @@ pytest.importorskip("torch")
 pytest.importorskip("onnx")
 
 import torch
-from engine_models import difference, images, scores, small_network, write_model
+from engine_models import difference, images, logits, small_network, write_model
 
 from lpsnet.errors import LpsnetError, ModelFileError
 from lpsnet.inference.engines import SessionOptions, open_session
@@ -89,7 +89,7 @@ def test_compiled_is_the_same_network(net: Network, path: Path) -> None:
     session = open_session("pytorch_compiled", SessionOptions(path, num_threads=1))
     assert session.runtime == "pytorch_compiled"
     batch = images(1, 3, 64, 96)
-    assert difference(session.run(batch), scores(net, batch)) < 1e-5
+    assert difference(session.run(batch), logits(net, batch)) < 1e-5
 
 
 @pytest.mark.gpu
@@ -100,7 +100,7 @@ def test_on_cuda(net: Network, path: Path, precision: str, bound: float) -> None
     assert session.precision == precision
     assert "CPU" not in session.engine
     batch = images(2, 3, 64, 96)
-    assert difference(session.run(batch), scores(net, batch)) < bound
+    assert difference(session.run(batch), logits(net, batch)) < bound
 
 
 def test_many_networks_are_compiled_not_only_eight(path: Path) -> None:

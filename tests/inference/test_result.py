@@ -36,11 +36,11 @@ def result(plain: np.ndarray, image: np.ndarray) -> Segmentation:
 
 
 def test_a_segmenter_gives_one() -> None:
-    scores = np.zeros((1, 3, 4, 5), np.float32)
-    scores[:, 1] = 1
+    logits = np.zeros((1, 3, 4, 5), np.float32)
+    logits[:, 1] = 1
     record = ModelRecord(architecture=None, label_space=SPACE, input_size=(32, 40))
     image = np.zeros((64, 80, 3), np.uint8)
-    result = Segmenter.from_session(FakeSession(lambda _: scores), record)(image)
+    result = Segmenter.from_session(FakeSession(lambda _: logits), record)(image)
     assert type(result) is Segmentation
     assert result.image is image
     assert result.shares == {"red": 0.0, "green": 1.0, "blue": 0.0}
@@ -186,11 +186,11 @@ def test_notebooks_show_a_image(result: Segmentation, plain: np.ndarray) -> None
 
 
 def test_what_does_not_fit_is_refused(plain: np.ndarray, image: np.ndarray) -> None:
-    for labels, picture in (
+    for labels, other in (
         (plain[1:], image),
         (plain, image[..., 0]),
         (plain.astype(int), image),
         (plain[None], image),
     ):
         with pytest.raises(DataError, match="label map is H x W uint8"):
-            Segmentation(labels, picture, SPACE)
+            Segmentation(labels, other, SPACE)

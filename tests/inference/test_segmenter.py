@@ -52,8 +52,8 @@ def _smooth(seed: int, size: tuple[int, int]) -> np.ndarray:
     rng = np.random.default_rng(seed)
     y, x = (np.linspace(0, 2 * np.pi, length) for length in size)
     waves = [np.sin(a * y[:, None] + b * x + c) for a, b, c in rng.uniform(-2, 2, (9, 3))]
-    planes = np.array(waves).reshape(3, 3, *size).sum(axis=0)
-    return np.round((planes / 3 + 1) * 127.5).astype(np.uint8).transpose(1, 2, 0)
+    nchw = np.array(waves).reshape(3, 3, *size).sum(axis=0)
+    return np.round((nchw / 3 + 1) * 127.5).astype(np.uint8).transpose(1, 2, 0)
 
 
 @torch.inference_mode()
@@ -61,42 +61,42 @@ def _reference(net: Network, image: np.ndarray, input_size: tuple[int, int]) -> 
     """The same chain in torch: resizing in float64, normalising, the network, upsampling in float64, argmax."""
     resize = torch.nn.functional.interpolate
     choices = {"mode": "bilinear", "align_corners": net.align_corners}
-    planes = torch.from_numpy(image).permute(2, 0, 1)[None].double()
-    planes = resize(planes, input_size, **choices)
+    nchw = torch.from_numpy(image).permute(2, 0, 1)[None].double()
+    nchw = resize(nchw, input_size, **choices)
     mean, std = (torch.tensor(values)[None, :, None, None] for values in (NORMALISATION.mean, NORMALISATION.std))
-    scores = net(((planes / 255 - mean) / std).float())
-    labels: np.ndarray = resize(scores.double(), image.shape[:2], **choices).argmax(1)[0].numpy()
+    logits = net(((nchw / 255 - mean) / std).float())
+    labels: np.ndarray = resize(logits.double(), image.shape[:2], **choices).argmax(1)[0].numpy()
     return labels
 
 
 @pytest.mark.parametrize("align_corners", [True, False])
 @pytest.mark.parametrize(
-    ("picture_size", "input_size"),
+    ("image_size", "input_size"),
     [((96, 128), None), ((77, 131), None), ((96, 128), (128, 160)), ((130, 150), (70, 81)), ((60, 200), (128, 128))],
 )
 def test_labels_are_those_of_the_reference(
-    exported: Exported, align_corners: bool, picture_size: tuple[int, int], input_size: tuple[int, int] | None
+    exported: Exported, align_corners: bool, image_size: tuple[int, int], input_size: tuple[int, int] | None
 ) -> None:
     net, path = exported[align_corners]
     segment = Segmenter(path, input_size=input_size, num_threads=1)
     agreeing = []
     for seed in range(4):
-        image = _smooth(seed, picture_size)
+        image = _smooth(seed, image_size)
         labels = segment(image)
         assert labels.dtype == np.uint8
-        assert labels.shape == picture_size
-        agreeing.append((labels == _reference(net, image, input_size or picture_size)).mean())
+        assert labels.shape == image_size
+        agreeing.append((labels == _reference(net, image, input_size or image_size)).mean())
     assert len(np.unique(labels)) > 1  # or there would be nothing to agree on
     assert np.mean(agreeing) >= 0.999
 
 
 def test_the_recorded_input_size_is_used_unless_another_is_asked_for() -> None:
     session = FakeSession(lambda image: np.zeros((1, 5, 4, 4), np.float32))
-    picture = _smooth(0, (50, 70))
-    Segmenter.from_session(session, _record(input_size=(64, 96)))(picture)
-    Segmenter.from_session(session, _record(input_size=(64, 96)), input_size=(32, 40))(picture)
-    Segmenter.from_session(session, _record())(picture)
-    Segmenter.from_session(session, _record())(picture[:1, :40])  # smaller than a network takes
+    image = _smooth(0, (50, 70))
+    Segmenter.from_session(session, _record(input_size=(64, 96)))(image)
+    Segmenter.from_session(session, _record(input_size=(64, 96)), input_size=(32, 40))(image)
+    Segmenter.from_session(session, _record())(image)
+    Segmenter.from_session(session, _record())(image[:1, :40])  # smaller than a network takes
     sizes = [shape[2:] for (shape,) in session.shapes]
     assert sizes == [(64, 96), (32, 40), (50, 70), (32, 40)]
 
@@ -231,9 +231,9 @@ def test_a_checkpoint_is_run_by_pytorch(monkeypatch: pytest.MonkeyPatch, tmp_pat
 
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
-@pytest.mark.parametrize(("picture_size", "input_size"), [((96, 128), None), ((77, 131), (100, 90))])
+@pytest.mark.parametrize(("image_size", "input_size"), [((96, 128), None), ((77, 131), (100, 90))])
 def test_both_ways_give_the_same_labels(
-    exported: Exported, runtime: str, picture_size: tuple[int, int], input_size: tuple[int, int] | None
+    exported: Exported, runtime: str, image_size: tuple[int, int], input_size: tuple[int, int] | None
 ) -> None:
     pytest.importorskip(runtime)
     path = exported[True][1]
@@ -244,9 +244,9 @@ def test_both_ways_give_the_same_labels(
     assert (fast.path_inputs, plain.path_inputs) == (True, False)
     layout = "pixels" if runtime == "openvino" and find_kernels() else "planes"
     assert fast.protocol == plain.protocol | {"path_inputs": True, "layout": layout}
-    image = _smooth(6, picture_size)
+    image = _smooth(6, image_size)
     assert [array.shape for array in plain.inputs(image)] == [fast.prepare(image).shape]
-    height, width = input_size or picture_size
+    height, width = input_size or image_size
     sizes = [(height, width), (height // 4, width // 4)]
     shapes = [(1, 3, *size) if layout == "planes" else (1, *size, 3) for size in sizes]
     assert [array.shape for array in fast.inputs(image)] == shapes
@@ -297,13 +297,13 @@ def test_opencv_keeps_its_threads(exported: Exported) -> None:
 
 
 def _foreign(path: Path, size: tuple[int, int]) -> Path:
-    """A file of another program, with no record: its scores are the colours, averaged over squares of four by four."""
+    """A file of another program, with no record: its logits are the colours, averaged over squares of four by four."""
     import onnx
 
-    scores = onnx.helper.make_tensor_value_info("y", 1, None)
+    logits = onnx.helper.make_tensor_value_info("y", 1, None)
     image = onnx.helper.make_tensor_value_info("x", 1, [1, 3, *size])
     pool = onnx.helper.make_node("AveragePool", ["x"], ["y"], kernel_shape=[4, 4], strides=[4, 4])
-    graph = onnx.helper.make_graph([pool], "graph", [image], [scores])
+    graph = onnx.helper.make_graph([pool], "graph", [image], [logits])
     onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8), path)
     return path
 

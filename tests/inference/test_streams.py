@@ -219,7 +219,7 @@ test_streams.segmented(test_streams.never_ending(), Path(sys.argv[1]) / "x", on_
 """
 
 
-def test_a_killed_process_leaves_nothing_that_passes_as_whole(tmp_path: Path) -> None:
+def test_a_killed_process_leaves_nothing_that_looks_whole(tmp_path: Path) -> None:
     program = [sys.executable, "-c", PROGRAM, str(tmp_path)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     with subprocess.Popen(program, stdout=subprocess.PIPE, env=environment) as process:

@@ -1,4 +1,4 @@
-"""TensorRT without an NVIDIA GPU: what it is told, and what is read from what `trtexec` prints."""
+"""TensorRT without an NVIDIA GPU: its options, and what is read from what `trtexec` prints."""
 
 import os
 import sys
@@ -39,7 +39,7 @@ def test_precisions_of_the_command(precision: Any, flags: list[str]) -> None:
 @pytest.mark.parametrize(
     ("precision", "on"), [("f32", set()), ("f16", {"fp16"}), ("bf16", {"bf16"}), ("int8", {"int8"})]
 )
-def test_the_provider_is_told_one_precision(precision: Any, on: set[str]) -> None:
+def test_the_provider_gets_one_precision(precision: Any, on: set[str]) -> None:
     options = provider_options(precision, cache_folder=Path("cache"))
     assert {name for name in ("fp16", "bf16", "int8") if options[f"trt_{name}_enable"] == "True"} == on
     assert options["trt_engine_cache_path"] == "cache"

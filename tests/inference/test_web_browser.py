@@ -263,7 +263,7 @@ def test_the_camera(browser: Chromium, page: tuple[str, Path]) -> None:
 
 
 def test_a_camera_asked_for_twice_is_not_left_on(browser: Chromium, page: tuple[str, Path]) -> None:
-    """Two clicks before the first is answered open two streams: only one may go on, and none after a third click."""
+    """Two clicks before the first is answered open two streams: one may stay open, and none after a third."""
     browser.open(page[0])
     browser.wait_for(STARTED)
     browser.evaluate(

@@ -55,18 +55,18 @@ def test_a_locked_folder_is_refused_to_another_process_until_the_first_ends(tmp_
 
 
 @pytest.mark.parametrize("end", ["done", "killed"])
-def test_a_turn_is_waited_for_and_the_wait_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str) -> None:
+def test_a_lock_is_waited_for_and_the_wait_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str) -> None:
     monkeypatch.setattr(locks, "PATIENCE_S", 0.0)
-    path, told = tmp_path / "turn", []
+    path, seen = tmp_path / "turn", []
     with hold(path) as other:
 
         def on_wait() -> None:
-            told.append(other.poll())  # None: it still runs
+            seen.append(other.poll())  # None: it still runs
             other.kill() if end == "killed" else other.communicate()
 
         with one_at_a_time(path, on_wait=on_wait):
             assert other.wait() == (-9 if end == "killed" else 0)
-    assert told == [None]
+    assert seen == [None]
 
 
 def test_a_turn_within_a_turn_is_let_in_and_keeps_others_out_to_the_end(

@@ -1,4 +1,4 @@
-"""What the tests of the model room share."""
+"""What the tests of models share."""
 
 from collections.abc import Callable
 

@@ -184,8 +184,8 @@ for block in BLOCKS:
     for bf16 in (False, True):
         image = torch.randn(2, 3, 96, 128).contiguous(memory_format=torch.channels_last)
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
-            scores = net(image)
-        scores.float().square().mean().backward()
+            logits = net(image)
+        logits.float().square().mean().backward()
     assert all(bool(torch.isfinite(parameter.grad).all()) for parameter in net.parameters())
 print("done")
 """

@@ -1,4 +1,4 @@
-"""The deployed form scores as the training form does, for every network, with arbitrary batch-norm statistics."""
+"""The deployed form has the logits of the training form, for every network, with arbitrary batch-norm statistics."""
 
 import pytest
 import torch

@@ -30,11 +30,11 @@ def test_scores_have_the_size_that_the_architecture_says(num_paths: int, size: t
     net = tiny(num_paths, form="plain").eval()
     image = torch.randn(1, 3, *size)
     with torch.no_grad():
-        features, scores = net.features(image), net(image)
+        features, logits = net.features(image), net(image)
     height, width = logits_size(size, net.architecture)
     assert features.shape == (1, num_paths * 7, height, width)
-    assert scores.shape == (1, 3, height, width)
-    assert torch.equal(scores, F.conv2d(features, net.head.weight, net.head.bias))
+    assert logits.shape == (1, 3, height, width)
+    assert torch.equal(logits, F.conv2d(features, net.head.weight, net.head.bias))
 
 
 @pytest.mark.parametrize("num_classes", [1, 2, 255])

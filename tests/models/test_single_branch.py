@@ -1,4 +1,4 @@
-"""The plain training form of a trained network: the same scores, and nearly the same in training mode."""
+"""The plain training form of a trained network: the same logits, and nearly the same in training mode."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Colours can be told from what they stand on, light and dark: contrast as WCAG 2 defines it."""
+"""Colours differ from what they stand on, light and dark: contrast as WCAG 2 defines it."""
 
 import re
 

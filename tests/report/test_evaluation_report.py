@@ -111,7 +111,7 @@ def test_images_are_the_datas_own(evaluated: dict[str, Any], monkeypatch: pytest
     assert [name for name, _ in gallery.legend[:-1]] == list(evaluated["ious"])
 
 
-def test_a_model_that_says_otherwise_now_is_told(evaluated: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_note_where_predictions_have_changed(evaluated: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     _, note = _gallery(evaluated, monkeypatch, lambda labels, number: np.zeros_like(labels))
     assert "have changed since" in note
 
@@ -165,7 +165,7 @@ def test_the_difference_pixel_by_pixel() -> None:
         (ImageOptions(data="scenes:size=48x64,num_val=1"), "no model file"),
     ],
 )
-def test_the_report_goes_on_without_images(evaluation_file: Path, options: ImageOptions, reason: str) -> None:
+def test_the_report_is_written_without_images(evaluation_file: Path, options: ImageOptions, reason: str) -> None:
     page = read_page(write_report(evaluation_file, images=options).read_text(encoding="utf-8"))
     (note,) = [text for text in page.texts if text.startswith("No images are shown")]
     assert reason in note
@@ -258,7 +258,7 @@ def _gallery(
             assert model == "m.onnx"
 
         def __call__(self, image: np.ndarray) -> np.ndarray:
-            (number,) = [n for n, picture in enumerate(images) if np.array_equal(picture, image)]
+            (number,) = [n for n, own in enumerate(images) if np.array_equal(own, image)]
             result: np.ndarray = predict(split.labels(number), number)
             return result
 

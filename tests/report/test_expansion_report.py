@@ -18,8 +18,8 @@ from written_searches import (
     START,
     WIDER,
     WIDER_2,
-    deliver,
     in_training,
+    write_result,
     write_search,
 )
 
@@ -40,7 +40,7 @@ def report(folder: Path) -> Page:
 
 def test_the_tables_of_a_finished_search(tmp_path: Path) -> None:
     write_search(tmp_path, [FIRST, SECOND, LAST], plan=PLAN)
-    deliver(tmp_path, [FIRST, SECOND, LAST], budgets_ms=[0.5, 1.8])
+    write_result(tmp_path, [FIRST, SECOND, LAST], budgets_ms=[0.5, 1.8])
     page = report(tmp_path)
     family, front = [it for it in page.tables if it[0][:2] == ["Step", "B"]]
     columns = {name: family[0].index(name) for name in ("Latency (ms)", "mIoU (%)", "C", "Dimension", "File")}
@@ -61,7 +61,7 @@ def test_the_tables_of_a_finished_search(tmp_path: Path) -> None:
 
 def test_a_faster_network_that_is_as_good_is_named_beside_the_best(tmp_path: Path) -> None:
     write_search(tmp_path, [FIRST, SECOND])
-    deliver(tmp_path, [FIRST, SECOND], budgets_ms=[1.8])
+    write_result(tmp_path, [FIRST, SECOND], budgets_ms=[1.8])
     path = tmp_path / "family" / "family.json"
     family = json.loads(path.read_text(encoding="utf-8"))
     for reaches_above, says in ((False, ""), (True, "its interval reaches above; ")):
@@ -143,7 +143,7 @@ def test_the_front_is_a_staircase_of_the_best(tmp_path: Path) -> None:
         ([FIRST], [Stopped(number=2, reason="no gain")], PLAN, ["The search has ended at step 2: no gain."]),
     ],
 )
-def test_a_search_that_goes_on_says_what_is_left(
+def test_a_running_search_shows_the_time_left(
     tmp_path: Path, steps: list, more: list, plan: dict | None, said: list[str]
 ) -> None:
     page = report(write_search(tmp_path, steps, more, plan=plan))
@@ -156,9 +156,9 @@ def test_a_search_that_goes_on_says_what_is_left(
         ]
 
 
-def test_a_search_asked_to_go_further_than_its_delivery_is_not_finished(tmp_path: Path) -> None:
+def test_a_search_asked_for_more_than_its_result_is_not_finished(tmp_path: Path) -> None:
     write_search(tmp_path, [FIRST], plan=PLAN)
-    deliver(tmp_path, [FIRST])
+    write_result(tmp_path, [FIRST])
     assert "Steps decided: 1 of 4, 3 left." in report(tmp_path).text
 
 
@@ -178,7 +178,7 @@ def test_a_journal_with_lines_twice_or_in_another_order_reads_the_same(tmp_path:
     assert report(tmp_path).tables[0][-1][6] == "40.1", "of two lines for a step, the first"
 
 
-def test_of_doubled_lines_the_first_counts_while_the_search_goes_on(tmp_path: Path) -> None:
+def test_of_doubled_lines_the_first_counts_while_the_search_runs(tmp_path: Path) -> None:
     journal = write_search(tmp_path, [FIRST], in_training(), plan=PLAN) / "journal.jsonl"
     expected, (_, start, first, *_) = report(tmp_path), journal.read_text(encoding="utf-8").splitlines(keepends=True)
     with journal.open("a", encoding="utf-8") as file:
@@ -190,7 +190,7 @@ def test_of_doubled_lines_the_first_counts_while_the_search_goes_on(tmp_path: Pa
 
 def test_the_check_of_a_ranking(tmp_path: Path) -> None:
     write_search(tmp_path, [FIRST])
-    deliver(tmp_path, [FIRST])
+    write_result(tmp_path, [FIRST])
     path = tmp_path / "family" / "family.json"
     check = {
         "step": 1, "length": 5, "kendall_tau": 0.3333, "same_choice": False, "swapped_pairs": 1,
@@ -230,9 +230,9 @@ def test_texts_of_the_journal_stay_text(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"family": 1}', '{"family": [], "front": []}'])
-def test_a_damaged_delivery_is_refused_in_a_line(tmp_path: Path, content: str) -> None:
+def test_a_damaged_result_is_refused_in_a_line(tmp_path: Path, content: str) -> None:
     write_search(tmp_path, [FIRST])
-    deliver(tmp_path, [FIRST])
+    write_result(tmp_path, [FIRST])
     (tmp_path / "family" / "family.json").write_text(content, encoding="utf-8")
     with pytest.raises(RunError) as caught:
         write_report(tmp_path)

@@ -10,7 +10,7 @@ from chromium import Chromium, find_chromium
 from test_benchmark_report import measured
 from test_study_report import VALUES
 from test_training_report import make_run
-from written_searches import FIRST, LAST, SECOND, deliver, in_training, write_search
+from written_searches import FIRST, LAST, SECOND, in_training, write_result, write_search
 
 from lpsnet.report.evaluation import ImageOptions
 from lpsnet.report.report import write_report
@@ -34,7 +34,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory, evaluated: dict[str, Any]) -
     trained = make_run(folder / "trained")
     trained.evaluation.write_text(json.dumps(evaluated), encoding="utf-8")
     grown = write_search(folder / "grown", [FIRST, SECOND, LAST])
-    deliver(grown, [FIRST, SECOND, LAST], budgets_ms=[1.8])
+    write_result(grown, [FIRST, SECOND, LAST], budgets_ms=[1.8])
     growing = write_search(folder / "growing", [FIRST], in_training())
     sources = (*sorted(folder.glob("*.json")), trained.path, grown, growing)
     return [write_report(source, images=ImageOptions(count=0)) for source in sources]

@@ -107,7 +107,7 @@ def test_it_says_what_one_would_do_next(run, tmp_path: Path) -> None:
     for folder in (training.path, search):
         code, out, err = run("report", folder)
         assert (code, err) == (0, "")
-        assert f"Next: lpsnet report {folder}" in out, "while it goes on"
+        assert f"Next: lpsnet report {folder}" in out, "while it runs"
     training.model.write_bytes(b"a model")
     (search / "family").mkdir()
     (search / "family" / "step_0.onnx").touch()

@@ -1,4 +1,4 @@
-"""The report of a training: curves by their ticks, scores of the last evaluation, runs that go on, the record."""
+"""The report of a training: curves by their ticks, scores of the last evaluation, running ones, the record."""
 
 import json
 import re
@@ -59,7 +59,7 @@ def test_curves_show_the_log(tmp_path: Path) -> None:
         assert [y.value(b) for _, b in points] == pytest.approx(list(ys), abs=y.tolerance)
 
 
-def test_a_run_that_goes_on_says_what_is_left(tmp_path: Path) -> None:
+def test_a_running_training_shows_the_time_left(tmp_path: Path) -> None:
     make_run(tmp_path)
     page, _ = report(tmp_path)
     assert "This run is not finished: 40 iterations are done of 50, 10 are left." in page.texts

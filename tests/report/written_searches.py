@@ -79,7 +79,7 @@ def write_search(
     return folder
 
 
-def deliver(folder: Path, steps: Sequence[Step], *, budgets_ms: Sequence[float] = ()) -> SearchResult:
+def write_result(folder: Path, steps: Sequence[Step], *, budgets_ms: Sequence[float] = ()) -> SearchResult:
     """`family.json`, with all latencies measured anew: 10 % more than in the steps."""
     found = Expansion(START, tuple(steps))
     now = [

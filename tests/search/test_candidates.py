@@ -166,7 +166,7 @@ def test_weights_that_the_last_step_broke_are_a_failure(tmp_path: Path) -> None:
     assert "no longer finite" in outcome.reason
 
 
-def test_a_folder_that_was_moved_is_gone_on_with(tmp_path: Path, parent: tuple[Path, Score]) -> None:
+def test_a_folder_that_was_moved_resumes(tmp_path: Path, parent: tuple[Path, Score]) -> None:
     design = Operation.parse("depth=0,0,0,1,1").apply(START).design
     first = train_candidate(task(design, tmp_path / "here", parent[0]))
     assert read_record(tmp_path / "here" / "model.safetensors").training["init"] == "start.safetensors"

@@ -35,8 +35,8 @@ def test_a_network_with_much_to_do_takes_longer(tmp_path: Path, runtime: str) ->
     if runtime == "openvino":
         pytest.importorskip("openvino")
     machine = ThisMachine(replace(TARGET, runtime=runtime), tmp_path, num_classes=3)
-    passes = [machine.measure_once([LARGE, SMALL]) for _ in range(3)]
-    slow, fast = map(min, zip(*passes, strict=True))  # whatever else the machine does only adds to the times
+    repetitions = [machine.measure_once([LARGE, SMALL]) for _ in range(3)]
+    slow, fast = map(min, zip(*repetitions, strict=True))  # whatever else the machine does only adds to the times
     assert 0 < fast < slow
 
 
@@ -104,7 +104,7 @@ def test_times_stand_in_the_order_asked_for(tmp_path: Path, engine: Engine) -> N
             assert times[design] >= 4 * number
 
 
-def test_sessions_stay_open_between_passes_up_to_a_bound(tmp_path: Path, engine: Engine) -> None:
+def test_sessions_stay_open_between_repetitions_up_to_a_bound(tmp_path: Path, engine: Engine) -> None:
     machine = ThisMachine(TARGET, tmp_path, num_classes=3, max_open=3)
     few, many = _designs(3), _designs(5)
     for _ in range(3):
@@ -172,7 +172,7 @@ ALL_THREADS = replace(TARGET, num_threads=None)
 
 
 class Watch:
-    """A `LoadWatch` of a machine that is as busy as told, pass by pass."""
+    """A `LoadWatch` of a machine that is as busy as listed, repetition by repetition."""
 
     busy: ClassVar[list[float | None]] = []
 
@@ -192,7 +192,7 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> type[Watch]:
 
 
 @pytest.mark.parametrize("quiet", [0.2, None])
-def test_a_pass_beside_other_programs_is_made_again(
+def test_a_repetition_beside_other_programs_is_made_again(
     tmp_path: Path, engine: Engine, watch: type[Watch], quiet: float | None
 ) -> None:
     said: list[str] = []
@@ -212,13 +212,13 @@ def test_a_machine_that_stays_busy_is_measured_nevertheless_until_it_is_quiet(
     machine.measure_once([SMALL])
     assert len(watch.busy) == 4
     assert "warning: other programs stay busy" in said[-1]
-    told = len(said)
+    num_lines = len(said)
     machine.measure_once([SMALL])  # one pass is enough
-    assert (len(watch.busy), len(said)) == (3, told)
+    assert (len(watch.busy), len(said)) == (3, num_lines)
     machine.measure_once([SMALL])  # quiet again …
     machine.measure_once([SMALL])  # … so that the next disturbance counts
     assert watch.busy == []
-    assert len(said) == told + 1
+    assert len(said) == num_lines + 1
 
 
 def test_processors_that_no_thread_of_the_engine_needs_may_be_busy(

@@ -12,14 +12,14 @@ from lpsnet.search.measurements import absolute, compared
 times = st.floats(0.1, 100)
 
 
-passes = st.integers(1, 4).flatmap(
+repetitions = st.integers(1, 4).flatmap(
     lambda designs: st.lists(st.lists(times, min_size=designs, max_size=designs), min_size=1, max_size=12)
 )
 
 
 @settings(deadline=None)
-@given(passes, st.data())
-def test_what_slows_a_whole_pass_down_drops_out(rows: list[list[float]], data: st.DataObject) -> None:
+@given(repetitions, st.data())
+def test_what_slows_a_whole_repetition_down_drops_out(rows: list[list[float]], data: st.DataObject) -> None:
     factors = data.draw(st.lists(st.floats(0.5, 4), min_size=len(rows), max_size=len(rows)))
     slowed = [[time * factor for time in row] for row, factor in zip(rows, factors, strict=True)]
     before, after = compared(rows), compared(slowed)
@@ -30,7 +30,7 @@ def test_what_slows_a_whole_pass_down_drops_out(rows: list[list[float]], data: s
 
 
 def test_a_small_difference_under_a_large_drift_is_seen() -> None:
-    """2 % between two networks, passes up to twice as slow: clear when compared, invisible in absolute times."""
+    """2 % between two networks, repetitions up to twice as slow: clear when compared, invisible in absolute times."""
     dice = random.Random(3)
     rows = []
     for _ in range(21):
@@ -44,7 +44,7 @@ def test_a_small_difference_under_a_large_drift_is_seen() -> None:
 
 
 @settings(deadline=None)
-@given(passes)
+@given(repetitions)
 def test_against_plain_python(rows: list[list[float]]) -> None:
     columns = list(zip(*rows, strict=True))
     assert [it.median_ms for it in absolute(rows)] == pytest.approx([median(column) for column in columns])

@@ -107,8 +107,8 @@ def test_killed_ten_times_with_measured_latencies_nothing_is_done_twice(tmp_path
 
 def _check_nothing_was_done_twice(journal: Path) -> None:
     events = read_journal(journal)
-    passes = Counter(it.designs for it in events if isinstance(it, LatencyRepetition))
-    assert set(passes.values()) <= set(REPETITIONS)
+    repetitions = Counter(it.designs for it in events if isinstance(it, LatencyRepetition))
+    assert set(repetitions.values()) <= set(REPETITIONS)
     finished: set[tuple[str, str | None, int]] = set()
     for event in events:
         if isinstance(event, TrainingStarted):

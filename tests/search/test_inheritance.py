@@ -357,7 +357,7 @@ def test_statistics_of_new_channels_are_measured_and_old_ones_kept(images: Tenso
 
 
 def test_dead_and_constant_channels_pass(images: Tensor) -> None:
-    """A channel that no image moves has no variance; it still passes what other images put there."""
+    """A channel that no image moves has no variance; other images may still put values there."""
     parent = trained(SMALL)
     norms = parent.paths[0].stages[0][0].unit
     for channel, value in ((0, -50.0), (1, 2.0)):  # dead after the ReLU, and constant
@@ -383,8 +383,8 @@ def test_training_mode_nearly_stays_with_measured_statistics(block: str, images:
             expected = parent.train()(images)
     deeper = Architecture((2, 3, 3, 4, 4), SMALL.widths, SMALL.ratios)
     relative = []
-    for pictures in (images, None):
-        child, _ = grown(parent, deeper, pictures)
+    for measured in (images, None):
+        child, _ = grown(parent, deeper, measured)
         with torch.no_grad():
             scores = child.train()(images)
         relative.append(float((scores - expected).norm() / (expected - expected.mean()).norm()))

@@ -69,7 +69,7 @@ def test_a_line_is_on_disk_before_append_returns(tmp_path: Path, monkeypatch: py
 
 
 def test_cut_at_every_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Killed at any point of writing: all finished lines are there, the unfinished one is gone, and it goes on."""
+    """Killed at any point of writing: all finished lines are there, the unfinished one is gone, and more follow."""
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # a second is enough for a thousand journals
     path = tmp_path / "journal.jsonl"
     content = _write(path, num_repetitions=1)

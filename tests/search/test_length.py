@@ -1,4 +1,4 @@
-"""Where no candidate gains, trainings may be too short to tell: all of a step again, and for longer."""
+"""Where no candidate gains, trainings may be too short to decide: all of a step again, and for longer."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -87,8 +87,8 @@ def test_past_the_bound_the_search_ends() -> None:
     slow, said = Slow(lambda design, spec: 50.0 if spec.parent is None else 51.0 - (design != spec.parent)), []
     (step,) = slow.search(max_length=4, on_progress=said.append).steps
     why = "step 1: no candidate gains: the best has 50.00 mIoU, their parent 51.00"
-    told = why + "; training all candidates {} times as long"
-    assert [line for line in said if "training all" in line] == [f"{told.format(n)} as at first" for n in (3, 4)]
+    line_of = why + "; training all candidates {} times as long"
+    assert [line for line in said if "training all" in line] == [f"{line_of.format(n)} as at first" for n in (3, 4)]
     assert [spec.length for designs, spec in slow.specs if WIDER in designs] == [1, 3, 4]
     assert (step.chosen, step.length) == (None, 4)
     assert step.stop == "no candidate gains: the best has 50.00 mIoU, their parent 51.00"
@@ -166,7 +166,7 @@ def test_a_table_says_which_were_trained_for_longer() -> None:
 
 
 def test_steps_that_are_decided_keep_their_length_and_those_after_them_may_take_longer() -> None:
-    """As on a search that goes on with a higher `max_length` than it was begun with."""
+    """As on a search resumed with a higher `max_length` than it was begun with."""
 
     def miou(design: Design, spec: TrainingSpec) -> float:
         """Gains surely in no step; by so much that each is chosen."""

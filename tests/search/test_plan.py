@@ -83,7 +83,7 @@ def test_operations_that_apply_now_or_after_others(asked: tuple[str, ...]) -> No
     assert check_plan(replace(RUN, operations=operations(*asked))) > 0
 
 
-def test_limits_that_leave_nothing_are_told_at_once(tmp_path: Path) -> None:
+def test_limits_that_leave_nothing_are_refused_at_once(tmp_path: Path) -> None:
     run = replace(RUN, options=replace(RUN.options, limits=Limits(parameters=10)))
     says = refused(run, tmp_path)
     assert "depth=0,0,0,1,1: " in says

@@ -125,7 +125,7 @@ def _journal(path: Path):
     return open_journal(path, settings={}, lpsnet_version="0")
 
 
-def test_passes_are_added_to_not_repeated(tmp_path: Path) -> None:
+def test_repetitions_are_added_not_made_again(tmp_path: Path) -> None:
     asked: list[list[Design]] = []
 
     def measure(designs: Sequence[Design]) -> list[float]:
@@ -145,7 +145,7 @@ def test_passes_are_added_to_not_repeated(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("times", [[1.0], [1.0, float("nan")], [1.0, 0.0], [1.0, -1.0], [1.0, float("inf")], [1, 2, 3]])
-def test_a_failed_pass_is_not_written(tmp_path: Path, times: list[float]) -> None:
+def test_a_failed_repetition_is_not_written(tmp_path: Path, times: list[float]) -> None:
     with _journal(tmp_path / "journal.jsonl") as journal:
         with pytest.raises(RunError, match="2 networks have as many finite times"):
             JournalledLatency(journal, lambda designs: times)([TINY, DEEP], effort=0)
@@ -178,7 +178,7 @@ def test_results_are_written_as_they_come(tmp_path: Path) -> None:
     assert lines == [f"  trained 2 of 2: {DEEP}: 40.00 mIoU"]
 
 
-def test_a_trainer_that_forgets_a_design_is_told(tmp_path: Path) -> None:
+def test_a_trainer_that_forgets_a_design_is_refused(tmp_path: Path) -> None:
     with _journal(tmp_path / "journal.jsonl") as journal, pytest.raises(RunError, match="without a result for"):
         JournalledPerformance(journal, lambda designs, spec: [])([DEEP], TrainingSpec())
 
@@ -247,7 +247,7 @@ def test_lines_that_were_put_back_by_hand_stand_once_and_in_their_place(undistur
     assert family_of([*decided[1:], *decided]) == family_of(undisturbed)
 
 
-def test_the_search_tells_the_journal_what_it_tells_its_caller(tmp_path: Path) -> None:
+def test_the_journal_and_the_caller_get_the_same_events(tmp_path: Path) -> None:
     steps: list[Step] = []
     with _journal(tmp_path / "journal.jsonl") as journal:
         found = expand(

@@ -1,4 +1,4 @@
-"""A whole expansion: what it leaves, that it goes on where it was, and what it refuses."""
+"""A whole expansion: what it leaves, that it resumes, and what it refuses."""
 
 import json
 import random
@@ -109,7 +109,7 @@ def test_every_step_leaves_its_network(quick: tuple[Path, SearchResult]) -> None
         assert record.input_size == SIZE
         labels = Segmenter(result.model(member))(open_dataset(DATA).split("val").image(0))
         assert labels.shape == SIZE
-    assert not list(out.glob("candidates/*/state.safetensors")), "what a finished training needed to go on is deleted"
+    assert not list(out.glob("candidates/*/state.safetensors")), "what a finished training needed to resume is deleted"
 
 
 def test_networks_under_budgets(quick: tuple[Path, SearchResult]) -> None:
@@ -268,7 +268,7 @@ def test_without_inheritance_nothing_is_taken_over(tmp_path: Path) -> None:
         assert (task.parent, task.run.init) == (None, init if task.design.block == "conv3x3" else None)
 
 
-def test_weights_that_are_not_there_are_told_before_anything_is_begun(tmp_path: Path) -> None:
+def test_missing_weights_are_refused_before_anything_is_begun(tmp_path: Path) -> None:
     with pytest.raises(ModelFileError, match=r"no model file at .*nowhere"):
         quickly(replace(RUN, init=tmp_path / "nowhere.safetensors"), tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -397,7 +397,7 @@ def test_a_journal_of_other_data_or_weights_under_the_same_name_is_refused(tmp_p
         quickly(run, out)
 
 
-def test_a_journal_that_does_not_say_what_it_was_trained_on_goes_on(tmp_path: Path) -> None:
+def test_a_journal_without_its_inputs_resumes(tmp_path: Path) -> None:
     """One of an older version."""
     run = replace(RUN, options=SearchOptions(num_steps=0))
     quickly(run, tmp_path)
@@ -461,7 +461,7 @@ def _in_the_middle(out: Path, number: int) -> bool:
 
 
 @pytest.mark.usefixtures("bare")
-def test_killed_in_the_middle_of_a_training_it_goes_on(tmp_path: Path, undisturbed: Path) -> None:
+def test_a_search_killed_during_a_training_resumes(tmp_path: Path, undisturbed: Path) -> None:
     process = _start(tmp_path, num_steps=1)
     while process.poll() is None and not _in_the_middle(tmp_path, 3):
         time.sleep(0.0005)
@@ -521,8 +521,8 @@ def test_on_this_machine_nothing_is_measured_twice(tmp_path: Path, monkeypatch: 
         except KeyboardInterrupt:
             continue
     events = _events(tmp_path)
-    passes = [it.designs for it in events if isinstance(it, LatencyRepetition)]
-    assert max(map(passes.count, passes)) == 2
+    repetitions = [it.designs for it in events if isinstance(it, LatencyRepetition)]
+    assert max(map(repetitions.count, repetitions)) == 2
     trained = [it.design for it in events if isinstance(it, TrainingFinished)]
     assert len(trained) == len(set(trained)) == 3
     assert not (tmp_path / "latency").exists()

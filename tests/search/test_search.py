@@ -83,12 +83,12 @@ def test_rules_of_choice(rows: dict[str, tuple[float, float]], chosen: Operation
 
 def test_the_search_stops_where_nothing_gains_and_says_so() -> None:
     landscape = Landscape(lambda design: float(sum(design.architecture.blocks)), lambda design: 50.0)
-    told: list[object] = []
-    found = expand(START, latency=landscape.latency, performance=landscape.performance, on_step=told.append)
+    reported: list[object] = []
+    found = expand(START, latency=landscape.latency, performance=landscape.performance, on_step=reported.append)
     assert found.members == (found.start,)
     assert len(found.steps) == 1
     assert found.stop == "no candidate gains: the best has 50.00 mIoU, their parent 50.00"
-    assert told == list(found.steps)
+    assert reported == list(found.steps)
 
 
 def test_without_operations_or_steps() -> None:
@@ -221,13 +221,13 @@ def test_the_search_needs_no_torch_and_other_starts_work() -> None:
     assert found.start.design == Design(Architecture((1, 2, 4, 7, 7), (16, 32, 64, 128, 128), (1, "1/4")), "residual")
 
 
-def test_as_many_steps_as_table_4_unless_told_otherwise() -> None:
+def test_as_many_steps_as_table_4_by_default() -> None:
     assert SearchOptions().num_steps == 14
 
 
-def test_the_start_is_told_before_any_step() -> None:
+def test_the_start_is_reported_before_any_step() -> None:
     landscape = Landscape(lambda design: 1.0, lambda design: 50.0)
-    told: list[object] = []
+    reported: list[object] = []
     functions = {"latency": landscape.latency, "performance": landscape.performance}
-    found = expand(START, **functions, on_start=told.append, on_step=told.append)
-    assert told == [found.start, *found.steps]
+    found = expand(START, **functions, on_start=reported.append, on_step=reported.append)
+    assert reported == [found.start, *found.steps]

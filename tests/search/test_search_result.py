@@ -85,7 +85,7 @@ def models(out: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("number", [1, 3])
-def test_a_search_that_goes_on_past_its_stop_is_not_finished(tmp_path: Path, number: int) -> None:
+def test_a_search_resumed_past_its_stop_is_not_finished(tmp_path: Path, number: int) -> None:
     ended = quickly(RUN, tmp_path, no_gain)
     assert ended.found.stop
     check_agrees(tmp_path, ended)
@@ -119,7 +119,7 @@ MORE = (
 
 @pytest.mark.parametrize("again", MORE)
 @pytest.mark.parametrize("moment", ["resuming", "measuring the", "exporting"])
-def test_a_command_that_asks_for_more_is_finished_when_it_has_delivered(
+def test_a_command_that_asks_for_more_is_finished_when_its_result_is_written(
     tmp_path: Path, again: ExpansionRun, moment: str
 ) -> None:
     quickly(BUDGET, tmp_path)
@@ -137,7 +137,7 @@ def test_the_same_command_leaves_a_finished_search_finished_wherever_it_is_kille
     check_agrees(tmp_path, result)
 
 
-def test_a_delivery_killed_while_it_exports_is_not_the_one_before(
+def test_a_result_killed_during_its_export_is_not_the_one_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At every file it writes, and between its last and `family.json`."""
@@ -164,14 +164,14 @@ def test_fewer_steps_than_were_made_are_handed_over_alone(tmp_path: Path) -> Non
     fewer = quickly(ONE_STEP, tmp_path)
     assert [it.step for it in fewer.members] == [0, 1]
     check_agrees(tmp_path, fewer)
-    kept = {f"{delivered}{suffix}" for delivered in ("step_0", "step_1") for suffix in (".onnx", ".safetensors")}
+    kept = {f"{kept_step}{suffix}" for kept_step in ("step_0", "step_1") for suffix in (".onnx", ".safetensors")}
     assert models(tmp_path) == {*kept, own.name}, "files of other steps go, what somebody made of them stays"
     more = quickly(RUN, tmp_path)
     assert len(more.members) == 3
     check_agrees(tmp_path, more)
 
 
-def test_fewer_steps_killed_before_their_delivery_are_shown_alone(tmp_path: Path) -> None:
+def test_fewer_steps_killed_before_their_result_are_shown_alone(tmp_path: Path) -> None:
     quickly(RUN, tmp_path)
     with pytest.raises(Killed):
         quickly(ONE_STEP, tmp_path, on_progress=kill_when("measuring the"))
@@ -180,7 +180,7 @@ def test_fewer_steps_killed_before_their_delivery_are_shown_alone(tmp_path: Path
     assert "All steps are decided" in found.running[0]
 
 
-def test_a_delivery_of_a_version_that_kept_no_plan_beside_it_counts(tmp_path: Path) -> None:
+def test_a_result_of_a_version_that_kept_no_plan_beside_it_counts(tmp_path: Path) -> None:
     result = quickly(RUN, tmp_path)
     (tmp_path / "family" / "plan.json").unlink()
     (tmp_path / "plan.json").write_text(json.dumps({"command": "lpsnet expand", "num_steps": 2, "budgets_ms": []}))

@@ -115,7 +115,7 @@ def test_parents_are_handed_to_the_trainer() -> None:
     assert parents == [None, *(member.design for member in found.members[:-1])]
 
 
-def test_candidates_and_parent_are_measured_in_turn() -> None:
+def test_candidates_and_parent_are_measured_interleaved() -> None:
     landscape, found = _table_4_walk()
     (_, start), *turns = landscape.measured
     assert start == [START.design]

@@ -1,4 +1,4 @@
-"""Scores over seeds, and the steps of a search that repeats trainings to tell a lead from luck."""
+"""Scores over seeds, and the steps of a search that repeats trainings to distinguish a lead from luck."""
 
 from collections.abc import Callable, Mapping, Sequence
 from statistics import stdev

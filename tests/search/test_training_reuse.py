@@ -69,9 +69,9 @@ def test_scores_and_weights_are_taken_over_and_latencies_are_not(there: Path, tm
         model = str(new[design].details["model"])
         assert (out / model).read_bytes() == (there / model).read_bytes()
     assert all("taken_from" not in new[design].details for design in trained)
-    passes = [it for it in read_journal(out / JOURNAL) if isinstance(it, LatencyRepetition)]
-    assert passes
-    assert {3 * work(Design.parse(it.designs[0])) for it in passes} == {it.ms[0] for it in passes}
+    repetitions = [it for it in read_journal(out / JOURNAL) if isinstance(it, LatencyRepetition)]
+    assert repetitions
+    assert {3 * work(Design.parse(it.designs[0])) for it in repetitions} == {it.ms[0] for it in repetitions}
     assert _run(out) == [], "the folder there is not needed any more"
 
 

@@ -47,7 +47,7 @@ def _smooth(height: int, width: int) -> np.ndarray:
     return np.round(127.5 * (1 + np.stack(waves, axis=2))).astype(np.uint8)
 
 
-def test_every_way_is_measured_in_turn(exported: Exported) -> None:
+def test_every_way_is_measured_interleaved(exported: Exported) -> None:
     pytest.importorskip("openvino")
     precision: Precision = "f32"
     engines = [Engine("onnxruntime"), Engine("openvino", precision)]
@@ -87,16 +87,16 @@ def test_an_engine_that_does_not_exist_is_refused(exported: Exported) -> None:
 
 @pytest.mark.parametrize("align_corners", [True, False])
 @pytest.mark.parametrize(
-    ("picture_size", "input_size"), [((96, 128), None), ((70, 90), (96, 128)), ((300, 200), (96, 96))]
+    ("image_size", "input_size"), [((96, 128), None), ((70, 90), (96, 128)), ((300, 200), (96, 96))]
 )
 def test_the_fast_way_gives_the_labels_of_the_reference(
-    tmp_path: Path, picture_size: tuple[int, int], input_size: tuple[int, int] | None, align_corners: bool
+    tmp_path: Path, image_size: tuple[int, int], input_size: tuple[int, int] | None, align_corners: bool
 ) -> None:
     """Also where the image is shrunk so much that it is averaged first."""
     torch.manual_seed(0)
     net = create_model("B=1,1,1,1,1;C=4,6,8,8,8;R=3/4,1/4", num_classes=5, align_corners=align_corners).eval()
     record = ModelRecord(architecture=net.architecture, label_space=LabelSpace.numbered(5), align_corners=align_corners)
-    image = _smooth(*picture_size)
+    image = _smooth(*image_size)
     with torch.inference_mode():  # every class is the best somewhere
         normalised = torch.from_numpy(prepare(image, record, size=input_size))
         net.head.bias -= net(normalised).mean(dim=(0, 2, 3))

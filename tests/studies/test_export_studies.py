@@ -123,7 +123,7 @@ def test_senseless_wishes_are_refused(
         run_study(find_study(name), chosen, tmp_path)
 
 
-def test_precisions_that_could_not_be_scored_are_told() -> None:
+def test_precisions_that_could_not_be_scored_are_listed() -> None:
     figures = {"times_as_fast_as_f32": 2.0, "miou_lost": None, "miou": None, "network_ms": 1}
     row = {"engine": "e", "precision": "int8", **figures}
     outcome = Outcome({"precisions": "x"}, {"rows": [row], "problems": ["e, int8: other classes"]}, "here", {}, "2026")

@@ -158,8 +158,8 @@ def parent_miou(out: Path) -> float:
     for sample in (split[index] for index in range(len(split))):
         image = ((torch.from_numpy(sample.image) / 255 - mean) / std).permute(2, 0, 1)[None]
         with torch.no_grad():
-            scores = torch.nn.functional.interpolate(net(image), (48, 64), mode="bilinear", align_corners=True)
-        matrix.update(sample.labels, scores.argmax(1)[0].to(torch.uint8).numpy())
+            logits = torch.nn.functional.interpolate(net(image), (48, 64), mode="bilinear", align_corners=True)
+        matrix.update(sample.labels, logits.argmax(1)[0].to(torch.uint8).numpy())
     counts = torch.from_numpy(matrix.matrix).double()
     union = counts.sum(0) + counts.sum(1) - counts.diagonal()
     return float(100 * (counts.diagonal() / union)[union > 0].mean())

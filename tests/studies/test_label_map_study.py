@@ -1,4 +1,4 @@
-"""The comparison of label maps with torch's: its figures are of the scores given, and it finds what it is to show."""
+"""The comparison of label maps with torch's: its figures are of the logits given, and it finds what it is to show."""
 
 import numpy as np
 import pytest
@@ -11,8 +11,8 @@ from lpsnet.studies.label_map import Comparison, compare, example_scores
 
 @pytest.mark.parametrize("kind", ["regions", "blobs", "noise"])
 def test_both_ways_are_timed_and_agree(kind: str) -> None:
-    scores = example_scores(kind, num_classes=5, size=(6, 8))
-    comparison = compare(scores, (60, 90), repeats=3)
+    logits = example_scores(kind, num_classes=5, size=(6, 8))
+    comparison = compare(logits, (60, 90), repeats=3)
     assert len(comparison.torch_ms) == len(comparison.label_map_ms) == 3
     assert min(comparison.torch_ms + comparison.label_map_ms) > 0
     assert comparison.num_pixels == 60 * 90

@@ -92,17 +92,17 @@ def test_conv_blocks_from_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert found["3x3 Conv"]["gmacs_at_that_c"] == pytest.approx(18.42, abs=0.01)
     assert "all within 10 %" in result.report.findings[0]
     apart = [row["block"] for row in found.values() if abs(row["times_reference"] - 1) > 0.1]
-    told = [finding for finding in result.report.findings if finding.startswith("Not at one latency: ")]
-    assert [finding.split(": ")[1].split(" at c=")[0] for finding in told] == apart
+    stated = [finding for finding in result.report.findings if finding.startswith("Not at one latency: ")]
+    assert [finding.split(": ")[1].split(" at c=")[0] for finding in stated] == apart
     assert all(len(row["miou_by_seed"].split()) == 1 for row in found.values())
     assert not list(tmp_path.glob("runs/*/*.onnx"))  # the model files that were timed are gone
 
 
-def _choose_by_measuring_once(starts: Any, reference: Any, *, measure_pass: Any, on_progress: Any) -> Any:
+def _choose_by_measuring_once(starts: Any, reference: Any, *, measure_once: Any, on_progress: Any) -> Any:
     from lpsnet.studies.blocks_interactions import Choice
 
     points = [reference, *((block, 4) for block in starts if block != reference[0])]
-    times = measure_pass(points)
+    times = measure_once(points)
     return {p[0]: Choice(p[1], t / times[0], t / times[0], t / times[0]) for p, t in zip(points, times, strict=True)}
 
 
@@ -128,7 +128,7 @@ def test_expansion_and_qualitative_share_their_trainings(tmp_path: Path, monkeyp
         )
 
 
-def test_a_stopped_training_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stopped_training_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stopped in the third of four trainings: the finished ones are not touched, and the third does no step twice."""
 
     monkeypatch.setattr(loop, "EPOCH_CHECKPOINT_SECONDS", 0)  # a checkpoint after every epoch, however short
@@ -205,7 +205,7 @@ def _wait_for(condition: Any, process: "subprocess.Popen[bytes]") -> None:
     raise AssertionError("nothing to kill within five minutes")
 
 
-def test_a_training_that_diverges_is_told_and_the_others_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_diverging_training_is_reported_and_the_others_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     chosen = {
         name: StudyNetwork(blocks.TABLE_3[name].title, tiny(2), interaction=name) for name in ("none", "direct_a")
     }

@@ -117,7 +117,7 @@ class Device:
         cost, power, steps = {"plain": (0.05, 2, False), "cheap": (0.2, 1.2, False), "stepped": (0.02, 2, True)}[block]
         return 0.1 + cost * (-(-c // 8) * 8 if steps else c) ** power
 
-    def measure_pass(self, points: Sequence[Point]) -> list[float]:
+    def measure_once(self, points: Sequence[Point]) -> list[float]:
         self.num_passes += 1
         speed = self.rng.uniform(1, 2)  # the machine is slower at times, for a whole pass
         return [speed * self.exact_ms(p) * self.rng.uniform(1 - self.noise, 1 + self.noise) for p in points]
@@ -127,9 +127,9 @@ class Device:
 def test_c_of_one_latency_is_found_as_by_trying_all(starts: int) -> None:
     device, reference = Device(noise=0.002), ("plain", 14)
     blocks = ("plain", "cheap", "stepped")
-    told: list[float] = []
+    parts: list[float] = []
     found = widths_of_same_latency(
-        dict.fromkeys(blocks, starts), reference, measure_pass=device.measure_pass, on_progress=told.append
+        dict.fromkeys(blocks, starts), reference, measure_once=device.measure_once, on_progress=parts.append
     )  # fmt: skip
     target = device.exact_ms(reference)
     for block in blocks:
@@ -139,7 +139,7 @@ def test_c_of_one_latency_is_found_as_by_trying_all(starts: int) -> None:
         assert found[block].low <= found[block].ratio <= found[block].high
         assert found[block].ratio == pytest.approx(exact, rel=0.01)
     assert found["plain"] == Choice(14, 1.0, 1.0, 1.0)
-    assert told == sorted(told)
+    assert parts == sorted(parts)
 
 
 def test_a_block_that_is_always_too_slow_or_too_fast_gets_the_end() -> None:
@@ -147,7 +147,7 @@ def test_a_block_that_is_always_too_slow_or_too_fast_gets_the_end() -> None:
     found = widths_of_same_latency(
         {"slow": 9, "fast": 9},
         ("reference", 1),
-        measure_pass=lambda points: [times[block] for block, _ in points],
+        measure_once=lambda points: [times[block] for block, _ in points],
         on_progress=lambda part: None,
     )
     assert (found["slow"].c, found["fast"].c) == (1, MAX_EQUAL_C - 1) or found["fast"].c == MAX_EQUAL_C

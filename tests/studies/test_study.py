@@ -85,8 +85,8 @@ def test_results_of_other_data_by_the_same_name_are_not_mixed_in(tmp_path: Path)
 
 
 def test_what_was_found_is_written(tmp_path: Path) -> None:
-    told: list[tuple[str, float]] = []
-    result = run_study(Sums().study, Settings(), tmp_path / "out", on_progress=lambda *what: told.append(what))
+    reported: list[tuple[str, float]] = []
+    result = run_study(Sums().study, Settings(), tmp_path / "out", on_progress=lambda *what: reported.append(what))
     assert [path.name for path in result.files] == ["sums.md", "sums.png", "sums.csv", "sums.json"]
     page, figure, table, values = result.files
     with table.open(newline="") as file:
@@ -101,7 +101,7 @@ def test_what_was_found_is_written(tmp_path: Path) -> None:
         assert part in text
     assert "lpsnet study sums --scale small --runtime onnxruntime --out sums" in text
     assert cv2.imread(str(figure)).shape == (675, 1350, 3)
-    assert told == [("adding", 1.0)] * 2
+    assert reported == [("adding", 1.0)] * 2
 
 
 def test_finished_runs_are_not_made_again(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The plain loop and the trainer learn the same from the same samples, and are timed in turn."""
+"""The plain loop and the trainer learn the same from the same samples, and are timed interleaved."""
 
 import json
 from pathlib import Path
@@ -41,13 +41,13 @@ def test_what_the_plain_loop_has_not() -> None:
         PlainLoop(Segmentation.of(run, torch.device("cpu")))
 
 
-def test_speed_is_compared_in_turn() -> None:
+def test_speed_is_compared_interleaved() -> None:
     speed = compare_speed(DATA, str(ARCHITECTURE), "demo", overrides=SMALL, num_pictures=3, steps=1, repeats=2)
     assert len(speed.plain_s) == len(speed.trainer_s) == 2
     assert all(seconds > 0 for seconds in (*speed.plain_s, *speed.trainer_s))
-    told = json.loads(json.dumps(speed.to_dict()))
-    assert told["run"]["recipe"]["loss_stride"] == 1
-    assert told["pictures_per_turn"] == 2
+    values = json.loads(json.dumps(speed.to_dict()))
+    assert values["run"]["recipe"]["loss_stride"] == 1
+    assert values["pictures_per_turn"] == 2
     with pytest.raises(LpsnetError, match="at least 1"):
         compare_speed(DATA, str(ARCHITECTURE), "demo", repeats=0)
 
@@ -55,9 +55,9 @@ def test_speed_is_compared_in_turn() -> None:
 def test_figures_by_hand() -> None:
     speed = TrainingSpeed((4.0, 6.0, 20.0), (2.0, 3.0, 1.0), 8, {})
     assert speed.ratio == 3
-    told = speed.to_dict()
-    assert told["lowest_and_highest_ratio"] == [2, 20]
-    assert (told["plain_pictures_per_second"], told["trainer_pictures_per_second"]) == (8 / 6, 4)
+    values = speed.to_dict()
+    assert values["lowest_and_highest_ratio"] == [2, 20]
+    assert (values["plain_pictures_per_second"], values["trainer_pictures_per_second"]) == (8 / 6, 4)
     results = Results((50.0, 52.0), (51.0, 52.0), {})
     assert (results.difference, results.spread) == (0.5, pytest.approx(2**0.5))
 

@@ -48,9 +48,9 @@ def run(start: int, end: int, *, augmentation: Augmentation = PLAIN, workers: in
 
 def test_every_image_once_a_pass() -> None:
     order = SampleOrder(7, seed=5)
-    passes = [[order.index(7 * turn + place) for place in range(7)] for turn in range(3)]
-    assert all(sorted(indices) == list(range(7)) for indices in passes)
-    assert passes[0] != passes[1]
+    epochs = [[order.index(7 * turn + place) for place in range(7)] for turn in range(3)]
+    assert all(sorted(indices) == list(range(7)) for indices in epochs)
+    assert epochs[0] != epochs[1]
 
 
 def test_batches_follow_the_order() -> None:

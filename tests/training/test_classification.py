@@ -1,4 +1,4 @@
-"""Pre-training: it learns, stops and goes on, and what it leaves is where a segmentation training can start."""
+"""Pre-training: it learns, resumes, and leaves weights that a segmentation training can start from."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -73,7 +73,7 @@ class Stopped(Exception):
     pass
 
 
-def test_stopped_it_goes_on_as_if_nothing_had_happened(run: PretrainingRun, undisturbed: Path, tmp_path: Path) -> None:
+def test_a_stopped_run_resumes_to_the_same_result(run: PretrainingRun, undisturbed: Path, tmp_path: Path) -> None:
     for stop_at in (3, 11):
 
         def stop(status: Status, at: int = stop_at) -> None:
@@ -99,7 +99,7 @@ def test_all_but_the_head_is_taken_over(undisturbed: Path) -> None:
     assert not load_checkpoint(undisturbed / "model.safetensors").head.weight.any()
 
 
-def test_the_record_tells_the_run(undisturbed: Path, run: PretrainingRun) -> None:
+def test_the_record_holds_the_run(undisturbed: Path, run: PretrainingRun) -> None:
     record = read_record(undisturbed / "model.safetensors")
     assert record.architecture == ARCHITECTURE
     assert record.training["task"] == "classification"

@@ -1,4 +1,4 @@
-"""What people are told of a start from a checkpoint, for networks that differ from it in one thing."""
+"""The line on a start from a checkpoint, for networks that differ from it in one thing."""
 
 from pathlib import Path
 

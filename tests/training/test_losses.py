@@ -96,7 +96,7 @@ def test_gradients_are_those_of_the_loss_written_out(
     assert (ours - theirs).norm() < 1e-5 * theirs.norm()
 
 
-def test_what_is_no_class_does_not_pass_unseen() -> None:
+def test_ids_that_are_no_class_are_refused() -> None:
     labels = torch.tensor([[[0, 1], [7, 255]]], dtype=torch.uint8)
     total, _ = Criterion()(torch.zeros(1, 3, 2, 2), labels)
     assert total.isnan()

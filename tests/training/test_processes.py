@@ -19,9 +19,9 @@ SCRIPT = Path(__file__).parent / "gradient_run.py"
 
 
 def start(script: Path, out: Path, *, rank: int, port: int) -> subprocess.Popen[bytes]:
-    """One of two processes, told what `accelerate launch` and `torchrun` tell them."""
-    told = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    env = {**os.environ, "ACCELERATE_USE_CPU": "true", **{name: str(value) for name, value in told.items()}}
+    """One of two processes, with the environment that `accelerate launch` and `torchrun` set."""
+    rank_settings = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    env = {**os.environ, "ACCELERATE_USE_CPU": "true", **{name: str(value) for name, value in rank_settings.items()}}
     return subprocess.Popen([sys.executable, script, out], env=env)
 
 

@@ -21,7 +21,7 @@ def held(path: Path, value: object) -> RunFolder:
     return RunFolder(path)
 
 
-def test_a_run_from_before_a_setting_existed_goes_on_with_its_default(tmp_path: Path) -> None:
+def test_a_run_from_before_a_setting_existed_resumes_with_its_default(tmp_path: Path) -> None:
     folder = held(tmp_path, settings(seed=3))
     folder.check(settings(seed=3, schedule="poly"), defaults=DEFAULTS, resume=True)
     with pytest.raises(RunError, match=r"recipe.schedule = poly, not cosine"):
@@ -70,7 +70,7 @@ def test_logs_go_back_to_the_checkpoint(tmp_path: Path) -> None:
     assert [line["iteration"] for line in folder.read_evaluations()] == [2, 4]
 
 
-def test_a_run_goes_on_only_on_what_it_was_started_with(tmp_path: Path) -> None:
+def test_resume_is_refused_with_other_settings(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     inputs = {"classes": "2 classes (1): a, b", "train": "4 images (2)"}
     folder.check_inputs(inputs)  # there is no run yet

@@ -1,4 +1,4 @@
-"""A run as a whole: it learns, it goes on after being killed at any moment, and its folder is its own."""
+"""A run as a whole: it learns, it resumes after being killed at any moment, and its folder is its own."""
 
 import csv
 import json
@@ -53,7 +53,7 @@ def start(out: Path) -> subprocess.Popen[str]:
 
 
 @pytest.mark.parametrize("kill_at", [(2, 11), pytest.param((5, 6, 19), marks=pytest.mark.slow)])
-def test_killed_at_any_moment_it_goes_on_as_if_nothing_had_happened(
+def test_a_run_killed_at_any_moment_resumes_to_the_same_result(
     undisturbed: Path, tmp_path: Path, kill_at: tuple[int, ...]
 ) -> None:
     for iteration in kill_at:
@@ -76,7 +76,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_does_not(undisturbed: 
     assert losses(tmp_path / "other") != losses(undisturbed)
 
 
-def test_loss_falls_and_the_record_tells_the_run(undisturbed: Path) -> None:
+def test_loss_falls_and_the_record_holds_the_run(undisturbed: Path) -> None:
     curve = losses(undisturbed)
     assert sum(curve[i] for i in range(20, 25)) < 0.8 * sum(curve[i] for i in range(1, 6))
     network = load_checkpoint(undisturbed / "model.safetensors")
@@ -95,7 +95,7 @@ def test_a_folder_with_a_run_is_refused_without_resume(undisturbed: Path) -> Non
         train(RUN, undisturbed)
 
 
-def test_every_step_is_told_in_order_and_evaluations_with_them(tmp_path: Path) -> None:
+def test_progress_is_reported_for_every_step_in_order_with_evaluations(tmp_path: Path) -> None:
     seen: list[Status] = []
     run = replace(RUN, recipe=RUN.recipe.with_overrides({"evaluate_every": 2, "iterations": 8}))
     result = train(run, tmp_path, on_progress=seen.append, tensorboard=False)
@@ -108,7 +108,7 @@ def test_every_step_is_told_in_order_and_evaluations_with_them(tmp_path: Path) -
     assert [float(row["loss"]) for row in folder.read_log()] == pytest.approx([s.loss for s in seen], rel=1e-6)
 
 
-def test_a_run_of_an_older_version_goes_on(undisturbed: Path, tmp_path: Path) -> None:
+def test_a_run_of_an_older_version_resumes(undisturbed: Path, tmp_path: Path) -> None:
     """Its settings lack what has come since; its state has the tensors that it always had."""
 
     def stop(status: Status) -> None:
@@ -154,7 +154,7 @@ def test_resuming_with_other_versions_is_logged(
     assert "numpy" not in line
 
 
-def test_going_on_with_other_data_is_refused(undisturbed: Path, tmp_path: Path) -> None:
+def test_resume_with_other_data_is_refused(undisturbed: Path, tmp_path: Path) -> None:
     shutil.copytree(undisturbed, tmp_path / "run")
     path = tmp_path / "run" / "run.json"
     settings = json.loads(path.read_text())

@@ -29,9 +29,9 @@ export function labelMap(logits, [classes, height, width], [rows, columns], alig
 }
 
 function logitsOfRow(logits, height, width, above, below, down, line) {
-  for (let at = 0, plane = 0; at < line.length; plane += height * width) {
-    const upper = plane + above * width;
-    const lower = plane + below * width;
+  for (let at = 0, offset = 0; at < line.length; offset += height * width) {
+    const upper = offset + above * width;
+    const lower = offset + below * width;
     for (let x = 0; x < width; x++, at++) {
       line[at] = logits[upper + x] + (logits[lower + x] - logits[upper + x]) * down;
     }

@@ -16,15 +16,15 @@ export function prepare(rgba, size, target, record) {
   const same = size[0] === target[0] && size[1] === target[1];
   const area = target[0] * target[1];
   const result = new Float32Array(3 * area);
-  const plane = same ? null : new Float32Array(size[0] * size[1]);
+  const channelMap = same ? null : new Float32Array(size[0] * size[1]);
   const windows = size.map((length, axis) => averagingWindow(length, target[axis]));
   for (let channel = 0; channel < 3; channel++) {
     const { mean, std } = record.normalisation;
     const own = result.subarray(channel * area, (channel + 1) * area);
-    lookUp(rgba, channel, normalisedBytes(mean[channel], std[channel]), plane ?? own);
-    if (plane === null) continue;
-    averageRows(plane, size, windows[1]);
-    sample(averagedColumns(plane, size, windows[0]), size, own, target, record.align_corners);
+    lookUp(rgba, channel, normalisedBytes(mean[channel], std[channel]), channelMap ?? own);
+    if (channelMap === null) continue;
+    averageRows(channelMap, size, windows[1]);
+    sample(averagedColumns(channelMap, size, windows[0]), size, own, target, record.align_corners);
   }
   return result;
 }
@@ -33,8 +33,8 @@ function normalisedBytes(mean, std) {
   return Float32Array.from({ length: 256 }, (_, byte) => (byte / 255 - mean) / std);
 }
 
-function lookUp(rgba, channel, table, plane) {
-  for (let i = 0, at = channel; i < plane.length; i++, at += 4) plane[i] = table[rgba[at]];
+function lookUp(rgba, channel, table, channelMap) {
+  for (let i = 0, at = channel; i < channelMap.length; i++, at += 4) channelMap[i] = table[rgba[at]];
 }
 
 /** Width of the average taken before shrinking: odd, and 1, which changes nothing, for less than halving. */
@@ -54,12 +54,12 @@ function slidingWindow(length, window) {
 }
 
 /** In place: each value of a row becomes the average of the `window` around it. */
-function averageRows(plane, [height, width], window) {
+function averageRows(channelMap, [height, width], window) {
   if (window === 1) return;
   const { first, enters, leaves } = slidingWindow(width, window);
   const line = new Float64Array(width);
   for (let y = 0; y < height; y++) {
-    const row = plane.subarray(y * width, (y + 1) * width);
+    const row = channelMap.subarray(y * width, (y + 1) * width);
     line.set(row);
     let sum = 0;
     for (const x of first) sum += line[x];
@@ -70,25 +70,25 @@ function averageRows(plane, [height, width], window) {
   }
 }
 
-/** The same down the columns; a new plane where there is something to average. */
-function averagedColumns(plane, [height, width], window) {
-  if (window === 1) return plane;
+/** The same down the columns; a new array where there is something to average. */
+function averagedColumns(channelMap, [height, width], window) {
+  if (window === 1) return channelMap;
   const { first, enters, leaves } = slidingWindow(height, window);
-  const result = new Float32Array(plane.length);
+  const result = new Float32Array(channelMap.length);
   const sums = new Float64Array(width);
-  for (const y of first) for (let x = 0; x < width; x++) sums[x] += plane[y * width + x];
+  for (const y of first) for (let x = 0; x < width; x++) sums[x] += channelMap[y * width + x];
   for (let y = 0, at = 0; y < height; y++) {
     const enter = enters[y] * width;
     const leave = leaves[y] * width;
     for (let x = 0; x < width; x++, at++) {
       result[at] = sums[x] / window;
-      sums[x] += plane[enter + x] - plane[leave + x];
+      sums[x] += channelMap[enter + x] - channelMap[leave + x];
     }
   }
   return result;
 }
 
-function sample(plane, [height, width], out, [rows, columns], alignCorners) {
+function sample(channelMap, [height, width], out, [rows, columns], alignCorners) {
   const y = places(height, rows, alignCorners);
   const x = places(width, columns, alignCorners);
   for (let row = 0, at = 0; row < rows; row++) {
@@ -99,8 +99,8 @@ function sample(plane, [height, width], out, [rows, columns], alignCorners) {
       const left = x.first[column];
       const right = x.second[column];
       const along = x.fraction[column];
-      const upper = plane[above + left] + (plane[above + right] - plane[above + left]) * along;
-      const lower = plane[below + left] + (plane[below + right] - plane[below + left]) * along;
+      const upper = channelMap[above + left] + (channelMap[above + right] - channelMap[above + left]) * along;
+      const lower = channelMap[below + left] + (channelMap[below + right] - channelMap[below + left]) * along;
       out[at] = upper + (lower - upper) * down;
     }
   }
