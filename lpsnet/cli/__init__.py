@@ -106,7 +106,7 @@ COMMANDS = {
     "train": Command("train", "train", "Train a network on labelled images."),
     "pretrain": Command("train", "pretrain", "Train a network to classify images, as a start for `train --init`."),
     "evaluate": Command("evaluate", "evaluate", "Score a model on labelled images: mIoU and IoU by class."),
-    "export": Command("models", "export", "Write a model for an engine and verify its labels."),
+    "export": Command("export", "export", "Write a model for an engine and verify its labels."),
     "benchmark": Command("benchmark", "benchmark", "Measure the latency of models, interleaved, on this machine."),
     "expand": Command("expand", "expand", "Grow networks step by step by mIoU gained per millisecond here."),
     "info": Command("models", "info", "Parameters and multiply-accumulates by stage; the record of a model file."),
@@ -114,7 +114,7 @@ COMMANDS = {
     "data": Command("data", "app", "Check data sets before training."),
     "study": Command("report", "study", "Make a table or figure of the paper again on this device."),
     "report": Command("report", "report", "Write one HTML page about a run, a search, a benchmark or a model."),
-    "stream": Command("segment", "stream", "Play a video for minutes: memory and frames per second over time."),
+    "stream": Command("benchmark", "stream", "Play a video for minutes: memory and frames per second over time."),
     "web": Command("segment", "web", "Write a page that segments in the browser; nothing is uploaded."),
     "push": Command("models", "push", "Upload a model to the Hugging Face Hub with a model card."),
 }

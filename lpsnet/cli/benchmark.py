@@ -1,4 +1,4 @@
-"""`lpsnet benchmark`: latency of model files, bundled models and architectures on this machine."""
+"""`lpsnet benchmark`: latency of models and architectures on this machine; `lpsnet stream`: hours of video."""
 
 import tempfile
 from collections import Counter
@@ -16,6 +16,8 @@ from rich.table import Table
 from lpsnet.architecture import Architecture, get_architecture, list_architectures
 from lpsnet.benchmark.benchmark import Benchmark, Candidate, Result
 from lpsnet.benchmark.benchmark import benchmark as run_benchmark
+from lpsnet.benchmark.endurance import Endurance, endure
+from lpsnet.benchmark.machine import LoadWatch, describe_machine
 from lpsnet.cli import output
 from lpsnet.data.dataset import open_dataset
 from lpsnet.data.split import Images, select
@@ -23,9 +25,11 @@ from lpsnet.data.synthetic import SceneSplit
 from lpsnet.errors import LpsnetError, unknown_name
 from lpsnet.export.quantise import Quantisation
 from lpsnet.inference.engines import Precision
-from lpsnet.inference.hub import find_model, list_models
+from lpsnet.inference.hub import DEFAULT_MODEL, find_model, list_models
 from lpsnet.inference.model_file import find_record, read_record
-from lpsnet.inference.segmenter import DEFAULT_RUNTIMES
+from lpsnet.inference.segmenter import DEFAULT_RUNTIMES, Segmenter
+from lpsnet.inference.video import video_stream
+from lpsnet.inference.visualise import Style
 
 Size = tuple[int, int]
 Source = Path | Architecture
@@ -274,3 +278,68 @@ def _ms(value: float | None) -> str:
 
 def _number(value: float | None, digits: int) -> str:
     return "" if value is None else f"{value:.{digits}f}"
+
+
+MAX_ROWS = 12  # of the table; --json has every sample
+
+
+def stream(
+    video: Annotated[Path, typer.Argument(help="A video, which is played over and over.")],
+    model: output.ModelOption = DEFAULT_MODEL,
+    minutes: Annotated[float, typer.Option(min=0.01, help="How long.")] = 10.0,
+    interval: Annotated[float, typer.Option(min=0.1, metavar="SECONDS", help="Between looks at the memory.")] = 10.0,
+    turns: Annotated[int, typer.Option(min=0, help="Turns with and without drawing after that.")] = 5,
+    turn: Annotated[float, typer.Option(min=0.1, metavar="SECONDS", help="How long each takes.")] = 10.0,
+    runtime: output.RuntimeOption = None,
+    precision: output.PrecisionOption = "f32",
+    threads: output.ThreadsOption = None,
+    size: output.SizeOption = None,
+    json_to: output.JsonOption = None,
+) -> None:
+    """Segment a video for minutes: does memory hold, and how many frames a second are done, drawn or not?
+
+    Overlays are encoded and written as `lpsnet segment` does, to a temporary file. Turns with and without drawing
+    alternate afterwards.
+
+    Example: `lpsnet stream drive.mp4 --model model.onnx --minutes 10 --json stream.json`
+    """
+    source = video_stream(video)
+    segmenter = Segmenter(
+        model, runtime=runtime, precision=precision, num_threads=threads, input_size=output.parse_size(size)
+    )
+    watch = LoadWatch.start()
+    with output.measuring_progress() as update:
+        result = endure(
+            segmenter,
+            source,
+            Style(segmenter.label_space),
+            duration_s=60 * minutes,
+            interval_s=interval,
+            num_turns=turns,
+            turn_s=turn,
+            on_progress=update,
+        )
+    load, machine = watch.load(), describe_machine()
+    about = {"protocol": segmenter.protocol, "video_size": list(source.info.size), "machine": machine.to_dict()}
+    output.write_json({**result.to_dict(), **about, "load": load.to_dict()}, json_to)
+    _print_endurance(result, json_to)
+    say_measured(segmenter.engine, machine.identity, load.other_cores, json_to)
+    output.next_command("lpsnet", "segment", video, "--model", model, "--write", "overlay", json_to=json_to)
+
+
+def _print_endurance(result: "Endurance", json_to: str | None) -> None:
+    rows = output.table("memory", "seconds", "frames", "MiB")
+    every = -(-len(result.samples) // MAX_ROWS)
+    for sample in dict.fromkeys((*result.samples[::every], result.samples[-1])):
+        rows.add_row(f"{sample.time_s:.0f}", str(sample.num_frames), f"{sample.memory_mib:.1f}")
+    output.console(json_to).print(rows)
+    figures = result.to_dict()
+    output.say(
+        f"Memory after the first tenth: within {result.spread_percent:.2f} %, "
+        f"last against first {result.growth_percent:+.2f} %",
+        json_to=json_to,
+    )
+    output.say(f"{result.pace.num_frames} frames, {result.pace.frames_per_second:.1f} a second, drawn", json_to=json_to)
+    if result.with_drawing:
+        drawn, not_drawn = (figures[f"frames_per_second_{way}_drawing"] for way in ("with", "without"))
+        output.say(f"Interleaved: {drawn:.1f} frames a second with drawing, {not_drawn:.1f} without", json_to=json_to)

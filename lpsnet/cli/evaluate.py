@@ -18,20 +18,14 @@ from lpsnet.inference.segmenter import Segmenter
 
 _MAX_SESSIONS = 8  # open at a time, of several scales and sizes; each holds its network's weights and maps
 
-RuntimeOption = Annotated[str | None, typer.Option(help="Engine: onnxruntime, openvino, ncnn, tensorrt, pytorch.")]
-PrecisionOption = Annotated[str, typer.Option(help="Arithmetic: f32, bf16, f16, int8.")]
-ThreadsOption = Annotated[
-    int | None, typer.Option("--threads", min=1, max=output.MAX_THREADS, help="Threads of the engine.")
-]
-
 
 def evaluate(
     model: Annotated[str, typer.Option(help="A checkpoint, an exported file, or a bundled model's name.")],
-    data: Annotated[str, typer.Option(help="camvid:PATH, cityscapes:PATH, bdd100k:PATH, a YAML file, or scenes.")],
+    data: output.DataOption,
     split: Annotated[str, typer.Option(help="Which images.")] = "val",
-    runtime: RuntimeOption = None,
-    precision: PrecisionOption = "f32",
-    threads: ThreadsOption = None,
+    runtime: output.RuntimeOption = None,
+    precision: output.PrecisionOption = "f32",
+    threads: output.ThreadsOption = None,
     size: output.SizeOption = None,
     boundary: Annotated[bool, typer.Option("--boundary", help="Boundary IoU too.")] = False,
     flip: Annotated[bool, typer.Option("--flip", help="Average with the mirrored image.")] = False,

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from lpsnet.architecture import default_block
 from lpsnet.benchmark.machine import describe_machine
-from lpsnet.cli.models import print_export
-from lpsnet.cli.output import JsonOption, SizeOption, next_command, parse_size, say, write_json
+from lpsnet.cli import output
+from lpsnet.cli.export import print_export
 from lpsnet.cli.train import print_scores, progress_reporter
 from lpsnet.data.dataset import open_dataset
 from lpsnet.errors import MissingDependencyError
@@ -30,13 +31,13 @@ if TYPE_CHECKING:
 
 
 def expand(
-    data: Annotated[str, typer.Option(help="camvid:PATH, cityscapes:PATH, bdd100k:PATH, a YAML file, or scenes.")],
+    data: output.DataOption,
     out: Annotated[Path, typer.Option(help="The expansion's folder; give it again to resume.")],
     recipe: Annotated[str, typer.Option(help="Of the candidates: a proxy, a recipe, or a YAML file.")] = "camvid_proxy",
     runtime: Annotated[str, typer.Option(help="Engine that latencies are measured with.")] = "onnxruntime",
     precision: Annotated[str, typer.Option(help="Its arithmetic: f32, bf16, f16.")] = "f32",
     threads: Annotated[int | None, typer.Option(min=1, help="Its threads; default: its own choice.")] = None,
-    size: SizeOption = None,
+    size: output.SizeOption = None,
     steps: Annotated[int, typer.Option(min=0, help="Steps in all; more can be asked for later.")] = 8,
     budget_ms: Annotated[
         list[float] | None,
@@ -44,8 +45,8 @@ def expand(
     ] = None,
     start: Annotated[str, typer.Option(metavar="ARCH", help="The network to grow.")] = "tiny",
     paths: Annotated[int, typer.Option(min=1, help="The most paths a network may have.")] = 3,
-    block: Annotated[str, typer.Option(help="Convolutional block (Table 2).")] = "conv3x3",
-    interaction: Annotated[str, typer.Option(help="Path interaction (Figure 6).")] = "bilateral_b",
+    block: output.BlockOption = None,
+    interaction: output.InteractionOption = "bilateral_b",
     operations: Annotated[
         list[str] | None,
         typer.Option(metavar="OPERATION", help="Such as depth=0,0,0,1,1 or block=ghost; default: those of Table 1."),
@@ -71,7 +72,7 @@ def expand(
     init: Annotated[
         str | None, typer.Option(help="A checkpoint or model's name for networks that inherit nothing.")
     ] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe.")] = None,
+    set_: output.SetOption = None,
     check_step: Annotated[int, typer.Option(min=0, help="Train this step's candidates again, longer; 0: none.")] = 0,
     check_length: Annotated[int, typer.Option(min=2, help="How many times as long.")] = 5,
     trainings_from: Annotated[
@@ -81,7 +82,7 @@ def expand(
     executor: Annotated[str, typer.Option(metavar="local|ray[:ADDRESS]", help="Where candidates train.")] = "local",
     workers: Annotated[int | None, typer.Option(min=1, help="Candidates at a time; default 1, Ray: all.")] = None,
     cores: Annotated[int | None, typer.Option(min=1, help="Processor cores of a worker; default: its share.")] = None,
-    json_to: JsonOption = None,
+    json_to: output.JsonOption = None,
 ) -> None:
     """Grow a family of networks step by step, by what each expansion gains in mIoU and costs in latency here.
 
@@ -101,7 +102,7 @@ def expand(
         target=Target(_size(size, data, split), runtime, cast("Precision", precision), threads),
         split=split,
         val=val,
-        start=SearchNetwork.start(start, num_slots=paths, block=block),
+        start=SearchNetwork.start(start, num_slots=paths, block=block or default_block(start)),
         operations=tuple(map(Operation.parse, operations or [])),
         options=SearchOptions(
             num_steps=steps,
@@ -123,11 +124,11 @@ def expand(
     place = make_executor(executor, num_workers=workers, num_threads=cores)
     train, on_progress = (
         _train_and_report if isinstance(place, InProcess) else train_candidate,
-        partial(say, json_to="-"),
+        partial(output.say, json_to="-"),
     )
     others = trainings_from or ()
     result = run_expansion(run, out, executor=place, train=train, trainings_from=others, on_progress=on_progress)
-    write_json(result.to_dict(), json_to)
+    output.write_json(result.to_dict(), json_to)
     print_search_result(result, json_to=json_to)
     _write_report(out, json_to=json_to)
     _print_next(result, run, recipe, set_ or [], json_to)
@@ -150,7 +151,7 @@ def _threads(executor: str, workers: int | None, cores: int | None) -> int | Non
 
 def _size(size: str | None, data: str, split: str) -> tuple[int, int]:
     """The size asked for, or else that of the first training image."""
-    if (parsed := parse_size(size)) is not None:
+    if (parsed := output.parse_size(size)) is not None:
         return parsed
     height, width = open_dataset(data).split(split).image(0).shape[:2]
     return height, width
@@ -161,23 +162,23 @@ def print_search_result(result: "SearchResult", *, json_to: str | None = None) -
     from lpsnet.search.results import progress_table
 
     for line in progress_table(result.members):
-        say(line, json_to=json_to)
+        output.say(line, json_to=json_to)
     for step in result.found.steps:
         if not step.decided or step.stop:
-            say(f"step {step.number} {step.verdict}", json_to=json_to)
+            output.say(f"step {step.number} {step.verdict}", json_to=json_to)
     if result.check is not None:
-        say(f"The proxy's ranking in {result.check}", json_to=json_to)
+        output.say(f"The proxy's ranking in {result.check}", json_to=json_to)
     for choice in result.choices:
-        say(f"Under {choice}", json_to=json_to)
-    say(f"Networks and table: {result.folder}", json_to=json_to)
+        output.say(f"Under {choice}", json_to=json_to)
+    output.say(f"Networks and table: {result.folder}", json_to=json_to)
 
 
 def _write_report(out: Path, *, json_to: str | None) -> None:
-    say(f"Figure: {write_figure(out)}", json_to=json_to)
+    output.say(f"Figure: {write_figure(out)}", json_to=json_to)
     try:
-        say(f"Report: {write_report(out)}", json_to=json_to)
+        output.say(f"Report: {write_report(out)}", json_to=json_to)
     except MissingDependencyError as error:
-        say(f"No report was written: {error}", json_to=json_to)
+        output.say(f"No report was written: {error}", json_to=json_to)
 
 
 def _print_next(
@@ -196,7 +197,7 @@ def _print_next(
         words += ["--size", "x".join(map(str, run.target.size))]
         words += [word for setting in _lasting(settings, recipe, run.recipe) for word in ("--set", setting)]
         words += ["--out", model.with_name(f"{model.stem}_trained")]
-    next_command(*words, json_to=json_to)
+    output.next_command(*words, json_to=json_to)
 
 
 def _lasting(settings: list[str], proxy: str, used: "Recipe") -> list[str]:
@@ -223,12 +224,12 @@ def demo(
     print_search_result(result.expansion)
     print_scores(result.evaluation)
     print_export(result.export)
-    say(f"Model:   {result.model}")
-    say(f"Image:   {result.image} — other scenes, their labels, and the network's output")
+    output.say(f"Model:   {result.model}")
+    output.say(f"Image:   {result.image} — other scenes, their labels, and the network's output")
     for page in result.reports:
-        say(f"Report:  {page}")
-    next_command("lpsnet", "segment", result.scene, "--model", result.model, "--out", out / "segmented")
-    say("Or try it in your browser, with your own images or your camera:")
-    next_command(
+        output.say(f"Report:  {page}")
+    output.next_command("lpsnet", "segment", result.scene, "--model", result.model, "--out", out / "segmented")
+    output.say("Or try it in your browser, with your own images or your camera:")
+    output.next_command(
         "lpsnet", "web", "--model", result.model, "--example", result.scene, "--out", out / "web", "--serve", 8000
     )

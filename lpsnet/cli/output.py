@@ -1,4 +1,4 @@
-"""Output of commands: text through Rich, JSON for programs, never both on the same stream."""
+"""What commands share: their options, and their output as text through Rich or JSON, never both on one stream."""
 
 import json
 import logging
@@ -21,13 +21,30 @@ from lpsnet.errors import LpsnetError
 from lpsnet.io import write_text
 from lpsnet.plugins import plugin_files
 
+MAX_THREADS = 1024  # of engines and trainings: more is a slip, and engines answer it in their own words
+
 JsonOption = Annotated[
     str | None, typer.Option("--json", metavar="FILE", help="Write the figures as JSON; `-` is standard output.")
 ]
-_STEERING = ("Cc", "Cs")  # Unicode's control characters and lone surrogates, which no terminal can be sent
-
-MAX_THREADS = 1024  # of engines and trainings: more is a slip, and engines answer it in their own words
 SizeOption = Annotated[str | None, typer.Option("--size", metavar="HxW", help="Height x width in pixels.")]
+ModelOption = Annotated[str, typer.Option(help="A model file, or the name of one that comes with the package.")]
+RuntimeOption = Annotated[str | None, typer.Option(help="Engine: onnxruntime, openvino, ncnn, tensorrt, pytorch.")]
+PrecisionOption = Annotated[str, typer.Option(help="Arithmetic: f32, bf16, f16, int8.")]
+ThreadsOption = Annotated[int | None, typer.Option("--threads", min=1, max=MAX_THREADS, help="Threads of the engine.")]
+DataOption = Annotated[str, typer.Option(help="camvid:PATH, cityscapes:PATH, bdd100k:PATH, a YAML file, or scenes.")]
+RunOption = Annotated[Path, typer.Option("--out", help="The run's folder.")]
+ArchOption = Annotated[str, typer.Option(help="A name such as lpsnet_s, or B=…;C=…;R=… written out.")]
+BlockOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Convolutional block, or five with commas; default: the architecture's, conv3x3 for the paper's."
+    ),
+]
+InteractionOption = Annotated[str, typer.Option(help="Path interaction (Figure 6).")]
+SetOption = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe.")]
+ResumeOption = Annotated[bool, typer.Option("--resume", help="Resume the run in --out.")]
+
+_STEERING = ("Cc", "Cs")  # Unicode's control characters and lone surrogates, which no terminal can be sent
 
 # What is printed comes from files too: a class may be called [bold], and means just that
 _console = Console(highlight=False, markup=False, emoji=False)

@@ -1,4 +1,4 @@
-"""Commands that run a model on images, videos and cameras: `lpsnet segment`, `stream` and `web`."""
+"""Commands that run a model on images, videos and cameras: `lpsnet segment` and `web`."""
 
 import signal
 import threading
@@ -12,11 +12,7 @@ from typing import Annotated, Any
 import typer
 from rich.progress import MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
-from lpsnet.benchmark.endurance import Endurance, endure
-from lpsnet.benchmark.machine import LoadWatch, describe_machine
 from lpsnet.cli import output
-from lpsnet.cli.benchmark import say_measured
-from lpsnet.cli.evaluate import PrecisionOption, RuntimeOption, ThreadsOption
 from lpsnet.errors import DataError
 from lpsnet.inference import pipeline
 from lpsnet.inference.hub import DEFAULT_MODEL
@@ -156,7 +152,6 @@ def frame_progress(name: str, total: int | None) -> Iterator["Callable[[pipeline
         yield lambda pace: update(completed=pace.num_frames, speed=speeds(pace))
 
 
-ModelOption = Annotated[str, typer.Option(help="A model file, or the name of one that comes with the package.")]
 _OUTPUTS = f"{', '.join(OUTPUTS)}; may be given several times. Default: {' and '.join(DEFAULT_OUTPUTS)}"
 STOPPED = 130  # exit code after Ctrl-C, as shells have it
 
@@ -165,7 +160,7 @@ def segment(
     sources: Annotated[
         list[str], typer.Argument(metavar="SOURCE...", help="Images, videos, folders, globs, or a camera's number.")
     ],
-    model: ModelOption = DEFAULT_MODEL,
+    model: output.ModelOption = DEFAULT_MODEL,
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("segmented"),
     write: Annotated[
         list[str] | None,
@@ -174,9 +169,9 @@ def segment(
     opacity: Annotated[float, typer.Option(min=0, max=1, help="Of the colours over the image.")] = 0.55,
     legend: Annotated[bool, typer.Option("--legend", help="A legend below, which makes images higher.")] = False,
     max_frames: Annotated[int | None, typer.Option(min=1, help="Of a video or camera, at most as many.")] = None,
-    runtime: RuntimeOption = None,
-    precision: PrecisionOption = "f32",
-    threads: ThreadsOption = None,
+    runtime: output.RuntimeOption = None,
+    precision: output.PrecisionOption = "f32",
+    threads: output.ThreadsOption = None,
     size: output.SizeOption = None,
     json_to: output.JsonOption = None,
 ) -> None:
@@ -211,71 +206,6 @@ def segment(
         raise typer.Exit(STOPPED)
     if work.problems:
         raise typer.Exit(2)
-
-
-MAX_ROWS = 12  # of the table; --json has every sample
-
-
-def stream(
-    video: Annotated[Path, typer.Argument(help="A video, which is played over and over.")],
-    model: ModelOption = DEFAULT_MODEL,
-    minutes: Annotated[float, typer.Option(min=0.01, help="How long.")] = 10.0,
-    interval: Annotated[float, typer.Option(min=0.1, metavar="SECONDS", help="Between looks at the memory.")] = 10.0,
-    turns: Annotated[int, typer.Option(min=0, help="Turns with and without drawing after that.")] = 5,
-    turn: Annotated[float, typer.Option(min=0.1, metavar="SECONDS", help="How long each takes.")] = 10.0,
-    runtime: RuntimeOption = None,
-    precision: PrecisionOption = "f32",
-    threads: ThreadsOption = None,
-    size: output.SizeOption = None,
-    json_to: output.JsonOption = None,
-) -> None:
-    """Segment a video for minutes: does memory hold, and how many frames a second are done, drawn or not?
-
-    Overlays are encoded and written as `lpsnet segment` does, to a temporary file. Turns with and without drawing
-    alternate afterwards.
-
-    Example: `lpsnet stream drive.mp4 --model model.onnx --minutes 10 --json stream.json`
-    """
-    source = video_stream(video)
-    segmenter = Segmenter(
-        model, runtime=runtime, precision=precision, num_threads=threads, input_size=output.parse_size(size)
-    )
-    watch = LoadWatch.start()
-    with output.measuring_progress() as update:
-        result = endure(
-            segmenter,
-            source,
-            Style(segmenter.label_space),
-            duration_s=60 * minutes,
-            interval_s=interval,
-            num_turns=turns,
-            turn_s=turn,
-            on_progress=update,
-        )
-    load, machine = watch.load(), describe_machine()
-    about = {"protocol": segmenter.protocol, "video_size": list(source.info.size), "machine": machine.to_dict()}
-    output.write_json({**result.to_dict(), **about, "load": load.to_dict()}, json_to)
-    _print(result, json_to)
-    say_measured(segmenter.engine, machine.identity, load.other_cores, json_to)
-    output.next_command("lpsnet", "segment", video, "--model", model, "--write", "overlay", json_to=json_to)
-
-
-def _print(result: "Endurance", json_to: str | None) -> None:
-    rows = output.table("memory", "seconds", "frames", "MiB")
-    every = -(-len(result.samples) // MAX_ROWS)
-    for sample in dict.fromkeys((*result.samples[::every], result.samples[-1])):
-        rows.add_row(f"{sample.time_s:.0f}", str(sample.num_frames), f"{sample.memory_mib:.1f}")
-    output.console(json_to).print(rows)
-    figures = result.to_dict()
-    output.say(
-        f"Memory after the first tenth: within {result.spread_percent:.2f} %, "
-        f"last against first {result.growth_percent:+.2f} %",
-        json_to=json_to,
-    )
-    output.say(f"{result.pace.num_frames} frames, {result.pace.frames_per_second:.1f} a second, drawn", json_to=json_to)
-    if result.with_drawing:
-        drawn, not_drawn = (figures[f"frames_per_second_{way}_drawing"] for way in ("with", "without"))
-        output.say(f"Interleaved: {drawn:.1f} frames a second with drawing, {not_drawn:.1f} without", json_to=json_to)
 
 
 ServeOption = Annotated[

@@ -4,14 +4,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from lpsnet.architecture import default_block, get_architecture
-from lpsnet.cli.output import console, next_command, parse_size, say, table
+from lpsnet.cli import output
 from lpsnet.evaluation.evaluate import Evaluation
 from lpsnet.inference.hub import find_checkpoint
 from lpsnet.training.config import get_recipe, parse_overrides
@@ -24,26 +23,23 @@ PLAIN_SECONDS = 30  # between lines of progress where there is no terminal to dr
 
 
 def train(
-    data: Annotated[str, typer.Option(help="camvid:PATH, cityscapes:PATH, bdd100k:PATH, a YAML file, or scenes.")],
-    out: Annotated[Path, typer.Option(help="The run's folder.")],
-    arch: Annotated[str, typer.Option(help="A name such as lpsnet_s, or B=…;C=…;R=… written out.")] = "lpsnet_s",
+    data: output.DataOption,
+    out: output.RunOption,
+    arch: output.ArchOption = "lpsnet_s",
     recipe: Annotated[str, typer.Option(help="A recipe's name, or a YAML file.")] = "camvid_small",
     split: Annotated[str, typer.Option(help="Images to train on: train, or train+val for the final model.")] = "train",
     init: Annotated[
         str | None, typer.Option(help="A checkpoint or model's name to start from; its head may differ.")
     ] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe.")] = None,
+    set_: output.SetOption = None,
     encoder: Annotated[
         str,
         typer.Option(help="ImageNet weights that every path starts with, e.g. efficientnet_lite0, for --arch lite0."),
     ] = "",
-    block: Annotated[
-        str | None,
-        typer.Option(help="Convolutional block; by default the architecture's own: conv3x3 for the paper's."),
-    ] = None,
-    interaction: Annotated[str, typer.Option(help="Path interaction (Figure 6).")] = "bilateral_b",
+    block: output.BlockOption = None,
+    interaction: output.InteractionOption = "bilateral_b",
     size: Annotated[str | None, typer.Option(metavar="HxW", help="Input size; default: the images'.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Resume the run in --out.")] = False,
+    resume: output.ResumeOption = False,
 ) -> None:
     """Train a network on labelled images.
 
@@ -61,25 +57,25 @@ def train(
         interaction=interaction,
         init=None if init is None else find_checkpoint(init),
         encoder=encoder,
-        input_size=parse_size(size),
+        input_size=output.parse_size(size),
     )
     with progress_reporter() as report:
         result = run_training(run, out, resume=resume, on_progress=report)
     if result.evaluation is not None:
         print_scores(result.evaluation)
-    say(f"Model: {result.model}")
-    next_command("lpsnet", "export", "--model", result.model, "--to", "onnx", "--out", out / "model.onnx")
+    output.say(f"Model: {result.model}")
+    output.next_command("lpsnet", "export", "--model", result.model, "--to", "onnx", "--out", out / "model.onnx")
 
 
 def pretrain(
     data: Annotated[str, typer.Option(help="Folder of images: ROOT/train/CLASS/*.jpg and ROOT/val, or ROOT/CLASS.")],
-    out: Annotated[Path, typer.Option(help="The run's folder.")],
-    arch: Annotated[str, typer.Option(help="A name such as lpsnet_s, or B=…;C=…;R=… written out.")] = "lpsnet_s",
+    out: output.RunOption,
+    arch: output.ArchOption = "lpsnet_s",
     recipe: Annotated[str, typer.Option(help="imagenet, pictures_small, or a YAML file.")] = "imagenet",
-    set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe.")] = None,
-    block: Annotated[str, typer.Option(help="Convolutional block (Table 2).")] = "conv3x3",
-    interaction: Annotated[str, typer.Option(help="Path interaction (Figure 6).")] = "bilateral_b",
-    resume: Annotated[bool, typer.Option("--resume", help="Resume the run in --out.")] = False,
+    set_: output.SetOption = None,
+    block: output.BlockOption = None,
+    interaction: output.InteractionOption = "bilateral_b",
+    resume: output.ResumeOption = False,
 ) -> None:
     """Train a network to classify images, for `lpsnet train --init` to start from.
 
@@ -92,22 +88,24 @@ def pretrain(
         data=data,
         architecture=get_architecture(arch),
         recipe=get_pretraining_recipe(recipe).with_overrides(parse_overrides(set_ or [])),
-        block=block,
+        block=block or default_block(arch),
         interaction=interaction,
     )
     with progress_reporter() as report:
         result = run_pretraining(run, out, resume=resume, on_progress=report)
     if result.accuracy is not None:
-        say(f"{result.accuracy.num_images} images of val: {result.accuracy}")
-    say(f"Weights to start from: {result.model}")
-    next_command("lpsnet", "train", "--data", "DATA", "--arch", arch, "--init", result.model, "--out", "runs/first")
+        output.say(f"{result.accuracy.num_images} images of val: {result.accuracy}")
+    output.say(f"Weights to start from: {result.model}")
+    output.next_command(
+        "lpsnet", "train", "--data", "DATA", "--arch", arch, "--init", result.model, "--out", "runs/first"
+    )
 
 
 def print_scores(evaluation: "Evaluation", *, json_to: str | None = None) -> None:
     """IoU by class and the means, as a table; boundary IoU beside it where it was counted."""
     boundary = evaluation.boundary_ious
     columns = ("class", "IoU %", "boundary IoU %") if boundary else ("class", "IoU %")
-    result = table(f"{evaluation.num_images} images", *columns)
+    result = output.table(f"{evaluation.num_images} images", *columns)
     for name, iou in evaluation.ious.items():
         ious = (iou, boundary[name]) if boundary else (iou,)
         result.add_row(name, *("–" if iou != iou else f"{iou:.1f}" for iou in ious))
@@ -116,11 +114,11 @@ def print_scores(evaluation: "Evaluation", *, json_to: str | None = None) -> Non
     result.add_row("mIoU", *(f"{mean:.2f}" for mean in means), style="bold")
     result.add_row("frequency-weighted IoU", f"{evaluation.frequency_weighted_iou:.2f}")
     result.add_row("pixel accuracy", f"{evaluation.pixel_accuracy:.2f}")
-    console(json_to).print(result)
+    output.console(json_to).print(result)
 
 
 def _tell(message: str) -> None:
-    say(message, json_to="-")
+    output.say(message, json_to="-")
 
 
 ShowStatus = Callable[["Status"], None]  # shows the state of a run
@@ -147,7 +145,7 @@ def _bar() -> Iterator[ShowStatus]:
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console("-")) as progress:
+    with Progress(*columns, console=output.console("-")) as progress:
 
         def report(status: "Status") -> None:
             figures: dict[str, Any] = {

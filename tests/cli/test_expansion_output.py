@@ -32,7 +32,7 @@ def test_nothing_is_shown_before_a_training_has_a_status(monkeypatch: pytest.Mon
     monkeypatch.setattr("lpsnet.search.train.train_candidate", train)
     monkeypatch.setattr("lpsnet.cli.train.sys", SimpleNamespace(stderr=SimpleNamespace(isatty=lambda: True)))
     terminal = Console(file=screen, force_terminal=True, width=120)
-    monkeypatch.setattr("lpsnet.cli.train.console", lambda json_to=None: terminal)
+    monkeypatch.setattr("lpsnet.cli.output.console", lambda json_to=None: terminal)
     expansion._train_and_report(SimpleNamespace())
     assert "loss" not in before[0]
     assert "nan" not in screen.getvalue()
