@@ -9,9 +9,7 @@ import importlib
 import inspect
 import os
 import shlex
-import signal
 import sys
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -21,6 +19,7 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 import lpsnet
+from lpsnet import interrupts
 from lpsnet.cli.output import log_shown, printable
 from lpsnet.errors import LpsnetError, MissingDependencyError
 from lpsnet.plugins import use_plugin
@@ -215,18 +214,14 @@ def _options(
 _UsageError: type[Exception] = typer.BadParameter.__bases__[0]
 
 
-class _Interrupted(BaseException):
-    """Ctrl-C. Not a `KeyboardInterrupt`, which the library under the command line turns into a bare "Aborted!"."""
-
-
 def main() -> None:
     """Entry point of the `lpsnet` command.
 
-    Exits with 0 when done, 2 for the user's mistakes, 1 for ours, and 130 when it was interrupted (Ctrl-C), as shells
-    have it.
+    Exits with 0 when done, 2 for the user's mistakes, 1 for ours, and 128 + the number of the signal that ended it, as
+    shells have it: 130 for Ctrl-C, 143 for `kill`.
     """
     try:
-        _catch_interrupts()
+        interrupts.raise_on_signals()
         with log_shown():
             code = app(prog_name="lpsnet", standalone_mode=False) or 0  # what `typer.Exit` was raised with
     except SystemExit:  # the library's way to end where the reader of our output is gone, e.g. `lpsnet … | head`
@@ -245,20 +240,12 @@ def main() -> None:
         code = 0
     except OSError as error:
         code = _fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", code=2)
-    except (_Interrupted, KeyboardInterrupt):
-        code = _fail(f"stopped. {_how_to_resume(sys.argv[1:])}", code=130)
+    except (interrupts.Interrupted, KeyboardInterrupt) as error:
+        number = error.number if isinstance(error, interrupts.Interrupted) else 2
+        code = _fail(f"stopped. {_how_to_resume(sys.argv[1:])}", code=128 + number)
     except Exception as error:
         code = _fail_inside(error)
     sys.exit(code)
-
-
-def _catch_interrupts() -> None:
-    def stop(*_: object) -> None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one would cut off the tidying up
-        raise _Interrupted
-
-    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
-        signal.signal(signal.SIGINT, stop)
 
 
 def _how_to_resume(words: Sequence[str]) -> str:

@@ -1,8 +1,6 @@
 """Commands that run a model on images, videos and cameras: `lpsnet segment` and `web`."""
 
-import signal
 import threading
-import types
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.progress import MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
+from lpsnet import interrupts
 from lpsnet.cli import output
 from lpsnet.errors import DataError
 from lpsnet.inference import pipeline
@@ -20,26 +19,6 @@ from lpsnet.inference.segmenter import Segmenter
 from lpsnet.inference.video import camera_stream, video_stream
 from lpsnet.inference.visualise import DEFAULT_OUTPUTS, OUTPUTS, Style, check_outputs
 from lpsnet.inference.web import serve, write_page
-
-
-@contextmanager
-def stop_on_interrupt() -> Iterator[threading.Event]:
-    """The event is set by Ctrl-C, so that what is being written can be finished; a second Ctrl-C ends at once."""
-    stop, before = threading.Event(), signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or before == signal.SIG_IGN:  # as under nohup
-        yield stop
-        return
-
-    def ask(number: int, frame: types.FrameType | None) -> None:
-        stop.set()
-        signal.signal(signal.SIGINT, before)
-
-    signal.signal(signal.SIGINT, ask)
-    try:
-        yield stop
-    finally:
-        signal.signal(signal.SIGINT, before)
-
 
 _PACE = ("num_frames", "duration_s", "frames_per_second", "frames_per_second_without_drawing")  # in JSON
 
@@ -192,7 +171,7 @@ def segment(
         model, runtime=runtime, precision=precision, num_threads=threads, input_size=output.parse_size(size)
     )
     style = Style(segmenter.label_space, opacity, legend)
-    with stop_on_interrupt() as stop:
+    with interrupts.postponed() as stop:
         work = Work(segmenter, out, outputs, style, stop, max_frames, json_to)
         work.images([source for source in found if source.kind == "image"])
         for source in found:

@@ -31,6 +31,9 @@ def train(
     init: Annotated[
         str | None, typer.Option(help="A checkpoint or model's name to start from; its head may differ.")
     ] = None,
+    minutes: Annotated[
+        float | None, typer.Option(min=0.1, help="Length of the training by the clock, in place of the recipe's.")
+    ] = None,
     set_: output.SetOption = None,
     encoder: Annotated[
         str,
@@ -48,10 +51,11 @@ def train(
     from lpsnet.training.run import TrainingRun
     from lpsnet.training.segmentation import train as run_training
 
+    overrides = parse_overrides(set_ or []) | ({"minutes": minutes} if minutes else {})
     run = TrainingRun(
         data=data,
         architecture=get_architecture(arch),
-        recipe=get_recipe(recipe).with_overrides(parse_overrides(set_ or [])),
+        recipe=get_recipe(recipe).with_overrides(overrides),
         split=split,
         block=block or default_block(arch),
         interaction=interaction,

@@ -16,6 +16,10 @@ from lpsnet.data.augment import Augmentation
 from lpsnet.errors import DataError, LpsnetError, RunError, unknown_name
 from lpsnet.io import read_yaml
 
+_LATER: dict[str, Any] = {"hue": 0.0, "rotation": 0.0, "max_class_share": 1.0}
+_LATER |= {"optimiser": "sgd", "minutes": None, "keep_best": False}  # setting -> value that turns it off
+LENGTHS = ("iterations", "epochs", "minutes")  # settings of which a recipe has one
+
 
 class LoopSettings(pydantic.BaseModel):
     """Settings of the training loop, for any task.
@@ -23,8 +27,10 @@ class LoopSettings(pydantic.BaseModel):
     Attributes:
         name: the recipe this one is, or was made from.
         source: where its numbers come from.
-        iterations: optimiser steps of the run; exactly one of `iterations` and `epochs` is given.
+        iterations: optimiser steps of the run; exactly one of `iterations`, `epochs` and `minutes` is given.
         epochs: in place of `iterations`.
+        minutes: of training and its evaluations, in place of `iterations`: the schedule follows the clock, so that the
+            run ends in time on any machine; two such runs differ. The last evaluation comes after it.
         batch_size: images in one optimiser step, over all processes together.
         learning_rate: at the start; it falls by `schedule`.
         schedule: "poly": lr * (1 - t / T) ** poly_power, Section 4.2; "cosine": lr * (1 + cos(pi t / T)) / 2.
@@ -41,6 +47,7 @@ class LoopSettings(pydantic.BaseModel):
         num_workers: threads that decode and augment images.
         cache_mib: memory for decoded images, on the device where they are augmented there; 0 decodes every time.
         evaluate_every: epochs between evaluations on the validation split; 0 evaluates at the end only.
+        keep_best: deliver the weights with the best evaluation, not the last ones; the record says which.
         seed: of weights, order and augmentation.
     """
 
@@ -50,6 +57,7 @@ class LoopSettings(pydantic.BaseModel):
     source: str = ""
     iterations: int | None = Field(default=None, ge=1)
     epochs: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    minutes: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     batch_size: int = Field(default=16, ge=1)
     learning_rate: float = Field(default=0.01, gt=0, allow_inf_nan=False)
     schedule: Literal["poly", "cosine"] = "poly"
@@ -68,24 +76,42 @@ class LoopSettings(pydantic.BaseModel):
     num_workers: int = Field(default=2, ge=1, le=256)
     cache_mib: int = Field(default=4096, ge=0)
     evaluate_every: int = Field(default=10, ge=0)
+    keep_best: bool = False
     seed: int = Field(default=0, ge=0, lt=2**63)
 
     @pydantic.model_validator(mode="after")
     def _check_length(self) -> Self:
-        if (self.iterations is None) == (self.epochs is None):
-            raise RunError(f"recipe {self.name!r} needs exactly one of iterations and epochs")
+        if sum(getattr(self, key) is not None for key in LENGTHS) != 1:
+            raise RunError(f"recipe {self.name!r} needs exactly one of {', '.join(LENGTHS)}")
         return self
 
+    @pydantic.model_serializer(mode="wrap")
+    def _without_unused(self, serialise: pydantic.SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Settings that came later are named only where they are used.
+
+        Results of studies are found again by the JSON of their recipe, which therefore may not change.
+        """
+        values: dict[str, Any] = serialise(self)
+        return {key: value for key, value in values.items() if key not in _LATER or value != _LATER[key]}
+
     def num_iterations(self, num_pictures: int) -> int:
-        """Optimiser steps of the run on a training split of `num_pictures`."""
+        """Optimiser steps of the run on a training split of `num_pictures`.
+
+        Raises:
+            RunError: the recipe's length is in minutes, so the number depends on the machine.
+        """
         if self.iterations is not None:
             return self.iterations
-        assert self.epochs is not None
+        if self.epochs is None:
+            raise RunError(f"recipe {self.name!r} ends by the clock; give it epochs or iterations here")
         return max(1, round(self.epochs * num_pictures / self.batch_size))
 
     def learning_rate_at(self, iteration: int, num_iterations: int) -> float:
         """The learning rate of step `iteration` (from 0): linear warm-up, then the schedule."""
-        done = iteration / num_iterations
+        return self.learning_rate_after(iteration / num_iterations, iteration)
+
+    def learning_rate_after(self, done: float, iteration: int) -> float:
+        """The same after a share of the run, 0 to 1, that was `done` in `iteration` steps."""
         fall: float = (1 - done) ** self.poly_power if self.schedule == "poly" else (1 + math.cos(math.pi * done)) / 2
         return self.learning_rate * fall * min(1.0, (iteration + 1) / (self.warmup_iterations + 1))
 
@@ -98,9 +124,8 @@ class LoopSettings(pydantic.BaseModel):
         if unknown := [key for key in overrides if key not in type(self).model_fields]:
             raise RunError(unknown_name("recipe setting", unknown[0], type(self).model_fields))
         values = {**self.model_dump(), **overrides}
-        for key, other in (("epochs", "iterations"), ("iterations", "epochs")):
-            if overrides.get(key) is not None and other not in overrides:
-                values[other] = None
+        if any(overrides.get(key) is not None for key in LENGTHS):
+            values |= {key: None for key in LENGTHS if key not in overrides}
         return self.from_values(values)
 
     @classmethod
@@ -191,17 +216,7 @@ class Recipe(LoopSettings):
             max_class_share=self.max_class_share,
         )
 
-    @pydantic.model_serializer(mode="wrap")
-    def _without_unused(self, serialise: pydantic.SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Settings that came later are named only where they are used.
 
-        Results of studies are found again by the JSON of their recipe, which therefore may not change.
-        """
-        values: dict[str, Any] = serialise(self)
-        return {key: value for key, value in values.items() if key not in _LATER or value != _LATER[key]}
-
-
-_LATER = {"hue": 0.0, "rotation": 0.0, "max_class_share": 1.0, "optimiser": "sgd"}  # setting -> value that turns it off
 _STRONG = {"loss": "ohem", "init_required": True}
 
 # One row a recipe. The paper's numbers: Section 4.2, 'training stage'.

@@ -8,22 +8,25 @@ import contextlib
 import functools
 import logging
 import os
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic
 
 import torch
 from accelerate import Accelerator
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from lpsnet import interrupts
 from lpsnet.data.augment import Augmentation
 from lpsnet.errors import NonFiniteScoresError, RunError
 from lpsnet.io import locked_folder
 from lpsnet.record import Normalisation
 from lpsnet.training.config import LoopSettings
 from lpsnet.training.data import Batches, Details, DeviceBatches, Score, Task, Weights, load_images
+from lpsnet.training.length import Length
 from lpsnet.training.run import MovingAverage, Status, TrainingState, circumstances, now, version_changes
-from lpsnet.training.run_folder import INPUTS, RunFolder, RunLog, Steps, diverged
+from lpsnet.training.run_folder import INPUTS, RunFolder, RunLog, Step, Steps, diverged
 
 _log = logging.getLogger(__name__)
 
@@ -169,7 +172,7 @@ def run_task(
             loop.resume()
         elif accelerator.is_main_process:
             # stopped before the first checkpoint: the log's lines will be written again
-            folder.rewind_logs(0, num_iterations=loop.num_iterations)
+            folder.rewind_logs(0, num_iterations=loop.length.end)
             if task.opening:
                 _log.info(task.opening)
         return loop.finish()
@@ -212,11 +215,13 @@ class Loop(Generic[Details]):
         self.task, self.folder, self.accelerator = task, folder, accelerator
         self.log, self.on_progress = log, on_progress
         self.recipe = task.recipe
-        self.num_iterations = self.recipe.num_iterations(len(task.images))
         self.type = forward_type(self.recipe, accelerator.device)
         task.model.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.state = self._build_state()
         self.pace = Steps(batch_size=self.recipe.batch_size)
+        self.length = Length(self.recipe, len(task.images), self.state, accelerator)
+        self.asked = interrupts.Request()  # to end before the run does
+        self._best: Score[Details] | None = None  # of the evaluations of this process
 
     def _build_state(self) -> TrainingState:
         recipe, model = self.recipe, self.task.model
@@ -237,23 +242,49 @@ class Loop(Generic[Details]):
     def resume(self) -> None:
         """Restore the folder's checkpoint."""
         self.state.restore(self.folder.state)
+        self.length = Length(self.recipe, len(self.task.images), self.state, self.accelerator)
+        if self.state.iteration > self.length.end:
+            raise RunError(f"the run in {self.folder.path} is longer already: {self.state.iteration} iterations")
         if self.accelerator.is_main_process:
-            self.folder.rewind_logs(self.state.iteration, num_iterations=self.num_iterations)
+            self.folder.rewind_logs(self.state.iteration, num_iterations=self.length.end)
 
     def finish(self) -> Score[Details] | None:
-        """Run the iterations that are left, then evaluate and write the model."""
+        """Run the iterations that are left, then evaluate and write the model.
+
+        Asked to end by a signal, it writes a checkpoint after the step it is at, and leaves.
+        """
         self.pace.restart()
+        with contextlib.ExitStack() as stack:
+            if self.accelerator.num_processes == 1:  # several do not stop at the same step
+                self.asked = stack.enter_context(interrupts.postponed(raises=True))
+            self._run_steps()
+            if self.asked.is_set():
+                return None
+            self.asked.at_once = True
+            score = None if self.log is None else self._finish(self.log)
+        self.accelerator.wait_for_everyone()
+        return score
+
+    def _run_steps(self) -> None:
+        if self._lacks_evaluation():
+            self._evaluation_message()
         with contextlib.closing(self.steps()) as steps:
             for loss, learning_rate in steps:
                 self.pace.add(self.state.iteration, loss, learning_rate)
                 self._after_step(self.state.iteration)
+                if self.asked.is_set():
+                    break
+        if self.pace.has_unread:  # the clock ended the run
+            self._checkpoint()
         self.accelerator.wait_for_everyone()
-        score = None
-        if self.log is not None:
-            score = self._evaluate(self.log)
+
+    def _finish(self, log: RunLog) -> Score[Details] | None:
+        score = self._evaluate(log)
+        if score is None or not self.recipe.keep_best or self._is_best(score) or not self.folder.model.exists():
             self.task.save(self._weights(), self.folder.model, self._facts(), score)
-            self.log.close()
-        self.accelerator.wait_for_everyone()
+        else:  # the best of this process, or of one before
+            score = self._best or self.task.evaluate(load_file(self.folder.model, str(self.accelerator.device)))
+        log.close()
         return score
 
     def steps(self) -> Generator[tuple[Tensor, float], None, None]:
@@ -273,7 +304,9 @@ class Loop(Generic[Details]):
             return global_mean(*task.loss(outputs, targets), accelerator)  # loss
 
         for images, targets in self._batches():  # data: N, H, W, 3 uint8, and label maps or class ids
-            learning_rate = self.recipe.learning_rate_at(state.iteration, self.num_iterations)  # schedule
+            if (done := self.length.done()) >= 1:
+                break
+            learning_rate = self.recipe.learning_rate_after(done, state.iteration)  # schedule
             for group in state.optimiser.param_groups:
                 group["lr"] = learning_rate
             images, targets = images.to(accelerator.device), targets.to(accelerator.device)
@@ -303,20 +336,31 @@ class Loop(Generic[Details]):
 
     def _after_step(self, done: int) -> None:
         """Report progress; at a checkpoint, write it first."""
-        last = done == self.num_iterations
-        evaluation = not last and self._evaluation_is_due(done)
+        evaluation = done < self.length.end and self._evaluation_is_due(done)
         due = EPOCH_CHECKPOINT_SECONDS if self._is_epoch_end(done) else CHECKPOINT_SECONDS
-        checkpoint = last or evaluation or self.pace.seconds > due
-        steps = self.pace.read(everything=checkpoint)
+        if done == self.length.end or evaluation or self.asked.is_set() or self.pace.seconds > due:
+            self._checkpoint(evaluation=evaluation and not self.asked.is_set())
+        elif self.log is not None:
+            self._report(self.pace.read(everything=False), flush=False)
+
+    def _checkpoint(self, *, evaluation: bool = False) -> None:
+        """Write all there is, before an evaluation, which may take long; then evaluate."""
+        steps = self.pace.read(everything=True)
+        if self.log is not None:
+            self.log.add(steps, flush=True)
+            self.state.seconds = self.length.seconds
+            self.state.save(self.folder.state)
         message = self._evaluation_message() if evaluation else ""
         if self.log is not None:
-            self.log.add(steps, flush=checkpoint)
-            if checkpoint:
-                self.state.save(self.folder.state)
-            for step in steps:
-                self.on_progress(Status(step[0], self.num_iterations, *step[1:], message if step is steps[-1] else ""))
-        if checkpoint:
-            self.pace.restart()
+            self._report(steps, message=message)
+        self.pace.restart()
+
+    def _report(self, steps: Sequence[Step], *, flush: bool | None = None, message: str = "") -> None:
+        if flush is not None and self.log is not None:
+            self.log.add(steps, flush=flush)
+        total = self.length.expected_iterations()
+        for step in steps:
+            self.on_progress(Status(step[0], total, *step[1:], message if step is steps[-1] else ""))
 
     def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches made on a GPU, where the recipe and the images allow it, or else by threads."""
@@ -331,7 +375,7 @@ class Loop(Generic[Details]):
             loaded = load_images(images, process.device, max_bytes=max_bytes, num_workers=recipe.num_workers)
             if loaded is not None:
                 batches = DeviceBatches(loaded, augmentation, recipe.batch_size, recipe.seed, **share)
-        return batches.starting_at(self.state.iteration, self.num_iterations)
+        return batches.starting_at(self.state.iteration, self.length.end)
 
     def _distributed(self, model: nn.Module) -> nn.Module:
         if self.accelerator.num_processes == 1:
@@ -351,8 +395,20 @@ class Loop(Generic[Details]):
         every = self.recipe.evaluate_every
         return bool(every) and self._is_epoch_end(iteration) and self._epoch(iteration) % every == 0
 
+    def _lacks_evaluation(self) -> bool:
+        """Whether the run was stopped in the evaluation after its last checkpoint."""
+        iteration = self.state.iteration
+        if self.log is None or not 0 < iteration < self.length.end or not self._evaluation_is_due(iteration):
+            return False
+        return iteration not in (line["iteration"] for line in self.folder.read_evaluations())
+
     def _evaluation_message(self) -> str:
+        self.asked.at_once = True  # what is done is safe
         score = None if self.log is None else self._evaluate(self.log)
+        if score is not None and self._is_best(score):
+            self._best = score
+            self.task.save(self._weights(), self.folder.model, self._facts(), score)
+        self.asked.at_once = False
         self.accelerator.wait_for_everyone()
         return "" if score is None else f"epoch {self._epoch(self.state.iteration)}: {score.headline}"
 
@@ -369,17 +425,23 @@ class Loop(Generic[Details]):
             log.add_score(score, self.state.iteration)
         return score
 
+    def _is_best(self, score: Score[Details]) -> bool:
+        """Whether no evaluation of this run was better, those before it was resumed included."""
+        name, value = next(iter(score.curves.items()))
+        others = [line.get(name) for line in self.folder.read_evaluations() if line["iteration"] < self.state.iteration]
+        return all(value > other for other in others if isinstance(other, float))
+
     def _weights(self) -> Weights:
         return self.state.average.values if self.state.average is not None else self.task.model.state_dict()
 
     def start_facts(self) -> dict[str, Any]:
         """Of the run, known before its first iteration, as JSON values."""
         inputs = {INPUTS: dict(self.task.inputs)}
-        return {"num_iterations": self.num_iterations, "began": now(), **inputs, **self._common_facts()}
+        return {"num_iterations": self.length.num_iterations, "began": now(), **inputs, **self._common_facts()}
 
     def _facts(self) -> dict[str, Any]:
         """Of the finished run, for its record."""
-        return {"iterations": self.state.iteration, "finished": now(), **self._common_facts()}
+        return {"iterations": self.state.iteration, "finished": now(), **self._common_facts()}  # of the weights saved
 
     def _common_facts(self) -> dict[str, Any]:
         return {

@@ -219,6 +219,7 @@ class TrainingState:
         average: the moving average of the network, or None.
         scaler: of the loss, for fp16.
         iteration: finished optimiser steps.
+        seconds: that the run had taken when it was last saved.
     """
 
     network: nn.Module
@@ -226,6 +227,7 @@ class TrainingState:
     average: MovingAverage | None
     scaler: torch.amp.GradScaler
     iteration: int = 0
+    seconds: float = 0.0
 
     def save(self, path: Path) -> None:
         """Write the state atomically: after this call, or a crash in it, `path` holds a whole state.
@@ -234,7 +236,7 @@ class TrainingState:
             RunError: it cannot be written.
         """
         tensors = {name: value.contiguous() for name, value in self._tensors().items()}
-        header = {"iteration": self.iteration, "scaler": self.scaler.state_dict()}
+        header = {"iteration": self.iteration, "seconds": self.seconds, "scaler": self.scaler.state_dict()}
         with atomic_path(path) as temporary:
             try:
                 save_file(tensors, temporary, metadata={_KEY: json.dumps(header)})
@@ -272,7 +274,7 @@ class TrainingState:
             self.scaler.load_state_dict(header["scaler"])
         except (KeyError, TypeError, RuntimeError) as error:
             raise RunError(f"{path} is not a training state that can be resumed: {error}") from None
-        self.iteration = header["iteration"]
+        self.iteration, self.seconds = header["iteration"], float(header.get("seconds", 0.0))
 
     def _tensors(self) -> dict[str, Tensor]:
         tensors = {f"network.{name}": value for name, value in self.network.state_dict().items()}

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import logging
 import math
 import re
 import time
@@ -24,6 +25,8 @@ LOG_COLUMNS = ("iteration", "loss", "learning_rate", "pictures_per_second")
 
 _NUMBER = re.compile("[0-9]{1,18}")
 
+_log = logging.getLogger(__name__)
+_LENGTHS = {"recipe.epochs", "recipe.iterations", "recipe.minutes"}  # a resumed run may have another
 # Settings of a recipe that change how fast a run goes and not what comes out of it; a resumed run may change them.
 FREE_SETTINGS = ("num_workers", "cache_mib", "evaluate_every")
 STARTED = "started"  # key of `run.json` for facts of the start, which are no settings
@@ -60,12 +63,26 @@ class RunFolder:
         if not resume:
             raise RunError(f"{self.path} already holds a run; resume it with --resume, or choose another folder")
         held, wanted = ({**_flat({"recipe": defaults}), **_flat(it)} for it in (self._read_settings(), settings))
-        if differing := [key for key in {**wanted, **held} if held.get(key) != wanted.get(key)]:
-            key = differing[0]
+        differing = [key for key in {**wanted, **held} if held.get(key) != wanted.get(key)]
+        if differing and set(differing) <= _LENGTHS:
+            self._lengthen(held, wanted, settings)
+        elif differing:
+            key = next(key for key in differing if key not in _LENGTHS)
             raise RunError(
                 f"the run in {self.path} has {key} = {held.get(key)}, not {wanted.get(key)}; "
                 "resume it with the settings it was started with, or choose another folder"
             )
+
+    def _lengthen(self, held: Mapping[str, Any], wanted: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+        """Give the run that is here another length; its learning rate follows the new schedule from where it is."""
+        lengths = {key: key.removeprefix("recipe.") for key in sorted(_LENGTHS)}
+        then, now = (
+            " ".join(f"{it[key]:g} {name}" for key, name in lengths.items() if it.get(key) is not None)
+            for it in (held, wanted)
+        )
+        _log.info(f"{now} instead of {then}: the learning rate follows the new schedule from here")
+        content = {**self._read_settings(), "recipe": settings["recipe"]}
+        write_text(self.run, json.dumps(content, indent=2) + "\n")
 
     def check_inputs(self, inputs: Mapping[str, str]) -> None:
         """Raise unless the run that is here, if there is one, learns from the same; see `Task.inputs`.
@@ -211,6 +228,11 @@ class Steps:
     def restart(self) -> None:
         """Measure the rate from now on."""
         self._count, self._start = 0, time.monotonic()
+
+    @property
+    def has_unread(self) -> bool:
+        """Whether there are steps that `read` has not given."""
+        return bool(self._pending)
 
     @property
     def seconds(self) -> float:

@@ -91,7 +91,7 @@ def test_overrides_are_read_as_people_write_them() -> None:
         (["learning_rate=-1"], "learning_rate"),
         (["crop_size=0x10"], "crop_size"),
         (["scale=2,1"], "scale"),
-        (["iterations=null"], "exactly one of iterations and epochs"),
+        (["iterations=null"], "exactly one of iterations, epochs, minutes"),
         (["loss=focal"], "loss"),
     ],
 )
