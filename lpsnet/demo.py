@@ -24,14 +24,9 @@ from lpsnet.inference.segmenter import Segmenter
 from lpsnet.inference.visualise import colourise, legend, overlay, side_by_side
 from lpsnet.models.checkpoint import load_checkpoint
 from lpsnet.report.report import write_report
-from lpsnet.search.algorithm import SearchOptions
-from lpsnet.search.measure import Target
-from lpsnet.search.operations import Operation, SearchNetwork
-from lpsnet.search.plan import PROXIES, ExpansionRun
-from lpsnet.search.replay import TrainingResult
-from lpsnet.search.results import SearchResult
+from lpsnet.search import algorithm, measure, operations, plan, replay, results
+from lpsnet.search import train as candidates
 from lpsnet.search.run import run_expansion
-from lpsnet.search.train import CandidateTask, train_candidate
 from lpsnet.training.config import get_recipe
 from lpsnet.training.run import Status, TrainingRun
 from lpsnet.training.segmentation import train
@@ -43,8 +38,8 @@ DATA = "scenes:size=128x256,num_train=400,num_val=40"
 SHOWN = "scenes:size=384x768,num_train=1,num_val=1"  # for people to look at
 # Wider than the paper's, and with its path larger than the image: at 128x256 a ratio of 1/2 leaves too few logits to
 # see by.
-START = SearchNetwork((1, 1, 1, 1, 1), (8, 16, 32, 64, 64), ("3/2", 0, 0))
-OPERATIONS = tuple(map(Operation.parse, ("depth=0,0,0,1,1", "width=0,0,0,32,32", "resolution=1/4,0,0")))
+START = operations.SearchNetwork((1, 1, 1, 1, 1), (8, 16, 32, 64, 64), ("3/2", 0, 0))
+OPERATIONS = tuple(map(operations.Operation.parse, ("depth=0,0,0,1,1", "width=0,0,0,32,32", "resolution=1/4,0,0")))
 NUM_STEPS = 2
 MAX_STEP_SIZE = 3
 NUM_EPOCHS = 12  # of the final training, which starts from the grown network's weights
@@ -56,7 +51,7 @@ NUM_SHOWN = 4  # scenes in the image
 class Demonstration:
     """What a demonstration leaves."""
 
-    expansion: SearchResult  # the networks grown, each briefly trained
+    expansion: results.SearchResult  # the networks grown, each briefly trained
     model: Path  # the exported ONNX file of the largest, trained for longer
     export: ExportReport  # how it compares with the network
     evaluation: Evaluation  # of the exported file on unseen scenes
@@ -104,23 +99,23 @@ def _write_reports(folders: Sequence[Path]) -> tuple[Path, ...]:
         return ()
 
 
-def _grow(out: Path, reporter: Reporter) -> SearchResult:
-    def train_and_report(task: CandidateTask) -> TrainingResult:
+def _grow(out: Path, reporter: Reporter) -> results.SearchResult:
+    def train_and_report(task: candidates.CandidateTask) -> replay.TrainingResult:
         with reporter() as report:
-            return train_candidate(task, on_progress=report)
+            return candidates.train_candidate(task, on_progress=report)
 
-    run = ExpansionRun(
+    run = plan.ExpansionRun(
         data=DATA,
-        recipe=PROXIES["demo_proxy"],
-        target=Target(SIZE, num_threads=1),  # other programs on the machine then disturb least
+        recipe=plan.PROXIES["demo_proxy"],
+        target=measure.Target(SIZE, num_threads=1),  # other programs on the machine then disturb least
         start=START,
         operations=OPERATIONS,
-        options=SearchOptions(num_steps=NUM_STEPS, max_step_size=MAX_STEP_SIZE, max_effort=2),
+        options=algorithm.SearchOptions(num_steps=NUM_STEPS, max_step_size=MAX_STEP_SIZE, max_effort=2),
     )
     return run_expansion(run, out, train=train_and_report, repetitions=REPETITIONS, on_progress=_log.info)
 
 
-def _train(grown: SearchResult, out: Path, reporter: Reporter) -> Path:
+def _train(grown: results.SearchResult, out: Path, reporter: Reporter) -> Path:
     """The checkpoint of the largest network, trained in full, from its weights in the search."""
     largest = grown.members[-1]
     weights = grown.model(largest).with_suffix(".safetensors")

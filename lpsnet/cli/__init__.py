@@ -114,7 +114,7 @@ COMMANDS = {
     "study": Command("report", "study", "Make a table or figure of the paper again on this device."),
     "report": Command("report", "report", "Write one HTML page about a run, a search, a benchmark or a model."),
     "stream": Command("benchmark", "stream", "Play a video for minutes: memory and frames per second over time."),
-    "web": Command("segment", "web", "Write a page that segments in the browser; nothing is uploaded."),
+    "web": Command("web", "web", "Write a page that segments in the browser; nothing is uploaded."),
     "push": Command("models", "push", "Upload a model to the Hugging Face Hub with a model card."),
 }
 

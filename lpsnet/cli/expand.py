@@ -90,16 +90,14 @@ def expand(
 
     Example: `lpsnet expand --data camvid:CamVid --recipe camvid_proxy --size 360x480 --steps 8 --budget-ms 20 --out x`
     """
-    from lpsnet.search.measure import Target
-    from lpsnet.search.plan import ExpansionRun, get_candidate_recipe
+    from lpsnet.search import measure, plan, train
     from lpsnet.search.run import run_expansion
-    from lpsnet.search.train import train_candidate
 
-    used_recipe = get_candidate_recipe(recipe).with_overrides(parse_overrides(set_ or []))
-    run = ExpansionRun(
+    used_recipe = plan.get_candidate_recipe(recipe).with_overrides(parse_overrides(set_ or []))
+    run = plan.ExpansionRun(
         data=data,
         recipe=used_recipe,
-        target=Target(_size(size, data, split), runtime, cast("Precision", precision), threads),
+        target=measure.Target(_size(size, data, split), runtime, cast("Precision", precision), threads),
         split=split,
         val=val,
         start=SearchNetwork.start(start, num_slots=paths, block=block or default_block(start)),
@@ -122,12 +120,14 @@ def expand(
         check_length=check_length,
     )
     place = make_executor(executor, num_workers=workers, num_threads=cores)
-    train, on_progress = (
-        _train_and_report if isinstance(place, InProcess) else train_candidate,
-        partial(output.say, json_to="-"),
+    result = run_expansion(
+        run,
+        out,
+        executor=place,
+        train=_train_and_report if isinstance(place, InProcess) else train.train_candidate,
+        trainings_from=trainings_from or (),
+        on_progress=partial(output.say, json_to="-"),
     )
-    others = trainings_from or ()
-    result = run_expansion(run, out, executor=place, train=train, trainings_from=others, on_progress=on_progress)
     output.write_json(result.to_dict(), json_to)
     print_search_result(result, json_to=json_to)
     _write_report(out, json_to=json_to)

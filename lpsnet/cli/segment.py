@@ -1,4 +1,4 @@
-"""Commands that run a model on images, videos and cameras: `lpsnet segment` and `web`."""
+"""`lpsnet segment`: a model on images, videos and cameras."""
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +18,6 @@ from lpsnet.inference.hub import DEFAULT_MODEL
 from lpsnet.inference.segmenter import Segmenter
 from lpsnet.inference.video import camera_stream, video_stream
 from lpsnet.inference.visualise import DEFAULT_OUTPUTS, OUTPUTS, Style, check_outputs
-from lpsnet.inference.web import serve, write_page
 
 _PACE = ("num_frames", "duration_s", "frames_per_second", "frames_per_second_without_drawing")  # in JSON
 
@@ -185,27 +184,3 @@ def segment(
         raise typer.Exit(STOPPED)
     if work.problems:
         raise typer.Exit(2)
-
-
-ServeOption = Annotated[
-    int | None,
-    typer.Option("--serve", metavar="PORT", min=0, max=65_535, help="Serve the page to this machine until Ctrl-C."),
-]
-
-
-def web(
-    model: Annotated[str, typer.Option(help="An ONNX file, or the name of a model that comes with the package.")],
-    out: Annotated[Path, typer.Option(help="Folder of the page.")] = Path("web"),
-    example: Annotated[Path | None, typer.Option(help="An image that the page offers to segment.")] = None,
-    port: ServeOption = None,
-) -> None:
-    """Write a page that segments images, videos and the camera in the browser; nothing is uploaded.
-
-    Any server of plain files will do. Example: `lpsnet web --model model.onnx --out web --serve 8000`
-    """
-    page = write_page(model, out, example=example)
-    output.say(f"Wrote the page to {page.folder}/ ({page.num_bytes / 1e6:.1f} MB); any server of plain files will do")
-    if port is None:
-        output.next_command("python", "-m", "http.server", "--directory", page.folder, "8000")
-    else:
-        serve(page.folder, port, on_ready=lambda url: output.say(f"Open {url} — Ctrl-C ends it"))
