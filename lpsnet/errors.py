@@ -5,13 +5,7 @@ message alone and exits with 2; any other exception is a bug of lpsnet and exits
 """
 
 import difflib
-import functools
-import warnings
-from collections.abc import Callable, Iterable
-from typing import Any, ParamSpec, TypeVar
-
-P = ParamSpec("P")
-T = TypeVar("T")
+from collections.abc import Iterable
 
 
 class LpsnetError(ValueError):
@@ -100,19 +94,3 @@ def nearest(name: str, allowed: Iterable[str]) -> str | None:
 
 def _fold(name: str) -> str:
     return name.casefold().replace("-", "_").replace(" ", "_")
-
-
-def renamed_argument(old: str, new: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
-    """A decorator: the function also accepts the keyword argument `old` for `new`, with a DeprecationWarning."""
-
-    def decorate(function: Callable[P, T]) -> Callable[P, T]:
-        @functools.wraps(function)
-        def renamed(*args: Any, **options: Any) -> T:
-            if old in options:
-                warnings.warn(f"{function.__qualname__}({old}=…) is deprecated: give {new}", DeprecationWarning, 2)
-                options[new] = options.pop(old)
-            return function(*args, **options)
-
-        return renamed
-
-    return decorate

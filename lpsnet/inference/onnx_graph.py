@@ -10,12 +10,11 @@ onnx.proto.
 
 import contextlib
 import io
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import BinaryIO, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -161,7 +160,7 @@ class OnnxModel:
         return [self.nodes[index] for index in sorted(needed)], seen & ends
 
 
-def _node(file: io.BytesIO, part: model_file.Field) -> Node:
+def _node(file: BinaryIO, part: model_file.Field) -> Node:
     operator, inputs, outputs = "", list[str](), list[str]()
     for item in model_file.fields(file, part.start, part.length):
         if item.number == model_file.NODE_OPERATOR:
@@ -175,13 +174,13 @@ def _node(file: io.BytesIO, part: model_file.Field) -> Node:
     return Node(operator, tuple(inputs), tuple(outputs), _source(file, part))
 
 
-def _weight_name(file: io.BytesIO, part: model_file.Field) -> str:
+def _weight_name(file: BinaryIO, part: model_file.Field) -> str:
     if _holds(file, part, (_TENSOR_EXTERNAL,)):
         raise EditError("weights are kept outside of the file")
     return next((model_file.read_text(file, item) for item in _items(file, part, _TENSOR_NAME)), "")
 
 
-def _port(file: io.BytesIO, part: model_file.Field) -> Port:
+def _port(file: BinaryIO, part: model_file.Field) -> Port:
     name, element, shape = "", 0, list[int | str]()
     for item in model_file.fields(file, part.start, part.length):
         if item.number == _VALUE_NAME:
@@ -194,18 +193,18 @@ def _port(file: io.BytesIO, part: model_file.Field) -> Port:
     return Port(name, element, tuple(shape))
 
 
-def _length(file: io.BytesIO, dimension: model_file.Field) -> int | str:
+def _length(file: BinaryIO, dimension: model_file.Field) -> int | str:
     """A number, or a name, which is empty if missing."""
     for item in model_file.fields(file, dimension.start, dimension.length):
         return item.value if item.number == _DIMENSION_NUMBER else model_file.read_text(file, item)
     return ""
 
 
-def _items(file: io.BytesIO, part: model_file.Field, number: int) -> Iterator[model_file.Field]:
+def _items(file: BinaryIO, part: model_file.Field, number: int) -> Iterator[model_file.Field]:
     return (item for item in model_file.fields(file, part.start, part.length) if item.number == number)
 
 
-def _holds(file: io.BytesIO, part: model_file.Field, numbers: tuple[int, ...]) -> bool:
+def _holds(file: BinaryIO, part: model_file.Field, numbers: tuple[int, ...]) -> bool:
     return any(item.number in numbers for item in model_file.fields(file, part.start, part.length))
 
 
@@ -376,14 +375,14 @@ def _compute(model: OnnxModel, names: Sequence[str], size: Size) -> list[Port]:
         raise EditError(f"its front cannot be computed: {one_line(error)}") from None
 
 
-def read_weights(model: bytes) -> dict[str, NDArray[np.float32]]:
-    """The floating-point weights in the content of an ONNX file, as float32; names without the suffix `.f16`.
+def read_weights(file: BinaryIO) -> dict[str, NDArray[np.float32]]:
+    """The floating-point weights in an open ONNX file, as float32; names without the suffix `.f16`.
 
     Raises:
         DamagedError: it is not one complete ONNX model.
     """
-    file, weights = io.BytesIO(model), {}
-    for model_field in model_file.fields(file, 0, len(model)):
+    weights = {}
+    for model_field in model_file.fields(file, 0, model_file.file_size(file)):
         if model_field.number == model_file.MODEL_GRAPH:
             for part in model_file.fields(file, model_field.start, model_field.length):
                 if part.number == model_file.GRAPH_INITIALIZER and (found := _weight(file, part)) is not None:
@@ -391,7 +390,7 @@ def read_weights(model: bytes) -> dict[str, NDArray[np.float32]]:
     return weights
 
 
-def _weight(file: io.BytesIO, tensor: model_file.Field) -> tuple[str, NDArray[np.float32]] | None:
+def _weight(file: BinaryIO, tensor: model_file.Field) -> tuple[str, NDArray[np.float32]] | None:
     """Name and values of an initializer; None for whole numbers, and for values that are not kept as raw bytes."""
     parts = list(model_file.fields(file, tensor.start, tensor.length))
     kind = next((_TYPES.get(part.value) for part in parts if part.number == _TENSOR_DATA_TYPE), None)
@@ -401,7 +400,8 @@ def _weight(file: io.BytesIO, tensor: model_file.Field) -> tuple[str, NDArray[np
         return None
     shape = [part.value for part in parts if part.number == _TENSOR_DIMENSIONS]
     file.seek(raw.start)
-    values = np.frombuffer(file.read(raw.length), kind)
-    if values.size != math.prod(shape):
-        raise model_file.DamagedError(f"the weight {name!r} has {values.size} numbers, not {math.prod(shape)}")
-    return name, values.reshape(shape).astype(np.float32)
+    try:
+        return name, np.frombuffer(file.read(raw.length), kind).reshape(shape).astype(np.float32)
+    except (ValueError, OverflowError):
+        size = "x".join(map(str, shape))
+        raise model_file.DamagedError(f"the weight {name!r} has {raw.length} bytes, not those of {size}") from None

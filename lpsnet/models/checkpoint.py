@@ -17,7 +17,7 @@ from lpsnet import __version__
 from lpsnet.architecture import NUM_STAGES, Architecture, Ratio
 from lpsnet.data.labels import MAX_CLASSES, LabelSpace
 from lpsnet.errors import LpsnetError, ModelFileError
-from lpsnet.inference.model_file import DamagedError, check_model_file, read_record
+from lpsnet.inference.model_file import check_model_file, open_whole, read_record
 from lpsnet.inference.onnx_graph import read_weights
 from lpsnet.io import atomic_path
 from lpsnet.models.blocks import BLOCKS, stage_blocks
@@ -198,11 +198,12 @@ def _read(path: str | Path) -> tuple[ModelRecord, Network, dict[str, Tensor]]:
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:
+    if path.suffix.lower() == ONNX_SUFFIX:  # `read_record` skipped the weights
+        with open_whole(path) as file:
+            return {name: torch.from_numpy(values) for name, values in read_weights(file).items()}
     try:
-        if path.suffix.lower() == ONNX_SUFFIX:
-            return {name: torch.from_numpy(values) for name, values in read_weights(path.read_bytes()).items()}
         return load_file(path)
-    except (SafetensorError, DamagedError, OSError, ValueError, KeyError) as error:
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
         raise ModelFileError(f"{path} is not a whole {path.suffix[1:]} file: {error}; copy or save it again") from None
 
 

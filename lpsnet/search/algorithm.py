@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from lpsnet.errors import RunError, renamed_argument
+from lpsnet.errors import RunError
 from lpsnet.search import measurements
 from lpsnet.search.family import Doubt, Expansion, Member, Step, distinct
 from lpsnet.search.measurements import Control, Failure, Latency, Outcome, Score, SeedScores, Trained, TrainingSpec
@@ -160,7 +160,6 @@ class SearchOptions:
                 raise RunError(f"{name} of a search is at least {least}; got {value}")
 
 
-@renamed_argument("progress", "on_progress")
 def expand(
     start: SearchNetwork,
     *,

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from typing import Any, Generic, Protocol, TypeVar
 
-from lpsnet.errors import LpsnetError, MissingDependencyError, RunError, renamed_argument, unknown_name
+from lpsnet.errors import LpsnetError, MissingDependencyError, RunError, unknown_name
 from lpsnet.plugins import PLUGINS
 
 Task = TypeVar("Task")
@@ -52,7 +52,6 @@ class RayExecutor:
         self._address, self._num_workers = address, num_workers
         self._num_threads = num_threads or DEFAULT_CORES
 
-    @renamed_argument("say", "on_progress")
     def run(self, work: Callable[[Task], Result], tasks: Sequence[Task], *, on_progress: Progress) -> Iterator[Result]:
         """See `Executor.run`."""
         ray = self._ray
@@ -121,7 +120,6 @@ class Executor(Protocol):
 class InProcess:
     """One after another, in this process: an `Executor`."""
 
-    @renamed_argument("say", "on_progress")
     def run(self, work: Callable[[Task], Result], tasks: Sequence[Task], *, on_progress: Progress) -> Iterator[Result]:
         """See `Executor.run`."""
         for number, task in enumerate(tasks, start=1):
@@ -135,7 +133,6 @@ class FakeExecutor:
     def __init__(self) -> None:
         self.batches: list[list[object]] = []
 
-    @renamed_argument("say", "on_progress")
     def run(self, work: Callable[[Task], Result], tasks: Sequence[Task], *, on_progress: Progress) -> Iterator[Result]:
         """See `Executor.run`."""
         self.batches.append(list(tasks))
@@ -156,7 +153,6 @@ class LocalPool:
             raise RunError(f"a pool has at least one worker; got {num_workers}")
         self._num_workers, self._gpus = num_workers, tuple(gpus)
 
-    @renamed_argument("say", "on_progress")
     def run(self, work: Callable[[Task], Result], tasks: Sequence[Task], *, on_progress: Progress) -> Iterator[Result]:
         """See `Executor.run`."""
         waiting = deque((number, task, 0) for number, task in enumerate(tasks, start=1))

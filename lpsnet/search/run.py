@@ -20,7 +20,7 @@ from pydantic import JsonValue
 
 from lpsnet import __version__
 from lpsnet.data.dataset import open_dataset
-from lpsnet.errors import LpsnetError, RunError, renamed_argument
+from lpsnet.errors import LpsnetError, RunError
 from lpsnet.io import atomic_path, inside, write_text
 from lpsnet.search import journal as log
 from lpsnet.search import replay
@@ -106,8 +106,6 @@ def _portable(settings: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
     return {key: value for key, value in settings.items() if key != "device"}
 
 
-@renamed_argument("say", "on_progress")
-@renamed_argument("passes", "repetitions")
 def run_expansion(
     run: ExpansionRun,
     out: Path,

@@ -12,6 +12,7 @@ onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxslim")
 
 import onnxruntime  # noqa: E402
+from random_networks import randomise  # noqa: E402
 
 from lpsnet import __version__  # noqa: E402
 from lpsnet.architecture import Architecture, logits_size  # noqa: E402
@@ -34,17 +35,7 @@ ONE_PATH, TWO_PATHS, THREE_PATHS = (
 def _network(arch: str = TWO_PATHS, **choices: Any) -> Network:
     """A network whose batch norms do something."""
     torch.manual_seed(1)
-    net = create_model(arch, num_classes=5, **choices)
-    for module in net.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            for values, low, high in (
-                (module.weight.data, 0.5, 1.5),
-                (module.bias.data, -0.5, 0.5),
-                (module.running_mean, -0.5, 0.5),
-                (module.running_var, 0.5, 2),
-            ):
-                values.uniform_(low, high)
-    return net.eval()
+    return randomise(create_model(arch, num_classes=5, **choices))
 
 
 def _record(net: Network, **fields: Any) -> ModelRecord:

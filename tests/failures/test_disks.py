@@ -135,7 +135,7 @@ def _expand(out: Path) -> str:
 
     from lpsnet.search.run import JOURNAL, run_expansion
 
-    run_expansion(RUN, out, device=TableDevice(out), train=train_in_no_time, passes=REPETITIONS)
+    run_expansion(RUN, out, device=TableDevice(out), train=train_in_no_time, repetitions=REPETITIONS)
     lines = (out / JOURNAL).read_text(encoding="utf-8").splitlines()
     return "\n".join(line for line in lines if '"kind":"step"' in line).replace('"at":', "")
 

@@ -19,13 +19,6 @@ def silent(line: str) -> None:
     pass
 
 
-def test_the_argument_has_its_former_name_too() -> None:
-    lines: list[str] = []
-    with pytest.warns(DeprecationWarning, match="give on_progress"):
-        results = InProcess().run(executor_work.square, [3], say=lines.append)
-    assert (list(results), lines) == ([9], ["training 1 of 1: 3"])
-
-
 def test_in_process_goes_in_order_and_says_so() -> None:
     lines: list[str] = []
     results = InProcess().run(executor_work.square, [3, 1], on_progress=lines.append)

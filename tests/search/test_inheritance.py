@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from random_networks import randomise
 from torch import Tensor, nn
 
 from lpsnet.architecture import Architecture, get_architecture
@@ -37,16 +38,10 @@ def images() -> Tensor:
 def trained(arch: Architecture, **kinds: object) -> Network:
     """A network with arbitrary batch norms and a head that lets the features through, in evaluation mode."""
     torch.manual_seed(1)
-    net = create_model(arch, num_classes=NUM_CLASSES, **kinds)
-    for module in net.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.normal_(module.running_mean, std=0.3)
-            nn.init.uniform_(module.running_var, 0.5, 2.0)
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.normal_(module.bias, std=0.3)
+    net = randomise(create_model(arch, num_classes=NUM_CLASSES, **kinds))
     nn.init.normal_(net.head.weight)
     nn.init.normal_(net.head.bias)
-    return net.eval()
+    return net
 
 
 def grown(parent: Network, arch: Architecture, images: Tensor | None, **options: object) -> tuple[Network, Inheritance]:

@@ -8,6 +8,7 @@ import onnx
 import pytest
 import torch
 from bundle_weights import bundle, main, without_places
+from random_networks import randomise
 
 from lpsnet.architecture import Architecture
 from lpsnet.data.dataset import open_dataset
@@ -27,12 +28,7 @@ TINY = Architecture((1, 1, 1, 1, 1), (4, 4, 8, 8, 8), ("1", "1/2"))
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
     torch.manual_seed(0)
-    net = create_model(TINY, num_classes=5)
-    for module in net.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.running_mean.normal_()
-            module.running_var.uniform_(0.5, 2)
-    save_checkpoint(net.eval(), tmp_path / "model.safetensors")
+    save_checkpoint(randomise(create_model(TINY, num_classes=5)), tmp_path / "model.safetensors")
     return tmp_path / "model.safetensors"
 
 
