@@ -160,7 +160,7 @@ class OnnxModel:
         return [self.nodes[index] for index in sorted(needed)], seen & ends
 
 
-def _node(file: BinaryIO, part: model_file.Field) -> Node:
+def _node(file: io.BytesIO, part: model_file.Field) -> Node:
     operator, inputs, outputs = "", list[str](), list[str]()
     for item in model_file.fields(file, part.start, part.length):
         if item.number == model_file.NODE_OPERATOR:
@@ -174,13 +174,13 @@ def _node(file: BinaryIO, part: model_file.Field) -> Node:
     return Node(operator, tuple(inputs), tuple(outputs), _source(file, part))
 
 
-def _weight_name(file: BinaryIO, part: model_file.Field) -> str:
+def _weight_name(file: io.BytesIO, part: model_file.Field) -> str:
     if _holds(file, part, (_TENSOR_EXTERNAL,)):
         raise EditError("weights are kept outside of the file")
     return next((model_file.read_text(file, item) for item in _items(file, part, _TENSOR_NAME)), "")
 
 
-def _port(file: BinaryIO, part: model_file.Field) -> Port:
+def _port(file: io.BytesIO, part: model_file.Field) -> Port:
     name, element, shape = "", 0, list[int | str]()
     for item in model_file.fields(file, part.start, part.length):
         if item.number == _VALUE_NAME:
@@ -193,18 +193,18 @@ def _port(file: BinaryIO, part: model_file.Field) -> Port:
     return Port(name, element, tuple(shape))
 
 
-def _length(file: BinaryIO, dimension: model_file.Field) -> int | str:
+def _length(file: io.BytesIO, dimension: model_file.Field) -> int | str:
     """A number, or a name, which is empty if missing."""
     for item in model_file.fields(file, dimension.start, dimension.length):
         return item.value if item.number == _DIMENSION_NUMBER else model_file.read_text(file, item)
     return ""
 
 
-def _items(file: BinaryIO, part: model_file.Field, number: int) -> Iterator[model_file.Field]:
+def _items(file: io.BytesIO, part: model_file.Field, number: int) -> Iterator[model_file.Field]:
     return (item for item in model_file.fields(file, part.start, part.length) if item.number == number)
 
 
-def _holds(file: BinaryIO, part: model_file.Field, numbers: tuple[int, ...]) -> bool:
+def _holds(file: io.BytesIO, part: model_file.Field, numbers: tuple[int, ...]) -> bool:
     return any(item.number in numbers for item in model_file.fields(file, part.start, part.length))
 
 
