@@ -55,6 +55,7 @@ class Candidate:
         precision: the arithmetic to request; a quantised file computes in int8 in any case.
         macs: multiply-accumulates for an image of the size measured; None if unknown.
         size: (height, width) in pixels of its input, if other than that of the benchmark.
+        threads: of its engine, if other than those of the benchmark.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Candidate:
     precision: Precision = "f32"
     macs: int | None = None
     size: Size | None = None
+    threads: int | None = None
 
 
 class _Values(BaseModel):
@@ -350,7 +352,8 @@ def _open_all(
             problems.append(_problem(candidate, f"not measured: {error}"))
             continue
         # a quantised file is the same whatever precision was requested
-        cells.setdefault((candidate.path, candidate.runtime, cell.session.precision), cell)
+        key = (candidate.path, candidate.runtime, cell.session.precision, candidate.threads)
+        cells.setdefault(key, cell)
     return list(cells.values()), problems
 
 
@@ -362,7 +365,7 @@ def _session(candidate: Candidate, size: Size, num_threads: int | None) -> Sessi
 def _open(candidate: Candidate, image: Image, size: Size, num_threads: int | None) -> _Cell:
     model_file.check_model_file(candidate.path)
     record = model_file.find_record(candidate.path)
-    size = candidate.size or size
+    size, num_threads = candidate.size or size, candidate.threads or num_threads
     session = _session(candidate, size, num_threads)
     prepared = preprocess.prepare(image, record or _UNKNOWN, size=size)
     output = session.run(prepared)

@@ -107,6 +107,7 @@ COMMANDS = {
     "evaluate": Command("evaluate", "evaluate", "Score a model on labelled images: mIoU and IoU by class."),
     "export": Command("export", "export", "Write a model for an engine and verify its labels."),
     "benchmark": Command("benchmark", "benchmark", "Measure the latency of models, interleaved, on this machine."),
+    "tune": Command("tune", "tune", "Find the quickest engine, precision and threads for a model on this machine."),
     "expand": Command("expand", "expand", "Grow networks step by step by mIoU gained per millisecond here."),
     "info": Command("models", "info", "Parameters and multiply-accumulates by stage; the record of a model file."),
     "models": Command("models", "models", "The models that come with the package, with their scores."),

@@ -8,6 +8,7 @@ before it reaches the engine (`onnx_graph.py`); and labels are computed without 
 """
 
 import contextlib
+import importlib
 import operator
 import threading
 import warnings
@@ -45,6 +46,8 @@ DEFAULT_RUNTIMES: dict[str, str] = {
 }
 
 
+_TUNING = "lpsnet.benchmark.tune"  # measures with segmenters, so it is imported when it is asked for
+
 # layout -> its name in JSON
 _LAYOUTS_IN_RECORDS: dict[Layout, str] = {"nchw": "planes", "nhwc": "pixels", "nhwc_bf16": "pixels_bf16"}
 
@@ -55,7 +58,8 @@ class Segmenter:
     Args:
         model: path of a model file, the name of a model that comes with the package, or the address of one on the
             Hugging Face Hub (`hf://OWNER/MODEL[@REVISION][/FILE]`).
-        runtime: engine, see `RUNTIMES`; None: the default for the file's format.
+        runtime: engine, see `RUNTIMES`; None: the default for the file's format. "auto": engine, precision and threads
+            are the quickest on this machine that keep the labels, measured once (`lpsnet tune`).
         precision: requested arithmetic: "f32", "bf16", "f16" or "int8"; the property `precision` is the one used.
         num_threads: threads of the engine, and of OpenCV for images; None leaves the choice to them. OpenCV has one
             number per process: it is set during a call.
@@ -90,6 +94,9 @@ class Segmenter:
     ) -> None:
         path = find_model(model)
         record = _find_record(path, record)
+        if runtime == "auto":
+            best = importlib.import_module(_TUNING).best_setting(path, input_size)
+            runtime, precision, num_threads = best.runtime, best.precision, num_threads or best.num_threads
         size = _check_size(input_size) or record.input_size
         asked = _one_of(num_threads, threads)
         options = SessionOptions(path, cast(Precision, precision), asked, size)  # `open_session` checks the precision

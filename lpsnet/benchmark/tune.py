@@ -1,0 +1,219 @@
+"""The quickest way to run a model file on this machine: engine, precision and number of threads that keep its labels.
+
+No rule tells it: on one processor bfloat16 is twice as fast as float32, on another half as fast. So every setting that
+opens is timed end to end, interleaved with the others, after its labels were compared with those of float32. The choice
+is kept by the file's contents, size and machine, for `Segmenter(model, runtime="auto")`.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lpsnet.benchmark.benchmark import Benchmark, Candidate, Result, benchmark
+from lpsnet.benchmark.machine import describe_machine
+from lpsnet.data.images import Image
+from lpsnet.data.synthetic import SceneSplit
+from lpsnet.errors import LpsnetError, RunError
+from lpsnet.inference.engines import PRECISIONS, RUNTIMES, Precision
+from lpsnet.inference.hub import find_model, sha256
+from lpsnet.inference.model_file import find_record
+from lpsnet.inference.segmenter import DEFAULT_RUNTIMES, Segmenter
+from lpsnet.io import one_at_a_time, write_text
+
+Size = tuple[int, int]  # height, width
+
+MIN_AGREEMENT = 99.0  # percent of the pixels that have the label of float32, on every image
+NUM_SCENES = 2  # generated, to compare labels on where no images are given
+DEFAULT_SIZE = (720, 1280)  # where neither the file nor the caller names one
+CACHE = "LPSNET_CACHE"  # environment variable: the folder of the kept choices
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """How a file is run. `num_threads` None leaves the number to the engine."""
+
+    runtime: str
+    precision: Precision
+    num_threads: int | None = None
+
+    def __str__(self) -> str:
+        threads = "" if self.num_threads is None else f", {self.num_threads} thread{'s' * (self.num_threads > 1)}"
+        return f"{self.runtime} {self.precision}{threads}"
+
+
+@dataclass(frozen=True, slots=True)
+class Tuned:
+    """The result of `tune`.
+
+    Attributes:
+        model: the file.
+        size: (height, width) in pixels that it was run at.
+        best: the quickest setting.
+        measured: setting, result and share of the pixels with the label of float32 in percent, the quickest first.
+        left_out: settings that do not open or change labels, each with the reason.
+        benchmark: all measurements.
+    """
+
+    model: Path
+    size: Size
+    best: Setting
+    measured: tuple[tuple[Setting, Result, float], ...]
+    left_out: dict[str, str]
+    benchmark: Benchmark
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        rows = [
+            {**asdict(setting), "label_agreement": agreement, "median_ms": latency_ms(result)}
+            for setting, result, agreement in self.measured
+        ]
+        best = {"model": str(self.model), "size": list(self.size), "best": asdict(self.best)}
+        return {**best, "measured": rows, "left_out": self.left_out, "benchmark": self.benchmark.to_dict()}
+
+
+def latency_ms(result: Result) -> float:
+    """End to end, from an image's bytes to its label map; the network alone where that was not measured."""
+    return (result.end_to_end or result.network).median_ms
+
+
+def thread_counts(limit: int | None = None) -> list[int]:
+    """The numbers of threads worth trying: 1, 2, 4, … up to those this process may use."""
+    most = limit or len(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1))
+    return sorted({*(2**power for power in range(most.bit_length()) if 2**power <= most), most})
+
+
+def tune(
+    model: str | Path,
+    *,
+    size: Size | None = None,
+    runtimes: Sequence[str] | None = None,
+    precisions: Sequence[Precision] = PRECISIONS,
+    threads: Sequence[int] | None = None,
+    images: Iterable[Image] = (),
+    min_agreement: float = MIN_AGREEMENT,
+    protocol: str = "quick",
+    keep: bool = True,
+    on_progress: Callable[[str, float], None] | None = None,
+) -> Tuned:
+    """Time all settings of a file that keep its labels.
+
+    Args:
+        model: a model file, or the name of one that comes with the package.
+        size: (height, width) in pixels; None for the record's, else 720x1280.
+        runtimes: engines to try; None for all that can read the file.
+        precisions: to try, float32 among them.
+        threads: numbers of threads to try; None for 1, 2, 4, … up to those this process may use.
+        images: H x W x 3 uint8 RGB to compare labels on; generated street scenes unless given.
+        min_agreement: percent of the pixels that must keep the label of float32, on every image.
+        protocol: of the timing, a name in `timing.PROTOCOLS`.
+        keep: remember the choice for `Segmenter(model, runtime="auto")`.
+        on_progress: called with the stage and the share of it that is done.
+
+    Raises:
+        RunError: no setting opens the file.
+        ModelFileError: there is no such file.
+    """
+    path = find_model(model)
+    record = find_record(path)
+    size = size or (record.input_size if record else None) or DEFAULT_SIZE
+    shown = list(images) or [SceneSplit(size=size, count=NUM_SCENES, seed=0, name="tune").image(i) for i in (0, 1)]
+    candidates: list[Candidate] = []
+    agreements: dict[tuple[str, Precision], float] = {}
+    left_out: dict[str, str] = {}
+    for setting in _settings(runtimes, precisions, threads):
+        try:
+            agreement = agreements.get((setting.runtime, setting.precision))
+            if agreement is None:
+                agreement = _agreement(path, setting, size, shown)
+                agreements[setting.runtime, setting.precision] = agreement
+        except LpsnetError as error:
+            left_out[str(setting)] = str(error)
+            continue
+        if agreement < min_agreement:
+            left_out[str(setting)] = (
+                f"keeps the label of {agreement:.2f} % of the pixels, less than {min_agreement:g} %"
+            )
+            continue
+        candidates.append(
+            Candidate(str(setting), path, setting.runtime, setting.precision, threads=setting.num_threads)
+        )
+    if not candidates:
+        raise RunError(f"no engine here runs {path}: {next(iter(left_out.values()), 'none was asked for')}")
+    found = benchmark(candidates, size=size, protocol=protocol, memory=False, image=shown[0], on_progress=on_progress)
+    named = {candidate.name: candidate for candidate in candidates}
+    rows = []
+    for result in sorted(found.results, key=latency_ms):
+        chosen = named[result.model]
+        setting = Setting(chosen.runtime, chosen.precision, chosen.threads)
+        rows.append((setting, result, agreements[chosen.runtime, chosen.precision]))
+    tuned = Tuned(path, size, rows[0][0], tuple(rows), left_out, found)
+    if keep:
+        _remember(tuned)
+    return tuned
+
+
+def _settings(
+    runtimes: Sequence[str] | None, precisions: Sequence[Precision], threads: Sequence[int] | None
+) -> list[Setting]:
+    counts = list(threads) if threads else thread_counts()
+    return [Setting(*choice) for choice in product(runtimes or RUNTIMES, precisions, counts)]
+
+
+def _agreement(path: Path, setting: Setting, size: Size, images: Sequence[Image]) -> float:
+    """Percent of the pixels with the label of the usual engine in float32; the least of all images."""
+    usual = DEFAULT_RUNTIMES[path.suffix.lower()]
+    own = Segmenter(path, runtime=setting.runtime, precision=setting.precision, num_threads=1, input_size=size)
+    if own.precision != setting.precision:
+        raise RunError(f"computes in {own.precision}")
+    if (setting.runtime, own.precision) in ((usual, "f32"), (usual, "int8")):
+        return 100.0
+    reference = Segmenter(path, runtime=usual, num_threads=1, input_size=size)
+    return min(100 * float(np.mean(np.asarray(own(image)) == np.asarray(reference(image)))) for image in images)
+
+
+def _cache_file() -> Path:
+    own = os.environ.get(CACHE)
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lpsnet"
+    return (Path(own) if own else base) / "tuned.json"
+
+
+def _key(path: Path, size: Size | None) -> str:
+    place = "any" if size is None else f"{size[0]}x{size[1]}"
+    return f"{sha256(path)[:16]} at {place} on {describe_machine().identity} with {len(thread_counts())} thread counts"
+
+
+def _read_cache() -> dict[str, Any]:
+    try:
+        kept = json.loads(_cache_file().read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # not there, or damaged: it is made anew
+        return {}
+    return kept if isinstance(kept, dict) else {}
+
+
+def _remember(tuned: Tuned) -> None:
+    file = _cache_file()
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with one_at_a_time(file.with_suffix(".lock"), on_wait=lambda: None):
+            kept = {**_read_cache(), _key(tuned.model, tuned.size): asdict(tuned.best)}
+            write_text(file, json.dumps(kept, indent=1) + "\n")
+    except (OSError, LpsnetError):  # a home that cannot be written to: tuned again next time
+        return
+
+
+def best_setting(model: str | Path, size: Size | None = None) -> Setting:
+    """The kept choice for a file on this machine; tuned now if there is none. Errors as for `tune`."""
+    path = find_model(model)
+    record = find_record(path)
+    size = size or (record.input_size if record else None) or DEFAULT_SIZE
+    kept = _read_cache().get(_key(path, size))
+    try:
+        return Setting(**kept) if isinstance(kept, dict) else tune(path, size=size).best
+    except TypeError:  # of another version
+        return tune(path, size=size).best
