@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from lpsnet.architecture import Architecture, get_architecture, list_architectures
     from lpsnet.data.labels import LabelSpace
     from lpsnet.errors import LpsnetError
+    from lpsnet.fitting.run import fit
     from lpsnet.inference.hub import push_to_hub
     from lpsnet.inference.result import Segmentation
     from lpsnet.inference.segmenter import Segmenter
@@ -31,6 +32,7 @@ _HOME = {
     "Segmenter": "lpsnet.inference.segmenter",
     "complexity": "lpsnet.models.profile",
     "create_model": "lpsnet.models.network",
+    "fit": "lpsnet.fitting.run",
     "fuse": "lpsnet.models.reparameterise",
     "get_architecture": "lpsnet.architecture",
     "list_architectures": "lpsnet.architecture",
@@ -50,6 +52,7 @@ __all__ = [
     "__version__",
     "complexity",
     "create_model",
+    "fit",
     "fuse",
     "get_architecture",
     "list_architectures",

@@ -13,6 +13,7 @@ APART = {
     "browser": ("inference/test_web_browser.py", "report/test_in_browser.py"),
     "command_line": ("cli/", "crashes/", "docs/test_commands.py", "endurance/", "failures/", "test_plugins.py"),
     "training": (
+        "fitting/test_fit.py",
         "search/test_candidates.py",
         "search/test_expand_command.py",
         "search/test_run.py",
@@ -20,6 +21,7 @@ APART = {
         "studies/test_network_studies.py",
         "studies/test_study.py",
         "test_demo.py",
+        "training/test_length.py",
         "training/test_processes.py",
         "training/test_trainer.py",
     ),

@@ -26,6 +26,7 @@ PACKAGES = (
     "search",
     "report",
     "studies",
+    "fitting",
     "demo",
     "cli",
     "__main__",

@@ -88,7 +88,7 @@ def _names(offer: str) -> Iterable[str]:
 
 
 # commands that resume what is in their folder -> the flag that resumes it
-_RESUMABLE = {"train": "--resume", "pretrain": "--resume", "expand": "", "study": ""}
+_RESUMABLE = {"fit": "", "train": "--resume", "pretrain": "--resume", "expand": "", "study": ""}
 
 
 class Command(NamedTuple):
@@ -101,6 +101,7 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "demo": Command("expand", "demo", "Everything once on generated street scenes; no data, no downloads."),
+    "fit": Command("fit", "fit", "Labelled images, a budget and minutes in; the finished model out."),
     "segment": Command("segment", "segment", "Segment images, videos and cameras: label maps and overlays."),
     "train": Command("train", "train", "Train a network on labelled images."),
     "pretrain": Command("train", "pretrain", "Train a network to classify images, as a start for `train --init`."),

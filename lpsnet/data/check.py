@@ -137,7 +137,7 @@ def check_dataset(text: str | Path, *, on_progress: Progress | None = None) -> D
     """
     text = str(text)
     try:
-        dataset = _open(text)
+        dataset = open_any(text)
     except DataError as error:
         return Diagnosis(text, [Finding("cannot_open", text, str(error))], suggested_yaml=_suggest_anyway(text))
     reports = _examine(dataset, on_progress)
@@ -153,7 +153,8 @@ def check_dataset(text: str | Path, *, on_progress: Progress | None = None) -> D
     )
 
 
-def _open(text: str) -> Dataset:
+def open_any(text: str) -> Dataset:
+    """`open_dataset`, which also takes a folder whose layout has to be guessed."""
     path = expand_home(text)
     return open_path(text, path) if path.is_dir() else open_dataset(text)
 

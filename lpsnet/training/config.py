@@ -46,7 +46,8 @@ class LoopSettings(pydantic.BaseModel):
         augment_on: "auto" augments on a GPU whose memory (`cache_mib`) holds images of one size; "workers" never.
         num_workers: threads that decode and augment images.
         cache_mib: memory for decoded images, on the device where they are augmented there; 0 decodes every time.
-        evaluate_every: epochs between evaluations on the validation split; 0 evaluates at the end only.
+        evaluate_every: epochs between evaluations on the validation split, or, of a run of `minutes`, 1 for one after
+            each eighth of it; 0 evaluates at the end only.
         keep_best: deliver the weights with the best evaluation, not the last ones; the record says which.
         seed: of weights, order and augmentation.
     """

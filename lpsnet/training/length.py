@@ -10,6 +10,9 @@ from accelerate.utils import broadcast
 from lpsnet.training.config import LoopSettings
 from lpsnet.training.run import TrainingState
 
+NUM_PARTS = 8  # of a run by the clock, with an evaluation after each …
+EVALUATION_SHARE = 0.06  # … unless evaluations take more than this share of the time
+
 
 class Length:
     """The length of a run and how much of it is done.
@@ -23,6 +26,8 @@ class Length:
         self._seconds = 60 * recipe.minutes if recipe.minutes else None
         self._steps = None if recipe.minutes else recipe.num_iterations(num_images)
         self._since, self._before = time.monotonic(), state.seconds
+        self._evaluated = 0.0 if self._steps is not None else self.done()
+        self._shortest = 1 / NUM_PARTS
 
     @property
     def end(self) -> int:
@@ -48,6 +53,17 @@ class Length:
         if self._accelerator.num_processes == 1:
             return share
         return float(broadcast(torch.tensor([share], device=self._accelerator.device)))
+
+    def evaluation_is_due(self) -> bool:
+        """Whether a part of a run by the clock has passed since the last evaluation, and one is left."""
+        done = self.done()
+        return self._evaluated + self._shortest <= done <= 1 - self._shortest / 2
+
+    def evaluation_took(self, seconds: float) -> None:
+        """Take note of an evaluation, so that the next comes when it is worth its time."""
+        if self._seconds is not None:
+            self._evaluated = self.done()
+            self._shortest = max(1 / NUM_PARTS, seconds / self._seconds / EVALUATION_SHARE)
 
     def expected_iterations(self) -> int:
         """Steps of the whole run, by the pace so far where the clock decides."""

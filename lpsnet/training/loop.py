@@ -8,6 +8,7 @@ import contextlib
 import functools
 import logging
 import os
+import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic
@@ -393,22 +394,31 @@ class Loop(Generic[Details]):
 
     def _evaluation_is_due(self, iteration: int) -> bool:
         every = self.recipe.evaluate_every
+        if self.length.num_iterations is None:
+            return bool(every) and self.length.evaluation_is_due()
         return bool(every) and self._is_epoch_end(iteration) and self._epoch(iteration) % every == 0
 
     def _lacks_evaluation(self) -> bool:
         """Whether the run was stopped in the evaluation after its last checkpoint."""
         iteration = self.state.iteration
-        if self.log is None or not 0 < iteration < self.length.end or not self._evaluation_is_due(iteration):
+        by_clock = self.length.num_iterations is None
+        if (
+            self.log is None
+            or by_clock
+            or not 0 < iteration < self.length.end
+            or not self._evaluation_is_due(iteration)
+        ):
             return False
         return iteration not in (line["iteration"] for line in self.folder.read_evaluations())
 
     def _evaluation_message(self) -> str:
-        self.asked.at_once = True  # what is done is safe
+        self.asked.at_once, began = True, time.monotonic()  # what is done is safe
         score = None if self.log is None else self._evaluate(self.log)
         if score is not None and self._is_best(score):
             self._best = score
             self.task.save(self._weights(), self.folder.model, self._facts(), score)
         self.asked.at_once = False
+        self.length.evaluation_took(time.monotonic() - began)
         self.accelerator.wait_for_everyone()
         return "" if score is None else f"epoch {self._epoch(self.state.iteration)}: {score.headline}"
 

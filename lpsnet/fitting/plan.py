@@ -1,0 +1,331 @@
+"""The plan of a fit: what the data is, how the device runs networks fastest, which network the budget allows, how the
+minutes are spent. Everything is decided before anything long begins, and every decision has a reason in words.
+"""
+
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from lpsnet.benchmark import tune as tuning
+from lpsnet.benchmark.timing import TimingProtocol, measure
+from lpsnet.data import check
+from lpsnet.data.dataset import Dataset, open_dataset
+from lpsnet.data.inspection import Diagnosis
+from lpsnet.data.synthetic import SceneSplit
+from lpsnet.errors import DataError, RunError, unknown_name
+from lpsnet.export.export import write_for_runtime
+from lpsnet.fitting import starts
+from lpsnet.fitting.starts import Start
+from lpsnet.inference.engines import PRECISIONS, Precision
+from lpsnet.inference.segmenter import Segmenter
+from lpsnet.io import write_text
+from lpsnet.models.checkpoint import default_record
+from lpsnet.models.network import create_model
+from lpsnet.training.auto import DataFacts, auto_recipe, data_facts
+from lpsnet.training.config import Recipe
+
+Progress = Callable[[str, float], None]
+Size = tuple[int, int]
+
+LEAST_TRAINING = 0.25  # of the minutes, however long the plan took
+CONTEST_MINUTES = 40.0  # of a fit, from which two networks are tried before one is trained
+CONTEST_SHARE = 0.08  # of the minutes, for each of the two
+DELIVERY_SHARE = 0.06  # of the minutes, for the export, the evaluation and the report
+DELIVERY_MINUTES = (0.1, 3.0)
+BUDGET_SHARE = 0.94  # of the budget that a network may take when it is chosen: the machine is not always as quick
+TIMING = TimingProtocol(warm_up_s=0.1, duration_s=0.5)  # of each network; the delivered one is timed for longer
+VAL_FRACTION = 0.2  # where the data has no validation split
+MAX_CHECKED = 5_000  # images that are all checked before a fit; of more, the first problem is met when it is read
+
+
+class Wish(BaseModel):
+    """What the user asked for; None is left to the plan."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    data: str
+    budget_ms: float
+    minutes: float = 60.0
+    size: Size | None = None
+    runtime: str | None = None
+    precision: Precision | None = None
+    threads: int | None = None
+    start: str | None = None
+    seed: int = 0
+
+
+class Choice(BaseModel):
+    """A network that the budget allows."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    start: str
+    architecture: str
+    latency_ms: float
+
+
+class Plan(BaseModel):
+    """What will be done, and why.
+
+    Attributes:
+        wish: what was asked for.
+        data: the data set to open; that of the wish, or a description with a validation split of its own.
+        num_train, num_val: images.
+        classes: their names.
+        size: (height, width) in pixels that the network runs at.
+        runtime, precision, threads: how it is run, and how the budget is measured.
+        choices: networks to train, the first one unless there is a contest; all within the budget.
+        planning_minutes: that the plan itself took.
+        contest_minutes: for each choice but a single one; 0 without a contest.
+        training_minutes: of the last training.
+        recipe: of the trainings.
+        reasons: what was decided and why, one line each, with the subject before the colon.
+        left_out: measured networks over the budget, with their latency in ms.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    wish: Wish
+    data: str
+    num_train: int
+    num_val: int
+    classes: tuple[str, ...]
+    size: Size
+    runtime: str
+    precision: Precision
+    threads: int | None
+    choices: tuple[Choice, ...]
+    planning_minutes: float
+    contest_minutes: float
+    training_minutes: float
+    recipe: dict[str, Any]
+    reasons: tuple[str, ...]
+    left_out: dict[str, float]
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """The plan in a file.
+
+        Raises:
+            RunError: it holds none.
+        """
+        try:
+            return cls.model_validate_json(path.read_text(encoding="utf-8"))
+        except (OSError, ValidationError) as error:
+            raise RunError(
+                f"{path} holds no plan of a fit: {str(error).splitlines()[0]}; choose another folder"
+            ) from None
+
+    def with_minutes(self, minutes: float) -> Self:
+        """The same plan with more time, or less, for the last training."""
+        spent = self.contest_minutes * len(self.choices) if self.contest_minutes else 0.0
+        left = minutes - self.planning_minutes - spent - delivery_minutes(minutes)
+        wish = self.wish.model_copy(update={"minutes": minutes})
+        return self.model_copy(update={"wish": wish, "training_minutes": max(LEAST_TRAINING * minutes, left)})
+
+    def training_recipe(self, minutes: float) -> Recipe:
+        """The recipe of a training of so many minutes."""
+        return Recipe.from_values(self.recipe).with_overrides({"minutes": minutes, "seed": self.wish.seed})
+
+
+def delivery_minutes(minutes: float) -> float:
+    """For what comes after the last training."""
+    least, most = DELIVERY_MINUTES
+    return min(most, max(least, DELIVERY_SHARE * minutes))
+
+
+def make_plan(wish: Wish, out: Path, *, on_progress: Progress = lambda stage, done: None) -> Plan:
+    """Check the data, measure the device, choose.
+
+    Args:
+        wish: what is asked for.
+        out: the fit's folder; a description of data without a validation split is written there.
+        on_progress: called with the stage and the share of it that is done.
+
+    Raises:
+        LpsnetError: the data has errors, or the budget allows no network.
+    """
+    began, reasons = time.monotonic(), list[str]()
+    dataset = _data(wish, out, reasons, on_progress)
+    facts = data_facts(dataset)
+    size = wish.size or facts.size
+    reasons.append(f"input size: {size[0]}x{size[1]}, {'as asked' if wish.size else 'that of most images'}")
+    candidates = _starts(wish.start)
+    with tempfile.TemporaryDirectory(prefix="lpsnet-") as folder:
+        files = _Files(Path(folder), size, dataset.label_space.num_classes)
+        best = _setting(wish, files, candidates[0], reasons, on_progress)
+        times = _times(files, candidates, best, on_progress)
+    choices = _within(wish, times, reasons)
+    contest = CONTEST_SHARE * wish.minutes if wish.minutes >= CONTEST_MINUTES and len(choices) > 1 else 0.0
+    choices = choices[: 2 if contest else 1]
+    recipe = auto_recipe(facts, minutes=1.0, pretrained=True)
+    reasons += _recipe_reasons(recipe, facts)
+    plan = Plan(
+        wish=wish,
+        data=dataset.spec,
+        num_train=facts.num_images,
+        num_val=len(dataset.split("val")),
+        classes=tuple(dataset.label_space.names),
+        size=size,
+        runtime=best.runtime,
+        precision=best.precision,
+        threads=best.num_threads,
+        choices=choices,
+        planning_minutes=(time.monotonic() - began) / 60,
+        contest_minutes=contest,
+        training_minutes=1.0,
+        recipe=recipe.model_dump(mode="json"),
+        reasons=tuple(reasons),
+        left_out={name: time for name, time in times.items() if time > wish.budget_ms},
+    )
+    return plan.with_minutes(wish.minutes)
+
+
+def _data(wish: Wish, out: Path, reasons: list[str], on_progress: Progress) -> Dataset:
+    """The data set, once it is known to be sound and to have a validation split."""
+    dataset = check.open_any(wish.data)
+    if sum(map(len, dataset.parts.values())) <= MAX_CHECKED:
+        found = check.check_dataset(wish.data, on_progress=lambda done, total: on_progress("checking", done / total))
+        _refuse_errors(wish, found)
+        warnings = [finding.message for finding in found.findings if finding.severity == "warning"]
+        reasons += [f"data: {message}" for message in warnings[:3]]
+        if len(warnings) > 3:
+            reasons.append(f"data: {len(warnings) - 3} more warnings; 'lpsnet data check {wish.data}' has all")
+        if {"train", "val"} - set(dataset.splits) or _is_guessed(wish.data):
+            dataset = _described(wish, found, out, reasons)
+    if lacking := [name for name in ("train", "val") if name not in dataset.splits]:
+        raise DataError(
+            f"{wish.data} has no split {lacking[0]!r}, only {', '.join(map(repr, dataset.splits))}; a fit learns from "
+            "'train' and judges on 'val': describe it in a YAML file with both, e.g. with val_fraction: 0.2"
+        )
+    return dataset
+
+
+def _refuse_errors(wish: Wish, found: Diagnosis) -> None:
+    errors = [finding for finding in found.findings if finding.severity == "error"]
+    if errors:
+        more = f" (and {len(errors) - 1} more errors)" if len(errors) > 1 else ""
+        raise DataError(f"{errors[0].message}{more}; 'lpsnet data check {wish.data}' lists all and how to mend them")
+
+
+def _is_guessed(text: str) -> bool:
+    """Whether `--data` would not take it: a folder whose layout was guessed."""
+    try:
+        open_dataset(text)
+    except DataError:
+        return True
+    return False
+
+
+def _described(wish: Wish, found: Diagnosis, out: Path, reasons: list[str]) -> Dataset:
+    """The data set by a description in the fit's folder; the last fifth of one folder, by name, becomes 'val'."""
+    file, text = out / "data.yaml", found.suggested_yaml
+    if len(found.counts) == 1 and "val_fraction" not in text:
+        text += f"val_fraction: {VAL_FRACTION}\n"
+    if "val_fraction" in text:
+        reasons.append(
+            "data: the last of the images by name are for judging ('val'); see val_fraction in its description"
+        )
+    if not text:
+        raise DataError(
+            f"{wish.data} cannot be described; name its layout, or write a YAML file (docs/how-to/custom-data.md)"
+        )
+    write_text(file, text)
+    reasons.append(f"data: its layout was found from names and contents and is described in {file}")
+    return open_dataset(file)
+
+
+def _starts(asked: str | None) -> list[Start]:
+    if asked is None:
+        return list(starts.STARTS)
+    found = [start for start in starts.STARTS if asked in (start.name, start.name.partition("-")[0])]
+    if not found:
+        raise RunError(unknown_name("start", asked, [start.name for start in starts.STARTS]))
+    return found
+
+
+class _Files:
+    """Untrained networks as files, to be timed."""
+
+    def __init__(self, folder: Path, size: Size, num_classes: int) -> None:
+        self.folder, self.size, self.num_classes = folder, size, num_classes
+
+    def write(self, start: Start, runtime: str) -> Path:
+        net = create_model(start.network, num_classes=self.num_classes, block=start.block, form="plain")
+        record = default_record(net).model_copy(update={"input_size": self.size})
+        return write_for_runtime(net, self.folder, start.name, runtime=runtime, record=record, size=self.size)
+
+
+def _setting(wish: Wish, files: _Files, start: Start, reasons: list[str], on_progress: Progress) -> tuning.Setting:
+    """The quickest engine, precision and number of threads for networks like `start`."""
+    threads = [wish.threads] if wish.threads else tuning.thread_counts()
+    precisions: Sequence[Precision] = [wish.precision] if wish.precision else [it for it in PRECISIONS if it != "int8"]
+    tuned = tuning.tune(
+        files.write(start, wish.runtime or "onnxruntime"),
+        size=files.size,
+        runtimes=[wish.runtime] if wish.runtime else None,
+        precisions=precisions,
+        threads=threads,
+        min_agreement=0.0,  # its weights are random; the delivered file is held against its network
+        keep=False,
+        on_progress=lambda stage, done: on_progress("measuring the device", done),
+    )
+    others = [f"{setting} {tuning.latency_ms(result):.1f} ms" for setting, result, _ in tuned.measured[1:4]]
+    beside = f"; beside it: {', '.join(others)}" if others else ""
+    reasons.append(f"engine: {tuned.best}, the quickest here for {start.name}{beside}")
+    return tuned.best
+
+
+def _times(files: _Files, candidates: Sequence[Start], best: tuning.Setting, on_progress: Progress) -> dict[str, float]:
+    """Latency end to end of every start in ms, interleaved."""
+    image = SceneSplit(size=files.size, count=1, seed=0, name="plan").image(0)
+    calls: dict[str, Callable[[], object]] = {}
+    for number, start in enumerate(candidates):
+        on_progress("opening networks", number / len(candidates))
+        options: dict[str, Any] = {"precision": best.precision, "num_threads": best.num_threads}
+        segmenter = Segmenter(files.write(start, best.runtime), runtime=best.runtime, input_size=files.size, **options)
+        calls[start.name] = partial(segmenter, image)
+    found = measure(calls, protocol=TIMING, on_progress=lambda done: on_progress("timing networks", done))
+    return {name: latency.median_ms for name, latency in found.items()}
+
+
+def _within(wish: Wish, times: dict[str, float], reasons: list[str]) -> tuple[Choice, ...]:
+    """The networks that the budget allows, the most promising first."""
+    allowed = BUDGET_SHARE * wish.budget_ms
+    fitting = [start for start in starts.STARTS if times.get(start.name, float("inf")) <= allowed]
+    if not fitting:
+        name, fastest = min(times.items(), key=lambda item: item[1])
+        raise RunError(
+            f"the quickest network here, {name}, takes {fastest:.1f} ms end to end on this machine, more than "
+            f"{BUDGET_SHARE:.0%} of {wish.budget_ms:g} ms; give a larger budget or a smaller --size"
+        )
+    ranked = sorted(fitting, key=lambda start: -start.promise)
+    first = ranked[0]
+    reasons.append(
+        f"network: {first.name} ({first.architecture}), {times[first.name]:.1f} ms of {wish.budget_ms:g} ms, the most "
+        f"promising of {len(times)} that were timed; {len(times) - len(fitting)} are over the budget"
+    )
+    reasons.append(f"weights: {first.origin}")
+    return tuple(
+        Choice(start=start.name, architecture=start.architecture, latency_ms=times[start.name]) for start in ranked
+    )
+
+
+def _recipe_reasons(recipe: Recipe, facts: DataFacts) -> list[str]:
+    height, width = recipe.crop_size
+    weighted = "weighted by class" if recipe.class_weights == "log" else "classes as they are"
+    steps = f"training: crops of {height}x{width}, {recipe.batch_size} images a step, AdamW"
+    return [
+        f"{steps}; the learning rate follows the clock, the weights with the best mIoU on val are delivered",
+        f"loss: cross-entropy, {weighted}; the largest class has {facts.imbalance:.0f} times the smallest one's pixels",
+    ]
+
+
+def reopened(plan: Plan) -> Dataset:
+    """The data set of a plan."""
+    return open_dataset(plan.data)

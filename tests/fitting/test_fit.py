@@ -1,0 +1,108 @@
+"""A whole fit on generated scenes with small networks."""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import lpsnet
+from lpsnet.evaluation.evaluate import evaluate
+from lpsnet.fitting import plan as planning
+from lpsnet.fitting import run as fitting
+from lpsnet.fitting import starts
+from lpsnet.fitting.starts import Start
+from lpsnet.inference.model_file import read_record
+
+SCENES = "scenes:size=64x96,num_train=12,num_val=4"
+ROWS = (
+    Start("small", "B=1,1,1,1,1;C=4,4,8,8,8;R=1", "conv3x3", "", 0.1),
+    Start("large", "B=1,1,1,2,2;C=4,8,8,16,16;R=1,1/2;D=8;X=gate", "conv3x3", "", 0.2),
+)
+SETTINGS = {"budget_ms": 1000.0, "minutes": 0.3, "runtime": "onnxruntime", "precision": "f32", "threads": 1}
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch) -> None:
+    monkeypatch.setattr(starts, "STARTS", ROWS)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> fitting.Fit:
+    patch = pytest.MonkeyPatch()
+    patch.setattr(starts, "STARTS", ROWS)
+    patch.setattr(planning, "CONTEST_MINUTES", 0.2)
+    fitted = lpsnet.fit(SCENES, out=tmp_path_factory.mktemp("fit"), **SETTINGS)
+    patch.undo()
+    return fitted
+
+
+def test_what_comes_out(finished: fitting.Fit) -> None:
+    names = {path.name for path in finished.folder.iterdir()}
+    assert {"model.onnx", "model.safetensors", "plan.json", "fit.json", "how.md", "benchmark.json"} <= names
+    assert set(finished.trained) == {"small", "large", "training"}
+    held = json.loads((finished.folder / "fit.json").read_text())
+    assert held["miou"] == finished.evaluation.miou
+    assert held["latency_ms"] == finished.latency_ms > 0
+    assert read_record(finished.model).training["recipe"]["name"] == "auto"
+
+
+def test_the_file_scores_what_the_fit_says(finished: fitting.Fit) -> None:
+    segmenter = lpsnet.Segmenter(finished.model)
+    val = fitting.reopened(finished.plan).split("val")
+    again = evaluate(segmenter, val, protocol={})
+    assert again.miou == pytest.approx(finished.evaluation.miou, abs=0.01)
+
+
+def test_how_names_the_decisions_and_commands_that_run(finished: fitting.Fit) -> None:
+    text = (finished.folder / "how.md").read_text()
+    assert f"{finished.evaluation.miou:.2f} mIoU" in text
+    assert all(reason in text for reason in finished.plan.reasons)
+    for line in text.partition("```sh\n")[2].partition("```")[0].splitlines():
+        assert line.startswith("lpsnet ")
+
+
+def test_started_again_nothing_is_done_twice(finished: fitting.Fit, monkeypatch) -> None:
+    monkeypatch.setattr(planning, "make_plan", lambda *_, **__: pytest.fail("planned again"))
+    log = (finished.folder / "training" / "log.csv").read_text()
+    again = lpsnet.fit(SCENES, out=finished.folder, **SETTINGS)
+    assert (finished.folder / "training" / "log.csv").read_text() == log
+    assert again.evaluation.miou == finished.evaluation.miou
+
+
+def test_more_minutes_train_on(finished: fitting.Fit, tmp_path: Path) -> None:
+    lpsnet.fit(SCENES, out=tmp_path, **SETTINGS)
+    before = len((tmp_path / "training" / "log.csv").read_text().splitlines())
+    lpsnet.fit(SCENES, out=tmp_path, **{**SETTINGS, "minutes": 0.45})
+    assert len((tmp_path / "training" / "log.csv").read_text().splitlines()) > before
+
+
+def test_the_plan_alone_on_the_command_line(tmp_path: Path) -> None:
+    words = ["fit", SCENES, "--budget-ms", "1000", "--minutes", "5", "--plan", "--out", tmp_path, "--json", "-"]
+    words += ["--runtime", "onnxruntime", "--precision", "f32", "--threads", "1", "--start", "lite0-1of4"]
+    done = subprocess.run([sys.executable, "-m", "lpsnet", *words], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    plan = json.loads(done.stdout)["plan"]
+    assert plan["choices"][0]["start"] == "lite0-1of4"
+    assert not (tmp_path / "training").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_stopped_and_started_again_it_ends(tmp_path: Path, number: int) -> None:
+    code = "import sys, lpsnet; from lpsnet.fitting import starts, run; from test_fit import ROWS, SCENES, SETTINGS\n"
+    code += f"starts.STARTS = ROWS; lpsnet.fit(SCENES, out={str(tmp_path)!r}, **SETTINGS, reporter=reporter)"
+    report = "import contextlib\nreporter = lambda: contextlib.nullcontext(lambda s: print(s.iteration, flush=True))\n"
+    process = subprocess.Popen(
+        [sys.executable, "-c", report + code], cwd=Path(__file__).parent, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if int(line) >= 3:
+            process.send_signal(number)
+            break
+    process.communicate()
+    assert process.returncode != 0
+    fitted = lpsnet.fit(SCENES, out=tmp_path, **SETTINGS)
+    assert fitted.model.exists()

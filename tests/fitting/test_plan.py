@@ -1,0 +1,126 @@
+"""The plan of a fit: what it decides on data and times that are made up."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from lpsnet.benchmark.tune import Setting
+from lpsnet.errors import DataError, LpsnetError, RunError
+from lpsnet.fitting import plan as planning
+from lpsnet.fitting import run as fitting
+from lpsnet.fitting import starts
+from lpsnet.fitting.plan import Plan, Wish, make_plan
+from lpsnet.fitting.run import plan_in
+from lpsnet.fitting.starts import Start
+
+SCENES = "scenes:size=48x64,num_train=6,num_val=3"
+TIMES = {"small": 2.0, "middle": 5.0, "large": 9.0}
+
+
+@pytest.fixture
+def made_up(monkeypatch) -> None:
+    """Three networks of known times; the machine is not measured."""
+    text = "B=1,1,1,1,1;C=4,4,8,8,8;R={}"
+    rows = [Start(name, text.format(ratio), "conv3x3", "", ratio) for name, ratio in zip(TIMES, (1, 2, 3), strict=True)]
+    monkeypatch.setattr(starts, "STARTS", tuple(rows))
+    monkeypatch.setattr(planning, "_setting", lambda *_: Setting("onnxruntime", "f32", 1))
+    monkeypatch.setattr(
+        planning, "_times", lambda files, candidates, *_: {it.name: TIMES[it.name] for it in candidates}
+    )
+
+
+def wish(**values) -> Wish:
+    return Wish(**{"data": SCENES, "budget_ms": 6.0, "minutes": 10.0, **values})
+
+
+@pytest.mark.usefixtures("made_up")
+def test_the_most_promising_network_within_the_budget_is_chosen(tmp_path: Path) -> None:
+    for budget_ms, chosen in ((100.0, "large"), (9.0, "middle"), (5.4, "middle"), (5.2, "small")):
+        plan = make_plan(wish(budget_ms=budget_ms), tmp_path)
+        assert [choice.start for choice in plan.choices] == [chosen]
+    assert plan.left_out == {"large": 9.0}
+
+
+@pytest.mark.usefixtures("made_up")
+def test_a_budget_for_no_network_says_how_far_away_it_is(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"small, takes 2\.0 ms .* more than 94% of 2 ms"):
+        make_plan(wish(budget_ms=2.0), tmp_path)
+
+
+@pytest.mark.usefixtures("made_up")
+def test_the_minutes_add_up(tmp_path: Path) -> None:
+    for minutes in (5.0, 30.0, 60.0, 240.0):
+        plan = make_plan(wish(minutes=minutes), tmp_path)
+        contest = plan.contest_minutes * len(plan.choices) if plan.contest_minutes else 0
+        assert (contest > 0) == (minutes >= 40)
+        spent = plan.planning_minutes + contest + plan.training_minutes + planning.delivery_minutes(minutes)
+        assert spent == pytest.approx(minutes)
+        assert plan.training_recipe(plan.training_minutes).minutes == plan.training_minutes
+
+
+@pytest.mark.usefixtures("made_up")
+def test_a_plan_is_kept_and_only_its_minutes_change(tmp_path: Path) -> None:
+    plan = plan_in(tmp_path, wish())
+    assert Plan.read(tmp_path / fitting.PLAN) == plan
+    assert plan_in(tmp_path, wish()) == plan
+    more = plan_in(tmp_path, wish(minutes=20.0))
+    assert more.training_minutes > plan.training_minutes + 8
+    assert more.choices == plan.choices
+    with pytest.raises(RunError, match=r"budget_ms = 6\.0, not 7\.0"):
+        plan_in(tmp_path, wish(budget_ms=7.0))
+    (tmp_path / fitting.PLAN).write_text("{")
+    with pytest.raises(RunError, match="holds no plan"):
+        plan_in(tmp_path, wish())
+
+
+@pytest.mark.usefixtures("made_up")
+def test_an_unknown_start_is_refused_with_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(LpsnetError, match="middle"):
+        make_plan(wish(start="midle"), tmp_path)
+    assert make_plan(wish(start="small"), tmp_path).choices[0].start == "small"
+
+
+def write(path: Path, array: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), array)
+
+
+def folder_of(root: Path, count: int) -> None:
+    """Images and masks of two classes side by side, without splits."""
+    for number in range(count):
+        rng = np.random.default_rng(number)
+        write(root / "images" / f"{number:02}.png", rng.integers(0, 255, (48, 64, 3), np.uint8))
+        write(root / "masks" / f"{number:02}.png", (np.arange(64) >= 20 + number).astype(np.uint8)[None].repeat(48, 0))
+
+
+@pytest.mark.usefixtures("made_up")
+def test_a_folder_without_a_validation_split_gets_one(tmp_path: Path) -> None:
+    folder_of(tmp_path / "photos", 10)
+    plan = make_plan(wish(data=str(tmp_path / "photos")), tmp_path)
+    assert (plan.num_train, plan.num_val) == (8, 2)
+    assert plan.data == str(tmp_path / "data.yaml")
+    assert "val_fraction: 0.2" in (tmp_path / "data.yaml").read_text()
+    assert any("for judging" in reason for reason in plan.reasons)
+
+
+@pytest.mark.usefixtures("made_up")
+def test_errors_of_the_data_stop_it_in_one_line(tmp_path: Path) -> None:
+    folder_of(tmp_path / "photos", 10)
+    write(tmp_path / "photos" / "masks" / "03.png", np.zeros((10, 10), np.uint8))
+    (tmp_path / "photos" / "masks" / "04.png").write_bytes(b"nothing")
+    with pytest.raises(DataError, match=r"and \d more errors.*lpsnet data check") as caught:
+        make_plan(wish(data=str(tmp_path / "photos")), tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_every_start_is_a_network_with_an_encoder_for_its_blocks() -> None:
+    from lpsnet.models import encoders
+
+    assert len({start.name for start in starts.STARTS}) == len(starts.STARTS)
+    for start in starts.STARTS:
+        encoder = encoders.find_encoder(start.encoder)
+        assert encoder.block == start.block
+        own = planning.create_model(start.network, block=start.block, form="plain").architecture
+        assert own.widths == encoders.get_architecture(encoder.architecture).widths
