@@ -46,7 +46,7 @@ _OFFERS: dict[str, tuple[str, ...]] = {
     "pretrain data": (),
     "pretrain recipe": ("lpsnet.training.classification:PRETRAINING_RECIPES",),
     "protocol": ("lpsnet.benchmark.timing:PROTOCOLS",),
-    "recipe": (_RECIPES,),
+    "recipe": (_RECIPES, "auto"),
     "runtime": ("lpsnet.inference.engines:RUNTIMES",),
     "scale": ("small", "paper"),
     "split": ("train", "val", "test"),

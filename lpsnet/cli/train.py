@@ -11,9 +11,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from lpsnet.architecture import default_block, get_architecture
 from lpsnet.cli import output
+from lpsnet.data.dataset import open_dataset
 from lpsnet.evaluation.evaluate import Evaluation
 from lpsnet.inference.hub import find_checkpoint
-from lpsnet.training.config import get_recipe, parse_overrides
+from lpsnet.training.config import AUTO, LENGTHS, RECIPES, Recipe, get_recipe, parse_overrides
 
 if TYPE_CHECKING:
     from lpsnet.training.run import Status
@@ -22,11 +23,25 @@ if TYPE_CHECKING:
 PLAIN_SECONDS = 30  # between lines of progress where there is no terminal to draw a bar on
 
 
+def _list_recipes(asked: bool) -> None:
+    if not asked:
+        return
+    output.say(f"{AUTO}: follows from the data: crop, batch, class weights, length")
+    for name, recipe in RECIPES.items():
+        length = next(f"{value:g} {key}" for key in LENGTHS if (value := getattr(recipe, key)) is not None)
+        crop = f"crops of {recipe.crop_size[0]}x{recipe.crop_size[1]}"
+        output.say(f"{name}: {recipe.source}; {length}, batches of {recipe.batch_size}, {crop}")
+    output.say("Change any setting with --set KEY=VALUE; the keys are in docs/reference/training.md")
+    raise typer.Exit
+
+
 def train(
     data: output.DataOption,
     out: output.RunOption,
     arch: output.ArchOption = "lpsnet_s",
-    recipe: Annotated[str, typer.Option(help="A recipe's name, or a YAML file.")] = "camvid_small",
+    recipe: Annotated[
+        str, typer.Option(help="auto follows from the data; or a recipe's name (--list-recipes), or a YAML file.")
+    ] = AUTO,
     split: Annotated[str, typer.Option(help="Images to train on: train, or train+val for the final model.")] = "train",
     init: Annotated[
         str | None, typer.Option(help="A checkpoint or model's name to start from; its head may differ.")
@@ -43,6 +58,9 @@ def train(
     interaction: output.InteractionOption = "bilateral_b",
     size: Annotated[str | None, typer.Option(metavar="HxW", help="Input size; default: the images'.")] = None,
     resume: output.ResumeOption = False,
+    list_recipes: Annotated[
+        bool, typer.Option("--list-recipes", is_eager=True, callback=_list_recipes, help="Name all recipes and stop.")
+    ] = False,
 ) -> None:
     """Train a network on labelled images.
 
@@ -55,7 +73,7 @@ def train(
     run = TrainingRun(
         data=data,
         architecture=get_architecture(arch),
-        recipe=get_recipe(recipe).with_overrides(overrides),
+        recipe=_recipe(recipe, data, split, pretrained=bool(init or encoder)).with_overrides(overrides),
         split=split,
         block=block or default_block(arch),
         interaction=interaction,
@@ -69,6 +87,14 @@ def train(
         print_scores(result.evaluation)
     output.say(f"Model: {result.model}")
     output.next_command("lpsnet", "export", "--model", result.model, "--to", "onnx", "--out", out / "model.onnx")
+
+
+def _recipe(name: str, data: str, split: str, *, pretrained: bool) -> Recipe:
+    if name != AUTO:
+        return get_recipe(name)
+    from lpsnet.training.auto import auto_recipe, data_facts
+
+    return auto_recipe(data_facts(open_dataset(data), split), pretrained=pretrained)
 
 
 def pretrain(

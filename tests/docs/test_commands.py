@@ -38,7 +38,7 @@ def one_of(allowed: Any) -> Callable[[str], bool]:
 # What the command line does not check itself before it runs: parameter -> whether a value exists
 CHECKS: dict[str, Callable[[str], bool]] = {
     "arch": lambda value: lpsnet.get_architecture(value) is not None,
-    "recipe": lambda value: value in ALL_RECIPES or value.endswith(".yaml"),
+    "recipe": lambda value: value in {*ALL_RECIPES, "auto"} or value.endswith(".yaml"),
     "runtime": one_of(RUNTIMES),
     "precision": one_of(PRECISIONS),
     "block": one_of(BLOCKS),
@@ -71,8 +71,9 @@ def check(words: list[str], place: str) -> None:
         given = None if key == "block" and "--plugin" in words else values.get(key)  # the plugin's own, perhaps
         for value in [given] if isinstance(given, str) else given or ():
             assert exists(value), f"{place}: lpsnet {' '.join(words)}: there is no {key} {value!r}"
-    if values.get("set_") and values["recipe"] in {*RECIPES, *PROXIES}:
-        get_candidate_recipe(values["recipe"]).with_overrides(parse_overrides(values["set_"]))
+    if values.get("set_") and values["recipe"] in {*RECIPES, *PROXIES, "auto"}:
+        name = "demo" if values["recipe"] == "auto" else values["recipe"]  # the settings are the same
+        get_candidate_recipe(name).with_overrides(parse_overrides(values["set_"]))
     if words[0] == "study":
         used = {
             "--out",
