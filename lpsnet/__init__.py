@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from lpsnet.inference.hub import push_to_hub
     from lpsnet.inference.result import Segmentation
     from lpsnet.inference.segmenter import Segmenter
+    from lpsnet.models.any_network import AnyNetwork, load_network
     from lpsnet.models.checkpoint import load_checkpoint, load_official_checkpoint, save_checkpoint
     from lpsnet.models.network import create_model
     from lpsnet.models.profile import complexity
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from lpsnet.record import ModelRecord
 
 _HOME = {
+    "AnyNetwork": "lpsnet.models.any_network",
     "Architecture": "lpsnet.architecture",
     "LabelSpace": "lpsnet.data.labels",
     "LpsnetError": "lpsnet.errors",
@@ -37,12 +39,14 @@ _HOME = {
     "get_architecture": "lpsnet.architecture",
     "list_architectures": "lpsnet.architecture",
     "load_checkpoint": "lpsnet.models.checkpoint",
+    "load_network": "lpsnet.models.any_network",
     "load_official_checkpoint": "lpsnet.models.checkpoint",
     "push_to_hub": "lpsnet.inference.hub",
     "save_checkpoint": "lpsnet.models.checkpoint",
 }
 
 __all__ = [
+    "AnyNetwork",
     "Architecture",
     "LabelSpace",
     "LpsnetError",
@@ -57,6 +61,7 @@ __all__ = [
     "get_architecture",
     "list_architectures",
     "load_checkpoint",
+    "load_network",
     "load_official_checkpoint",
     "push_to_hub",
     "save_checkpoint",

@@ -32,6 +32,10 @@ class PluginError(LpsnetError):
     """A module named by `--plugin`, or an installed plugin, cannot be loaded."""
 
 
+class NetworkError(LpsnetError):
+    """A network of other code, given by `--network`, cannot be loaded, built or run."""
+
+
 class RunError(LpsnetError):
     """A run (training, expansion, study) cannot start or resume in the folder or with the settings given."""
 

@@ -8,6 +8,7 @@ import json
 import math
 from typing import Any, Literal, Self
 
+import pydantic
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serializer, field_validator, model_validator
 
 from lpsnet.architecture import Architecture, get_architecture
@@ -43,8 +44,10 @@ class ModelRecord(BaseModel):
 
     Attributes:
         architecture: the triple {B, C, R}; None for a network of another kind.
-        block: convolutional block (Table 2), e.g. "conv3x3".
-        interaction: path interaction (Figure 6), e.g. "bilateral_b".
+        network: the code of a network that was given by `--network`, e.g. "unet.py:build"; "" for others.
+        network_digest: the first eight hexadecimal digits of that file's SHA-256.
+        block: convolutional block (Table 2), e.g. "conv3x3"; "" for a network of other code.
+        interaction: path interaction (Figure 6), e.g. "bilateral_b"; "" for a network of other code.
         form: "reparameterised" (training form with parallel branches), "plain" (training form without) or "deployed".
         label_space: the classes, in the order of the logits' channels.
         normalisation: applied to RGB bytes before the network.
@@ -60,6 +63,8 @@ class ModelRecord(BaseModel):
 
     format: int = RECORD_FORMAT
     architecture: Architecture | None
+    network: str = ""
+    network_digest: str = ""
     block: str = "conv3x3"
     interaction: str = "bilateral_b"
     form: Form = "deployed"
@@ -80,6 +85,18 @@ class ModelRecord(BaseModel):
     @field_serializer("architecture")
     def _write_architecture(self, value: Architecture | None) -> str | None:
         return None if value is None else str(value)
+
+    @pydantic.model_serializer(mode="wrap")
+    def _without_unused(self, serialise: pydantic.SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Records of this package's own networks have no entries about other code."""
+        values: dict[str, Any] = serialise(self)
+        return {key: value for key, value in values.items() if value or not key.startswith("network")}
+
+    @property
+    def title(self) -> str:
+        """What kind of network it is, for people: the triple, or whose code it is."""
+        other = f"network {self.network}" if self.network else "a network of another program"
+        return other if self.architecture is None else str(self.architecture)
 
     @field_validator("input_size")
     @classmethod

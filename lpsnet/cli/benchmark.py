@@ -30,12 +30,14 @@ from lpsnet.inference.model_file import find_record, read_record
 from lpsnet.inference.segmenter import DEFAULT_RUNTIMES, Segmenter
 from lpsnet.inference.video import video_stream
 from lpsnet.inference.visualise import Style
+from lpsnet.plugins import NetworkSource, network_named, use_network
 
 Size = tuple[int, int]
-Source = Path | Architecture
+Source = Path | Architecture | NetworkSource
 
 PAPER_SIZE = (1024, 2048)  # of the paper's latencies, for architectures
 DEFAULT_RUNTIME = "onnxruntime"  # for architectures
+NUM_CLASSES = 19  # of networks with random weights
 NUM_SCENES = 2  # to calibrate untrained networks in int8 on
 _CHECKPOINT = ".safetensors"
 
@@ -53,6 +55,18 @@ def find_sources(models: Sequence[str]) -> dict[str, Source]:
     short = {model: source.name if isinstance(source, Path) else model for model, source in sources.items()}
     count = Counter(short.values())
     return {short[model] if count[short[model]] == 1 else model: source for model, source in sources.items()}
+
+
+def with_networks(sources: dict[str, Source], specs: Sequence[str]) -> dict[str, Source]:
+    """`sources`, and networks of other code that no checkpoint among them is of; all their code may be used.
+
+    Raises:
+        NetworkError: there is no such code.
+    """
+    networks = {code.name: code for code in map(use_network, specs)}
+    records = [find_record(source) for source in sources.values() if isinstance(source, Path)]
+    trained = {record.network for record in records if record is not None}
+    return {**sources, **{name: code for name, code in networks.items() if name not in trained}}
 
 
 def common_size(sources: Sequence[Source]) -> Size:
@@ -86,7 +100,7 @@ class CandidateMaker:
             usual = DEFAULT_RUNTIMES[source.suffix.lower()] if isinstance(source, Path) else DEFAULT_RUNTIME
             for runtime, precision in product(runtimes or [usual], precisions):
                 path = self._file(source, f"model_{number}", runtime)
-                if precision == "int8" and isinstance(source, Architecture):
+                if precision == "int8" and not isinstance(source, Path):
                     path = self._quantised(path, runtime)
                 cells.append(Candidate(name, path, runtime, precision, macs=self._macs(source)))
         return cells
@@ -98,8 +112,10 @@ class CandidateMaker:
         made.mkdir(exist_ok=True)
         if existing := list(made.glob(f"{name}.*")):
             return existing[0]
-        from lpsnet.export.export import checkpoint_for_runtime, untrained_for_runtime
+        from lpsnet.export.export import checkpoint_for_runtime, network_for_runtime, untrained_for_runtime
 
+        if isinstance(source, NetworkSource):
+            return network_for_runtime(source, made, name, runtime=runtime, size=self.size)
         if isinstance(source, Path):
             return checkpoint_for_runtime(source, made, name, runtime=runtime, size=self.size)
         return untrained_for_runtime(source, made, name, runtime=runtime, size=self.size)
@@ -118,14 +134,22 @@ class CandidateMaker:
         """Multiply-accumulates at the size measured; None for other programs' files, and without torch."""
         record = find_record(source) if isinstance(source, Path) else None
         architecture = source if isinstance(source, Architecture) else None if record is None else record.architecture
-        if architecture is None:
+        code = source if isinstance(source, NetworkSource) else None
+        if record is not None and record.network:
+            code = network_named(record.network, record.network_digest)
+        if architecture is None and code is None:
             return None
         try:
+            from lpsnet.models.any_network import load_network
             from lpsnet.models.profile import complexity
         except ModuleNotFoundError:
             return None
+        if architecture is None:
+            assert code is not None, "one of the two is there"
+            num_classes = NUM_CLASSES if record is None else record.label_space.num_classes
+            return complexity(load_network(code, num_classes=num_classes), size=self.size).macs
         choices = {} if record is None else {"block": record.block, "interaction": record.interaction}
-        num_classes = 19 if record is None else record.label_space.num_classes
+        num_classes = NUM_CLASSES if record is None else record.label_space.num_classes
         return complexity(architecture, size=self.size, num_classes=num_classes, **choices).macs
 
 
@@ -155,7 +179,16 @@ PrecisionsOption = Annotated[
 
 
 def benchmark(
-    models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="Model files, names, architectures.")],
+    models: Annotated[
+        list[str] | None, typer.Argument(metavar="MODEL...", help="Model files, names, architectures.")
+    ] = None,
+    network: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FILE.py:FUNCTION",
+            help="Code of any network: of a checkpoint among MODEL..., or measured untrained.",
+        ),
+    ] = None,
     runtime: RuntimesOption = None,
     size: output.SizeOption = None,
     precision: PrecisionsOption = None,
@@ -176,7 +209,9 @@ def benchmark(
     Example: `lpsnet benchmark lpsnet_s lpsnet_m --runtime openvino --precision f32 --precision bf16 --size 512x1024`
     """
     labelled = select(open_dataset(data).split(split), max_pictures) if data else None
-    sources = find_sources(models)
+    sources = with_networks(find_sources(models or []), network or [])
+    if not sources:
+        raise LpsnetError("there is nothing to measure: give model files, names or architectures, or --network")
     chosen_size = output.parse_size(size) or common_size(list(sources.values()))
     with tempfile.TemporaryDirectory(prefix="lpsnet-") as folder, output.measuring_progress() as update:
         precisions = cast("list[Precision]", precision or ["f32"])

@@ -40,6 +40,7 @@ def evaluate(
     label_ids: Annotated[
         bool, typer.Option("--label-ids", help="Save official Cityscapes ids, for its server.")
     ] = False,
+    network: output.NetworkOption = None,
     json_to: output.JsonOption = None,
 ) -> None:
     """Score a model on labelled images: IoU by class and mIoU from one confusion matrix.

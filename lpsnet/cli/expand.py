@@ -12,7 +12,7 @@ from lpsnet.cli import output
 from lpsnet.cli.export import print_export
 from lpsnet.cli.train import print_scores, progress_reporter
 from lpsnet.data.dataset import open_dataset
-from lpsnet.errors import MissingDependencyError
+from lpsnet.errors import LpsnetError, MissingDependencyError
 from lpsnet.inference.engines import Precision
 from lpsnet.inference.hub import find_checkpoint
 from lpsnet.report.report import write_report
@@ -28,6 +28,14 @@ if TYPE_CHECKING:
     from lpsnet.search.plan import ExpansionRun
     from lpsnet.search.results import SearchResult
     from lpsnet.search.train import CandidateTask
+
+
+def _refuse_network(spec: str | None) -> None:
+    if spec is not None:
+        raise LpsnetError(
+            "expand grows networks of this package, by rules that other code does not have; train a network given by "
+            "--network with lpsnet train"
+        )
 
 
 def expand(
@@ -82,6 +90,7 @@ def expand(
     executor: Annotated[str, typer.Option(metavar="local|ray[:ADDRESS]", help="Where candidates train.")] = "local",
     workers: Annotated[int | None, typer.Option(min=1, help="Candidates at a time; default 1, Ray: all.")] = None,
     cores: Annotated[int | None, typer.Option(min=1, help="Processor cores of a worker; default: its share.")] = None,
+    network: Annotated[str | None, typer.Option(hidden=True, callback=_refuse_network)] = None,
     json_to: output.JsonOption = None,
 ) -> None:
     """Grow a family of networks step by step, by what each expansion gains in mIoU and costs in latency here.

@@ -38,6 +38,7 @@ def export(
     keep_float: Annotated[
         str, typer.Option(metavar="LAYERS", help="int8: layers left in floating point: first, last, first,last, none.")
     ] = "first",
+    network: output.NetworkOption = None,
     json_to: output.JsonOption = None,
 ) -> None:
     """Write a model for an engine, after verifying that the file gives the network's own labels.

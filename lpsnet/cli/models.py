@@ -10,6 +10,7 @@ from lpsnet.cli import output
 from lpsnet.errors import LpsnetError, MissingDependencyError
 from lpsnet.inference.hub import find_model, list_models, push_to_hub
 from lpsnet.inference.model_file import read_record
+from lpsnet.plugins import network_named
 from lpsnet.record import ModelRecord
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ def info(
     classes: Annotated[int | None, typer.Option(min=1, help="Number of classes.")] = None,
     block: Annotated[str | None, typer.Option(help="Convolutional block (Table 2).")] = None,
     interaction: Annotated[str | None, typer.Option(help="Path interaction (Figure 6).")] = None,
+    network: output.NetworkOption = None,
     json_to: output.JsonOption = None,
 ) -> None:
     """Parameters and multiply-accumulates by stage; for a model file, its record too.
@@ -81,9 +83,11 @@ def info(
 def _count(what: str, record: "ModelRecord | None", asked: dict[str, Any]) -> "Complexity | None":
     """What the network costs; None for a model file where it cannot be counted: a foreign one, or without torch."""
     architecture = get_architecture(what) if record is None else record.architecture
-    if architecture is None:
+    code = None if record is None else network_named(record.network, record.network_digest)
+    if architecture is None and code is None:
         return None
     try:
+        from lpsnet.models.any_network import load_network
         from lpsnet.models.profile import complexity
     except ModuleNotFoundError as error:
         if record is None:
@@ -101,6 +105,11 @@ def _count(what: str, record: "ModelRecord | None", asked: dict[str, Any]) -> "C
     if record is not None:
         chosen |= {"num_classes": record.label_space.num_classes, "size": record.input_size or PAPER_SIZE}
         chosen |= {"block": record.block, "interaction": record.interaction}
+    if record is not None and code is not None:
+        return complexity(
+            load_network(code, num_classes=record.label_space.num_classes), size=asked["size"] or chosen["size"]
+        )
+    assert architecture is not None, "one of the two is there"
     return complexity(architecture, **(chosen | {key: value for key, value in asked.items() if value}))
 
 
@@ -118,21 +127,24 @@ def _find_record(what: str) -> "ModelRecord | None":
 
 def _print_complexity(counts: "Complexity", json_to: str | None) -> None:
     height, width = counts.size
-    rows = output.table(str(counts.architecture), "part", "path", "input", "parameters", "GMACs")
+    rows = output.table(str(counts.architecture or counts.network), "part", "path", "input", "parameters", "GMACs")
     for row in counts.rows:
-        ratio = counts.architecture.ratios[row.path - 1] if row.path else None
+        ratio = counts.architecture.ratios[row.path - 1] if row.path and counts.architecture else None
         own = "" if ratio is None else "x".join(map(str, path_size(counts.size, ratio)))
         rows.add_row(row.part, str(row.path or ""), own, f"{row.parameters:,}", f"{row.macs / 1e9:.3f}")
     rows.add_section()
     rows.add_row("total", "", "", f"{counts.parameters:,}", f"{counts.macs / 1e9:.3f}", style="bold")
     output.console(json_to).print(rows)
-    logits = "x".join(map(str, logits_size(counts.size, counts.architecture)))
-    output.say(f"{height}x{width} in, logits at {logits}, {counts.num_classes} classes, deployed form", json_to=json_to)
+    logits = ""
+    if counts.architecture is not None:
+        logits = f"logits at {'x'.join(map(str, logits_size(counts.size, counts.architecture)))}, "
+    output.say(f"{height}x{width} in, {logits}{counts.num_classes} classes, deployed form", json_to=json_to)
 
 
 def _print_record(record: "ModelRecord", json_to: str | None) -> None:
     training = record.training
     lines: dict[str, Any] = {
+        **({"network": record.network} if record.network else {}),
         "classes": ", ".join(record.label_space.names),
         "form": record.form,
         "input size": "x".join(map(str, record.input_size)) if record.input_size else "any",

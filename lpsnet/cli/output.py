@@ -19,9 +19,15 @@ from rich.table import Table
 
 from lpsnet.errors import LpsnetError
 from lpsnet.io import write_text
-from lpsnet.plugins import plugin_files
+from lpsnet.plugins import network_specs, plugin_files, use_network
 
 MAX_THREADS = 1024  # of engines and trainings: more is a slip, and engines answer it in their own words
+
+
+def _use_network(spec: str | None) -> str | None:
+    """Let the code be found; none of it runs yet."""
+    return None if spec is None else use_network(spec).spec
+
 
 JsonOption = Annotated[
     str | None, typer.Option("--json", metavar="FILE", help="Write the figures as JSON; `-` is standard output.")
@@ -42,6 +48,14 @@ BlockOption = Annotated[
 ]
 InteractionOption = Annotated[str, typer.Option(help="Path interaction (Figure 6).")]
 SetOption = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe.")]
+NetworkOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE.py:FUNCTION",
+        callback=_use_network,
+        help="Code of the model's network, where it is not of lpsnet.",
+    ),
+]
 ResumeOption = Annotated[bool, typer.Option("--resume", help="Resume the run in --out.")]
 
 _STEERING = ("Cc", "Cs")  # Unicode's control characters and lone surrogates, which no terminal can be sent
@@ -68,8 +82,10 @@ def write_json(value: Mapping[str, Any], json_to: str | None) -> None:
 
 
 def next_command(*words: object, json_to: str | None = None) -> None:
-    """Print the command one would run next, which needs the same plugins."""
+    """Print the command one would run next, which needs the same plugins, and the same code for a checkpoint."""
     plugins = [word for file in plugin_files() for word in ("--plugin", file)]
+    if any(str(word).endswith(".safetensors") for word in words):
+        plugins += [word for spec in network_specs()[:1] for word in ("--network", spec)]
     say(f"Next: {shlex.join([*map(str, words), *plugins])}", json_to=json_to)
 
 

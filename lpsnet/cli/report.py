@@ -49,6 +49,7 @@ def study(
     size: output.SizeOption = None,
     models: Annotated[Path | None, typer.Option(help="A model file, or a folder of them, to use beside ours.")] = None,
     picture: Annotated[list[str] | None, typer.Option("--picture", help="Name of an image to show.")] = None,
+    network: output.NetworkOption = None,
     json_to: output.JsonOption = None,
 ) -> None:
     """Make a table or figure of the paper again, on this device, beside the paper's own values.
@@ -71,6 +72,7 @@ def study(
         form=form,
         models=models,
         pictures=tuple(picture or []),
+        network=network,
     )
     with _progress() as update:
         result = run_study(
@@ -118,6 +120,7 @@ def report(
     pictures: Annotated[int, typer.Option(min=0, max=50, help="Best and worst images, as many each.")] = 3,
     data: Annotated[str | None, typer.Option(help="Where the images are now, if not where they were.")] = None,
     model: Annotated[str | None, typer.Option(help="Likewise the model.")] = None,
+    network: output.NetworkOption = None,
 ) -> None:
     """Write one HTML page about a training, an evaluation, a benchmark, an expansion or a study.
 

@@ -151,6 +151,7 @@ def segment(
     precision: output.PrecisionOption = "f32",
     threads: output.ThreadsOption = None,
     size: output.SizeOption = None,
+    network: output.NetworkOption = None,
     json_to: output.JsonOption = None,
 ) -> None:
     """Segment images, videos and cameras: label maps, and the classes' colours over the image.

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,14 +12,17 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from lpsnet.architecture import default_block, get_architecture
 from lpsnet.cli import output
 from lpsnet.data.dataset import open_dataset
+from lpsnet.errors import LpsnetError
 from lpsnet.evaluation.evaluate import Evaluation
 from lpsnet.inference.hub import find_checkpoint
+from lpsnet.plugins import use_network
 from lpsnet.training.config import AUTO, LENGTHS, RECIPES, Recipe, get_recipe, parse_overrides
 
 if TYPE_CHECKING:
     from lpsnet.training.run import Status
 
 
+DEFAULT_ARCH = "lpsnet_s"
 PLAIN_SECONDS = 30  # between lines of progress where there is no terminal to draw a bar on
 
 
@@ -38,7 +41,9 @@ def _list_recipes(asked: bool) -> None:
 def train(
     data: output.DataOption,
     out: output.RunOption,
-    arch: output.ArchOption = "lpsnet_s",
+    arch: Annotated[
+        str | None, typer.Option(help="A name such as lpsnet_s, the default, or B=…;C=…;R=… written out.")
+    ] = None,
     recipe: Annotated[
         str, typer.Option(help="auto follows from the data; or a recipe's name (--list-recipes), or a YAML file.")
     ] = AUTO,
@@ -57,6 +62,13 @@ def train(
     block: output.BlockOption = None,
     interaction: output.InteractionOption = "bilateral_b",
     size: Annotated[str | None, typer.Option(metavar="HxW", help="Input size; default: the images'.")] = None,
+    network: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE.py:FUNCTION",
+            help="In place of --arch: code of any network; FUNCTION(num_classes=K) returns a torch.nn.Module.",
+        ),
+    ] = None,
     resume: output.ResumeOption = False,
     list_recipes: Annotated[
         bool, typer.Option("--list-recipes", is_eager=True, callback=_list_recipes, help="Name all recipes and stop.")
@@ -70,16 +82,20 @@ def train(
     from lpsnet.training.segmentation import train as run_training
 
     overrides = parse_overrides(set_ or []) | ({"minutes": minutes} if minutes else {})
+    if network:
+        _refuse({"--arch": arch, "--block": block, "--encoder": encoder})
+        use_network(network)
     run = TrainingRun(
         data=data,
-        architecture=get_architecture(arch),
+        architecture=None if network else get_architecture(arch or DEFAULT_ARCH),
         recipe=_recipe(recipe, data, split, pretrained=bool(init or encoder)).with_overrides(overrides),
         split=split,
-        block=block or default_block(arch),
+        block=block or default_block(arch or DEFAULT_ARCH),
         interaction=interaction,
         init=None if init is None else find_checkpoint(init),
         encoder=encoder,
         input_size=output.parse_size(size),
+        network=network or "",
     )
     with progress_reporter() as report:
         result = run_training(run, out, resume=resume, on_progress=report)
@@ -95,6 +111,13 @@ def _recipe(name: str, data: str, split: str, *, pretrained: bool) -> Recipe:
     from lpsnet.training.auto import auto_recipe, data_facts
 
     return auto_recipe(data_facts(open_dataset(data), split), pretrained=pretrained)
+
+
+def _refuse(options: Mapping[str, str | None]) -> None:
+    """Raise LpsnetError for an option that describes this package's networks."""
+    for option, value in options.items():
+        if value:
+            raise LpsnetError(f"{option} describes networks of this package; leave it out with --network")
 
 
 def pretrain(

@@ -22,15 +22,18 @@ from lpsnet.export.verify import ExportReport, Proof, final_record
 from lpsnet.inference.engines import PRECISIONS, RUNTIMES, Precision
 from lpsnet.inference.model_file import read_record, write_container
 from lpsnet.io import atomic_path
+from lpsnet.models.any_network import Model, load_network
 from lpsnet.models.checkpoint import default_record, load_checkpoint, save_checkpoint
-from lpsnet.models.network import Network, create_model
+from lpsnet.models.network import create_model
 from lpsnet.models.reparameterise import fuse
+from lpsnet.plugins import NetworkSource
 from lpsnet.record import ModelRecord
 
 _SEED = 0
+NUM_CLASSES = 19  # of networks with random weights, as in Cityscapes
 
 
-def write_for_runtime(net: Network, folder: Path, name: str, *, runtime: str, record: ModelRecord, size: Size) -> Path:
+def write_for_runtime(net: Model, folder: Path, name: str, *, runtime: str, record: ModelRecord, size: Size) -> Path:
     """Write a network as `folder`/`name` with the suffix of the engine's format, for images of `size`; the path.
 
     Raises:
@@ -53,7 +56,7 @@ def untrained_for_runtime(
     *,
     runtime: str,
     size: Size,
-    num_classes: int = 19,
+    num_classes: int = NUM_CLASSES,
     block: str = "conv3x3",
     interaction: str = "bilateral_b",
 ) -> Path:
@@ -64,24 +67,32 @@ def untrained_for_runtime(
     return write_for_runtime(net, folder, name, runtime=runtime, record=default_record(net), size=size)
 
 
+def network_for_runtime(source: NetworkSource, folder: Path, name: str, *, runtime: str, size: Size) -> Path:
+    """`write_for_runtime` for a network of other code with the weights its function gives it, and 19 classes."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(_SEED)
+        net = load_network(source, num_classes=NUM_CLASSES)
+    return write_for_runtime(net, folder, name, runtime=runtime, record=default_record(net), size=size)
+
+
 def checkpoint_for_runtime(checkpoint: Path, folder: Path, name: str, *, runtime: str, size: Size) -> Path:
     """`write_for_runtime` for the network in a checkpoint; its errors too."""
     net, record = load_checkpoint(checkpoint), read_record(checkpoint)
     return write_for_runtime(net, folder, name, runtime=runtime, record=record, size=size)
 
 
-def _write_onnx(deployed: Network, path: Path, record: ModelRecord, size: Size) -> None:
+def _write_onnx(deployed: Model, path: Path, record: ModelRecord, size: Size) -> None:
     with atomic_path(path) as temporary:
         write_model(to_onnx(deployed, size=size), temporary, record=record)
 
 
-def _write_ncnn(deployed: Network, path: Path, record: ModelRecord, size: Size) -> None:
+def _write_ncnn(deployed: Model, path: Path, record: ModelRecord, size: Size) -> None:
     from lpsnet.export.ncnn import export_ncnn
 
     export_ncnn(deployed, path, record=record, size=size)
 
 
-def _write_checkpoint(deployed: Network, path: Path, record: ModelRecord, size: Size) -> None:
+def _write_checkpoint(deployed: Model, path: Path, record: ModelRecord, size: Size) -> None:
     save_checkpoint(deployed, path, record=record)
 
 
@@ -89,7 +100,7 @@ class Writer(NamedTuple):
     """How networks are written for an engine: the suffix of its files, and what writes one."""
 
     suffix: str
-    write: Callable[[Network, Path, ModelRecord, Size], None]
+    write: Callable[[Model, Path, ModelRecord, Size], None]
 
 
 _ONNX = Writer(".onnx", _write_onnx)
@@ -114,7 +125,7 @@ EXPORTERS: dict[str, str] = {
 
 
 def export(
-    net: Network,
+    net: Model,
     path: str | Path,
     *,
     to: str,
@@ -159,7 +170,7 @@ def quantise_file(
     """
     if runtime not in QUANTISERS:
         raise ModelFileError(unknown_name("runtime for int8", runtime, QUANTISERS))
-    if record.architecture is None:
+    if record.architecture is None and not record.network:
         raise ModelFileError(f"{whole} is not a network of this package, so its layers are unknown")
     suffix, write = QUANTISERS[runtime]
     target = folder / f"{whole.stem}-{runtime}-int8{suffix}"
@@ -199,7 +210,7 @@ _ENGINES = {"onnx": "onnxruntime", "openvino": "openvino"}
 
 
 def beside_other_precisions(
-    net: Network,
+    net: Model,
     quantised: ExportReport,
     *,
     record: ModelRecord,

@@ -27,8 +27,8 @@ from lpsnet.errors import MissingDependencyError, ModelFileError
 from lpsnet.export.quantise import Size
 from lpsnet.export.verify import ExportOptions, ExportReport, Format, Request, write_proved
 from lpsnet.inference.model_file import write_container
+from lpsnet.models.any_network import Model
 from lpsnet.models.blocks import ConvNorm
-from lpsnet.models.network import Network
 
 FORMAT = Format("ncnn", ".ncnn", runtime="ncnn", precisions=("f32", "f16"))
 
@@ -46,7 +46,7 @@ graph(%length, %low, %none):
   return (%clamped)"""
 
 
-def export_ncnn(net: Network, path: str | Path, **options: Unpack[ExportOptions]) -> ExportReport:
+def export_ncnn(net: Model, path: str | Path, **options: Unpack[ExportOptions]) -> ExportReport:
     """Write a network as one `.ncnn` file and verify it with ncnn; arguments and errors as for `export_onnx`.
 
     Precision "f16" keeps the weights in f16; the arithmetic is chosen when the file is run. There is no int8: ncnn's
@@ -55,17 +55,23 @@ def export_ncnn(net: Network, path: str | Path, **options: Unpack[ExportOptions]
     return write_proved(net, path, format=FORMAT, write=_write, **options)
 
 
-def _write(deployed: Network, path: Path, request: Request) -> None:
+def _write(deployed: Model, path: Path, request: Request) -> None:
     description, weights = _convert(deployed, request.size, request.precision == "f16")
     write_container(path, description=description, weights=weights, record=request.record)
 
 
-def _convert(deployed: Network, size: Size | None, half: bool) -> tuple[bytes, bytes]:
-    sizes = traced_sizes(deployed.architecture) if size is None else (size,)
+def _convert(deployed: Model, size: Size | None, half: bool) -> tuple[bytes, bytes]:
+    sizes = (size,) if size is not None else _traced_sizes_of(deployed)
     traced = _trace(_with_strides(deployed), sizes[0])
     lines, weights = run_pnnx(traced, [(3, *traced_size) for traced_size in sizes], half=half)
     _check_layers(lines, size)
     return "\n".join([*map(_line_with_shape(size), lines), ""]).encode(), weights
+
+
+def _traced_sizes_of(deployed: Model) -> tuple[Size, ...]:
+    if deployed.architecture is None:
+        raise ModelFileError("ncnn files of other code's networks are for one size: give it with --size HxW")
+    return traced_sizes(deployed.architecture)
 
 
 def traced_sizes(architecture: Architecture) -> tuple[Size, Size]:
@@ -115,7 +121,7 @@ def run_pnnx(traced: Any, shapes: Sequence[tuple[int, int, int]], *, half: bool)
         return description.read_text(encoding="utf-8").splitlines(), weights.read_bytes()
 
 
-def _with_strides(deployed: Network) -> Network:
+def _with_strides(deployed: Model) -> Model:
     """A copy whose 1x1 convolutions step by themselves, instead of being given every second row and column."""
     net = deepcopy(deployed)
     for module in net.modules():
@@ -125,7 +131,7 @@ def _with_strides(deployed: Network) -> Network:
     return net
 
 
-def _trace(net: Network, size: Size) -> Any:
+def _trace(net: Model, size: Size) -> Any:
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # tracing is deprecated, and pnnx reads nothing else
         traced: Any = torch.jit.trace(net, torch.zeros(1, 3, *size))  # type: ignore[no-untyped-call]

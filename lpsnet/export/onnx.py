@@ -26,7 +26,7 @@ from lpsnet.inference.engines import Precision
 from lpsnet.inference.engines.onnxruntime import SIZE_NAMES
 from lpsnet.inference.engines.tensorrt import trtexec_command
 from lpsnet.inference.model_file import write_container
-from lpsnet.models.network import Network
+from lpsnet.models.any_network import Model
 from lpsnet.record import RECORD_KEY, ModelRecord
 
 _SMALL = 16  # numbers; smaller tensors (sizes, scales) stay as they are
@@ -61,7 +61,7 @@ _TRACED_SIZE = (64, 96)  # of the image that a free-size network is traced with
 
 
 def export_onnx(
-    net: Network,
+    net: Model,
     path: str | Path,
     *,
     record: ModelRecord,
@@ -92,7 +92,7 @@ def export_onnx(
         RunError: the file cannot be written.
     """
 
-    def write(deployed: Network, path: Path, request: Request) -> None:
+    def write(deployed: Model, path: Path, request: Request) -> None:
         model = to_onnx(deployed, size=size, opset=opset)
         if weights == "f16" and precision == "f32":
             model = store_in_half(model)
@@ -115,7 +115,7 @@ def export_onnx(
     )
 
 
-def to_onnx(deployed: Network, *, size: Size | None, opset: int = OPSET) -> Any:
+def to_onnx(deployed: Model, *, size: Size | None, opset: int = OPSET) -> Any:
     """A deployed network as a checked `onnx.ModelProto`, simplified, without record; `size` as for `export_onnx`.
 
     Raises:
@@ -167,7 +167,7 @@ def write_model(model: Any, path: Path, *, record: ModelRecord) -> None:
     path.write_bytes(model.SerializeToString())
 
 
-def _trace(deployed: Network, size: Size | None, opset: int) -> bytes:
+def _trace(deployed: Model, size: Size | None, opset: int) -> bytes:
     free = {0: "batch", 2: SIZE_NAMES[0], 3: SIZE_NAMES[1]}
     free_scores = {0: "batch", 2: "score_height", 3: "score_width"}
     buffer = io.BytesIO()
@@ -190,7 +190,7 @@ TENSORRT = Format("tensorrt", ".onnx", runtime="onnxruntime", precisions=("f32",
 PAPER_SIZE = (1024, 2048)  # of the paper's timings; for the command, where neither export nor record names a size
 
 
-def export_tensorrt(net: Network, path: str | Path, **options: Unpack[ExportOptions]) -> ExportReport:
+def export_tensorrt(net: Model, path: str | Path, **options: Unpack[ExportOptions]) -> ExportReport:
     """Write an ONNX file for TensorRT and verify it with ONNX Runtime; its `engine_command` runs `trtexec` on it.
 
     The engine is built by TensorRT on the device it is to run on. The file in f32 serves for f16 and bf16 too; in int8
@@ -205,7 +205,7 @@ def export_tensorrt(net: Network, path: str | Path, **options: Unpack[ExportOpti
     return replace(report, precision=precision, engine_command=tuple(command))
 
 
-def _write_for_tensorrt(deployed: Network, path: Path, request: Request) -> None:
+def _write_for_tensorrt(deployed: Model, path: Path, request: Request) -> None:
     record, size, precision, quantisation = request
     model = to_onnx(deployed, size=size)
     if precision == "int8":
@@ -216,7 +216,7 @@ def _write_for_tensorrt(deployed: Network, path: Path, request: Request) -> None
 OPENVINO = Format("openvino", ".openvino", runtime="openvino", precisions=("f32", "f16", "int8"))
 
 
-def export_openvino(net: Network, path: str | Path, **options: Unpack[ExportOptions]) -> ExportReport:
+def export_openvino(net: Model, path: str | Path, **options: Unpack[ExportOptions]) -> ExportReport:
     """Write a network as one `.openvino` file and verify it with OpenVINO; arguments and errors as for `export_onnx`.
 
     Precision "f16" keeps the weights in f16; the arithmetic is chosen when the file is run.
@@ -224,7 +224,7 @@ def export_openvino(net: Network, path: str | Path, **options: Unpack[ExportOpti
     return write_proved(net, path, format=OPENVINO, write=_write_for_openvino, **options)
 
 
-def _write_for_openvino(deployed: Network, path: Path, request: Request) -> None:
+def _write_for_openvino(deployed: Model, path: Path, request: Request) -> None:
     try:
         import openvino
     except ImportError:

@@ -81,9 +81,8 @@ def quantise_for_openvino(model: Any, quantisation: Quantisation, *, record: Mod
     except ImportError as error:
         raise MissingDependencyError.for_extra("nncf", "openvino") from error
     images = _Prepared(quantisation.images, record, size)
-    names = _float_nodes(
-        [operation.get_friendly_name() for operation in model.get_ordered_ops()], quantisation.float_layers, record
-    )
+    operations = [(operation.get_friendly_name(), operation.get_type_name()) for operation in model.get_ordered_ops()]
+    names = _float_nodes(operations, quantisation.float_layers, record)
     with _quietly("nncf"):
         return nncf.quantize(
             model,
@@ -127,7 +126,8 @@ def quantise_onnx(
     except ImportError as error:
         raise MissingDependencyError.for_extra(error.name or "onnx", "export") from error
     images = _Prepared(quantisation.images, record, size)
-    names = _float_nodes([node.name for node in model.graph.node], quantisation.float_layers, record)
+    nodes = [(node.name, node.op_type) for node in model.graph.node]
+    names = _float_nodes(nodes, quantisation.float_layers, record)
     activations = quantization.QuantType.QInt8 if for_tensorrt else quantization.QuantType.QUInt8
     with _quietly(None), tempfile.TemporaryDirectory(prefix="lpsnet-") as folder:
         quantization.quantize_static(
@@ -148,9 +148,20 @@ def quantise_onnx(
     return quantised
 
 
-def _float_nodes(names: Sequence[str], layers: Sequence[FloatLayer], record: ModelRecord) -> list[str]:
-    """Those of a graph's nodes that belong to `layers`."""
-    assert record.architecture is not None
+# in ONNX, and in OpenVINO
+_CONVOLUTIONS = ("Conv", "Convolution", "GroupConvolution")
+
+
+def _float_nodes(nodes: Sequence[tuple[str, str]], layers: Sequence[FloatLayer], record: ModelRecord) -> list[str]:
+    """Those of a graph's nodes, given as name and kind in the order of computation, that belong to `layers`.
+
+    Of a network of other code these are the first and the last convolution.
+    """
+    names = [name for name, _ in nodes]
+    if record.architecture is None:
+        convolutions = [name for name, kind in nodes if kind in _CONVOLUTIONS]
+        ends = {"first": convolutions[:1], "last": convolutions[-1:]}
+        return [name for layer in layers for name in ends[layer]]
     paths = range(record.architecture.num_paths)
     starts = tuple({_NODE_NAMES[layer].format(path) for layer in layers for path in paths})
     return [name for name in names if name.startswith(starts)] if starts else []

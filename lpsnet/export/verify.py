@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from lpsnet import __version__
 from lpsnet.data.images import Image
 from lpsnet.data.split import Split
-from lpsnet.errors import DataError, ModelFileError, unknown_name
+from lpsnet.errors import DataError, LpsnetError, MissingDependencyError, ModelFileError, unknown_name
 from lpsnet.evaluation.evaluate import evaluate
 from lpsnet.export.quantise import Quantisation, Size, check_quantisation
 from lpsnet.inference.engines import PRECISIONS, Precision, Session, SessionOptions, open_session
@@ -30,8 +30,10 @@ from lpsnet.inference.label_map import label_map
 from lpsnet.inference.preprocess import prepare
 from lpsnet.inference.segmenter import Segmenter
 from lpsnet.io import atomic_path
-from lpsnet.models.network import MIN_INPUT, Network
+from lpsnet.models.any_network import AnyNetwork, Model
+from lpsnet.models.network import MIN_INPUT
 from lpsnet.models.reparameterise import fuse
+from lpsnet.plugins import reason
 from lpsnet.record import ModelRecord
 
 
@@ -177,7 +179,7 @@ BOUNDS: Mapping[Precision, Bounds] = MappingProxyType(
 
 
 def verify(
-    net: Network,
+    net: Model,
     session: Session,
     *,
     record: ModelRecord,
@@ -210,7 +212,7 @@ def verify(
 
 
 def compare_miou(
-    net: Network, session: Session, split: Split, *, record: ModelRecord, size: Size | None, most_lost: float
+    net: Model, session: Session, split: Split, *, record: ModelRecord, size: Size | None, most_lost: float
 ) -> MiouCheck:
     """mIoU of a network and of the file exported from it, on the same labelled images.
 
@@ -251,7 +253,7 @@ def _cases(sizes: Sequence[Size], images: Sequence[Image]) -> Iterator[tuple[str
             yield f"image {number}", image, size
 
 
-def _compare(net: Network, session: Session, image: NDArray[np.float32], name: str) -> Check:
+def _compare(net: Model, session: Session, image: NDArray[np.float32], name: str) -> Check:
     with torch.inference_mode():
         expected = net(torch.from_numpy(image)).numpy()
     if not np.isfinite(expected).all():
@@ -295,7 +297,7 @@ class Request(NamedTuple):
     quantisation: Quantisation | None
 
 
-Write = Callable[[Network, Path, Request], None]  # writes the file of a deployed network
+Write = Callable[[Model, Path, Request], None]  # writes the file of a deployed network
 
 NUM_COMPARED = 4  # images of the calibration that a quantised file is compared on, where no others are given
 _CHECKED_SIZE = (256, 512)  # where neither the export nor the record names a size
@@ -344,7 +346,7 @@ class ExportOptions(Proof, total=False):
 
 
 def write_proved(
-    net: Network,
+    net: Model,
     path: str | Path,
     *,
     format: Format,
@@ -384,11 +386,12 @@ def write_proved(
     images, labelled = proof.get("images", ()), proof.get("labelled")
     if not len(images) and quantisation is not None:
         images = quantisation.images[:NUM_COMPARED]
-    with atomic_path(path) as temporary:
+    sizes = checked_sizes(record, size)
+    with atomic_path(path) as temporary, _of_other_code(deployed, format, size):
+        _check_sizes(deployed, sizes, size)
         write(deployed, temporary, Request(record, size, precision, quantisation))
         written = time.perf_counter()
         session = _open(temporary, format, precision)
-        sizes = checked_sizes(record, size)
         checks = verify(deployed, session, record=record, sizes=sizes, images=images, bounds=bounds)
         verified, miou = time.perf_counter(), None
         if labelled is not None:
@@ -408,9 +411,42 @@ def write_proved(
         )
 
 
-def final_record(deployed: Network, record: ModelRecord, size: Size | None) -> ModelRecord:
+def _check_sizes(deployed: Model, sizes: Sequence[Size], size: Size | None) -> None:
+    """Raise unless a network of other code takes images of all sizes that its file is proved at."""
+    for length in sizes if isinstance(deployed, AnyNetwork) else ():
+        try:
+            with torch.inference_mode():
+                deployed(torch.zeros(1, 3, *length))
+        except LpsnetError as error:
+            hint = "" if size is not None else "; export it for a size that it takes: --size HxW"
+            raise ModelFileError(f"{error}{hint}") from None
+
+
+@contextlib.contextmanager
+def _of_other_code(deployed: Model, format: Format, size: Size | None) -> Iterator[None]:
+    """Errors of exporters become one line where the network is of other code, which may be anything."""
+    if not isinstance(deployed, AnyNetwork):
+        yield
+        return
+    hint = "" if size is not None else "; a file for one size may be possible: --size HxW"
+    try:
+        yield
+    except MissingDependencyError:
+        raise
+    except ModelFileError as error:
+        raise ModelFileError(f"{error}{'' if '--size' in str(error) else hint}") from None
+    except LpsnetError:
+        raise
+    except Exception as error:
+        where = f"{deployed.title} cannot be exported to {format.name}"
+        raise ModelFileError(f"{where}: {reason(error)}{hint}") from error
+
+
+def final_record(deployed: Model, record: ModelRecord, size: Size | None) -> ModelRecord:
     """The record of the exported file: `record`, with what the network and the export know better."""
-    own = {name: getattr(deployed, name) for name in ("architecture", "block", "interaction", "form")}
+    own: dict[str, Any] = {name: getattr(deployed, name) for name in ("architecture", "block", "interaction", "form")}
+    if isinstance(deployed, AnyNetwork):
+        own |= {"network": deployed.network, "network_digest": deployed.digest}
     return record.model_copy(update={**own, "input_size": size or record.input_size, "lpsnet_version": __version__})
 
 
@@ -430,7 +466,7 @@ def _open(path: Path, format: Format, precision: Precision) -> Session:
 
 
 def _check(
-    net: Network, path: Path, format: Format, record: ModelRecord, size: Size | None, precision: Precision
+    net: Model, path: Path, format: Format, record: ModelRecord, size: Size | None, precision: Precision
 ) -> None:
     if path.suffix.lower() != format.suffix:
         raise ModelFileError(f"a model file for {format.name} ends in {format.suffix}; got {path}")

@@ -271,6 +271,7 @@ def model_card(record: ModelRecord, *, repo: str, file: str) -> str:
     space = record.label_space
     size = "x".join(map(str, record.input_size)) if record.input_size else "the image's own size"
     network = f"`{record.architecture}`, {record.block}, {record.interaction}" if record.architecture else "not LPS-Net"
+    network = f"{_text(record.network)}, which is not LPS-Net" if record.network else network
     introduction = (
         f"A network for semantic segmentation of {space.num_classes} classes ({_text(space.name)}), run at {size}.\n\n"
         f"Architecture: {network}."

@@ -3,6 +3,7 @@
 The record holds how the network is built; tensors have the names of its state dict. Loading runs no code of the file.
 """
 
+import logging
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -16,35 +17,44 @@ from torch import Tensor
 from lpsnet import __version__
 from lpsnet.architecture import NUM_STAGES, Architecture, Ratio
 from lpsnet.data.labels import MAX_CLASSES, LabelSpace
-from lpsnet.errors import LpsnetError, ModelFileError
+from lpsnet.errors import LpsnetError, ModelFileError, NetworkError
 from lpsnet.inference.model_file import check_model_file, open_whole, read_record
 from lpsnet.inference.onnx_graph import read_weights
 from lpsnet.io import atomic_path
+from lpsnet.models import any_network
+from lpsnet.models.any_network import AnyNetwork, Model
 from lpsnet.models.blocks import BLOCKS, stage_blocks
 from lpsnet.models.network import Network, empty_network, fill, fitting, not_finite, some
 from lpsnet.models.reparameterise import to_parallel_branches, to_single_branch
-from lpsnet.record import RECORD_KEY, ModelRecord
+from lpsnet.plugins import network_named
+from lpsnet.record import RECORD_KEY, ModelRecord, Normalisation
+
+_log = logging.getLogger(__name__)
 
 SUFFIX = ".safetensors"
 ONNX_SUFFIX = ".onnx"  # files that `lpsnet export` wrote in f32 or f16 hold the deployed network's weights by name
 _NUM_BLOCKS_UNCHECKED = 1_000  # a record naming more is held against the tensors before such a network is built
 
 
-def default_record(net: Network, *, label_space: LabelSpace | None = None) -> ModelRecord:
+def default_record(net: Model, *, label_space: LabelSpace | None = None) -> ModelRecord:
     """A record of the network's own facts; without `label_space` its classes are numbered."""
+    other = {} if isinstance(net, Network) else {"network": net.network, "network_digest": net.digest}
+    normalisation = Normalisation() if isinstance(net, Network) else net.normalisation
     return ModelRecord(
         architecture=net.architecture,
+        **other,
         block=net.block,
         interaction=net.interaction,
         form=net.form,
         label_space=label_space or LabelSpace.numbered(net.num_classes),
+        normalisation=normalisation,
         align_corners=net.align_corners,
         lpsnet_version=__version__,
     )
 
 
 def save_checkpoint(
-    net: Network, path: str | Path, *, record: ModelRecord | None = None, dtype: torch.dtype | None = None
+    net: Model, path: str | Path, *, record: ModelRecord | None = None, dtype: torch.dtype | None = None
 ) -> None:
     """Write the network's weights and its record to `path` (….safetensors), in one step: whole or not at all.
 
@@ -55,18 +65,22 @@ def save_checkpoint(
             given. They are float32 again when loaded.
 
     Raises:
-        ModelFileError: the record is not this network's, the suffix is another, or a weight is infinite or NaN, in
-            `dtype` too.
+        ModelFileError: the record is not this network's, the suffix is another, a weight is infinite or NaN, in
+            `dtype` too, or a network of other code has no name to be loaded by (see `load_network`).
         RunError: the file cannot be written.
     """
     path = _with_suffix(path)
     record = record or default_record(net)
     _check_record(record, net)
-    # contiguous: a channels-last network's weights are not
-    tensors = {
-        name: tensor.detach().cpu().to(dtype if tensor.is_floating_point() else None).contiguous()
-        for name, tensor in net.state_dict().items()
-    }
+    if isinstance(net, AnyNetwork) and not net.network:
+        raise ModelFileError(
+            f"not saved to {path}: no code is named for this network; make it with lpsnet.load_network"
+        )
+    state = net.state_dict().items()
+    # unshared makes them contiguous, too: a channels-last network's weights are not
+    tensors = any_network.unshared(
+        {name: t.detach().cpu().to(dtype if t.is_floating_point() else None) for name, t in state}
+    )
     if broken := not_finite(tensors):
         as_type = f" as {str(dtype).removeprefix('torch.')}" if dtype else ""
         raise ModelFileError(f"not saved to {path}: weights{as_type} hold infinities or NaNs: {some(broken)}")
@@ -74,10 +88,11 @@ def save_checkpoint(
         temporary.write_bytes(save(tensors, metadata={RECORD_KEY: record.to_json(), "format": "pt"}))
 
 
-def load_checkpoint(path: str | Path, *, num_classes: int | None = None) -> Network:
+def load_checkpoint(path: str | Path, *, num_classes: int | None = None) -> Model:
     """The network in a checkpoint, in the form it was saved in, in evaluation mode, with float32 weights on the CPU.
 
-    Its record: `lpsnet.inference.model_file.read_record(path)`.
+    Its record: `lpsnet.inference.model_file.read_record(path)`. Where that names other code, the code runs only if it
+    was given to this process before, by `--network`, `load_network` or `plugins.use_network`.
 
     Args:
         path: a file that `save_checkpoint` or `export_onnx` (not in int8) wrote.
@@ -86,14 +101,35 @@ def load_checkpoint(path: str | Path, *, num_classes: int | None = None) -> Netw
     Raises:
         ModelFileError: there is no such file, it is not a checkpoint, its weights are not those of the network that its
             record describes (a few are named), hold infinities or NaNs, or it has another number of classes.
+        NetworkError: its record names other code that was not given, or that code fails.
     """
-    record, net, tensors = _read(path)
-    if num_classes not in (None, net.num_classes):
+    record = _read_record(path)
+    space = record.label_space
+    if num_classes not in (None, space.num_classes):
         raise ModelFileError(
-            f"{path} scores {net.num_classes} classes ({record.label_space.name}), not {num_classes}; "
+            f"{path} scores {space.num_classes} classes ({space.name}), not {num_classes}; "
             "to train it for others use it as initial weights"
         )
+    if record.network:
+        return _load_any(Path(path), record)
+    net, tensors = _read(path)
     return fill(net, tensors)
+
+
+def _load_any(path: Path, record: ModelRecord) -> AnyNetwork:
+    source = network_named(record.network, record.network_digest)
+    if source is None:
+        raise NetworkError(f"{path} is a checkpoint of other code: give it with --network PATH/{record.network}")
+    if path.suffix.lower() == ONNX_SUFFIX:
+        raise ModelFileError(f"{path} holds no weights by name; give the checkpoint that it was exported from")
+    if source.digest != record.network_digest:
+        _log.warning(f"warning: {source.spec} is not as it was when {path} was made; its results may differ")
+    with torch.random.fork_rng(devices=[]):
+        net = any_network.load_network(source, num_classes=record.label_space.num_classes)
+    if net.align_corners != record.align_corners:
+        raise ModelFileError(f"{path} has align_corners={record.align_corners}, {source.spec} {net.align_corners}")
+    net = any_network.fuse_any(net) if record.form == "deployed" else net
+    return any_network.with_weights(net, fitting(_read_tensors(path), net.state_dict(), source=path))
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,12 +145,14 @@ class Initialisation:
     skipped: dict[str, str]
 
 
-def initialise_from(net: Network, path: str | Path | Network, *, images: Tensor | None = None) -> Initialisation:
+def initialise_from(net: Model, path: str | Path | Network, *, images: Tensor | None = None) -> Initialisation:
     """Give `net` those weights of a checkpoint that fit it by name and shape; the rest of `net` keeps its own.
 
     The checkpoint may have other ratios, blocks, widths, interaction, classes or number of paths: the head is skipped
     with another number of classes or of paths. Where it has fewer paths than `net`, its last path serves for all those
     it has not.
+
+    A network of other code takes from a checkpoint of such a network, whose code need not be known.
 
     Args:
         net: the network.
@@ -127,10 +165,12 @@ def initialise_from(net: Network, path: str | Path | Network, *, images: Tensor 
         ModelFileError: the file is not a usable checkpoint, or has another block or form than `net`, so that its
             weights mean something else.
     """
+    if isinstance(net, AnyNetwork):
+        return Initialisation(*_taken_by_any(net, path))
     if isinstance(path, Network):
         source, tensors, path = path, dict(path.state_dict()), "the given network"
     else:
-        _, source, tensors = _read(path)
+        source, tensors = _read(path)
         source = fill(source, tensors)
     if source.form != net.form and stage_blocks(source.block) == stage_blocks(net.block):
         if images is not None and (net.form == "plain" or source.form == "deployed"):
@@ -152,6 +192,21 @@ def initialise_from(net: Network, path: str | Path | Network, *, images: Tensor 
     return Initialisation(tuple(taken), skipped)
 
 
+def _taken_by_any(net: AnyNetwork, path: str | Path | Network) -> tuple[tuple[str, ...], dict[str, str]]:
+    record = None if isinstance(path, Network) else _read_record(path)
+    if record is None or isinstance(path, Network) or not record.network:
+        raise ModelFileError(f"{path} holds a network of this package; {net.title} has no such weights")
+    if record.form != net.form:
+        raise ModelFileError(
+            f"{path} has the form {record.form!r}, {net.title} the form {net.form!r}: batch norms differ"
+        )
+    tensors = _read_tensors(Path(path))
+    if broken := not_finite(tensors):
+        raise ModelFileError(f"the weights in {path} are of no use, infinities or NaNs are in: {some(broken)}")
+    taken, skipped = any_network.initialise_by_name(net, tensors)
+    return tuple(taken), skipped
+
+
 def _with_suffix(path: str | Path) -> Path:
     path = Path(path)
     if path.suffix.lower() != SUFFIX:
@@ -159,9 +214,9 @@ def _with_suffix(path: str | Path) -> Path:
     return path
 
 
-def _check_record(record: ModelRecord, net: Network) -> None:
+def _check_record(record: ModelRecord, net: Model) -> None:
     own = default_record(net)
-    for field in ("architecture", "block", "interaction", "form", "align_corners"):
+    for field in ("architecture", "network", "block", "interaction", "form", "align_corners"):
         recorded, true = getattr(record, field), getattr(own, field)
         if recorded != true:
             raise ModelFileError(
@@ -174,11 +229,16 @@ def _check_record(record: ModelRecord, net: Network) -> None:
         )
 
 
-def _read(path: str | Path) -> tuple[ModelRecord, Network, dict[str, Tensor]]:
-    """Record, empty network and weights of a checkpoint, all fitting together."""
+def _read_record(path: str | Path) -> ModelRecord:
     path = Path(path)
-    path = path if path.suffix.lower() == ONNX_SUFFIX else _with_suffix(path)
-    record = read_record(path)
+    return read_record(path if path.suffix.lower() == ONNX_SUFFIX else _with_suffix(path))
+
+
+def _read(path: str | Path) -> tuple[Network, dict[str, Tensor]]:
+    """Empty network and weights of a checkpoint of this package's own, fitting together."""
+    path, record = Path(path), _read_record(path)
+    if record.network:
+        raise ModelFileError(f"{path} holds the network {record.network}, whose weights fit none of this package")
     if record.architecture is None:
         raise ModelFileError(f"{path} is a model of another kind: its record names no architecture")
     tensors = _read_tensors(path)
@@ -194,7 +254,7 @@ def _read(path: str | Path) -> tuple[ModelRecord, Network, dict[str, Tensor]]:
         tensors = {name: tensors[name] for name in net.state_dict() if name in tensors}
         if not tensors:
             raise ModelFileError(f"{path} holds no weights of its network by name; take a file in f32 or f16")
-    return record, net, fitting(tensors, net.state_dict(), source=path)
+    return net, fitting(tensors, net.state_dict(), source=path)
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:

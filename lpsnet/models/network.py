@@ -149,7 +149,7 @@ class Network(nn.Module):
 
     def _features(self, image: Tensor) -> list[Tensor]:
         """The head's input, and the largest path's maps that give logits of their own, smallest first."""
-        _check_input(image)
+        check_input(image)
         details, detailed = {}, detail_stages(self.architecture.detail)
         maps = [resize_to_ratio(image, ratio, align_corners=self.align_corners) for ratio in self.architecture.ratios]
         for stage in range(NUM_STAGES):
@@ -211,7 +211,8 @@ def _check_choices(num_classes: object, interaction: object, form: object, conte
             raise LpsnetError(unknown_name(kind, name, allowed))
 
 
-def _check_input(image: Tensor) -> None:
+def check_input(image: Tensor) -> None:
+    """Raise LpsnetError unless `image` is N x 3 x H x W floating point, H and W at least 32."""
     if torch.jit.is_tracing() or torch.compiler.is_compiling():  # type: ignore[attr-defined, no-untyped-call]
         return
     if image.dim() != 4 or image.shape[1] != 3:

@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from lpsnet.architecture import Architecture, default_block, get_architecture
 from lpsnet.errors import LpsnetError
+from lpsnet.models.any_network import AnyNetwork, Model, fuse_any
 from lpsnet.models.network import INTERACTING_STAGES, MIN_INPUT, Network, empty_network
 
 
@@ -26,7 +27,8 @@ class ComplexityRow:
     """One part of a network.
 
     Attributes:
-        part: "stage_1" to "stage_5", "interaction_3" and "interaction_4" (after that stage), or "head".
+        part: "stage_1" to "stage_5", "interaction_3" and "interaction_4" (after that stage), or "head"; "network" for
+            all of a network of other code.
         path: the number of the path, counted from 1, for a stage; else None.
         parameters: weights and biases of its convolutions.
         macs: multiply-accumulates for one image.
@@ -40,9 +42,12 @@ class ComplexityRow:
 
 @dataclass(frozen=True, slots=True)
 class Complexity:
-    """What a network costs for one image of `size` (height, width) in pixels, in total and by part (`rows`)."""
+    """What a network costs for one image of `size` (height, width) in pixels, in total and by part (`rows`).
 
-    architecture: Architecture
+    The architecture is None for a network of other code, which `network` names.
+    """
+
+    architecture: Architecture | None
     num_classes: int
     block: str
     interaction: str
@@ -50,15 +55,19 @@ class Complexity:
     parameters: int
     macs: int
     rows: tuple[ComplexityRow, ...]
+    network: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; the architecture as text, the size as [height, width]."""
         values = asdict(self)
-        return {**values, "architecture": str(self.architecture), "size": list(self.size), "rows": [*values["rows"]]}
+        if not self.network:
+            del values["network"]
+        architecture = None if self.architecture is None else str(self.architecture)
+        return {**values, "architecture": architecture, "size": list(self.size), "rows": [*values["rows"]]}
 
 
 def complexity(
-    arch_or_network: str | Architecture | Network,
+    arch_or_network: str | Architecture | Model,
     *,
     size: tuple[int, int] = (1024, 2048),
     num_classes: int = 19,
@@ -69,7 +78,8 @@ def complexity(
 
     Args:
         arch_or_network: a name, the triple written out, an `Architecture`, or a network in any form. A network's own
-            classes, block and interaction are used, and the arguments of that name are not.
+            classes, block and interaction are used, and the arguments of that name are not. Of a network of other code,
+            convolutions and linear layers count as operations, and all its parameters.
         size: height and width in pixels, each at least 32.
         num_classes, block, interaction: as in `create_model`.
 
@@ -78,6 +88,8 @@ def complexity(
     """
     if min(size) < MIN_INPUT:
         raise LpsnetError(f"a network takes images from {MIN_INPUT}x{MIN_INPUT} pixels up; got {size[0]}x{size[1]}")
+    if isinstance(arch_or_network, AnyNetwork):
+        return _complexity_of_any(arch_or_network, size)
     if isinstance(arch_or_network, Network):
         net = empty_network(arch_or_network.architecture, **arch_or_network.config)
     else:
@@ -90,6 +102,29 @@ def complexity(
     return Complexity(
         net.architecture, net.num_classes, net.block, net.interaction, (height, width), parameters, macs, rows
     )
+
+
+def _complexity_of_any(net: AnyNetwork, size: tuple[int, int]) -> Complexity:
+    deployed = fuse_any(net).to("cpu")
+    parameters, macs = sum(parameter.numel() for parameter in deployed.parameters()), 0
+
+    def count(layer: Any, inputs: Any, output: Tensor) -> None:
+        nonlocal macs
+        weight, is_transposed = layer.weight, isinstance(layer, _TRANSPOSED)
+        # a transposed convolution uses every weight of an input channel at each position of its input
+        places = inputs[0].numel() if is_transposed else output.numel()
+        macs += places * weight[0].numel()
+
+    for module in deployed.modules():
+        if isinstance(module, (nn.Linear, nn.modules.conv._ConvNd)):
+            module.register_forward_hook(count)
+    with torch.no_grad():
+        deployed(torch.zeros(1, 3, *size))
+    rows = (ComplexityRow("network", None, parameters, macs),)
+    return Complexity(None, net.num_classes, "", "", (size[0], size[1]), parameters, macs, rows, net.network)
+
+
+_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
 def _count(net: Network, size: tuple[int, int]) -> tuple[ComplexityRow, ...]:

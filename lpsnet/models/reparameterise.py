@@ -12,23 +12,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lpsnet.models.any_network import AnyModel, AnyNetwork, fuse_any
 from lpsnet.models.blocks import ConvNorm, RepConvNorm
 from lpsnet.models.network import Network, create_model, empty_network, fill
 
 Folded = tuple[Tensor, Tensor]  # weight and bias of a convolution, float64
 
 
-def fuse(net: Network) -> Network:
+def fuse(net: AnyModel) -> AnyModel:
     """The deployed form of `net`: a copy in evaluation mode with the logits of `net` in evaluation mode.
 
     Every convolution with batch norm becomes one convolution with bias, in blocks and interactions. `net` is not
-    touched, nor are its training flag and torch's random state. A network that is deployed already is copied.
+    touched, nor are its training flag and torch's random state. A network that is deployed already is copied. In a
+    network of other code, batch norms stay where they cannot surely be folded; see `any_network.fuse_any`.
     """
+    if isinstance(net, AnyNetwork):
+        return fuse_any(net)  # type: ignore[return-value]
     if net.form == "deployed":
         return copy.deepcopy(net).eval()
     fused = empty_network(net.architecture, **net.config, form="deployed")
     with torch.no_grad():
-        return fill(fused, _fused_state(net, fused))
+        return fill(fused, _fused_state(net, fused))  # type: ignore[return-value]
 
 
 def _fused_state(net: Network, fused: Network) -> dict[str, Tensor]:

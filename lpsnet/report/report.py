@@ -110,7 +110,7 @@ def model_page(path: Path) -> html.Page:
     return html.Page(
         kind="Model",
         title=path.name,
-        lead=f"{record.architecture or 'a network of another program'}, {record.label_space.num_classes} classes",
+        lead=f"{record.title}, {record.label_space.num_classes} classes",
         tiles=tuple(tile for name, it in scores.items() for tile in _tiles(name, it)),
         sections=(
             html.Section("By class", (_classes(record.label_space, scores),)),

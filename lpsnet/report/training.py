@@ -128,7 +128,8 @@ def training_page(path: Path, images: ImageOptions) -> html.Page:
     gallery, without = None, ""
     if run.evaluation is not None:
         gallery, without = gallery_of(run.evaluation, replace(images, model=images.model or str(run.model)))
-    names = [html.text_of(it) for it in (run.settings.get("architecture", "?"), run.recipe.get("name", "?"))]
+    network = run.settings.get("architecture") or f"network {run.settings.get('network', '?')}"
+    names = [html.text_of(it) for it in (network, run.recipe.get("name", "?"))]
     return html.Page(
         kind="Pre-training" if run.settings.get("task") == "classification" else "Training",
         title=path.resolve().name,

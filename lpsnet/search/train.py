@@ -21,6 +21,7 @@ from lpsnet.data.dataset import Dataset, open_dataset
 from lpsnet.errors import DivergedError, LpsnetError, RunError
 from lpsnet.evaluation.evaluate import Evaluation, evaluate
 from lpsnet.inference.model_file import read_record
+from lpsnet.models.any_network import Model
 from lpsnet.models.checkpoint import default_record, load_checkpoint, save_checkpoint
 from lpsnet.models.network import Network, create_model
 from lpsnet.record import ModelRecord, Normalisation
@@ -144,6 +145,7 @@ def _write_start(task: CandidateTask, parent: Path, path: Path) -> None:
         raise RunError(f"{parent}, whose weights candidates start from, is gone; put it back, or use another folder")
     dataset = open_dataset(task.run.data)
     source = load_checkpoint(parent)
+    assert isinstance(source, Network), "a search grows networks of this package"
     net = _fresh(task, dataset)
     images = _images(task.run, dataset)
     torch.manual_seed(task.run.recipe.seed)
@@ -162,6 +164,7 @@ def _write_start(task: CandidateTask, parent: Path, path: Path) -> None:
 
 def _fresh(task: CandidateTask, dataset: Dataset) -> Network:
     torch.manual_seed(task.run.recipe.seed)
+    assert task.run.architecture is not None, "a search grows networks of this package"
     return create_model(
         task.run.architecture,
         num_classes=dataset.label_space.num_classes,
@@ -186,7 +189,7 @@ def _images(run: TrainingRun, dataset: Dataset) -> Tensor:
     return normalise(images, Normalisation()).contiguous()
 
 
-def _evaluate(net: Network, record: ModelRecord, task: CandidateTask) -> Evaluation:
+def _evaluate(net: Model, record: ModelRecord, task: CandidateTask) -> Evaluation:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     segmenter = network_segmenter(net, record, device=device)
     return evaluate(segmenter, open_dataset(task.run.data).split(task.val))

@@ -29,7 +29,7 @@ from lpsnet.errors import ModelFileError
 from lpsnet.export.export import untrained_for_runtime
 from lpsnet.inference.engines import Precision, SessionOptions, open_session
 from lpsnet.inference.segmenter import Segmenter
-from lpsnet.models.network import Network
+from lpsnet.models.any_network import Model
 from lpsnet.record import ModelRecord
 from lpsnet.report.figures import COLOURS, GREY, tidy
 from lpsnet.studies.network_latency import PAPER_SIZE, fingerprint, model_files
@@ -162,7 +162,7 @@ class _Ways:
         return EndToEnd(self.engine, self._fast.protocol, **own, agreement=agreement)  # type: ignore[arg-type]
 
 
-def reference_segmenter(network: Network, record: ModelRecord, *, input_size: tuple[int, int] | None = None) -> Segment:
+def reference_segmenter(network: Model, record: ModelRecord, *, input_size: tuple[int, int] | None = None) -> Segment:
     """The reference for label maps: the network in torch in the naive way, all in float32.
 
     Args:

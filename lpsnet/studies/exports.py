@@ -27,8 +27,9 @@ from lpsnet.export.verify import ODD_SIZES, Bounds, verify
 from lpsnet.inference.engines import PRECISIONS, SessionOptions, open_session
 from lpsnet.inference.model_file import read_record
 from lpsnet.inference.segmenter import Segmenter
+from lpsnet.models.any_network import Model
 from lpsnet.models.checkpoint import default_record, load_checkpoint
-from lpsnet.models.network import Network, create_model
+from lpsnet.models.network import create_model
 from lpsnet.models.reparameterise import fuse
 from lpsnet.record import ModelRecord
 from lpsnet.report.figures import COLOURS, tidy
@@ -91,7 +92,7 @@ def _compare_exports(settings: Settings, name: str, place: Place) -> dict[str, J
     return {"rows": rows}
 
 
-def _network(settings: Settings) -> tuple[Network, ModelRecord]:
+def _network(settings: Settings) -> tuple[Model, ModelRecord]:
     """The checkpoint's, or LPS-Net-S with random weights; deployed."""
     for file in model_files(settings.models):
         return fuse(load_checkpoint(file)), read_record(file).model_copy(update={"input_size": None})
@@ -110,9 +111,7 @@ def _images(settings: Settings) -> list[Image]:
     return [*found, *(split.image(index) for index in range(len(split)))]
 
 
-def _agreement(
-    segment: Segmenter, net: Network, record: ModelRecord, size: Size, images: Sequence[Image]
-) -> list[float]:
+def _agreement(segment: Segmenter, net: Model, record: ModelRecord, size: Size, images: Sequence[Image]) -> list[float]:
     reference = reference_segmenter(net, record, input_size=size)
 
     return [100 * float((np.asarray(segment(image)) == reference(image)).mean()) for image in images]

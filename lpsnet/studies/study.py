@@ -45,6 +45,7 @@ class Settings:
         form: of the network in training, "plain" or "reparameterised".
         models: a model file, or a folder of them.
         pictures: names of images to show.
+        network: code of a checkpoint among `models`, as `use_network` takes it.
     """
 
     scale: Scale = "small"
@@ -58,6 +59,7 @@ class Settings:
     form: str | None = None
     models: Path | None = None
     pictures: tuple[str, ...] = ()
+    network: str | None = None
 
     def __post_init__(self) -> None:
         if self.scale not in get_args(Scale):
@@ -195,11 +197,16 @@ class Study:
     report: Callable[[Sequence[Outcome]], Report]
     options: frozenset[str] = frozenset({"runtimes", "precision", "num_threads"})
 
+    @property
+    def takes_networks(self) -> bool:
+        """Whether its models may be networks of other code."""
+        return "models" in self.options and self.name != "grown"
+
     def check(self, settings: Settings) -> None:
         """Raise RunError if a setting that the study does not use differs from its default."""
         defaults = Settings()
         for name in Settings.__dataclass_fields__:
-            used = name == "scale" or name in self.options
+            used = name == "scale" or name in self.options or (name == "network" and self.takes_networks)
             if not used and getattr(settings, name) != getattr(defaults, name):
                 raise RunError(f"study {self.name} does not use {OPTIONS[name]}; leave it out")
 
@@ -217,6 +224,7 @@ OPTIONS: Mapping[str, str] = {
     "form": "--form",
     "models": "--models",
     "pictures": "--picture",
+    "network": "--network",
 }
 assert OPTIONS.keys() == Settings.__dataclass_fields__.keys()
 

@@ -311,6 +311,7 @@ class Loop(Generic[Details]):
             for group in state.optimiser.param_groups:
                 group["lr"] = learning_rate
             images, targets = images.to(accelerator.device), targets.to(accelerator.device)
+            torch.manual_seed(self.recipe.seed + state.iteration)  # dropout, so that a resumed run is the same
             if self.is_graphed:
                 graph = graph or GraphedStep(loss_of, model, images, targets)
                 loss = graph(images, targets)  # forward, loss and backward at once

@@ -28,7 +28,9 @@ from lpsnet.errors import RunError
 from lpsnet.evaluation.evaluate import Evaluation
 from lpsnet.inference.hub import bundled_name, recorded_name, sha256
 from lpsnet.io import atomic_path
+from lpsnet.models.any_network import unshared
 from lpsnet.models.checkpoint import Initialisation
+from lpsnet.plugins import find_network
 from lpsnet.training.config import Recipe
 
 
@@ -38,17 +40,18 @@ class TrainingRun:
 
     Attributes:
         data: the data set, as `open_dataset` takes it.
-        architecture: the network's triple.
+        architecture: the network's triple; None for a network of other code.
         recipe: how it is trained.
         split: the training images, e.g. "train" or "train+val".
         block, interaction: of the network.
+        network: code of a network to train in place of an architecture, as `load_network` takes it; "" for none.
         init: a checkpoint to start from; the network takes the weights with the same names and shapes.
         encoder: whose ImageNet weights every path starts with, a name for `encoders.find_encoder`; "" for none.
         input_size: (height, width) the model is meant to run at; None takes the first training image's.
     """
 
     data: str
-    architecture: Architecture
+    architecture: Architecture | None
     recipe: Recipe
     split: str = "train"
     block: str = "conv3x3"
@@ -56,18 +59,26 @@ class TrainingRun:
     init: Path | None = None
     encoder: str = ""
     input_size: tuple[int, int] | None = None
+    network: str = ""
+
+    def __post_init__(self) -> None:
+        if (self.architecture is None) != bool(self.network):
+            raise RunError("a training has either an architecture or a network of other code")
+        if self.network and self.encoder:
+            raise RunError("--encoder gives weights to paths of this package's networks; --network brings its own")
+        if self.network and self.recipe.form != "plain":  # it has no parallel branches of ours
+            object.__setattr__(self, "recipe", self.recipe.with_overrides({"form": "plain"}))
 
     def settings(self, folder: Path | None = None) -> dict[str, Any]:
         """The run as JSON values; weights that lie in the run's `folder` are named relative to it."""
         init = self.init
         if init is not None and folder is not None and init.resolve().parent == folder.resolve():
             init = Path(init.name)
+        built = {"architecture": str(self.architecture), "block": self.block, "interaction": self.interaction}
         return {
             "data": self.data,
             "split": self.split,
-            "architecture": str(self.architecture),
-            "block": self.block,
-            "interaction": self.interaction,
+            **({"network": find_network(self.network).name} if self.network else built),
             "init": None if init is None else recorded_name(init),
             "input_size": None if self.input_size is None else list(self.input_size),
             "recipe": self.recipe.model_dump(mode="json"),
@@ -235,7 +246,7 @@ class TrainingState:
         Raises:
             RunError: it cannot be written.
         """
-        tensors = {name: value.contiguous() for name, value in self._tensors().items()}
+        tensors = unshared(self._tensors())
         header = {"iteration": self.iteration, "seconds": self.seconds, "scaler": self.scaler.state_dict()}
         with atomic_path(path) as temporary:
             try:

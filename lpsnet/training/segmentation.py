@@ -21,6 +21,7 @@ from lpsnet.inference.model_file import read_record
 from lpsnet.inference.segmenter import Segmenter
 from lpsnet.io import write_text
 from lpsnet.models import encoders
+from lpsnet.models.any_network import AnyNetwork, Model, load_network, with_weights
 from lpsnet.models.checkpoint import Initialisation, default_record, initialise_from, save_checkpoint
 from lpsnet.models.network import Network, create_model, empty_network, fill
 from lpsnet.record import ModelRecord, Normalisation
@@ -32,7 +33,7 @@ from lpsnet.training.run import Status, TrainingResult, TrainingRun, describe_in
 from lpsnet.training.run_folder import RunFolder
 
 
-def network_segmenter(network: Network, record: ModelRecord, *, device: torch.device) -> Segmenter:
+def network_segmenter(network: Model, record: ModelRecord, *, device: torch.device) -> Segmenter:
     """A segmenter that runs `network` as it is, in f32 and in eval mode, on `device`."""
     return Segmenter.from_session(_NetworkSession(network, device), record)
 
@@ -43,7 +44,7 @@ class _NetworkSession:
     runtime: Final = "pytorch"
     precision: Final[Precision] = "f32"
 
-    def __init__(self, network: Network, device: torch.device) -> None:
+    def __init__(self, network: Model, device: torch.device) -> None:
         self._network = network.eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._device = device
         self.engine = f"torch {torch.__version__} on {device.type}"
@@ -80,7 +81,7 @@ class Segmentation:
     dataset: Dataset
     images: Split
     augmentation: Augment
-    model: Network
+    model: Model
     initialisation: Initialisation | None
     criterion: Criterion
 
@@ -103,7 +104,7 @@ class Segmentation:
 
     @property
     def normalisation(self) -> Normalisation:
-        return _normalisation(self.run)
+        return _normalisation(self.run, self.model)
 
     @property
     def waits_for_device(self) -> bool:
@@ -116,7 +117,8 @@ class Segmentation:
 
     @property
     def inputs(self) -> Mapping[str, str]:
-        return training_inputs(self.dataset, self.run.init, self.run.split)
+        code = {"network": self.model.digest} if isinstance(self.model, AnyNetwork) else {}
+        return {**training_inputs(self.dataset, self.run.init, self.run.split), **code}
 
     def loss(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         return self.criterion(outputs, targets)
@@ -144,9 +146,11 @@ class Segmentation:
             write_text(RunFolder(path.parent).evaluation, json.dumps(full, indent=2, allow_nan=False) + "\n")
         save_checkpoint(self._network(weights), path, record=record)
 
-    def _network(self, weights: Weights) -> Network:
-        """A network with these weights, which it shares, in eval mode."""
+    def _network(self, weights: Weights) -> Model:
+        """A network with these weights, in eval mode."""
         model = self.model
+        if isinstance(model, AnyNetwork):
+            return with_weights(model, weights)
         return fill(empty_network(model.architecture, **model.config, form=model.form), weights)
 
     def _record(self) -> ModelRecord:
@@ -162,39 +166,57 @@ class Segmentation:
         return "; ".join(dict.fromkeys(filter(None, (*inherited.split("; "), self.dataset.terms))))
 
 
-def _build_network(run: TrainingRun, num_classes: int, train_images: Split) -> tuple[Network, Initialisation | None]:
-    torch.manual_seed(run.recipe.seed)
-    network = create_model(
-        run.architecture, num_classes=num_classes, block=run.block, interaction=run.interaction, form=run.recipe.form
-    )
+def _build_network(run: TrainingRun, num_classes: int, train_images: Split) -> tuple[Model, Initialisation | None]:
+    network = _fresh_network(run, num_classes)
     if run.encoder:
         return network, initialise_from(network, encoders.encoder_network(run.encoder))
     if run.init is None:
         return network, None
-    is_measured = run.recipe.form == "plain" or read_record(run.init).form == "deployed"
-    images = _sample_images(run, train_images) if is_measured else None
+    is_measured = isinstance(network, Network) and (
+        run.recipe.form == "plain" or read_record(run.init).form == "deployed"
+    )
+    images = _sample_images(run, network, train_images) if is_measured else None
     initialisation = initialise_from(network, run.init, images=images)
     if not initialisation.taken:
-        raise RunError(f"{run.init} has no tensor that fits this network, {run.architecture}")
+        raise RunError(f"{run.init} has no tensor that fits this network, {run.architecture or run.network}")
     return network, initialisation
 
 
-def _normalisation(run: TrainingRun) -> Normalisation:
+def _fresh_network(run: TrainingRun, num_classes: int) -> Model:
+    torch.manual_seed(run.recipe.seed)
+    if run.architecture is not None:
+        return create_model(
+            run.architecture,
+            num_classes=num_classes,
+            block=run.block,
+            interaction=run.interaction,
+            form=run.recipe.form,
+        )
+    network = load_network(run.network, num_classes=num_classes).train()
+    with torch.no_grad():  # what it returns, and the memory layout it takes, are known before the first step
+        image = torch.zeros(1, 3, *run.recipe.crop_size).contiguous(memory_format=torch.channels_last)
+        network.eval()(image)
+    return network.train()
+
+
+def _normalisation(run: TrainingRun, network: Model) -> Normalisation:
     """That of the weights the network starts from."""
     if run.encoder:
         return encoders.find_encoder(run.encoder).normalisation
-    return Normalisation() if run.init is None else read_record(run.init).normalisation
+    if run.init is not None:
+        return read_record(run.init).normalisation
+    return network.normalisation if isinstance(network, AnyNetwork) else Normalisation()
 
 
-def _sample_images(run: TrainingRun, images: Split) -> Tensor:
+def _sample_images(run: TrainingRun, network: Model, images: Split) -> Tensor:
     """Some samples as the network will be shown them, normalised: `NUM_MEASURED` x 3 x crop size."""
     places = range(0, len(images), max(1, len(images) // NUM_MEASURED))[:NUM_MEASURED]
     rng = np.random.default_rng(run.recipe.seed)
     crops = [run.recipe.augmentation(images.image(i), images.labels(i), rng)[0] for i in places]
-    return normalise(torch.from_numpy(np.stack(crops)), _normalisation(run))
+    return normalise(torch.from_numpy(np.stack(crops)), _normalisation(run, network))
 
 
-def _build_criterion(recipe: Recipe, images: Split, network: Network, device: torch.device) -> Criterion:
+def _build_criterion(recipe: Recipe, images: Split, network: Model, device: torch.device) -> Criterion:
     weights = None
     if recipe.class_weights == "log":
         counts = count_pixels(images, network.num_classes)
