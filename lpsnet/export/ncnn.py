@@ -34,6 +34,8 @@ FORMAT = Format("ncnn", ".ncnn", runtime="ncnn", precisions=("f32", "f16"))
 
 _TRACED_SIZE = (64, 96)  # of a network for any size, the first of two
 _TRACED_STEP = 32
+# Of a network of other code for any size: lengths differ down to stride 64; what it does with them is seen in the proof
+_ANY_SIZES = (_TRACED_SIZE, (192, 256))
 
 _CLAMP = """
 graph(%length, %low, %none):
@@ -69,9 +71,7 @@ def _convert(deployed: Model, size: Size | None, half: bool) -> tuple[bytes, byt
 
 
 def _traced_sizes_of(deployed: Model) -> tuple[Size, ...]:
-    if deployed.architecture is None:
-        raise ModelFileError("ncnn files of other code's networks are for one size: give it with --size HxW")
-    return traced_sizes(deployed.architecture)
+    return _ANY_SIZES if deployed.architecture is None else traced_sizes(deployed.architecture)
 
 
 def traced_sizes(architecture: Architecture) -> tuple[Size, Size]:

@@ -387,7 +387,7 @@ def write_proved(
     if not len(images) and quantisation is not None:
         images = quantisation.images[:NUM_COMPARED]
     sizes = checked_sizes(record, size)
-    with atomic_path(path) as temporary, _of_other_code(deployed, format, size):
+    with atomic_path(path) as temporary, _of_other_code(deployed, format, size or precision == "int8"):
         _check_sizes(deployed, sizes, size)
         write(deployed, temporary, Request(record, size, precision, quantisation))
         written = time.perf_counter()
@@ -423,12 +423,15 @@ def _check_sizes(deployed: Model, sizes: Sequence[Size], size: Size | None) -> N
 
 
 @contextlib.contextmanager
-def _of_other_code(deployed: Model, format: Format, size: Size | None) -> Iterator[None]:
-    """Errors of exporters become one line where the network is of other code, which may be anything."""
+def _of_other_code(deployed: Model, format: Format, is_last_resort: object) -> Iterator[None]:
+    """Errors of exporters become one line where the network is of other code, which may be anything.
+
+    The line names a file for one size as a way out, unless this one `is_last_resort`.
+    """
     if not isinstance(deployed, AnyNetwork):
         yield
         return
-    hint = "" if size is not None else "; a file for one size may be possible: --size HxW"
+    hint = "" if is_last_resort else "; a file for one size may be possible: --size HxW"
     try:
         yield
     except MissingDependencyError:
