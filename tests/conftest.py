@@ -39,6 +39,12 @@ def real_data() -> Path:
     return _REAL_DATA
 
 
+@pytest.fixture(autouse=True)
+def _no_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test's `--network` is forgotten after it."""
+    monkeypatch.setenv("LPSNET_NETWORKS", "")
+
+
 @pytest.hookimpl(tryfirst=True)  # before tests are chosen by their marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:

@@ -18,7 +18,7 @@ from lpsnet.data.split import Split
 from lpsnet.errors import MissingDependencyError, ModelFileError, unknown_name
 from lpsnet.export.onnx import pack_openvino, to_onnx, write_model
 from lpsnet.export.quantise import Quantisation, Size, quantise_for_openvino, quantise_onnx
-from lpsnet.export.verify import ExportReport, Proof, final_record
+from lpsnet.export.verify import ExportReport, Proof, check_sizes, final_record, one_line_errors
 from lpsnet.inference.engines import PRECISIONS, RUNTIMES, Precision
 from lpsnet.inference.model_file import read_record, write_container
 from lpsnet.io import atomic_path
@@ -37,7 +37,7 @@ def write_for_runtime(net: Model, folder: Path, name: str, *, runtime: str, reco
     """Write a network as `folder`/`name` with the suffix of the engine's format, for images of `size`; the path.
 
     Raises:
-        ModelFileError: there is no such engine, or it cannot express the network.
+        ModelFileError: there is no such engine, it cannot express the network, or the network does not take that size.
         MissingDependencyError: a package is not installed.
     """
     if runtime not in WRITERS:
@@ -45,7 +45,9 @@ def write_for_runtime(net: Model, folder: Path, name: str, *, runtime: str, reco
     writer = WRITERS[runtime]
     path = folder / f"{name}{writer.suffix}"
     deployed = fuse(net).to("cpu", torch.float32)
-    writer.write(deployed, path, final_record(deployed, record, size), size)
+    with one_line_errors(deployed, writer.suffix, size):
+        check_sizes(deployed, [size], size)
+        writer.write(deployed, path, final_record(deployed, record, size), size)
     return path
 
 

@@ -387,8 +387,8 @@ def write_proved(
     if not len(images) and quantisation is not None:
         images = quantisation.images[:NUM_COMPARED]
     sizes = checked_sizes(record, size)
-    with atomic_path(path) as temporary, _of_other_code(deployed, format, size or precision == "int8"):
-        _check_sizes(deployed, sizes, size)
+    with atomic_path(path) as temporary, one_line_errors(deployed, format.name, size or precision == "int8"):
+        check_sizes(deployed, sizes, size)
         write(deployed, temporary, Request(record, size, precision, quantisation))
         written = time.perf_counter()
         session = _open(temporary, format, precision)
@@ -411,7 +411,7 @@ def write_proved(
         )
 
 
-def _check_sizes(deployed: Model, sizes: Sequence[Size], size: Size | None) -> None:
+def check_sizes(deployed: Model, sizes: Sequence[Size], size: Size | None) -> None:
     """Raise unless a network of other code takes images of all sizes that its file is proved at."""
     for length in sizes if isinstance(deployed, AnyNetwork) else ():
         try:
@@ -423,7 +423,7 @@ def _check_sizes(deployed: Model, sizes: Sequence[Size], size: Size | None) -> N
 
 
 @contextlib.contextmanager
-def _of_other_code(deployed: Model, format: Format, is_last_resort: object) -> Iterator[None]:
+def one_line_errors(deployed: Model, to: str, is_last_resort: object) -> Iterator[None]:
     """Errors of exporters become one line where the network is of other code, which may be anything.
 
     The line names a file for one size as a way out, unless this one `is_last_resort`.
@@ -441,7 +441,7 @@ def _of_other_code(deployed: Model, format: Format, is_last_resort: object) -> I
     except LpsnetError:
         raise
     except Exception as error:
-        where = f"{deployed.title} cannot be exported to {format.name}"
+        where = f"{deployed.title} cannot be exported to {to}"
         raise ModelFileError(f"{where}: {reason(error)}{hint}") from error
 
 
