@@ -1,0 +1,289 @@
+"""Drawing shapes into label maps: polygons, ellipses, strokes and bitmaps of label files become class ids a pixel.
+
+One rule for all formats: **a pixel belongs to a shape if its centre does.** Pixel (row 0, column 0) covers x and y from 0
+to 1, so its centre is (0.5, 0.5). A centre exactly on an edge belongs to the shape to its right or below it, so that
+two polygons that share an edge neither overlap nor leave a gap. What lies beyond the border of the image is cut off.
+Rings of one polygon are filled by the even-odd rule: a ring inside another one is a hole. Later shapes cover earlier ones.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from lpsnet.data.images import MAX_PIXELS, Labels, read_mask
+from lpsnet.data.labels import IGNORE_INDEX
+from lpsnet.errors import DataError
+
+Points = NDArray[np.float64]  # N x 2: x (to the right) and y (down), in pixels
+
+MAX_COORDINATE = 1e6  # pixels; beyond it is no place in an image
+_MAX_CROSSINGS = 2**25  # of a polygon's edges with rows of pixels
+
+
+class Area(Protocol):
+    """What a shape covers."""
+
+    def paint(self, canvas: Labels, value: int) -> None:
+        """Set the pixels of a contiguous H x W canvas that it covers to `value`."""
+
+    def scaled(self, x: float, y: float) -> "Area":
+        """The same with all coordinates multiplied."""
+
+
+@dataclass(frozen=True, eq=False)
+class Polygon:
+    """Closed rings, filled by the even-odd rule; a ring need not repeat its first point."""
+
+    rings: tuple[Points, ...]
+
+    def paint(self, canvas: Labels, value: int) -> None:
+        """Fill it."""
+        flat = canvas.ravel()  # a view: the canvas is contiguous
+        crossings = _crossings(self.rings, *canvas.shape).tolist()
+        for start, end in zip(crossings[::2], crossings[1::2], strict=True):
+            flat[start:end] = value
+
+    def scaled(self, x: float, y: float) -> "Polygon":
+        """The same with all coordinates multiplied."""
+        return Polygon(tuple(ring * (x, y) for ring in self.rings))
+
+
+def _crossings(rings: Sequence[Points], height: int, width: int) -> NDArray[np.int64]:
+    """Where edges pass to the left of pixel centres, as row * width + column, sorted; each row has an even number."""
+    starts = np.concatenate(rings)
+    ends = np.concatenate([np.roll(ring, -1, axis=0) for ring in rings])
+    # every edge downwards: one that is passed twice, as in a hole joined to its surroundings, cancels exactly
+    is_down = (starts[:, 1:] <= ends[:, 1:])
+    upper, lower = np.where(is_down, starts, ends), np.where(is_down, ends, starts)
+    # the rows whose centre is at or below the upper end and above the lower end
+    first, last = (np.clip(np.ceil(ends[:, 1] - 0.5), 0, height).astype(np.int64) for ends in (upper, lower))
+    counts = last - first
+    total = int(counts.sum())
+    if total > _MAX_CROSSINGS:
+        raise DataError(f"a polygon of {len(starts)} points crosses rows {total} times; {_MAX_CROSSINGS} are possible")
+    edge = np.repeat(np.arange(len(starts)), counts)
+    rows = np.arange(total) - np.repeat(np.cumsum(counts) - counts, counts) + first[edge]
+    (x0, y0), (x1, y1) = upper[edge].T, lower[edge].T
+    crossing = x0 + (rows + 0.5 - y0) * (x1 - x0) / (y1 - y0)
+    columns = np.clip(np.ceil(crossing - 0.5), 0, width).astype(np.int64)
+    return np.sort(rows * width + columns)
+
+
+@dataclass(frozen=True)
+class Ellipse:
+    """An ellipse by its centre and radii, rotated clockwise (as seen) about its centre."""
+
+    x: float
+    y: float
+    radius_x: float
+    radius_y: float
+    degrees: float = 0.0
+
+    def paint(self, canvas: Labels, value: int) -> None:
+        """Fill it: centres inside or on the line."""
+        reach = max(self.radius_x, self.radius_y)
+        part, x, y = _window(canvas, self.x - reach, self.y - reach, self.x + reach, self.y + reach)
+        if min(self.radius_x, self.radius_y) <= 0:
+            return
+        turn = np.deg2rad(self.degrees)
+        across, down = x - self.x, y - self.y
+        along = (across * np.cos(turn) + down * np.sin(turn)) / self.radius_x
+        beside = (down * np.cos(turn) - across * np.sin(turn)) / self.radius_y
+        part[along**2 + beside**2 <= 1] = value
+
+    def scaled(self, x: float, y: float) -> "Ellipse":
+        """The same with all coordinates multiplied; a rotated one only by equal factors."""
+        assert x == y or self.degrees == 0, "a rotated ellipse stretched along one axis has other radii and angle"
+        return Ellipse(self.x * x, self.y * y, self.radius_x * x, self.radius_y * y, self.degrees)
+
+
+@dataclass(frozen=True, eq=False)
+class Stroke:
+    """A line through points with a width in pixels and round ends; a single point is a disc."""
+
+    points: Points
+    width: float
+
+    def paint(self, canvas: Labels, value: int) -> None:
+        """Draw it: centres that are at most half the width away."""
+        reach = self.width / 2
+        points = self.points if len(self.points) > 1 else np.repeat(self.points, 2, axis=0)
+        for (x0, y0), (x1, y1) in zip(points[:-1], points[1:], strict=True):
+            low, high = (min(x0, x1) - reach, min(y0, y1) - reach), (max(x0, x1) + reach, max(y0, y1) + reach)
+            part, x, y = _window(canvas, *low, *high)
+            length = (x1 - x0) ** 2 + (y1 - y0) ** 2
+            along = np.clip(((x - x0) * (x1 - x0) + (y - y0) * (y1 - y0)) / (length or 1.0), 0, 1)
+            apart = (x - x0 - along * (x1 - x0)) ** 2 + (y - y0 - along * (y1 - y0)) ** 2
+            part[apart <= reach**2] = value
+
+    def scaled(self, x: float, y: float) -> "Stroke":
+        """The same with all coordinates multiplied; the width stays, as it is in pixels."""
+        return Stroke(self.points * (x, y), self.width)
+
+
+def _window(
+    canvas: Labels, left: float, top: float, right: float, bottom: float
+) -> tuple[Labels, NDArray[np.float64], NDArray[np.float64]]:
+    """The part of the canvas that a box touches, a view, with the x and y of its pixels' centres."""
+    rows = [int(np.clip(np.floor(value), 0, canvas.shape[0])) for value in (top, bottom + 1)]
+    columns = [int(np.clip(np.floor(value), 0, canvas.shape[1])) for value in (left, right + 1)]
+    part = canvas[slice(*rows), slice(*columns)]
+    return part, np.arange(*columns)[None] + 0.5, np.arange(*rows)[:, None] + 0.5
+
+
+@dataclass(frozen=True, eq=False)
+class Bitmap:
+    """Pixels of a rectangle, run by run: `runs` counts not covered, covered, not covered, … pixels.
+
+    Attributes:
+        left, top: of the rectangle in the image, whole pixels; may lie outside of it.
+        height, width: of the rectangle.
+        runs: non-negative; their sum is height * width.
+        by_columns: whether runs go down columns (COCO) or along rows.
+    """
+
+    left: int
+    top: int
+    height: int
+    width: int
+    runs: NDArray[np.int64]
+    by_columns: bool = False
+
+    def __post_init__(self) -> None:
+        size = f"{self.height}x{self.width}"
+        if min(self.height, self.width) < 1 or self.height * self.width > MAX_PIXELS:
+            raise DataError(f"a bitmap of {size} pixels (height x width) is not possible")
+        if max(abs(self.left), abs(self.top)) > MAX_COORDINATE:
+            raise DataError(f"a bitmap at ({self.left}, {self.top}) is in no image")
+        # floats do not overflow as whole numbers do
+        if self.runs.min(initial=0) < 0 or self.runs.astype(np.float64).sum() != self.height * self.width:
+            raise DataError(f"the run lengths of a bitmap of {size} (height x width) do not add up to its pixels")
+
+    @classmethod
+    def of(cls, mask: NDArray[np.bool_], *, left: int = 0, top: int = 0) -> "Bitmap":
+        """The bitmap of an H x W array of what is covered."""
+        return cls(left, top, *mask.shape, encode_runs(mask.ravel()))
+
+    def mask(self) -> NDArray[np.bool_]:
+        """H x W of what is covered."""
+        values = np.zeros(len(self.runs), bool)
+        values[1::2] = True
+        flat = np.repeat(values, self.runs)
+        return flat.reshape(self.width, self.height).T if self.by_columns else flat.reshape(self.height, self.width)
+
+    def paint(self, canvas: Labels, value: int) -> None:
+        """Copy it; what lies outside of the canvas is cut off."""
+        (top, bottom), (left, right) = (
+            (max(start, 0), min(start + length, limit))
+            for start, length, limit in zip(
+                (self.top, self.left), (self.height, self.width), canvas.shape, strict=True
+            )
+        )
+        if top < bottom and left < right:
+            covered = self.mask()[top - self.top : bottom - self.top, left - self.left : right - self.left]
+            canvas[top:bottom, left:right][covered] = value
+
+    def scaled(self, x: float, y: float) -> "Bitmap":
+        """Itself: bitmaps are in pixels."""
+        return self
+
+
+def encode_runs(flat: NDArray[Any]) -> NDArray[np.int64]:
+    """The lengths of runs of zeros and others in turn, beginning with zeros (maybe 0 of them)."""
+    covered = np.concatenate(([False], flat != 0, [False]))
+    changes = np.flatnonzero(covered[1:] != covered[:-1])
+    runs = np.diff(np.concatenate(([0], changes, [len(flat)])))
+    return runs if runs[-1] or len(runs) == 1 else runs[:-1]
+
+
+@dataclass(frozen=True)
+class IdMask:
+    """The pixels of a PNG of three channels whose number red + 256 green + 65536 blue is one of `ids` (COCO panoptic)."""
+
+    path: Path
+    ids: frozenset[int]
+
+    def paint(self, canvas: Labels, value: int) -> None:
+        """Copy it. `DataError` if the file cannot be read or is of another size."""
+        numbers = _read_numbers(self.path)
+        if numbers.shape != canvas.shape:
+            sizes = [f"{height}x{width}" for height, width in (numbers.shape, canvas.shape)]
+            raise DataError(f"label file {self.path} is {sizes[0]} but its image {sizes[1]} (height x width)")
+        canvas[np.isin(numbers, list(self.ids))] = value
+
+    def scaled(self, x: float, y: float) -> "IdMask":
+        """Itself: it is in pixels."""
+        return self
+
+
+@lru_cache(maxsize=4)
+def _read_numbers(path: Path) -> NDArray[np.int32]:
+    mask = read_mask(path, expand_palette=True)
+    if mask.ndim != 3:
+        raise DataError(f"label file {path} has one channel; a panoptic one has three")
+    red, green, blue = (channel.astype(np.int32) for channel in cv2.split(mask))
+    numbers: NDArray[np.int32] = red | green << 8 | blue << 16
+    return numbers
+
+
+class Shape(NamedTuple):
+    """A class id, or `IGNORE_INDEX`, and where it is."""
+
+    label: int
+    area: Area
+
+
+@dataclass(frozen=True, eq=False)
+class Drawing:
+    """The labels of one image as shapes.
+
+    Attributes:
+        shapes: in the order in which they are drawn: later ones cover earlier ones.
+        fill: the class id of the pixels that no shape covers; `IGNORE_INDEX` if they have no label.
+        size: (height, width) in pixels as the label file states it; None if it does not.
+        is_relative: whether coordinates are parts of the image's width and height, 0 to 1, instead of pixels.
+    """
+
+    shapes: tuple[Shape, ...]
+    fill: int = IGNORE_INDEX
+    size: tuple[int, int] | None = None
+    is_relative: bool = False
+
+    def draw(self, height: int, width: int) -> Labels:
+        """The label map: height x width uint8 class ids, 255 for no label.
+
+        Raises:
+            DataError: a shape cannot be drawn.
+        """
+        canvas = np.full((height, width), self.fill, np.uint8)
+        self._paint(canvas, [shape.label for shape in self.shapes])
+        return canvas
+
+    def uncovered(self, height: int, width: int) -> int:
+        """How many pixels no shape covers."""
+        canvas = np.zeros((height, width), np.uint8)
+        self._paint(canvas, [1] * len(self.shapes))
+        return int(canvas.size - np.count_nonzero(canvas))
+
+    def _paint(self, canvas: Labels, values: Sequence[int]) -> None:
+        for shape, value in zip(self.shapes, values, strict=True):
+            area = shape.area.scaled(canvas.shape[1], canvas.shape[0]) if self.is_relative else shape.area
+            area.paint(canvas, value)
+
+    def digest(self) -> str:
+        """Of all that decides the label map, so that a run notices when labels change."""
+        found = hashlib.blake2b(repr((self.fill, self.size, self.is_relative)).encode(), digest_size=8)
+        for label, area in self.shapes:
+            found.update(f"{label} {type(area).__name__}".encode())
+            for value in vars(area).values():
+                parts = value if isinstance(value, tuple) else (value,)
+                for part in parts:
+                    found.update(part.tobytes() if isinstance(part, np.ndarray) else repr(part).encode())
+        return found.hexdigest()
