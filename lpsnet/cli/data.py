@@ -1,4 +1,4 @@
-"""`lpsnet data`: checking data sets before training."""
+"""`lpsnet data`: checking data sets before training, and writing them in other label formats."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,8 +6,11 @@ from typing import Annotated
 import typer
 
 from lpsnet.cli.output import JsonOption, console, image_progress, next_command, say, table, write_json
+from lpsnet.data import convert
 from lpsnet.data.check import check_dataset
+from lpsnet.data.dataset import WRITERS, open_dataset
 from lpsnet.data.inspection import Diagnosis
+from lpsnet.errors import DataError, unknown_name
 from lpsnet.io import write_text
 
 MAX_SHOWN = 20  # findings of one kind; --json has all of them
@@ -47,6 +50,36 @@ def check(
         next_command("lpsnet", "train", "--data", out or data, "--out", "runs/first", json_to=json_to)
     if not diagnosis.ok:
         raise typer.Exit(2)
+
+
+@app.command("convert")
+def convert_labels(
+    data: Annotated[str, typer.Argument(metavar="D", help="A data set as for train.")],
+    to: Annotated[str, typer.Option(help=f"The format to write: {', '.join(WRITERS)}.")],
+    out: Annotated[Path, typer.Option(help="The folder to write to; images go to OUT/images/SPLIT.")],
+    tolerance: Annotated[
+        float, typer.Option(metavar="PX", help="How far an outline may be from the border of its pixels; 0 is exact.")
+    ] = 0.0,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Write into a folder with files, replacing those of the same names.")
+    ] = False,
+) -> None:
+    """Write a data set in another label format: masks, or the polygons of a label program.
+
+    Example: `lpsnet data convert photos.yaml --to coco --out photos_coco`
+    """
+    if to not in WRITERS:
+        raise DataError(unknown_name("format", to, WRITERS))
+    dataset = open_dataset(data)
+    splits = [dataset.split(name) for name in dataset.splits]
+    with image_progress("converting") as update:
+        remarks = convert.convert(
+            splits, dataset.label_space, WRITERS[to], out, tolerance=tolerance, overwrite=overwrite, on_progress=update
+        )
+    say(f"Wrote {sum(map(len, splits))} images of {len(splits)} splits ({', '.join(dataset.splits)}) to {out}")
+    for remark in remarks:
+        say(f"Note: {remark}")
+    next_command("lpsnet", "data", "check", out if to == "masks" else f"{to}:{out}")
 
 
 def _print_counts(diagnosis: "Diagnosis", json_to: str | None) -> None:

@@ -15,7 +15,7 @@ import yaml
 from pydantic import ValidationError
 
 from lpsnet.data import inspection
-from lpsnet.data.dataset import NAMED, Dataset, build_dataset, open_dataset, open_path
+from lpsnet.data.dataset import NAMED, Dataset, build_dataset, label_format, open_dataset, open_path
 from lpsnet.data.description import Description
 from lpsnet.data.guess import class_map
 from lpsnet.data.inspection import Diagnosis, Finding, Report, SplitCounts
@@ -40,6 +40,7 @@ def suggest_yaml(dataset: Dataset, reports: Mapping[str, list[Report]]) -> str:
     repaired = _repair_kind(values, everything, dataset.label_space)
     harmless = {"unknown_values", *(_WRONG_KINDS if repaired else ())}
     remarks = [*repaired, *_ignore_unknown(values, everything), *_exclude(values, reports, harmless)]
+    remarks += [finding.message for finding in _covering(dataset, reports)]
     text = "".join(f"# {line}\n" for line in [f"Suggested by 'lpsnet data check {dataset.spec}'.", *remarks])
     text += yaml.safe_dump(values, sort_keys=False, allow_unicode=True, default_flow_style=None, width=118)
     return text if _opens(text, dataset) else ""
@@ -143,7 +144,7 @@ def check_dataset(text: str | Path, *, on_progress: Progress | None = None) -> D
     reports = _examine(dataset, on_progress)
     findings = [item for members in reports.values() for report in members for item in report.findings]
     counts = {name: _count(dataset.label_space, members) for name, members in reports.items()}
-    findings += [*_file_findings(dataset), *_same_images(reports), *_conversions(reports)]
+    findings += [*_file_findings(dataset), *_same_images(reports), *_conversions(reports), *_covering(dataset, reports)]
     findings += _absent_classes(dataset.label_space, counts)
     return Diagnosis(
         text,
@@ -156,7 +157,9 @@ def check_dataset(text: str | Path, *, on_progress: Progress | None = None) -> D
 def open_any(text: str) -> Dataset:
     """`open_dataset`, which also takes a folder whose layout has to be guessed."""
     path = expand_home(text)
-    return open_path(text, path) if path.is_dir() else open_dataset(text)
+    if path.is_dir() and label_format(path) is None:
+        return open_path(text, path)
+    return open_dataset(text)
 
 
 def _suggest_anyway(text: str) -> str:
@@ -221,6 +224,21 @@ def _file_findings(dataset: Dataset) -> Iterator[Finding]:
         if all(pair.mask is None for pair in split.pairs):
             message = f"split {split.name!r} has no label files; it can be segmented, not trained on or scored"
             yield Finding("unlabelled_split", split.name, message)
+
+
+def _covering(dataset: Dataset, reports: Reports) -> Iterator[Finding]:
+    """What was decided when label files with shapes were read, and the share of pixels that no shape covers."""
+    for remark in dataset.remarks:
+        yield Finding("label_files", dataset.spec, remark)
+    background = dataset.description.background if dataset.description else None
+    rule = "they have no label; `background: NAME` in a description, or ,background=NAME, makes them a class"
+    rule = rule if background is None else f"they are {background!r}, as 'background' says"
+    for name, members in reports.items():
+        drawn = [report for report in members if report.pair.drawing is not None]
+        total = sum(sum((report.labels or {}).values()) for report in drawn)
+        if drawn and total:
+            share = 100 * sum(report.uncovered for report in drawn) / total
+            yield Finding("uncovered", name, f"{share:.2f} % of the pixels of split {name!r} are in no shape: {rule}")
 
 
 def _same_images(reports: Reports) -> Iterator[Finding]:

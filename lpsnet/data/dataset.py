@@ -3,6 +3,9 @@
     camvid:PATH, cityscapes:PATH, bdd100k:PATH    the presets
     FILE.yaml           a data set of one's own, described in a few lines (`description.py`), or a file for ultralytics
     FOLDER              one with a `data.yaml` in it, or laid out as for mmsegmentation or ultralytics (`guess.py`)
+    coco:PATH, yolo:PATH, …       shapes, drawn into label maps: a folder or a file, maybe followed by options, keys of
+                        the description: coco:PATH,background=ground,val_fraction=0.1. `coco:` may be left out, as the
+                        files say what they are.
     scenes, scenes:…    generated street scenes: size=128x256,num_train=200,num_val=50,seed=0
 
 `FORMATS` lists all of them. Opening a data set lists files; images are read when they are used. `data_contents`
@@ -11,15 +14,16 @@ summarises what a data set holds, so that a resumed run notices when the same te
 
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from lpsnet.data import description, guess
+from lpsnet.data import annotations, convert, description, guess
 from lpsnet.data.description import Description
-from lpsnet.data.formats import bdd100k, camvid, cityscapes, scenes, ultralytics
+from lpsnet.data.formats import bdd100k, camvid, cityscapes, coco, labelme, scenes, ultralytics, yolo
 from lpsnet.data.labels import LabelSpace
 from lpsnet.data.split import FileSplit, JoinedSplit, Opened, Sample, Split
 from lpsnet.errors import DataError, unknown_name
@@ -38,27 +42,38 @@ class Format(NamedTuple):
         recognises: whether a path without a format's name in front holds this format.
         takes: what `--data NAME:…` takes after the colon; "" where the name cannot be given.
         terms: what may be done with weights trained on it: the terms that its publishers ask users to accept.
+        read: for label files with shapes: from a description in a folder to the shapes of every image.
+        write: of data sets in this format (`lpsnet data convert`); None if it is only read.
     """
 
     name: str
     open: Callable[[Any], Description | Opened]
     recognises: Callable[[Path], bool]
-    takes: Literal["", "folder", "settings"] = ""
+    takes: Literal["", "folder", "path", "settings"] = ""
     terms: str = ""
+    read: annotations.Reader | None = None
+    write: convert.Write | None = None
 
 
 # In the order in which a path is compared with them. To add a format: one file in `formats`, one row here.
 FORMATS = (
+    Format("yolo", yolo.describe, yolo.recognises, "path", read=yolo.read, write=yolo.write),
     Format("ultralytics", ultralytics.describe, ultralytics.recognises),
     Format("description", description.load_description, description.is_described),
     Format("cityscapes", cityscapes.describe, cityscapes.recognises, "folder", cityscapes.TERMS),
     Format("bdd100k", bdd100k.describe, bdd100k.recognises, "folder", bdd100k.TERMS),
     Format("camvid", camvid.describe, camvid.recognises, "folder", camvid.TERMS),
+    Format("coco", coco.describe, coco.recognises, "path", read=coco.read, write=coco.write),
+    Format("labelme", labelme.describe, labelme.recognises, "path", read=labelme.read, write=labelme.write),
     Format("scenes", scenes.open_scenes, scenes.recognises, "settings", scenes.TERMS),
     Format("guess", guess.guess_description, Path.is_dir),  # by file names and contents: any folder
 )
 NAMED = {row.name: row for row in FORMATS if row.takes}
-_ALLOWED = (*sorted(f"{row.name}:PATH" for row in FORMATS if row.takes == "folder"), "FILE.yaml", "scenes")
+READERS = {row.name: row.read for row in FORMATS if row.read}
+WRITERS: dict[str, convert.Write] = {"masks": convert.write_masks}
+WRITERS |= {row.name: row.write for row in FORMATS if row.write}
+_PATHS = ("folder", "path")
+_ALLOWED = (*sorted(f"{row.name}:PATH" for row in FORMATS if row.takes in _PATHS), "FILE.yaml", "scenes")
 
 
 @dataclass(frozen=True)
@@ -71,6 +86,7 @@ class Dataset:
         parts: the splits by name, as found on the disk.
         description: the same as a YAML file would describe it; None if its samples are not image and mask files.
         root: the folder that the description's paths start from.
+        remarks: what was decided or left out when its label files were read, a line each.
     """
 
     spec: str
@@ -78,6 +94,7 @@ class Dataset:
     parts: Mapping[str, Split] = field(repr=False)
     description: Description | None = field(default=None, repr=False)
     root: Path = Path()
+    remarks: tuple[str, ...] = ()
 
     @property
     def terms(self) -> str:
@@ -127,19 +144,66 @@ def open_dataset(text: str | Path) -> Dataset:
 
 
 def _open(text: str) -> Dataset:
-    kind, _, rest = text.partition(":")
-    if kind in NAMED:
+    kind, colon, rest = text.partition(":")
+    is_named = kind in NAMED and (colon or NAMED[kind].takes == "settings" or not expand_home(text).exists())
+    if is_named:
         named = NAMED[kind]
+        if named.takes == "path":
+            return _open_labels(text, named, rest)
         place = _existing_folder(kind, rest) if named.takes == "folder" else rest
         return build_dataset(text, named.open(place), Path(place))
     path = expand_home(text)
-    if description.is_yaml(path) or (path.is_dir() and guess.is_known_folder(path)):
+    if description.is_yaml(path) or (path.is_dir() and guess.is_known_folder(path)) or label_format(path) is not None:
         return open_path(text, path)
     if path.is_dir():
         advice = f"name its layout ({', '.join(_ALLOWED)}), or let 'lpsnet data check {text}' suggest a description"
         raise DataError(f"data set {text!r} is a folder; {advice}")
     is_drive = len(kind) == 1  # a path on Windows
     raise DataError(unknown_name("data set", text if is_drive else kind, _ALLOWED))
+
+
+_OPTION = re.compile(r",([a-z_]+)=")
+
+
+def _open_labels(spec: str, row: Format, text: str) -> Dataset:
+    """The data set of `NAME:PATH,KEY=VALUE,…`: the format's description of the path with these keys replaced."""
+    place, *rest = _OPTION.split(text)
+    options: dict[str, Any] = dict(zip(rest[::2], rest[1::2], strict=True))
+    path = expand_home(place)
+    if not place or not path.exists():
+        raise DataError(
+            f"data set {spec!r}: {path if place else row.name + ':PATH'} does not exist; give a folder or file"
+        )
+    if path.is_dir() or row.recognises(path):
+        found = row.open(path)
+    else:
+        raise DataError(f"data set {spec!r}: {path} is not of the format {row.name!r}")
+    assert isinstance(found, Description)
+    if options:
+        values = found.model_dump(exclude_unset=True) | {key: _option(key, value) for key, value in options.items()}
+        found = description.parse(values, path)
+    root = path if path.is_dir() else path.parent
+    return build_dataset(spec, found, root, default_name=path.stem)
+
+
+def _option(key: str, value: str) -> Any:
+    """The value of an option; those that are lists have "+" between their entries."""
+    return value.split("+") if key in ("names", "skip", "draw", "ignore", "exclude") and value != "others" else value
+
+
+def label_format(path: Path) -> Format | None:
+    """The format of label files with shapes that a path holds, by what is in them; None if it holds none.
+
+    Raises:
+        DataError: it holds several.
+    """
+    if not path.exists():
+        return None
+    found = [row for row in FORMATS if row.read is not None and row.recognises(path)]
+    if len(found) > 1:
+        ways = " or ".join(f"{row.name}:{path}" for row in found)
+        raise DataError(f"data set {str(path)!r} holds labels of several formats; name one: {ways}")
+    return found[0] if found else None
 
 
 def open_path(spec: str, path: Path) -> Dataset:
@@ -149,9 +213,9 @@ def open_path(spec: str, path: Path) -> Dataset:
         DataError: as `open_dataset`.
     """
     found = next(row for row in FORMATS if row.recognises(path)).open(path)
-    if description.is_yaml(path):
-        return build_dataset(spec, found, path.parent, default_name=path.stem)
-    return build_dataset(spec, found, path)
+    if path.is_dir():
+        return build_dataset(spec, found, path)
+    return build_dataset(spec, found, path.parent, default_name=path.stem)
 
 
 def build_dataset(spec: str, found: Description | Opened, root: Path, *, default_name: str = "") -> Dataset:
@@ -163,6 +227,10 @@ def build_dataset(spec: str, found: Description | Opened, root: Path, *, default
     if isinstance(found, Opened):
         return Dataset(spec, found.label_space, found.parts)
     try:
+        if found.format in READERS:
+            built = annotations.build_marked(found, root, READERS[found.format], default_name or root.name)
+            made: dict[str, Split] = {part.name: part for part in sorted(built.parts, key=_usual_order)}
+            return Dataset(spec, built.space, made, built.description, root, built.remarks)
         space = found.label_space(default_name or root.name)
         parts = description.build_parts(found, root, space)
     except DataError as error:
@@ -262,7 +330,8 @@ def _part_lines(split: Split) -> list[str]:
     if not isinstance(split, FileSplit):
         return [split.name, *split.names]
     pairs = (f"{pair.name} {_size(pair.image)} {_size(pair.mask)}" for pair in split.pairs)
-    return [split.name, repr(split.decoder), *pairs]
+    drawings = (pair.drawing.digest() for pair in split.pairs if pair.drawing is not None)
+    return [split.name, repr(split.decoder), *pairs, *drawings]
 
 
 def _size(path: Path | None) -> int:

@@ -62,12 +62,29 @@ class Description(BaseModel):
     colour_map: dict[str, _Rgb | list[_Rgb]] | None = Field(
         None, description="a map from class name to the [red, green, blue] (or several) it has in the label files"
     )
-    ignore: Literal["others"] | list[int | _Rgb] = Field(
-        [], description="a list of ids or [red, green, blue] that mean no label, or 'others' for all not named"
+    ignore: Literal["others"] | list[int | _Rgb | str] = Field(
+        [], description="a list of ids, [red, green, blue] or (with a format) labels that mean no label, or 'others'"
     )
     reduce_zero_label: bool = Field(
         False, description="true if 0 in the label files means no label and the first class is 1"
     )
+    format: Literal["masks", "coco", "labelme", "yolo", "cvat", "labelstudio", "supervisely"] = Field(
+        "masks", description="masks, or the format of label files with shapes, which are drawn into label maps"
+    )
+    annotations: str | list[str] | dict[str, str | list[str]] | None = Field(
+        None, description="with a format: its label files or their folders, or a map from split to these"
+    )
+    labels: dict[str, str] | None = Field(
+        None, description="with a format: a map from label in the files to class name, to merge or rename"
+    )
+    background: str | None = Field(
+        None, description="with a format: the class of pixels that no shape covers; without it they have no label"
+    )
+    line_width: float | None = Field(
+        None, gt=0, le=1000, description="with a format: the width of lines, and the diameter of points, in pixels"
+    )
+    draw: list[str] = Field([], description="with a format: kinds of shapes to draw nevertheless: 'detection box'")
+    skip: list[str] = Field([], description="with a format: kinds of shapes to leave out, e.g. point")
     exclude: list[str] = Field(
         [], description="a list of images to leave out, by their name in the data set: path without suffix, with /"
     )
@@ -130,7 +147,11 @@ class Description(BaseModel):
         return LabelDecoder.index(table, ignore_others=self.ignore == "others")
 
     def _ignored(self) -> list[int | _Rgb]:
-        return [] if isinstance(self.ignore, str) else list(self.ignore)
+        if isinstance(self.ignore, str):
+            return []
+        if words := [entry for entry in self.ignore if isinstance(entry, str)]:
+            raise DataError(f"'ignore' lists the label {words[0]!r}, but label files hold ids or colours")
+        return [entry for entry in self.ignore if not isinstance(entry, str)]
 
     def _class_ids(self) -> dict[int, int]:
         """Id in the label files -> class id."""
@@ -230,6 +251,7 @@ def _class_id(value: int | str, names: list[str]) -> int:
     return names.index(value)
 
 
+_FOR_SHAPES = ("annotations", "labels", "background", "line_width", "draw", "skip")
 WHOLE = "all"  # the only split, if the places have no splits
 
 
@@ -242,18 +264,20 @@ def build_parts(description: Description, folder: Path, space: LabelSpace) -> li
     root = folder / expand_home(description.path)
     if not root.is_dir():
         raise DataError(f"'path': folder {root} does not exist")
+    if wrong := [key for key in _FOR_SHAPES if getattr(description, key)]:
+        raise DataError(f"{wrong[0]!r} goes with a 'format' of shapes; masks have a value for every pixel")
     if description.lists is not None:
         found, known = _listed(description, root)
     else:
         found, known = _placed(description, root), set()
     _check_found(found, description)
-    found = _exclude(found, description.exclude)
+    found = exclude_named(found, description.exclude)
     return pairing.build_splits(space, description.decoder(), found, unlisted={*known, *description.exclude})
 
 
 def _placed(description: Description, root: Path) -> dict[str, Found]:
     """The files of each split if every split has its own places (or there is only one split)."""
-    images = _image_places(description.images, root)
+    images = image_places(description.images, root)
     masks = _mask_places(description.masks, root, list(images))
     found = {name: _gather(description, root, places, masks[name]) for name, places in images.items()}
     # Images and label files may share a folder or a pattern: label files are not images.
@@ -264,10 +288,11 @@ def _placed(description: Description, root: Path) -> dict[str, Found]:
         found = {name: files for name, files in found.items() if files.images or name == WHOLE}
     if not found:
         raise DataError("there are no images; look at 'images' and 'image_suffix'")
-    return _divide(description, found)
+    return divide(description, found)
 
 
-def _image_places(value: Places, root: Path) -> dict[str, list[str]]:
+def image_places(value: Places, root: Path) -> dict[str, list[str]]:
+    """Places of images by split. `DataError` if there is nothing like a place with `{split}` in it."""
     if isinstance(value, dict):
         return {name: _as_list(places) for name, places in value.items()}
     if SPLIT not in value:
@@ -327,7 +352,7 @@ def _second_column(root: Path, place: str, images: Keyed) -> Keyed:
     ]
 
 
-def _divide(description: Description, found: dict[str, Found]) -> dict[str, Found]:
+def divide(description: Description, found: dict[str, Found]) -> dict[str, Found]:
     """Apply `val_fraction`; neighbours by name, often frames of one video, stay in one split."""
     fraction = description.val_fraction
     if fraction is None:
@@ -354,11 +379,12 @@ def _listed(description: Description, root: Path) -> tuple[dict[str, Found], set
     lists = description.lists if isinstance(description.lists, dict) else expand_splits(root, description.lists or "")
     if not lists:
         raise DataError(f"'lists': nothing like {root / str(description.lists)} exists, or it has no {SPLIT} in it")
-    chosen = {name: files._replace(images=_choose(root / place, dict(files.images))) for name, place in lists.items()}
+    chosen = {name: files._replace(images=choose(root / place, dict(files.images))) for name, place in lists.items()}
     return chosen, {key for key, _ in files.images}
 
 
-def _choose(list_file: Path, images: dict[str, Path]) -> Keyed:
+def choose(list_file: Path, images: dict[str, Path]) -> Keyed:
+    """The images that a list file names by path or name, with or without suffix; `DataError` for an unknown one."""
     chosen = []
     for words in read_list(list_file):
         entry = PurePosixPath(words[0])
@@ -370,7 +396,8 @@ def _choose(list_file: Path, images: dict[str, Path]) -> Keyed:
     return chosen
 
 
-def _exclude(found: dict[str, Found], names: list[str]) -> dict[str, Found]:
+def exclude_named(found: dict[str, Found], names: list[str]) -> dict[str, Found]:
+    """Without the images of these names; `DataError` if there is no such image."""
     excluded = set(names)
     unknown = excluded - {key for files in found.values() for key, _ in files.images}
     if unknown:

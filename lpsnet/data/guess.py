@@ -13,7 +13,6 @@ from typing import Any
 
 from lpsnet.data.decode import mask_values
 from lpsnet.data.description import WHOLE, Description, is_described
-from lpsnet.data.formats.ultralytics import polygon_refusal, text_labels
 from lpsnet.data.images import MASK_SUFFIXES, read_mask
 from lpsnet.data.labels import IGNORE_INDEX
 from lpsnet.data.pairing import find_images
@@ -59,8 +58,6 @@ def guess_description(root: Path) -> Description:
     for path in find_images(root):
         folders[path.parent.relative_to(root)].append(path)
     matches = [match for match in (_best_match(name, folders) for name in folders) if match is not None]
-    if not matches and (label := text_labels(root)) is not None:
-        raise polygon_refusal(label)
     if not matches:
         raise DataError(f"no images with label files of the same names were found in {root}; write a description")
     suffixes = Counter((match.image_suffix, match.mask_suffix) for match in matches).most_common(1)[0][0]

@@ -94,6 +94,31 @@ def read_mask(path: str | Path, *, expand_palette: bool = False, max_pixels: int
     return _as_bytes(mask[..., :3], path)
 
 
+def decode_bits(data: bytes, source: object) -> NDArray[np.bool_]:
+    """The pixels that are set in a bitmap inside a label file: not transparent if it has transparency, else not 0.
+
+    Args:
+        data: of a PNG, BMP or TIFF file.
+        source: named in messages.
+
+    Returns:
+        H x W.
+
+    Raises:
+        DataError: it is none of these, is cut off or claims too many pixels.
+    """
+    path = Path(str(source))
+    header = _check_header(path, data, None)
+    if header.format not in ("PNG", "BMP", "TIFF"):
+        raise DataError(f"{source}: a bitmap is a {header.format} file, which changes pixels")
+    decoded = _decode(path, data, cv2.IMREAD_UNCHANGED)
+    _check_size(path, decoded, header, may_rotate=False)
+    is_set: NDArray[np.bool_] = decoded != 0
+    if is_set.ndim == 2:
+        return is_set
+    return is_set[..., 3] if is_set.shape[2] == 4 else is_set[..., 0] | is_set[..., 1] | is_set[..., 2]
+
+
 def inspect_image(path: str | Path) -> Header:
     """The header of an image file; nothing is decoded.
 
@@ -102,6 +127,17 @@ def inspect_image(path: str | Path) -> Header:
     """
     _, header = _read_checked(Path(path), None)
     return header._replace(tiff=None)  # it holds the bytes of the whole file
+
+
+def image_size(path: str | Path) -> tuple[int, int]:
+    """(height, width) of an image as `read_image` gives it, from its header.
+
+    Raises:
+        DataError: as `read_image`.
+    """
+    header = inspect_image(path)
+    is_turned, _ = _FLIPS.get(header.orientation, (False, None))
+    return (header.width, header.height) if is_turned else (header.height, header.width)
 
 
 def write_png(path: str | Path, array: Mask) -> None:
@@ -129,6 +165,11 @@ def write_png(path: str | Path, array: Mask) -> None:
 def _read_checked(path: Path, max_pixels: int | None) -> tuple[bytes, Header]:
     """The bytes of a complete file that is not too large, and its header."""
     data = _read_bytes(path)
+    return data, _check_header(path, data, max_pixels)
+
+
+def _check_header(path: Path, data: bytes, max_pixels: int | None) -> Header:
+    """The header of a complete file that is not too large."""
     try:
         header = image_headers.read_header(data)
     except BrokenImageError as error:
@@ -138,7 +179,7 @@ def _read_checked(path: Path, max_pixels: int | None) -> tuple[bytes, Header]:
     if header.width * header.height > limit:
         claim = f"{path} claims {header.width} x {header.height} pixels"
         raise DataError(f"{claim}, more than the limit of {limit:,}; {MAX_PIXELS_VARIABLE}=N sets another")
-    return data, header
+    return header
 
 
 def _read_bytes(path: Path) -> bytes:

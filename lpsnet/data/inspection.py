@@ -13,6 +13,7 @@ from lpsnet.data.decode import LabelDecoder, list_counts, mask_values
 from lpsnet.data.image_headers import Header
 from lpsnet.data.images import inspect_image, read_image, read_mask
 from lpsnet.data.labels import IGNORE_INDEX, MAX_CLASSES
+from lpsnet.data.shapes import Drawing
 from lpsnet.data.split import Pair, Split
 from lpsnet.errors import DataError
 
@@ -35,6 +36,8 @@ KINDS: dict[str, Severity] = {
     "repeated_picture": "note",  # the same image twice in one split
     "converted_pictures": "note",  # grey, 16 bit, transparent or otherwise unusual images, and what becomes of them
     "unlabelled_split": "note",  # a split without label files
+    "label_files": "note",  # what was decided or left out when label files with shapes were read
+    "uncovered": "note",  # the share of pixels that no shape covers
 }
 
 
@@ -156,6 +159,7 @@ class Report:
         labels: pixels by class id; None if there is no usable label file.
         unknown: pixels by id or (r, g, b) without a class; the `MAX_VALUES` most frequent.
         other_values: pixels by (r, g, b) or id in a file of the wrong kind; the `MAX_VALUES` most frequent.
+        uncovered: pixels that no shape covers, for label files with shapes.
     """
 
     pair: Pair
@@ -166,6 +170,7 @@ class Report:
     labels: Mapping[int, int] | None = None
     unknown: Mapping[Any, int] = field(default_factory=dict)
     other_values: Mapping[Any, int] = field(default_factory=dict)
+    uncovered: int = 0
 
     def find(self, kind: str, file: Path, message: str) -> None:
         """Add a finding."""
@@ -176,7 +181,9 @@ def inspect_pair(pair: Pair, decoder: LabelDecoder) -> Report:
     """Check an image and its label file."""
     report = Report(pair)
     _inspect_image(report)
-    if pair.mask is not None and not pair.mask.exists():
+    if pair.drawing is not None:
+        _inspect_drawing(report, pair, pair.drawing)
+    elif pair.mask is not None and not pair.mask.exists():
         report.find("missing_mask", pair.image, f"image {pair.image} has no label file {pair.mask}")
     elif pair.mask is not None:
         _inspect_mask(report, pair.mask, decoder)
@@ -237,6 +244,22 @@ def _inspect_mask(report: Report, path: Path, decoder: LabelDecoder) -> None:
         report.find("unknown_values", path, message)
     elif set(report.labels) <= {IGNORE_INDEX}:
         report.find("unlabelled_picture", report.pair.image, f"no pixel of {report.pair.image} has a label in {path}")
+
+
+def _inspect_drawing(report: Report, pair: Pair, drawing: Drawing) -> None:
+    size = drawing.size or report.size
+    if size is None or pair.mask is None:
+        return
+    _compare_sizes(report, pair.mask, *size)
+    try:
+        labels, report.uncovered = drawing.counted(*size)
+    except DataError as error:
+        report.find("unreadable", pair.mask, str(error))
+        return
+    pixels = np.bincount(labels.ravel(), minlength=IGNORE_INDEX + 1).tolist()
+    report.labels = {label: count for label, count in enumerate(pixels) if count}
+    if set(report.labels) <= {IGNORE_INDEX}:
+        report.find("unlabelled_picture", pair.image, f"no pixel of {pair.image} has a label in {pair.mask}")
 
 
 def _most_frequent(counts: Mapping[Any, int]) -> dict[Any, int]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from lpsnet.data.images import Labels
 from lpsnet.data.labels import IGNORE_INDEX
-from lpsnet.data.shapes import Points
+from lpsnet.data.shapes import Points, Polygon
 
 # Directions of border edges, clockwise about their pixel: along its top, right, bottom and left side, as
 # (row, column) of the pixel ahead at the right hand, of the one ahead at the left hand, and of the edge's end.
@@ -31,6 +31,7 @@ class Outline:
         holes: the same for each hole, counter-clockwise.
         box: left, top, right, bottom of its pixels; right and bottom are exclusive.
         num_pixels: that it covers, before simplification.
+        exact: all rings before simplification.
     """
 
     label: int
@@ -38,11 +39,19 @@ class Outline:
     holes: tuple[Points, ...]
     box: tuple[int, int, int, int]
     num_pixels: int
+    exact: tuple[Points, ...]
 
     @property
     def rings(self) -> tuple[Points, ...]:
         """The exterior and the holes."""
         return (self.exterior, *self.holes)
+
+    def mask(self) -> NDArray[np.bool_]:
+        """The pixels of its box, bottom - top x right - left, that it covers, before simplification."""
+        left, top, right, bottom = self.box
+        canvas = np.zeros((bottom - top, right - left), np.uint8)
+        Polygon(tuple(ring - (left, top) for ring in self.exact)).paint(canvas, 1)
+        return canvas.astype(bool)
 
 
 def trace(labels: Labels, *, tolerance: float = 0.0) -> list[Outline]:
@@ -62,9 +71,10 @@ def trace(labels: Labels, *, tolerance: float = 0.0) -> list[Outline]:
         members.sort(key=lambda member: -member[0])  # the exterior turns clockwise: it alone has a positive area
         exterior, holes = members[0][1], [corners for _, corners in members[1:]]
         (left, top), (right, bottom) = exterior.min(0).astype(int).tolist(), exterior.max(0).astype(int).tolist()
-        exterior, *holes = (simplify(ring, tolerance) for ring in (exterior, *holes))
+        exact = (exterior, *holes)
+        exterior, *holes = (simplify(ring, tolerance) for ring in exact)
         size = round(sum(area for area, _ in members))
-        found.append(Outline(label, exterior, tuple(holes), (left, top, right, bottom), size))
+        found.append(Outline(label, exterior, tuple(holes), (left, top, right, bottom), size, exact))
     return found
 
 
@@ -82,7 +92,7 @@ def simplify(ring: Points, tolerance: float) -> Points:
 def join_holes(outline: Outline) -> Points:
     """One ring for formats without holes: each hole is reached over a line that is passed twice, there and back.
 
-    Filled by the even-odd rule of `shapes.py` it covers the same pixels; programs that draw a polygon's edges, too, show
+    Filled by the even-odd rule of `shapes.py` it covers the same pixels; programs that also draw a polygon's edges show
     the line.
     """
     ring = outline.exterior
@@ -143,7 +153,8 @@ def _following(
     turns_right = flat[right] != flat[pixels]
     is_straight = flat[left] != flat[pixels]
     straight_or_left = np.where(is_straight, number[side, right], number[(side - 1) % 4, left])
-    return np.where(turns_right, number[(side + 1) % 4, pixels], straight_or_left)
+    found: NDArray[np.int32] = np.where(turns_right, number[(side + 1) % 4, pixels], straight_or_left)
+    return found
 
 
 def _walks(following: list[int]) -> list[list[int]]:

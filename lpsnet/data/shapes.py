@@ -1,15 +1,17 @@
 """Drawing shapes into label maps: polygons, ellipses, strokes and bitmaps of label files become class ids a pixel.
 
-One rule for all formats: **a pixel belongs to a shape if its centre does.** Pixel (row 0, column 0) covers x and y from 0
-to 1, so its centre is (0.5, 0.5). A centre exactly on an edge belongs to the shape to its right or below it, so that
+One rule for all formats: **a pixel belongs to a shape if its centre does.** Pixel (row 0, column 0) covers x and y from
+0 to 1, so its centre is (0.5, 0.5). A centre exactly on an edge belongs to the shape to its right or below it, so that
 two polygons that share an edge neither overlap nor leave a gap. What lies beyond the border of the image is cut off.
-Rings of one polygon are filled by the even-odd rule: a ring inside another one is a hole. Later shapes cover earlier ones.
+Rings of one polygon are filled by the even-odd rule: a ring inside another one is a hole. Later shapes cover earlier
+ones.
 """
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -60,7 +62,7 @@ def _crossings(rings: Sequence[Points], height: int, width: int) -> NDArray[np.i
     starts = np.concatenate(rings)
     ends = np.concatenate([np.roll(ring, -1, axis=0) for ring in rings])
     # every edge downwards: one that is passed twice, as in a hole joined to its surroundings, cancels exactly
-    is_down = (starts[:, 1:] <= ends[:, 1:])
+    is_down = starts[:, 1:] <= ends[:, 1:]
     upper, lower = np.where(is_down, starts, ends), np.where(is_down, ends, starts)
     # the rows whose centre is at or below the upper end and above the lower end
     first, last = (np.clip(np.ceil(ends[:, 1] - 0.5), 0, height).astype(np.int64) for ends in (upper, lower))
@@ -115,7 +117,7 @@ class Stroke:
         """Draw it: centres that are at most half the width away."""
         reach = self.width / 2
         points = self.points if len(self.points) > 1 else np.repeat(self.points, 2, axis=0)
-        for (x0, y0), (x1, y1) in zip(points[:-1], points[1:], strict=True):
+        for (x0, y0), (x1, y1) in pairwise(points):
             low, high = (min(x0, x1) - reach, min(y0, y1) - reach), (max(x0, x1) + reach, max(y0, y1) + reach)
             part, x, y = _window(canvas, *low, *high)
             length = (x1 - x0) ** 2 + (y1 - y0) ** 2
@@ -135,7 +137,8 @@ def _window(
     rows = [int(np.clip(np.floor(value), 0, canvas.shape[0])) for value in (top, bottom + 1)]
     columns = [int(np.clip(np.floor(value), 0, canvas.shape[1])) for value in (left, right + 1)]
     part = canvas[slice(*rows), slice(*columns)]
-    return part, np.arange(*columns)[None] + 0.5, np.arange(*rows)[:, None] + 0.5
+    x, y = np.arange(*columns, dtype=np.float64)[None] + 0.5, np.arange(*rows, dtype=np.float64)[:, None] + 0.5
+    return part, x, y
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,7 +172,7 @@ class Bitmap:
     @classmethod
     def of(cls, mask: NDArray[np.bool_], *, left: int = 0, top: int = 0) -> "Bitmap":
         """The bitmap of an H x W array of what is covered."""
-        return cls(left, top, *mask.shape, encode_runs(mask.ravel()))
+        return cls(left, top, mask.shape[0], mask.shape[1], encode_runs(mask.ravel()))
 
     def mask(self) -> NDArray[np.bool_]:
         """H x W of what is covered."""
@@ -182,9 +185,7 @@ class Bitmap:
         """Copy it; what lies outside of the canvas is cut off."""
         (top, bottom), (left, right) = (
             (max(start, 0), min(start + length, limit))
-            for start, length, limit in zip(
-                (self.top, self.left), (self.height, self.width), canvas.shape, strict=True
-            )
+            for start, length, limit in zip((self.top, self.left), (self.height, self.width), canvas.shape, strict=True)
         )
         if top < bottom and left < right:
             covered = self.mask()[top - self.top : bottom - self.top, left - self.left : right - self.left]
@@ -205,7 +206,7 @@ def encode_runs(flat: NDArray[Any]) -> NDArray[np.int64]:
 
 @dataclass(frozen=True)
 class IdMask:
-    """The pixels of a PNG of three channels whose number red + 256 green + 65536 blue is one of `ids` (COCO panoptic)."""
+    """The pixels of a PNG whose number red + 256 green + 65536 blue is one of `ids` (COCO panoptic)."""
 
     path: Path
     ids: frozenset[int]
@@ -263,19 +264,21 @@ class Drawing:
             DataError: a shape cannot be drawn.
         """
         canvas = np.full((height, width), self.fill, np.uint8)
-        self._paint(canvas, [shape.label for shape in self.shapes])
+        for label, area in self.shapes:
+            (area.scaled(width, height) if self.is_relative else area).paint(canvas, label)
         return canvas
 
-    def uncovered(self, height: int, width: int) -> int:
-        """How many pixels no shape covers."""
-        canvas = np.zeros((height, width), np.uint8)
-        self._paint(canvas, [1] * len(self.shapes))
-        return int(canvas.size - np.count_nonzero(canvas))
-
-    def _paint(self, canvas: Labels, values: Sequence[int]) -> None:
-        for shape, value in zip(self.shapes, values, strict=True):
-            area = shape.area.scaled(canvas.shape[1], canvas.shape[0]) if self.is_relative else shape.area
-            area.paint(canvas, value)
+    def counted(self, height: int, width: int) -> tuple[Labels, int]:
+        """The label map, and how many of its pixels no shape covers."""
+        used = {shape.label for shape in self.shapes}
+        free = next((value for value in range(256) if value not in used), None)
+        if free is None:  # all 255 classes and "no label" occur
+            covered = replace(self, shapes=tuple(Shape(1, shape.area) for shape in self.shapes), fill=0)
+            return self.draw(height, width), int((covered.draw(height, width) == 0).sum())
+        labels = replace(self, fill=free).draw(height, width)
+        is_free = labels == free
+        labels[is_free] = self.fill
+        return labels, int(np.count_nonzero(is_free))
 
     def digest(self) -> str:
         """Of all that decides the label map, so that a run notices when labels change."""

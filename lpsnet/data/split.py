@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import NamedTuple, Protocol, overload
 
 from lpsnet.data.decode import LabelDecoder
-from lpsnet.data.images import Image, Labels, read_image
+from lpsnet.data.images import Image, Labels, image_size, read_image
 from lpsnet.data.labels import LabelSpace, check_same_classes
+from lpsnet.data.shapes import Drawing
 from lpsnet.errors import DataError
 
 
@@ -64,11 +65,19 @@ class Opened(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """An image file and its label file, which may be missing; `mask` is None if the data set has no labels."""
+    """An image file and its label file, which may be missing.
+
+    Attributes:
+        name: of the sample.
+        image: the image file.
+        mask: the label file; None if the data set has no labels.
+        drawing: the shapes that the label file has for this image; None if it is a mask.
+    """
 
     name: str
     image: Path
     mask: Path | None
+    drawing: Drawing | None = None
 
 
 @dataclass(frozen=True)
@@ -103,7 +112,8 @@ class FileSplit:
         Raises:
             DataError: a file is missing or unusable, or the two differ in size.
         """
-        pair, image, labels = self.pairs[index], self.image(index), self.labels(index)
+        pair, image = self.pairs[index], self.image(index)
+        labels = self._labels(pair, (image.shape[0], image.shape[1]))
         if image.shape[:2] != labels.shape:
             (height, width), (rows, columns) = image.shape[:2], labels.shape
             sizes = f"{height}x{width} but its label file {pair.mask} {rows}x{columns}"
@@ -123,7 +133,12 @@ class FileSplit:
         Raises:
             DataError: the split has no labels, or the file is missing or unusable.
         """
-        pair = self.pairs[index]
+        return self._labels(self.pairs[index])
+
+    def _labels(self, pair: Pair, size: tuple[int, int] | None = None) -> Labels:
+        """The labels of a pair whose image has this (height, width), if that is known already."""
+        if pair.drawing is not None:
+            return pair.drawing.draw(*(pair.drawing.size or size or image_size(pair.image)))
         if pair.mask is None:
             raise DataError(f"split {self.name!r} has no labels (image {pair.image}); it can be segmented, not scored")
         if not pair.mask.exists():

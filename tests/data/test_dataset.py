@@ -282,4 +282,4 @@ def test_opening_reads_no_pixels(tmp_path: Path) -> None:
 
 def test_terms_of_weights_follow_the_preset() -> None:
     assert "no terms of others" in open_dataset("scenes").terms
-    assert all(row.terms for row in NAMED.values())
+    assert all(row.terms for row in NAMED.values() if row.takes != "path")  # formats are not data sets

@@ -87,19 +87,20 @@ def test_ultralytics_one_class_has_a_background(yolo: Path) -> None:
     assert open_dataset(str(yolo)).label_space.names == ("background", "crack")
 
 
-@pytest.mark.parametrize("with_yaml", [True, False])
-def test_polygons_are_refused_in_one_line(yolo: Path, with_yaml: bool) -> None:
+def test_polygons_are_drawn(yolo: Path) -> None:
+    """With the YAML file; without it, the names of the classes are asked for."""
     for split in ("train", "val"):
         (yolo / "labels" / split).mkdir(parents=True)
         (yolo / f"labels/{split}/{split}1.txt").write_text("0 0.1 0.1 0.5 0.1 0.5 0.5\n")
         (yolo / f"masks/{split}/{split}1.png").unlink()
         (yolo / f"masks/{split}").rmdir()
+    (yolo / "masks").rmdir()
     (yolo / "data.yaml").write_text(YAML.format(path=".").replace("masks_dir: masks\n", ""))
-    if not with_yaml:
-        (yolo / "data.yaml").unlink()
+    # of the triangle (0.6, 0.4), (3, 0.4), (3, 2), the row y = 0.5 is from x = 0.75 to 3
+    assert first_row(yolo) == [255, 0, 0, 255, 255, 255]
+    (yolo / "data.yaml").unlink()
     (finding,) = check_dataset(str(yolo)).findings
-    assert "labels/train/train1.txt), polygons or boxes" in finding.message
-    assert "PNG masks" in finding.message
+    assert "name no classes; give them with 'names'" in finding.message
     assert "\n" not in finding.message
 
 

@@ -22,7 +22,7 @@ from lpsnet.errors import DataError
 from lpsnet.io import expand_home, read_yaml
 
 SPLITS = ("train", "val", "test")
-_IMAGES, _MASKS, _POLYGONS = "images", "masks", "labels"
+_IMAGES, _MASKS, POLYGONS = "images", "masks", "labels"
 _IGNORED = "ignore_label"
 
 
@@ -37,7 +37,7 @@ def describe(path: Path) -> description.Description:
     """The description of an ultralytics YAML file, or of the one in a folder.
 
     Raises:
-        DataError: the labels are polygons, or an image's path has no "images" that a mask's path could be made from.
+        DataError: an image's path has no "images" that a mask's path could be made from.
     """
     file = description.yaml_file(path)
     assert file is not None, "recognises"
@@ -50,11 +50,8 @@ def describe(path: Path) -> description.Description:
 
 def translate(values: dict[str, Any], folder: Path) -> dict[str, Any]:
     """The values of a `Description` for those of an ultralytics YAML file in `folder`."""
-    listed = {name: _as_list(values[name], name) for name in SPLITS if values.get(name)}
-    if not listed:
-        raise DataError("'train' and 'val' name no images; give each a folder, a list file .txt, or several of them")
-    root = _root(values, folder, [place for members in listed.values() for place in members])
-    masks_dir = str(values.get("masks_dir") or _default_masks(root, listed))
+    root, listed = listed_images(values, folder)
+    masks_dir = str(values.get("masks_dir") or _MASKS)
     images = {name: list(_images(root, members)) for name, members in listed.items()}
     wanted = {name: sorted({_mask_place(place, masks_dir) for place in members}) for name, members in images.items()}
     masks = {name: [place for place in members if (root / place).is_dir()] for name, members in wanted.items()}
@@ -73,12 +70,35 @@ def text_labels(root: Path) -> Path | None:
     return next((path for path in sorted(root.rglob("*.txt")) if path.stem in stems), None)
 
 
-def polygon_refusal(path: Path) -> DataError:
-    """The error for labels that are not masks."""
-    return DataError(
-        f"the labels are text files ({path}), polygons or boxes, which have no class for every pixel; draw them into "
-        "PNG masks, one id a pixel, in a folder 'masks' beside 'images'"
-    )
+def listed_images(values: dict[str, Any], folder: Path) -> tuple[Path, dict[str, list[str]]]:
+    """The root, and the places of images by split, of an ultralytics YAML file in `folder`; list files stay."""
+    listed = {name: _as_list(values[name], name) for name in SPLITS if values.get(name)}
+    if not listed:
+        raise DataError("'train' and 'val' name no images; give each a folder, a list file .txt, or several of them")
+    root = _root(values, folder, [place for members in listed.values() for place in members])
+    return root, {name: [_below(root, place) for place in members] for name, members in listed.items()}
+
+
+def _below(root: Path, place: str) -> str:
+    """The place without the "../" that Roboflow writes before it, if it exists without."""
+    shorter = place.removeprefix("../")
+    return shorter if not (root / place).exists() and (root / shorter).exists() else place
+
+
+def has_text_labels(values: dict[str, Any], folder: Path) -> bool:
+    """Whether the labels of a YAML file in `folder` are text files, not masks."""
+    if values.get("masks_dir"):
+        return False
+    try:
+        root, listed = listed_images(values, folder)
+    except DataError:
+        return False
+    folders = [place for members in listed.values() for place in members if not place.endswith(LIST_SUFFIX)]
+    inside = [place for place in folders if _IMAGES in PurePath(place).parts]
+    if any(find_images(root / replaced(place, _MASKS), suffixes=MASK_SUFFIXES) for place in inside):
+        return False
+    texts = [root / replaced(place, POLYGONS) for place in inside]
+    return any(True for place in texts for _ in place.rglob("*.txt")) or text_labels(root) is not None
 
 
 def _as_list(value: Any, key: str) -> list[str]:
@@ -92,23 +112,11 @@ def _root(values: dict[str, Any], folder: Path, places: list[str]) -> Path:
     """The folder of the images: `path` from the YAML's folder or from the current one, or the YAML's folder itself."""
     path = expand_home(str(values.get("path") or "."))
     tries = [folder / path, Path.cwd() / path, folder]
-    found = next((root for root in tries if places and (root / places[0]).exists()), None)
+    found = next((root for root in tries if places and (root / _below(root, places[0])).exists()), None)
     if found is None:
         looked = " or ".join(dict.fromkeys(str(root / place) for root in tries[:2] for place in places[:1]))
         raise DataError(f"the images of 'train' do not exist: looked for {looked}; change 'path'")
     return found
-
-
-def _default_masks(root: Path, places: dict[str, list[str]]) -> str:
-    """`masks` if they exist, though the file does not name them; an error if the labels are polygons."""
-    folders = [place for members in places.values() for place in members if not place.endswith(LIST_SUFFIX)]
-    if any(find_images(root / _replaced(place, _MASKS), suffixes=MASK_SUFFIXES) for place in folders):
-        return _MASKS
-    texts = (next(iter(sorted((root / _replaced(place, _POLYGONS)).rglob("*.txt"))), None) for place in folders)
-    label = next((path for path in texts if path is not None), None) or text_labels(root)
-    if label is not None:
-        raise polygon_refusal(label)
-    return _MASKS
 
 
 def _images(root: Path, places: list[str]) -> Iterator[str]:
@@ -122,11 +130,11 @@ def _images(root: Path, places: list[str]) -> Iterator[str]:
 
 def _mask_place(place: str, masks_dir: str) -> str:
     """The folder of the masks of a folder of images, or of one image."""
-    replaced = _replaced(place, masks_dir)
-    return str(PurePath(replaced).parent) if PurePath(place).suffix.lower() in IMAGE_SUFFIXES else replaced
+    folder = replaced(place, masks_dir)
+    return str(PurePath(folder).parent) if PurePath(place).suffix.lower() in IMAGE_SUFFIXES else folder
 
 
-def _replaced(place: str, folder: str) -> str:
+def replaced(place: str, folder: str) -> str:
     """The path with the last "images" in it replaced."""
     parts = list(PurePath(place).parts)
     if _IMAGES not in parts:

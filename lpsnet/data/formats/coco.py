@@ -1,0 +1,276 @@
+"""COCO's JSON: polygons and run lengths of objects (`instances_train2017.json`), and panoptic labels with PNGs.
+
+- `segmentation` is a list of polygons, which are added together, or `{"size": [h, w], "counts": …}`, compressed or not.
+- Order: that of `annotations`; crowds (`iscrowd`) have no label and lie beneath everything else.
+- Several files of one split are added together, image by image, in the order of the files.
+- Holes: only in run-length encodings. Half pixels: x and y are measured from the corner of the first pixel.
+- Panoptic: `segments_info` gives the category of each number in the PNGs of the folder beside the JSON.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import Field, TypeAdapter
+from typing_extensions import TypedDict  # of pydantic; below Python 3.12 it refuses that of typing
+
+from lpsnet.data import annotations, outlines, run_lengths
+from lpsnet.data.annotations import Coordinate, Length, Mark, Marked, Reading
+from lpsnet.data.convert import Converted, Target
+from lpsnet.data.description import WHOLE, Description
+from lpsnet.data.shapes import IdMask, Polygon
+from lpsnet.errors import DataError
+
+_Id = int | str
+
+
+class _Rle(TypedDict):
+    size: tuple[Length, Length]
+    counts: str | list[Annotated[int, Field(ge=0)]]
+
+
+class _Segment(TypedDict, total=False):
+    id: Annotated[int, Field(ge=0, lt=2**24)]
+    category_id: _Id
+    iscrowd: int
+
+
+class _Annotation(TypedDict, total=False):
+    image_id: _Id
+    category_id: _Id
+    segmentation: _Rle | list[list[Coordinate]] | None
+    iscrowd: int | None
+    bbox: list[float]
+    file_name: str  # panoptic
+    segments_info: list[_Segment]
+
+
+class _Category(TypedDict, total=False):
+    id: _Id
+    name: str
+    color: tuple[int, int, int]
+
+
+class _Image(TypedDict, total=False):
+    id: _Id
+    file_name: str
+    width: Length
+    height: Length
+
+
+class _File(TypedDict):
+    images: list[_Image]
+    annotations: list[_Annotation]
+    categories: list[_Category]
+
+
+_FILE = TypeAdapter(_File)
+_KINDS = ("instances_", "panoptic_", "stuff_")
+_NO_SHAPES = ("captions_", "person_keypoints_", "image_info_")  # COCO's own files of other tasks, beside the instances
+
+
+def recognises(path: Path) -> bool:
+    """Whether a file is COCO's JSON, or a folder holds one at the usual places."""
+    return bool(_files(path)) if path.is_dir() else _is_coco(path)
+
+
+def describe(path: Path) -> Description:
+    """The description of a file, or of the files in a folder, by split.
+
+    Raises:
+        DataError: there is none, or several kinds that name the same images.
+    """
+    files = _files(path) if path.is_dir() else [path]
+    if not files:
+        raise DataError(f"no JSON file of COCO's in {path}, its folder 'annotations' or folders named after splits")
+    kinds = {
+        file.name.partition("_")[0] for file in files if file.name.startswith(("instances_", "panoptic_", "stuff_"))
+    }
+    if len(kinds) > 1:
+        listed = ", ".join(file.name for file in files)
+        raise DataError(f"{path} has labels of several kinds ({listed}); name one of them: coco:{files[0]}")
+    root = path if path.is_dir() else path.parent
+    splits = defaultdict(list)
+    for file in files:
+        split = annotations.split_word(file.stem)
+        split = annotations.split_word(file.parent.name) if split == WHOLE and file.parent != root else split
+        splits[split].append(file.relative_to(root).as_posix())
+    places: Any = splits[WHOLE] if list(splits) == [WHOLE] else dict(splits)
+    return Description(format="coco", annotations=places)
+
+
+def _files(root: Path) -> list[Path]:
+    """Label files in a folder, in `annotations`, or one a folder that is named after a split."""
+    inside = (folder for folder in root.iterdir() if folder.is_dir())
+    folders = [
+        root,
+        *sorted(it for it in inside if it.name == "annotations" or annotations.split_word(it.name) != WHOLE),
+    ]
+    found = [path for folder in folders for path in sorted(folder.glob("*.json"))]
+    return [path for path in found if not path.name.startswith((".", *_NO_SHAPES)) and _is_coco(path)]
+
+
+def _is_coco(path: Path) -> bool:
+    text = annotations.head(path)
+    keys = (b'"categories"', b'"annotations"', b'"image_id"', b'"file_name"', b'"segments_info"')
+    return text.lstrip(b"\xef\xbb\xbf \r\n\t").startswith(b"{") and sum(key in text for key in keys) >= 2
+
+
+def read(found: Description, root: Path) -> Reading:
+    """All images of the label files.
+
+    Raises:
+        DataError: a file is damaged, refers to an image or a category that it does not have, or has an annotation
+            that is no region.
+    """
+    files = annotations.label_files(found, root, ".json")
+    finder = annotations.ImageFinder(found, root, root.parent)
+    reading = Reading([], [])
+    joined: dict[tuple[str, Path], Marked] = {}
+    for split, file in files:
+        for marked in _read_file(file, split, finder, reading):
+            key = (split, marked.image)
+            other = joined.get(key)
+            if other is not None and other.file != file and other.name == marked.name and other.size == marked.size:
+                joined[key] = other._replace(marks=other.marks + marked.marks)
+            elif other is not None:
+                raise DataError(
+                    f"{other.name!r} in {other.file} and {marked.name!r} in {file} are both labels of image "
+                    f"{marked.image}, by other names or sizes; keep one of them"
+                )
+            else:
+                joined[key] = marked
+    reading.images = list(joined.values())
+    reading.names = list(dict.fromkeys(reading.names))
+    return reading
+
+
+def _read_file(file: Path, split: str, finder: annotations.ImageFinder, reading: Reading) -> list[Marked]:
+    content = annotations.read_json(file, _FILE)
+    categories = {
+        _key(item, "id", file, "category"): _key(item, "name", file, "category") for item in content["categories"]
+    }
+    if len(categories) < len(content["categories"]):
+        raise DataError(f"{file}: two categories have the same id")
+    reading.names += categories.values()
+    reading.colours |= {item["name"]: item["color"] for item in content["categories"] if _is_colour(item.get("color"))}
+    marks: dict[_Id, list[Mark]] = defaultdict(list)
+    for number, annotation in enumerate(content["annotations"]):
+        where = f"{file}, annotation {number}"
+        marks[_key(annotation, "image_id", file, f"annotation {number}")] += _marks(annotation, categories, where, file)
+    found = []
+    for image in content["images"]:
+        name, size = _key(image, "file_name", file, "image"), (image.get("height"), image.get("width"))
+        known = (size[0], size[1]) if size[0] and size[1] else None
+        place = finder.find(name, file, split=split)
+        found.append(Marked(name, place, file, tuple(marks.pop(_key(image, "id", file, "image"), ())), known, split))
+    if marks:
+        raise DataError(f"{file} has annotations of image {next(iter(marks))!r}, which is not among its images")
+    return found
+
+
+def _is_colour(value: Any) -> bool:
+    return value is not None and all(0 <= level <= 255 for level in value)
+
+
+def _key(item: Any, key: str, file: Path, what: str) -> Any:
+    if key not in item:
+        raise DataError(f"{file}: {what} has no {key!r}")
+    return item[key]
+
+
+def _marks(annotation: _Annotation, categories: dict[_Id, str], where: str, file: Path) -> Iterable[Mark]:
+    try:
+        if "segments_info" in annotation:
+            return _panoptic_marks(annotation, categories, file)
+        return _object_marks(annotation, _category(annotation, categories), file)
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from None
+
+
+def _category(item: Any, categories: dict[_Id, str]) -> str:
+    number = item.get("category_id")
+    if number not in categories:
+        raise DataError(f"category {number!r} is not among the file's {len(categories)} categories")
+    return categories[number]
+
+
+def _object_marks(annotation: _Annotation, label: str, file: Path) -> list[Mark]:
+    name = None if annotation.get("iscrowd") else label
+    segmentation = annotation.get("segmentation")
+    if isinstance(segmentation, dict):
+        return [Mark(name, "mask", run_lengths.coco_bitmap(segmentation["size"], segmentation["counts"]))]
+    if segmentation:
+        rings = [annotations.to_points(ring, file, "a polygon") for ring in segmentation]
+        return [Mark(name, "polygon", Polygon((ring,))) for ring in rings]
+    box = annotation.get("bbox")
+    if not box:
+        return []  # covers nothing
+    if len(box) != 4 or not np.isfinite(box).all():
+        raise DataError(f"a bbox has four numbers, x, y, width and height; got {str(box)[:60]}")
+    return [Mark(label, "detection box", _box(*box))]
+
+
+def _box(x: float, y: float, width: float, height: float) -> Polygon:
+    corners = [(x, y), (x + width, y), (x + width, y + height), (x, y + height)]
+    return Polygon((np.array(corners, np.float64),))
+
+
+def _panoptic_marks(annotation: _Annotation, categories: dict[_Id, str], file: Path) -> list[Mark]:
+    name = _key(annotation, "file_name", file, "annotation")
+    place = file.with_suffix("") / Path(name.replace("\\", "/")).name  # the JSON of the same name has its folder
+    if not place.is_file():
+        beside = file.parent / place.name
+        place = beside if beside.is_file() else place
+    groups: dict[str | None, set[int]] = defaultdict(set)
+    for segment in annotation["segments_info"]:
+        label = _category(segment, categories)
+        groups[None if segment.get("iscrowd") else label].add(_key(segment, "id", file, "segment"))
+    return [Mark(label, "mask", IdMask(place, frozenset(numbers))) for label, numbers in groups.items()]
+
+
+def write(target: Target, samples: Iterable[Converted]) -> list[str]:
+    """`annotations/instances_SPLIT.json`: polygons, and run-length encodings where a region has holes.
+
+    Returns:
+        Remarks, a line each.
+    """
+    named = zip(target.space.names, target.space.colours, strict=True)
+    categories = [
+        {"id": number, "name": name, "supercategory": "", "color": colour}
+        for number, (name, colour) in enumerate(named, start=1)
+    ]
+    images: dict[str, list[Any]] = defaultdict(list)
+    found: dict[str, list[Any]] = defaultdict(list)
+    for sample in samples:
+        number = len(images[sample.split]) + 1
+        height, width = sample.size
+        name = sample.file.relative_to(target.images / sample.split).as_posix()
+        images[sample.split].append({"id": number, "file_name": name, "height": height, "width": width})
+        for outline in sample.outlines:
+            found[sample.split].append(
+                {"id": len(found[sample.split]) + 1, "image_id": number, "iscrowd": 0} | _annotation(outline, sample)
+            )
+    for split, members in images.items():
+        values = {"info": {"description": target.space.name}, "licenses": [], "images": members,
+                  "annotations": found[split], "categories": categories}  # fmt: skip
+        target.write(f"annotations/instances_{split}.json", json.dumps(values, allow_nan=False))
+    return ["regions with holes are run-length encoded, all others are polygons"]
+
+
+def _annotation(outline: outlines.Outline, sample: Converted) -> dict[str, Any]:
+    left, top, right, bottom = outline.box
+    segmentation: Any = [outline.exterior.ravel().tolist()]
+    if outline.holes:
+        whole = np.zeros(sample.size, bool)
+        whole[top:bottom, left:right] = outline.mask()
+        segmentation = {"size": list(sample.size), "counts": run_lengths.coco_text(whole)}
+    return {
+        "category_id": outline.label + 1,
+        "segmentation": segmentation,
+        "area": outline.num_pixels,
+        "bbox": [left, top, right - left, bottom - top],
+    }
