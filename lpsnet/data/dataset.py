@@ -21,9 +21,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from lpsnet.data import annotations, convert, description, guess
+from lpsnet.data import annotations, convert, description, guess, synthetic
 from lpsnet.data.description import Description
-from lpsnet.data.formats import bdd100k, camvid, cityscapes, coco, labelme, scenes, ultralytics, yolo
+from lpsnet.data.formats import (
+    camvid,
+    cityscapes,
+    coco,
+    cvat,
+    labelme,
+    labelstudio,
+    published,
+    supervisely,
+    ultralytics,
+    yolo,
+)
 from lpsnet.data.labels import LabelSpace
 from lpsnet.data.split import FileSplit, JoinedSplit, Opened, Sample, Split
 from lpsnet.errors import DataError, unknown_name
@@ -61,11 +72,27 @@ FORMATS = (
     Format("ultralytics", ultralytics.describe, ultralytics.recognises),
     Format("description", description.load_description, description.is_described),
     Format("cityscapes", cityscapes.describe, cityscapes.recognises, "folder", cityscapes.TERMS),
-    Format("bdd100k", bdd100k.describe, bdd100k.recognises, "folder", bdd100k.TERMS),
+    Format("bdd100k", published.describe_bdd100k, published.recognises_bdd100k, "folder", published.BDD100K_TERMS),
     Format("camvid", camvid.describe, camvid.recognises, "folder", camvid.TERMS),
+    Format("kitti", published.describe_kitti, published.recognises_kitti, "folder", published.KITTI_TERMS),
+    Format("ade20k", published.describe_ade20k, published.recognises_ade20k, "folder", published.ADE20K_TERMS),
+    Format(
+        "mapillary", published.describe_mapillary, published.recognises_mapillary, "folder", published.MAPILLARY_TERMS
+    ),
+    Format("voc", published.describe_voc, published.recognises_voc, "folder", published.VOC_TERMS),
     Format("coco", coco.describe, coco.recognises, "path", read=coco.read, write=coco.write),
     Format("labelme", labelme.describe, labelme.recognises, "path", read=labelme.read, write=labelme.write),
-    Format("scenes", scenes.open_scenes, scenes.recognises, "settings", scenes.TERMS),
+    Format("cvat", cvat.describe, cvat.recognises, "path", read=cvat.read, write=cvat.write),
+    Format(
+        "labelstudio",
+        labelstudio.describe,
+        labelstudio.recognises,
+        "path",
+        read=labelstudio.read,
+        write=labelstudio.write,
+    ),
+    Format("supervisely", supervisely.describe, supervisely.recognises, "path", read=supervisely.read),
+    Format("scenes", synthetic.open_scenes, lambda path: False, "settings", synthetic.TERMS),
     Format("guess", guess.guess_description, Path.is_dir),  # by file names and contents: any folder
 )
 NAMED = {row.name: row for row in FORMATS if row.takes}

@@ -130,6 +130,23 @@ class Stroke:
         return Stroke(self.points * (x, y), self.width)
 
 
+@dataclass(frozen=True, eq=False)
+class Dots:
+    """Discs of one diameter, in pixels, about points."""
+
+    points: Points
+    width: float
+
+    def paint(self, canvas: Labels, value: int) -> None:
+        """Draw them: centres that are at most half the diameter away."""
+        for point in self.points:
+            Stroke(point[None], self.width).paint(canvas, value)
+
+    def scaled(self, x: float, y: float) -> "Dots":
+        """The same with all coordinates multiplied; the diameter stays, as it is in pixels."""
+        return Dots(self.points * (x, y), self.width)
+
+
 def _window(
     canvas: Labels, left: float, top: float, right: float, bottom: float
 ) -> tuple[Labels, NDArray[np.float64], NDArray[np.float64]]:

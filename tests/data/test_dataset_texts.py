@@ -17,7 +17,7 @@ def refusal(text: object) -> str:
 
 
 def test_texts_that_name_no_data_set(tmp_path: Path) -> None:
-    assert "unknown data set 'camvd'; did you mean 'camvid:PATH'? Allowed: FILE.yaml, bdd" in refusal("camvd:/data")
+    assert "unknown data set 'camvd'; did you mean 'camvid:PATH'? Allowed: FILE.yaml, ade" in refusal("camvd:/data")
     assert "needs the folder it is in: camvid:PATH" in refusal("camvid")
     assert "none does not exist" in refusal(f"cityscapes:{tmp_path}/none")
     assert f"'lpsnet data check {tmp_path}'" in refusal(tmp_path)

@@ -18,7 +18,6 @@ from pydantic import Field, TypeAdapter
 from typing_extensions import TypedDict  # of pydantic; below Python 3.12 it refuses that of typing
 
 from lpsnet.data import annotations, outlines, run_lengths
-from lpsnet.data.annotations import Coordinate, Length, Mark, Marked, Reading
 from lpsnet.data.convert import Converted, Target
 from lpsnet.data.description import WHOLE, Description
 from lpsnet.data.shapes import IdMask, Polygon
@@ -28,7 +27,7 @@ _Id = int | str
 
 
 class _Rle(TypedDict):
-    size: tuple[Length, Length]
+    size: tuple[annotations.Length, annotations.Length]
     counts: str | list[Annotated[int, Field(ge=0)]]
 
 
@@ -41,7 +40,7 @@ class _Segment(TypedDict, total=False):
 class _Annotation(TypedDict, total=False):
     image_id: _Id
     category_id: _Id
-    segmentation: _Rle | list[list[Coordinate]] | None
+    segmentation: _Rle | list[list[annotations.Coordinate]] | None
     iscrowd: int | None
     bbox: list[float]
     file_name: str  # panoptic
@@ -57,8 +56,8 @@ class _Category(TypedDict, total=False):
 class _Image(TypedDict, total=False):
     id: _Id
     file_name: str
-    width: Length
-    height: Length
+    width: annotations.Length
+    height: annotations.Length
 
 
 class _File(TypedDict):
@@ -119,7 +118,7 @@ def _is_coco(path: Path) -> bool:
     return text.lstrip(b"\xef\xbb\xbf \r\n\t").startswith(b"{") and sum(key in text for key in keys) >= 2
 
 
-def read(found: Description, root: Path) -> Reading:
+def read(found: Description, root: Path) -> annotations.Reading:
     """All images of the label files.
 
     Raises:
@@ -128,8 +127,8 @@ def read(found: Description, root: Path) -> Reading:
     """
     files = annotations.label_files(found, root, ".json")
     finder = annotations.ImageFinder(found, root, root.parent)
-    reading = Reading([], [])
-    joined: dict[tuple[str, Path], Marked] = {}
+    reading = annotations.Reading([], [])
+    joined: dict[tuple[str, Path], annotations.Marked] = {}
     for split, file in files:
         for marked in _read_file(file, split, finder, reading):
             key = (split, marked.image)
@@ -148,7 +147,9 @@ def read(found: Description, root: Path) -> Reading:
     return reading
 
 
-def _read_file(file: Path, split: str, finder: annotations.ImageFinder, reading: Reading) -> list[Marked]:
+def _read_file(
+    file: Path, split: str, finder: annotations.ImageFinder, reading: annotations.Reading
+) -> list[annotations.Marked]:
     content = annotations.read_json(file, _FILE)
     categories = {
         _key(item, "id", file, "category"): _key(item, "name", file, "category") for item in content["categories"]
@@ -157,7 +158,7 @@ def _read_file(file: Path, split: str, finder: annotations.ImageFinder, reading:
         raise DataError(f"{file}: two categories have the same id")
     reading.names += categories.values()
     reading.colours |= {item["name"]: item["color"] for item in content["categories"] if _is_colour(item.get("color"))}
-    marks: dict[_Id, list[Mark]] = defaultdict(list)
+    marks: dict[_Id, list[annotations.Mark]] = defaultdict(list)
     for number, annotation in enumerate(content["annotations"]):
         where = f"{file}, annotation {number}"
         marks[_key(annotation, "image_id", file, f"annotation {number}")] += _marks(annotation, categories, where, file)
@@ -166,7 +167,9 @@ def _read_file(file: Path, split: str, finder: annotations.ImageFinder, reading:
         name, size = _key(image, "file_name", file, "image"), (image.get("height"), image.get("width"))
         known = (size[0], size[1]) if size[0] and size[1] else None
         place = finder.find(name, file, split=split)
-        found.append(Marked(name, place, file, tuple(marks.pop(_key(image, "id", file, "image"), ())), known, split))
+        found.append(
+            annotations.Marked(name, place, file, tuple(marks.pop(_key(image, "id", file, "image"), ())), known, split)
+        )
     if marks:
         raise DataError(f"{file} has annotations of image {next(iter(marks))!r}, which is not among its images")
     return found
@@ -182,7 +185,7 @@ def _key(item: Any, key: str, file: Path, what: str) -> Any:
     return item[key]
 
 
-def _marks(annotation: _Annotation, categories: dict[_Id, str], where: str, file: Path) -> Iterable[Mark]:
+def _marks(annotation: _Annotation, categories: dict[_Id, str], where: str, file: Path) -> Iterable[annotations.Mark]:
     try:
         if "segments_info" in annotation:
             return _panoptic_marks(annotation, categories, file)
@@ -198,20 +201,20 @@ def _category(item: Any, categories: dict[_Id, str]) -> str:
     return categories[number]
 
 
-def _object_marks(annotation: _Annotation, label: str, file: Path) -> list[Mark]:
+def _object_marks(annotation: _Annotation, label: str, file: Path) -> list[annotations.Mark]:
     name = None if annotation.get("iscrowd") else label
     segmentation = annotation.get("segmentation")
     if isinstance(segmentation, dict):
-        return [Mark(name, "mask", run_lengths.coco_bitmap(segmentation["size"], segmentation["counts"]))]
+        return [annotations.Mark(name, "mask", run_lengths.coco_bitmap(segmentation["size"], segmentation["counts"]))]
     if segmentation:
         rings = [annotations.to_points(ring, file, "a polygon") for ring in segmentation]
-        return [Mark(name, "polygon", Polygon((ring,))) for ring in rings]
+        return [annotations.Mark(name, "polygon", Polygon((ring,))) for ring in rings]
     box = annotation.get("bbox")
     if not box:
         return []  # covers nothing
     if len(box) != 4 or not np.isfinite(box).all():
         raise DataError(f"a bbox has four numbers, x, y, width and height; got {str(box)[:60]}")
-    return [Mark(label, "detection box", _box(*box))]
+    return [annotations.Mark(label, "detection box", _box(*box))]
 
 
 def _box(x: float, y: float, width: float, height: float) -> Polygon:
@@ -219,7 +222,7 @@ def _box(x: float, y: float, width: float, height: float) -> Polygon:
     return Polygon((np.array(corners, np.float64),))
 
 
-def _panoptic_marks(annotation: _Annotation, categories: dict[_Id, str], file: Path) -> list[Mark]:
+def _panoptic_marks(annotation: _Annotation, categories: dict[_Id, str], file: Path) -> list[annotations.Mark]:
     name = _key(annotation, "file_name", file, "annotation")
     place = file.with_suffix("") / Path(name.replace("\\", "/")).name  # the JSON of the same name has its folder
     if not place.is_file():
@@ -229,7 +232,7 @@ def _panoptic_marks(annotation: _Annotation, categories: dict[_Id, str], file: P
     for segment in annotation["segments_info"]:
         label = _category(segment, categories)
         groups[None if segment.get("iscrowd") else label].add(_key(segment, "id", file, "segment"))
-    return [Mark(label, "mask", IdMask(place, frozenset(numbers))) for label, numbers in groups.items()]
+    return [annotations.Mark(label, "mask", IdMask(place, frozenset(numbers))) for label, numbers in groups.items()]
 
 
 def write(target: Target, samples: Iterable[Converted]) -> list[str]:

@@ -26,12 +26,11 @@ from pydantic import TypeAdapter
 from typing_extensions import TypedDict
 
 from lpsnet.data import annotations
-from lpsnet.data.annotations import Coordinate, Length, Mark, Marked, Reading
 from lpsnet.data.convert import Converted, Target
 from lpsnet.data.description import WHOLE, Description
 from lpsnet.data.images import decode_bits
 from lpsnet.data.outlines import Outline
-from lpsnet.data.shapes import Area, Bitmap, Ellipse, Points, Polygon, Stroke
+from lpsnet.data.shapes import Area, Bitmap, Dots, Ellipse, Points, Polygon, Stroke
 from lpsnet.errors import DataError
 
 IGNORED = "__ignore__"
@@ -41,7 +40,7 @@ _LOOKED_AT = 20  # files of a folder, to see whether they are labelme's
 
 class _Shape(TypedDict):
     label: str
-    points: list[tuple[Coordinate, Coordinate]]
+    points: list[tuple[annotations.Coordinate, annotations.Coordinate]]
     shape_type: NotRequired[str | None]
     mask: NotRequired[str | None]
 
@@ -49,8 +48,8 @@ class _Shape(TypedDict):
 class _File(TypedDict):
     shapes: list[_Shape]
     imagePath: str
-    imageHeight: NotRequired[Length | None]
-    imageWidth: NotRequired[Length | None]
+    imageHeight: NotRequired[annotations.Length | None]
+    imageWidth: NotRequired[annotations.Length | None]
 
 
 _FILE = TypeAdapter(_File)
@@ -89,14 +88,14 @@ def describe(path: Path) -> Description:
     return Description(format="labelme", annotations={name: sorted(places) for name, places in splits.items()})
 
 
-def read(found: Description, root: Path) -> Reading:
+def read(found: Description, root: Path) -> annotations.Reading:
     """All images that have a label file.
 
     Raises:
         DataError: a file is damaged, or has a shape that is not read.
     """
     finder = annotations.ImageFinder(found, root, root.parent)
-    reading = Reading([], [], ignored=frozenset({IGNORED}))
+    reading = annotations.Reading([], [], ignored=frozenset({IGNORED}))
     others = 0
     for split, file in annotations.label_files(found, root, ".json"):
         if not _is_labelme(file):
@@ -107,7 +106,7 @@ def read(found: Description, root: Path) -> Reading:
         known = (size[0], size[1]) if size[0] and size[1] else None
         marks = tuple(_mark(shape, found, file) for shape in content["shapes"])
         image = finder.find(content["imagePath"], file, split=split)
-        reading.images.append(Marked(content["imagePath"], image, file, marks, known, split))
+        reading.images.append(annotations.Marked(content["imagePath"], image, file, marks, known, split))
     used = Counter(mark.label for marked in reading.images for mark in marked.marks if mark.label is not None)
     listed = _listed(root)
     reading.names = [*listed, *sorted(set(used) - set(listed))]
@@ -130,19 +129,19 @@ def _listed(root: Path) -> list[str]:
     return list(dict.fromkeys(line for line in lines if line.strip() and line != IGNORED))
 
 
-def _mark(shape: _Shape, found: Description, file: Path) -> Mark:
+def _mark(shape: _Shape, found: Description, file: Path) -> annotations.Mark:
     kind = shape.get("shape_type") or "polygon"
     points = np.array(shape["points"], np.float64).reshape(-1, 2)
     if kind not in _AREAS:
-        return Mark(shape["label"], kind, None)
+        return annotations.Mark(shape["label"], kind, None)
     count, area = _AREAS[kind]
     if len(points) < abs(count) or (count > 0 and len(points) > count):
         wanted = f"{count}" if count > 0 else f"{-count} or more"
         raise DataError(f"{file}: a {kind} labelled {shape['label']!r} has {len(points)} points; it needs {wanted}")
     if kind == "mask":
-        return Mark(shape["label"], kind, _bitmap(points, shape.get("mask"), file))
+        return annotations.Mark(shape["label"], kind, _bitmap(points, shape.get("mask"), file))
     name = {"line": "line", "linestrip": "line", "point": "point", "points": "point"}.get(kind, kind)
-    return Mark(shape["label"], name, area(points, found.line_width or 0.0))
+    return annotations.Mark(shape["label"], name, area(points, found.line_width or 0.0))
 
 
 def _rectangle(points: Points, _: float) -> Area:
@@ -166,7 +165,7 @@ _AREAS: dict[str, tuple[int, Any]] = {
     "circle": (2, _circle),
     "line": (2, Stroke),
     "linestrip": (-1, Stroke),
-    "point": (1, Stroke),
+    "point": (-1, Dots),
     "mask": (-1, None),
 }
 

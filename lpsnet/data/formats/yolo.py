@@ -19,7 +19,6 @@ import numpy as np
 import yaml
 
 from lpsnet.data import annotations, description, outlines, pairing
-from lpsnet.data.annotations import Mark, Marked, Reading
 from lpsnet.data.convert import Converted, Target
 from lpsnet.data.description import Description
 from lpsnet.data.formats import ultralytics
@@ -88,7 +87,7 @@ def _describe_folder(root: Path) -> Description:
     return Description(format="yolo", names=listed, images="images" if (root / "images").is_dir() else ".")
 
 
-def read(found: Description, root: Path) -> Reading:
+def read(found: Description, root: Path) -> annotations.Reading:
     """All images that the description names.
 
     Raises:
@@ -97,7 +96,7 @@ def read(found: Description, root: Path) -> Reading:
     names = found.class_names()
     if not names:
         raise DataError("YOLO's text files name no classes; give them with 'names', or in classes.txt")
-    reading = Reading(names, [])
+    reading = annotations.Reading(names, [])
     images = found.images if isinstance(found.images, dict) else description.image_places(found.images, root)
     texts = _texts(found, root)
     without = 0
@@ -109,7 +108,7 @@ def read(found: Description, root: Path) -> Reading:
                 without += file is None or not file.is_file()
                 place_of = file or image.with_suffix(".txt")
                 reading.images.append(
-                    Marked(f"{key}{image.suffix}", image, place_of, marks, None, split, is_relative=True)
+                    annotations.Marked(f"{key}{image.suffix}", image, place_of, marks, None, split, is_relative=True)
                 )
     reading.remarks += [f"{without} images have no text file: no objects, as for YOLO"] if without else []
     return reading
@@ -134,7 +133,7 @@ def _label_file(image: Path) -> Path:
     return image.with_suffix(".txt")
 
 
-def _marks(file: Path, names: list[str]) -> Iterator[Mark]:
+def _marks(file: Path, names: list[str]) -> Iterator[annotations.Mark]:
     try:
         lines = annotations.read_bytes(file).decode("ascii").splitlines()
     except UnicodeDecodeError:
@@ -144,7 +143,7 @@ def _marks(file: Path, names: list[str]) -> Iterator[Mark]:
             yield _mark(line.split(), f"{file}, line {number}", names)
 
 
-def _mark(words: list[str], where: str, names: list[str]) -> Mark:
+def _mark(words: list[str], where: str, names: list[str]) -> annotations.Mark:
     try:
         values = np.array(words, np.float64)
     except ValueError:
@@ -157,10 +156,10 @@ def _mark(words: list[str], where: str, names: list[str]) -> Mark:
     if len(values) == 5:
         x, y, width, height = values[1:].tolist()
         corners = [(x - width / 2, y - height / 2), (x + width / 2, y + height / 2)]
-        return Mark(label, "detection box", Polygon((_corners(*corners),)))
+        return annotations.Mark(label, "detection box", Polygon((_corners(*corners),)))
     if len(values) < 7 or len(values) % 2 == 0:
         raise DataError(f"{where} has {len(values)} numbers; a polygon has a class and three pairs of x and y or more")
-    return Mark(label, "polygon", Polygon((values[1:].reshape(-1, 2),)))
+    return annotations.Mark(label, "polygon", Polygon((values[1:].reshape(-1, 2),)))
 
 
 def _corners(first: tuple[float, float], second: tuple[float, float]) -> Points:

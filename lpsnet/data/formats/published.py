@@ -1,0 +1,274 @@
+"""Published data sets of masks whose layout a few lines describe: BDD100K, KITTI, ADE20K, Mapillary Vistas, Pascal VOC.
+
+Each has a pair of functions, `recognises_X` and `describe_X`, which are rows of `FORMATS`:
+
+- BDD100K (Yu et al. 2018), paper Section 4.1: `images/10k/SPLIT/*.jpg` with `labels/sem_seg/masks/SPLIT/*.png`, or the
+  older `seg/images/SPLIT/*.jpg` with `seg/labels/SPLIT/*_train_id.png`; train ids as in Cityscapes, 255 for no label.
+- KITTI (Alhaija et al. 2018): `training/image_2` and `training/semantic` with Cityscapes' official ids; the last fifth
+  of the 200 images is `val`, `testing/image_2` is `test`.
+- ADE20K (Zhou et al. 2017), scene parsing: `images/SPLIT` and `annotations/SPLIT` with ids 1 to 150, 0 for no label;
+  `objectInfo150.txt`, which is part of the archive, names them.
+- Mapillary Vistas (Neuhold et al. 2017): `training/images` with `training/labels` or the newest `training/v*/labels`;
+  `config*.json` names the ids, of which those that are not evaluated mean no label.
+- Pascal VOC (Everingham et al. 2010) and what labelme and CVAT export under that name: `JPEGImages`,
+  `SegmentationClass` (indices of a palette; 255 means no label) and the lists in `ImageSets/Segmentation`. Classes:
+  those of `labelmap.txt` (CVAT) or `class_names.txt` (labelme), else VOC's own, of which `background` is the first.
+"""
+
+import re
+from pathlib import Path
+from typing import Any, NotRequired
+
+from pydantic import TypeAdapter
+from typing_extensions import TypedDict
+
+from lpsnet.data import annotations
+from lpsnet.data.description import Description
+from lpsnet.data.formats.cityscapes import OFFICIAL_IDS
+from lpsnet.data.images import MASK_SUFFIXES
+from lpsnet.data.labels import BDD100K, CITYSCAPES, IGNORE_INDEX
+from lpsnet.data.pairing import find_images
+from lpsnet.errors import DataError
+
+_SPLITS = {"training": "train", "validation": "val", "testing": "test"}
+
+# BDD100K
+
+BDD100K_TERMS = "trained on BDD100K: its licence allows education, research and not-for-profit use"
+# folder of the images, folder of the label files, ending of a label file's stem
+_LAYOUTS = (("images/10k", "labels/sem_seg/masks", ""), ("seg/images", "seg/labels", "_train_id"))
+
+
+def recognises_bdd100k(root: Path) -> bool:
+    """Whether a folder has BDD100K's folders, with images in them."""
+    return any(_split_folders(root / images) for images, _, _ in _LAYOUTS)
+
+
+def describe_bdd100k(root: Path) -> Description:
+    """The description of a BDD100K folder.
+
+    Raises:
+        DataError: neither layout was found.
+    """
+    for images, masks, ending in _LAYOUTS:
+        if names := _split_folders(root / images):
+            labelled = [name for name in names if find_images(root / masks / name, ending=ending)]
+            return Description.of(
+                BDD100K,
+                images={name: f"{images}/{name}" for name in names},
+                masks={name: f"{masks}/{name}" for name in labelled},
+                mask_suffix=ending,
+            )
+    wanted = "images/10k/SPLIT with labels/sem_seg/masks/SPLIT, or seg/images/SPLIT with seg/labels/SPLIT"
+    raise DataError(f"no BDD100K images in {root}; expected {wanted}")
+
+
+def _split_folders(folder: Path) -> list[str]:
+    return [split.name for split in folder.glob("*") if find_images(split)]
+
+
+# KITTI
+
+KITTI_TERMS = "trained on KITTI: CC BY-NC-SA 3.0, not for commercial use"
+_KITTI_IMAGES, _KITTI_MASKS = "training/image_2", "training/semantic"
+
+
+def recognises_kitti(root: Path) -> bool:
+    """Whether a folder has the folders of KITTI's semantic benchmark."""
+    return (root / _KITTI_IMAGES).is_dir() and (root / _KITTI_MASKS).is_dir()
+
+
+def describe_kitti(root: Path) -> Description:
+    """The description of a KITTI folder.
+
+    Raises:
+        DataError: the folders are not there, or hold fewer than two images.
+    """
+    found = find_images(root / _KITTI_IMAGES) if recognises_kitti(root) else []
+    if len(found) < 2:
+        raise DataError(f"no KITTI images in {root}; expected {_KITTI_IMAGES} with {_KITTI_MASKS}")
+    first = len(found) - max(1, round(len(found) * annotations.VAL_FRACTION))
+    places = [f"{_KITTI_IMAGES}/{path.relative_to(root / _KITTI_IMAGES).as_posix()}" for path in found]
+    images: dict[str, Any] = {"train": places[:first], "val": places[first:]}
+    images |= {"test": "testing/image_2"} if find_images(root / "testing/image_2") else {}
+    masks = dict.fromkeys(("train", "val"), _KITTI_MASKS)
+    ids = {number: label for number, label in OFFICIAL_IDS.values() if label != IGNORE_INDEX}
+    ignore = [number for number, label in OFFICIAL_IDS.values() if label == IGNORE_INDEX]
+    return Description.of(CITYSCAPES, images=images, masks=masks, ids=ids, ignore=ignore)
+
+
+# ADE20K
+
+ADE20K_TERMS = "trained on ADE20K: its images are for non-commercial research and education"
+_ADE20K_NAMES = "objectInfo150.txt"
+
+
+def recognises_ade20k(root: Path) -> bool:
+    """Whether a folder has ADE20K's folders and its list of classes."""
+    return (root / _ADE20K_NAMES).is_file() and (root / "annotations/training").is_dir()
+
+
+def describe_ade20k(root: Path) -> Description:
+    """The description of an ADE20K folder (`ADEChallengeData2016`).
+
+    Raises:
+        DataError: a folder or the list of classes is not there.
+    """
+    if not recognises_ade20k(root):
+        raise DataError(
+            f"no ADE20K images in {root}; expected images, annotations and {_ADE20K_NAMES}, as in its archive"
+        )
+    rows = [line.split("\t") for line in _lines(root / _ADE20K_NAMES)]
+    synonyms = [row[-1].strip() for row in rows if row[0].strip().isdecimal()]
+    short = [words.split(",")[0].strip() for words in synonyms]
+    names = [words if short.count(name) > 1 else name for words, name in zip(synonyms, short, strict=True)]
+    if len(names) != 150:
+        raise DataError(f"{root / _ADE20K_NAMES} names {len(names)} classes; ADE20K has 150")
+    found = {split: folder for folder, split in _SPLITS.items() if (root / "images" / folder).is_dir()}
+    return Description(
+        name="ade20k",
+        names=names,
+        images={split: f"images/{folder}" for split, folder in found.items()},
+        masks={split: f"annotations/{folder}" for split, folder in found.items()
+               if (root / "annotations" / folder).is_dir()},
+        reduce_zero_label=True,
+    )  # fmt: skip
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return annotations.read_bytes(path).decode().splitlines()
+    except UnicodeDecodeError:
+        raise DataError(f"{path} is not a text file") from None
+
+
+# Mapillary Vistas
+
+MAPILLARY_TERMS = "trained on Mapillary Vistas: CC BY-NC-SA 4.0, research only without a commercial licence"
+
+
+class _MapillaryLabel(TypedDict):
+    name: str
+    readable: str
+    evaluate: bool
+    color: NotRequired[tuple[int, int, int]]
+
+
+class _MapillaryConfig(TypedDict):
+    labels: list[_MapillaryLabel]
+
+
+_CONFIG = TypeAdapter(_MapillaryConfig)
+
+
+def recognises_mapillary(root: Path) -> bool:
+    """Whether a folder has the folders and a configuration of Mapillary Vistas."""
+    return bool(sorted(root.glob("config*.json"))) and bool(_mapillary_labels(root))
+
+
+def describe_mapillary(root: Path) -> Description:
+    """The description of a Mapillary Vistas folder.
+
+    Raises:
+        DataError: folders or the configuration are not there.
+    """
+    places = _mapillary_labels(root)
+    version = Path(places[-1]).parts[1] if places and "/v" in places[-1] else ""
+    names = [f"config_{version}.json"] if version else ["config.json", "config_v1.2.json"]
+    config = next((root / name for name in names if (root / name).is_file()), None)
+    if config is None:
+        raise DataError(f"no Mapillary Vistas in {root}; expected training/images, training/labels and config.json")
+    labels = annotations.read_json(config, _CONFIG)["labels"]
+    readable = [label["readable"] for label in labels]
+    words = readable if len(set(readable)) == len(readable) else [label["name"] for label in labels]
+    classes = {number: word for number, word in enumerate(words) if labels[number]["evaluate"]}
+    inner = f"{version}/labels" if version else "labels"
+    found = {split: folder for folder, split in _SPLITS.items() if (root / folder / "images").is_dir()}
+    labelled = {split: f"{folder}/{inner}" for split, folder in found.items() if (root / folder / inner).is_dir()}
+    colours = {classes[number]: label["color"] for number, label in enumerate(labels)
+               if number in classes and "color" in label}  # fmt: skip
+    return Description(
+        name=f"mapillary_{version}" if version else "mapillary",
+        names=classes,
+        colours=colours if len(colours) == len(classes) else None,
+        images={split: f"{folder}/images" for split, folder in found.items()},
+        masks=labelled,
+        ignore=[number for number in range(len(labels)) if number not in classes],
+    )
+
+
+def _mapillary_labels(root: Path) -> list[str]:
+    """Folders of training labels, the newest version last."""
+    places = [root / "training/labels", *sorted((root / "training").glob("v*/labels"))]
+    return [place.relative_to(root).as_posix() for place in places if place.is_dir()]
+
+
+# Pascal VOC
+
+VOC_TERMS = "trained on Pascal VOC: its images are from Flickr, under Flickr's terms of use"
+_VOC_NAMES = (
+    "background,aeroplane,bicycle,bird,boat,bottle,bus,car,cat,chair,cow,diningtable,dog,horse,motorbike,person,"
+    "pottedplant,sheep,sofa,train,tvmonitor"
+)
+_VOC_VOID = (224, 224, 192)  # the palette's colour of 255
+_VOC_IMAGES, _VOC_LISTS = "JPEGImages", "ImageSets/Segmentation"
+_VOC_OWN = (_VOC_LISTS, "labelmap.txt", "class_names.txt")  # without one of these, ids have no names
+_VOC_MASKS = ("SegmentationClass", "SegmentationClassPNG")
+
+
+def recognises_voc(root: Path) -> bool:
+    """Whether a folder has Pascal VOC's folders, itself or (`VOCdevkit/VOC2012`) below."""
+    return _voc_root(root) is not None
+
+
+def _voc_root(root: Path) -> Path | None:
+    roots = [root, *sorted(root.glob("VOC2*"), reverse=True), *sorted(root.glob("VOCdevkit/VOC2*"), reverse=True)]
+    named = (folder for folder in roots if any((folder / name).exists() for name in _VOC_OWN))
+    return next((folder for folder in named if (folder / _VOC_IMAGES).is_dir() and _voc_masks(folder)), None)
+
+
+def _voc_masks(root: Path) -> str:
+    """The folder of masks; "" if there is none."""
+    found = (name for name in _VOC_MASKS if find_images(root / name, suffixes=MASK_SUFFIXES))
+    return next(found, "")
+
+
+def describe_voc(root: Path) -> Description:
+    """The description of a Pascal VOC folder.
+
+    Raises:
+        DataError: its folders are not there.
+    """
+    inner = _voc_root(root)
+    if inner is None:
+        raise DataError(f"no Pascal VOC in {root}; expected {_VOC_IMAGES} and {_VOC_MASKS[0]} with PNGs in it")
+    lists = {path.stem: f"{_VOC_LISTS}/{path.name}" for path in sorted((inner / _VOC_LISTS).glob("*.txt"))}
+    lists = {name: place for name, place in lists.items() if name in _SPLITS.values()} or lists
+    is_one = len(find_images(inner / _voc_masks(inner))) < 2
+    undivided: dict[str, Any] = {} if is_one else {"val_fraction": annotations.VAL_FRACTION}
+    values: dict[str, Any] = {"lists": lists} if len(lists) > 1 else undivided
+    if len(lists) == 1 and next(iter(lists)) in _SPLITS.values():
+        values = {"lists": lists}
+    return Description(
+        path=inner.relative_to(root).as_posix(),
+        images=_VOC_IMAGES,
+        masks=_voc_masks(inner),
+        **values,
+        **_voc_classes(inner),
+    )
+
+
+def _voc_classes(root: Path) -> dict[str, Any]:
+    """From CVAT's `labelmap.txt` (NAME:R,G,B:parts:actions), labelme's `class_names.txt`, or VOC itself."""
+    labelmap, class_names = root / "labelmap.txt", root / "class_names.txt"
+    if labelmap.is_file():
+        rows = [line.rsplit(":", 3) for line in _lines(labelmap) if line.strip() and not line.startswith("#")]
+        if bad := [row for row in rows if len(row) != 4 or not re.fullmatch(r"\d{1,3},\d{1,3},\d{1,3}", row[1])]:
+            raise DataError(f"{labelmap} has the line {':'.join(bad[0])[:60]!r}; NAME:R,G,B:parts:actions is expected")
+        colours = {row[0]: [int(level) for level in row[1].split(",")] for row in rows}
+        return {"colour_map": colours, "ignore": [] if list(_VOC_VOID) in colours.values() else [_VOC_VOID]}
+    if class_names.is_file():
+        return {
+            "names": [line.strip() for line in _lines(class_names) if line.strip() and line.strip() != "__ignore__"]
+        }
+    return {"name": "voc", "names": _VOC_NAMES.split(",")}
