@@ -336,9 +336,10 @@ def read_json(path: Path, kind: TypeAdapter[T]) -> T:
     try:
         return kind.validate_json(read_bytes(path))
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        raise DataError(f"{path}{', at ' + where if where else ''}: {first['msg']}") from None
+        found = error.errors(include_url=False, include_input=False, include_context=False)
+        deepest = max(found, key=lambda item: len(item["loc"]))  # where one of several kinds is allowed, the likeliest
+        where = ".".join(key for key in map(str, deepest["loc"]) if key.isalnum())  # not the names of kinds
+        raise DataError(f"{path}{', at ' + where[:200] if where else ''}: {deepest['msg'][:300]}") from None
 
 
 def to_points(values: Any, path: Path, what: str) -> Points:
@@ -378,6 +379,11 @@ class ImageFinder:
             if self._by_name and "images" not in found.model_fields_set:
                 break
 
+    def _below(self, path: Path) -> tuple[str, ...]:
+        """The folders of an image below the one that was looked in."""
+        folder = next(Path(base) for it in self._folders if path.is_relative_to(base := os.path.abspath(it)))  # noqa: PTH100
+        return path.parent.relative_to(folder).parts
+
     @property
     def paths(self) -> list[Path]:
         """All images, sorted."""
@@ -398,7 +404,7 @@ class ImageFinder:
         members = list(dict.fromkeys(self._by_name.get(_folded(parts[-1]), [])))
         rules: tuple[Callable[[Path], int], ...] = (
             lambda path: _shared_end(path.parts, parts),
-            lambda path: split in path.parts or split_word(path.parent.name) == split != WHOLE,
+            lambda path: split != WHOLE and any(split_word(part) == split for part in self._below(path)),
             lambda path: len(os.path.commonpath([path, os.path.abspath(file)])),  # noqa: PTH100
         )
         for rule in rules if len(members) > 1 else ():

@@ -198,9 +198,7 @@ def _open_labels(spec: str, row: Format, text: str) -> Dataset:
     options: dict[str, Any] = dict(zip(rest[::2], rest[1::2], strict=True))
     path = expand_home(place)
     if not place or not path.exists():
-        raise DataError(
-            f"data set {spec!r}: {path if place else row.name + ':PATH'} does not exist; give a folder or file"
-        )
+        raise DataError(f"data set {spec!r}: {place or 'the path'} does not exist; give {row.name}:FOLDER or FILE")
     if path.is_dir() or row.recognises(path):
         found = row.open(path)
     else:

@@ -226,15 +226,23 @@ class IdMask:
     """The pixels of a PNG whose number red + 256 green + 65536 blue is one of `ids` (COCO panoptic)."""
 
     path: Path
-    ids: frozenset[int]
+    ids: tuple[int, ...]
 
     def paint(self, canvas: Labels, value: int) -> None:
         """Copy it. `DataError` if the file cannot be read or is of another size."""
-        numbers = _read_numbers(self.path)
+        numbers = _read_numbers(self.path, *self._state())
         if numbers.shape != canvas.shape:
             sizes = [f"{height}x{width}" for height, width in (numbers.shape, canvas.shape)]
             raise DataError(f"label file {self.path} is {sizes[0]} but its image {sizes[1]} (height x width)")
-        canvas[np.isin(numbers, list(self.ids))] = value
+        canvas[np.isin(numbers, self.ids)] = value
+
+    def _state(self) -> tuple[int, int]:
+        """Size and time of change, by which another file of this name is told; zeros if there is none."""
+        try:
+            found = self.path.stat()
+        except OSError:
+            return 0, 0
+        return found.st_size, found.st_mtime_ns
 
     def scaled(self, x: float, y: float) -> "IdMask":
         """Itself: it is in pixels."""
@@ -242,7 +250,7 @@ class IdMask:
 
 
 @lru_cache(maxsize=4)
-def _read_numbers(path: Path) -> NDArray[np.int32]:
+def _read_numbers(path: Path, size: int, changed: int) -> NDArray[np.int32]:
     mask = read_mask(path, expand_palette=True)
     if mask.ndim != 3:
         raise DataError(f"label file {path} has one channel; a panoptic one has three")
@@ -305,5 +313,7 @@ class Drawing:
             for value in vars(area).values():
                 parts = value if isinstance(value, tuple) else (value,)
                 for part in parts:
+                    part = part.name if isinstance(part, Path) else part  # data sets may be moved
                     found.update(part.tobytes() if isinstance(part, np.ndarray) else repr(part).encode())
+                    found.update(b"|")
         return found.hexdigest()

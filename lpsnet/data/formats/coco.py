@@ -232,7 +232,7 @@ def _panoptic_marks(annotation: _Annotation, categories: dict[_Id, str], file: P
     for segment in annotation["segments_info"]:
         label = _category(segment, categories)
         groups[None if segment.get("iscrowd") else label].add(_key(segment, "id", file, "segment"))
-    return [annotations.Mark(label, "mask", IdMask(place, frozenset(numbers))) for label, numbers in groups.items()]
+    return [annotations.Mark(label, "mask", IdMask(place, tuple(sorted(numbers)))) for label, numbers in groups.items()]
 
 
 def write(target: Target, samples: Iterable[Converted]) -> list[str]:
