@@ -338,7 +338,7 @@ def read_json(path: Path, kind: TypeAdapter[T]) -> T:
     except ValidationError as error:
         found = error.errors(include_url=False, include_input=False, include_context=False)
         deepest = max(found, key=lambda item: len(item["loc"]))  # where one of several kinds is allowed, the likeliest
-        where = ".".join(key for key in map(str, deepest["loc"]) if key.isalnum())  # not the names of kinds
+        where = ".".join(key for key in map(str, deepest["loc"]) if re.fullmatch(r"[a-zA-Z]\w*|\d+", key))
         raise DataError(f"{path}{', at ' + where[:200] if where else ''}: {deepest['msg'][:300]}") from None
 
 

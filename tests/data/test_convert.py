@@ -1,0 +1,179 @@
+"""`lpsnet data convert`: there and back; exact without a tolerance, IoU of 99 % and more with a small one."""
+
+import json
+from pathlib import Path
+from xml.etree import ElementTree
+
+import cv2
+import label_files as files
+import numpy as np
+import pytest
+from image_files import with_exif_orientation, write_image
+from pycocotools.coco import COCO
+
+from lpsnet.data import convert
+from lpsnet.data.check import check_dataset
+from lpsnet.data.dataset import WRITERS, Dataset, open_dataset
+from lpsnet.data.labels import IGNORE_INDEX
+from lpsnet.errors import DataError, RunError
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools'
+
+
+def write(dataset: Dataset, to: str, folder: Path, **options: object) -> list[str]:
+    splits = [dataset.split(name) for name in dataset.splits]
+    return convert.convert(splits, dataset.label_space, WRITERS[to], folder, **options)  # type: ignore[arg-type]
+
+
+def labels_of(dataset: Dataset) -> dict[tuple[str, str], np.ndarray]:
+    return {(split, sample.name): sample.labels for split in dataset.splits for sample in dataset.split(split)}  # type: ignore[attr-defined]
+
+
+@pytest.fixture(scope="module")
+def scenes() -> Dataset:
+    return open_dataset("scenes:size=96x160,num_train=3,num_val=2,seed=4")
+
+
+@pytest.mark.parametrize("to", WRITERS)
+def test_there_and_back_is_exact(scenes: Dataset, tmp_path: Path, to: str) -> None:
+    """Every pixel, every image, the classes with their order; pixels without a label stay without one."""
+    write(scenes, to, tmp_path / to)
+    again = open_dataset(tmp_path / to)
+    assert (again.splits, again.label_space.names) == (scenes.splits, scenes.label_space.names)
+    before, after = labels_of(scenes), labels_of(again)
+    assert before.keys() == after.keys()
+    for key, labels in before.items():
+        assert (labels == after[key]).all()
+        assert (again.split(key[0]).image(0) == scenes.split(key[0]).image(0)).all()
+    assert not [finding for finding in check_dataset(str(tmp_path / to)).findings if finding.severity == "error"]
+
+
+@pytest.mark.parametrize("first", WRITERS)
+def test_any_into_any(scenes: Dataset, tmp_path: Path, first: str) -> None:
+    write(scenes, first, tmp_path / "first")
+    wanted = labels_of(scenes)
+    for second in WRITERS:
+        write(open_dataset(tmp_path / "first"), second, tmp_path / second)
+        found = labels_of(open_dataset(tmp_path / second))
+        assert all((found[key] == labels).all() for key, labels in wanted.items())
+
+
+@pytest.mark.parametrize("to", sorted(set(WRITERS) - {"masks"}))
+def test_a_tolerance_keeps_every_class(tmp_path: Path, to: str) -> None:
+    """IoU of 99 % or more for every class of the scenes at half a pixel, with fewer points."""
+    dataset = open_dataset("scenes:size=256x512,num_train=2,num_val=1,seed=2")
+    write(dataset, to, tmp_path / "fewer", tolerance=0.5)
+    write(dataset, to, tmp_path / "exact")
+    before, after = labels_of(dataset), labels_of(open_dataset(tmp_path / "fewer"))
+    for label in range(dataset.label_space.num_classes):
+        both = sum(((before[key] == label) & (after[key] == label)).sum() for key in before)
+        either = sum(((before[key] == label) | (after[key] == label)).sum() for key in before)
+        assert either
+        assert both / either >= 0.99, (label, both / either)
+    texts = [[path for path in (tmp_path / name).rglob("*") if path.suffix in (".json", ".txt", ".xml")]
+             for name in ("fewer", "exact")]  # fmt: skip
+    fewer, exact = (sum(path.stat().st_size for path in paths) for paths in texts)
+    assert fewer < exact
+
+
+def test_coco_as_pycocotools_reads_it(scenes: Dataset, tmp_path: Path) -> None:
+    """Its own loader, categories, areas, boxes and masks: exact where run-length encoded, else but for outlines."""
+    write(scenes, "coco", tmp_path)
+    theirs = COCO(tmp_path / "annotations/instances_train.json")
+    names = [category["name"] for category in theirs.loadCats(theirs.getCatIds())]
+    assert names == list(scenes.label_space.names)
+    num_runs = 0
+    for number, sample in zip(theirs.getImgIds(), scenes.split("train"), strict=True):  # type: ignore[call-overload]
+        drawn = np.full(sample.labels.shape, IGNORE_INDEX, np.uint8)
+        for annotation in theirs.loadAnns(theirs.getAnnIds(imgIds=number)):
+            mask = theirs.annToMask(annotation).astype(bool)
+            left, top, width, height = annotation["bbox"]
+            assert mask.sum() == pytest.approx(annotation["area"], abs=0.5 * (width + height) + 1)
+            if isinstance(annotation["segmentation"], dict):
+                num_runs += 1
+                assert mask.sum() == annotation["area"]
+                assert (sample.labels[mask] == annotation["category_id"] - 1).all()
+            rows, columns = np.nonzero(mask)
+            assert left <= columns.min() <= columns.max() < left + width
+            assert top <= rows.min() <= rows.max() < top + height
+            drawn[mask] = annotation["category_id"] - 1
+        assert (drawn == sample.labels).mean() > 0.98
+    assert num_runs
+
+
+def test_holes_in_every_format(tmp_path: Path) -> None:
+    """A ring of one class: its hole is written as each format has holes."""
+    labels = np.full((8, 10), IGNORE_INDEX, np.uint8)
+    labels[1:7, 1:9] = 0
+    labels[3:5, 3:6] = IGNORE_INDEX
+    files.save_image(tmp_path / "d/images/train/a.png", height=8, width=10)
+    write_image(tmp_path / "d/masks/train/a.png", labels)
+    files.save(tmp_path / "d/data.yaml", "names: [ring]\n")
+    for to in WRITERS:
+        write(open_dataset(tmp_path / "d"), to, tmp_path / to)
+        assert (labels_of(open_dataset(tmp_path / to))["train", "a"] == labels).all()
+    (annotation,) = json.loads((tmp_path / "coco/annotations/instances_train.json").read_text())["annotations"]
+    assert annotation["segmentation"].keys() == {"size", "counts"}
+    assert (annotation["bbox"], annotation["area"]) == ([1, 1, 8, 6], 42)
+    (shape,) = json.loads((tmp_path / "labelme/images/train/a.json").read_text())["shapes"]
+    assert (shape["shape_type"], shape["points"]) == ("mask", [[1, 1], [8, 6]])
+    tree = ElementTree.parse(tmp_path / "cvat/annotations.xml")
+    (mask,) = tree.iter("mask")
+    assert [int(mask.get(key, "")) for key in ("left", "top", "width", "height")] == [1, 1, 8, 6]
+    ((result,),) = [item["result"] for task in json.loads((tmp_path / "labelstudio/tasks.json").read_text())
+                    for item in task["annotations"]]  # fmt: skip
+    assert result["type"] == "brushlabels"
+    assert len((tmp_path / "yolo/labels/train/a.txt").read_text().split()) == 1 + 2 * (4 + 4 + 2)
+
+
+def test_names_in_folders_and_words_that_formats_have_a_meaning_for(tmp_path: Path) -> None:
+    """A name with blanks, quotes and signs of XML; folders below a split; a split without labels."""
+    name = 'side "walk" & <kerb>, é'
+    for split in ("train", "val", "test"):
+        files.save_image(tmp_path / f"d/images/{split}/ulm/a b.png")
+        if split != "test":
+            write_image(tmp_path / f"d/masks/{split}/ulm/a b.png", np.full((12, 16), 1, np.uint8))
+    files.save(tmp_path / "d/data.yaml", json.dumps({"names": ["road", name]}))
+    for to in WRITERS:
+        write(open_dataset(tmp_path / "d"), to, tmp_path / to)
+        again = open_dataset(tmp_path / to)
+        assert again.label_space.names == ("road", name)
+        assert len(again.split("train").names) == 1
+        assert again.split("train").names[0].endswith("a b")
+        assert (again.split("val").labels(0) == 1).all()
+        assert (tmp_path / to / "images/test/ulm/a b.png").is_file()
+
+
+def test_rotated_images_keep_their_labels(tmp_path: Path) -> None:
+    """By EXIF: the image is copied as it is, and its labels are those of the upright one."""
+    jpeg = bytes(cv2.imencode(".jpg", files.image())[1])
+    (tmp_path / "d/images/train").mkdir(parents=True)
+    (tmp_path / "d/images/train/a.jpg").write_bytes(with_exif_orientation(jpeg, 6))
+    labels = np.zeros((16, 12), np.uint8)
+    labels[:5, 3:] = 1
+    write_image(tmp_path / "d/masks/train/a.png", labels)
+    files.save(tmp_path / "d/data.yaml", "names: [road, car]\n")
+    for to in WRITERS:
+        write(open_dataset(tmp_path / "d"), to, tmp_path / to)
+        (sample,) = open_dataset(tmp_path / to).split("train")  # type: ignore[misc]
+        assert (sample.labels == labels).all()
+        assert sample.image.shape == (16, 12, 3)
+
+
+def test_a_folder_with_files_is_left_alone(scenes: Dataset, tmp_path: Path) -> None:
+    files.save(tmp_path / "mine.txt", "precious")
+    with pytest.raises(RunError, match="has files already; give another folder, or --overwrite"):
+        write(scenes, "coco", tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+    write(scenes, "coco", tmp_path, overwrite=True)
+    assert (tmp_path / "mine.txt").read_text() == "precious"
+    with pytest.raises(RunError, match=r"mine.txt is a file; give a folder"):
+        write(scenes, "coco", tmp_path / "mine.txt")
+    with pytest.raises(DataError, match="a tolerance is 0 to 1000 pixels"):
+        write(scenes, "coco", tmp_path / "new", tolerance=-1)
+
+
+def test_progress_is_reported(scenes: Dataset, tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    write(scenes, "yolo", tmp_path / "y", on_progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(number, 5) for number in range(1, 6)]
