@@ -130,6 +130,15 @@ class Dataset:
         return named.terms if named else ""
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """What to know about labels that were drawn from shapes, a line each; nothing for masks."""
+        if self.description is None or self.description.format not in READERS:
+            return ()
+        name = self.description.background
+        rule = f"are {name!r}" if name is not None else "have no label (background: NAME makes them a class)"
+        return (*self.remarks, f"pixels that no shape covers {rule}")
+
+    @property
     def splits(self) -> list[str]:
         """The names of the splits."""
         return list(self.parts)

@@ -39,7 +39,7 @@ class Area(Protocol):
         """The same with all coordinates multiplied."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, slots=True)
 class Polygon:
     """Closed rings, filled by the even-odd rule; a ring need not repeat its first point."""
 
@@ -78,7 +78,7 @@ def _crossings(rings: Sequence[Points], height: int, width: int) -> NDArray[np.i
     return np.sort(rows * width + columns)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Ellipse:
     """An ellipse by its centre and radii, rotated clockwise (as seen) about its centre."""
 
@@ -106,7 +106,7 @@ class Ellipse:
         return Ellipse(self.x * x, self.y * y, self.radius_x * x, self.radius_y * y, self.degrees)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, slots=True)
 class Stroke:
     """A line through points with a width in pixels and round ends; a single point is a disc."""
 
@@ -130,7 +130,7 @@ class Stroke:
         return Stroke(self.points * (x, y), self.width)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, slots=True)
 class Dots:
     """Discs of one diameter, in pixels, about points."""
 
@@ -158,7 +158,7 @@ def _window(
     return part, x, y
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, slots=True)
 class Bitmap:
     """Pixels of a rectangle, run by run: `runs` counts not covered, covered, not covered, … pixels.
 
@@ -221,7 +221,7 @@ def encode_runs(flat: NDArray[Any]) -> NDArray[np.int64]:
     return runs if runs[-1] or len(runs) == 1 else runs[:-1]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class IdMask:
     """The pixels of a PNG whose number red + 256 green + 65536 blue is one of `ids` (COCO panoptic)."""
 
@@ -266,7 +266,7 @@ class Shape(NamedTuple):
     area: Area
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, slots=True)
 class Drawing:
     """The labels of one image as shapes.
 
@@ -310,7 +310,7 @@ class Drawing:
         found = hashlib.blake2b(repr((self.fill, self.size, self.is_relative)).encode(), digest_size=8)
         for label, area in self.shapes:
             found.update(f"{label} {type(area).__name__}".encode())
-            for value in vars(area).values():
+            for value in (getattr(area, name) for name in type(area).__slots__):  # type: ignore[attr-defined]
                 parts = value if isinstance(value, tuple) else (value,)
                 for part in parts:
                     part = part.name if isinstance(part, Path) else part  # data sets may be moved

@@ -113,7 +113,8 @@ class Segmentation:
     @property
     def opening(self) -> str:
         source = self.run.init or self.run.encoder
-        return describe_initialisation(self.initialisation, source) if self.initialisation and source else ""
+        start = describe_initialisation(self.initialisation, source) if self.initialisation and source else ""
+        return "\n".join(filter(None, (start, *(f"Labels: {note}" for note in self.dataset.notes))))
 
     @property
     def inputs(self) -> Mapping[str, str]:

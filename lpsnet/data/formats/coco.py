@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from pydantic import Field, TypeAdapter
+from pydantic import AfterValidator, Field, TypeAdapter
 from typing_extensions import TypedDict  # of pydantic; below Python 3.12 it refuses that of typing
 
 from lpsnet.data import annotations, outlines, run_lengths
@@ -31,6 +31,10 @@ class _Rle(TypedDict):
     counts: str | list[Annotated[int, Field(ge=0)]]
 
 
+# An array at once: floats of their own would take four times the memory
+_Ring = Annotated[list[annotations.Coordinate], AfterValidator(lambda values: np.array(values, np.float64))]
+
+
 class _Segment(TypedDict, total=False):
     id: Annotated[int, Field(ge=0, lt=2**24)]
     category_id: _Id
@@ -40,7 +44,7 @@ class _Segment(TypedDict, total=False):
 class _Annotation(TypedDict, total=False):
     image_id: _Id
     category_id: _Id
-    segmentation: _Rle | list[list[annotations.Coordinate]] | None
+    segmentation: _Rle | list[_Ring] | None
     iscrowd: int | None
     bbox: list[float]
     file_name: str  # panoptic
