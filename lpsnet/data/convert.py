@@ -5,6 +5,7 @@ what is converted, so every format that is read becomes any that is written; whe
 are left. Pixels without a label are left uncovered.
 """
 
+import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ class Target:
     """Where a data set is written to.
 
     Attributes:
-        folder: of the new data set.
+        folder: of the new data set, an absolute path.
         space: its classes.
         splits: the names of its splits.
     """
@@ -112,7 +113,8 @@ def convert(
         raise RunError(
             f"{folder} has files already; give another folder, or --overwrite to replace those of the same names"
         )
-    target = Target(folder, space, tuple(split.name for split in splits))
+    absolute = Path(os.path.abspath(folder))  # noqa: PTH100 - keeps links
+    target = Target(absolute, space, tuple(split.name for split in splits))
     return write(target, _samples(target, splits, tolerance, on_progress))
 
 

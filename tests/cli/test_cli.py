@@ -138,6 +138,21 @@ def test_info_counts_and_shows_the_record(run, trained: Path, tmp_path: Path) ->
     assert "vegetation" in result.err
 
 
+def test_data_convert(run, tmp_path: Path) -> None:
+    """Says where the output is and the next command; leaves a folder with files alone unless it is asked to."""
+    result = run("data", "convert", SCENES, "--to", "coco", "--out", tmp_path / "coco")
+    assert result.code == 0
+    assert f"to {tmp_path / 'coco'}" in result.out
+    assert result.out.splitlines()[-1] == f"Next: lpsnet data check coco:{tmp_path / 'coco'}"
+    assert run("data", "check", f"coco:{tmp_path / 'coco'}").code == 0
+    assert "--overwrite" in run("data", "convert", SCENES, "--to", "coco", "--out", tmp_path / "coco").line
+    assert run("data", "convert", SCENES, "--to", "yolo", "--out", tmp_path / "coco", "--overwrite").code == 0
+    assert "did you mean 'coco'?" in run("data", "convert", SCENES, "--to", "cocoo", "--out", tmp_path / "x").line
+    assert (
+        "tolerance" in run("data", "convert", SCENES, "--to", "coco", "--out", tmp_path / "x", "--tolerance", -1).line
+    )
+
+
 def test_data_check_accepts_scenes_and_finds_what_is_wrong(run, tmp_path: Path) -> None:
     assert run("data", "check", SCENES).code == 0
     for split in ("train", "val"):

@@ -173,6 +173,14 @@ def test_a_folder_with_files_is_left_alone(scenes: Dataset, tmp_path: Path) -> N
         write(scenes, "coco", tmp_path / "new", tolerance=-1)
 
 
+@pytest.mark.parametrize("to", WRITERS)
+def test_a_folder_from_here(scenes: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, to: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(scenes, to, Path("x/../y"))
+    assert len(open_dataset(tmp_path / "y").split("train")) == 3
+    assert len(open_dataset("y").split("val")) == 2
+
+
 def test_progress_is_reported(scenes: Dataset, tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     write(scenes, "yolo", tmp_path / "y", on_progress=lambda done, total: seen.append((done, total)))
