@@ -20,11 +20,13 @@ def is_inside(x: Fraction, y: Fraction, rings: Sequence[Ring]) -> bool:
     return crossings % 2 == 1
 
 
-def polygon(rings: Sequence[Ring], height: int, width: int) -> np.ndarray:
-    """H x W bool: whether the centre of each pixel is inside."""
+def polygon(rings: Sequence[Ring], height: int, width: int, *, shift: float = 0.0) -> np.ndarray:
+    """H x W bool: whether the centre of each pixel, `shift` to the right, is inside."""
     half = Fraction(1, 2)
     plain = [[(float(x), float(y)) for x, y in ring] for ring in rings]
-    return np.array([[is_inside(c + half, r + half, plain) for c in range(width)] for r in range(height)])
+    return np.array(
+        [[is_inside(c + half + Fraction(shift), r + half, plain) for c in range(width)] for r in range(height)]
+    )
 
 
 def near(points: Ring, reach: float, height: int, width: int) -> np.ndarray:
