@@ -33,7 +33,6 @@ from lpsnet.data.formats import (
     published,
     supervisely,
     ultralytics,
-    yolo,
 )
 from lpsnet.data.labels import LabelSpace
 from lpsnet.data.split import FileSplit, JoinedSplit, Opened, Sample, Split
@@ -68,7 +67,14 @@ class Format(NamedTuple):
 
 # In the order in which a path is compared with them. To add a format: one file in `formats`, one row here.
 FORMATS = (
-    Format("yolo", yolo.describe, yolo.recognises, "path", read=yolo.read, write=yolo.write),
+    Format(
+        "yolo",
+        ultralytics.describe_polygons,
+        ultralytics.recognises_polygons,
+        "path",
+        read=ultralytics.read_polygons,
+        write=ultralytics.write_polygons,
+    ),
     Format("ultralytics", ultralytics.describe, ultralytics.recognises),
     Format("description", description.load_description, description.is_described),
     Format("cityscapes", cityscapes.describe, cityscapes.recognises, "folder", cityscapes.TERMS),

@@ -14,7 +14,8 @@ from label_files import HEIGHT, SQUARE, TRIANGLE, WIDTH, flat, percent, save, sa
 
 from lpsnet.data.check import check_dataset
 from lpsnet.data.dataset import open_dataset
-from lpsnet.data.run_lengths import brush_rle, coco_text
+from lpsnet.data.formats.coco import coco_text
+from lpsnet.data.formats.labelstudio import brush_rle
 from lpsnet.errors import DataError
 
 MASK = np.hypot(*np.indices((HEIGHT, WIDTH)) - 5) < 4

@@ -503,7 +503,7 @@ def test_cvat_files_that_are_damaged(tmp_path: Path, text: str, expected: str) -
 
 
 def test_label_studio_all_results(tmp_path: Path) -> None:
-    from lpsnet.data.run_lengths import brush_rle  # held against Label Studio's own in test_run_lengths.py
+    from lpsnet.data.formats.labelstudio import brush_rle  # held against Label Studio's own in test_run_lengths.py
 
     save_image(tmp_path / "images/1a2b3c4d-a.png")
     disc = np.hypot(*np.indices((HEIGHT, WIDTH)) - np.array([[[9]], [[4]]])) < 3

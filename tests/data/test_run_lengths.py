@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from pycocotools import mask as coco
 
-from lpsnet.data.run_lengths import brush_mask, brush_rle, coco_bitmap, coco_text
+from lpsnet.data.formats.coco import coco_bitmap, coco_text
+from lpsnet.data.formats.labelstudio import brush_mask, brush_rle
 from lpsnet.errors import DataError
 
 _masks = arrays.arrays(bool, st.tuples(st.integers(1, 30), st.integers(1, 30)))

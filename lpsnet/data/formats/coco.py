@@ -9,18 +9,20 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import AfterValidator, Field, TypeAdapter
 from typing_extensions import TypedDict  # of pydantic; below Python 3.12 it refuses that of typing
 
-from lpsnet.data import annotations, outlines, run_lengths
+from lpsnet.data import annotations, outlines
 from lpsnet.data.convert import Converted, Target
 from lpsnet.data.description import WHOLE, Description
-from lpsnet.data.shapes import IdMask, Polygon
+from lpsnet.data.images import MAX_PIXELS
+from lpsnet.data.shapes import Bitmap, IdMask, Polygon, encode_runs
 from lpsnet.errors import DataError
 
 _Id = int | str
@@ -209,7 +211,7 @@ def _object_marks(annotation: _Annotation, label: str, file: Path) -> list[annot
     name = None if annotation.get("iscrowd") else label
     segmentation = annotation.get("segmentation")
     if isinstance(segmentation, dict):
-        return [annotations.Mark(name, "mask", run_lengths.coco_bitmap(segmentation["size"], segmentation["counts"]))]
+        return [annotations.Mark(name, "mask", coco_bitmap(segmentation["size"], segmentation["counts"]))]
     if segmentation:
         rings = [annotations.to_points(ring, file, "a polygon") for ring in segmentation]
         return [annotations.Mark(name, "polygon", Polygon((ring,))) for ring in rings]
@@ -274,10 +276,66 @@ def _annotation(outline: outlines.Outline, sample: Converted) -> dict[str, Any]:
     if outline.holes:
         whole = np.zeros(sample.size, bool)
         whole[top:bottom, left:right] = outline.mask()
-        segmentation = {"size": list(sample.size), "counts": run_lengths.coco_text(whole)}
+        segmentation = {"size": list(sample.size), "counts": coco_text(whole)}
     return {
         "category_id": outline.label + 1,
         "segmentation": segmentation,
         "area": outline.num_pixels,
         "bbox": [left, top, right - left, bottom - top],
     }
+
+
+# Run lengths. COCO's text: each count is a signed number in groups of 5 bits, lowest first, one character from "0" (48)
+# up a group; bit 5 says that more groups follow. From the fourth count on, it is the difference to the one two before.
+_OFFSET, _MORE, _SIGN, _BITS = 48, 32, 16, 5
+
+
+def coco_bitmap(size: Sequence[int], counts: str | Sequence[int]) -> Bitmap:
+    """The bitmap of a COCO run-length encoding, compressed (text) or not.
+
+    Args:
+        size: height and width of the image in pixels.
+        counts: runs down the columns, beginning with pixels that are not covered.
+
+    Raises:
+        DataError: the counts are no run lengths of that size.
+    """
+    runs = _decode_text(counts) if isinstance(counts, str) else np.array(counts, np.float64)
+    if np.abs(runs).max(initial=0) > MAX_PIXELS:
+        raise DataError("a run length is larger than any image")
+    return Bitmap(0, 0, size[0], size[1], runs.astype(np.int64), by_columns=True)
+
+
+def _decode_text(text: str) -> NDArray[np.int64]:
+    if not text.isascii():
+        raise DataError("the text of run lengths has characters that are not ASCII")
+    codes = np.frombuffer(text.encode(), np.uint8).astype(np.int64) - _OFFSET
+    if codes.min(initial=0) < 0 or codes.max(initial=0) >= 2 * _MORE or (codes.size and codes[-1] & _MORE):
+        raise DataError("the text of run lengths is damaged or cut off")
+    ends = np.flatnonzero(codes & _MORE == 0)
+    starts = np.concatenate(([0], ends[:-1] + 1)) if ends.size else ends
+    place = np.arange(codes.size) - np.repeat(starts, ends - starts + 1)
+    if place.max(initial=0) > 6:  # 35 bits
+        raise DataError("a run length is larger than any image")
+    values = np.add.reduceat((codes & _MORE - 1) << _BITS * place, starts) if starts.size else codes
+    negative = codes[ends] & _SIGN != 0
+    values = values - np.where(negative, 1 << _BITS * (ends - starts + 1), 0)
+    # undo the differences: sums over every other count, from the second and the third on
+    values[1::2], values[2::2] = np.cumsum(values[1::2]), np.cumsum(values[2::2])
+    return values
+
+
+def coco_text(mask: NDArray[np.bool_]) -> str:
+    """COCO's compressed counts of an H x W array of what is covered."""
+    runs = encode_runs(mask.T.ravel())
+    values = runs.copy()
+    values[3:] -= runs[1:-2]
+    characters = []
+    for value in values.tolist():
+        more = True
+        while more:
+            group = value & _MORE - 1
+            value >>= _BITS
+            more = value != (-1 if group & _SIGN else 0)
+            characters.append(group | (_MORE if more else 0))
+    return bytes(code + _OFFSET for code in characters).decode()

@@ -15,7 +15,7 @@ import binascii
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, NotRequired
 from urllib.parse import unquote
@@ -23,17 +23,18 @@ from xml.etree import ElementTree
 from xml.sax.saxutils import quoteattr
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field, TypeAdapter
 from typing_extensions import TypedDict
 
-from lpsnet.data import annotations, run_lengths
+from lpsnet.data import annotations
 from lpsnet.data.convert import Converted, Target
 from lpsnet.data.description import WHOLE, Description
 from lpsnet.data.formats.cvat import parse_colour, rotated
-from lpsnet.data.images import IMAGE_SUFFIXES, decode_bits
+from lpsnet.data.images import IMAGE_SUFFIXES, MAX_PIXELS, decode_bits
 from lpsnet.data.labels import Colour
 from lpsnet.data.outlines import Outline
-from lpsnet.data.shapes import Area, Bitmap, Dots, Ellipse, Polygon, Stroke
+from lpsnet.data.shapes import Area, Bitmap, Dots, Ellipse, Polygon, Stroke, encode_runs
 from lpsnet.errors import DataError
 
 _FILE, _CONFIG = "tasks.json", "label_config.xml"
@@ -262,7 +263,7 @@ def _brush(value: Any, size: tuple[int, int], _: float, where: str) -> Area:
         return Bitmap.of(decode_bits(data, "its mask"))
     if value.get("format", "rle") != "rle":
         raise DataError(f"a brush has the format {value['format'][:40]!r}; 'rle' is read")
-    return Bitmap.of(run_lengths.brush_mask(*size, value["rle"]))
+    return Bitmap.of(brush_mask(*size, value["rle"]))
 
 
 def _keypoint(value: Any, size: tuple[int, int], width: float, where: str) -> Area:
@@ -328,7 +329,7 @@ def _result(identity: str, outline: Outline, sample: Converted, target: Target) 
     value: dict[str, Any] = {"points": (outline.exterior * (100 / width, 100 / height)).tolist(), "closed": True}
     if outline.holes:
         kind, control = "brushlabels", "brush"
-        value = {"format": "rle", "rle": run_lengths.brush_rle(_whole(outline, sample.size))}
+        value = {"format": "rle", "rle": brush_rle(_whole(outline, sample.size))}
     return {
         "id": re.sub(r"\W", "-", identity),
         "type": kind,
@@ -346,3 +347,71 @@ def _whole(outline: Outline, size: tuple[int, int]) -> Any:
     mask = np.zeros(size, bool)
     mask[top:bottom, left:right] = outline.mask()
     return mask
+
+
+# Run lengths. A brush: the bytes of an RGBA image, whose alpha is the label, as a stream of bits: 32 for the number of
+# values, 5 for the bits a value less 1, four times 4 for the bits of run lengths less 1. Then for each run: 1 bit,
+# whether one value is repeated; 2 for which of the four sizes its length, less 1, is written in; the value, or all.
+_CHANNELS = 4
+_SIZES = (3, 4, 8, 16)  # bits of run lengths, as its own encoder has them
+
+
+def brush_mask(height: int, width: int, rle: Sequence[int]) -> NDArray[np.bool_]:
+    """H x W of what a Label Studio brush covers: where alpha is not 0.
+
+    Raises:
+        DataError: the numbers are no such stream, or are for another number of pixels.
+    """
+    if height * width > MAX_PIXELS:
+        raise DataError(f"a brush of {height}x{width} pixels (height x width) is not possible")
+    if not rle or min(rle) < 0 or max(rle) > 255:
+        raise DataError("the run lengths of a brush are not bytes, 0 to 255")
+    bits = _Bits(bytes(rle))
+    count, word, sizes = bits.read(32), bits.read(5) + 1, [bits.read(4) + 1 for _ in range(4)]
+    if count != height * width * _CHANNELS:
+        raise DataError(f"the run lengths of a brush are for {count} bytes; {height}x{width} has {height * width * 4}")
+    values = np.zeros(count, np.uint8)
+    place = 0
+    while place < count:
+        is_repeated = bits.read(1)
+        end = place + 1 + bits.read(sizes[bits.read(2)])
+        if end > count:
+            raise DataError("the run lengths of a brush are longer than its image")
+        if is_repeated:
+            values[place:end] = bits.read(word) & 255
+        else:
+            values[place:end] = [bits.read(word) & 255 for _ in range(end - place)]
+        place = end
+    alpha: NDArray[np.uint8] = values[_CHANNELS - 1 :: _CHANNELS].reshape(height, width)
+    covered: NDArray[np.bool_] = alpha != 0
+    return covered
+
+
+class _Bits:
+    """Numbers of any number of bits from bytes, highest bit first."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data, self._place = data, 0
+
+    def read(self, count: int) -> int:
+        """The next number; `DataError` at the end."""
+        first, end = self._place >> 3, self._place + count
+        if end > 8 * len(self._data):
+            raise DataError("the run lengths of a brush are cut off")
+        window = int.from_bytes(self._data[first : (end + 7) >> 3])
+        self._place = end
+        return window >> (-end % 8) & (1 << count) - 1
+
+
+def brush_rle(mask: NDArray[np.bool_]) -> list[int]:
+    """Label Studio's run lengths of an H x W array of what is covered: all four channels are 255 there, else 0."""
+    runs = encode_runs(mask.ravel()) * _CHANNELS
+    longest = 1 << _SIZES[-1]
+    bits = [f"{mask.size * _CHANNELS:032b}", f"{7:05b}", *(f"{size - 1:04b}" for size in _SIZES)]
+    for number, run in enumerate(runs.tolist()):
+        value = f"{255 * (number % 2):08b}"
+        for length in [longest] * (run // longest) + [run % longest] * (run % longest > 0):
+            kind = next(index for index, size in enumerate(_SIZES) if length <= 1 << size)
+            bits.append(f"1{kind:02b}{length - 1:0{_SIZES[kind]}b}{value}")
+    text = "".join(bits)
+    return list(int(text + "0" * (-len(text) % 8), 2).to_bytes((len(text) + 7) // 8))
