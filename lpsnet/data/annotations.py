@@ -21,6 +21,7 @@ from lpsnet.data import description as describing
 from lpsnet.data import pairing
 from lpsnet.data.decode import LabelDecoder
 from lpsnet.data.description import WHOLE, Description
+from lpsnet.data.images import IMAGE_SUFFIXES
 from lpsnet.data.labels import IGNORE_INDEX, Colour, LabelSpace
 from lpsnet.data.shapes import MAX_COORDINATE, Area, Drawing, Points, Shape
 from lpsnet.data.split import FileSplit
@@ -71,6 +72,7 @@ class Marked(NamedTuple):
         size: (height, width) in pixels as the file states it; None if it does not.
         split: as the file or its place says; `WHOLE` if nothing does.
         is_relative: whether coordinates are parts of the image's width and height.
+        problem: why the label file could not be read; reading this sample is an error then. "" if it could.
     """
 
     name: str
@@ -80,6 +82,7 @@ class Marked(NamedTuple):
     size: tuple[int, int] | None = None
     split: str = WHOLE
     is_relative: bool = False
+    problem: str = ""
 
 
 @dataclass
@@ -125,6 +128,8 @@ def build_marked(found: Description, folder: Path, read: Reader, default_name: s
     reading = read(found, root)
     if not reading.images:
         raise DataError(f"no labelled images of the format {found.format!r} were found in {root}")
+    if all(marked.problem for marked in reading.images):
+        raise DataError(reading.images[0].problem)
     space, table = _classes(found, reading, default_name)
     splits, found = _splits(found, root, reading)
     placing = _Placing(found, table, found.ignore == "others")
@@ -191,7 +196,7 @@ class _Placing:
         ordered = [*beneath, *(mark for mark in marked.marks if mark.label is not None)] if beneath else marked.marks
         shapes = [shape for mark in ordered if (shape := self._shape(mark, marked)) is not None]
         fill = IGNORE_INDEX if self.found.background is None else self.table[self.found.background]
-        return Drawing(tuple(shapes), fill, marked.size, marked.is_relative)
+        return Drawing(tuple(shapes), fill, marked.size, marked.is_relative, marked.problem)
 
     def _shape(self, mark: Mark, marked: Marked) -> Shape | None:
         if mark.kind in self.found.skip:
@@ -388,6 +393,13 @@ class ImageFinder:
     def paths(self) -> list[Path]:
         """All images, sorted."""
         return sorted({path for members in self._by_name.values() for path in members})
+
+    def named_like(self, file: Path) -> Path | None:
+        """The image beside a label file with its stem; None if there is none, or several."""
+        names = (f"{file.stem}{suffix}" for suffix in IMAGE_SUFFIXES)
+        beside = Path(os.path.abspath(file.parent))  # noqa: PTH100 - keeps links
+        found = [path for name in names for path in self._by_name.get(_folded(name), []) if path.parent == beside]
+        return found[0] if len(found) == 1 else None
 
     def find(self, name: str, file: Path, *, split: str = WHOLE) -> Path:
         """The image `name` of a label file: of those with its last part, the one whose folders agree best.

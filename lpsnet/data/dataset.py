@@ -240,9 +240,13 @@ def label_format(path: Path) -> Format | None:
     if not path.exists():
         return None
     found = [row for row in FORMATS if row.read is not None and row.recognises(path)]
+    ways = " or ".join(f"{row.name}:{path}" for row in found)
     if len(found) > 1:
-        ways = " or ".join(f"{row.name}:{path}" for row in found)
         raise DataError(f"data set {str(path)!r} holds labels of several formats; name one: {ways}")
+    if found and path.is_dir() and guess.is_known_folder(path) and not description.is_described(path):
+        raise DataError(
+            f"data set {str(path)!r} holds masks and other labels; name these: {ways}, or describe the masks"
+        )
     return found[0] if found else None
 
 

@@ -275,19 +275,23 @@ class Drawing:
         fill: the class id of the pixels that no shape covers; `IGNORE_INDEX` if they have no label.
         size: (height, width) in pixels as the label file states it; None if it does not.
         is_relative: whether coordinates are parts of the image's width and height, 0 to 1, instead of pixels.
+        problem: why the label file could not be read; drawing it is an error then. "" if it could.
     """
 
     shapes: tuple[Shape, ...]
     fill: int = IGNORE_INDEX
     size: tuple[int, int] | None = None
     is_relative: bool = False
+    problem: str = ""
 
     def draw(self, height: int, width: int) -> Labels:
         """The label map: height x width uint8 class ids, 255 for no label.
 
         Raises:
-            DataError: a shape cannot be drawn.
+            DataError: the label file could not be read, or a shape cannot be drawn.
         """
+        if self.problem:
+            raise DataError(self.problem)
         canvas = np.full((height, width), self.fill, np.uint8)
         for label, area in self.shapes:
             (area.scaled(width, height) if self.is_relative else area).paint(canvas, label)
@@ -307,7 +311,9 @@ class Drawing:
 
     def digest(self) -> str:
         """Of all that decides the label map, so that a run notices when labels change."""
-        found = hashlib.blake2b(repr((self.fill, self.size, self.is_relative)).encode(), digest_size=8)
+        found = hashlib.blake2b(
+            repr((self.fill, self.size, self.is_relative, bool(self.problem))).encode(), digest_size=8
+        )
         for label, area in self.shapes:
             found.update(f"{label} {type(area).__name__}".encode())
             for value in (getattr(area, name) for name in type(area).__slots__):  # type: ignore[attr-defined]

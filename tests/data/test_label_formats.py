@@ -694,6 +694,12 @@ def test_a_folder_with_labels_of_several_formats_is_asked_about(coco: Path) -> N
     save(coco / "annotations.xml", files.cvat(""))
     assert f"name one: coco:{coco} or cvat:{coco}" in refusal(coco)
     assert open_dataset(f"coco:{coco}").splits == ["val"]
+    (coco / "annotations.xml").unlink()
+    save_image(coco / "images/train/a.png")
+    files.write_image(coco / "masks/train/a.png", np.zeros((HEIGHT, WIDTH), np.uint8))
+    assert f"holds masks and other labels; name these: coco:{coco}" in refusal(coco)
+    save(coco / "data.yaml", "names: [road]\n")
+    assert open_dataset(coco).label_space.names == ("road",)  # what is described is no guess
 
 
 def test_images_are_only_read_below_their_folders(coco: Path) -> None:
@@ -753,3 +759,30 @@ def test_the_data_check_reads_every_image(coco: Path) -> None:
     split = open_dataset(coco).split("val")
     assert isinstance(split, FileSplit)
     assert split.pairs[0].drawing is not None
+
+
+@pytest.mark.parametrize("name", ["labelme", "yolo", "supervisely"])
+def test_a_damaged_file_does_not_stop_the_others(tmp_path: Path, name: str) -> None:
+    """Each is a finding of the data check, whose description leaves it out; reading that image is an error."""
+    paths = {"labelme": "{}.json", "yolo": "labels/{}.txt", "supervisely": "d/ann/{}.png.json"}
+    folders = {"labelme": "", "yolo": "images", "supervisely": "d/img"}
+    objects = [{"classTitle": "road", "geometryType": "polygon", "points": {"exterior": TRIANGLE}}]
+    for stem in "abcde":
+        value: Any = files.labelme([{"label": "road", "points": TRIANGLE}], imagePath=f"{stem}.png")
+        value = {"yolo": yolo_line(0, TRIANGLE), "supervisely": files.supervisely(objects)}.get(name, value)
+        save_image(tmp_path / folders[name] / f"{stem}.png", ord(stem))
+        save(tmp_path / paths[name].format(stem), value)
+    save(tmp_path / ("meta.json" if name == "supervisely" else "classes.txt"),
+         files.SUPERVISELY_META if name == "supervisely" else "road\n")  # fmt: skip
+    for stem, text in (("b", "{"), ("d", '{"shapes": 3, "objects": 3}')):
+        save(tmp_path / paths[name].format(stem), text)
+    diagnosis = check_dataset(f"{name}:{tmp_path}")
+    errors = [finding for finding in diagnosis.findings if finding.severity == "error"]
+    assert [Path(finding.file).name.partition(".")[0] for finding in errors] == ["b", "d"]
+    dataset = open_dataset(f"{name}:{tmp_path}")
+    assert (dataset.split("train").labels(0) == covered((0, polygon(TRIANGLE)))).all()
+    with pytest.raises(DataError, match=r"b\.(json|txt|png.json)"):
+        dataset.split("train")[1]
+    again = open_dataset(save(tmp_path / "repaired.yaml", diagnosis.suggested_yaml))
+    assert [again.split(split).names for split in again.splits] == [("a", "c"), ("e",)]
+    assert check_dataset(str(tmp_path / "repaired.yaml")).ok

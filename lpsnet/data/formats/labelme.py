@@ -98,15 +98,10 @@ def read(found: Description, root: Path) -> annotations.Reading:
     reading = annotations.Reading([], [], ignored=frozenset({IGNORED}))
     others = 0
     for split, file in annotations.label_files(found, root, ".json"):
-        if not _is_labelme(file):
+        if not _is_labelme(file) and finder.named_like(file) is None:
             others += 1
             continue
-        content = annotations.read_json(file, _FILE)
-        size = content.get("imageHeight"), content.get("imageWidth")
-        known = (size[0], size[1]) if size[0] and size[1] else None
-        marks = tuple(_mark(shape, found, file) for shape in content["shapes"])
-        image = finder.find(content["imagePath"], file, split=split)
-        reading.images.append(annotations.Marked(content["imagePath"], image, file, marks, known, split))
+        reading.images.append(_read_file(file, split, found, finder))
     used = Counter(mark.label for marked in reading.images for mark in marked.marks if mark.label is not None)
     listed = _listed(root)
     reading.names = [*listed, *sorted(set(used) - set(listed))]
@@ -115,6 +110,21 @@ def read(found: Description, root: Path) -> annotations.Reading:
     reading.remarks += [f"{without} images have no label file and are left out"] if without else []
     reading.remarks += [f"{others} JSON files are not labelme's and are left out"] if others else []
     return reading
+
+
+def _read_file(file: Path, split: str, found: Description, finder: annotations.ImageFinder) -> annotations.Marked:
+    """The image of a label file; if this is damaged, the one of its name, so that the others can be read."""
+    try:
+        content = annotations.read_json(file, _FILE)
+        marks = tuple(_mark(shape, found, file) for shape in content["shapes"])
+    except DataError as error:
+        if (beside := finder.named_like(file)) is None:
+            raise
+        return annotations.Marked(beside.name, beside, file, (), None, split, problem=str(error))
+    size = content.get("imageHeight"), content.get("imageWidth")
+    known = (size[0], size[1]) if size[0] and size[1] else None
+    image = finder.find(content["imagePath"], file, split=split)
+    return annotations.Marked(content["imagePath"], image, file, marks, known, split)
 
 
 def _listed(root: Path) -> list[str]:

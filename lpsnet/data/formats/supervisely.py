@@ -105,18 +105,26 @@ def read(found: Description, root: Path) -> annotations.Reading:
     for folder in folders:
         images = folder.parent / _IMG
         for file in annotations.files_in(folder, ".json"):
-            content = annotations.read_json(file, _FILE_KIND)
-            marks = tuple(_mark(item, file, found) for item in content["objects"])
-            size = content["size"]["height"], content["size"]["width"]
             # the label file's name, which cannot lead out of its folder, is the image's with .json
             image = images / file.relative_to(folder).with_suffix("")
-            split = _split(content, folder.parent.relative_to(root))
-            reading.images.append(annotations.Marked(image.name, image, file, marks, size, split))
+            reading.images.append(_read_file(file, image, folder.parent.relative_to(root), found))
     reading.images = annotations.named_by_place(reading.images) if reading.images else []
     labelled = {marked.image.name for marked in reading.images}
     without = sum(path.name not in labelled for folder in folders for path in (folder.parent / _IMG).iterdir())
     reading.remarks += [f"{without} images have no label file and are left out"] if without else []
     return reading
+
+
+def _read_file(file: Path, image: Path, folder: Path, found: Description) -> annotations.Marked:
+    """The image of a label file; a damaged one is a problem of that image, so that the others can be read."""
+    try:
+        content = annotations.read_json(file, _FILE_KIND)
+        marks = tuple(_mark(item, file, found) for item in content["objects"])
+    except DataError as error:
+        split = annotations.split_word(folder.as_posix())
+        return annotations.Marked(image.name, image, file, (), None, split, problem=str(error))
+    size = content["size"]["height"], content["size"]["width"]
+    return annotations.Marked(image.name, image, file, marks, size, _split(content, folder))
 
 
 def _split(content: _File, folder: Path) -> str:

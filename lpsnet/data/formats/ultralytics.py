@@ -264,11 +264,13 @@ def read_polygons(found: description.Description, root: Path) -> annotations.Rea
         for place in [places] if isinstance(places, str) else places:
             for key, image in pairing.collect(root, place, suffixes=IMAGE_SUFFIXES, ending=""):
                 file = texts.get(image.stem) if texts is not None else _label_file(image)
-                marks = tuple(_marks(file, names)) if file is not None and file.is_file() else ()
+                marks, problem = _read_lines(file, names)
                 without += file is None or not file.is_file()
                 place_of = file or image.with_suffix(".txt")
                 reading.images.append(
-                    annotations.Marked(f"{key}{image.suffix}", image, place_of, marks, None, split, is_relative=True)
+                    annotations.Marked(
+                        f"{key}{image.suffix}", image, place_of, marks, None, split, is_relative=True, problem=problem
+                    )
                 )
     reading.remarks += [f"{without} images have no text file: no objects, as for YOLO"] if without else []
     return reading
@@ -291,6 +293,16 @@ def _label_file(image: Path) -> Path:
         there = Path(replaced(str(image), POLYGONS)).with_suffix(".txt")
         return there if there.is_file() else image.with_suffix(".txt")
     return image.with_suffix(".txt")
+
+
+def _read_lines(file: Path | None, names: list[str]) -> tuple[tuple[annotations.Mark, ...], str]:
+    """The marks of a text file, and what is wrong with it, so that the others can be read."""
+    if file is None or not file.is_file():
+        return (), ""
+    try:
+        return tuple(_marks(file, names)), ""
+    except DataError as error:
+        return (), str(error)
 
 
 def _marks(file: Path, names: list[str]) -> Iterator[annotations.Mark]:
