@@ -195,7 +195,8 @@ def _open(text: str) -> Dataset:
         place = _existing_folder(kind, rest) if named.takes == "folder" else rest
         return build_dataset(text, named.open(place), Path(place))
     path = expand_home(text)
-    if description.is_yaml(path) or (path.is_dir() and guess.is_known_folder(path)) or label_format(path) is not None:
+    has_shapes = not description.is_yaml(path) and label_format(path) is not None
+    if has_shapes or description.is_yaml(path) or (path.is_dir() and guess.is_known_folder(path)):
         return open_path(text, path)
     if path.is_dir():
         advice = f"name its layout ({', '.join(_ALLOWED)}), or let 'lpsnet data check {text}' suggest a description"
