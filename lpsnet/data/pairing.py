@@ -163,11 +163,14 @@ def list_keys(paths: Sequence[Path], ending: str) -> Keyed:
 def resolve(root: Path, list_file: Path, text: str) -> Path:
     """A path in a list as an absolute one: from the root of the data set, or else from the folder of the list.
 
-    An absolute path from another machine, as `/SegNet/CamVid/train/X.png` in CamVid's lists, counts by its last parts.
+    A path from elsewhere, as `/SegNet/CamVid/train/X.png` in CamVid's lists or `data/images/train/X.png` in CVAT's,
+    counts by its last parts.
     """
     path = Path(text)
-    tries = [root / path, list_file.parent / path, root.joinpath(*path.parts[-2:])]
-    chosen = next((candidate for candidate in tries if candidate.exists()), tries[2 if path.is_absolute() else 0])
+    tries = [root / path, list_file.parent / path]
+    shorter = [root.joinpath(*path.parts[-count:]) for count in range(len(path.parts) - 1, 1, -1)]
+    missing = shorter[-1] if path.is_absolute() and shorter else tries[0]
+    chosen = next((candidate for candidate in (*tries, *shorter) if candidate.exists()), missing)
     absolute = os.path.abspath(chosen)  # noqa: PTH100 - takes out ".." without following links
     return Path(absolute[1:] if absolute.startswith("//") else absolute)  # to POSIX not the same as "/"
 

@@ -362,6 +362,20 @@ def test_yolo(yolo: Path) -> None:
     assert (open_dataset(f"yolo:{yolo},background=ground").split("val").labels(1) == 0).all()
 
 
+def test_yolo_as_cvat_exports_it(tmp_path: Path) -> None:
+    """'Ultralytics YOLO Segmentation 1.0': list files whose paths begin with a folder that is not there."""
+    for number, split in enumerate(("train", "val")):
+        save_image(tmp_path / f"images/{split}/a.png", number)
+        save(tmp_path / f"labels/{split}/a.txt", yolo_line(number, TRIANGLE))
+        save(tmp_path / f"{split}.txt", f"data/images/{split}/a.png\n")
+    save(tmp_path / "data.yaml", "names:\n  0: road\n  1: car\npath: .\ntrain: train.txt\nval: val.txt\n")
+    dataset = open_dataset(tmp_path)
+    for number, split in enumerate(("train", "val")):
+        (sample,) = dataset.split(split)  # type: ignore[misc]
+        assert (sample.image == files.image(number)).all()
+        assert (sample.labels == covered((number, polygon(TRIANGLE)))).all()
+
+
 def test_yolo_without_a_yaml_file(tmp_path: Path) -> None:
     save_image(tmp_path / "images/a.png")
     save(tmp_path / "labels/a.txt", yolo_line(1, TRIANGLE))

@@ -44,7 +44,34 @@ _DESCRIPTIONS: list[Any] = [
         "label_mapping": {0: 0, 7: 1, 255: "ignore_label"},
     },
     {"names": ["a", "b", "c"], "images": "images", "masks": "masks", "lists": "{split}.txt", "mask_suffix": "_L.png"},
+    {
+        "format": "coco",
+        "annotations": {"train": ["coco.json"]},
+        "images": "images",
+        "labels": {"car": "thing"},
+        "names": ["thing"],
+        "background": "ground",
+        "ignore": ["person"],
+        "line_width": 2.5,
+        "draw": ["detection box"],
+        "skip": ["point"],
+    },
+    {
+        "format": "yolo",
+        "names": {0: "a", 1: "b"},
+        "images": "images/train",
+        "annotations": "texts",
+        "val_fraction": 0.5,
+    },
 ]
+_COCO = {
+    "images": [{"id": 1, "file_name": "train/0.png", "height": 4, "width": 4}],
+    "categories": [{"id": 1, "name": "car"}, {"id": 2, "name": "person"}],
+    "annotations": [
+        {"image_id": 1, "category_id": 1, "segmentation": [[0, 0, 4, 0, 4, 4]]},
+        {"image_id": 1, "category_id": 2, "segmentation": {"size": [4, 4], "counts": [3, 5, 8]}},
+    ],
+}
 _YAML_PIECES = [
     *(": ", "- ", "[", "]", "{", "}", "\n", "  ", "? ", "~", "\t", "'", '"', "\ufeff", "null", ".inf"),
     *("&a ", "*a", "<<: *a", "a: &b [*b]", "%YAML 9.9\n---\n", "---\n", "...\n"),
@@ -89,6 +116,9 @@ def _dataset(text: str, folder: Path) -> None:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(folder / f"{name}.png"), np.zeros((4, 4), np.uint8))
     (folder / "train.txt").write_text("0\n")
+    (folder / "texts").mkdir()
+    (folder / "texts/0.txt").write_text("1 0 0 1 0 1 1\n")
+    (folder / "coco.json").write_text(json.dumps(_COCO))
     path = folder / "d.yaml"
     path.write_bytes(text.encode("utf-8", "surrogatepass"))
     dataset = open_dataset(path)
