@@ -23,7 +23,7 @@ from lpsnet.data.decode import LabelDecoder
 from lpsnet.data.description import WHOLE, Description
 from lpsnet.data.images import IMAGE_SUFFIXES
 from lpsnet.data.labels import IGNORE_INDEX, Colour, LabelSpace
-from lpsnet.data.shapes import MAX_COORDINATE, Area, Drawing, Points, Shape
+from lpsnet.data.shapes import MAX_COORDINATE, Area, Drawing, Points, Polygon, Shape
 from lpsnet.data.split import FileSplit
 from lpsnet.errors import DataError, unknown_name
 from lpsnet.io import expand_home, refuse_streams
@@ -210,6 +210,8 @@ class _Placing:
         if mark.area is None or not is_drawn:
             remedy = f"{needs}; skip: [{mark.kind}] leaves such shapes out"
             raise DataError(f"{marked.file}: image {marked.name!r} has a {mark.kind} labelled {mark.label!r}: {remedy}")
+        if isinstance(mark.area, Polygon) and max(map(len, mark.area.rings)) < 3:
+            self.left_out["polygons have fewer than three points and cover nothing"] += 1
         return Shape(label, mark.area)
 
     def _class_id(self, label: str, marked: Marked) -> int:

@@ -240,7 +240,10 @@ def label_format(path: Path) -> Format | None:
     """
     if not path.exists():
         return None
-    found = [row for row in FORMATS if row.read is not None and row.recognises(path)]
+    try:
+        found = [row for row in FORMATS if row.read is not None and row.recognises(path)]
+    except OSError as error:  # a folder that may not be read
+        raise DataError(f"data set {str(path)!r}: {error.strerror or error}: {error.filename}") from None
     ways = " or ".join(f"{row.name}:{path}" for row in found)
     if len(found) > 1:
         raise DataError(f"data set {str(path)!r} holds labels of several formats; name one: {ways}")

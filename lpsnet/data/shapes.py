@@ -26,7 +26,7 @@ from lpsnet.errors import DataError
 Points = NDArray[np.float64]  # N x 2: x (to the right) and y (down), in pixels
 
 MAX_COORDINATE = 1e6  # pixels; beyond it is no place in an image
-_MAX_CROSSINGS = 2**25  # of a polygon's edges with rows of pixels
+_MAX_CROSSINGS = 2**23  # of a polygon's edges with rows of pixels
 
 
 class Area(Protocol):
@@ -114,16 +114,16 @@ class Stroke:
     width: float
 
     def paint(self, canvas: Labels, value: int) -> None:
-        """Draw it: centres that are at most half the width away."""
+        """Draw it: centres that are at most half the width away: rectangles along the lines, discs at the points."""
         reach = self.width / 2
-        points = self.points if len(self.points) > 1 else np.repeat(self.points, 2, axis=0)
-        for (x0, y0), (x1, y1) in pairwise(points):
-            low, high = (min(x0, x1) - reach, min(y0, y1) - reach), (max(x0, x1) + reach, max(y0, y1) + reach)
-            part, x, y = _window(canvas, *low, *high)
-            length = (x1 - x0) ** 2 + (y1 - y0) ** 2
-            along = np.clip(((x - x0) * (x1 - x0) + (y - y0) * (y1 - y0)) / (length or 1.0), 0, 1)
-            apart = (x - x0 - along * (x1 - x0)) ** 2 + (y - y0 - along * (y1 - y0)) ** 2
-            part[apart <= reach**2] = value
+        for start, end in pairwise(self.points):
+            along = end - start
+            length = float(np.hypot(*along))
+            if length > 0:
+                beside = np.array([-along[1], along[0]]) * (reach / length)
+                Polygon((np.array([start + beside, end + beside, end - beside, start - beside]),)).paint(canvas, value)
+        for x, y in self.points.tolist():
+            Ellipse(x, y, reach, reach).paint(canvas, value)
 
     def scaled(self, x: float, y: float) -> "Stroke":
         """The same with all coordinates multiplied; the width stays, as it is in pixels."""

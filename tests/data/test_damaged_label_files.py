@@ -31,7 +31,7 @@ def coco(root: Path) -> tuple[Path, Any]:
     annotations = [
         {"category_id": 3, "segmentation": [flat(TRIANGLE)]},
         {"category_id": 1, "segmentation": {"size": [HEIGHT, WIDTH], "counts": coco_text(MASK)}},
-        {"category_id": 1, "segmentation": {"size": [2, 2], "counts": [1, 3]}, "iscrowd": 1},
+        {"category_id": 1, "segmentation": {"size": [HEIGHT, WIDTH], "counts": [1, 191]}, "iscrowd": 1},
     ]
     value = files.coco(annotations)
     value["annotations"].append({"image_id": 397133, "file_name": "a.png", "segments_info": segments})

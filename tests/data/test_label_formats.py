@@ -197,6 +197,31 @@ def test_coco_boxes_alone_are_no_regions(coco: Path, options: str, expected: Any
     assert dataset.remarks == (() if expected else ("1 shapes of kind 'detection box' are left out, as 'skip' says",))
 
 
+def test_coco_what_covers_nothing_is_counted(coco: Path) -> None:
+    save_coco(
+        coco, [{"category_id": 3, "segmentation": [[1, 2, 3, 4]]}, {"category_id": 3, "segmentation": [], "bbox": []}]
+    )
+    dataset = open_dataset(coco)
+    assert (only(dataset) == 255).all()
+    assert dataset.remarks == ("2 polygons have fewer than three points and cover nothing",)
+
+
+def test_coco_numbers_that_do_not_fit_together(coco: Path) -> None:
+    """Run lengths of another size than the image's are not cropped; an id twice would take the other's shapes."""
+    save_coco(coco, [{"category_id": 3, "segmentation": rle(np.ones((HEIGHT, WIDTH - 1)))}])
+    assert "has run lengths for 12x15, but the image is 12x16 (height x width)" in refusal(coco)
+    image = {"id": 397133, "file_name": "a.png"}
+    save_coco(coco, [{"category_id": 3, "segmentation": rle(np.ones((HEIGHT, WIDTH - 1)))}], images=[image])
+    assert "is 12x16 but its label file" in refusal(coco)
+    save_coco(coco, [], images=[image, image | {"file_name": "b.png"}])
+    assert "two images have the id 397133" in refusal(coco)
+    category = {"id": 1, "name": "person"}
+    save_coco(coco, [], categories=[category, category | {"name": "car"}])
+    assert "two categories have the same id" in refusal(coco)
+    save_coco(coco, [{"category_id": 3, "bbox": [0, 0, 1e300, 1]}])
+    assert "a bbox has four numbers" in refusal(coco)
+
+
 def test_classes_are_merged_renamed_and_ignored(coco: Path) -> None:
     save_coco(
         coco,

@@ -22,7 +22,7 @@ from lpsnet.data import annotations, outlines
 from lpsnet.data.convert import Converted, Target
 from lpsnet.data.description import WHOLE, Description
 from lpsnet.data.images import MAX_PIXELS
-from lpsnet.data.shapes import Bitmap, IdMask, Polygon, encode_runs
+from lpsnet.data.shapes import MAX_COORDINATE, Bitmap, IdMask, Polygon, encode_runs
 from lpsnet.errors import DataError
 
 _Id = int | str
@@ -168,17 +168,31 @@ def _read_file(
     for number, annotation in enumerate(content["annotations"]):
         where = f"{file}, annotation {number}"
         marks[_key(annotation, "image_id", file, f"annotation {number}")] += _marks(annotation, categories, where, file)
-    found = []
+    found, numbers = [], set()
     for image in content["images"]:
-        name, size = _key(image, "file_name", file, "image"), (image.get("height"), image.get("width"))
-        known = (size[0], size[1]) if size[0] and size[1] else None
-        place = finder.find(name, file, split=split)
-        found.append(
-            annotations.Marked(name, place, file, tuple(marks.pop(_key(image, "id", file, "image"), ())), known, split)
-        )
+        name, number = _key(image, "file_name", file, "image"), _key(image, "id", file, "image")
+        if number in numbers:
+            raise DataError(f"{file}: two images have the id {number!r}")
+        numbers.add(number)
+        own = tuple(marks.pop(number, ()))
+        size = _size(image, own, f"{file}: image {name!r}")
+        found.append(annotations.Marked(name, finder.find(name, file, split=split), file, own, size, split))
     if marks:
         raise DataError(f"{file} has annotations of image {next(iter(marks))!r}, which is not among its images")
     return found
+
+
+def _size(image: _Image, marks: Iterable[annotations.Mark], where: str) -> tuple[int, int] | None:
+    """(height, width) as the image states it, and its run lengths, which must agree; None if neither does."""
+    height, width = image.get("height"), image.get("width")
+    known = (height, width) if height and width else None
+    for area in (mark.area for mark in marks):
+        if isinstance(area, Bitmap):
+            known = known or (area.height, area.width)
+            if known != (area.height, area.width):
+                sizes = f"{area.height}x{area.width}, but the image is {known[0]}x{known[1]} (height x width)"
+                raise DataError(f"{where} has run lengths for {sizes}")
+    return known
 
 
 def _is_colour(value: Any) -> bool:
@@ -217,8 +231,8 @@ def _object_marks(annotation: _Annotation, label: str, file: Path) -> list[annot
         return [annotations.Mark(name, "polygon", Polygon((ring,))) for ring in rings]
     box = annotation.get("bbox")
     if not box:
-        return []  # covers nothing
-    if len(box) != 4 or not np.isfinite(box).all():
+        return [annotations.Mark(name, "polygon", Polygon((np.zeros((0, 2)),)))]  # covers nothing, and is counted
+    if len(box) != 4 or not (np.abs(box) <= MAX_COORDINATE).all():
         raise DataError(f"a bbox has four numbers, x, y, width and height; got {str(box)[:60]}")
     return [annotations.Mark(label, "detection box", _box(*box))]
 
