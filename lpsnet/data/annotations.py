@@ -133,7 +133,9 @@ def build_marked(found: Description, folder: Path, read: Reader, default_name: s
     space, table = _classes(found, reading, default_name)
     splits, found = _splits(found, root, reading)
     placing = _Placing(found, table, found.ignore == "others")
-    drawings = {marked.image: placing.drawing(marked) for marked in reading.images}
+    drawings: dict[Path, dict[Path, Drawing]] = defaultdict(dict)  # by image and label file
+    for marked in reading.images:
+        drawings[marked.image][marked.file] = placing.drawing(marked)
     parts = [_drawn(part, drawings) for part in pairing.build_splits(space, _PLAIN, splits, unlisted=found.exclude)]
     return Built(space, parts, found, (*reading.remarks, *placing.remarks()))
 
@@ -141,8 +143,13 @@ def build_marked(found: Description, folder: Path, read: Reader, default_name: s
 _PLAIN = LabelDecoder.index({IGNORE_INDEX: IGNORE_INDEX})  # label maps are drawn, not decoded
 
 
-def _drawn(part: FileSplit, drawings: Mapping[Path, Drawing]) -> FileSplit:
-    pairs = tuple(pair._replace(drawing=drawings[pair.image]) for pair in part.pairs)
+def _drawn(part: FileSplit, drawings: Mapping[Path, Mapping[Path, Drawing]]) -> FileSplit:
+    """The split with its drawings: an image that several splits have is drawn by each one's own label file."""
+    own = (drawings[pair.image] for pair in part.pairs)
+    pairs = tuple(
+        pair._replace(drawing=files.get(pair.mask or Path()) or next(iter(files.values())))
+        for pair, files in zip(part.pairs, own, strict=True)
+    )
     return FileSplit(part.name, part.label_space, part.decoder, pairs)
 
 
@@ -257,10 +264,10 @@ def _splits(found: Description, root: Path, reading: Reading) -> tuple[dict[str,
 
 def _distinct(images: Sequence[Marked]) -> Iterable[Marked]:
     """The images; `DataError` if two labels are for one image file, of which one would be lost."""
-    seen: dict[tuple[str, Path], Marked] = {}
+    seen: dict[tuple[str | Path, Path], Marked] = {}
     for marked in images:
-        other = seen.setdefault((marked.split, marked.image), marked)
-        if other is not marked:
+        others = [seen.setdefault((place, marked.image), marked) for place in (marked.split, marked.file)]
+        if other := next((other for other in others if other is not marked), None):
             files = f"{other.name!r} in {other.file} and {marked.name!r} in {marked.file}"
             raise DataError(f"{files} are both labels of image {marked.image}; keep one of them")
     return images
@@ -273,7 +280,11 @@ def _found(members: Sequence[Marked], root: Path) -> pairing.Found:
 
 
 def _listed(found: Description, root: Path, splits: Mapping[str, pairing.Found]) -> dict[str, pairing.Found]:
-    images = {key: path for files in splits.values() for key, path in files.images}
+    every = [pair for files in splits.values() for pair in files.images]
+    images = dict(every)
+    if len(images) < len(every):
+        twice = Counter(key for key, _ in every).most_common(1)[0][0]
+        raise DataError(f"'lists' choose images by their names, but several are named {twice!r}")
     masks = [pair for files in splits.values() for pair in files.masks]
     lists = found.lists if isinstance(found.lists, dict) else pairing.expand_splits(root, found.lists or "")
     if not lists:

@@ -146,6 +146,27 @@ def test_coco_folders_named_after_splits(tmp_path: Path) -> None:
         assert (sample.labels == covered((0, polygon((TRIANGLE, SQUARE)[number])))).all()
 
 
+def test_an_image_in_two_splits_has_the_labels_of_each(coco: Path) -> None:
+    """And the data check warns of it; two names with one stem in a split are an error there."""
+    for split, points in (("train", SQUARE), ("val", TRIANGLE)):
+        save(coco / f"{split}.json", files.coco([{"category_id": 3, "segmentation": [flat(points)]}]))
+    dataset = open_dataset(coco)
+    assert (dataset.split("train").labels(0) == covered((1, polygon(SQUARE)))).all()
+    assert (dataset.split("val").labels(0) == covered((1, polygon(TRIANGLE)))).all()
+    assert "shared_picture" in [finding.kind for finding in check_dataset(str(coco)).findings]
+    save_image(coco / "val2017/a.jpg")
+    images = [
+        {"id": n, "file_name": f"a.{suffix}", "height": 12, "width": 16} for n, suffix in enumerate(("png", "jpg"))
+    ]
+    save(coco / "val.json", files.coco([], images=images))
+    assert "duplicate_name" in [finding.kind for finding in check_dataset(str(coco)).findings]
+    with pytest.raises(DataError, match="has 2 images named 'a'"):
+        open_dataset(coco).split("val")
+    save(coco / "one.txt", "a\n")
+    save(coco / "d.yaml", "format: coco\nannotations: {train: train.json, val: val.json}\nlists: {train: one.txt}\n")
+    assert "several are named 'a'" in refusal(coco / "d.yaml")
+
+
 def test_coco_kinds_that_name_the_same_images_are_asked_about(coco: Path) -> None:
     save_coco(coco, [])
     save(coco / "annotations/stuff_val2017.json", files.coco([]))
