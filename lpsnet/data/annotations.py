@@ -40,9 +40,9 @@ _BLACK = (0, 0, 0)
 
 # Kinds of marks that need a word of the user's: what to do about them
 _NEEDS = {
-    "line": "give its width in pixels: line_width",
-    "point": "give its diameter in pixels: line_width",
-    "detection box": "it says where an object is, not which pixels it covers; draw: [detection box] fills it",
+    "line": "line_width=PIXELS gives it a width",
+    "point": "line_width=PIXELS gives it a diameter",
+    "bbox": "it says where an object is, not which pixels it covers; draw=bbox fills it",
 }
 _CANNOT = "it covers no pixels that could be drawn"
 
@@ -215,7 +215,7 @@ class _Placing:
         if mark.kind in ("line", "point"):
             is_drawn = self.found.line_width is not None
         if mark.area is None or not is_drawn:
-            remedy = f"{needs}; skip: [{mark.kind}] leaves such shapes out"
+            remedy = f"{needs}; skip={mark.kind} leaves such shapes out (after the path, or in a description)"
             raise DataError(f"{marked.file}: image {marked.name!r} has a {mark.kind} labelled {mark.label!r}: {remedy}")
         if isinstance(mark.area, Polygon) and max(map(len, mark.area.rings)) < 3:
             self.left_out["polygons have fewer than three points and cover nothing"] += 1

@@ -83,7 +83,9 @@ class Description(BaseModel):
     line_width: float | None = Field(
         None, gt=0, le=1000, description="with a format: the width of lines, and the diameter of points, in pixels"
     )
-    draw: list[str] = Field([], description="with a format: kinds of shapes to draw nevertheless: 'detection box'")
+    draw: list[Literal["bbox"]] = Field(
+        [], description="with a format: [bbox] to fill boxes of objects without a region"
+    )
     skip: list[str] = Field([], description="with a format: kinds of shapes to leave out, e.g. point")
     exclude: list[str] = Field(
         [], description="a list of images to leave out, by their name in the data set: path without suffix, with /"

@@ -202,9 +202,9 @@ def test_coco_panoptic(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ("", "has a detection box labelled 'car'"),
-        (",skip=detection box", None),
-        (",draw=detection box", [(2, 3), (6, 3), (6, 8), (2, 8)]),
+        ("", "has a bbox labelled 'car'"),
+        (",skip=bbox", None),
+        (",draw=bbox", [(2, 3), (6, 3), (6, 8), (2, 8)]),
     ],
 )
 def test_coco_boxes_alone_are_no_regions(coco: Path, options: str, expected: Any) -> None:
@@ -215,7 +215,7 @@ def test_coco_boxes_alone_are_no_regions(coco: Path, options: str, expected: Any
     dataset = open_dataset(f"coco:{coco}{options}")
     inside = polygon(expected) if expected else np.zeros((HEIGHT, WIDTH), bool)
     assert (only(dataset) == covered((1, inside))).all()
-    assert dataset.remarks == (() if expected else ("1 shapes of kind 'detection box' are left out, as 'skip' says",))
+    assert dataset.remarks == (() if expected else ("1 shapes of kind 'bbox' are left out, as 'skip' says",))
 
 
 def test_coco_what_covers_nothing_is_counted(coco: Path) -> None:
@@ -436,7 +436,7 @@ def test_yolo_without_a_yaml_file(tmp_path: Path) -> None:
         ("7 0 0 1 0 1 1", "line 1 names class 7; there are 2, 0 to 1"),
         ("0.5 0 0 1 0 1 1", "names class 0.5"),
         ("-1 0 0 1 0 1 1", "names class -1"),
-        ("0 0.5 0.5 0.2 0.2", "has a detection box labelled 'road'"),
+        ("0 0.5 0.5 0.2 0.2", "has a bbox labelled 'road'"),
         ("0 0 0 1 0 1", "has 6 numbers"),
         ("0 0 0 1", "has 4 numbers"),
         ("0 0 0 1 0 1 nan", "not parts of the image's width and height"),

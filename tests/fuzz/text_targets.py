@@ -53,7 +53,7 @@ _DESCRIPTIONS: list[Any] = [
         "background": "ground",
         "ignore": ["person"],
         "line_width": 2.5,
-        "draw": ["detection box"],
+        "draw": ["bbox"],
         "skip": ["point"],
     },
     {

@@ -234,7 +234,7 @@ def _object_marks(annotation: _Annotation, label: str, file: Path) -> list[annot
         return [annotations.Mark(name, "polygon", Polygon((np.zeros((0, 2)),)))]  # covers nothing, and is counted
     if len(box) != 4 or not (np.abs(box) <= MAX_COORDINATE).all():
         raise DataError(f"a bbox has four numbers, x, y, width and height; got {str(box)[:60]}")
-    return [annotations.Mark(label, "detection box", _box(*box))]
+    return [annotations.Mark(label, "bbox", _box(*box))]
 
 
 def _box(x: float, y: float, width: float, height: float) -> Polygon:

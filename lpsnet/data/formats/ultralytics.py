@@ -328,7 +328,7 @@ def _mark(words: list[str], where: str, names: list[str]) -> annotations.Mark:
     if len(values) == 5:
         x, y, width, height = values[1:].tolist()
         corners = [(x - width / 2, y - height / 2), (x + width / 2, y + height / 2)]
-        return annotations.Mark(label, "detection box", Polygon((_corners(*corners),)))
+        return annotations.Mark(label, "bbox", Polygon((_corners(*corners),)))
     if len(values) < 7 or len(values) % 2 == 0:
         raise DataError(f"{where} has {len(values)} numbers; a polygon has a class and three pairs of x and y or more")
     return annotations.Mark(label, "polygon", Polygon((values[1:].reshape(-1, 2),)))
