@@ -14,16 +14,7 @@ from pydantic import ValidationError
 
 from lpsnet.errors import LpsnetError, RunError
 from lpsnet.report.html import read_json
-from lpsnet.search import journal
-from lpsnet.search.family import (
-    ChoiceRecord,
-    Expansion,
-    FamilyRecord,
-    Member,
-    RankingRecord,
-    outside_family,
-    pareto_front,
-)
+from lpsnet.search import family, journal
 from lpsnet.search.journal import Event, Header, StepDecided, TrainingFinished, TrainingStarted
 
 JOURNAL, FAMILY, PLAN = "journal.jsonl", "family/family.json", "plan.json"
@@ -36,25 +27,25 @@ class Search:
 
     header: Header  # of its journal
     plan: dict[str, Any]  # the options of its last start, as JSON values; empty if unknown
-    found: Expansion | None  # its start and steps; None before the start is trained
-    members: tuple[Member, ...]  # the family, with latencies measured at the end; until then, with those of its steps
-    front: tuple[Member, ...]  # the Pareto front of all trained networks
-    budgets: tuple[ChoiceRecord, ...] = ()  # the network to use under each budget, the smallest first
+    found: family.Expansion | None  # its start and steps; None before the start is trained
+    members: tuple[family.Member, ...]  # the family, with latencies measured at the end, or until then in its steps
+    front: tuple[family.Member, ...]  # the Pareto front of all trained networks
+    budgets: tuple[family.ChoiceRecord, ...] = ()  # the network to use under each budget, the smallest first
     files: tuple[str, ...] = ()  # names of the members' model files, by step; empty while there are none
     running: tuple[str, ...] = ()  # what is being done and what is left, in sentences; empty once finished
     trainings: tuple[TrainingFinished, ...] = ()  # those finished in the current step
-    check: RankingRecord | None = None  # of a step's ranking by longer trainings; None if there is none
+    check: family.RankingRecord | None = None  # of a step's ranking by longer trainings; None if there is none
 
     @property
-    def others(self) -> list[Member]:
+    def others(self) -> list[family.Member]:
         """The trained networks outside the family, with latencies comparable with the family's."""
         if self.found is None:
             return []
         if self.running:
-            family = {it.design for it in self.members}
-            return [it for it in self.found.trained if it.design not in family]
+            known = {it.design for it in self.members}
+            return [it for it in self.found.trained if it.design not in known]
         now = {it.design: it for it in self.front}
-        return [now.get(it.design, it) for it in outside_family(self.members, self.found.steps)]
+        return [now.get(it.design, it) for it in family.outside_family(self.members, self.found.steps)]
 
 
 def read_expansion(path: Path) -> Search:
@@ -84,46 +75,46 @@ def _finished(path: Path, events: Sequence[Event], header: Header, plan: dict[st
     if not file.is_file():
         return None
     try:
-        family = FamilyRecord.model_validate_json(file.read_bytes())
+        held = family.FamilyRecord.model_validate_json(file.read_bytes())
     except ValidationError as error:
         first = error.errors()[0]
         raise RunError(f"{file}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
-    if not family.family or not _is_up_to_date(path, family, events, plan):
+    if not held.family or not _is_up_to_date(path, held, events, plan):
         return None
-    start = family.family[0].member
-    if family.steps:  # the latency that it had in its step; its score there may be that of its control
-        start = replace(start, latency=family.steps[0].parent.member.latency)
+    start = held.family[0].member
+    if held.steps:  # the latency that it had in its step; its score there may be that of its control
+        start = replace(start, latency=held.steps[0].parent.member.latency)
     return Search(
         header=header,
         plan=plan,
-        found=Expansion(start, tuple(it.step for it in family.steps)),
-        members=tuple(it.member for it in family.family),
-        front=tuple(it.member for it in family.front),
-        budgets=family.choices,
-        files=tuple(it.model for it in family.family),
-        check=family.ranking_check,
+        found=family.Expansion(start, tuple(it.step for it in held.steps)),
+        members=tuple(it.member for it in held.family),
+        front=tuple(it.member for it in held.front),
+        budgets=held.choices,
+        files=tuple(it.model for it in held.family),
+        check=held.ranking_check,
     )
 
 
-def _is_up_to_date(path: Path, family: FamilyRecord, events: Sequence[Event], plan: dict[str, Any]) -> bool:
+def _is_up_to_date(path: Path, held: family.FamilyRecord, events: Sequence[Event], plan: dict[str, Any]) -> bool:
     """Whether the result is that of the current plan."""
     if "max_length" in plan:  # a plan with all options, a copy of which is kept with the result
         return {**plan, "command": None} == {**_plan(path / RESULT_PLAN), "command": None}
     steps = _steps(events, plan)
-    return len(steps) == len(family.family) - 1 and (bool(family.stop) or not _steps_left(steps, plan))
+    return len(steps) == len(held.family) - 1 and (bool(held.stop) or not _steps_left(steps, plan))
 
 
 def _unfinished(path: Path, events: Sequence[Event], header: Header, plan: dict[str, Any]) -> Search:
     starts = [it.row.member for it in events if isinstance(it, journal.StartKnown)]
     decided = _steps(events, plan) if starts else []
     members = (*starts[:1], *(it.row.member for it in decided))
-    found = Expansion(members[0], tuple(it.step for it in decided)) if members else None
+    found = family.Expansion(members[0], tuple(it.step for it in decided)) if members else None
     return Search(
         header=header,
         plan=plan,
         found=found,
         members=members,
-        front=tuple(pareto_front(found.trained)) if found else (),
+        front=tuple(family.pareto_front(found.trained)) if found else (),
         running=_running(events, plan, restarted=(path / RESULT_PLAN).is_file()),
         trainings=tuple(it for it in _since_last_step(events) if isinstance(it, TrainingFinished)),
     )

@@ -15,15 +15,12 @@ import json
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import (
-    Any,
-    NotRequired,  # of pydantic; below Python 3.12 it refuses those of typing
-)
+from typing import Any
 
 import cv2
 import numpy as np
 from pydantic import TypeAdapter
-from typing_extensions import TypedDict
+from typing_extensions import NotRequired, TypedDict  # noqa: UP035 — pydantic refuses typing's below 3.12
 
 from lpsnet.data import annotations
 from lpsnet.data.convert import Converted, Target
