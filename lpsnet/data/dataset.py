@@ -23,17 +23,7 @@ from typing import Any, Literal, NamedTuple
 
 from lpsnet.data import annotations, convert, description, guess, synthetic
 from lpsnet.data.description import Description
-from lpsnet.data.formats import (
-    camvid,
-    cityscapes,
-    coco,
-    cvat,
-    labelme,
-    labelstudio,
-    published,
-    supervisely,
-    ultralytics,
-)
+from lpsnet.data.formats import camvid, cityscapes, coco, cvat, labelme, labelstudio, masks, supervisely, ultralytics
 from lpsnet.data.labels import LabelSpace
 from lpsnet.data.split import FileSplit, JoinedSplit, Opened, Sample, Split
 from lpsnet.errors import DataError, unknown_name
@@ -78,14 +68,12 @@ FORMATS = (
     Format("ultralytics", ultralytics.describe, ultralytics.recognises),
     Format("description", description.load_description, description.is_described),
     Format("cityscapes", cityscapes.describe, cityscapes.recognises, "folder", cityscapes.TERMS),
-    Format("bdd100k", published.describe_bdd100k, published.recognises_bdd100k, "folder", published.BDD100K_TERMS),
+    Format("bdd100k", masks.describe_bdd100k, masks.recognises_bdd100k, "folder", masks.BDD100K_TERMS),
     Format("camvid", camvid.describe, camvid.recognises, "folder", camvid.TERMS),
-    Format("kitti", published.describe_kitti, published.recognises_kitti, "folder", published.KITTI_TERMS),
-    Format("ade20k", published.describe_ade20k, published.recognises_ade20k, "folder", published.ADE20K_TERMS),
-    Format(
-        "mapillary", published.describe_mapillary, published.recognises_mapillary, "folder", published.MAPILLARY_TERMS
-    ),
-    Format("voc", published.describe_voc, published.recognises_voc, "folder", published.VOC_TERMS),
+    Format("kitti", masks.describe_kitti, masks.recognises_kitti, "folder", masks.KITTI_TERMS),
+    Format("ade20k", masks.describe_ade20k, masks.recognises_ade20k, "folder", masks.ADE20K_TERMS),
+    Format("mapillary", masks.describe_mapillary, masks.recognises_mapillary, "folder", masks.MAPILLARY_TERMS),
+    Format("voc", masks.describe_voc, masks.recognises_voc, "folder", masks.VOC_TERMS),
     Format("coco", coco.describe, coco.recognises, "path", read=coco.read, write=coco.write),
     Format("labelme", labelme.describe, labelme.recognises, "path", read=labelme.read, write=labelme.write),
     Format("cvat", cvat.describe, cvat.recognises, "path", read=cvat.read, write=cvat.write),

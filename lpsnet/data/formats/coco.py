@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 from pydantic import AfterValidator, Field, TypeAdapter
 from typing_extensions import TypedDict  # of pydantic; below Python 3.12 it refuses that of typing
 
-from lpsnet.data import annotations, outlines
-from lpsnet.data.convert import Converted, Target
+from lpsnet.data import annotations, convert, outlines
 from lpsnet.data.description import WHOLE, Description
 from lpsnet.data.images import MAX_PIXELS
 from lpsnet.data.shapes import MAX_COORDINATE, Bitmap, IdMask, Polygon, encode_runs
@@ -255,7 +254,7 @@ def _panoptic_marks(annotation: _Annotation, categories: dict[_Id, str], file: P
     return [annotations.Mark(label, "mask", IdMask(place, tuple(sorted(numbers)))) for label, numbers in groups.items()]
 
 
-def write(target: Target, samples: Iterable[Converted]) -> list[str]:
+def write(target: convert.Target, samples: Iterable[convert.Converted]) -> list[str]:
     """`annotations/instances_SPLIT.json`: polygons, and run-length encodings where a region has holes.
 
     Returns:
@@ -284,7 +283,7 @@ def write(target: Target, samples: Iterable[Converted]) -> list[str]:
     return ["regions with holes are run-length encoded, all others are polygons"]
 
 
-def _annotation(outline: outlines.Outline, sample: Converted) -> dict[str, Any]:
+def _annotation(outline: outlines.Outline, sample: convert.Converted) -> dict[str, Any]:
     left, top, right, bottom = outline.box
     segmentation: Any = [outline.exterior.ravel().tolist()]
     if outline.holes:

@@ -16,8 +16,7 @@ from xml.sax.saxutils import quoteattr
 
 import numpy as np
 
-from lpsnet.data import annotations, shapes
-from lpsnet.data.convert import Converted, Target
+from lpsnet.data import annotations, convert, shapes
 from lpsnet.data.description import WHOLE, Description
 from lpsnet.data.images import MAX_PIXELS
 from lpsnet.data.labels import Colour
@@ -200,7 +199,7 @@ _AREAS: dict[str, Any] = {
 }
 
 
-def write(target: Target, samples: Iterable[Converted]) -> list[str]:
+def write(target: convert.Target, samples: Iterable[convert.Converted]) -> list[str]:
     """`annotations.xml`: polygons, and masks where a region has holes; the split is the image's `subset`.
 
     Returns:
@@ -223,7 +222,7 @@ def _text(name: str) -> str:
     return name.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
-def _image(number: int, sample: Converted, target: Target) -> str:
+def _image(number: int, sample: convert.Converted, target: convert.Target) -> str:
     name = sample.file.relative_to(target.images / sample.split).as_posix()
     height, width = sample.size
     inside = "".join(_shape(outline, target.space.names[outline.label], order)

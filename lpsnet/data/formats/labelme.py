@@ -22,8 +22,7 @@ import numpy as np
 from pydantic import TypeAdapter
 from typing_extensions import NotRequired, TypedDict  # noqa: UP035 — pydantic refuses typing's below 3.12
 
-from lpsnet.data import annotations
-from lpsnet.data.convert import Converted, Target
+from lpsnet.data import annotations, convert
 from lpsnet.data.description import WHOLE, Description
 from lpsnet.data.images import decode_bits
 from lpsnet.data.outlines import Outline
@@ -187,7 +186,7 @@ def _bitmap(points: Points, text: str | None, file: Path) -> Bitmap:
     return Bitmap.of(decode_bits(data, file), left=left, top=top)
 
 
-def write(target: Target, samples: Iterable[Converted]) -> list[str]:
+def write(target: convert.Target, samples: Iterable[convert.Converted]) -> list[str]:
     """A JSON file beside each image: polygons, and masks where a region has holes; `labels.txt` with the classes.
 
     Returns:

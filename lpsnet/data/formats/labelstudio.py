@@ -27,8 +27,7 @@ from numpy.typing import NDArray
 from pydantic import Field, TypeAdapter
 from typing_extensions import TypedDict
 
-from lpsnet.data import annotations
-from lpsnet.data.convert import Converted, Target
+from lpsnet.data import annotations, convert
 from lpsnet.data.description import WHOLE, Description
 from lpsnet.data.formats.cvat import parse_colour, rotated
 from lpsnet.data.images import IMAGE_SUFFIXES, MAX_PIXELS, decode_bits
@@ -292,7 +291,7 @@ _AREAS: dict[str, Any] = {
 }
 
 
-def write(target: Target, samples: Iterable[Converted]) -> list[str]:
+def write(target: convert.Target, samples: Iterable[convert.Converted]) -> list[str]:
     """`tasks.json`, polygons, and brushes where a region has holes, and `label_config.xml` for the project's set-up.
 
     Returns:
@@ -313,7 +312,7 @@ def write(target: Target, samples: Iterable[Converted]) -> list[str]:
 _CONTROLS = (("PolygonLabels", "polygon"), ("BrushLabels", "brush"))
 
 
-def _task(number: int, sample: Converted, target: Target) -> dict[str, Any]:
+def _task(number: int, sample: convert.Converted, target: convert.Target) -> dict[str, Any]:
     path = PurePosixPath(sample.file.relative_to(target.folder).as_posix())
     data = {"image": f"/data/local-files/?d={path}", "split": sample.split}
     if sample.labels is None:
@@ -322,7 +321,7 @@ def _task(number: int, sample: Converted, target: Target) -> dict[str, Any]:
     return {"id": number, "data": data, "annotations": [{"result": results, "was_cancelled": False}]}
 
 
-def _result(identity: str, outline: Outline, sample: Converted, target: Target) -> dict[str, Any]:
+def _result(identity: str, outline: Outline, sample: convert.Converted, target: convert.Target) -> dict[str, Any]:
     height, width = sample.size
     labels = [target.space.names[outline.label]]
     kind, control = "polygonlabels", "polygon"

@@ -29,8 +29,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from lpsnet.data import annotations, description, outlines, pairing
-from lpsnet.data.convert import Converted, Target
+from lpsnet.data import annotations, convert, description, outlines, pairing
 from lpsnet.data.images import IMAGE_SUFFIXES, MASK_SUFFIXES
 from lpsnet.data.labels import IGNORE_INDEX
 from lpsnet.data.pairing import LIST_SUFFIX, find_images, read_list, resolve
@@ -339,7 +338,7 @@ def _corners(first: tuple[float, float], second: tuple[float, float]) -> Points:
     return np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)])
 
 
-def write_polygons(target: Target, samples: Iterable[Converted]) -> list[str]:
+def write_polygons(target: convert.Target, samples: Iterable[convert.Converted]) -> list[str]:
     """`labels/SPLIT/NAME.txt` for each image, and `data.yaml`.
 
     Returns:
