@@ -20,6 +20,7 @@ def tune(
     threads: Annotated[str | None, typer.Option(help="Numbers of threads to try, with commas.")] = None,
     data: Annotated[str | None, typer.Option(help="Compare labels on these images, as for train.")] = None,
     split: Annotated[str, typer.Option(help="Which of its images.")] = "val",
+    network: output.NetworkOption = None,
     json_to: output.JsonOption = None,
 ) -> None:
     """Time a model with every engine, precision and number of threads here that keep its labels; name the quickest.
