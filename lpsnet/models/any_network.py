@@ -47,7 +47,7 @@ class AnyNetwork(nn.Module):
         super().__init__()
         self.network, self.digest, self.num_classes = network, digest, num_classes
         self.form: Form = "plain"
-        self._is_planar = False  # whether it takes NCHW in memory only
+        self._fails_channels_last = False  # known once it did
         if not isinstance(module, nn.Module):
             raise NetworkError(f"{self.title} is to be a torch.nn.Module; got {type(module).__name__}")
         self.module = module
@@ -80,8 +80,12 @@ class AnyNetwork(nn.Module):
         self._check_logits(logits, image)
         return logits  # type: ignore[no-any-return]
 
+    def _is_planar(self, device: torch.device) -> bool:
+        """Whether images lie as NCHW in memory there; channels-last is the faster way where it works."""
+        return self._fails_channels_last or (device.type == "cpu" and any(map(_is_risky, self.modules())))
+
     def _run(self, image: Tensor) -> Any:
-        if self._is_planar:
+        if self._is_planar(image.device):
             return self.module(image.contiguous())
         try:
             return self.module(image)
@@ -91,14 +95,17 @@ class AnyNetwork(nn.Module):
         with torch.inference_mode(False):  # `view` fails on maps that lie channels-last in memory
             super().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         logits = self.module(image.contiguous())
-        self._is_planar = True
+        self._fails_channels_last = True
         return logits
 
     def to(self, *args: Any, **options: Any) -> "AnyNetwork":
         """As `nn.Module.to`, but a module that takes NCHW in memory only is not brought into another layout."""
-        if self._is_planar:
-            options.pop("memory_format", None)
-        return super().to(*args, **options)
+        layout = options.pop("memory_format", None)
+        super().to(*args, **options)
+        device = next((parameter.device for parameter in self.parameters()), torch.device("cpu"))
+        if layout is not None and not self._is_planar(device):
+            super().to(memory_format=layout)  # type: ignore[call-overload]
+        return self
 
     def _check_logits(self, logits: object, image: Tensor) -> None:
         expected = (len(image), self.num_classes)
@@ -140,6 +147,14 @@ class AnyNetwork(nn.Module):
                     f"{self.title}: {name} in its state dict holds infinities or NaNs; a constant such as a mask is "
                     "kept out of it by register_buffer(..., persistent=False)"
                 )
+
+
+def _is_risky(module: nn.Module) -> bool:
+    """Whether torch 2.13 may crash in the backward pass of this convolution on a CPU, channels-last.
+
+    Seen with 1x1 convolutions of stride 2 and with grouped ones; it corrupts memory, so nothing can be caught.
+    """
+    return isinstance(module, nn.Conv2d) and (module.groups > 1 or (max(module.kernel_size) == 1 < max(module.stride)))
 
 
 Model: TypeAlias = Network | AnyNetwork

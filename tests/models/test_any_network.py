@@ -46,6 +46,18 @@ def test_the_logits_are_the_modules_own_in_any_memory_layout(net: AnyNetwork) ->
     torch.testing.assert_close(channels_last, expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("options", [{"groups": 4}, {"stride": 2}])
+def test_convolutions_that_crash_channels_last_are_given_nchw(options: dict[str, int]) -> None:
+    """Torch 2.13 corrupts memory in their backward pass on a CPU."""
+    layouts = []
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 1, **options))
+    module[1].register_forward_hook(lambda _, inputs, __: layouts.append(inputs[0].is_contiguous()))
+    net = AnyNetwork(module, num_classes=4).to("cpu", memory_format=torch.channels_last)
+    assert all(parameter.is_contiguous() for parameter in net.parameters())
+    net(torch.zeros(2, 3, 32, 32).contiguous(memory_format=torch.channels_last)).sum().backward()
+    assert layouts == [True]
+
+
 @torch.no_grad()
 def test_fused_networks_have_the_same_logits(net: AnyNetwork) -> None:
     image, before = torch.randn(2, 3, 64, 96), net.state_dict()["module." + next(iter(net.module.state_dict()))].clone()
