@@ -168,10 +168,12 @@ def run_task(
             if warning := version_changes(folder.started()):
                 _log.warning(warning)
             folder.check_inputs(task.inputs)
-            folder.begin(settings, loop.start_facts())
-        if resume and folder.state.exists():
+        resumes = resume and folder.state.exists()
+        if resumes:
             loop.resume()
-        elif accelerator.is_main_process:
+        if accelerator.is_main_process:
+            folder.begin(settings, loop.start_facts())
+        if accelerator.is_main_process and not resumes:
             # stopped before the first checkpoint: the log's lines will be written again
             folder.rewind_logs(0, num_iterations=loop.length.end)
             if task.opening:

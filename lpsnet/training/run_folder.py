@@ -65,7 +65,7 @@ class RunFolder:
         held, wanted = ({**_flat({"recipe": defaults}), **_flat(it)} for it in (self._read_settings(), settings))
         differing = [key for key in {**wanted, **held} if held.get(key) != wanted.get(key)]
         if differing and set(differing) <= _LENGTHS:
-            self._lengthen(held, wanted, settings)
+            self._announce_length(held, wanted)
         elif differing:
             key = next(key for key in differing if key not in _LENGTHS)
             raise RunError(
@@ -73,16 +73,13 @@ class RunFolder:
                 "resume it with the settings it was started with, or choose another folder"
             )
 
-    def _lengthen(self, held: Mapping[str, Any], wanted: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
-        """Give the run that is here another length; its learning rate follows the new schedule from where it is."""
+    def _announce_length(self, held: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
         lengths = {key: key.removeprefix("recipe.") for key in sorted(_LENGTHS)}
         then, now = (
             " ".join(f"{it[key]:g} {name}" for key, name in lengths.items() if it.get(key) is not None)
             for it in (held, wanted)
         )
         _log.info(f"{now} instead of {then}: the learning rate follows the new schedule from here")
-        content = {**self._read_settings(), "recipe": settings["recipe"]}
-        write_text(self.run, json.dumps(content, indent=2) + "\n")
 
     def check_inputs(self, inputs: Mapping[str, str]) -> None:
         """Raise unless the run that is here, if there is one, learns from the same; see `Task.inputs`.
@@ -100,10 +97,14 @@ class RunFolder:
             )
 
     def begin(self, settings: Mapping[str, Any], started: Mapping[str, Any] | None = None) -> None:
-        """Make this the folder of a run with `settings` and the facts `started`, unless it already holds a run."""
-        if not self.run.exists():
-            content = {**settings, **({STARTED: dict(started)} if started else {})}
-            write_text(self.run, json.dumps(content, indent=2) + "\n")
+        """Make this the folder of a run with `settings` and facts of its start; a run here gets their length."""
+        content = {**settings, **({STARTED: dict(started)} if started else {})}
+        if self.run.exists():
+            held = self._read_settings()
+            if all(_flat(held).get(key) == _flat(settings).get(key) for key in _LENGTHS):
+                return
+            content = {**held, "recipe": settings["recipe"]}
+        write_text(self.run, json.dumps(content, indent=2) + "\n")
 
     def started(self) -> dict[str, Any]:
         """The facts of the start, `STARTED`; empty where there are none, as in runs of older versions."""

@@ -83,6 +83,7 @@ def test_a_finished_run_is_given_more(tmp_path: Path, caplog) -> None:
     assert any(not torch.equal(value, first[name]) for name, value in load_file(tmp_path / "model.safetensors").items())
     with pytest.raises(RunError, match="longer already: 8"):
         train(changed(iterations=6), tmp_path, resume=True, tensorboard=False)
+    assert json.loads((tmp_path / "run.json").read_text())["recipe"]["iterations"] == 8
 
 
 def test_other_settings_still_refuse_to_resume(tmp_path: Path) -> None:
