@@ -5,7 +5,7 @@ The record holds how the network is built; tensors have the names of its state d
 
 import logging
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -145,11 +145,14 @@ class Initialisation:
     skipped: dict[str, str]
 
 
-def initialise_from(net: Model, path: str | Path | Network, *, images: Tensor | None = None) -> Initialisation:
+def initialise_from(
+    net: Model, path: str | Path | Network, *, images: Tensor | None = None, classes: Sequence[str] | None = None
+) -> Initialisation:
     """Give `net` those weights of a checkpoint that fit it by name and shape; the rest of `net` keeps its own.
 
     The checkpoint may have other ratios, blocks, widths, interaction, classes or number of paths: the head is skipped
-    with another number of classes or of paths. Where it has fewer paths than `net`, its last path serves for all those
+    with another number of paths, and with another number of classes unless the `classes` of `net` are given: then it
+    takes those of the same names. Where the checkpoint has fewer paths than `net`, its last path serves for all those
     it has not.
 
     A network of other code takes from a checkpoint of such a network, whose code need not be known.
@@ -160,6 +163,7 @@ def initialise_from(net: Model, path: str | Path | Network, *, images: Tensor | 
         images: N x 3 x H x W, normalised; what batch norms are measured on where the checkpoint has none. With them a
             `net` in any training form takes from a deployed checkpoint, and one in the form "plain" from a checkpoint
             with parallel branches. A `net` with parallel branches takes from a plain checkpoint without any.
+        classes: the names of the classes of `net`, in their order.
 
     Raises:
         ModelFileError: the file is not a usable checkpoint, or has another block or form than `net`, so that its
@@ -167,11 +171,13 @@ def initialise_from(net: Model, path: str | Path | Network, *, images: Tensor | 
     """
     if isinstance(net, AnyNetwork):
         return Initialisation(*_taken_by_any(net, path))
+    pairs: list[tuple[int, int]] | None = None
     if isinstance(path, Network):
         source, tensors, path = path, dict(path.state_dict()), "the given network"
     else:
         source, tensors = _read(path)
         source = fill(source, tensors)
+        pairs = None if classes is None else _same_classes(classes, _read_record(path).label_space.names)
     if source.form != net.form and stage_blocks(source.block) == stage_blocks(net.block):
         if images is not None and (net.form == "plain" or source.form == "deployed"):
             source = to_single_branch(source.eval(), images)
@@ -184,12 +190,28 @@ def initialise_from(net: Model, path: str | Path | Network, *, images: Tensor | 
         value = tensors.get(_name_in(source.architecture, name))
         if value is None:
             skipped[name] = "not in the checkpoint"
+        elif pairs and name.startswith(("head.", "details.")) and value.shape[1:] == own.shape[1:]:
+            for mine, given in pairs:
+                own[mine] = value[given]
+            taken.append(name)
         elif value.shape != own.shape:
             skipped[name] = f"{_shape(value)} in the checkpoint, {_shape(own)} here"
         else:
             own.copy_(value)  # tensors of a state dict share the network's memory
             taken.append(name)
     return Initialisation(tuple(taken), skipped)
+
+
+def _same_classes(own: Sequence[str], given: Sequence[str]) -> list[tuple[int, int]] | None:
+    """The places of the classes of `own` and of `given` with the same name; None where both have the same classes."""
+    if list(own) == list(given):
+        return None
+    places = {_plain(name): place for place, name in enumerate(given)}
+    return [(place, places[_plain(name)]) for place, name in enumerate(own) if _plain(name) in places]
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
 def _taken_by_any(net: AnyNetwork, path: str | Path | Network) -> tuple[tuple[str, ...], dict[str, str]]:

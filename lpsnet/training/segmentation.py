@@ -94,7 +94,7 @@ class Segmentation:
         """
         dataset = open_dataset(run.data)
         images = dataset.split(run.split)
-        network, initialisation = _build_network(run, dataset.label_space.num_classes, images)
+        network, initialisation = _build_network(run, images)
         criterion = _build_criterion(run.recipe, images, network, device)
         return cls(run, device, dataset, images, run.recipe.augmentation, network, initialisation, criterion)
 
@@ -167,8 +167,9 @@ class Segmentation:
         return "; ".join(dict.fromkeys(filter(None, (*inherited.split("; "), self.dataset.terms))))
 
 
-def _build_network(run: TrainingRun, num_classes: int, train_images: Split) -> tuple[Model, Initialisation | None]:
-    network = _fresh_network(run, num_classes)
+def _build_network(run: TrainingRun, train_images: Split) -> tuple[Model, Initialisation | None]:
+    names = train_images.label_space.names
+    network = _fresh_network(run, len(names))
     if run.encoder:
         return network, initialise_from(network, encoders.encoder_network(run.encoder))
     if run.init is None:
@@ -177,7 +178,7 @@ def _build_network(run: TrainingRun, num_classes: int, train_images: Split) -> t
         run.recipe.form == "plain" or read_record(run.init).form == "deployed"
     )
     images = _sample_images(run, network, train_images) if is_measured else None
-    initialisation = initialise_from(network, run.init, images=images)
+    initialisation = initialise_from(network, run.init, images=images, classes=names)
     if not initialisation.taken:
         raise RunError(f"{run.init} has no tensor that fits this network, {run.architecture or run.network}")
     return network, initialisation

@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from lpsnet.architecture import Architecture
-from lpsnet.models.checkpoint import initialise_from, save_checkpoint
+from lpsnet.data.labels import LabelSpace
+from lpsnet.models.checkpoint import default_record, initialise_from, save_checkpoint
 from lpsnet.models.network import create_model
 from lpsnet.training.run import describe_initialisation
 
@@ -35,3 +37,33 @@ def test_the_line(tmp_path: Path, architecture: Architecture, num_classes: int, 
     before = create_model(SOURCE, num_classes=3).state_dict()
     fitting = [n for n, v in network.state_dict().items() if n in before and before[n].shape == v.shape]
     assert int(number) == len(fitting)
+
+
+def test_classes_of_the_same_names_take_the_heads_weights(tmp_path: Path) -> None:
+    path = tmp_path / "source.safetensors"
+    detailed = SOURCE.replace(detail=8)
+    source = create_model(detailed, num_classes=3)
+    torch.nn.init.normal_(source.details[0].weight)
+    space = LabelSpace.from_names("mine", ["road", "Traffic sign", "car"])
+    save_checkpoint(source, path, record=default_record(source, label_space=space))
+    network = create_model(detailed, num_classes=4)
+    fresh = network.head.weight.clone()
+    report = initialise_from(network, path, classes=["car", "tree", "traffic_sign", "road"])
+    assert not report.skipped
+    for own, given in ((0, 2), (2, 1), (3, 0)):
+        assert torch.equal(network.head.weight[own], source.head.weight[given])
+        assert torch.equal(network.head.bias[own], source.head.bias[given])
+        assert torch.equal(network.details[0].weight[own], source.details[0].weight[given])
+    assert torch.equal(network.head.weight[1], fresh[1])
+    turned = create_model(detailed, num_classes=3)
+    initialise_from(turned, path, classes=["car", "road", "traffic sign"])
+    assert torch.equal(turned.head.weight, source.head.weight[[2, 0, 1]])
+    initialise_from(turned, path, classes=["road", "Traffic sign", "car"])
+    assert torch.equal(turned.head.weight, source.head.weight)
+
+
+def test_without_a_common_name_the_head_is_skipped(tmp_path: Path) -> None:
+    path = tmp_path / "source.safetensors"
+    save_checkpoint(create_model(SOURCE, num_classes=3), path)
+    network = create_model(SOURCE, num_classes=5)
+    assert "head.weight" in initialise_from(network, path, classes=["a", "b", "c", "d", "e"]).skipped
