@@ -33,6 +33,7 @@ from lpsnet.training.segmentation import train
 _log = logging.getLogger(__name__)
 
 PLAN, RESULT, HOW = "plan.json", "fit.json", "how.md"
+SCORED = "miou.txt"  # in the folder of a contest's training that is done
 NUM_COMPARED, NUM_CALIBRATED = 8, 100
 MAX_INT8_LOSS = 1.0  # points of mIoU that the int8 file may lose, or it is not delivered
 MIN_SAME_LABELS = 99.0  # percent, of the chosen engine and precision beside float32
@@ -157,6 +158,8 @@ def run_fit(plan: Plan, out: Path, *, reporter: Reporter) -> Fit:
     """Carry out a plan; what is done already is not done again."""
     started = time.monotonic()
     with locked_folder(out):
+        if (done := _finished(plan, out)) is not None:
+            return done
         trained: dict[str, float] = {}
         chosen = _contest(plan, out, trained, reporter)
         result = _train(plan, chosen, out, reporter)
@@ -167,6 +170,22 @@ def run_fit(plan: Plan, out: Path, *, reporter: Reporter) -> Fit:
         write_text(out / HOW, how(fitted))
     _log.info(f"Done in {(time.monotonic() - started) / 60:.1f} minutes")
     return fitted
+
+
+def _finished(plan: Plan, out: Path) -> Fit | None:
+    """What is in the folder, if this plan was carried out."""
+    try:
+        held = json.loads((out / RESULT).read_text(encoding="utf-8"))
+        if held["plan"] != plan.model_dump(mode="json"):
+            return None
+        evaluation = Evaluation.model_validate_json((out / "evaluation.json").read_text(encoding="utf-8"))
+        timed = Benchmark.model_validate_json((out / "benchmark.json").read_text(encoding="utf-8"))
+        int8 = out / held["int8"] if held["int8"] else None
+        paths = (out / held["checkpoint"], out / held["model"], int8)
+        whole = all(path is None or path.exists() for path in paths)
+        return Fit(plan, out, *paths, evaluation, timed, held["trained"], held["start"]) if whole else None
+    except (OSError, ValueError, KeyError, TypeError):  # not there yet, or of another version: delivered again
+        return None
 
 
 def _run(plan: Plan, choice: Choice, minutes: float, *, init: Path | None = None) -> TrainingRun:
@@ -187,11 +206,15 @@ def _contest(plan: Plan, out: Path, trained: dict[str, float], reporter: Reporte
     if not plan.contest_minutes:
         return plan.choices[0]
     for choice in plan.choices:
-        _log.info(f"Trying {choice.start} for {plan.contest_minutes:.1f} minutes …")
         folder = out / "contest" / choice.start
+        if (scored := folder / SCORED).exists():
+            trained[choice.start] = float(scored.read_text(encoding="utf-8"))
+            continue
+        _log.info(f"Trying {choice.start} for {plan.contest_minutes:.1f} minutes …")
         with reporter() as report:
             result = train(_run(plan, choice, plan.contest_minutes), folder, resume=True, on_progress=report)
         trained[choice.start] = 0.0 if result.evaluation is None else result.evaluation.miou
+        write_text(scored, f"{trained[choice.start]}\n")
     best = max(plan.choices, key=lambda choice: trained[choice.start])
     found = ", ".join(f"{choice.start} {trained[choice.start]:.1f} mIoU" for choice in plan.choices)
     _log.info(f"{found}: {best.start} is trained further")

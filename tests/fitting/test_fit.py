@@ -66,10 +66,18 @@ def test_how_names_the_decisions_and_commands_that_run(finished: fitting.Fit) ->
 
 def test_started_again_nothing_is_done_twice(finished: fitting.Fit, monkeypatch) -> None:
     monkeypatch.setattr(planning, "make_plan", lambda *_, **__: pytest.fail("planned again"))
-    log = (finished.folder / "training" / "log.csv").read_text()
+    monkeypatch.setattr(fitting, "train", lambda *_, **__: pytest.fail("trained again"))
+    before = {path: path.stat().st_mtime_ns for path in finished.folder.rglob("*") if path.name != ".lock"}
     again = lpsnet.fit(SCENES, out=finished.folder, **SETTINGS)
-    assert (finished.folder / "training" / "log.csv").read_text() == log
-    assert again.evaluation.miou == finished.evaluation.miou
+    assert {path: path.stat().st_mtime_ns for path in finished.folder.rglob("*") if path.name != ".lock"} == before
+    assert again.to_dict() == finished.to_dict()
+    assert again.evaluation == finished.evaluation
+
+
+def test_what_was_lost_is_made_again(finished: fitting.Fit) -> None:
+    (finished.folder / "benchmark.json").write_text("{")
+    again = lpsnet.fit(SCENES, out=finished.folder, **SETTINGS)
+    assert again.evaluation.miou == pytest.approx(finished.evaluation.miou, abs=0.01)
 
 
 def test_more_minutes_train_on(finished: fitting.Fit, tmp_path: Path) -> None:
