@@ -105,13 +105,14 @@ class _LogLines(logging.Handler):
 def log_shown() -> Iterator[None]:
     """Inside the block, what the package logs is printed on standard error, from INFO up."""
     logger, handler = logging.getLogger("lpsnet"), _LogLines()
-    before = logger.level
+    before = logger.level, logger.propagate
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
+    logger.propagate = False  # some packages give the root logger a handler, and lines would come twice
     try:
         yield
     finally:
-        logger.setLevel(before)
+        logger.level, logger.propagate = before
         logger.removeHandler(handler)
 
 

@@ -82,5 +82,5 @@ def test_what_keeps_its_frames_is_noticed(video: Stream) -> None:
     seen = endure(leaking, video, STYLE, duration_s=0.5, interval_s=0.05, num_turns=0)
     # What each frame keeps is a MiB; how many percent that is depends on what other tests left in this process.
     first, last = seen.settled[0], seen.samples[-1]
-    assert last.memory_mib - first.memory_mib > 0.7 * (last.num_frames - first.num_frames) > 10
+    assert last.memory_mib - first.memory_mib > 0.5 * (last.num_frames - first.num_frames) > 10
     assert seen.to_dict()["frames_per_second_with_drawing"] is None
