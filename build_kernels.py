@@ -1,7 +1,8 @@
-"""Compiles the loops in `lpsnet/inference/kernels.c` when the package is built or installed.
+"""Compiles the loops in `inference/kernels.c` and `data/jpeg_scan.c` when the package is built or installed.
 
 They are called through ctypes and know nothing of Python, so one file serves all its versions. Where there is no C
-compiler, or it fails, the package is whole without them: NumPy and OpenCV compute the same.
+compiler, or it fails, the package is whole without them: NumPy and OpenCV compute the same, and of JPEG files that are
+damaged inside fewer are noticed.
 
 By hand, for a checkout that is not installed: `python build_kernels.py`.
 """
@@ -16,25 +17,28 @@ from typing import Any
 ROOT = Path(__file__).parent
 SOURCE = ROOT / "lpsnet" / "inference" / "kernels.c"
 LIBRARY = SOURCE.with_name("kernels.bin")
+JPEG_SOURCE = ROOT / "lpsnet" / "data" / "jpeg_scan.c"
+LIBRARIES = {LIBRARY: SOURCE, JPEG_SOURCE.with_suffix(".bin"): JPEG_SOURCE}
 # Scores are finite, and no floating-point flag is ever looked at: loops over classes become vectors
 FLAGS = ("-O3", "-fPIC", "-fno-math-errno", "-fno-trapping-math", "-ffinite-math-only", "-fno-signed-zeros")
 
 
-def build(library: Path = LIBRARY) -> bool:
+def build(library: Path = LIBRARY, source: Path = SOURCE) -> bool:
     """Compile to `library`; False, and nothing done, where that cannot be."""
     compiler = shutil.which(os.environ.get("CC") or "cc")
     if compiler is None:
         return False
     with tempfile.TemporaryDirectory(dir=library.parent, prefix=f".{library.name}-") as folder:
         made = Path(folder) / library.name
-        done = subprocess.run([compiler, "-shared", *FLAGS, "-o", made, SOURCE], capture_output=True)
+        done = subprocess.run([compiler, "-shared", *FLAGS, "-o", made, source], capture_output=True)
         if done.returncode == 0:
             made.replace(library)  # not over it: a program that runs with the old one would crash
         return done.returncode == 0
 
 
 if __name__ == "__main__":
-    print(f"Wrote {LIBRARY}" if build() else "No C compiler that works; NumPy and OpenCV serve")
+    for made, source in LIBRARIES.items():
+        print(f"Wrote {made}" if build(made, source) else f"No C compiler that works; {made.name} is not needed")
 else:
     try:
         from hatchling.builders.hooks.plugin.interface import BuildHookInterface
@@ -46,8 +50,9 @@ else:
             """What hatchling calls before it packs a wheel, or an editable one."""
 
             def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-                if build():
-                    build_data["artifacts"].append(f"/{LIBRARY.relative_to(ROOT)}")
+                made = [library for library, source in LIBRARIES.items() if build(library, source)]
+                build_data["artifacts"] += [f"/{library.relative_to(ROOT)}" for library in made]
+                if made:
                     build_data["pure_python"] = False
                     build_data["tag"] = f"py3-none-{_platform()}"
 

@@ -238,6 +238,7 @@ def _listed(values: Any) -> str:
     return ", ".join(map(str, values))
 
 
+_EXIF = b"Exif\0\0"
 _KEYWORDS = (b"Raw profile type exif", b"Raw profile type APP1")
 _MAX_TEXT = 2**18  # EXIF data has up to 64 KiB, as two digits a byte and with line breaks; the rest is not needed
 
@@ -252,11 +253,20 @@ def text_orientation(kind: bytes, content: bytes) -> int:
         return 1
     try:
         digits = "".join(_plain(kind, text).decode("ascii").split()[2:])
-        exif = bytes.fromhex(digits[: len(digits) // 2 * 2]).removeprefix(b"Exif\0\0")  # a TIFF file without pixels
-        position = directory_entries(exif).get(_Tag.Orientation)
-        return struct.unpack_from(byte_order(exif) + "H", exif, position + 8)[0] if position else 1
-    except (zlib.error, ValueError, BrokenImageError, struct.error):
+        return exif_orientation(bytes.fromhex(digits[: len(digits) // 2 * 2]))
+    except (zlib.error, ValueError):
         return 1  # as in viewers
+
+
+def exif_orientation(exif: bytes) -> int:
+    """The orientation (1 to 8) in EXIF data, which is a TIFF file without pixels; 1 (upright) if there is none."""
+    exif = exif.removeprefix(_EXIF)
+    try:
+        position = directory_entries(exif).get(_Tag.Orientation)
+        found = struct.unpack_from(byte_order(exif) + "H", exif, position + 8)[0] if position else 1
+    except (BrokenImageError, struct.error):
+        return 1  # as in viewers
+    return int(found) if 1 <= found <= 8 else 1
 
 
 def _plain(kind: bytes, text: bytes) -> bytes:
@@ -276,7 +286,7 @@ _PNG_CONTENT = {0: "grey", 2: "colour", 3: "palette", 4: "grey+alpha", 6: "colou
 _JPEG_CONTENT = {1: "grey", 3: "colour", 4: "CMYK"}  # by number of components
 
 _JPEG_FRAMES = {0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}  # SOF0 .. SOF15
-_JPEG_SCAN = 0xDA
+_JPEG_SCAN, _JPEG_EXIF = 0xDA, 0xE1
 _JPEG_BARE = {0x00, 0x01, *range(0xD0, 0xDA)}  # have no length; no program writes them before the first scan
 _BMP_HEADERS = {struct.pack("<I", size) for size in (40, 52, 56, 64, 108, 124)}  # the header sizes of Windows
 _BMP_START = 54  # bytes of the file's header and the shortest of these
@@ -292,8 +302,7 @@ class Header(NamedTuple):
         bit_depth: bits a sample for PNG and TIFF, bits a pixel for BMP; 0 where it is not read.
         palette: whether the pixels are indices into a table of colours (read for PNG, BMP and TIFF).
         content: "grey", "colour", "palette" or "CMYK", "+alpha" after it; "" where it is not read.
-        orientation: as in EXIF data, 1 (upright) to 8, for texts of PNG files and for TIFF, which OpenCV does not
-            rotate or rotates wrongly.
+        orientation: as in EXIF data, 1 (upright) to 8.
         tiff: the directory of a TIFF file, with the whole file; None for others.
     """
 
@@ -356,20 +365,21 @@ def _png(data: bytes) -> Header:
     if kind != b"IHDR":
         raise BrokenImageError("is a PNG file without a header")
     width, height, bit_depth, colour_type = struct.unpack_from(">IIBB", values)
-    orientation, has_exif = 1, False
+    orientation, exif = 1, None
     for kind, values in chunks:  # to IEND, so that a file that was cut off is noticed
         if kind == b"IHDR":
             raise BrokenImageError("is a PNG file with two headers")
-        has_exif |= kind == b"eXIf"  # then that is what holds
+        exif = values if kind == b"eXIf" else exif  # then that is what holds
         if orientation == 1:
             orientation = text_orientation(kind, values)
     content = _PNG_CONTENT.get(colour_type, "")
-    return Header("PNG", width, height, bit_depth, content == "palette", content, 1 if has_exif else orientation)
+    orientation = orientation if exif is None else exif_orientation(exif)
+    return Header("PNG", width, height, bit_depth, content == "palette", content, orientation)
 
 
 def _jpeg(data: bytes) -> Header:
     """The size is in the start-of-frame segment; a whole file has an end marker (FF D9) after the last scan."""
-    header, position = None, 2
+    header, position, orientation = None, 2, 1
     while True:
         while data[position] == 0xFF and data[position + 1] == 0xFF:  # fill bytes
             position += 1
@@ -383,6 +393,8 @@ def _jpeg(data: bytes) -> Header:
         if marker in _JPEG_FRAMES:
             height, width = struct.unpack_from(">HH", data, position + 5)
             header = Header("JPEG", width, height, content=_JPEG_CONTENT.get(data[position + 9], ""))
+        if marker == _JPEG_EXIF and orientation == 1 and data.startswith(_EXIF, position + 4):
+            orientation = exif_orientation(data[position + 4 : position + 2 + length])
         if marker == _JPEG_SCAN:
             break
         position += 2 + length
@@ -391,7 +403,7 @@ def _jpeg(data: bytes) -> Header:
     # Compressed data never holds FF D9, so one after the scan's start is the end, whatever was appended after it.
     if data.find(b"\xff\xd9", position) < 0:
         raise BrokenImageError.cut_off()
-    return header
+    return header._replace(orientation=orientation)
 
 
 def _bmp(data: bytes) -> Header:
@@ -422,7 +434,17 @@ def _webp(data: bytes) -> Header:
         width, height = (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
     else:
         width, height = (length & 0x3FFF for length in struct.unpack_from("<HH", data, 26))
-    return Header("WebP", width, height)
+    return Header("WebP", width, height, orientation=_webp_orientation(data, 8 + length))
+
+
+def _webp_orientation(data: bytes, end: int) -> int:
+    position = 12
+    while position + 8 <= end:
+        (size,) = struct.unpack_from("<I", data, position + 4)
+        if data[position : position + 4] == b"EXIF":
+            return exif_orientation(data[position + 8 : position + 8 + size])
+        position += 8 + size + size % 2
+    return 1
 
 
 _READERS: list[tuple[Callable[[bytes], bool], Callable[[bytes], Header]]] = [

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from lpsnet.data import image_headers
+from lpsnet.data import image_headers, jpeg_scan
 from lpsnet.data.image_headers import ALLOWED_FORMATS, BrokenImageError, Header
 from lpsnet.errors import DataError
 from lpsnet.io import atomic_path, is_stream
@@ -53,24 +53,40 @@ def read_image(path: str | Path, *, max_pixels: int | None = None) -> Image:
         H x W x 3 uint8 RGB.
 
     Raises:
-        DataError: the file is missing, is a folder, holds no image, is cut off, claims too many pixels, or is a
-            TIFF file of a kind that is not read (`image_headers.py`).
+        DataError: the file is missing, is a folder, holds no image, is cut off or damaged inside, claims too many
+            pixels, or is a TIFF file of a kind that is not read (`image_headers.py`).
     """
-    path = Path(path)
-    data, header = _read_checked(path, max_pixels)
+    return decode_image(Path(path), *_read_checked(Path(path), max_pixels))
+
+
+def decode_image(path: Path, data: bytes, header: Header) -> Image:
+    """As `read_image`, of a file whose bytes and header are known (`read_file`)."""
+    image = _decode_pixels(path, data, header)
+    return _as_bytes(_rotated(image, header.orientation), path)
+
+
+def top_level(path: Path, data: bytes, header: Header) -> int:
+    """The largest number in an image file of 16 bits a channel, which may be of fewer bits: 4095 of 12."""
+    return int(_decode_pixels(path, data, header).max())
+
+
+def _decode_pixels(path: Path, data: bytes, header: Header) -> NDArray[Any]:
+    """H x W x 3 BGR of 8 or 16 bits, as stored."""
+    if header.format == "JPEG" and (problem := jpeg_scan.find_damage(data)):
+        raise DataError(f"{path} is a damaged JPEG file: {problem}; take it from its source again, or leave it out")
     if header.tiff is not None:
         data = header.tiff.for_image()
-    image = _decode(path, data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
-    _check_size(path, image, header, may_rotate=True)
-    return _as_bytes(_rotated(image, header.orientation), path)
+    image = _decode(path, data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION)
+    _check_size(path, image, header)
+    return image
 
 
 def read_mask(path: str | Path, *, expand_palette: bool = False, max_pixels: int | None = None) -> Mask:
     """Read a label file as the numbers it holds.
 
     A file with a palette gives the indices, not the colours, unless `expand_palette`; 1, 2 and 4 bits a pixel give
-    0..1, 0..3 and 0..15. No rotation is applied, and TIFF files in which white is 0 are not inverted. Formats
-    that change numbers (JPEG, WebP, and TIFF with such compression or of CMYK or YCbCr) are refused, and so are 16 bits
+    0..1, 0..3 and 0..15. A rotation in the EXIF data is applied, as to images; TIFF files in which white is 0 are
+    not inverted. Formats that change numbers (JPEG, WebP, and TIFF with such compression or of CMYK or YCbCr) are refused, and so are 16 bits
     a channel with more than one channel, which may hold ids or colours times 257.
 
     Returns:
@@ -79,13 +95,17 @@ def read_mask(path: str | Path, *, expand_palette: bool = False, max_pixels: int
     Raises:
         DataError: as `read_image`; also for a format other than PNG, BMP and TIFF, and as above.
     """
-    path = Path(path)
-    data, header = _read_checked(path, max_pixels)
+    return decode_mask(Path(path), *_read_checked(Path(path), max_pixels), expand_palette=expand_palette)
+
+
+def decode_mask(path: Path, data: bytes, header: Header, *, expand_palette: bool = False) -> Mask:
+    """As `read_mask`, of a file whose bytes and header are known (`read_file`)."""
     if header.format not in ("PNG", "BMP", "TIFF"):
         raise DataError(f"label file {path} is a {header.format} file, which changes ids; save labels as PNG")
     data = _for_labels(path, data, header, expand_palette=expand_palette)
     mask = _decode(path, data, cv2.IMREAD_UNCHANGED)
-    _check_size(path, mask, header, may_rotate=False)
+    _check_size(path, mask, header)
+    mask = _rotated(mask, header.orientation)
     if mask.ndim == 2 and mask.dtype in (np.uint8, np.uint16):
         return _true_values(mask, header)
     if mask.dtype == np.uint16:
@@ -112,11 +132,20 @@ def decode_bits(data: bytes, source: object) -> NDArray[np.bool_]:
     if header.format not in ("PNG", "BMP", "TIFF"):
         raise DataError(f"{source}: a bitmap is a {header.format} file, which changes pixels")
     decoded = _decode(path, data, cv2.IMREAD_UNCHANGED)
-    _check_size(path, decoded, header, may_rotate=False)
+    _check_size(path, decoded, header)
     is_set: NDArray[np.bool_] = decoded != 0
     if is_set.ndim == 2:
         return is_set
     return is_set[..., 3] if is_set.shape[2] == 4 else is_set[..., 0] | is_set[..., 1] | is_set[..., 2]
+
+
+def read_file(path: str | Path) -> tuple[bytes, Header]:
+    """The bytes of a complete image or label file, and its header; nothing is decoded.
+
+    Raises:
+        DataError: as `read_image`.
+    """
+    return _read_checked(Path(path), None)
 
 
 def inspect_image(path: str | Path) -> Header:
@@ -125,8 +154,7 @@ def inspect_image(path: str | Path) -> Header:
     Raises:
         DataError: as `read_image`.
     """
-    _, header = _read_checked(Path(path), None)
-    return header._replace(tiff=None)  # it holds the bytes of the whole file
+    return read_file(path)[1]._replace(tiff=None)  # it holds the bytes of the whole file
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
@@ -216,11 +244,10 @@ def _decode(path: Path, data: bytes, flags: int) -> NDArray[Any]:
     return decoded
 
 
-def _check_size(path: Path, image: NDArray[Any], header: Header, *, may_rotate: bool) -> None:
+def _check_size(path: Path, image: NDArray[Any], header: Header) -> None:
     """Raise if the size decoded is not the one in the header, which was compared with the limit."""
     height, width = image.shape[:2]
-    claimed = header.height, header.width
-    if (height, width) != claimed and not (may_rotate and (width, height) == claimed):
+    if (height, width) != (header.height, header.width):
         claim = f"{path} claims {header.width} x {header.height} pixels and holds {width} x {height}"
         raise DataError(f"{claim}; it is damaged; allowed: {ALLOWED_FORMATS}")
 

@@ -126,7 +126,7 @@ def profile_text(kind: bytes, orientation: int, *, keyword: bytes = b"exif") -> 
 @pytest.mark.parametrize("kind", [b"tEXt", b"zTXt", b"iTXt"])
 @pytest.mark.parametrize("keyword", [b"exif", b"APP1"])
 @pytest.mark.parametrize("after", [False, True])
-def test_exif_in_a_text_of_png_turns_images_but_not_labels(
+def test_exif_in_a_text_of_png_turns_images_and_labels_alike(
     tmp_path: Path, rgb: np.ndarray, kind: bytes, keyword: bytes, after: bool
 ) -> None:
     path = write_image(tmp_path / "a.png", rgb)
@@ -134,7 +134,7 @@ def test_exif_in_a_text_of_png_turns_images_but_not_labels(
     place = len(plain) - 12 if after else 33  # before IEND or after IHDR
     path.write_bytes(plain[:place] + profile_text(kind, 6, keyword=keyword) + plain[place:])
     np.testing.assert_array_equal(read_image(path), np.rot90(rgb, -1))
-    np.testing.assert_array_equal(read_mask(path), rgb)
+    np.testing.assert_array_equal(read_mask(path), np.rot90(rgb, -1))
 
 
 @pytest.mark.parametrize("text", [b"", b"\nexif\n 4\nzz", b"\nexif\n 4\n4d4d002a", b"\xff" * 40])
