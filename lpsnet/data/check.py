@@ -40,7 +40,7 @@ def suggest_yaml(dataset: Dataset, reports: Mapping[str, list[Report]]) -> str:
     repaired = _repair_kind(values, everything, dataset.label_space)
     harmless = {"unknown_values", *(_WRONG_KINDS if repaired else ())}
     remarks = [*repaired, *_ignore_unknown(values, everything), *_exclude(values, reports, harmless)]
-    remarks += [finding.message for finding in _covering(dataset, reports)]
+    remarks += [*dataset.doubts, *(finding.message for finding in _covering(dataset, reports))]
     text = "".join(f"# {line}\n" for line in [f"Suggested by 'lpsnet data check {dataset.spec}'.", *remarks])
     text += yaml.safe_dump(values, sort_keys=False, allow_unicode=True, default_flow_style=None, width=118)
     return text if _opens(text, dataset) else ""
@@ -207,7 +207,9 @@ def _count(space: LabelSpace, reports: list[Report]) -> SplitCounts:
 
 
 def _file_findings(dataset: Dataset) -> Iterator[Finding]:
-    """Names used twice, label files without an image, and splits without labels."""
+    """What is doubtful in a guess, names used twice, label files without an image, and splits without labels."""
+    for doubt in dataset.doubts:
+        yield Finding("doubtful_layout", str(dataset.root), doubt)
     for split in dataset.parts.values():
         if not isinstance(split, FileSplit):
             continue

@@ -17,7 +17,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -47,7 +47,7 @@ class Format(NamedTuple):
     """
 
     name: str
-    open: Callable[[Any], Description | Opened]
+    open: Callable[[Any], Description | Opened | guess.Guess]
     recognises: Callable[[Path], bool]
     takes: Literal["", "folder", "path", "settings"] = ""
     terms: str = ""
@@ -108,6 +108,7 @@ class Dataset:
         description: the same as a YAML file would describe it; None if its samples are not image and mask files.
         root: the folder that the description's paths start from.
         remarks: what was decided or left out when its label files were read, a line each.
+        doubts: why a guess at its layout may be wrong, a line each; nothing is trained on it before that is settled.
     """
 
     spec: str
@@ -116,6 +117,7 @@ class Dataset:
     description: Description | None = field(default=None, repr=False)
     root: Path = Path()
     remarks: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
 
     @property
     def terms(self) -> str:
@@ -185,7 +187,10 @@ def _open(text: str) -> Dataset:
     path = expand_home(text)
     has_shapes = not description.is_yaml(path) and label_format(path) is not None
     if has_shapes or description.is_yaml(path) or (path.is_dir() and guess.is_known_folder(path)):
-        return open_path(text, path)
+        found = open_path(text, path)
+        if found.doubts:
+            raise DataError(f"data set {text!r}: {found.doubts[0]}")
+        return found
     if path.is_dir():
         advice = f"name its layout ({', '.join(_ALLOWED)}), or let 'lpsnet data check {text}' suggest a description"
         raise DataError(f"data set {text!r} is a folder; {advice}")
@@ -254,7 +259,9 @@ def open_path(spec: str, path: Path) -> Dataset:
     return build_dataset(spec, found, path.parent, default_name=path.stem)
 
 
-def build_dataset(spec: str, found: Description | Opened, root: Path, *, default_name: str = "") -> Dataset:
+def build_dataset(
+    spec: str, found: Description | Opened | guess.Guess, root: Path, *, default_name: str = ""
+) -> Dataset:
     """The data set of a description in folder `root`, or of splits.
 
     Raises:
@@ -262,6 +269,8 @@ def build_dataset(spec: str, found: Description | Opened, root: Path, *, default
     """
     if isinstance(found, Opened):
         return Dataset(spec, found.label_space, found.parts)
+    if isinstance(found, guess.Guess):
+        return replace(build_dataset(spec, found.description, root, default_name=default_name), doubts=found.doubts)
     try:
         if found.format in READERS:
             built = annotations.build_marked(found, root, READERS[found.format], default_name or root.name)
@@ -293,6 +302,8 @@ def _check_names(split: Split) -> None:
     name, count = Counter(split.names).most_common(1)[0] if len(split) else ("", 0)
     if count > 1:
         raise DataError(f"split {split.name!r} has {count} images named {name!r}; rename or remove all but one")
+    for pair in split.pairs if isinstance(split, FileSplit) else ():
+        pair.refuse_rivals()
 
 
 _SAMPLES = " samples"  # after a split's name

@@ -8,6 +8,7 @@ no label:
 All keys are attributes of `Description`. The formats in `formats` make one from what their folder holds.
 """
 
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, Self
 
@@ -33,7 +34,9 @@ class Description(BaseModel):
     `images` and `masks` are a place with `{split}` in it, or a map from split to a place or several. A place is a
     folder (with the folders in it), a pattern with `*`, or a list file `.txt` with a path a line (and the label file
     after it, if wanted). An image and its label file belong together if their paths from their folders are equal (for a
-    pattern: the parts that match wildcards) except for the suffix, `image_suffix` and `mask_suffix`.
+    pattern: the parts that match wildcards) except for the suffix, `image_suffix` and `mask_suffix`. Where images of
+    several places have equal paths, so must have the places: `images/cam1` goes with `masks/cam1`, or else the first
+    with the first.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
@@ -324,16 +327,39 @@ def _as_list(places: str | list[str]) -> list[str]:
 
 def _gather(description: Description, root: Path, image_places: list[str], mask_places: list[str]) -> Found:
     ending = _stem_ending(description.mask_suffix)
-    images: Keyed = []
-    masks: Keyed = []
-    for place in image_places:
-        keyed = pairing.collect(root, place, suffixes=IMAGE_SUFFIXES, ending=_stem_ending(description.image_suffix))
-        images += keyed
-        masks += _second_column(root, place, keyed)
-    if not masks:
-        for place in mask_places:
-            masks += pairing.collect(root, place, suffixes=MASK_SUFFIXES, ending=ending)
-    return Found(images, masks, root / (mask_places[0] if mask_places else ""), ending)
+    image_ending = _stem_ending(description.image_suffix)
+    images = [pairing.collect(root, place, suffixes=IMAGE_SUFFIXES, ending=image_ending) for place in image_places]
+    masks = [_second_column(root, place, keyed) for place, keyed in zip(image_places, images, strict=True)]
+    sources = image_places if any(masks) else mask_places
+    if not any(masks):
+        masks = [pairing.collect(root, place, suffixes=MASK_SUFFIXES, ending=ending) for place in mask_places]
+    if len(images) == len(masks) > 1 and _overlap(images):
+        heads = _heads(image_places)
+        same = _heads(sources)
+        images = _with_heads(heads, images)
+        masks = _with_heads(same if set(same) == set(heads) else heads, masks)
+    expected = root / (mask_places[0] if mask_places else "")
+    return Found([*chain.from_iterable(images)], [*chain.from_iterable(masks)], expected, ending)
+
+
+def _overlap(places: list[Keyed]) -> bool:
+    """Whether images of two places have the same key."""
+    keys = [{key for key, _ in keyed} for keyed in places]
+    return len(set().union(*keys)) < sum(map(len, keys))
+
+
+def _heads(places: list[str]) -> list[str]:
+    """What tells places apart: "cam1", "cam2" of "images/cam1", "images/cam2"; their numbers if nothing does."""
+    paths = [PurePosixPath(place) for place in places]
+    parts = [(path.parent if path.suffix.lower() in IMAGE_SUFFIXES else path.with_suffix("")).parts for path in paths]
+    longest = max(map(len, parts))
+    differ = [index for index in range(longest) if len({each[index : index + 1] for each in parts}) > 1]
+    heads = ["/".join(each[index] for index in differ if index < len(each)) for each in parts]
+    return heads if len(set(heads)) == len(heads) else [str(number) for number in range(1, len(places) + 1)]
+
+
+def _with_heads(heads: list[str], keyed: list[Keyed]) -> list[Keyed]:
+    return [[(f"{head}/{key}", path) for key, path in members] for head, members in zip(heads, keyed, strict=True)]
 
 
 def _stem_ending(suffix: str) -> str:
@@ -389,8 +415,10 @@ def choose(list_file: Path, images: dict[str, Path]) -> Keyed:
     """The images that a list file names by path or name, with or without suffix; `DataError` for an unknown one."""
     chosen = []
     for words in read_list(list_file):
-        entry = PurePosixPath(words[0])
-        spellings = (words[0], words[0].removesuffix(entry.suffix), entry.name, entry.stem)
+        lines = [pairing.normal(text) for text in (" ".join(words), words[0])]  # names may have blanks
+        entries = [PurePosixPath(line) for line in lines]
+        spellings = [name for entry in entries for name in (str(entry), str(entry.with_suffix("")))]
+        spellings += [name for entry in entries for name in (entry.name, entry.stem)]
         key = next((spelling for spelling in spellings if spelling in images), None)
         if key is None:
             raise DataError(f"list {list_file} names {words[0]!r}, which is not among the {len(images)} images")
@@ -400,7 +428,7 @@ def choose(list_file: Path, images: dict[str, Path]) -> Keyed:
 
 def exclude_named(found: dict[str, Found], names: list[str]) -> dict[str, Found]:
     """Without the images of these names; `DataError` if there is no such image."""
-    excluded = set(names)
+    excluded = set(map(pairing.normal, names))
     unknown = excluded - {key for files in found.values() for key, _ in files.images}
     if unknown:
         raise DataError(f"'exclude' lists {min(unknown)!r}, which is the name of no image")

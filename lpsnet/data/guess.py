@@ -1,29 +1,41 @@
 """Guessing how a folder of images and label files is laid out.
 
 Images and label files are distinguished by their contents: a label file has few different values and a lossless format.
-They belong together if their folders differ in one part only and their stems are equal except for an ending.
+They belong together if their folders differ in one part only, are of the same split, and their stems are equal except
+for an ending. What `lpsnet segment` wrote is never taken for labels; of several folders of label files one is
+suggested, with a doubt that stops a training.
 """
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lpsnet.data.decode import mask_values
 from lpsnet.data.description import WHOLE, Description, is_described
-from lpsnet.data.images import MASK_SUFFIXES, read_mask
+from lpsnet.data.images import IMAGE_SUFFIXES, MASK_SUFFIXES, read_mask
 from lpsnet.data.labels import IGNORE_INDEX
 from lpsnet.data.pairing import find_images
 from lpsnet.errors import DataError
 
 _FEW = 64  # values in a label file; a photograph has more
 _SAMPLED = 3  # files read to distinguish images from label files
+_NAMES_SAMPLED = 16  # names in which endings are looked for
 _VAL_FRACTION = 0.2  # if the folder has no splits
 _MAX_CLASSES = 254
-_SPLIT = re.compile(r"(train|val|test)(ing|idation|id)?(?![a-z])|(train|val|test)(?=annot|image|img|mask|label)", re.I)
+_SPLIT = re.compile(r"(train|val|test)(ing|idation|id)?((?![a-z])|(?=annot|image|img|mask|label))", re.I)
 _MASK_WORDS = re.compile(r"mask|label|annot|ann_|seg|gt|_L$|truth", re.I)
+_RESULT = re.compile(r".\.(labels|overlay|colours|side-by-side|confidence|margin)")  # of `lpsnet segment`, in a stem
+_RUN = ("run.json", "log.csv")  # a folder with one of these holds a run's results
+
+
+class Guess(NamedTuple):
+    """A description that was guessed, and why it may be wrong: a line each; empty if nothing else was possible."""
+
+    description: Description
+    doubts: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -48,7 +60,7 @@ def is_known_folder(root: Path) -> bool:
     return is_described(root) or any(images.is_dir() and masks.is_dir() for images, masks in pairs)
 
 
-def guess_description(root: Path) -> Description:
+def guess_description(root: Path) -> Guess:
     """A description of a folder without one; classes are named after their values.
 
     Raises:
@@ -56,23 +68,76 @@ def guess_description(root: Path) -> Description:
     """
     folders: dict[Path, list[Path]] = defaultdict(list)
     for path in find_images(root):
-        folders[path.parent.relative_to(root)].append(path)
-    matches = [match for match in (_best_match(name, folders) for name in folders) if match is not None]
-    if not matches:
+        if not is_result(path):
+            folders[path.parent.relative_to(root)].append(path)
+    candidates = {name: found for name in folders if (found := _likely_matches(name, folders))}
+    if not candidates:
         raise DataError(f"no images with label files of the same names were found in {root}; write a description")
-    suffixes = Counter((match.image_suffix, match.mask_suffix) for match in matches).most_common(1)[0][0]
+    suffixes = _usual_suffixes(candidates)
+    doubts = [line for found in candidates.values() if (line := _doubt(found, root, suffixes))]
+    matches = [max(found, key=lambda match: _preference(match, suffixes)) for found in candidates.values()]
     matches = [match for match in matches if (match.image_suffix, match.mask_suffix) == suffixes]
-    values = _places(matches) | _values(mask for match in matches for _, mask in match.pairs)
+    values = _places(matches, _unlabelled(matches, folders)) | _values(
+        mask for match in matches for _, mask in match.pairs
+    )
     values |= {key: text for key, text in zip(("image_suffix", "mask_suffix"), suffixes, strict=True) if text}
-    return Description.model_validate(values)
+    return Guess(Description.model_validate(values), tuple(doubts))
 
 
-def _best_match(images: Path, folders: dict[Path, list[Path]]) -> _Match | None:
-    """The folder with the most label files for the images of `images`."""
+def is_result(path: Path) -> bool:
+    """Whether an image is one that this package wrote."""
+    return bool(_RESULT.search(path.stem)) or any((path.parent / name).is_file() for name in _RUN)
+
+
+def _usual_suffixes(candidates: Mapping[Path, list[_Match]]) -> tuple[str, str]:
+    """The endings of images and of label files that most images have."""
+    counts: Counter[tuple[str, str]] = Counter()
+    for found in candidates.values():
+        for match in found:
+            counts[match.image_suffix, match.mask_suffix] += len(match.pairs)
+    return max(counts, key=lambda both: (counts[both], -len(both[0] + both[1]), both))
+
+
+def _preference(match: _Match, suffixes: tuple[str, str]) -> tuple[bool, int, int, str]:
+    """The largest is the likeliest: usual endings, most images, the shortest name."""
+    is_usual = (match.image_suffix, match.mask_suffix) == suffixes
+    return is_usual, len(match.pairs), -len(str(match.masks)), str(match.masks)
+
+
+def _doubt(found: list[_Match], root: Path, suffixes: tuple[str, str]) -> str:
+    """Why the label files chosen for a folder of images may be the wrong ones; empty if there are no others."""
+    if len(found) < 2:
+        return ""
+    found = sorted(found, key=lambda match: _preference(match, suffixes), reverse=True)
+    counts = ", ".join(
+        f"{match.masks.as_posix()}/*{match.mask_suffix}{match.pairs[0][1].suffix} ({len(match.pairs)})"
+        for match in found
+    )
+    total = f"the images of {root / found[0].images} have several kinds of label files: {counts}"
+    return f"{total}; say which in a description: `masks`, `mask_suffix` (suggested: the first)"
+
+
+def _likely_matches(images: Path, folders: dict[Path, list[Path]]) -> list[_Match]:
+    """What may be the label files of the images of a folder: in which folder, with which ending."""
     near = [masks for masks in folders if _differing_part(images, masks) is not None]
-    matches = [match for masks in near for match in _matches(images, masks, folders)]
-    matches = [match for match in matches if _is_likely(match)]
-    return max(matches, key=lambda match: len(match.pairs), default=None)
+    near = [masks for masks in near if _splits_of(images) == _splits_of(masks)]
+    return [match for masks in near for match in _matches(images, masks, folders) if _is_likely(match)]
+
+
+def _splits_of(path: Path) -> list[str]:
+    return [_split_name(part) for part in path.parts if _SPLIT.match(part)]
+
+
+def _unlabelled(matches: list[_Match], folders: dict[Path, list[Path]]) -> list[Path]:
+    """Folders of images without label files that are laid out as those with them, of another split."""
+    used = {match.images for match in matches} | {match.masks for match in matches}
+    known = {_without_split(match.images) for match in matches if _splits_of(match.images)}
+    rest = [name for name in folders if name not in used and _splits_of(name) and _without_split(name) in known]
+    return [name for name in rest if not all(map(_has_few_values, folders[name][:_SAMPLED]))]
+
+
+def _without_split(path: Path) -> tuple[str, ...]:
+    return tuple(_SPLIT.sub("", part, count=1) if _SPLIT.match(part) else part for part in path.parts)
 
 
 def _differing_part(first: Path, second: Path) -> int | None:
@@ -86,19 +151,29 @@ def _differing_part(first: Path, second: Path) -> int | None:
 def _matches(images: Path, masks: Path, folders: dict[Path, list[Path]]) -> list[_Match]:
     """Pairings of two folders by equal stems, without or with endings on one or both sides."""
     labels = {path.stem: path for path in folders[masks] if path.suffix.lower() in MASK_SUFFIXES}
-    first = folders[images][0].stem
     found = []
-    for image_suffix in {"", _last_word(first)}:
-        key = first.removesuffix(image_suffix)
-        for mask_suffix in {stem.removeprefix(key) for stem in labels if key and stem.startswith(key)}:
-            pairs = []
-            for path in folders[images]:
-                mask = labels.get(path.stem.removesuffix(image_suffix) + mask_suffix)
-                if mask is not None and mask != path and path.stem.endswith(image_suffix):
-                    pairs.append((path, mask))
-            if pairs:
-                found.append(_Match(images, masks, image_suffix, mask_suffix, tuple(pairs)))
+    for image_suffix, mask_suffix in sorted(_endings(folders[images], labels)):
+        pairs = []
+        for path in folders[images]:
+            mask = labels.get(path.stem.removesuffix(image_suffix) + mask_suffix)
+            mask = labels.get(path.name) if mask is None and not mask_suffix else mask
+            if mask is not None and mask != path and path.stem.endswith(image_suffix):
+                pairs.append((path, mask))
+        # "0" is the ending of 10 after 1, too: one that begins with a letter or a digit has to suit most images
+        if pairs and (not mask_suffix[:1].isalnum() or 2 * len(pairs) > len(folders[images])):
+            found.append(_Match(images, masks, image_suffix, mask_suffix, tuple(pairs)))
     return found
+
+
+def _endings(images: list[Path], labels: Mapping[str, Path]) -> set[tuple[str, str]]:
+    """The endings of images and label files that some images have; one image may lack its label file."""
+    sample = images[:: max(1, len(images) // _NAMES_SAMPLED)]
+    found = {("", "")}
+    for path in sample:
+        for image_suffix in {"", _last_word(path.stem)}:
+            key = path.stem.removesuffix(image_suffix)
+            found |= {(image_suffix, stem[len(key) :]) for stem in labels if key and stem.startswith(key)}
+    return {both for both in found if both[1] not in IMAGE_SUFFIXES}  # a.jpg.png of a.jpg has no ending
 
 
 def _last_word(stem: str) -> str:
@@ -110,8 +185,17 @@ def _is_likely(match: _Match) -> bool:
     sample = match.pairs[:_SAMPLED]
     if not all(_has_few_values(mask) for _, mask in sample):
         return False
-    named = _MASK_WORDS.search(f"{match.masks}{match.mask_suffix}")
-    return named is not None or not all(_has_few_values(image) for image, _ in sample)
+    if not all(_has_few_values(image) for image, _ in sample):
+        return True
+    masks, images = (_MASK_WORDS.search(name) is not None for name in _names(match))
+    return masks and not images
+
+
+def _names(match: _Match) -> tuple[str, str]:
+    """What tells the label files of a match from its images, and the reverse: parts of folders, and endings."""
+    part = _differing_part(match.images, match.masks)
+    own = (match.masks.parts[part], match.images.parts[part]) if part is not None and part >= 0 else ("", "")
+    return f"{own[0]}{match.mask_suffix}", f"{own[1]}{match.image_suffix}"
 
 
 def _has_few_values(path: Path) -> bool:
@@ -121,7 +205,7 @@ def _has_few_values(path: Path) -> bool:
         return False
 
 
-def _places(matches: list[_Match]) -> dict[str, Any]:
+def _places(matches: list[_Match], unlabelled: list[Path]) -> dict[str, Any]:
     """`images` and `masks` of a description, by split if folders are named after splits."""
     images: dict[str, list[str]] = defaultdict(list)
     masks: dict[str, list[str]] = defaultdict(list)
@@ -133,10 +217,19 @@ def _places(matches: list[_Match]) -> dict[str, Any]:
             place = Path(*path.parts[:depth]).as_posix()
             if place not in places:
                 places.append(place)
+    for name in unlabelled:
+        part = _split_part(name)
+        place = Path(*name.parts[: max(part, _last_difference(matches)) + 1]).as_posix()
+        if place not in images[_split_name(name.parts[part])]:
+            images[_split_name(name.parts[part])].append(place)
     if list(images) == [WHOLE] and len(images[WHOLE]) == 1:
         whole = {"images": images[WHOLE][0], "masks": masks[WHOLE][0]}
         return whole | ({"val_fraction": _VAL_FRACTION} if sum(len(match.pairs) for match in matches) > 1 else {})
     return {"images": dict(images), "masks": dict(masks)}
+
+
+def _last_difference(matches: list[_Match]) -> int:
+    return max((_differing_part(match.images, match.masks) or 0 for match in matches), default=0)
 
 
 def _split_part(path: Path) -> int:
@@ -146,7 +239,7 @@ def _split_part(path: Path) -> int:
 def _split_name(part: str) -> str:
     match = _SPLIT.match(part)
     assert match is not None
-    return (match[1] or match[3]).lower()
+    return match[1].lower()
 
 
 def _values(masks: Iterable[Path]) -> dict[str, Any]:

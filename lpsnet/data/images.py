@@ -85,9 +85,9 @@ def read_mask(path: str | Path, *, expand_palette: bool = False, max_pixels: int
     """Read a label file as the numbers it holds.
 
     A file with a palette gives the indices, not the colours, unless `expand_palette`; 1, 2 and 4 bits a pixel give
-    0..1, 0..3 and 0..15. A rotation in the EXIF data is applied, as to images; TIFF files in which white is 0 are
-    not inverted. Formats that change numbers (JPEG, WebP, and TIFF with such compression or of CMYK or YCbCr) are refused, and so are 16 bits
-    a channel with more than one channel, which may hold ids or colours times 257.
+    0..1, 0..3 and 0..15. A rotation in the EXIF data is applied, as to images; TIFF files in which white is 0 are not
+    inverted. Formats that change numbers (JPEG, WebP, and TIFF with such compression or of CMYK or YCbCr) are refused,
+    and so are 16 bits a channel with more than one channel, which may hold ids or colours times 257.
 
     Returns:
         H x W uint8 or uint16 ids, or H x W x 3 uint8 RGB if the file holds colours (transparency is dropped).

@@ -22,6 +22,7 @@ Severity = Literal["error", "warning", "note"]
 # An error stops or spoils training; a warning may be intended; a note describes a conversion.
 KINDS: dict[str, Severity] = {
     "cannot_open": "error",  # the text names no data set, or the files are laid out differently
+    "doubtful_layout": "error",  # several folders or kinds of label files, or several label files of one image
     "missing_mask": "error",  # an image without its label file
     "missing_image": "warning",  # a label file without its image
     "unreadable": "error",  # an image or label file that is damaged or of a kind that is not read
@@ -185,9 +186,18 @@ def inspect_pair(pair: Pair, decoder: LabelDecoder) -> Report:
         _inspect_drawing(report, pair, pair.drawing)
     elif pair.mask is not None and not pair.mask.exists():
         report.find("missing_mask", pair.image, f"image {pair.image} has no label file {pair.mask}")
+    elif pair.mask is not None and pair.rivals:
+        _find_rivals(report)
     elif pair.mask is not None:
         _inspect_mask(report, pair.mask, decoder)
     return report
+
+
+def _find_rivals(report: Report) -> None:
+    try:
+        report.pair.refuse_rivals()
+    except DataError as error:
+        report.find("doubtful_layout", report.pair.image, str(error))
 
 
 def inspect_sample(split: Split, index: int) -> Report:

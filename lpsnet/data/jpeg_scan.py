@@ -1,8 +1,8 @@
 """Whether the compressed data of a JPEG file is whole, by the compiled loops of `jpeg_scan.c`.
 
 Decoders only warn about data that is damaged or missing inside: they fill the rest with grey, or garble it. The loops
-read the Huffman codes (ITU-T T.81) without decoding pixels, in about a fifth of the time of decoding. Without a compiler
-only missing data is noticed, by the grey that decoders fill the last block with (`is_grey_corner`).
+read the Huffman codes (ITU-T T.81) without decoding pixels, in about a fifth of the time of decoding. In an installation
+without a C compiler nothing is judged; the data check says so.
 """
 
 import ctypes
@@ -10,18 +10,13 @@ import functools
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 LIBRARY = Path(__file__).with_name("jpeg_scan.bin")  # on every system, not a Python module; made by build_kernels.py
-_WHOLE, _NOT_READ = 0, 4
 # state, as in jpeg_scan.c -> what is wrong
 _PROBLEMS = {
     1: "its compressed data ends before the image does",
     2: "compressed data is left over where the image ends",
     3: "its compressed data holds a code that there is not",
 }
-_GREY = 128  # the level of a block without data
 
 
 def find_damage(data: bytes) -> str:
@@ -37,11 +32,6 @@ def find_damage(data: bytes) -> str:
 def is_judged() -> bool:
     """Whether the compiled loops are there."""
     return _state() is not None
-
-
-def is_grey_corner(image: NDArray[Any]) -> bool:
-    """Whether the last pixels of a decoded JPEG image, H x W x 3 before any rotation, are those of missing data."""
-    return bool(np.all(image[-8:, -8:] == _GREY))
 
 
 @functools.cache

@@ -6,7 +6,9 @@ A place is a folder, a pattern or a list file, and may have `{split}` in its nam
 import glob
 import os
 import re
-from collections.abc import Collection, Mapping, Sequence
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,10 +41,24 @@ class Found(NamedTuple):
 def find_images(folder: Path, *, ending: str = "", suffixes: Sequence[str] = IMAGE_SUFFIXES) -> list[Path]:
     """The image files in `folder` and its subfolders whose stem ends with `ending`, sorted by path.
 
-    Hidden files, which some systems write beside every image, are left out.
+    Links are followed, to each folder once. Hidden files and folders, which some systems write beside every image, are
+    left out.
     """
-    found = (path for path in folder.rglob("*") if path.suffix.lower() in suffixes and not path.name.startswith("."))
+    found = (path for path in walk(folder) if path.suffix.lower() in suffixes)
     return sorted(path for path in found if path.stem.endswith(ending))
+
+
+def walk(folder: Path) -> Iterator[Path]:
+    """The files in `folder` and its subfolders that are not hidden, with links followed, to each folder once."""
+    seen: set[str] = set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (Path(place, name) for name in names if not name.startswith("."))
 
 
 def find_keyed(folder: Path, *, ending: str = "", suffixes: Sequence[str] = IMAGE_SUFFIXES) -> Keyed:
@@ -55,7 +71,12 @@ def key_of(path: Path, base: Path, *, ending: str = "") -> str:
     """The key of an image or label file: the path from `base` without suffix and `ending`, with "/"."""
     if not path.name:
         raise DataError(f"{path} is a folder, where the path of an image is expected")
-    return path.relative_to(base).with_suffix("").as_posix().removesuffix(ending)
+    return normal(path.relative_to(base).with_suffix("").as_posix()).removesuffix(normal(ending))
+
+
+def normal(name: str) -> str:
+    """A name in Unicode's composed form: macOS and archives made there write letters and their accents apart."""
+    return unicodedata.normalize("NFC", name)
 
 
 def build_splits(
@@ -66,6 +87,8 @@ def build_splits(
     If an image has no label file, its pair names the file expected; if no image of a split has one, the split has no
     labels. Label files without an image become spare masks of the first split in which they were found.
 
+    Several label files of one image are kept as its `rivals`; nothing is chosen among them.
+
     Args:
         space: the classes.
         decoder: of the label files.
@@ -73,7 +96,7 @@ def build_splits(
         unlisted: keys of images that are left out on purpose; their label files are not spare.
     """
     pairs = {name: _pair(files) for name, files in found.items()}
-    seen = {pair.mask for members in pairs.values() for pair in members}
+    seen = {path for members in pairs.values() for pair in members for path in (pair.mask, *pair.rivals)}
     splits = []
     for name, files in found.items():
         spare = tuple(path for key, path in files.masks if path not in seen and key not in unlisted)
@@ -83,17 +106,33 @@ def build_splits(
 
 
 def _pair(files: Found) -> list[Pair]:
-    masks = dict(files.masks)
-    if not any(key in masks for key, _ in files.images):
-        return [Pair(key, path, None) for key, path in files.images]
-    return [Pair(key, path, masks.get(key, files.expected / f"{key}{files.ending}.png")) for key, path in files.images]
+    """An image's label file has its key, or its key with its suffix (`a.jpg.png` of `a.jpg`)."""
+    masks: dict[str, list[Path]] = defaultdict(list)
+    for key, path in files.masks:
+        masks[key] += [] if path in masks[key] else [path]
+    counts = Counter(key for key, _ in files.images)
+    pairs, num_labelled = [], 0
+    for key, path in files.images:
+        found = masks.get(key, []) + masks.get(f"{key}{path.suffix}", [])
+        is_own = counts[key] > 1 and found == masks.get(f"{key}{path.suffix}")  # two images, each with its label file
+        num_labelled += bool(found)
+        mask = found[0] if found else files.expected / f"{key}{files.ending}.png"
+        pairs.append(Pair(f"{key}{path.suffix}" if is_own else key, path, mask, rivals=tuple(found[1:])))
+    return pairs if num_labelled else [Pair(key, path, None) for key, path in files.images]
+
+
+_SUFFIX = "|".join(re.escape(suffix) for suffix in IMAGE_SUFFIXES)
+_TWO_FILES = re.compile(rf"(.+?(?:{_SUFFIX}))\s+(\S.*(?:{_SUFFIX}))", re.IGNORECASE)
 
 
 def read_list(path: Path) -> list[list[str]]:
     """The lines of a list file, each an image or an image and its label file; blank lines are ignored.
 
+    Names may have blanks: a line with two suffixes of images, or a tab, holds two files; one that ends with such a
+    suffix, or has more than two words, one.
+
     Raises:
-        DataError: the file cannot be read or a line has more than two words.
+        DataError: the file cannot be read.
     """
     try:
         refuse_streams(path)
@@ -102,11 +141,16 @@ def read_list(path: Path) -> list[list[str]]:
         raise DataError(f"cannot read the list {path}: {error.strerror or error}") from None
     except UnicodeDecodeError:
         raise DataError(f"cannot read the list {path}: it is not a text file") from None
-    rows = [line.split() for line in lines]
-    for number, words in enumerate(rows, start=1):
-        if len(words) > 2:
-            raise DataError(f"{path}, line {number} has {len(words)} words; an image and its label file are allowed")
-    return [words for words in rows if words]
+    return [_files_of(line.strip()) for line in lines if line.strip()]
+
+
+def _files_of(line: str) -> list[str]:
+    if "\t" in line:
+        return [word.strip() for word in line.split("\t")][:2]
+    if two := _TWO_FILES.fullmatch(line):
+        return [two[1], two[2]]
+    words = line.split()
+    return [line] if Path(line).suffix.lower() in IMAGE_SUFFIXES or len(words) > 2 else words
 
 
 SPLIT = "{split}"
@@ -170,9 +214,15 @@ def resolve(root: Path, list_file: Path, text: str) -> Path:
     tries = [root / path, list_file.parent / path]
     shorter = [root.joinpath(*path.parts[-count:]) for count in range(len(path.parts) - 1, 1, -1)]
     missing = shorter[-1] if path.is_absolute() and shorter else tries[0]
-    chosen = next((candidate for candidate in (*tries, *shorter) if candidate.exists()), missing)
+    tried = [*tries, *shorter]
+    tried += [Path(change(str(each))) for each in tries for change in (normal, _taken_apart)]
+    chosen = next((candidate for candidate in tried if candidate.exists()), missing)
     absolute = os.path.abspath(chosen)  # noqa: PTH100 - takes out ".." without following links
     return Path(absolute[1:] if absolute.startswith("//") else absolute)  # to POSIX not the same as "/"
+
+
+def _taken_apart(name: str) -> str:
+    return unicodedata.normalize("NFD", name)
 
 
 def _pattern_key(path: Path, pattern: Path, ending: str) -> str:
@@ -180,5 +230,5 @@ def _pattern_key(path: Path, pattern: Path, ending: str) -> str:
     magic = [glob.has_magic(part) for part in pattern.parts]
     if "**" in pattern.parts:
         return key_of(path, Path(*pattern.parts[: magic.index(True)]), ending=ending)
-    parts = (*path.parent.parts, path.stem.removesuffix(ending))
-    return "/".join(part for part, is_open in zip(parts, magic, strict=True) if is_open)
+    parts = (*path.parent.parts, normal(path.stem).removesuffix(normal(ending)))
+    return "/".join(normal(part) for part, is_open in zip(parts, magic, strict=True) if is_open)

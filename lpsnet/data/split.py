@@ -72,12 +72,20 @@ class Pair(NamedTuple):
         image: the image file.
         mask: the label file; None if the data set has no labels.
         drawing: the shapes that the label file has for this image; None if it is a mask.
+        rivals: other label files of the same name; nothing says which one is right, so none is read.
     """
 
     name: str
     image: Path
     mask: Path | None
     drawing: Drawing | None = None
+    rivals: tuple[Path, ...] = ()
+
+    def refuse_rivals(self) -> None:
+        """`DataError` if there are several label files."""
+        if self.rivals:
+            listed = ", ".join(map(str, (self.mask, *self.rivals)))
+            raise DataError(f"image {self.image} has {1 + len(self.rivals)} label files: {listed}; keep one of them")
 
 
 @dataclass(frozen=True)
@@ -143,6 +151,7 @@ class FileSplit:
             raise DataError(f"split {self.name!r} has no labels (image {pair.image}); it can be segmented, not scored")
         if not pair.mask.exists():
             raise DataError(f"image {pair.image} has no label file: {pair.mask} does not exist")
+        pair.refuse_rivals()
         return self.decoder.read(pair.mask)
 
 

@@ -174,8 +174,13 @@ def test_patterns_and_several_places(tmp_path: Path) -> None:
     deep = "names: [road]\nimages: {train: 'mon/cam/**/*.jpg'}\nmasks: {train: mon/seg}"
     assert open_dataset(describe(tmp_path, deep)).split("train").names == ("1",)
     places = "names: [road]\nimages: {train: [mon/cam, tue/cam/1.jpg]}\nmasks: {train: [mon/seg, tue/seg]}"
+    write_image(tmp_path / "tue" / "seg" / "1.png", ids(255))
+    for turned in (places, places.replace("[mon/seg, tue/seg]", "[tue/seg, mon/seg]")):
+        split = open_dataset(describe(tmp_path, turned)).split("train")
+        assert split.names == ("mon/1", "tue/1")
+        assert [int(labels.max()) for _, _, labels in split] == [0, 255]
     with pytest.raises(DataError, match="split 'train' has 2 images named '1'"):
-        open_dataset(describe(tmp_path, places)).split("train")
+        open_dataset(describe(tmp_path, places.replace("[mon/seg, tue/seg]", "mon/seg"))).split("train")
 
 
 def test_lists_that_choose_from_shared_folders(tmp_path: Path) -> None:

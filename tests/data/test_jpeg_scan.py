@@ -1,4 +1,4 @@
-"""Damage inside of JPEG files: whole ones of every kind pass, and damaged ones are refused wherever libjpeg would warn."""
+"""Damage inside of JPEG files: whole ones of every kind pass, damaged ones are refused wherever libjpeg would warn."""
 
 import io
 import itertools

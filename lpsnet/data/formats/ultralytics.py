@@ -77,7 +77,7 @@ def translate(values: dict[str, Any], folder: Path) -> dict[str, Any]:
             raise DataError(f"{' and '.join(map(repr, listed))}: no images are listed")
         raise DataError(f"folder {root / first} does not exist; 'masks_dir' names the folder that masks are in")
     places = {"images": images, "masks": {name: found for name, found in masks.items() if found}}
-    return {"path": str(root)} | places | _classes(values)
+    return {"path": str(root.absolute())} | places | _classes(values)
 
 
 def text_labels(root: Path) -> Path | None:
