@@ -14,10 +14,11 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from lpsnet.data import inspection
+from lpsnet.data import inspection, jpeg_scan
 from lpsnet.data.dataset import NAMED, Dataset, build_dataset, label_format, open_dataset, open_path
 from lpsnet.data.description import Description
 from lpsnet.data.guess import class_map
+from lpsnet.data.images import IMAGE_SUFFIXES
 from lpsnet.data.inspection import Diagnosis, Finding, Report, SplitCounts
 from lpsnet.data.labels import IGNORE_INDEX, MAX_CLASSES, Colour, LabelSpace
 from lpsnet.data.split import FileSplit, Split
@@ -27,6 +28,8 @@ from lpsnet.io import expand_home
 _MANY = 64  # values without a class that are listed; if there are more, all of them mean no label
 _BLACK = (0, 0, 0)
 _SEVERITIES = ("error", "warning", "note")
+UNREAD_SUFFIXES = (".heic", ".heif", ".avif", ".gif", ".jp2", ".jxl", ".ppm", ".pgm", ".tga", ".dng", ".exr", ".npy")
+_ALIKE = {"numbers of 8 or 16 bits", "colours"}  # kinds of label files that every program writes alike
 _WRONG_KINDS = ("colours_for_ids", "ids_for_colours")
 
 
@@ -145,7 +148,7 @@ def check_dataset(text: str | Path, *, on_progress: Progress | None = None) -> D
     findings = [item for members in reports.values() for report in members for item in report.findings]
     counts = {name: _count(dataset.label_space, members) for name, members in reports.items()}
     findings += [*_file_findings(dataset), *_same_images(reports), *_conversions(reports), *_covering(dataset, reports)]
-    findings += _absent_classes(dataset.label_space, counts)
+    findings += [*_absent_classes(dataset.label_space, counts), *_kinds(reports), *_left_out(dataset)]
     return Diagnosis(
         text,
         sorted(findings, key=lambda item: _SEVERITIES.index(item.severity)),
@@ -272,8 +275,77 @@ def _conversions(reports: Reports) -> Iterator[Finding]:
                 yield Finding("converted_pictures", str(paths[0]), f"{message} (first: {paths[0]})")
 
 
+def _kinds(reports: Reports) -> Iterator[Finding]:
+    """What only a look at all files of a kind tells."""
+    everything = [report for members in reports.values() for report in members]
+    dark = [report for report in everything if report.top]
+    if dark:
+        top, first = max(report.top for report in dark), dark[0].pair.image
+        message = f"{len(dark)} images of 16 bits hold numbers up to {top} alone ({top.bit_length()} bits; first: {first})"
+        scale = 2 ** (16 - top.bit_length())
+        yield Finding("few_bits", str(first), f"{message}: they are read as almost black; multiply them by {scale}")
+    masks = [report for report in everything if report.mask_kind]
+    counts = Counter(report.mask_kind for report in masks)
+    usual = max(counts, key=lambda kind: counts[kind], default="")
+    for kind, count in counts.items():
+        if kind != usual and not {kind, usual} <= _ALIKE:
+            path = next(report.pair.mask for report in masks if report.mask_kind == kind)
+            message = f"{count} label files hold {kind} (first: {path}), the {counts[usual]} others {usual}"
+            yield Finding("mixed_label_files", str(path), f"{message}: see that their ids mean the same")
+    num_jpeg = sum(report.format == "JPEG" for report in everything)
+    if num_jpeg and not jpeg_scan.is_judged():
+        message = f"damage inside of {num_jpeg} JPEG files is not noticed: lpsnet was installed without a C compiler"
+        yield Finding("unjudged", "all", message)
+
+
+def _left_out(dataset: Dataset) -> Iterator[Finding]:
+    """Files in and beside the folders of the data set that no split has, and those of formats that are not read."""
+    splits = [split for split in dataset.parts.values() if isinstance(split, FileSplit)]
+    used = {path for split in splits for pair in split.pairs for path in (pair.image, pair.mask, *pair.rivals)}
+    used |= {path for split in splits for path in split.spare_masks}
+    left = [path for folder in _folders(used, dataset.root) for path in _listed(folder) if path not in used]
+    left = [path for path in left if not _is_excluded(path, dataset)]
+    for folder, paths in _grouped(left, lambda path: path.parent, IMAGE_SUFFIXES).items():
+        message = f"{len(paths)} images or label files in {folder} belong to no split (first: {paths[0]})"
+        yield Finding("left_out", str(folder), message)
+    for suffix, paths in _grouped(left, lambda path: path.suffix.lower(), UNREAD_SUFFIXES).items():
+        message = f"{len(paths)} files {suffix} are not read (first: {paths[0]}); save them as PNG"
+        yield Finding("unread_kind", str(paths[0]), message)
+
+
+def _folders(used: set[Path | None], root: Path) -> list[Path]:
+    """The folders of these files, and the folders beside them, but for those in the root of the data set."""
+    folders = {path.parent for path in used if path is not None}
+    parents = {folder.parent for folder in folders if folder.parent.absolute() != root.absolute()} - folders
+    parents = {parent for parent in parents if root.absolute() in parent.absolute().parents}
+    beside = {path for parent in parents for path in _listed(parent) if path.is_dir()}
+    return sorted(folder for folder in folders | beside if folder.is_dir())
+
+
+def _listed(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if not path.name.startswith(".")) if folder.is_dir() else []
+
+
+def _is_excluded(path: Path, dataset: Dataset) -> bool:
+    found = dataset.description
+    names = {Path(name).name for name in found.exclude} if found else set()
+    endings = (found.image_suffix, found.mask_suffix) if found else ()
+    return any(path.stem.removesuffix(ending) in names for ending in endings)
+
+
+def _grouped(paths: list[Path], key: Callable[[Path], Any], suffixes: tuple[str, ...]) -> dict[Any, list[Path]]:
+    groups: dict[Any, list[Path]] = defaultdict(list)
+    for path in paths:
+        if path.suffix.lower() in suffixes:
+            groups[key(path)].append(path)
+    return groups
+
+
 def _absent_classes(space: LabelSpace, counts: Mapping[str, SplitCounts]) -> Iterator[Finding]:
     labelled = {name: item.class_pixels for name, item in counts.items() if item.num_labelled}
+    for name in [name for name, pixels in labelled.items() if not any(pixels.values())]:
+        yield Finding("nothing_labelled", name, f"no pixel of split {name!r} has a label: there is nothing to learn in it")
+        del labelled[name]
     for label in space.names:
         without = [name for name, pixels in labelled.items() if not pixels[label]]
         if without and len(without) == len(labelled):

@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from lpsnet.data import images
 from lpsnet.data.decode import LabelDecoder, list_counts, mask_values
 from lpsnet.data.image_headers import Header
-from lpsnet.data.images import inspect_image, read_image, read_mask
 from lpsnet.data.labels import IGNORE_INDEX, MAX_CLASSES
 from lpsnet.data.shapes import Drawing
 from lpsnet.data.split import Pair, Split
@@ -36,7 +36,14 @@ KINDS: dict[str, Severity] = {
     "shared_picture": "warning",  # the same image in two splits: training on one spoils the evaluation on the other
     "repeated_picture": "note",  # the same image twice in one split
     "converted_pictures": "note",  # grey, 16 bit, transparent or otherwise unusual images, and what becomes of them
-    "unlabelled_split": "note",  # a split without label files
+    "unlabelled_split": "warning",  # a split without label files
+    "nothing_labelled": "error",  # a split with label files in which no pixel has a label
+    "turned_apart": "warning",  # an image that its EXIF data turns, and a label file that it does not, or otherwise
+    "few_bits": "warning",  # images of 16 bits whose numbers are small, so that they are read as almost black
+    "mixed_label_files": "warning",  # label files of which some hold ids in another way than the others
+    "left_out": "note",  # images and label files beside those of the data set that belong to no split
+    "unread_kind": "warning",  # files of other image formats beside the images
+    "unjudged": "note",  # JPEG files, where damage inside cannot be noticed
     "label_files": "note",  # what was decided or left out when label files with shapes were read
     "uncovered": "note",  # the share of pixels that no shape covers
 }
@@ -140,8 +147,10 @@ CONVERSIONS = {
     "palette": "palette images; they are read as RGB",
     "CMYK": "CMYK; they are converted to RGB without a colour profile",
     "16 bit": "of 16 bits a channel; they are divided by 257 to 8 bits",
-    "rotated": "rotated by a quarter turn in their EXIF data; they are read rotated",
+    "rotated": "turned or mirrored by their EXIF data; they are read as viewers show them",
 }
+_LOSSY = (".jpg", ".jpeg", ".JPG", ".webp", ".gif")  # beside a label file that is missing
+_DARK = 64  # of 255: what is read of 16 bits up to here was of 14 bits or fewer
 
 
 MAX_VALUES = 2 * MAX_CLASSES  # kept for a file; a photograph in place of a label file has hundreds of thousands
@@ -157,6 +166,10 @@ class Report:
         digest: of the image file's bytes; None if it cannot be read.
         content: a key of `CONVERSIONS`, or "" for a plain RGB image.
         size: (height, width) of the image as it is read.
+        format: of the image file, as in `Header`; "" if it cannot be read.
+        orientation: of the image in its EXIF data, 1 to 8.
+        top: the largest number in an image of 16 bits a channel that is read as almost black; 0 for others.
+        mask_kind: how the label file holds ids, in words; "" if there is no readable one.
         labels: pixels by class id; None if there is no usable label file.
         unknown: pixels by id or (r, g, b) without a class; the `MAX_VALUES` most frequent.
         other_values: pixels by (r, g, b) or id in a file of the wrong kind; the `MAX_VALUES` most frequent.
@@ -168,6 +181,10 @@ class Report:
     digest: bytes | None = None
     content: str = ""
     size: tuple[int, int] | None = None
+    format: str = ""
+    orientation: int = 1
+    top: int = 0
+    mask_kind: str = ""
     labels: Mapping[int, int] | None = None
     unknown: Mapping[Any, int] = field(default_factory=dict)
     other_values: Mapping[Any, int] = field(default_factory=dict)
@@ -185,12 +202,18 @@ def inspect_pair(pair: Pair, decoder: LabelDecoder) -> Report:
     if pair.drawing is not None:
         _inspect_drawing(report, pair, pair.drawing)
     elif pair.mask is not None and not pair.mask.exists():
-        report.find("missing_mask", pair.image, f"image {pair.image} has no label file {pair.mask}")
+        report.find("missing_mask", pair.image, _missing(pair.image, pair.mask))
     elif pair.mask is not None and pair.rivals:
         _find_rivals(report)
     elif pair.mask is not None:
         _inspect_mask(report, pair.mask, decoder)
     return report
+
+
+def _missing(image: Path, mask: Path) -> str:
+    message = f"image {image} has no label file {mask}"
+    lossy = next((path for suffix in _LOSSY if (path := mask.with_suffix(suffix)).is_file() and path != image), None)
+    return f"{message}; {lossy} is of a format that changes ids: save labels as PNG" if lossy else message
 
 
 def _find_rivals(report: Report) -> None:
@@ -216,30 +239,35 @@ def inspect_sample(split: Split, index: int) -> Report:
 def _inspect_image(report: Report) -> None:
     path = report.pair.image
     try:
-        header = inspect_image(path)
-        image = read_image(path)
-        report.digest = hashlib.blake2b(path.read_bytes(), digest_size=16).digest()
-    except (DataError, OSError) as error:
+        data, header = images.read_file(path)
+        image = images.decode_image(path, data, header)
+        report.digest = hashlib.blake2b(data, digest_size=16).digest()
+    except DataError as error:
         report.find("unreadable", path, str(error))
         return
-    report.size = image.shape[:2]
-    report.content = _content(header, report.size)
+    report.size, report.format, report.orientation = image.shape[:2], header.format, header.orientation
+    report.content = _content(header)
+    if header.bit_depth == 16 and 0 < image.max() <= _DARK:
+        report.top = images.top_level(path, data, header)
 
 
-def _content(header: Header, size: tuple[int, int]) -> str:
+def _content(header: Header) -> str:
     if header.bit_depth == 16:
         return "16 bit"
-    if size != (header.height, header.width):
+    if header.orientation != 1:
         return "rotated"
     return header.content if header.content in CONVERSIONS else ""
 
 
 def _inspect_mask(report: Report, path: Path, decoder: LabelDecoder) -> None:
     try:
-        mask = read_mask(path, expand_palette=bool(decoder.rgb))
+        data, header = images.read_file(path)
+        mask = images.decode_mask(path, data, header, expand_palette=bool(decoder.rgb))
     except DataError as error:
         report.find("unreadable", path, str(error))
         return
+    report.mask_kind = _mask_kind(header, mask)
+    _compare_turns(report, path, header, mask)
     _compare_sizes(report, path, mask.shape[0], mask.shape[1])
     try:
         report.labels, unknown = decoder.census(mask, source=path)
@@ -254,6 +282,28 @@ def _inspect_mask(report: Report, path: Path, decoder: LabelDecoder) -> None:
         report.find("unknown_values", path, message)
     elif set(report.labels) <= {IGNORE_INDEX}:
         report.find("unlabelled_picture", report.pair.image, f"no pixel of {report.pair.image} has a label in {path}")
+
+
+def _mask_kind(header: Header, mask: images.Mask) -> str:
+    """How a label file holds its numbers, where a program that writes it anew may change them."""
+    if header.palette and mask.ndim == 2:
+        return "indices into a palette"
+    if mask.ndim == 2 and 0 < header.bit_depth < 8:
+        return f"numbers of {header.bit_depth} bit{'s' * (header.bit_depth > 1)}"
+    return "numbers of 8 or 16 bits" if mask.ndim == 2 else "colours"
+
+
+def _compare_turns(report: Report, path: Path, header: Header, mask: images.Mask) -> None:
+    """A half turn, or one of a square, that an image and its label file do not share is not seen in their sizes."""
+    image = report.pair.image
+    if report.size is None or header.orientation == report.orientation:
+        return
+    stored = report.size[::-1] if report.orientation >= 5 else report.size
+    if (header.height, header.width) != stored or mask.shape[:2] != report.size:
+        return  # the labels were drawn on the turned image, or the sizes tell
+    turns = f"image {image} (EXIF orientation {report.orientation}) and its label file {path} ({header.orientation})"
+    message = f"{turns} are turned differently as they are read: see that the labels lie on the image"
+    report.find("turned_apart", image, message)
 
 
 def _inspect_drawing(report: Report, pair: Pair, drawing: Drawing) -> None:
@@ -282,6 +332,6 @@ def _compare_sizes(report: Report, path: Path, height: int, width: int) -> None:
         return
     image = f"image {report.pair.image} is {report.size[0]}x{report.size[1]}"
     message = f"{image}, its label file {path} {height}x{width} (height x width)"
-    if report.content == "rotated" and report.size == (width, height):
+    if report.orientation > 1 and report.size == (width, height):
         message += "; the image's EXIF data rotates it: rotate the label file too, or remove the EXIF data"
     report.find("size_differs", path, message)

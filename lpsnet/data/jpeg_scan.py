@@ -1,8 +1,8 @@
 """Whether the compressed data of a JPEG file is whole, by the compiled loops of `jpeg_scan.c`.
 
 Decoders only warn about data that is damaged or missing inside: they fill the rest with grey, or garble it. The loops
-read the Huffman codes (ITU-T T.81) without decoding pixels, in about a fifth of the time of decoding. In an installation
-without a C compiler nothing is judged; the data check says so.
+read the Huffman codes (ITU-T T.81) without decoding pixels, in about a fifth of the time of decoding. Where the package
+was installed without a C compiler nothing is judged; the data check says so.
 """
 
 import ctypes
