@@ -5,7 +5,8 @@ message alone and exits with 2; any other exception is a bug of lpsnet and exits
 """
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 
 class LpsnetError(ValueError):
@@ -98,3 +99,36 @@ def nearest(name: str, allowed: Iterable[str]) -> str | None:
 
 def _fold(name: str) -> str:
     return name.casefold().replace("-", "_").replace(" ", "_")
+
+
+# What a value has to be, by the kind of a validator's error and its bounds
+_WANTED = {
+    "tuple_type": "two values are needed, as 320x480 or 0.5,2",
+    "missing": "a value is needed here (sizes as HEIGHTxWIDTH, pairs as LOW,HIGH)",
+    "too_long": "{actual_length} values are too many; {max_length} are needed",
+    "int_type": "a whole number is needed",
+    "int_parsing": "a whole number is needed",
+    "int_from_float": "a whole number is needed",
+    "float_type": "a number is needed",
+    "float_parsing": "a number is needed",
+    "finite_number": "a finite number is needed",
+    "bool_type": "true or false is needed",
+    "bool_parsing": "true or false is needed",
+    "string_type": "a text is needed",
+    "list_type": "a list is needed",
+    "dict_type": "a map is needed",
+    "greater_than": "a number above {gt} is needed",
+    "greater_than_equal": "a number of at least {ge} is needed",
+    "less_than": "a number below {lt} is needed",
+    "less_than_equal": "a number of at most {le} is needed",
+}
+
+
+def wanted(error: Mapping[str, Any]) -> str:
+    """What was given and what is needed, for one of a pydantic `ValidationError`'s `errors()`, in plain words."""
+    words = _WANTED.get(error["type"])
+    if words is None:
+        return str(error["msg"]).removeprefix("Value error, ")
+    given = str(error.get("input"))
+    given = given if len(given) <= 40 else f"{given[:37]}..."
+    return f"got {given}; {words.format(**error.get('ctx', {}))}"

@@ -26,7 +26,10 @@ def _group() -> None:
 @app.command()
 def check(
     data: Annotated[str, typer.Argument(metavar="D", help="A data set as for train, or a bare folder.")],
-    out: Annotated[Path | None, typer.Option(help="Write the suggested description here.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write the suggested description here, to a file that is not there yet.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file of --out, edited or not.")] = False,
     json_to: JsonOption = None,
 ) -> None:
     """Check every image and label of a data set and report what is wrong; exits with 2 if something is.
@@ -35,6 +38,9 @@ def check(
 
     Example: `lpsnet data check photos/ --out photos.yaml`
     """
+    if out is not None and out.is_file() and not overwrite:
+        advice = f"'lpsnet data check {out}' checks what it describes; --overwrite replaces it"
+        raise DataError(f"{out} is there and may have been edited; {advice}, or give --out another name")
     with image_progress("checking") as update:
         diagnosis = check_dataset(data, on_progress=update)
     write_json(diagnosis.to_dict(), json_to)
@@ -100,7 +106,8 @@ def _print_findings(diagnosis: "Diagnosis", json_to: str | None) -> None:
     for finding in diagnosis.findings:
         shown[finding.kind] = shown.get(finding.kind, 0) + 1
         if shown[finding.kind] <= MAX_SHOWN:
-            say(f"{finding.severity}: {finding.file}: {finding.message}", json_to=json_to)
+            place = "" if finding.file in finding.message else f"{finding.file}: "
+            say(f"{finding.severity}: {place}{finding.message}", json_to=json_to)
     for kind, count in shown.items():
         if count > MAX_SHOWN:
             say(f"… and {count - MAX_SHOWN} more of kind {kind}; --json FILE has all", json_to=json_to)

@@ -12,6 +12,7 @@ from lpsnet.cli import output
 from lpsnet.cli.export import print_export
 from lpsnet.cli.train import print_scores, progress_reporter
 from lpsnet.data.dataset import open_dataset
+from lpsnet.data.split import usual_size
 from lpsnet.errors import LpsnetError, MissingDependencyError
 from lpsnet.inference.engines import Precision
 from lpsnet.inference.hub import find_checkpoint
@@ -159,11 +160,9 @@ def _threads(executor: str, workers: int | None, cores: int | None) -> int | Non
 
 
 def _size(size: str | None, data: str, split: str) -> tuple[int, int]:
-    """The size asked for, or else that of the first training image."""
-    if (parsed := output.parse_size(size)) is not None:
-        return parsed
-    height, width = open_dataset(data).split(split).image(0).shape[:2]
-    return height, width
+    """The size asked for, or else the most common one of the training images."""
+    parsed = output.parse_size(size)
+    return usual_size(open_dataset(data).split(split)) if parsed is None else parsed
 
 
 def print_search_result(result: "SearchResult", *, json_to: str | None = None) -> None:

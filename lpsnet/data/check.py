@@ -281,7 +281,9 @@ def _kinds(reports: Reports) -> Iterator[Finding]:
     dark = [report for report in everything if report.top]
     if dark:
         top, first = max(report.top for report in dark), dark[0].pair.image
-        message = f"{len(dark)} images of 16 bits hold numbers up to {top} alone ({top.bit_length()} bits; first: {first})"
+        message = (
+            f"{len(dark)} images of 16 bits hold numbers up to {top} alone ({top.bit_length()} bits; first: {first})"
+        )
         scale = 2 ** (16 - top.bit_length())
         yield Finding("few_bits", str(first), f"{message}: they are read as almost black; multiply them by {scale}")
     masks = [report for report in everything if report.mask_kind]
@@ -344,7 +346,9 @@ def _grouped(paths: list[Path], key: Callable[[Path], Any], suffixes: tuple[str,
 def _absent_classes(space: LabelSpace, counts: Mapping[str, SplitCounts]) -> Iterator[Finding]:
     labelled = {name: item.class_pixels for name, item in counts.items() if item.num_labelled}
     for name in [name for name, pixels in labelled.items() if not any(pixels.values())]:
-        yield Finding("nothing_labelled", name, f"no pixel of split {name!r} has a label: there is nothing to learn in it")
+        yield Finding(
+            "nothing_labelled", name, f"no pixel of split {name!r} has a label: there is nothing to learn in it"
+        )
         del labelled[name]
     for label in space.names:
         without = [name for name, pixels in labelled.items() if not pixels[label]]

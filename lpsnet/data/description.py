@@ -20,7 +20,7 @@ from lpsnet.data.images import IMAGE_SUFFIXES, MASK_SUFFIXES
 from lpsnet.data.labels import IGNORE_INDEX, Colour, LabelSpace
 from lpsnet.data.pairing import LIST_SUFFIX, SPLIT, Found, Keyed, expand_splits, read_list
 from lpsnet.data.split import FileSplit
-from lpsnet.errors import DataError, unknown_name
+from lpsnet.errors import DataError, unknown_name, wanted
 from lpsnet.io import expand_home, read_yaml
 
 _Level = Annotated[int, Field(ge=0, le=255)]
@@ -223,7 +223,7 @@ def parse(values: object, path: Path) -> Description:
         first = error.errors()[0]
         key = str(first["loc"][0])
         allowed = Description.model_fields[key].description
-        raise DataError(f"{path}: {key!r} is not usable ({first['msg']}); allowed: {allowed}") from None
+        raise DataError(f"{path}: {key!r} is not usable ({wanted(first)}); allowed: {allowed}") from None
 
 
 def _colours_of(value: _Rgb | list[_Rgb]) -> list[_Rgb]:

@@ -4,6 +4,7 @@
 one. Generated scenes (`synthetic`) are splits, too.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -285,6 +286,24 @@ def select(split: Split, count: int | None) -> Split:
     if count < 1:
         raise DataError(f"at least 1 image is needed of split {split.name!r}; got {count}")
     return Selection(split, tuple(index * len(split) // count for index in range(count)))
+
+
+NUM_SIZED = 64  # images whose sizes are looked at, spread evenly
+
+
+def usual_size(split: Split) -> tuple[int, int]:
+    """The most common (height, width) of the images of a split, by some of them; the largest of equally common ones.
+
+    Raises:
+        DataError: an image cannot be read.
+    """
+    step = max(1, len(split) // NUM_SIZED)
+    places = range(0, len(split), step)[:NUM_SIZED]
+    if isinstance(split, FileSplit):
+        sizes = Counter(image_size(split.pairs[place].image) for place in places)
+    else:
+        sizes = Counter(split.image(place).shape[:2] for place in places)
+    return max(sizes, key=lambda size: (sizes[size], size))
 
 
 def why_not_scorable(split: Split, label_space: LabelSpace) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from lpsnet.data.dataset import open_dataset
-from lpsnet.data.split import select
+from lpsnet.data.split import select, usual_size
 from lpsnet.errors import DivergedError, RunError
 from lpsnet.studies.network_latency import PAPER_SIZE, Size, StudyNetwork, describe_latency, latency_run
 from lpsnet.studies.study import Json, Known, Outcome, Place, Run, Settings, best_two
@@ -119,7 +119,7 @@ def schedule_of(settings: Settings, data: str, *, paper: str = "paper_cityscapes
 
 def picture_size(data: str) -> Size:
     """(height, width) in pixels of the first training image."""
-    height, width = open_dataset(data).split("train").image(0).shape[:2]
+    height, width = usual_size(open_dataset(data).split("train"))
     return height, width
 
 
@@ -261,7 +261,7 @@ def _pace(training: TrainingRun) -> dict[str, Json]:
             next(steps)[0].item()
         step_s = (time.perf_counter() - start) / NUM_TIMED_STEPS
         steps.close()
-    height, width = training.input_size or task.images.image(0).shape[:2]
+    height, width = training.input_size or usual_size(task.images)
     crop_height, crop_width = training.recipe.crop_size
     share = height * width / (crop_height * crop_width)
     return {"step_s": step_s, "picture_s": step_s / training.recipe.batch_size * share / BACKWARD}

@@ -13,7 +13,7 @@ import pydantic
 from pydantic import Field
 
 from lpsnet.data.augment import Augmentation
-from lpsnet.errors import DataError, LpsnetError, RunError, unknown_name
+from lpsnet.errors import DataError, LpsnetError, RunError, unknown_name, wanted
 from lpsnet.io import read_yaml
 
 _LATER: dict[str, Any] = {"hue": 0.0, "rotation": 0.0, "max_class_share": 1.0}
@@ -140,7 +140,7 @@ class LoopSettings(pydantic.BaseModel):
             if first["type"] == "literal_error" and key in cls.model_fields:
                 allowed = get_args(cls.model_fields[key].annotation)
                 raise RunError(unknown_name(f"{key} of a recipe", first["input"], allowed)) from None
-            message = first["msg"].removeprefix("Value error, ")
+            message = wanted(first)
             raise RunError(f"recipe setting {key}: {message}" if key else message) from None
 
     @classmethod

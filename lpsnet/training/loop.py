@@ -427,13 +427,14 @@ class Loop(Generic[Details]):
 
     def _evaluate(self, log: RunLog) -> Score[Details] | None:
         weights = self._weights()
-        failure = diverged(self.state.iteration, self.recipe.learning_rate)
+        place = self.state.iteration, self.recipe.learning_rate
         if not all(bool(tensor.isfinite().all()) for tensor in weights.values()):  # the last update may have done it
-            raise failure
+            raise diverged(*place, what="weights are no longer finite, though every loss was,")
         try:
             score = self.task.evaluate(weights)
         except NonFiniteScoresError:
-            raise failure from None
+            what = "the network's logits on the validation images are not finite, though every loss was,"
+            raise diverged(*place, what=what) from None
         if score is not None:
             log.add_score(score, self.state.iteration)
         return score

@@ -47,7 +47,7 @@ class TrainingRun:
         network: code of a network to train in place of an architecture, as `load_network` takes it; "" for none.
         init: a checkpoint to start from; the network takes the weights with the same names and shapes.
         encoder: whose ImageNet weights every path starts with, a name for `encoders.find_encoder`; "" for none.
-        input_size: (height, width) the model is meant to run at; None takes the first training image's.
+        input_size: (height, width) the model is meant to run at; None takes the most common size of training images.
     """
 
     data: str

@@ -262,11 +262,10 @@ class Steps:
         return steps
 
 
-def diverged(iteration: int, learning_rate: float) -> DivergedError:
-    """The error for a loss that is no longer finite."""
+def diverged(iteration: int, learning_rate: float, *, what: str = "the loss is no longer finite") -> DivergedError:
+    """The error for a training that has left the finite numbers."""
     return DivergedError(
-        f"the loss is no longer finite at iteration {iteration}; "
-        f"try a lower learning rate than {learning_rate:.3g} (--set learning_rate=…)"
+        f"{what} at iteration {iteration}; try a lower learning rate than {learning_rate:.3g} (--set learning_rate=…)"
     )
 
 

@@ -1,6 +1,8 @@
 """`lpsnet train`: a network learns to segment (Section 4.2)."""
 
+import copy
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +15,8 @@ from torch import Tensor
 
 from lpsnet.data.dataset import Dataset, open_dataset
 from lpsnet.data.labels import IGNORE_INDEX
-from lpsnet.data.split import Split
-from lpsnet.errors import RunError
+from lpsnet.data.split import Split, select
+from lpsnet.errors import DataError, RunError
 from lpsnet.evaluation.evaluate import Evaluation, evaluate
 from lpsnet.inference.engines import Precision
 from lpsnet.inference.model_file import read_record
@@ -74,6 +76,7 @@ class Segmentation:
         model: the network in training form.
         initialisation: what it took from a checkpoint; None without one.
         criterion: the loss.
+        survey: of the training images.
     """
 
     run: TrainingRun
@@ -84,19 +87,22 @@ class Segmentation:
     model: Model
     initialisation: Initialisation | None
     criterion: Criterion
+    survey: "Survey"
 
     @classmethod
     def of(cls, run: TrainingRun, device: torch.device) -> Self:
         """Open the data and build the network and the loss.
 
         Raises:
-            LpsnetError: the data or the checkpoint to start from cannot be used.
+            LpsnetError: the data or the checkpoint to start from cannot be used, or there is nothing to learn.
         """
         dataset = open_dataset(run.data)
         images = dataset.split(run.split)
+        seen = survey(images)
         network, initialisation = _build_network(run, images)
+        _refuse_single_values(run.recipe, network)
         criterion = _build_criterion(run.recipe, images, network, device)
-        return cls(run, device, dataset, images, run.recipe.augmentation, network, initialisation, criterion)
+        return cls(run, device, dataset, images, run.recipe.augmentation, network, initialisation, criterion, seen)
 
     @property
     def recipe(self) -> Recipe:
@@ -114,7 +120,20 @@ class Segmentation:
     def opening(self) -> str:
         source = self.run.init or self.run.encoder
         start = describe_initialisation(self.initialisation, source) if self.initialisation and source else ""
-        return "\n".join(filter(None, (start, *(f"Labels: {note}" for note in self.dataset.notes))))
+        notes = [*(f"Labels: {note}" for note in self.dataset.notes), *self._remarks()]
+        return "\n".join(filter(None, (start, *notes)))
+
+    def _remarks(self) -> list[str]:
+        """What makes this training teach less than it could, a line each."""
+        remarks = [
+            f"Data: {line}" for line in self.survey.remarks(self.images, is_size_given=bool(self.run.input_size))
+        ]
+        if self.recipe.batch_size == 1:
+            remarks.append("Recipe: a batch is one image, which batch norms measure badly; try --set batch_size=8")
+        splits = self.dataset.splits
+        if "val" not in splits:
+            remarks.append(f"Data: no split 'val', only {', '.join(map(repr, splits))}: the network is not evaluated")
+        return remarks
 
     @property
     def inputs(self) -> Mapping[str, str]:
@@ -156,7 +175,7 @@ class Segmentation:
 
     def _record(self) -> ModelRecord:
         record = default_record(self.model, label_space=self.dataset.label_space)
-        size = self.run.input_size or self.images.image(0).shape[:2]
+        size = self.run.input_size or self.survey.usual_size
         facts = {"input_size": size, "licence": self._licence(), "normalisation": self.normalisation}
         return record.model_copy(update=facts)
 
@@ -165,6 +184,87 @@ class Segmentation:
         inherited = read_record(self.run.init).licence if self.run.init else ""
         inherited = encoders.find_encoder(self.run.encoder).terms if self.run.encoder else inherited
         return "; ".join(dict.fromkeys(filter(None, (*inherited.split("; "), self.dataset.terms))))
+
+
+NUM_SURVEYED = 64  # label files looked at before a training, spread evenly
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What some label files of a split hold, looked at before a training.
+
+    Attributes:
+        sizes: number of label files by (height, width).
+        pixels: labelled pixels by class, K.
+        num_read: label files.
+    """
+
+    sizes: Mapping[tuple[int, int], int]
+    pixels: tuple[int, ...]
+    num_read: int
+
+    @property
+    def usual_size(self) -> tuple[int, int]:
+        """The most common (height, width); among equally common ones the largest."""
+        return max(self.sizes, key=lambda size: (self.sizes[size], size))
+
+    def remarks(self, split: Split, *, is_size_given: bool) -> list[str]:
+        """What to know before the training, a line each."""
+        some = f"{self.num_read} of {len(split)} label files looked at"
+        remarks = []
+        if len(self.sizes) > 1 and not is_size_given:
+            height, width = self.usual_size
+            most = f"{height}x{width} ({self.sizes[self.usual_size]} of {self.num_read})"
+            several = f"images of {len(self.sizes)} sizes or more"
+            remarks.append(f"{several}; the model is for the most common, {most}; --size sets another")
+        absent = [name for name, count in zip(split.label_space.names, self.pixels, strict=True) if not count]
+        if absent:
+            remarks.append(
+                f"{', '.join(map(repr, absent))} not in the {some}; a class that never occurs is never learnt"
+            )
+        return remarks
+
+
+def survey(split: Split) -> Survey:
+    """Look at label files, at all of them if the first ones hold no label.
+
+    Raises:
+        DataError: a label file cannot be read, or no pixel of the split has a label.
+    """
+    pixels, sizes = np.zeros(IGNORE_INDEX + 1, np.int64), Counter[tuple[int, int]]()
+    first = select(split, NUM_SURVEYED)
+    for part in (first, split):
+        for index in range(len(part)):
+            labels = part.labels(index)
+            pixels += np.bincount(labels.ravel(), minlength=IGNORE_INDEX + 1)
+            sizes[labels.shape[0], labels.shape[1]] += 1
+            if part is split and pixels[:IGNORE_INDEX].any():
+                break
+        if pixels[:IGNORE_INDEX].any():
+            return Survey(sizes, tuple(pixels[: split.label_space.num_classes].tolist()), sizes.total())
+    raise DataError(f"no pixel of split {split.name!r} has a label: nothing to learn; see 'lpsnet data check'")
+
+
+def _refuse_single_values(recipe: Recipe, network: Model) -> None:
+    """A batch norm cannot learn from one number a channel: one image at a time, and one pixel in the last stages.
+
+    Raises:
+        RunError: this recipe comes to that.
+    """
+    processes = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+    if recipe.batch_size // processes > 1:
+        return
+    try:
+        with torch.no_grad():
+            copy.deepcopy(network).train()(torch.zeros(1, 3, *recipe.crop_size))
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        size = "x".join(map(str, recipe.crop_size))
+        raise RunError(
+            f"one image a batch and a crop of {size} leave a batch norm a single number: give --set batch_size=2 or "
+            "more, or a larger --set crop_size=HEIGHTxWIDTH"
+        ) from None
 
 
 def _build_network(run: TrainingRun, train_images: Split) -> tuple[Model, Initialisation | None]:
