@@ -1,4 +1,4 @@
-"""The result of a segmenter: the label map of an image, an array that also carries its image and its classes."""
+"""The result of a segmenter: the label map of an image, an array that also carries its image, classes and logits."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,9 +9,12 @@ import numpy as np
 
 from lpsnet.data.images import IMAGE_SUFFIXES, Image, Labels, write_png
 from lpsnet.data.labels import LabelSpace
+from lpsnet.data.outlines import Outline, trace
 from lpsnet.errors import DataError
+from lpsnet.inference.confidence import Certainty, LogitField, PixelLogits
 from lpsnet.inference.visualise import legend, overlay
 
+MAX_TOLERANCE = 1000  # pixels
 MAX_NOTEBOOK_WIDTH = 1024  # pixels; wider images are shown smaller
 
 
@@ -26,12 +29,15 @@ class Segmentation(np.ndarray[tuple[int, int], np.dtype[np.uint8]]):
     - other arrays that NumPy derives from it (`reshape`, `T`, `astype`, …) belong to no image: arithmetic works, but
       `overlay`, `save` and `shares` raise. Use `labels` where a plain array is needed.
 
-    The image is not copied: changing it changes what `overlay` shows.
+    The image is not copied: changing it changes what `overlay` shows. The network's logits are kept for `confidence`,
+    K x h x w float32 at the network's output size (19 classes at an eighth of 1024x2048: 2.5 MB); who keeps many
+    results without need of it keeps `result.labels`.
 
     Args:
         labels: H x W uint8 class ids.
         image: H x W x 3 uint8 RGB, the image they were computed from.
         label_space: names and colours of the classes.
+        logits: they were computed from, for `confidence`; None if they are not known.
 
     Raises:
         DataError: image and label map differ in size or have other shapes or types.
@@ -39,18 +45,25 @@ class Segmentation(np.ndarray[tuple[int, int], np.dtype[np.uint8]]):
 
     _image: Image | None
     _label_space: LabelSpace | None
+    _logits: PixelLogits | None
+    _certainty: tuple[Certainty, Certainty] | None
 
-    def __new__(cls, labels: Labels, image: Image, label_space: LabelSpace) -> Self:
+    def __new__(
+        cls, labels: Labels, image: Image, label_space: LabelSpace, logits: LogitField | PixelLogits | None = None
+    ) -> Self:
         plain = np.asarray(labels)
         if plain.ndim != 2 or plain.dtype != np.uint8 or image.shape != (*plain.shape, 3):
             got = f"{plain.shape} {plain.dtype} and {image.shape}"
             raise DataError(f"a label map is H x W uint8 and its image H x W x 3; got {got}")
         self = plain.view(cls)
         self._image, self._label_space = image, label_space
+        self._logits = logits if logits is None or isinstance(logits, PixelLogits) else PixelLogits.of(logits)
+        if self._logits is not None and (self._logits.rows.size, self._logits.columns.size) != plain.shape:
+            raise DataError(f"these logits are for {self._logits.field.size} pixels, the label map has {plain.shape}")
         return self
 
     def __array_finalize__(self, source: object) -> None:
-        self._image = self._label_space = None
+        self._image = self._label_space = self._logits = self._certainty = None
 
     @property
     def labels(self) -> Labels:
@@ -73,6 +86,47 @@ class Segmentation(np.ndarray[tuple[int, int], np.dtype[np.uint8]]):
         counts = np.bincount(self.labels.ravel(), minlength=self.label_space.num_classes)
         shares = (counts / max(self.size, 1)).tolist()
         return dict(zip(self.label_space.names, shares, strict=False))
+
+    @property
+    def confidence(self) -> Certainty:
+        """The softmax probability of the best class at every pixel, H x W float32, above 0 to 1.
+
+        Computed from the logits on first use and then kept, with `margin`; 8 bytes a pixel. It is the network's own
+        estimate, usually too sure of itself; the order of pixels by it is worth more than its values.
+
+        Raises:
+            DataError: this array was not made by a segmenter, so its logits are not known.
+        """
+        return self._computed[0]
+
+    @property
+    def margin(self) -> Certainty:
+        """The probability of the best class less that of the second, H x W float32, 0 to 1; as `confidence`."""
+        return self._computed[1]
+
+    @property
+    def _computed(self) -> tuple[Certainty, Certainty]:
+        if self._logits is None:
+            raise DataError("the logits of this label map are not known; ask the segmenter's result, or a crop of it")
+        if self._certainty is None:
+            self._certainty = self._logits.certainty()
+        return self._certainty
+
+    def polygons(self, *, tolerance: float = 0.0) -> dict[str, list[Outline]]:
+        """The outlines of all regions, polygons with holes, by class in the order of the classes that are present.
+
+        Args:
+            tolerance: how far, in pixels, an outline may be from the border of its pixels; 0 is exact.
+
+        Raises:
+            DataError: this array belongs to no image, or the tolerance is out of range.
+        """
+        if not 0 <= tolerance <= MAX_TOLERANCE:
+            raise DataError(f"a tolerance is 0 to {MAX_TOLERANCE} pixels; got {tolerance}")
+        names, found = self.label_space.names, dict[str, list[Outline]]()
+        for outline in trace(np.ascontiguousarray(self.labels), tolerance=tolerance):
+            found.setdefault(names[outline.label], []).append(outline)
+        return found
 
     def overlay(self, *, opacity: float = 0.55, legend: bool = False) -> Image:
         """The image under the colours of its classes, H x W x 3 uint8 RGB.
@@ -112,7 +166,7 @@ class Segmentation(np.ndarray[tuple[int, int], np.dtype[np.uint8]]):
     def copy(self, order: Any = "C") -> Any:
         """A copy of the label map, with the same image."""
         labels = self.labels.copy(order)
-        return labels if self._image is None else type(self)(labels, self.image, self.label_space)
+        return labels if self._image is None else type(self)(labels, self.image, self.label_space, self._logits)
 
     def _repr_png_(self) -> bytes | None:
         """Shown in notebooks: the overlay above a legend with shares; nothing for arrays that belong to no image."""
@@ -148,7 +202,8 @@ class Segmentation(np.ndarray[tuple[int, int], np.dtype[np.uint8]]):
         part = self.labels[key]
         if self._image is None or not _is_crop(key):
             return part
-        return type(self)(part, self._image[key], self.label_space)
+        logits = None if self._logits is None else self._logits.cropped(key)
+        return type(self)(part, self._image[key], self.label_space, logits)
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self.labels)
@@ -171,7 +226,8 @@ class Segmentation(np.ndarray[tuple[int, int], np.dtype[np.uint8]]):
     def __reduce__(self) -> Any:
         if self._image is None:
             return self.labels.__reduce__()
-        return type(self), (np.ascontiguousarray(self.labels), np.ascontiguousarray(self._image), self._label_space)
+        arrays = np.ascontiguousarray(self.labels), np.ascontiguousarray(self._image)
+        return type(self), (*arrays, self._label_space, self._logits)
 
 
 def _plain(value: Any) -> Any:

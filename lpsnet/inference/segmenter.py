@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from lpsnet.data.images import Image
 from lpsnet.data.labels import LabelSpace
 from lpsnet.errors import LpsnetError, ModelFileError
+from lpsnet.inference.confidence import ResizedLogits
 from lpsnet.inference.engines import RUNTIMES, Layout, Precision, Session, SessionOptions, open_session
 from lpsnet.inference.hub import find_model
 from lpsnet.inference.kernels import find_kernels
@@ -181,7 +182,7 @@ class Segmenter:
             image: H x W x 3 uint8 RGB, any size from 1 x 1 up.
 
         Returns:
-            H x W uint8 class ids, 0 to K - 1: an array with methods to draw and save it, and class shares.
+            H x W uint8 class ids, 0 to K - 1: an array with methods to draw and save it, class shares and confidence.
 
         Raises:
             DataError: `image` is not such an array; the message says what to do.
@@ -191,7 +192,8 @@ class Segmenter:
         height, width = image.shape[:2]
         threads = self._num_threads or cv2.getNumThreads()
         labels = label_map(logits, (height, width), align_corners=self._record.align_corners, num_threads=threads)
-        return Segmentation(labels, image, self.label_space)
+        kept = ResizedLogits(logits, (height, width), self._record.align_corners)
+        return Segmentation(labels, image, self.label_space, kept)
 
     def logits(self, image: Image) -> Logits:
         """The network's logits, K x h x w float32, at the network's own output size.

@@ -10,6 +10,7 @@ import pytest
 
 from lpsnet.data.images import read_image
 from lpsnet.data.labels import LabelSpace
+from lpsnet.data.shapes import Polygon
 from lpsnet.errors import DataError
 from lpsnet.inference.engines import FakeSession
 from lpsnet.inference.result import MAX_NOTEBOOK_WIDTH, Segmentation
@@ -194,3 +195,26 @@ def test_what_does_not_fit_is_refused(plain: np.ndarray, image: np.ndarray) -> N
     ):
         with pytest.raises(DataError, match="label map is H x W uint8"):
             Segmentation(labels, other, SPACE)
+
+
+def test_polygons_drawn_again_are_the_label_map(result: Segmentation, plain: np.ndarray) -> None:
+    found = result.polygons()
+    assert list(found) == ["red", "green", "blue"]
+    again = np.full(plain.shape, 255, np.uint8)
+    for number, name in enumerate(found):
+        for outline in found[name]:
+            Polygon(outline.rings).paint(again, number)
+    np.testing.assert_array_equal(again, plain)
+    assert list(Segmentation(np.full((4, 5), 2, np.uint8), np.zeros((4, 5, 3), np.uint8), SPACE).polygons()) == ["blue"]
+    with pytest.raises(DataError, match="tolerance"):
+        result.polygons(tolerance=-1)
+
+
+def test_polygons_are_simplified_within_the_tolerance(image: np.ndarray) -> None:
+    y, x = np.mgrid[:40, :50]
+    labels = ((x - 25) ** 2 + (y - 20) ** 2 < 200).astype(np.uint8)
+    (exact,) = Segmentation(labels, image, SPACE).polygons()["green"]
+    (simple,) = Segmentation(labels, image, SPACE).polygons(tolerance=1.5)["green"]
+    assert len(simple.exterior) < len(exact.exterior) / 2
+    apart = [cv2.pointPolygonTest(simple.exterior.astype(np.float32), corner, True) for corner in exact.exterior]
+    assert np.abs(apart).max() <= 1.5 + 1e-4
