@@ -13,7 +13,7 @@ from typing import Any
 
 from lpsnet.benchmark.machine import resident_memory_mib
 from lpsnet.errors import RunError
-from lpsnet.inference import pipeline, video, visualise
+from lpsnet.inference import outputs, pipeline, video
 
 SETTLING_PART = 0.1  # of the duration, in which engines and codecs allocate their memory
 
@@ -78,7 +78,7 @@ class Endurance:
 def endure(
     segment: pipeline.Segment,
     stream: video.Stream,
-    style: visualise.Style,
+    style: outputs.Style,
     *,
     duration_s: float,
     interval_s: float = 10.0,
@@ -138,7 +138,7 @@ def loop_stream(stream: video.Stream) -> video.Stream:
 def _drawn(
     segment: pipeline.Segment,
     stream: video.Stream,
-    style: visualise.Style,
+    style: outputs.Style,
     duration_s: float,
     watch: Callable[[pipeline.Pace], None] | None = None,
 ) -> pipeline.Pace:

@@ -55,7 +55,7 @@ _OFFERS: dict[str, tuple[str, ...]] = {
     "to": ("lpsnet.export.export:EXPORTERS",),
     "train split": ("train", "train+val"),
     "what": (_MODELS, _ARCHITECTURES),
-    "write": ("lpsnet.inference.visualise:OUTPUTS",),
+    "write": ("lpsnet.inference.outputs:list_outputs",),
 }
 
 

@@ -27,9 +27,9 @@ from lpsnet.export.quantise import Quantisation
 from lpsnet.inference.engines import Precision
 from lpsnet.inference.hub import DEFAULT_MODEL, find_model, list_models
 from lpsnet.inference.model_file import find_record, read_record
+from lpsnet.inference.outputs import Style
 from lpsnet.inference.segmenter import DEFAULT_RUNTIMES, Segmenter
 from lpsnet.inference.video import video_stream
-from lpsnet.inference.visualise import Style
 from lpsnet.plugins import NetworkSource, network_named, use_network
 
 Size = tuple[int, int]

@@ -13,11 +13,10 @@ from rich.progress import MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from lpsnet import interrupts
 from lpsnet.cli import output
 from lpsnet.errors import DataError
-from lpsnet.inference import pipeline
+from lpsnet.inference import annotating, outputs, pipeline
 from lpsnet.inference.hub import DEFAULT_MODEL
 from lpsnet.inference.segmenter import Segmenter
 from lpsnet.inference.video import camera_stream, video_stream
-from lpsnet.inference.visualise import DEFAULT_OUTPUTS, OUTPUTS, Style, check_outputs
 
 _PACE = ("num_frames", "duration_s", "frames_per_second", "frames_per_second_without_drawing")  # in JSON
 
@@ -28,23 +27,30 @@ class Work:
 
     segmenter: "Segmenter"
     out: Path
-    outputs: Sequence[str]
-    style: Style
+    names: Sequence[str]
+    style: outputs.Style
+    annotations: annotating.Annotations
     stop: threading.Event
     max_frames: int | None
     json_to: str | None
     outcomes: "list[pipeline.ImageOutcome]" = field(default_factory=list)
     streams: "list[pipeline.StreamOutcome]" = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    folders: dict[str, Path] = field(default_factory=dict)
 
     def images(self, sources: Sequence[pipeline.Source]) -> None:
-        """Segment images, until they are done or asked to stop."""
+        """Segment images, until they are done or asked to stop; what was done is annotated."""
         if not sources:
             return
+        self._segment(sources)
+        self.folders, remarks = self.annotations.write()
+        for remark in remarks:
+            output.say(f"note: {remark}", json_to=self.json_to)
+
+    def _segment(self, sources: Sequence[pipeline.Source]) -> None:
+        settings: dict[str, Any] = {"outputs": self.names, "style": self.style, "annotations": self.annotations}
         with output.image_progress("segmenting") as update:
-            for outcome in pipeline.segment_images(
-                self.segmenter, sources, self.out, outputs=self.outputs, style=self.style
-            ):
+            for outcome in pipeline.segment_images(self.segmenter, sources, self.out, **settings):
                 self.outcomes.append(outcome)
                 self._problem("left out", outcome.problem)
                 update(len(self.outcomes), len(sources))
@@ -60,7 +66,7 @@ class Work:
                     self.segmenter,
                     stream,
                     self.out / source.stem,
-                    outputs=self.outputs,
+                    outputs=self.names,
                     style=self.style,
                     stop=self.stop,
                     max_frames=self.max_frames,
@@ -88,15 +94,16 @@ class Work:
         num_images = sum(not outcome.problem for outcome in self.outcomes)
         counts = {"image": num_images, "video": len(self.streams)}
         plural = [f"{count} {kind}{'' if count == 1 else 's'}" for kind, count in counts.items() if count]
-        parts = [f"{', '.join(self.outputs)} of {text}" for text in plural]
+        parts = [f"{', '.join(self.names)} of {text}" for text in plural]
         return " and ".join(parts) or "nothing"
 
     def report(self) -> dict[str, Any]:
         """The same for machines."""
-        missing = dict.fromkeys(self.outputs)
+        missing = dict.fromkeys(name for name in self.names if name in outputs.OUTPUTS)
         pictures = [_described(one, missing) for one in self.outcomes]
         videos = [_described(one, {}) for one in self.streams]
-        return {"pictures": pictures, "videos": videos, "problems": self.problems}
+        folders = {name: str(folder) for name, folder in self.folders.items()}
+        return {"pictures": pictures, "videos": videos, "annotations": folders, "problems": self.problems}
 
 
 def _described(one: pipeline.ImageOutcome | pipeline.StreamOutcome, missing: dict[str, None]) -> dict[str, Any]:
@@ -130,7 +137,10 @@ def frame_progress(name: str, total: int | None) -> Iterator["Callable[[pipeline
         yield lambda pace: update(completed=pace.num_frames, speed=speeds(pace))
 
 
-_OUTPUTS = f"{', '.join(OUTPUTS)}; may be given several times. Default: {' and '.join(DEFAULT_OUTPUTS)}"
+_OUTPUTS = (
+    f"{', '.join(outputs.OUTPUTS)} as images, {', '.join(outputs.FORMATS)} as annotations; several with commas between "
+    f"them, or by several options. Default: {' and '.join(outputs.DEFAULT_OUTPUTS)}"
+)
 STOPPED = 130  # exit code after Ctrl-C, as shells have it
 
 
@@ -146,6 +156,13 @@ def segment(
     ] = None,
     opacity: Annotated[float, typer.Option(min=0, max=1, help="Of the colours over the image.")] = 0.55,
     legend: Annotated[bool, typer.Option("--legend", help="A legend below, which makes images higher.")] = False,
+    tolerance: Annotated[
+        float,
+        typer.Option(metavar="PX", help="How far an outline in annotations may be from its pixels; 0 is exact."),
+    ] = annotating.DEFAULT_TOLERANCE,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace annotations of an earlier run, even if they were corrected.")
+    ] = False,
     max_frames: Annotated[int | None, typer.Option(min=1, help="Of a video or camera, at most as many.")] = None,
     runtime: output.RuntimeOption = None,
     precision: output.PrecisionOption = "f32",
@@ -165,14 +182,21 @@ def segment(
     `lpsnet segment drive.mp4 --write overlay --legend`
 
     `lpsnet segment 0 --write side-by-side` (the first camera, until Ctrl-C)
+
+    `lpsnet segment photos/ --write labelme,confidence` (annotations to correct in labelme; 16-bit STEM.confidence.png)
     """
-    found, outputs = pipeline.find_sources(sources), check_outputs(write or DEFAULT_OUTPUTS)
+    names = outputs.check_outputs(write or outputs.DEFAULT_OUTPUTS)
+    found = pipeline.find_sources(sources, skip=[out / name for name in outputs.FORMATS])
+    if any(source.kind != "image" for source in found):
+        outputs.check_video_outputs(names)
     segmenter = Segmenter(
         model, runtime=runtime, precision=precision, num_threads=threads, input_size=output.parse_size(size)
     )
-    style = Style(segmenter.label_space, opacity, legend)
-    with interrupts.postponed() as stop:
-        work = Work(segmenter, out, outputs, style, stop, max_frames, json_to)
+    style = outputs.Style(segmenter.label_space, opacity, legend)
+    forms = [name for name in names if name in outputs.FORMATS]
+    notes = annotating.Annotations(out, forms, segmenter.label_space, tolerance=tolerance, overwrite=overwrite)
+    with interrupts.postponed() as stop, notes:
+        work = Work(segmenter, out, names, style, notes, stop, max_frames, json_to)
         work.images([source for source in found if source.kind == "image"])
         for source in found:
             if source.kind != "image" and not stop.is_set():

@@ -65,6 +65,11 @@ def decode_image(path: Path, data: bytes, header: Header) -> Image:
     return _as_bytes(_rotated(image, header.orientation), path)
 
 
+def image_of(data: bytes, path: Path) -> Image:
+    """The image in the bytes of a file, as `read_image`; `path` is named in messages."""
+    return decode_image(path, data, _check_header(path, data, None))
+
+
 def top_level(path: Path, data: bytes, header: Header) -> int:
     """The largest number in an image file of 16 bits a channel, which may be of fewer bits: 4095 of 12."""
     return int(_decode_pixels(path, data, header).max())
@@ -203,7 +208,7 @@ def _check_header(path: Path, data: bytes, max_pixels: int | None) -> Header:
     except BrokenImageError as error:
         allowed = "" if isinstance(error, image_headers.UnreadKindError) else f"; allowed: {ALLOWED_FORMATS}"
         raise DataError(f"{path} {error}{allowed}") from None
-    limit = _pixel_limit() if max_pixels is None else max_pixels
+    limit = pixel_limit() if max_pixels is None else max_pixels
     if header.width * header.height > limit:
         claim = f"{path} claims {header.width} x {header.height} pixels"
         raise DataError(f"{claim}, more than the limit of {limit:,}; {MAX_PIXELS_VARIABLE}=N sets another")
@@ -225,7 +230,8 @@ def _read_bytes(path: Path) -> bytes:
         raise DataError(f"cannot read {str(path)!r}: {error}") from None
 
 
-def _pixel_limit() -> int:
+def pixel_limit() -> int:
+    """The most pixels of an image: `LPSNET_MAX_PIXELS` of the environment, else `MAX_PIXELS`."""
     text = os.environ.get(MAX_PIXELS_VARIABLE, str(MAX_PIXELS))
     if not text.isdecimal() or int(text) < 1:
         raise DataError(f"{MAX_PIXELS_VARIABLE} is {text!r}; a whole number of pixels from 1 is allowed")

@@ -17,10 +17,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self, TypeVar
 
-from lpsnet.data.images import IMAGE_SUFFIXES, Image, Labels, read_image, write_png
+import numpy as np
+
+from lpsnet.data.images import IMAGE_SUFFIXES, Image, Labels, Mask, read_image, write_png
 from lpsnet.errors import DataError, LpsnetError
+from lpsnet.inference.annotating import Annotations
+from lpsnet.inference.outputs import OUTPUTS, PART, Style, check_video_outputs, draw, is_output
 from lpsnet.inference.video import Frame, Stream, video_writer
-from lpsnet.inference.visualise import PART, Style, draw, is_output
 from lpsnet.io import expand_home
 
 VIDEO_SUFFIXES = (
@@ -51,23 +54,26 @@ class Source(NamedTuple):
     kind: Kind
 
 
-def find_sources(names: Sequence[str]) -> list[Source]:
+def find_sources(names: Sequence[str], *, skip: Sequence[Path] = ()) -> list[Source]:
     """The images and videos that files, folders (recursively) and globs name, and cameras by their numbers.
 
-    Without duplicates, in a stable order. Folders and globs skip the outputs of earlier runs, and hidden files.
+    Without duplicates, in a stable order. Folders and globs leave out the outputs of earlier runs, hidden files, and
+    what is in the folders `skip`.
 
     Raises:
         DataError: a name matches nothing that exists, or two sources would write the same results.
     """
     found: dict[Path, Source] = {}
+    named = [expand_home(name).resolve() for name in names if name]
+    apart = [folder.resolve() for folder in skip if folder.resolve() not in named]
     for name in names:
         if not name:
             raise DataError("a source has an empty name; `.` is the current folder")
-        sources = list(_expand(name))
+        sources = [source for source in _expand(name) if not any(map(source.path.resolve().is_relative_to, apart))]
         if not sources:
             allowed = ", ".join((*IMAGE_SUFFIXES, *VIDEO_SUFFIXES))
-            named = f"files, folders or globs of {allowed}, or a camera's number"
-            raise DataError(f"{name!r} names no image, video or camera; give {named}")
+            kinds = f"files, folders or globs of {allowed}, or a camera's number"
+            raise DataError(f"{name!r} names no image, video or camera; give {kinds}")
         for source in sources:
             found.setdefault(source.path.resolve(), source)
     taken: dict[tuple[Path, bool], Path] = {}
@@ -118,7 +124,13 @@ class ImageOutcome:
 
 
 def segment_images(
-    segment: Segment, sources: Iterable[Source], out: Path, *, outputs: Sequence[str], style: Style
+    segment: Segment,
+    sources: Iterable[Source],
+    out: Path,
+    *,
+    outputs: Sequence[str],
+    style: Style,
+    annotations: Annotations | None = None,
 ) -> Iterator[ImageOutcome]:
     """Segment images one by one and write their results below `out`; an unreadable image does not stop the others.
 
@@ -126,29 +138,33 @@ def segment_images(
         segment: H x W x 3 uint8 RGB to H x W uint8 class ids, e.g. a `Segmenter`.
         sources: images, from `find_sources`.
         out: folder of the results, created if missing.
-        outputs: names in `OUTPUTS`.
+        outputs: names in `OUTPUTS`; others are left to `annotations`.
         style: how they are drawn.
+        annotations: that every label map is added to.
 
     Raises:
         LpsnetError: results cannot be written, which would fail for every later image, too.
     """
+    outputs = [output for output in outputs if output in OUTPUTS]
     for source in sources:
         try:
-            drawn = _drawn(segment, source.path, outputs, style)
+            labels, drawn = _drawn(segment, source.path, outputs, style)
         except LpsnetError as error:
             yield ImageOutcome(source.path, problem=str(error))
             continue
+        if annotations is not None:
+            annotations.add(source.path, source.stem.as_posix(), labels)
         files = {output: out / f"{source.stem}.{output}.png" for output in outputs}
         for output, path in files.items():
             write_png(path, drawn[output])
         yield ImageOutcome(source.path, files)
 
 
-def _drawn(segment: Segment, path: Path, outputs: Sequence[str], style: Style) -> dict[str, Image]:
+def _drawn(segment: Segment, path: Path, outputs: Sequence[str], style: Style) -> tuple[Labels, dict[str, Mask]]:
     image = read_image(path)
     try:
         labels = segment(image)
-        return {output: draw(output, image, labels, style) for output in outputs}
+        return labels, {output: draw(output, image, labels, style) for output in outputs}
     except LpsnetError as error:
         raise DataError(f"{path}: {error}") from None
 
@@ -295,9 +311,11 @@ def segment_stream(
         on_progress: called after every frame.
 
     Raises:
+        LpsnetError: an output cannot be a video.
         DataError: no frame of it can be read.
         RunError: results cannot be written.
     """
+    check_video_outputs(outputs)
     stop, problem = stop or threading.Event(), ""
     pace = Pace(0, 0.0, 0.0, 0.0, 0.0)
     parts = {output: _path(stem, f"{output}.{PART}", output) for output in outputs}
@@ -306,7 +324,7 @@ def segment_stream(
 
         def consume(frame: Frame, labels: Labels) -> None:
             for output, write in writers.items():
-                write(draw(output, frame.image, labels, style), frame.time)
+                write(np.asarray(draw(output, frame.image, labels, style), np.uint8), frame.time)
 
         try:
             for pace in run_stream(segment, stream, consume, stop=stop, max_frames=max_frames):

@@ -1,31 +1,23 @@
 """Label maps as images: in the colours of their classes, over the image, with a legend.
 
-Images are H x W x 3 uint8 RGB, label maps H x W uint8 class ids with `IGNORE_INDEX` for pixels without one. `OUTPUTS`
-lists what can be written for a segmented image or frame.
+Images are H x W x 3 uint8 RGB, label maps H x W uint8 class ids with `IGNORE_INDEX` for pixels without one.
 """
 
 import math
 import unicodedata
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
 
 from lpsnet.data.images import Image, Labels
 from lpsnet.data.labels import IGNORE_INDEX, LabelSpace
-from lpsnet.errors import DataError, LpsnetError, unknown_name
+from lpsnet.errors import DataError
 
-DEFAULT_OUTPUTS = ("labels", "overlay")
-PART = "part"  # in the names of incomplete videos
 MIN_TEXT_HEIGHT, MAX_TEXT_HEIGHT = 6, 200  # pixels of a capital letter
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _FONT_CAPITAL = 22  # pixels of a capital letter at scale 1
-_FONT_SHARE = 60  # height of an image divided by that of a capital letter in its legend
-_MIN_LEGEND_TEXT = 9  # pixels of a capital letter below an image
 _WHITE, _BLACK, _GREY = (255, 255, 255), (20, 20, 20), (120, 120, 120)
 
 
@@ -184,71 +176,3 @@ def _check_labels(labels: Labels, label_space: LabelSpace) -> None:
 def _check_image(image: Image) -> None:
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
         raise DataError(f"an image is H x W x 3 uint8; got {image.shape} {image.dtype}")
-
-
-@dataclass(frozen=True, slots=True)
-class Style:
-    """How images are drawn.
-
-    Attributes:
-        label_space: names and colours of the classes.
-        opacity: of the colours over the image, 0 to 1.
-        legend: whether a legend stands below, which makes images higher.
-    """
-
-    label_space: LabelSpace
-    opacity: float = 0.55
-    legend: bool = False
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.opacity <= 1:
-            raise LpsnetError(f"opacity lies between 0 and 1; got {self.opacity}")
-
-
-def _overlay(image: Image, labels: Labels, style: Style) -> Image:
-    return overlay(image, labels, style.label_space, opacity=style.opacity)
-
-
-# name -> function that draws it; the name is part of the files' names, STEM.NAME.png
-OUTPUTS: dict[str, Callable[[Image, Labels, Style], Image]] = {
-    "labels": lambda image, labels, style: np.asarray(labels),
-    "overlay": _overlay,
-    "colours": lambda image, labels, style: colourise(labels, style.label_space),
-    "side-by-side": lambda image, labels, style: side_by_side(image, _overlay(image, labels, style)),
-}
-
-
-def check_outputs(names: Sequence[str]) -> tuple[str, ...]:
-    """The names in their order, without duplicates.
-
-    Raises:
-        LpsnetError: one is not in `OUTPUTS`, or there are none.
-    """
-    for name in names:
-        if name not in OUTPUTS:
-            raise LpsnetError(unknown_name("result to write", name, OUTPUTS))
-    if not names:
-        raise LpsnetError(f"nothing to write was asked for; there are {', '.join(OUTPUTS)}")
-    return tuple(dict.fromkeys(names))
-
-
-def draw(output: str, image: Image, labels: Labels, style: Style) -> Image:
-    """One of `OUTPUTS`: H x W class ids for `labels`, else H x W x 3 uint8 RGB, with a legend if the style has one."""
-    drawn = OUTPUTS[output](image, labels, style)
-    if not style.legend or drawn.ndim == 2:
-        return drawn
-    return np.vstack([drawn, _legend(style.label_space, drawn.shape[1], image.shape[0])])
-
-
-def is_output(path: Path) -> bool:
-    """Whether a file is named like an output, so that a second run skips it."""
-    _, *marks = path.stem.lower().removesuffix(f".{PART}").split(".")
-    return bool(marks) and marks[-1] in OUTPUTS
-
-
-@lru_cache(maxsize=8)
-def _legend(label_space: LabelSpace, width: int, height: int) -> Image:
-    """The legend below an image; its height is even, as video encoders require."""
-    text_height = min(MAX_TEXT_HEIGHT, max(_MIN_LEGEND_TEXT, height // _FONT_SHARE))
-    drawn = legend(label_space, width=width, text_height=text_height)
-    return np.pad(drawn, ((0, drawn.shape[0] % 2), (0, 0), (0, 0)), constant_values=255)

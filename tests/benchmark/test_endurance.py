@@ -14,9 +14,9 @@ from video_files import make_video, moving_scene
 from lpsnet.benchmark.endurance import Endurance, Sample, endure, loop_stream
 from lpsnet.benchmark.machine import MIB, resident_memory_mib
 from lpsnet.data.labels import LabelSpace
+from lpsnet.inference.outputs import Style
 from lpsnet.inference.pipeline import Pace
 from lpsnet.inference.video import Stream, video_stream
-from lpsnet.inference.visualise import Style
 
 STYLE = Style(LabelSpace.numbered(2))
 PACE = Pace(10, 100.0, 1.0, 1.0, 1.0)

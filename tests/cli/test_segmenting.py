@@ -19,6 +19,7 @@ pytest.importorskip("onnxslim")
 import torch
 
 import lpsnet
+from lpsnet.data.dataset import open_dataset
 from lpsnet.data.synthetic import SCENES, draw_scene
 from lpsnet.export.onnx import export_onnx
 from lpsnet.inference import video as camera
@@ -208,3 +209,27 @@ def test_a_long_stream_in_little(run, model: Path, tmp_path: Path) -> None:
     assert figures["protocol"]["num_threads"] == 1
     assert f"{figures['memory_spread_percent']:.2f} %" in result.out
     assert f"{figures['frames_per_second_without_drawing']:.1f} without" in result.out
+
+
+def test_annotations_and_confidence(run, model: Path, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    image, _ = draw_scene(np.random.default_rng(0), (72, 96))
+    cv2.imwrite(str(tmp_path / "in/a.png"), image[..., ::-1])
+    words = ["segment", tmp_path / "in", "--model", model, "--out", tmp_path / "in/out", "--tolerance", "0"]
+    result = run(*words, "--write", "coco,confidence", "--write", "labels", "--json", "-")
+    assert result.code == 0, result.err
+    report = json.loads(result.out)
+    assert report["annotations"] == {"coco": str(tmp_path / "in/out/coco")}
+    assert set(report["pictures"][0]) == {"source", "labels", "confidence", "margin", "problem"}
+    labels = lpsnet.Segmenter(model)(image).labels
+    (split,) = open_dataset(f"coco:{tmp_path}/in/out/coco").parts.values()
+    np.testing.assert_array_equal(split[0].labels, labels)
+    again = run(*words, "--write", "coco")
+    assert again.code == 2
+    assert "--overwrite" in again.err
+    again = run(*words, "--write", "coco", "--overwrite", "--json", "-")
+    assert len(json.loads(again.out)["pictures"]) == 1  # not the copies in the folder of the first run
+    make_video(tmp_path / "drive.mp4", 2)
+    refused = run("segment", tmp_path / "drive.mp4", "--model", model, "--write", "coco")
+    assert refused.code == 2
+    assert "coco is written for images" in refused.err

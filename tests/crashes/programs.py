@@ -20,9 +20,9 @@ from lpsnet.architecture import Architecture
 from lpsnet.cli import main
 from lpsnet.data.images import read_image, read_mask
 from lpsnet.export.export import export
+from lpsnet.inference.outputs import DEFAULT_OUTPUTS, Style
 from lpsnet.inference.pipeline import find_sources, segment_images
 from lpsnet.inference.segmenter import Segmenter
-from lpsnet.inference.visualise import DEFAULT_OUTPUTS, Style
 from lpsnet.models.checkpoint import default_record
 from lpsnet.models.network import Network, create_model
 from lpsnet.models.reparameterise import fuse

@@ -54,9 +54,9 @@ def segmenting(folder: Path) -> Iterator[None]:
     """Images of a stream, in three sizes, segmented and written over and over."""
     from lpsnet.data.images import write_png
     from lpsnet.export.export import export
+    from lpsnet.inference.outputs import DEFAULT_OUTPUTS, Style
     from lpsnet.inference.pipeline import find_sources, segment_images
     from lpsnet.inference.segmenter import Segmenter
-    from lpsnet.inference.visualise import DEFAULT_OUTPUTS, Style
     from lpsnet.models.checkpoint import default_record
     from lpsnet.models.network import create_model
     from lpsnet.models.reparameterise import fuse

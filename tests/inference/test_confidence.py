@@ -29,7 +29,13 @@ def expected(logits: np.ndarray, size: tuple[int, int], align_corners: bool) -> 
 @pytest.mark.parametrize("align_corners", [True, False])
 @pytest.mark.parametrize(
     ("shape", "size"),
-    [((11, 9, 12), (72, 96)), ((19, 7, 5), (53, 47)), ((2, 1, 1), (5, 3)), ((3, 40, 50), (20, 30)), ((1, 4, 4), (8, 8))],
+    [
+        ((11, 9, 12), (72, 96)),
+        ((19, 7, 5), (53, 47)),
+        ((2, 1, 1), (5, 3)),
+        ((3, 40, 50), (20, 30)),
+        ((1, 4, 4), (8, 8)),
+    ],
 )
 def test_equal_to_the_softmax_at_full_size(shape: tuple, size: tuple[int, int], align_corners: bool) -> None:
     logits = np.random.default_rng(sum(shape)).normal(0, 3, shape).astype(np.float32)

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from lpsnet.data.labels import CITYSCAPES, LabelSpace
-from lpsnet.errors import LpsnetError
-from lpsnet.inference.visualise import OUTPUTS, Style, check_outputs, colourise, draw, is_output, overlay
+from lpsnet.errors import DataError, LpsnetError
+from lpsnet.inference.outputs import Style, check_outputs, check_video_outputs, draw, is_output
+from lpsnet.inference.visualise import colourise, overlay
 
 RNG = np.random.default_rng(0)
 IMAGE = RNG.integers(0, 256, (40, 60, 3), dtype=np.uint8)
@@ -25,7 +26,7 @@ def test_products_by_hand() -> None:
     np.testing.assert_array_equal(both[:, -60:], over)
 
 
-@pytest.mark.parametrize("output", [name for name in OUTPUTS if name != "labels"])
+@pytest.mark.parametrize("output", ["overlay", "colours", "side-by-side"])
 @pytest.mark.parametrize("num_classes", [1, 2, 3, 19])
 def test_a_legend_stands_below_and_keeps_even_heights_even(output: str, num_classes: int) -> None:
     labels, space = LABELS % num_classes, LabelSpace.numbered(num_classes)
@@ -47,6 +48,12 @@ def test_names_that_there_are_not_get_the_nearest() -> None:
     assert check_outputs(["overlay", "labels", "overlay"]) == ("overlay", "labels")
     with pytest.raises(LpsnetError, match="did you mean 'overlay'"):
         check_outputs(["labels", "overlays"])
+    assert check_outputs(["overlay,confidence", "coco"]) == ("overlay", "confidence", "margin", "coco")
+    with pytest.raises(LpsnetError, match="margin is written for images, not for videos"):
+        check_video_outputs(["labels", "margin"])
+    check_video_outputs(["labels", "overlay"])
+    with pytest.raises(DataError, match="logits"):
+        draw("confidence", IMAGE, LABELS, Style(CITYSCAPES))
     with pytest.raises(LpsnetError, match="nothing to write"):
         check_outputs([])
     with pytest.raises(LpsnetError, match=r"opacity lies between 0 and 1; got 1\.5"):

@@ -13,9 +13,9 @@ from lpsnet.data.images import MAX_PIXELS, read_image
 from lpsnet.data.labels import LabelSpace
 from lpsnet.errors import DataError
 from lpsnet.inference.engines import FakeSession
+from lpsnet.inference.outputs import Style
 from lpsnet.inference.pipeline import find_sources, segment_images
 from lpsnet.inference.segmenter import Segmenter
-from lpsnet.inference.visualise import Style
 from lpsnet.record import ModelRecord, Normalisation
 
 # Six colours, far apart and none with equal channels but two; the class of a pixel is the nearest of them.

@@ -21,9 +21,10 @@ from video_files import frame_rate, make_video, moving_scene, read_video
 
 from lpsnet.data.labels import LabelSpace
 from lpsnet.errors import DataError, RunError
+from lpsnet.inference.outputs import OUTPUTS, Style
 from lpsnet.inference.pipeline import Pace, StreamOutcome, run_stream, segment_stream
 from lpsnet.inference.video import Frame, Stream, StreamInfo, video_stream
-from lpsnet.inference.visualise import OUTPUTS, Style, overlay
+from lpsnet.inference.visualise import overlay
 
 SPACE = LabelSpace(
     name="levels", names=("dark", "grey", "light"), colours=((200, 0, 0), (0, 200, 0), (0, 0, 200))
@@ -61,7 +62,9 @@ def test_every_frame_is_written_as_the_segmenter_sees_it(tmp_path: Path, size: t
     rate = Fraction(30000, 1001)
     pix_fmt = "yuv420p" if size == (72, 96) else "yuv444p"
     source = make_video(tmp_path / "in.mp4", moving_scene(size, 20), rate=rate, pix_fmt=pix_fmt)
-    outcome = segmented(video_stream(source), tmp_path / "out/in", tuple(OUTPUTS))
+    outcome = segmented(
+        video_stream(source), tmp_path / "out/in", tuple(name for name, row in OUTPUTS.items() if row.in_videos)
+    )
     assert outcome.whole
     assert outcome.problem == ""
     assert outcome.pace.num_frames == 20
