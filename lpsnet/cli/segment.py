@@ -12,8 +12,9 @@ from rich.progress import MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
 from lpsnet import interrupts
 from lpsnet.cli import output
-from lpsnet.errors import DataError
-from lpsnet.inference import annotating, outputs, pipeline
+from lpsnet.data.images import Image, Labels
+from lpsnet.errors import DataError, LpsnetError
+from lpsnet.inference import annotating, outputs, pipeline, windows
 from lpsnet.inference.hub import DEFAULT_MODEL
 from lpsnet.inference.segmenter import Segmenter
 from lpsnet.inference.video import camera_stream, video_stream
@@ -30,6 +31,7 @@ class Work:
     names: Sequence[str]
     style: outputs.Style
     annotations: annotating.Annotations
+    cut: windows.Windows | None
     stop: threading.Event
     max_frames: int | None
     json_to: str | None
@@ -49,10 +51,13 @@ class Work:
 
     def _segment(self, sources: Sequence[pipeline.Source]) -> None:
         settings: dict[str, Any] = {"outputs": self.names, "style": self.style, "annotations": self.annotations}
+        settings |= {"windows": self.cut, "stop": self.stop}
         with output.image_progress("segmenting") as update:
             for outcome in pipeline.segment_images(self.segmenter, sources, self.out, **settings):
                 self.outcomes.append(outcome)
                 self._problem("left out", outcome.problem)
+                if outcome.note:
+                    output.say(f"note: {outcome.note}", json_to=self.json_to)
                 update(len(self.outcomes), len(sources))
                 if self.stop.is_set():
                     return
@@ -63,7 +68,7 @@ class Work:
             stream = camera_stream(int(str(source.path))) if source.kind == "camera" else video_stream(source.path)
             with frame_progress(source.path.name, self.max_frames or stream.info.num_frames) as show:
                 outcome = pipeline.segment_stream(
-                    self.segmenter,
+                    self._segment_frame,
                     stream,
                     self.out / source.stem,
                     outputs=self.names,
@@ -78,6 +83,11 @@ class Work:
         self.streams.append(outcome)
         self._problem("cut short", outcome.problem)
         output.say(describe(outcome), json_to=self.json_to)
+
+    def _segment_frame(self, image: Image) -> Labels:
+        if self.cut is None:
+            return self.segmenter(image)
+        return self.segmenter.windows(image, self.cut.size, self.cut.overlap)
 
     def _problem(self, what: str, problem: str) -> None:
         if problem:
@@ -144,6 +154,13 @@ _OUTPUTS = (
 STOPPED = 130  # exit code after Ctrl-C, as shells have it
 
 
+def _parse_windows(window: str | None, overlap: int | None) -> windows.Windows | None:
+    size = output.parse_size(window)
+    if size is None and overlap is not None:
+        raise LpsnetError("--overlap is that of windows; give their size too, --window HxW")
+    return None if size is None else windows.Windows.of(size, overlap)
+
+
 def segment(
     sources: Annotated[
         list[str], typer.Argument(metavar="SOURCE...", help="Images, videos, folders, globs, or a camera's number.")
@@ -163,6 +180,13 @@ def segment(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace annotations of an earlier run, even if they were corrected.")
     ] = False,
+    window: Annotated[
+        str | None,
+        typer.Option(metavar="HxW", help="Cut images into windows; a large TIFF is read and written in parts."),
+    ] = None,
+    overlap: Annotated[
+        int | None, typer.Option(metavar="N", help="Pixels that windows share, blended. Default: 64.")
+    ] = None,
     max_frames: Annotated[int | None, typer.Option(min=1, help="Of a video or camera, at most as many.")] = None,
     runtime: output.RuntimeOption = None,
     precision: output.PrecisionOption = "f32",
@@ -183,9 +207,12 @@ def segment(
 
     `lpsnet segment 0 --write side-by-side` (the first camera, until Ctrl-C)
 
+    `lpsnet segment map.tif --window 720x960 --overlap 64 --write labels` (of any size)
+
     `lpsnet segment photos/ --write labelme,confidence` (annotations to correct in labelme; 16-bit STEM.confidence.png)
     """
     names = outputs.check_outputs(write or outputs.DEFAULT_OUTPUTS)
+    cut = _parse_windows(window, overlap)
     found = pipeline.find_sources(sources, skip=[out / name for name in outputs.FORMATS])
     if any(source.kind != "image" for source in found):
         outputs.check_video_outputs(names)
@@ -196,7 +223,7 @@ def segment(
     forms = [name for name in names if name in outputs.FORMATS]
     notes = annotating.Annotations(out, forms, segmenter.label_space, tolerance=tolerance, overwrite=overwrite)
     with interrupts.postponed() as stop, notes:
-        work = Work(segmenter, out, names, style, notes, stop, max_frames, json_to)
+        work = Work(segmenter, out, names, style, notes, cut, stop, max_frames, json_to)
         work.images([source for source in found if source.kind == "image"])
         for source in found:
             if source.kind != "image" and not stop.is_set():

@@ -66,6 +66,7 @@ class Annotations:
             if not overwrite and folder.is_dir() and any(folder.iterdir()):
                 advice = "give another folder, or --overwrite to replace those of the same names"
                 raise RunError(f"{folder} has annotations already, which may have been corrected; {advice}")
+        self.formats = tuple(formats)
         self._space, self._tolerance, self._link = space, tolerance, link
         self._kept: list[_Kept] = []
 

@@ -12,18 +12,21 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self, TypeVar
+from typing import Any, Literal, NamedTuple, Self, TypeVar, cast
 
 import numpy as np
 
-from lpsnet.data.images import IMAGE_SUFFIXES, Image, Labels, Mask, read_image, write_png
-from lpsnet.errors import DataError, LpsnetError
+from lpsnet.data.image_rows import open_rows
+from lpsnet.data.images import IMAGE_SUFFIXES, Image, Labels, Mask, pixel_limit, read_image, write_png
+from lpsnet.data.png_rows import png_writer
+from lpsnet.errors import DataError, LpsnetError, RunError
 from lpsnet.inference.annotating import Annotations
-from lpsnet.inference.outputs import OUTPUTS, PART, Style, check_video_outputs, draw, is_output
+from lpsnet.inference.outputs import OUTPUTS, PART, Style, below, check_video_outputs, draw, is_output
 from lpsnet.inference.video import Frame, Stream, video_writer
+from lpsnet.inference.windows import Network, Windows, segment_rows
 from lpsnet.io import expand_home
 
 VIDEO_SUFFIXES = (
@@ -116,11 +119,13 @@ class ImageOutcome:
         source: the image.
         files: the files written, by output; empty if the image could not be segmented.
         problem: why not, in one line; empty on success.
+        note: what else is to be known, in one line; empty for nothing.
     """
 
     source: Path
     files: dict[str, Path] = field(default_factory=dict)
     problem: str = ""
+    note: str = ""
 
 
 def segment_images(
@@ -131,6 +136,8 @@ def segment_images(
     outputs: Sequence[str],
     style: Style,
     annotations: Annotations | None = None,
+    windows: Windows | None = None,
+    stop: threading.Event | None = None,
 ) -> Iterator[ImageOutcome]:
     """Segment images one by one and write their results below `out`; an unreadable image does not stop the others.
 
@@ -141,23 +148,72 @@ def segment_images(
         outputs: names in `OUTPUTS`; others are left to `annotations`.
         style: how they are drawn.
         annotations: that every label map is added to.
+        windows: cut images into these, and read, segment and write them in parts; `segment` is a `Segmenter` then.
+        stop: leaves out an image that is being cut into windows when set.
 
     Raises:
         LpsnetError: results cannot be written, which would fail for every later image, too.
     """
-    outputs = [output for output in outputs if output in OUTPUTS]
+    notes = annotations or Annotations(out, (), style.label_space)
     for source in sources:
+        files = {output: out / f"{source.stem}.{output}.png" for output in outputs if output in OUTPUTS}
         try:
-            labels, drawn = _drawn(segment, source.path, outputs, style)
+            if windows is None:
+                note = _write_whole(segment, source, files, style, notes)
+            else:
+                note = _write_parts(cast(Network, segment), source, files, style, notes, windows, stop)
+        except RunError:
+            raise
         except LpsnetError as error:
             yield ImageOutcome(source.path, problem=str(error))
             continue
-        if annotations is not None:
-            annotations.add(source.path, source.stem.as_posix(), labels)
-        files = {output: out / f"{source.stem}.{output}.png" for output in outputs}
-        for output, path in files.items():
-            write_png(path, drawn[output])
-        yield ImageOutcome(source.path, files)
+        yield ImageOutcome(source.path, files, note=note)
+
+
+def _write_whole(segment: Segment, source: Source, files: dict[str, Path], style: Style, notes: Annotations) -> str:
+    labels, drawn = _drawn(segment, source.path, list(files), style)
+    notes.add(source.path, source.stem.as_posix(), labels)
+    for output, path in files.items():
+        write_png(path, drawn[output])
+    return ""
+
+
+def _write_parts(
+    network: Network,
+    source: Source,
+    files: dict[str, Path],
+    style: Style,
+    notes: Annotations,
+    windows: Windows,
+    stop: threading.Event | None,
+) -> str:
+    """Segment an image by windows and write it from the top down; gives what is to be known, in a line."""
+    plain = replace(style, legend=False)  # which stands below the whole image
+    with open_rows(source.path) as image, ExitStack() as stack:
+        labels = _whole_map(image.size, source.path) if notes.formats else None
+        writers = {output: stack.enter_context(png_writer(path)) for output, path in files.items()}
+        for top, part in segment_rows(network, image, windows):
+            if stop is not None and stop.is_set():
+                raise DataError(f"{source.path}: stopped at row {top} of {image.size[0]}")
+            for output, write in writers.items():
+                drawn = draw(output, part.image, part, plain)
+                write(drawn)
+                if style.legend and drawn.ndim == 3 and top + len(part) == image.size[0]:
+                    write(below(style, (image.size[0], drawn.shape[1])))
+            if labels is not None:
+                labels[top : top + len(part)] = part.labels
+        note = image.note
+    if labels is not None:
+        notes.add(source.path, source.stem.as_posix(), labels)
+    return note
+
+
+def _whole_map(size: tuple[int, int], path: Path) -> Labels:
+    """Room for a label map."""
+    if size[0] * size[1] > pixel_limit():
+        claim = f"{path} has {size[1]} x {size[0]} pixels; outlines are traced in the whole label map"
+        raise DataError(f"{claim}, of {pixel_limit():,} pixels at most; write labels without annotations, or cut it")
+    return np.empty(size, np.uint8)
 
 
 def _drawn(segment: Segment, path: Path, outputs: Sequence[str], style: Style) -> tuple[Labels, dict[str, Mask]]:

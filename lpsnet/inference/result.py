@@ -88,6 +88,17 @@ class Segmentation(np.ndarray[tuple[int, int], np.dtype[np.uint8]]):
         return dict(zip(self.label_space.names, shares, strict=False))
 
     @property
+    def logits(self) -> PixelLogits:
+        """The network's logits at these pixels, computed where they are asked for.
+
+        Raises:
+            DataError: this array was not made by a segmenter, so they are not known.
+        """
+        if self._logits is None:
+            raise DataError("the logits of this label map are not known; ask the segmenter's result, or a crop of it")
+        return self._logits
+
+    @property
     def confidence(self) -> Certainty:
         """The softmax probability of the best class at every pixel, H x W float32, above 0 to 1.
 
@@ -106,10 +117,8 @@ class Segmentation(np.ndarray[tuple[int, int], np.dtype[np.uint8]]):
 
     @property
     def _computed(self) -> tuple[Certainty, Certainty]:
-        if self._logits is None:
-            raise DataError("the logits of this label map are not known; ask the segmenter's result, or a crop of it")
         if self._certainty is None:
-            self._certainty = self._logits.certainty()
+            self._certainty = self.logits.certainty()
         return self._certainty
 
     def polygons(self, *, tolerance: float = 0.0) -> dict[str, list[Outline]]:

@@ -32,8 +32,9 @@ from lpsnet.inference.hub import find_model
 from lpsnet.inference.kernels import find_kernels
 from lpsnet.inference.label_map import Logits, label_map
 from lpsnet.inference.model_file import find_record, read_record
-from lpsnet.inference.preprocess import MIN_INPUT, Workspace, prepare, prepare_paths
+from lpsnet.inference.preprocess import MIN_INPUT, Workspace, check_image, prepare, prepare_paths
 from lpsnet.inference.result import Segmentation
+from lpsnet.inference.windows import Windows, segment_windows
 from lpsnet.record import ModelRecord
 
 Size = tuple[int, int]  # height, width
@@ -194,6 +195,23 @@ class Segmenter:
         labels = label_map(logits, (height, width), align_corners=self._record.align_corners, num_threads=threads)
         kept = ResizedLogits(logits, (height, width), self._record.align_corners)
         return Segmentation(labels, image, self.label_space, kept)
+
+    def windows(self, image: Image, size: Size, overlap: int | None = None) -> Segmentation:
+        """The class of every pixel, by overlapping windows whose logits are averaged where they meet (`windows.py`).
+
+        Args:
+            image: H x W x 3 uint8 RGB, any size.
+            size: (height, width) of a window in pixels. The network runs on windows as on images.
+            overlap: of windows in pixels, at least; None: 64, or a quarter of the window if that is less.
+
+        Returns:
+            As for a call. The logits of all windows are kept for `confidence`.
+
+        Raises:
+            LpsnetError: the window or the overlap is out of range; errors of a call.
+        """
+        check_image(image)
+        return segment_windows(self, image, Windows.of(size, overlap))
 
     def logits(self, image: Image) -> Logits:
         """The network's logits, K x h x w float32, at the network's own output size.

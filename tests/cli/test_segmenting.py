@@ -233,3 +233,47 @@ def test_annotations_and_confidence(run, model: Path, tmp_path: Path) -> None:
     refused = run("segment", tmp_path / "drive.mp4", "--model", model, "--write", "coco")
     assert refused.code == 2
     assert "coco is written for images" in refused.err
+
+
+def test_a_large_image_by_windows(run, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A TIFF file of more pixels than are ever decoded at once, beside the same windows in memory."""
+    image = np.tile(draw_scene(np.random.default_rng(0), (120, 200))[0], (3, 2, 1))
+    path = tmp_path / "map.tif"
+    cv2.imwrite(str(path), image[..., ::-1], (cv2.IMWRITE_TIFF_ROWSPERSTRIP, 16))
+    monkeypatch.setenv("LPSNET_MAX_PIXELS", str(100 * 400))
+    words = ["segment", path, "--model", model, "--window", "96x128", "--overlap", "24", "--legend"]
+    result = run(*words, "--out", tmp_path / "out", "--write", "labels,overlay,confidence")
+    assert result.code == 0, result.err
+    expected = lpsnet.Segmenter(model).windows(image, (96, 128), 24)
+    found = {name: cv2.imread(str(tmp_path / f"out/map.{name}.png"), cv2.IMREAD_UNCHANGED)
+             for name in ("labels", "overlay", "confidence", "margin")}  # fmt: skip
+    np.testing.assert_array_equal(found["labels"], expected)
+    np.testing.assert_array_equal(found["overlay"][:360, :, ::-1], expected.overlay())
+    assert found["overlay"].shape[0] > 360  # the legend
+    np.testing.assert_allclose(found["confidence"] / 65535, expected.confidence, atol=1e-5)
+    np.testing.assert_allclose(found["margin"] / 65535, expected.margin, atol=1e-5)
+    refused = run(*words, "--out", tmp_path / "out", "--write", "coco")
+    assert refused.code == 2
+    assert "traced in the whole label map" in refused.err
+    monkeypatch.delenv("LPSNET_MAX_PIXELS")
+    result = run(*words, "--out", tmp_path / "out", "--write", "coco", "--tolerance", "0")
+    assert result.code == 0, result.err
+    (split,) = open_dataset(f"coco:{tmp_path}/out/coco").parts.values()
+    np.testing.assert_array_equal(split[0].labels, expected)
+    cv2.imwrite(str(tmp_path / "map.png"), image[..., ::-1])
+    result = run("segment", tmp_path / "map.png", *words[2:], "--out", tmp_path / "png")
+    assert "decoded whole" in result.out
+    np.testing.assert_array_equal(cv2.imread(str(tmp_path / "png/map.labels.png"), cv2.IMREAD_UNCHANGED), expected)
+
+
+def test_windows_of_a_video_and_options_that_do_not_fit(run, model: Path, tmp_path: Path) -> None:
+    source = make_video(tmp_path / "drive.mp4", 2, size=(144, 192))
+    result = run("segment", source, "--model", model, "--window", "96x128", "--out", tmp_path / "out")
+    assert result.code == 0, result.err
+    segment, frames = lpsnet.Segmenter(model), read_video(source)
+    for image, labels in zip(frames, read_video(tmp_path / "out/drive.labels.mkv"), strict=True):
+        np.testing.assert_array_equal(labels[..., 0], segment.windows(image, (96, 128)))
+    for words in (["--overlap", "3"], ["--window", "96x128", "--overlap", "96"], ["--window", "16x16"]):
+        refused = run("segment", source, "--model", model, *words)
+        assert refused.code == 2
+        assert "window" in refused.err or "32x32" in refused.err
