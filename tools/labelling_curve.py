@@ -7,8 +7,8 @@ kept, so the same command resumes. A line a training is added to OUT/curve.jsonl
     python tools/labelling_curve.py --data camvid:CamVid --out curve --test 0016E5 --start 12 --step 12 --rounds 5 \
         --seeds 3 -- --arch lite0 --encoder efficientnet_lite0 --minutes 10
 
-`--test` is a split, or the beginning of the names of a film that is left out of the pool: neighbouring frames of one film
-in training and test would flatter every method. What follows `--` goes to `lpsnet train`.
+`--test` is a split, or the beginning of the names of a film that is left out of the pool: neighbouring frames of one
+film in training and test would flatter every method. What follows `--` goes to `lpsnet train`.
 """
 
 import argparse
@@ -77,8 +77,8 @@ def run(
             lpsnet("train", "--data", folder / "data", "--out", folder / "run", *train, "--set", f"seed={seed}")
             model = folder / "run/model.safetensors"
             lpsnet("evaluate", "--model", model, "--data", folder / "data", "--split", "val", "--json", scores)
-            row = {"seed": seed, "method": method, "num_labelled": len(chosen),
-                   "miou": json.loads(scores.read_text())["miou"], "chosen": [pool.names[it] for it in chosen]}  # fmt: skip
+            row = {"seed": seed, "method": method, "num_labelled": len(chosen)}
+            row |= {"miou": json.loads(scores.read_text())["miou"], "chosen": [pool.names[it] for it in chosen]}
             append_line(out.parent / "curve.jsonl", json.dumps(row))
             print(f"{out.name}: {len(chosen)} images, {row['miou']:.2f} mIoU", flush=True)
         if number + 1 < options.rounds:

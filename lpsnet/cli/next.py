@@ -94,7 +94,7 @@ def html_page(
 ) -> str:
     """Write the page; gives a line about it."""
     try:
-        page = selection_page(found, names, segmenter.label_space.names, shown)
+        page = selection_page(found, names, segmenter.label_space, shown)
         write_text(out / PAGE, html.render(page, command=command))
     except MissingDependencyError as error:
         return f"note: no page was written: {error}"

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lpsnet.data.labels import LabelSpace
 from lpsnet.evaluation.selection import Selection
 from lpsnet.inference.result import Segmentation
 from lpsnet.report import html
@@ -29,31 +30,30 @@ def show(title: str, result: Segmentation) -> Shown:
     return Shown(title, tuple(html.GalleryImage(data_uri(image), caption) for caption, image in drawn))
 
 
-def selection_page(
-    selection: Selection, names: Sequence[str], classes: Sequence[str], shown: Sequence[Shown]
-) -> html.Page:
+def selection_page(selection: Selection, names: Sequence[str], space: LabelSpace, shown: Sequence[Shown]) -> html.Page:
     """The page.
 
     Args:
         selection: what was chosen.
         names: of the images, in its order.
-        classes: the names of the classes.
+        space: the classes.
         shown: the images to look at, in the same order.
     """
     few = f"The first {len(shown)} of {len(names)} are shown." if len(shown) < len(names) else ""
     left_out = [
-        (len(selection.labelled), "are labelled already and were left out"),
-        (len(selection.problems), "could not be read and were left out"),
+        ("labelled already and were left out", len(selection.labelled)),
+        ("unreadable and were left out", len(selection.problems)),
     ]
+    legend = tuple(zip(space.names, space.colours, strict=True))
     return html.Page(
         kind="Next images to label",
         title=f"{len(names)} of {selection.num_pool} images",
         lead="Unsure in rare classes, and different from each other and from what is labelled",
         tiles=(html.Tile("Chosen", f"{len(names):,}"), html.Tile("Pool", f"{selection.num_pool:,}")),
-        notes=tuple(f"{count} images {what}." for count, what in left_out if count),
+        notes=tuple(f"Of the pool, {what}: {count}." for what, count in left_out if count),
         sections=(
-            html.Section("The images", (*([html.Text((few,))] if few else []), html.Gallery(tuple(shown)))),
-            html.Section("Why", (_table(selection, names, classes), _weights(selection, classes))),
+            html.Section("The images", (*([html.Text((few,))] if few else []), html.Gallery(tuple(shown), legend))),
+            html.Section("Why", (_table(selection, names, space.names), _weights(selection, space.names))),
         ),
     )
 

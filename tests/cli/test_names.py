@@ -97,7 +97,7 @@ def test_a_misspelt_name_is_answered_with_the_nearest(run, place: Path, line: st
     [
         ("lpsnet seg", {"segment"}),
         ("lpsnet segment x.png --runtime o", {"onnxruntime", "onnxruntime_cuda", "openvino"}),
-        ("lpsnet segment x.png --write ", {"labels", "overlay", "colours", "side-by-side"}),
+        ("lpsnet segment x.png --write co", {"colours", "confidence", "coco"}),
         ("lpsnet train --arch lpsnet_", {"lpsnet_s", "lpsnet_m", "lpsnet_l"}),
         ("lpsnet train --interaction bil", {"bilateral_a", "bilateral_b"}),
         ("lpsnet export --to o", {"onnx", "openvino"}),
