@@ -107,14 +107,18 @@ class LabelDecoder:
             codes, counts = np.unique(packed[labels == _UNKNOWN], return_counts=True)
             values: list[Any] = [_unpack(code) for code in codes.tolist()]
         else:
-            mask = _ids(mask, source)
-            table = _id_table(self.ids, self._other)
-            every = np.bincount(mask.ravel())
-            codes = np.flatnonzero(every * (table[: every.size] == _UNKNOWN))
-            labels, counts, values = table[mask], every[codes], codes.tolist()
+            every = count_ids(_ids(mask, source))
+            present = np.flatnonzero(every)
+            table = _id_table(self.ids, self._other)[present]
+            known: Counter[int] = Counter()
+            for label, count in zip(table.tolist(), every[present].tolist(), strict=True):
+                known[label] += count
+            known.pop(_UNKNOWN, None)
+            codes = present[table == _UNKNOWN]
+            return Census(dict(sorted(known.items())), dict(zip(codes.tolist(), every[codes].tolist(), strict=True)))
         pixels = np.bincount(labels.ravel(), minlength=_UNKNOWN)[:_UNKNOWN].tolist()
-        known = {label: count for label, count in enumerate(pixels) if count}
-        return Census(known, dict(zip(values, counts.tolist(), strict=True)))
+        of_classes = {label: count for label, count in enumerate(pixels) if count}
+        return Census(of_classes, dict(zip(values, counts.tolist(), strict=True)))
 
     @property
     def _other(self) -> int:
@@ -124,10 +128,7 @@ class LabelDecoder:
         mask = _ids(mask, source)
         table = _id_table(self.ids, self._other)
         if not self.ignore_others:
-            # ten times as fast as bincount; its float counts only show which ids occur
-            size = 256 if mask.dtype == np.uint8 else MAX_ID + 1
-            present = np.flatnonzero(cv2.calcHist([mask], [0], None, [size], [0, size]))
-            if (table[present] == _UNKNOWN).any():
+            if (table[np.flatnonzero(count_ids(mask))] == _UNKNOWN).any():
                 raise self._refusal(mask, source)
         small = table.astype(np.uint8)
         labels: Labels = cv2.LUT(mask, small[:256]) if mask.dtype == np.uint8 else small[mask]
@@ -144,6 +145,18 @@ class LabelDecoder:
         what = "colours" if self.rgb else "ids"
         known = f"the {len(self.rgb)} colours of the map" if self.rgb else ranges(number for number, _ in self.ids)
         return DataError(f"label file {source} holds {what} that no class has: {list_counts(found)}; allowed: {known}")
+
+
+_MAX_COUNTED = 2**24  # pixels that OpenCV's histogram, of float32 numbers, counts exactly
+
+
+def count_ids(ids: Mask) -> NDArray[np.int64]:
+    """The pixels of each id of H x W uint8 or uint16: 256 or 65,536 numbers; ten times as fast as `bincount`."""
+    size = 256 if ids.dtype == np.uint8 else MAX_ID + 1
+    counts, step = np.zeros(size, np.int64), max(1, _MAX_COUNTED // max(1, ids.shape[1]))
+    for top in range(0, ids.shape[0], step):
+        counts += cv2.calcHist([ids[top : top + step]], [0], None, [size], [0, size]).ravel().astype(np.int64)
+    return counts
 
 
 def mask_values(mask: Mask) -> tuple[bool, Counter[Any]]:

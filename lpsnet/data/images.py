@@ -168,7 +168,11 @@ def image_size(path: str | Path) -> tuple[int, int]:
     Raises:
         DataError: as `read_image`.
     """
-    header = inspect_image(path)
+    return shown_size(inspect_image(path))
+
+
+def shown_size(header: Header) -> tuple[int, int]:
+    """(height, width) of an image with this header, after any EXIF rotation."""
     is_turned, _ = _FLIPS.get(header.orientation, (False, None))
     return (header.width, header.height) if is_turned else (header.height, header.width)
 

@@ -15,7 +15,7 @@
 
 enum { WHOLE = 0, ENDS_EARLY = 1, LEFT_OVER = 2, BAD_CODE = 3, NOT_READ = 4 }; /* as in jpeg_scan.py */
 
-#define LOOK 9 /* bits of a code that are looked up at once */
+#define LOOK 11 /* bits of a code that are looked up at once */
 #define PADDING 64 /* bits after the last code that some cameras add */
 #define MAX_COMPONENTS 4
 
@@ -44,7 +44,7 @@ typedef struct {
 typedef struct {
     Table dc[4], ac[4];
     Component components[MAX_COMPONENTS];
-    int num_components, progressive, hmax, vmax;
+    int num_components, progressive, quantised, hmax, vmax;
     int64_t width, height, interval;
 } Frame;
 
@@ -56,6 +56,16 @@ typedef struct {
 
 static inline void fill(Reader *reader)
 {
+    if (reader->count <= 32 && reader->end - reader->at >= 4) { /* four bytes at once, if none of them is 0xFF */
+        const uint8_t *at = reader->at;
+        uint32_t four = (uint32_t)at[0] << 24 | (uint32_t)at[1] << 16 | (uint32_t)at[2] << 8 | at[3];
+        if (((~four - 0x01010101u) & four & 0x80808080u) == 0) {
+            reader->bits |= (uint64_t)four << (32 - reader->count);
+            reader->count += 32;
+            reader->at += 4;
+            return;
+        }
+    }
     while (reader->count <= 56) {
         uint64_t byte = 0;
         if (reader->at < reader->end && reader->at[0] != 0xFF)
@@ -141,16 +151,21 @@ static int read_block(Reader *reader, const Table *dc, const Table *ac)
         return BAD_CODE;
     take(reader, size);
     for (int k = 1; k < 64; k++) {
-        int found = symbol(reader, ac);
+        if (reader->count < 32)
+            fill(reader);
+        uint16_t quick = ac->look[reader->bits >> (64 - LOOK)];
+        int found = quick ? quick & 255 : symbol(reader, ac);
         if (found < 0)
             return BAD_CODE;
         int run = found >> 4, bits = found & 15;
+        drop(reader, (quick >> 8) + (quick ? bits : 0));
+        if (!quick)
+            take(reader, bits);
         if (bits == 0 && run != 15)
             break;
         k += run;
         if (k > 63)
             return BAD_CODE;
-        take(reader, bits);
     }
     return WHOLE;
 }
@@ -255,7 +270,8 @@ static int read_unit(Reader *reader, const Frame *frame, Scan *scan, int64_t uni
 /* After the last code before a marker: nothing but some padding is left */
 static int finish(Reader *reader)
 {
-    fill(reader);
+    while (reader->count <= 56)
+        fill(reader);
     if (ran_out(reader))
         return ENDS_EARLY;
     if (reader->count - reader->zeros >= PADDING - 7)
@@ -355,7 +371,7 @@ static int read_frame(Frame *frame, const uint8_t *at, int64_t length, int progr
 static int start_scan(Frame *frame, Scan *scan, const uint8_t *at, int64_t length)
 {
     int count = length > 0 ? at[0] : 0;
-    if (count < 1 || count > frame->num_components || length < 4 + 2 * count)
+    if (!frame->quantised || count < 1 || count > frame->num_components || length < 4 + 2 * count)
         return NOT_READ;
     memset(scan, 0, sizeof *scan);
     scan->count = count;
@@ -419,6 +435,8 @@ static int read_file(Frame *frame, const uint8_t *data, int64_t size)
             state = read_frame(frame, body, length, marker == 0xC2);
         else if (marker >= 0xC3 && marker <= 0xCF && marker != 0xC8)
             state = NOT_READ; /* arithmetic codes, lossless, hierarchical */
+        else if (marker == 0xDB)
+            frame->quantised = 1;
         else if (marker == 0xDD && length >= 2)
             frame->interval = body[0] << 8 | body[1];
         else if (marker < 0xDA || (marker > 0xDD && marker < 0xE0) || (marker > 0xEF && marker != 0xFE))

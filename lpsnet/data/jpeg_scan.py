@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 LIBRARY = Path(__file__).with_name("jpeg_scan.bin")  # on every system, not a Python module; made by build_kernels.py
+_WHOLE = 0
 # state, as in jpeg_scan.c -> what is wrong
 _PROBLEMS = {
     1: "its compressed data ends before the image does",
@@ -27,6 +28,12 @@ def find_damage(data: bytes) -> str:
     """
     state = _state()
     return "" if state is None else _PROBLEMS.get(state(data, len(data)), "")
+
+
+def is_whole(data: bytes) -> bool:
+    """Whether the compressed data of a JPEG file is known to be whole, so that decoding it would tell nothing more."""
+    state = _state()
+    return state is not None and state(data, len(data)) == _WHOLE
 
 
 def is_judged() -> bool:
