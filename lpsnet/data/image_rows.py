@@ -14,7 +14,7 @@ from typing import BinaryIO, NamedTuple, Protocol
 import numpy as np
 
 from lpsnet.data import tiff_directory as tiff
-from lpsnet.data.images import Image, decode_image, pixel_limit, read_image
+from lpsnet.data.images import Image, image_of, pixel_limit, read_image
 from lpsnet.errors import DataError
 
 _NO_COMPRESSION, _OLD_JPEG = 1, 6
@@ -101,7 +101,7 @@ class TiffRows:
         data = self._file.read(piece.length)
         if len(data) < piece.length:
             raise DataError(f"{self._path} is cut off: the file ends before the image does")
-        image = decode_image(tiff.write_strip(self._directory, _COPIED, size, data), self._path)
+        image = image_of(tiff.write_strip(self._directory, _COPIED, size, data), self._path)
         if image.shape[:2] != size:
             raise DataError(f"{self._path} is damaged at row {piece.top}: a part of it has another size than it claims")
         return image
