@@ -127,9 +127,8 @@ class LabelDecoder:
     def _decode_ids(self, mask: Mask, source: object) -> Labels:
         mask = _ids(mask, source)
         table = _id_table(self.ids, self._other)
-        if not self.ignore_others:
-            if (table[np.flatnonzero(count_ids(mask))] == _UNKNOWN).any():
-                raise self._refusal(mask, source)
+        if not self.ignore_others and (table[np.flatnonzero(count_ids(mask))] == _UNKNOWN).any():
+            raise self._refusal(mask, source)
         small = table.astype(np.uint8)
         labels: Labels = cv2.LUT(mask, small[:256]) if mask.dtype == np.uint8 else small[mask]
         return labels
