@@ -350,6 +350,10 @@ def _absent_classes(space: LabelSpace, counts: Mapping[str, SplitCounts]) -> Ite
             "nothing_labelled", name, f"no pixel of split {name!r} has a label: there is nothing to learn in it"
         )
         del labelled[name]
+    present = {label for pixels in labelled.values() for label, count in pixels.items() if count}
+    if len(present) == 1:
+        message = f"all labelled pixels are of class {next(iter(present))!r}: there is nothing to tell apart"
+        yield Finding("one_class", "all", message)
     for label in space.names:
         without = [name for name, pixels in labelled.items() if not pixels[label]]
         if without and len(without) == len(labelled):

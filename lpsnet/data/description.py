@@ -443,7 +443,12 @@ def _check_found(found: dict[str, Found], description: Description) -> None:
     if description.masks != {} and not any(files.masks for files in found.values()):
         raise DataError("there are no label files (PNG, BMP or TIFF); look at 'masks' and 'mask_suffix'")
     masks = {name: dict(files.masks) for name, files in found.items()}
-    used = {masks[name].get(key) for name, files in found.items() for key, _ in files.images}
+    used = {
+        masks[name].get(spelling)
+        for name, files in found.items()
+        for key, path in files.images
+        for spelling in (key, f"{key}{path.suffix}")
+    }
     for name, files in found.items():
         if not files.images:
             raise DataError(f"split {name!r} has no images; look at 'images' and 'image_suffix'")

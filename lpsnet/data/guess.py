@@ -10,6 +10,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ from lpsnet.data.decode import mask_values
 from lpsnet.data.description import WHOLE, Description, is_described
 from lpsnet.data.images import IMAGE_SUFFIXES, MASK_SUFFIXES, read_mask
 from lpsnet.data.labels import IGNORE_INDEX
-from lpsnet.data.pairing import find_images
+from lpsnet.data.pairing import find_images, normal
 from lpsnet.errors import DataError
 
 _FEW = 64  # values in a label file; a photograph has more
@@ -27,7 +28,6 @@ _VAL_FRACTION = 0.2  # if the folder has no splits
 _MAX_CLASSES = 254
 _SPLIT = re.compile(r"(train|val|test)(ing|idation|id)?((?![a-z])|(?=annot|image|img|mask|label))", re.I)
 _MASK_WORDS = re.compile(r"mask|label|annot|ann_|seg|gt|_L$|truth", re.I)
-_RESULT = re.compile(r".\.(labels|overlay|colours|side-by-side|confidence|margin)")  # of `lpsnet segment`, in a stem
 _RUN = ("run.json", "log.csv")  # a folder with one of these holds a run's results
 
 
@@ -68,8 +68,8 @@ def guess_description(root: Path) -> Guess:
     """
     folders: dict[Path, list[Path]] = defaultdict(list)
     for path in find_images(root):
-        if not is_result(path):
-            folders[path.parent.relative_to(root)].append(path)
+        folders[path.parent.relative_to(root)].append(path)
+    folders = {name: paths for name, paths in folders.items() if not any((root / name / run).is_file() for run in _RUN)}
     candidates = {name: found for name in folders if (found := _likely_matches(name, folders))}
     if not candidates:
         raise DataError(f"no images with label files of the same names were found in {root}; write a description")
@@ -82,11 +82,6 @@ def guess_description(root: Path) -> Guess:
     )
     values |= {key: text for key, text in zip(("image_suffix", "mask_suffix"), suffixes, strict=True) if text}
     return Guess(Description.model_validate(values), tuple(doubts))
-
-
-def is_result(path: Path) -> bool:
-    """Whether an image is one that this package wrote."""
-    return bool(_RESULT.search(path.stem)) or any((path.parent / name).is_file() for name in _RUN)
 
 
 def _usual_suffixes(candidates: Mapping[Path, list[_Match]]) -> tuple[str, str]:
@@ -133,7 +128,7 @@ def _unlabelled(matches: list[_Match], folders: dict[Path, list[Path]]) -> list[
     used = {match.images for match in matches} | {match.masks for match in matches}
     known = {_without_split(match.images) for match in matches if _splits_of(match.images)}
     rest = [name for name in folders if name not in used and _splits_of(name) and _without_split(name) in known]
-    return [name for name in rest if not all(map(_has_few_values, folders[name][:_SAMPLED]))]
+    return [name for name in rest if not _have_few_values(folders[name])]
 
 
 def _without_split(path: Path) -> tuple[str, ...]:
@@ -150,19 +145,26 @@ def _differing_part(first: Path, second: Path) -> int | None:
 
 def _matches(images: Path, masks: Path, folders: dict[Path, list[Path]]) -> list[_Match]:
     """Pairings of two folders by equal stems, without or with endings on one or both sides."""
-    labels = {path.stem: path for path in folders[masks] if path.suffix.lower() in MASK_SUFFIXES}
-    found = []
+    labels = {normal(path.stem): path for path in folders[masks] if path.suffix.lower() in MASK_SUFFIXES}
+    found: list[_Match] = []
     for image_suffix, mask_suffix in sorted(_endings(folders[images], labels)):
         pairs = []
         for path in folders[images]:
-            mask = labels.get(path.stem.removesuffix(image_suffix) + mask_suffix)
-            mask = labels.get(path.name) if mask is None and not mask_suffix else mask
+            mask = labels.get(normal(path.stem).removesuffix(image_suffix) + mask_suffix)
+            mask = labels.get(normal(path.name)) if mask is None and not mask_suffix else mask
             if mask is not None and mask != path and path.stem.endswith(image_suffix):
                 pairs.append((path, mask))
-        # "0" is the ending of 10 after 1, too: one that begins with a letter or a digit has to suit most images
-        if pairs and (not mask_suffix[:1].isalnum() or 2 * len(pairs) > len(folders[images])):
+        if pairs:
             found.append(_Match(images, masks, image_suffix, mask_suffix, tuple(pairs)))
-    return found
+    return [match for match in found if not _is_by_chance(match, found, folders[images])]
+
+
+def _is_by_chance(match: _Match, found: list[_Match], images: list[Path]) -> bool:
+    """Whether an ending only looks like one: "0" after "1" is that of "10", "0_gt" that of "10_gt"."""
+    ending = match.mask_suffix
+    rivals = (len(other.pairs) for other in found if other.mask_suffix != ending and ending.endswith(other.mask_suffix))
+    is_rare = len(match.pairs) <= max(rivals, default=0) or 2 * len(match.pairs) <= len(images)
+    return ending[:1].isalnum() and is_rare
 
 
 def _endings(images: list[Path], labels: Mapping[str, Path]) -> set[tuple[str, str]]:
@@ -170,10 +172,10 @@ def _endings(images: list[Path], labels: Mapping[str, Path]) -> set[tuple[str, s
     sample = images[:: max(1, len(images) // _NAMES_SAMPLED)]
     found = {("", "")}
     for path in sample:
-        for image_suffix in {"", _last_word(path.stem)}:
-            key = path.stem.removesuffix(image_suffix)
+        for image_suffix in {"", _last_word(normal(path.stem))}:
+            key = normal(path.stem).removesuffix(image_suffix)
             found |= {(image_suffix, stem[len(key) :]) for stem in labels if key and stem.startswith(key)}
-    return {both for both in found if both[1] not in IMAGE_SUFFIXES}  # a.jpg.png of a.jpg has no ending
+    return {both for both in found if both[1].lower() not in IMAGE_SUFFIXES}  # a.jpg.png of a.jpg has no ending
 
 
 def _last_word(stem: str) -> str:
@@ -182,10 +184,9 @@ def _last_word(stem: str) -> str:
 
 
 def _is_likely(match: _Match) -> bool:
-    sample = match.pairs[:_SAMPLED]
-    if not all(_has_few_values(mask) for _, mask in sample):
+    if not _have_few_values(mask for _, mask in match.pairs):
         return False
-    if not all(_has_few_values(image) for image, _ in sample):
+    if not _have_few_values(image for image, _ in match.pairs):
         return True
     masks, images = (_MASK_WORDS.search(name) is not None for name in _names(match))
     return masks and not images
@@ -198,11 +199,21 @@ def _names(match: _Match) -> tuple[str, str]:
     return f"{own[0]}{match.mask_suffix}", f"{own[1]}{match.image_suffix}"
 
 
-def _has_few_values(path: Path) -> bool:
+def _have_few_values(paths: Iterable[Path]) -> bool:
+    """Whether the first files that can be read as label files have few values; False if there are none."""
+    judged = (few for path in paths if (few := _has_few_values(path)) is not None)
+    sample = list(islice(judged, _SAMPLED))
+    return bool(sample) and all(sample)
+
+
+def _has_few_values(path: Path) -> bool | None:
+    """None for a damaged file; an image of a format that changes numbers has many."""
+    if path.suffix.lower() not in MASK_SUFFIXES:
+        return False
     try:
         return len(mask_values(read_mask(path))[1]) <= _FEW
     except DataError:
-        return False
+        return None
 
 
 def _places(matches: list[_Match], unlabelled: list[Path]) -> dict[str, Any]:

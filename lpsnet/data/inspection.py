@@ -38,6 +38,7 @@ KINDS: dict[str, Severity] = {
     "converted_pictures": "note",  # grey, 16 bit, transparent or otherwise unusual images, and what becomes of them
     "unlabelled_split": "warning",  # a split without label files
     "nothing_labelled": "error",  # a split with label files in which no pixel has a label
+    "one_class": "warning",  # all labelled pixels are of one class
     "turned_apart": "warning",  # an image that its EXIF data turns, and a label file that it does not, or otherwise
     "few_bits": "warning",  # images of 16 bits whose numbers are small, so that they are read as almost black
     "mixed_label_files": "warning",  # label files of which some hold ids in another way than the others
@@ -287,10 +288,10 @@ def _inspect_mask(report: Report, path: Path, decoder: LabelDecoder) -> None:
 
 def _mask_kind(header: Header, mask: images.Mask) -> str:
     """How a label file holds its numbers, where a program that writes it anew may change them."""
-    if header.palette and mask.ndim == 2:
-        return "indices into a palette"
     if mask.ndim == 2 and 0 < header.bit_depth < 8:
         return f"numbers of {header.bit_depth} bit{'s' * (header.bit_depth > 1)}"
+    if header.palette and mask.ndim == 2:
+        return "indices into a palette"
     return "numbers of 8 or 16 bits" if mask.ndim == 2 else "colours"
 
 

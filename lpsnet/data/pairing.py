@@ -42,10 +42,18 @@ def find_images(folder: Path, *, ending: str = "", suffixes: Sequence[str] = IMA
     """The image files in `folder` and its subfolders whose stem ends with `ending`, sorted by path.
 
     Links are followed, to each folder once. Hidden files and folders, which some systems write beside every image, are
-    left out.
+    left out, and what `lpsnet segment` wrote, unless `ending` names it.
     """
-    found = (path for path in walk(folder) if path.suffix.lower() in suffixes)
-    return sorted(path for path in found if path.stem.endswith(ending))
+    found = (path for path in walk(folder) if path.suffix.lower() in suffixes and path.stem.endswith(ending))
+    return sorted(path for path in found if RESULT.search(ending) or not is_result(path))
+
+
+RESULT = re.compile(r"\.(labels|overlay|colours|side-by-side|confidence|margin)$")  # ends the stem of a result
+
+
+def is_result(path: Path) -> bool:
+    """Whether a file is named as `lpsnet segment` names what it writes."""
+    return path.suffix == ".png" and RESULT.search(path.stem) is not None
 
 
 def walk(folder: Path) -> Iterator[Path]:
