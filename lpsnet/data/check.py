@@ -292,11 +292,11 @@ def _kinds(reports: Reports) -> Iterator[Finding]:
     for kind, count in counts.items():
         if kind != usual and not {kind, usual} <= _ALIKE:
             path = next(report.pair.mask for report in masks if report.mask_kind == kind)
-            message = f"{count} label files hold {kind} (first: {path}), the {counts[usual]} others {usual}"
+            message = f"{count} of {len(masks)} label files hold {kind} (first: {path}), {counts[usual]} hold {usual}"
             yield Finding("mixed_label_files", str(path), f"{message}: see that their ids mean the same")
     num_jpeg = sum(report.format == "JPEG" for report in everything)
     if num_jpeg and not jpeg_scan.is_judged():
-        message = f"damage inside of {num_jpeg} JPEG files is not noticed: lpsnet was installed without a C compiler"
+        message = f"damage inside of JPEG files ({num_jpeg}) is not noticed: lpsnet was installed without a C compiler"
         yield Finding("unjudged", "all", message)
 
 
@@ -308,10 +308,10 @@ def _left_out(dataset: Dataset) -> Iterator[Finding]:
     left = [path for folder in _folders(used, dataset.root) for path in _listed(folder) if path not in used]
     left = [path for path in left if not _is_excluded(path, dataset)]
     for folder, paths in _grouped(left, lambda path: path.parent, IMAGE_SUFFIXES).items():
-        message = f"{len(paths)} images or label files in {folder} belong to no split (first: {paths[0]})"
+        message = f"in {folder}, images or label files that belong to no split: {len(paths)} (first: {paths[0]})"
         yield Finding("left_out", str(folder), message)
     for suffix, paths in _grouped(left, lambda path: path.suffix.lower(), UNREAD_SUFFIXES).items():
-        message = f"{len(paths)} files {suffix} are not read (first: {paths[0]}); save them as PNG"
+        message = f"files of format {suffix}, which is not read: {len(paths)} (first: {paths[0]}); save them as PNG"
         yield Finding("unread_kind", str(paths[0]), message)
 
 

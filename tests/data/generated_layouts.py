@@ -1,8 +1,8 @@
 """Generated data sets in many layouts, with the right answer by construction: read rightly, or told.
 
 A case is a layout of folders, a way to name files, kinds of image and label files, an orientation, a way to open it and
-at most one thing that is wrong. Every label map is its image's alone, and the image is drawn from it, so a wrong pair or a
-turn is seen. `test_generated_layouts.py` tries a sample; all of them, with what was wrong:
+at most one thing that is wrong. Every label map is its image's alone, and the image is drawn from it, so a wrong pair
+or a turn is seen. `test_generated_layouts.py` tries a sample; all of them, with what was wrong:
 
     python tests/data/generated_layouts.py [--every N]
 """
