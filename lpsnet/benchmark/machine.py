@@ -230,7 +230,7 @@ class Load:
     Attributes:
         duration_s: of the measurement.
         average_before, average_after: load averages of the last minute, this process included; None if unknown.
-        other_cores: processors busy with other processes, on average; None if unknown.
+        other_cores: processors busy with other processes, on average, of those in our affinity; None if unknown.
     """
 
     duration_s: float
@@ -272,12 +272,15 @@ _BUSY = ("user", "nice", "system", "irq", "softirq", "steal")  # not all on ever
 
 
 def _busy_s() -> float | None:
-    """Seconds of processor time of all processes since the machine started."""
+    """Seconds of processor time of all processes since the machine started, on the processors that we may use."""
     try:
-        times = psutil.cpu_times()
+        allowed = _affinity()
+        is_part = len(allowed) < (os.cpu_count() or 1)
+        each = psutil.cpu_times(percpu=True) if is_part else [psutil.cpu_times()]
+        chosen = [each[index] for index in sorted(allowed)] if is_part else each
     except (OSError, ValueError, IndexError, TypeError, psutil.Error):  # a sandbox whose /proc is not Linux's
         return None
-    return sum(getattr(times, name, 0.0) for name in _BUSY)
+    return sum(getattr(times, name, 0.0) for times in chosen for name in _BUSY)
 
 
 def _own_s() -> float:

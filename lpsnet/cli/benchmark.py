@@ -229,7 +229,18 @@ def benchmark(
         )
     output.write_json(result.to_dict(), json_to)
     print_benchmark(result, json_to=json_to)
-    output.next_command("lpsnet", "study", "widths", "--out", "widths", json_to=json_to)
+    output.next_command("lpsnet", *_after(list(models or []), json_to), json_to=json_to)
+
+
+def _after(models: Sequence[str], json_to: str | None) -> tuple[object, ...]:
+    """What follows a benchmark: a page of its figures, the best engine for a model file, or a training."""
+    if json_to not in (None, "-"):
+        return "report", json_to
+    files = [model for model in models if model in list_models() or Path(model).is_file()]
+    if files:
+        return "tune", files[0]
+    name = models[0] if models else "lpsnet_s"
+    return "train", "--data", "scenes", "--arch", name, "--out", "runs/first"
 
 
 def print_benchmark(result: "Benchmark", *, json_to: str | None = None) -> None:

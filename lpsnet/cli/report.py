@@ -132,15 +132,17 @@ def report(
     """
     page = write_report(path, out=out, images=ImageOptions(pictures, data, model))
     output.say(f"Report: {page}")
-    output.next_command(*_next(path, find(path).kind))
+    output.next_command(*_next(path, find(path).kind, page))
 
 
-def _next(path: Path, kind: str) -> tuple[object, ...]:
-    """What one would do with the thing itself."""
+def _next(path: Path, kind: str, page: Path) -> tuple[object, ...]:
+    """What one would do with the thing itself, the report again while it runs; with figures alone: show the page."""
     family, trained = sorted((path / "family").glob("step_*.onnx")), path / "model.safetensors"
     commands: dict[str, tuple[object, ...]] = {
         "a training": ("export", "--model", trained, "--out", path / "model.onnx") if trained.exists() else (),
         "an expansion": ("benchmark", *family) if family else (),
         "a model": ("segment", "IMAGE", "--model", path, "--out", "segmented"),
     }
-    return ("lpsnet", *(commands.get(kind) or ("report", path)))
+    if kind not in commands:
+        return ("python", "-m", "http.server", "--bind", "127.0.0.1", "--directory", page.absolute().parent, "8000")
+    return ("lpsnet", *(commands[kind] or ("report", path)))

@@ -46,6 +46,28 @@ def test_other_work_is_what_processors_did_less_our_own(proc: Path, monkeypatch:
 
 
 @linux_only
+def test_work_of_processors_that_we_may_not_use_does_not_count(proc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As under `taskset -c 1,2`."""
+    now = {"clock": 0.0, "own": 0.0}
+    monkeypatch.setattr(load.time, "monotonic", lambda: now["clock"])
+    monkeypatch.setattr(load, "_own_s", lambda: now["own"])
+    monkeypatch.setattr(load.os, "cpu_count", lambda: 4)
+    monkeypatch.setattr(load, "_affinity", lambda: {1, 2})
+
+    def counted(*busy_s: float) -> None:
+        lines = [f"cpu{number} {round(busy * TICKS)} 0 0 900 0 0 0 0 0 0" for number, busy in enumerate(busy_s)]
+        (proc / "stat").write_text(
+            "\n".join([f"cpu  {round(sum(busy_s) * TICKS)} 0 0 900 0 0 0 0 0 0", *lines, "intr 0"])
+        )
+
+    counted(100, 100, 100, 100)
+    watch = LoadWatch()
+    now.update(clock=10.0, own=6.0)
+    counted(110, 107, 101, 109)  # 8 s on ours, 6 of them our own
+    assert watch.load().other_cores == pytest.approx(0.2)
+
+
+@linux_only
 @pytest.mark.parametrize("text", [None, "cpu what is this", "", "cpu 1 2", "\n"])
 def test_a_system_that_does_not_count_says_nothing(proc: Path, text: str | None) -> None:
     if text is not None:
