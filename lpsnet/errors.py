@@ -131,4 +131,5 @@ def wanted(error: Mapping[str, Any]) -> str:
         return str(error["msg"]).removeprefix("Value error, ")
     given = str(error.get("input"))
     given = given if len(given) <= 40 else f"{given[:37]}..."
-    return f"got {given}; {words.format(**error.get('ctx', {}))}"
+    bounds = {key: f"{value:g}" if isinstance(value, float) else value for key, value in error.get("ctx", {}).items()}
+    return f"got {given}; {words.format(**bounds)}"

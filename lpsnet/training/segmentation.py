@@ -232,17 +232,18 @@ def survey(split: Split) -> Survey:
         DataError: a label file cannot be read, or no pixel of the split has a label.
     """
     pixels, sizes = np.zeros(IGNORE_INDEX + 1, np.int64), Counter[tuple[int, int]]()
-    first = select(split, NUM_SURVEYED)
-    for part in (first, split):
-        for index in range(len(part)):
-            labels = part.labels(index)
-            pixels += np.bincount(labels.ravel(), minlength=IGNORE_INDEX + 1)
-            sizes[labels.shape[0], labels.shape[1]] += 1
-            if part is split and pixels[:IGNORE_INDEX].any():
-                break
-        if pixels[:IGNORE_INDEX].any():
-            return Survey(sizes, tuple(pixels[: split.label_space.num_classes].tolist()), sizes.total())
-    raise DataError(f"no pixel of split {split.name!r} has a label: nothing to learn; see 'lpsnet data check'")
+    some = select(split, NUM_SURVEYED)
+    samples = [(some, index) for index in range(len(some))]
+    rest = [(split, index) for index in range(len(split))] if some is not split else []
+    for number, (part, index) in enumerate([*samples, *rest]):
+        if number >= len(samples) and pixels[:IGNORE_INDEX].any():
+            break
+        labels = part.labels(index)
+        pixels += np.bincount(labels.ravel(), minlength=IGNORE_INDEX + 1)
+        sizes[labels.shape[0], labels.shape[1]] += 1
+    if not pixels[:IGNORE_INDEX].any():
+        raise DataError(f"no pixel of split {split.name!r} has a label: nothing to learn; see 'lpsnet data check'")
+    return Survey(sizes, tuple(pixels[: split.label_space.num_classes].tolist()), sizes.total())
 
 
 def _refuse_single_values(recipe: Recipe, network: Model) -> None:

@@ -153,6 +153,38 @@ def test_data_convert(run, tmp_path: Path) -> None:
     )
 
 
+def test_a_description_that_was_edited_is_never_replaced_unasked(run, tmp_path: Path) -> None:
+    for number in range(3):
+        for kind, array in (
+            ("images", np.random.default_rng(number).integers(0, 255, (40, 40, 3))),
+            ("masks", np.eye(40)),
+        ):
+            (tmp_path / "d" / kind).mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(tmp_path / "d" / kind / f"{number}.png"), array.astype(np.uint8))
+    out = tmp_path / "d.yaml"
+    assert run("data", "check", tmp_path / "d", "--out", out).code == 0
+    out.write_text(out.read_text().replace("class_1", "car"))
+    edited = out.read_text()
+    refused = run("data", "check", tmp_path / "d", "--out", out)
+    assert refused.code == 2
+    assert "may have been edited" in refused.line
+    assert out.read_text() == edited
+    assert run("data", "check", out).code == 0
+    assert run("data", "check", tmp_path / "d", "--out", out, "--overwrite").code == 0
+    assert "class_1" in out.read_text()
+
+
+def test_no_path_is_said_twice_in_a_line(run, tmp_path: Path) -> None:
+    for kind in ("images/train", "masks/train"):
+        (tmp_path / kind).mkdir(parents=True)
+        cv2.imwrite(str(tmp_path / kind / "a.png"), np.zeros((40, 40), np.uint8))
+    cv2.imwrite(str(tmp_path / "images/train/b.png"), np.zeros((40, 40), np.uint8))
+    (tmp_path / "data.yaml").write_text("names: [a, b]")
+    errors = [line for line in run("data", "check", tmp_path).out.splitlines() if line.startswith("error")]
+    assert len(errors) == 1
+    assert errors[0].count(str(tmp_path / "images/train/b.png")) == 1
+
+
 def test_data_check_accepts_scenes_and_finds_what_is_wrong(run, tmp_path: Path) -> None:
     assert run("data", "check", SCENES).code == 0
     for split in ("train", "val"):
