@@ -194,6 +194,8 @@ def _open(text: str) -> Dataset:
     if path.is_dir():
         advice = f"name its layout ({', '.join(_ALLOWED)}), or let 'lpsnet data check {text}' suggest a description"
         raise DataError(f"data set {text!r} is a folder; {advice}")
+    if not colon and path.parent != Path() and not path.exists():
+        raise DataError(f"data set {text!r}: there is no such folder or file; allowed: {', '.join(_ALLOWED)}")
     is_drive = len(kind) == 1  # a path on Windows
     raise DataError(unknown_name("data set", text if is_drive else kind, _ALLOWED))
 

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
+import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lpsnet.benchmark import tune as tuning
@@ -235,6 +236,12 @@ def _described(wish: Wish, found: Diagnosis, out: Path, reasons: list[str]) -> D
         raise DataError(
             f"{wish.data} cannot be described; name its layout, or write a YAML file (docs/how-to/custom-data.md)"
         )
+    if file.is_file():  # maybe edited: its names and its val_fraction count
+        kept = open_dataset(file)
+        if kept.description is None or kept.description.path != yaml.safe_load(text)["path"]:
+            raise DataError(f"{file} describes other data than {wish.data}; give another --out, or remove it")
+        reasons.append(f"data: the description in {file} is used as it is there")
+        return kept
     write_text(file, text)
     reasons.append(f"data: its layout was found from names and contents and is described in {file}")
     return open_dataset(file)

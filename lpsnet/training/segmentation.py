@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lpsnet.data.dataset import Dataset, open_dataset
 from lpsnet.data.labels import IGNORE_INDEX
-from lpsnet.data.split import Split, select
+from lpsnet.data.split import Split, select, why_not_scorable
 from lpsnet.errors import DataError, RunError
 from lpsnet.evaluation.evaluate import Evaluation, evaluate
 from lpsnet.inference.engines import Precision
@@ -130,10 +130,21 @@ class Segmentation:
         ]
         if self.recipe.batch_size == 1:
             remarks.append("Recipe: a batch is one image, which batch norms measure badly; try --set batch_size=8")
+        if self._is_val_free and (reason := self._why_not_scored()):
+            remarks.append(f"Data: {reason}: the network is not evaluated")
+        return remarks
+
+    @property
+    def _is_val_free(self) -> bool:
+        """Whether the validation split, if there is one, is not trained on."""
+        return "val" not in self.run.split.split("+")
+
+    def _why_not_scored(self) -> str:
+        """Why there is no validation, in words; empty if there is."""
         splits = self.dataset.splits
         if "val" not in splits:
-            remarks.append(f"Data: no split 'val', only {', '.join(map(repr, splits))}: the network is not evaluated")
-        return remarks
+            return f"no split 'val', only {', '.join(map(repr, splits))}"
+        return why_not_scorable(self.dataset.split("val"), self.dataset.label_space)
 
     @property
     def inputs(self) -> Mapping[str, str]:
@@ -145,7 +156,7 @@ class Segmentation:
 
     def evaluate(self, weights: Weights) -> Score[Evaluation] | None:
         """On the validation split; None if it is trained on, or there is none."""
-        if "val" not in self.dataset.splits or "val" in self.run.split.split("+"):
+        if not self._is_val_free or self._why_not_scored():
             return None
         segmenter = network_segmenter(self._network(weights), self._record(), device=self.device)
         protocol = {"data": self.run.data, **segmenter.protocol}

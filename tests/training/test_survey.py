@@ -96,6 +96,15 @@ def test_without_val_that_is_said(tmp_path: Path) -> None:
     assert task(run_of(data)).opening == "Data: no split 'val', only 'train': the network is not evaluated"
 
 
+def test_a_val_without_labels_is_said_and_does_not_stop_the_training(tmp_path: Path) -> None:
+    data = data_set(tmp_path, [(40, 64)] * 2, values=(0, 1, 2))
+    data.write_text("names: [road, car, sky]\nmasks: {train: masks/train}")
+    made = task(run_of(data))
+    assert "split 'val' has no labels" in made.opening
+    assert made.opening.endswith("the network is not evaluated")
+    assert made.evaluate(made.model.state_dict()) is None
+
+
 def test_what_is_not_finite_is_named() -> None:
     error = diverged(6, 0.02, what="weights are no longer finite, though every loss was,")
     assert isinstance(error, DivergedError)
