@@ -114,7 +114,7 @@ COMMANDS = {
     "expand": Command("expand", "expand", "Grow networks step by step by mIoU gained per millisecond here."),
     "info": Command("models", "info", "Parameters and multiply-accumulates by stage; the record of a model file."),
     "models": Command("models", "models", "The models that come with the package, with their scores."),
-    "next": Command("next", "next_images", "Which unlabelled images to label next, with annotations to correct."),
+    "next": Command("data", "next_images", "Which unlabelled images to label next, with annotations to correct."),
     "data": Command("data", "app", "Check data sets before training."),
     "study": Command("report", "study", "Make a table or figure of the paper again on this device."),
     "report": Command("report", "report", "Write one HTML page about a run, a search, a benchmark or a model."),

@@ -12,9 +12,8 @@ from rich.progress import MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
 from lpsnet import interrupts
 from lpsnet.cli import output
-from lpsnet.data.images import Image, Labels
 from lpsnet.errors import DataError, LpsnetError
-from lpsnet.inference import annotating, outputs, pipeline, windows
+from lpsnet.inference import outputs, pipeline, windows
 from lpsnet.inference.hub import DEFAULT_MODEL
 from lpsnet.inference.segmenter import Segmenter
 from lpsnet.inference.video import camera_stream, video_stream
@@ -30,7 +29,7 @@ class Work:
     out: Path
     names: Sequence[str]
     style: outputs.Style
-    annotations: annotating.Annotations
+    annotations: outputs.Annotations
     cut: windows.Windows | None
     stop: threading.Event
     max_frames: int | None
@@ -64,11 +63,12 @@ class Work:
 
     def stream(self, source: pipeline.Source) -> None:
         """Segment a video or camera; one that cannot be read does not stop the others."""
+        segment, cut = self.segmenter, self.cut
         try:
             stream = camera_stream(int(str(source.path))) if source.kind == "camera" else video_stream(source.path)
             with frame_progress(source.path.name, self.max_frames or stream.info.num_frames) as show:
                 outcome = pipeline.segment_stream(
-                    self._segment_frame,
+                    segment if cut is None else lambda image: segment.windows(image, cut.size, cut.overlap),
                     stream,
                     self.out / source.stem,
                     outputs=self.names,
@@ -83,11 +83,6 @@ class Work:
         self.streams.append(outcome)
         self._problem("cut short", outcome.problem)
         output.say(describe(outcome), json_to=self.json_to)
-
-    def _segment_frame(self, image: Image) -> Labels:
-        if self.cut is None:
-            return self.segmenter(image)
-        return self.segmenter.windows(image, self.cut.size, self.cut.overlap)
 
     def _problem(self, what: str, problem: str) -> None:
         if problem:
@@ -176,7 +171,7 @@ def segment(
     tolerance: Annotated[
         float,
         typer.Option(metavar="PX", help="How far an outline in annotations may be from its pixels; 0 is exact."),
-    ] = annotating.DEFAULT_TOLERANCE,
+    ] = outputs.DEFAULT_TOLERANCE,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace annotations of an earlier run, even if they were corrected.")
     ] = False,
@@ -221,7 +216,7 @@ def segment(
     )
     style = outputs.Style(segmenter.label_space, opacity, legend)
     forms = [name for name in names if name in outputs.FORMATS]
-    notes = annotating.Annotations(out, forms, segmenter.label_space, tolerance=tolerance, overwrite=overwrite)
+    notes = outputs.Annotations(out, forms, segmenter.label_space, tolerance=tolerance, overwrite=overwrite)
     with interrupts.postponed() as stop, notes:
         work = Work(segmenter, out, names, style, notes, cut, stop, max_frames, json_to)
         work.images([source for source in found if source.kind == "image"])

@@ -19,12 +19,10 @@ from typing import Any, Literal, NamedTuple, Self, TypeVar, cast
 
 import numpy as np
 
-from lpsnet.data.image_rows import open_rows
+from lpsnet.data.image_rows import open_rows, png_writer
 from lpsnet.data.images import IMAGE_SUFFIXES, Image, Labels, Mask, pixel_limit, read_image, write_png
-from lpsnet.data.png_rows import png_writer
 from lpsnet.errors import DataError, LpsnetError, RunError
-from lpsnet.inference.annotating import Annotations
-from lpsnet.inference.outputs import OUTPUTS, PART, Style, below, check_video_outputs, draw, is_output
+from lpsnet.inference.outputs import OUTPUTS, PART, Annotations, Style, below, check_video_outputs, draw, is_output
 from lpsnet.inference.video import Frame, Stream, video_writer
 from lpsnet.inference.windows import Network, Windows, segment_rows
 from lpsnet.io import expand_home

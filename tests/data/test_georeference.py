@@ -10,7 +10,7 @@ from tiff_files import tiff_bytes
 
 from lpsnet.data.convert import Converted, Target
 from lpsnet.data.formats import geojson
-from lpsnet.data.georeference import read_georeference
+from lpsnet.data.formats.geojson import read_georeference
 from lpsnet.data.shapes import Polygon
 from lpsnet.data.synthetic import SCENES, draw_scene
 from lpsnet.errors import DataError

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lpsnet.data.image_rows import png_writer
 from lpsnet.data.images import read_image, read_mask
-from lpsnet.data.png_rows import png_writer
 from lpsnet.errors import DataError
 
 RNG = np.random.default_rng(0)

@@ -13,8 +13,7 @@ from lpsnet.data.labels import LabelSpace
 from lpsnet.data.shapes import Polygon
 from lpsnet.data.synthetic import SCENES, draw_scene
 from lpsnet.errors import DataError, RunError
-from lpsnet.inference.annotating import Annotations
-from lpsnet.inference.outputs import FORMATS, Style
+from lpsnet.inference.outputs import FORMATS, Annotations, Style
 from lpsnet.inference.pipeline import find_sources, segment_images
 
 SCENE_LABELS = {
