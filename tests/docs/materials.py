@@ -31,6 +31,9 @@ def make_materials(folder: Path) -> None:
     _film(folder / "drive.mp4")
     _write(folder / "street.jpg", _scenes("street", 1)[0].image)
     lpsnet(folder, "data", "check", "photos", "--out", "photos.yaml")
+    lpsnet(folder, "data", "convert", "photos.yaml", "--to", "labelme", "--out", "labelled")
+    for number, scene in enumerate(SceneSplit(size=SIZE, count=5, seed=9, name="unlabelled")):
+        _write(folder / f"unlabelled/DSC_{number}.jpg", scene.image)
     settings = [word for setting in _SETTINGS for word in ("--set", setting)]
     lpsnet(
         folder, "train", "--data", "photos.yaml", "--arch", ARCH, "--recipe", "demo", "--out", "runs/first", *settings
