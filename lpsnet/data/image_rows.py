@@ -282,15 +282,20 @@ def _pieces(directory: Directory, path: Path) -> list[_Piece]:
     offsets, lengths = directory.numbers(tags[0]), directory.numbers(tags[1])
     if min(height, width, rows, columns) < 1:
         raise DataError(f"{path} is a damaged TIFF file: it claims a size of {width} x {height} pixels")
+    count = -(-height // rows) * -(-width // columns)
+    if len(offsets) != count or len(lengths) != count:
+        raise DataError(f"{path} is a damaged TIFF file: it has {len(offsets)} strips or tiles; {count} fit it")
+    if rows * columns > pixel_limit() and (is_tiled or directory.number(COMPRESSION, 1) != _NO_COMPRESSION):
+        raise DataError(f"{path} has strips or tiles of {columns} x {rows} pixels, more than {pixel_limit():,}")
     places = [(top, left) for top in range(0, height, rows) for left in range(0, width, columns)]
-    if len(offsets) != len(places) or len(lengths) != len(places):
-        raise DataError(f"{path} is a damaged TIFF file: it has {len(offsets)} strips or tiles; {len(places)} fit it")
     sizes = [(rows if is_tiled else min(rows, height - top), columns) for top, _ in places]
     pieces = [
         _Piece(*place, *size, offset, length)
         for place, size, offset, length in zip(places, sizes, offsets, lengths, strict=True)
     ]
     if not is_tiled and directory.number(COMPRESSION, 1) == _NO_COMPRESSION:
+        if any(piece.length < piece.height for piece in pieces):
+            raise DataError(f"{path} is a damaged TIFF file: a strip has fewer bytes than rows")
         return [part for piece in pieces for part in _split(piece)]
     return pieces
 

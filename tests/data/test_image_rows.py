@@ -124,6 +124,22 @@ def test_a_file_that_is_cut_off_is_an_error_in_one_line(tmp_path: Path, length: 
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(("tag", "number"), [(257, 2**32 - 1), (256, 2**32 - 1), (278, 1), (322, 2**31), (324, 0)])
+@pytest.mark.parametrize("options", [{"strip": 30}, {}, {"tile": 64}, {"strip": 30, "compression": 8}])
+def test_sizes_that_cannot_be_are_an_error_at_once(tmp_path: Path, tag: int, number: int, options: dict) -> None:
+    """Neither memory nor time for what a damaged file claims."""
+    data = bytearray(tiff_bytes(PIXELS, **options))
+    place = data.find(struct.pack("<HHI", tag, 4, 1))
+    if place < 0:
+        pytest.skip("a file without this tag")
+    struct.pack_into("<I", data, place + 8, number)
+    path = tmp_path / "image.tif"
+    path.write_bytes(data)
+    with pytest.raises(DataError) as error, open_rows(path) as rows:
+        rows.read(0, 131)
+    assert "\n" not in str(error.value)
+
+
 def test_a_band_over_the_limit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "image.tif"
     path.write_bytes(tiff_bytes(PIXELS, strip=10))
