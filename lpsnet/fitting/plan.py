@@ -161,7 +161,7 @@ def make_plan(wish: Wish, out: Path, *, on_progress: Progress = lambda stage, do
         files = _Files(Path(folder), size, dataset.label_space.num_classes)
         best = _setting(wish, files, candidates[0], reasons, on_progress)
         times = _times(files, candidates, best, on_progress)
-    choices = _within(wish, times, reasons)
+    choices = _within(wish, dataset.label_space.names, times, reasons)
     contest = CONTEST_SHARE * wish.minutes if wish.minutes >= CONTEST_MINUTES and len(choices) > 1 else 0.0
     choices = choices[: 2 if contest else 1]
     recipe = auto_recipe(facts, minutes=1.0, pretrained=True)
@@ -289,20 +289,21 @@ def _setting(wish: Wish, files: _Files, start: Start, reasons: list[str], on_pro
 
 
 def _times(files: _Files, candidates: Sequence[Start], best: tuning.Setting, on_progress: Progress) -> dict[str, float]:
-    """Latency end to end of every start in ms, interleaved."""
+    """Latency end to end of every start in ms, interleaved; equal networks are timed once."""
     image = SceneSplit(size=files.size, count=1, seed=0, name="plan").image(0)
     calls: dict[str, Callable[[], object]] = {}
-    for number, start in enumerate(candidates):
-        on_progress("opening networks", number / len(candidates))
+    different = {start.architecture: start for start in reversed(candidates)}
+    for number, start in enumerate(different.values()):
+        on_progress("opening networks", number / len(different))
         options: dict[str, Any] = {"precision": best.precision, "num_threads": best.num_threads}
         segmenter = Segmenter(files.write(start, best.runtime), runtime=best.runtime, input_size=files.size, **options)
-        calls[start.name] = partial(segmenter, image)
+        calls[start.architecture] = partial(segmenter, image)
     found = measure(calls, protocol=TIMING, on_progress=lambda done: on_progress("timing networks", done))
-    return {name: latency.median_ms for name, latency in found.items()}
+    return {start.name: found[start.architecture].median_ms for start in candidates}
 
 
-def _within(wish: Wish, times: dict[str, float], reasons: list[str]) -> tuple[Choice, ...]:
-    """The networks that the budget allows, the most promising first."""
+def _within(wish: Wish, names: Sequence[str], times: dict[str, float], reasons: list[str]) -> tuple[Choice, ...]:
+    """The networks that the budget allows, the most promising first, then the same one with other weights."""
     allowed = BUDGET_SHARE * wish.budget_ms
     fitting = [start for start in starts.STARTS if times.get(start.name, float("inf")) <= allowed]
     if not fitting:
@@ -311,15 +312,16 @@ def _within(wish: Wish, times: dict[str, float], reasons: list[str]) -> tuple[Ch
             f"the quickest network here, {name}, takes {fastest:.1f} ms end to end on this machine, more than "
             f"{BUDGET_SHARE:.0%} of {wish.budget_ms:g} ms; give a larger budget or a smaller --size"
         )
-    ranked = sorted(fitting, key=lambda start: -start.promise)
-    first = ranked[0]
+    first, *others = sorted(fitting, key=lambda start: -(start.promise + start.affinity(names)))
+    others.sort(key=lambda start: (start.architecture != first.architecture, -start.promise - start.affinity(names)))
     reasons.append(
         f"network: {first.name} ({first.architecture}), {times[first.name]:.1f} ms of {wish.budget_ms:g} ms, the most "
         f"promising of {len(times)} that were timed; {len(times) - len(fitting)} are over the budget"
     )
     reasons.append(f"weights: {first.origin}")
     return tuple(
-        Choice(start=start.name, architecture=start.architecture, latency_ms=times[start.name]) for start in ranked
+        Choice(start=start.name, architecture=start.architecture, latency_ms=times[start.name])
+        for start in (first, *others)
     )
 
 

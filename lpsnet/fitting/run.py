@@ -195,8 +195,8 @@ def _run(plan: Plan, choice: Choice, minutes: float, *, init: Path | None = None
         architecture=start.network,
         recipe=plan.training_recipe(minutes),
         block=start.block,
-        encoder="" if init else start.encoder,
-        init=init,
+        encoder="" if init or start.weights else start.encoder,
+        init=init or start.checkpoint,
         input_size=plan.size,
     )
 
@@ -296,7 +296,8 @@ def how(fitted: Fit) -> str:
     recipe = plan.training_recipe(plan.training_minutes)
     size = f"{plan.size[0]}x{plan.size[1]}"
     train_words = ["lpsnet", "train", "--data", plan.data, "--arch", start.architecture, "--block", start.block]
-    train_words += ["--encoder", start.encoder, "--recipe", "auto", "--minutes", f"{recipe.minutes:g}", "--size", size]
+    train_words += ["--init", str(start.checkpoint)] if start.weights else ["--encoder", start.encoder]
+    train_words += ["--recipe", "auto", "--minutes", f"{recipe.minutes:g}", "--size", size]
     commands = [
         ["lpsnet", "data", "check", plan.wish.data],
         [*train_words, "--out", "by-hand"],

@@ -124,3 +124,37 @@ def test_every_start_is_a_network_with_an_encoder_for_its_blocks() -> None:
         assert encoder.block == start.block
         own = planning.create_model(start.network, block=start.block, form="plain").architecture
         assert own.widths == encoders.get_architecture(encoder.architecture).widths
+
+
+@pytest.fixture
+def known_streets(tmp_path: Path, monkeypatch) -> Start:
+    """A start with a checkpoint that knows three classes."""
+    from lpsnet.data.labels import LabelSpace
+    from lpsnet.models.checkpoint import default_record, save_checkpoint
+
+    text = "B=1,1,1,1,1;C=4,4,8,8,8;R=1"
+    net = planning.create_model(text, num_classes=3)
+    space = LabelSpace.from_names("mine", ["road", "sidewalk", "traffic sign"])
+    save_checkpoint(net, tmp_path / "known.safetensors", record=default_record(net, label_space=space))
+    monkeypatch.setattr(starts, "starts_folder", lambda: tmp_path)
+    return Start("streets", text, "conv3x3", "", 0.1, weights="known")
+
+
+def test_weights_that_know_the_classes_promise_more(known_streets: Start) -> None:
+    assert known_streets.affinity(["Road", "pavement", "tree"]) > 0
+    assert known_streets.affinity(["sign", "a", "b"]) > 0
+    assert known_streets.affinity(["sign", "a", "b", "c"]) < 0
+    assert known_streets.affinity(["cat", "dog"]) < 0
+    assert "known" in known_streets.origin
+
+
+@pytest.mark.parametrize(("names", "order"), [(["road"], ["streets", "plain"]), (["cat"], ["plain", "streets"])])
+def test_the_same_network_with_other_weights_is_the_rival(
+    known_streets: Start, monkeypatch, names: list[str], order: list[str]
+) -> None:
+    plain = Start("plain", known_streets.architecture, "conv3x3", "", 0.1)
+    other = Start("other", "B=1,1,1,1,1;C=4,4,8,8,8;R=1/2", "conv3x3", "", 0.05)
+    monkeypatch.setattr(starts, "STARTS", (plain, other, known_streets))
+    times = {"plain": 1.0, "other": 1.0, "streets": 1.0}
+    choices = planning._within(wish(), names, times, [])
+    assert [choice.start for choice in choices] == [*order, "other"]
