@@ -10,7 +10,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -101,9 +101,12 @@ def _preference(match: _Match, suffixes: tuple[str, str]) -> tuple[bool, int, in
 
 def _doubt(found: list[_Match], root: Path, suffixes: tuple[str, str]) -> str:
     """Why the label files chosen for a folder of images may be the wrong ones; empty if there are no others."""
-    if len(found) < 2:
+    best = max(found, key=lambda match: _preference(match, suffixes))
+    taken = {mask for _, mask in best.pairs}
+    others = [match for match in found if not taken.issuperset(mask for _, mask in match.pairs)]
+    if not others:
         return ""
-    found = sorted(found, key=lambda match: _preference(match, suffixes), reverse=True)
+    found = [best, *sorted(others, key=lambda match: _preference(match, suffixes), reverse=True)]
     counts = ", ".join(
         f"{match.masks.as_posix()}/*{match.mask_suffix}{match.pairs[0][1].suffix} ({len(match.pairs)})"
         for match in found
@@ -169,12 +172,13 @@ def _is_by_chance(match: _Match, found: list[_Match], images: list[Path]) -> boo
 
 def _endings(images: list[Path], labels: Mapping[str, Path]) -> set[tuple[str, str]]:
     """The endings of images and label files that some images have; one image may lack its label file."""
-    sample = images[:: max(1, len(images) // _NAMES_SAMPLED)]
+    sample = [normal(path.stem) for path in images[:: max(1, len(images) // _NAMES_SAMPLED)]]
+    words = Counter(map(_last_word, sample))
+    usual = {"", *(word for word, count in words.items() if 2 * count > len(sample))}  # not the number of an image
     found = {("", "")}
-    for path in sample:
-        for image_suffix in {"", _last_word(normal(path.stem))}:
-            key = normal(path.stem).removesuffix(image_suffix)
-            found |= {(image_suffix, stem[len(key) :]) for stem in labels if key and stem.startswith(key)}
+    for stem, image_suffix in product(sample, usual):
+        key = stem.removesuffix(image_suffix)
+        found |= {(image_suffix, label[len(key) :]) for label in labels if key and label.startswith(key)}
     return {both for both in found if both[1].lower() not in IMAGE_SUFFIXES}  # a.jpg.png of a.jpg has no ending
 
 

@@ -46,6 +46,8 @@ NAMES: dict[str, Callable[[str, int], str]] = {
     "equal": lambda split, number: f"{number:04d}",  # in every split the same
     "growing": lambda split, number: str(10**number),  # 1, 10, 100
     "blanks": lambda split, number: f"{split} image {number}",
+    "words": lambda split, number: f"{split}_ulm_{number:03d}",
+    "equal words": lambda split, number: f"scene_{number:03d}_left",
     "dots": lambda split, number: f"{split}.v1.{number}",
     "accents": lambda split, number: f"straße é {split}{number}",
 }
@@ -107,7 +109,9 @@ def is_possible(case: Case) -> bool:
         and (case.fault != "one label turned" or (turns and case.orientation == 1))
         and (case.fault != "image cut and ended" or case.image in ("jpg", "progressive", "JPG"))
         and (case.fault != "fewer bits" or case.mask != "four bits")
-        and not (case.layout == "flat" and (case.way != "folder" or case.names == "equal" or "test" in case.fault))
+        and not (
+            case.layout == "flat" and (case.way != "folder" or case.names.startswith("equal") or "test" in case.fault)
+        )
         and not (case.mask == "full name" and case.layout in ("endings", "one folder"))
         and (case.mask != "apart" or case.names == "accents")
         and (case.way == "folder" or case.layout == "kind first")
