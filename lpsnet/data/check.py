@@ -5,8 +5,9 @@ Examples are a mask of wrong ids, a validation image that is also in the trainin
 """
 
 import os
+import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ _MANY = 64  # values without a class that are listed; if there are more, all of 
 _BLACK = (0, 0, 0)
 _SEVERITIES = ("error", "warning", "note")
 UNREAD_SUFFIXES = (".heic", ".heif", ".avif", ".gif", ".jp2", ".jxl", ".ppm", ".pgm", ".tga", ".dng", ".exr", ".npy")
+_SERIES_SHOWN = 5
 _ALIKE = {"numbers of 8 or 16 bits", "colours"}  # kinds of label files that every program writes alike
 _WRONG_KINDS = ("colours_for_ids", "ids_for_colours")
 
@@ -149,6 +151,7 @@ def check_dataset(text: str | Path, *, on_progress: Progress | None = None) -> D
     counts = {name: _count(dataset.label_space, members) for name, members in reports.items()}
     findings += [*_file_findings(dataset), *_same_images(reports), *_conversions(reports), *_covering(dataset, reports)]
     findings += [*_absent_classes(dataset.label_space, counts), *_kinds(reports), *_left_out(dataset)]
+    findings += _shared_series(dataset)
     return Diagnosis(
         text,
         sorted(findings, key=lambda item: _SEVERITIES.index(item.severity)),
@@ -260,6 +263,34 @@ def _same_images(reports: Reports) -> Iterator[Finding]:
                 yield Finding("shared_picture", str(path), message)
             elif other != path:
                 yield Finding("repeated_picture", str(path), f"{path} is the same image as {other}, in one split")
+
+
+_FRAME = re.compile(r"(?:[_\-. ]+f?\d+)+$")  # ends the name of a frame of a film: 0016E5_07959
+
+
+def _shared_series(dataset: Dataset) -> Iterator[Finding]:
+    """Films, by the names of their frames, of which a part is in 'train' and a part in 'val'.
+
+    Nothing is said where all series are in both: the names are then no films' ("img_0001").
+    """
+    counts = {name: _series(dataset.parts[name].names) for name in ("train", "val") if name in dataset.parts}
+    if len(counts) < 2:
+        return
+    shared = sorted(counts["train"].keys() & counts["val"].keys())
+    if not shared or len(shared) == len(counts["train"].keys() | counts["val"].keys()):
+        return
+    listed = ", ".join(f"{name} ({counts['train'][name]} and {counts['val'][name]})" for name in shared[:_SERIES_SHOWN])
+    more = f" and {len(shared) - _SERIES_SHOWN} more" if len(shared) > _SERIES_SHOWN else ""
+    message = (
+        f"by their names, 'train' and 'val' hold images of the same series: {listed}{more}; scores on neighbours of"
+    )
+    yield Finding("shared_series", "val", f"{message} training images flatter: put each series into one split")
+
+
+def _series(names: Sequence[str]) -> Counter[str]:
+    """The number of images by what their names have before the number of a frame."""
+    found = ((name, _FRAME.search(name)) for name in (text.rpartition("/")[2] for text in names))
+    return Counter(name[: match.start()] for name, match in found if match is not None and match.start() > 0)
 
 
 def _conversions(reports: Reports) -> Iterator[Finding]:

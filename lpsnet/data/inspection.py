@@ -34,6 +34,7 @@ KINDS: dict[str, Severity] = {
     "absent_class": "warning",  # a class that never occurs in a split, or in none
     "duplicate_name": "error",  # images of one split with the same name
     "shared_picture": "warning",  # the same image in two splits: training on one spoils the evaluation on the other
+    "shared_series": "warning",  # images of one film, by their names, in two splits: scores on the other flatter
     "repeated_picture": "note",  # the same image twice in one split
     "converted_pictures": "note",  # grey, 16 bit, transparent or otherwise unusual images, and what becomes of them
     "unlabelled_split": "warning",  # a split without label files

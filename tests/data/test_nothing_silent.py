@@ -239,3 +239,29 @@ def test_the_usual_size_is_the_most_common(folder: Path) -> None:
     part = open_dataset(folder / "own.yaml").parts["train"]
     assert isinstance(part, FileSplit)
     assert usual_size(part) == (12, 16)
+
+
+def renamed(folder: Path, **names: list[str]) -> None:
+    for split, stems in names.items():
+        for number, stem in enumerate(stems):
+            for kind in ("images", "masks"):
+                (folder / kind / split / f"{number}.png").rename(folder / kind / split / f"{stem}.png")
+
+
+def test_a_film_in_two_splits_is_told(folder: Path) -> None:
+    """As in CamVid, whose val is cut from a film of train."""
+    renamed(folder, train=["0016E5_00390", "0006R0_f00930", "0016E5_00420"], val=["0016E5_07959", "0016E5_07961", "x"])
+    (message,) = told(folder)["shared_series"]
+    assert "same series: 0016E5 (2 and 2); scores" in message
+
+
+def test_other_names_are_no_films(folder: Path) -> None:
+    renamed(folder, train=["img_1", "img_2", "img_3"], val=["img_4", "img_5", "img_6"])
+    assert told(folder) == {}
+    renamed_back = {"train": ["ulm_000_01", "ulm_000_02", "bonn_1"], "val": ["aachen_1", "aachen_2", "a.b-3"]}
+    for split, stems in renamed_back.items():
+        for stem, path in zip(stems, sorted((folder / "images" / split).iterdir()), strict=True):
+            mask = folder / "masks" / split / path.name
+            path.rename(path.with_stem(stem))
+            mask.rename(mask.with_stem(stem))
+    assert told(folder) == {}
