@@ -74,7 +74,9 @@ def run(
         scores = folder / "scores.json"
         if not scores.exists():
             write_data(folder / "data", pool, test, chosen)
-            lpsnet("train", "--data", folder / "data", "--out", folder / "run", *train, "--set", f"seed={seed}")
+            resume = ["--resume"] if (folder / "run/state.safetensors").exists() else []
+            words = ["--data", folder / "data", "--out", folder / "run", *train, "--set", f"seed={seed}", *resume]
+            lpsnet("train", *words)
             model = folder / "run/model.safetensors"
             lpsnet("evaluate", "--model", model, "--data", folder / "data", "--split", "val", "--json", scores)
             row = {"seed": seed, "method": method, "num_labelled": len(chosen)}
@@ -117,8 +119,10 @@ def _samples(target: convert.Target, name: str, split: FileSplit, places: Iterab
 
 
 def lpsnet(*words: object) -> None:
-    """Run a command."""
-    subprocess.run([sys.executable, "-m", "lpsnet", *map(str, words)], check=True, stdout=subprocess.DEVNULL)
+    """Run a command; ends with its exit code if it fails, after its own message."""
+    done = subprocess.run([sys.executable, "-m", "lpsnet", *map(str, words)], check=False, stdout=subprocess.DEVNULL)
+    if done.returncode:
+        sys.exit(done.returncode)
 
 
 def print_table(path: Path) -> None:
