@@ -21,8 +21,10 @@ from video_files import frame_rate, make_video, moving_scene, read_video
 
 from lpsnet.data.labels import LabelSpace
 from lpsnet.errors import DataError, RunError
+from lpsnet.inference.confidence import ResizedLogits
 from lpsnet.inference.outputs import OUTPUTS, Style
 from lpsnet.inference.pipeline import Pace, StreamOutcome, run_stream, segment_stream
+from lpsnet.inference.result import Segmentation
 from lpsnet.inference.video import Frame, Stream, StreamInfo, video_stream
 from lpsnet.inference.visualise import overlay
 
@@ -233,3 +235,23 @@ def test_a_killed_process_leaves_nothing_that_looks_whole(tmp_path: Path) -> Non
     assert all(name.startswith(".x.") for name in names(tmp_path))
     with pytest.raises(DataError, match="cannot be decoded"):
         video_stream(next(tmp_path.glob(".x.overlay*.mp4")))
+
+
+def test_logits_do_not_wait_in_queues() -> None:
+    """A result's logits may take as much as many frames; videos need none."""
+    kept: list[weakref.ref] = []
+    alive: list[int] = []
+
+    def segment(image: np.ndarray) -> Segmentation:
+        field = ResizedLogits(np.zeros((3, 2, 2), np.float32), image.shape[:2], True)
+        kept.append(weakref.ref(field))
+        return Segmentation(levels(image), image, SPACE, field)
+
+    def consume(frame: Frame, labels: np.ndarray) -> None:
+        time.sleep(0.02)  # so that the queue is full
+        assert type(labels) is np.ndarray
+        alive.append(sum(field() is not None for field in kept))
+
+    for _ in run_stream(segment, never_ending(live=True), consume, stop=threading.Event(), max_frames=12):
+        pass
+    assert max(alive) <= 1
