@@ -70,7 +70,7 @@ def run(
     rng = np.random.default_rng(seed)
     chosen = sorted(rng.choice(len(pool), options.start, replace=False).tolist())
     for number in range(options.rounds):
-        folder = out / f"round_{number}"
+        folder = out / f"round_{number}" if number else out.parent / f"seed_{seed}_start"  # which both methods share
         scores = folder / "scores.json"
         if not scores.exists():
             write_data(folder / "data", pool, test, chosen)
@@ -79,7 +79,7 @@ def run(
             lpsnet("train", *words)
             model = folder / "run/model.safetensors"
             lpsnet("evaluate", "--model", model, "--data", folder / "data", "--split", "val", "--json", scores)
-            row = {"seed": seed, "method": method, "num_labelled": len(chosen)}
+            row: dict[str, object] = {"seed": seed, "method": method if number else "both", "num_labelled": len(chosen)}
             row |= {"miou": json.loads(scores.read_text())["miou"], "chosen": [pool.names[it] for it in chosen]}
             append_line(out.parent / "curve.jsonl", json.dumps(row))
             print(f"{out.name}: {len(chosen)} images, {row['miou']:.2f} mIoU", flush=True)
@@ -130,7 +130,8 @@ def print_table(path: Path) -> None:
     found: dict[tuple[int, str], list[float]] = defaultdict(list)
     for line in path.read_text().splitlines():
         row = json.loads(line)
-        found[row["num_labelled"], row["method"]].append(row["miou"])
+        for method in METHODS if row["method"] == "both" else (row["method"],):
+            found[row["num_labelled"], method].append(row["miou"])
     print("images", *METHODS, "seeds")
     for count in sorted({count for count, _ in found}):
         scores = [found[count, method] for method in METHODS]
