@@ -319,6 +319,8 @@ def _within(wish: Wish, names: Sequence[str], times: dict[str, float], reasons: 
         f"promising of {len(times)} that were timed; {len(times) - len(fitting)} are over the budget"
     )
     reasons.append(f"weights: {first.origin}")
+    if first.terms:
+        reasons.append(f"terms: the model will be as its weights, {first.terms}; --start lite0 begins with others")
     return tuple(
         Choice(start=start.name, architecture=start.architecture, latency_ms=times[start.name])
         for start in (first, *others)

@@ -51,6 +51,11 @@ class Start:
             return f"every path starts as {self.weights}, which knows classes of these names"
         return f"every path starts with the ImageNet weights of {self.encoder}" if self.encoder else "random ones"
 
+    @property
+    def terms(self) -> str:
+        """The terms of its weights, which the model will have too; "" for an encoder's."""
+        return read_record(self.checkpoint).licence if self.checkpoint else ""
+
     def affinity(self, names: Iterable[str]) -> float:
         """What its weights promise beside an encoder's for data with classes of these names; negative if nothing."""
         if self.checkpoint is None:

@@ -135,7 +135,8 @@ def known_streets(tmp_path: Path, monkeypatch) -> Start:
     text = "B=1,1,1,1,1;C=4,4,8,8,8;R=1"
     net = planning.create_model(text, num_classes=3)
     space = LabelSpace.from_names("mine", ["road", "sidewalk", "traffic sign"])
-    save_checkpoint(net, tmp_path / "known.safetensors", record=default_record(net, label_space=space))
+    record = default_record(net, label_space=space).model_copy(update={"licence": "for research"})
+    save_checkpoint(net, tmp_path / "known.safetensors", record=record)
     monkeypatch.setattr(starts, "starts_folder", lambda: tmp_path)
     return Start("streets", text, "conv3x3", "", 0.1, weights="known")
 
@@ -146,6 +147,7 @@ def test_weights_that_know_the_classes_promise_more(known_streets: Start) -> Non
     assert known_streets.affinity(["sign", "a", "b", "c"]) < 0
     assert known_streets.affinity(["cat", "dog"]) < 0
     assert "known" in known_streets.origin
+    assert known_streets.terms == "for research"
 
 
 @pytest.mark.parametrize(("names", "order"), [(["road"], ["streets", "plain"]), (["cat"], ["plain", "streets"])])
@@ -156,5 +158,7 @@ def test_the_same_network_with_other_weights_is_the_rival(
     other = Start("other", "B=1,1,1,1,1;C=4,4,8,8,8;R=1/2", "conv3x3", "", 0.05)
     monkeypatch.setattr(starts, "STARTS", (plain, other, known_streets))
     times = {"plain": 1.0, "other": 1.0, "streets": 1.0}
-    choices = planning._within(wish(), names, times, [])
+    reasons: list[str] = []
+    choices = planning._within(wish(), names, times, reasons)
     assert [choice.start for choice in choices] == [*order, "other"]
+    assert any("for research" in reason for reason in reasons) == (order[0] == "streets")
