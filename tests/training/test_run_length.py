@@ -142,7 +142,8 @@ def test_a_better_evaluation_of_an_earlier_process_counts(tmp_path: Path, monkey
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_asked_to_end_a_run_writes_a_checkpoint_first_and_resumes_there(tmp_path: Path, number: int) -> None:
-    code = f"import sys; sys.argv = ['x', {str(tmp_path)!r}]; from lpsnet.training import loop; "
+    code = "import signal; signal.signal(signal.SIGHUP, signal.SIG_DFL); "  # ignored where this runs under nohup
+    code += f"import sys; sys.argv = ['x', {str(tmp_path)!r}]; from lpsnet.training import loop; "
     code += f"exec(open({str(SCRIPT)!r}).read().replace('CHECKPOINT_SECONDS = 0', 'CHECKPOINT_SECONDS = 900'))"
     process = subprocess.Popen([sys.executable, "-c", code], cwd=SCRIPT.parent, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
