@@ -47,7 +47,7 @@ def test_pretraining_is_where_a_training_starts(run, folder: Path, tmp_path: Pat
         *("--out", tmp_path / "run", *settings("iterations=1")),
     )
     assert second.code == 0, second.err
-    assert f"tensors taken from {out / 'model.safetensors'}, skipped: head (another class count)\n" in second.err
+    assert f"tensors taken from {out / 'model.safetensors'}, skipped: none\n" in second.err
 
 
 @pytest.fixture(scope="module")
@@ -148,4 +148,4 @@ def test_a_training_starts_from_a_model_that_comes_with_the_package(run, tmp_pat
         "--out", tmp_path / "run",
     )  # fmt: skip
     assert result.code == 0, result.err
-    assert "skipped: head (another class count)" in result.err + result.out
+    assert "skipped: none" in result.err + result.out
