@@ -4,7 +4,7 @@ import any_networks
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import nn
+from random_networks import randomise
 
 from lpsnet.models.any_network import AnyNetwork, load_network
 from lpsnet.models.checkpoint import default_record
@@ -14,13 +14,7 @@ def trained(name: str, num_classes: int = 5) -> AnyNetwork:
     """With batch norms that do something."""
     torch.manual_seed(1)
     net = load_network(any_networks.spec(name), num_classes=num_classes)
-    for module in net.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.normal_(module.running_mean, std=0.3)
-            nn.init.uniform_(module.running_var, 0.5, 2.0)
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.normal_(module.bias, std=0.3)
-    return net.eval()
+    return randomise(net)
 
 
 def expected_labels(net: AnyNetwork, image: np.ndarray) -> np.ndarray:

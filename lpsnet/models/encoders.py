@@ -7,7 +7,7 @@ convolution after convolution, each with its batch norm, in the order of computa
 """
 
 import importlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,7 +98,7 @@ def encoder_network(name: str) -> Network:
     encoder = find_encoder(name)
     net = create_model(_path(encoder), num_classes=1, block=encoder.block, form="plain")
     own = {key: value for key, value in net.state_dict().items() if key.startswith("paths.") and _is_taught(key)}
-    source = _tensors(name, encoder)
+    source = _tensors(name, encoder, [key.removeprefix("paths.0.") for key in own])
     for (key, tensor), (given_key, given) in zip(own.items(), _taught(source), strict=False):
         if tensor.shape != given.shape or key.rsplit(".")[-1] != given_key.rsplit(".")[-1]:
             raise ModelFileError(
@@ -108,12 +108,11 @@ def encoder_network(name: str) -> Network:
     return net.eval()
 
 
-def _tensors(name: str, encoder: Encoder) -> dict[str, Tensor]:
-    """In the order of computation, further ones at the end."""
+def _tensors(name: str, encoder: Encoder, order: Sequence[str]) -> dict[str, Tensor]:
+    """In the order of computation, further ones at the end; `order` is that of a path's own."""
     if (bundled := _bundled(name)).exists():
         held = load_file(check_sum(bundled))
-        order = create_model(_path(encoder), num_classes=1, block=encoder.block, form="plain").paths[0].state_dict()
-        return {key: held[key] for key in order if _is_taught(key)}
+        return {key: held[key] for key in order}
     return _read_timm(encoder) if name.startswith("timm:") or not encoder.package else _read_package(encoder)
 
 

@@ -36,9 +36,8 @@ def copy_head(weights: WeightTransfer, parent: Network, places: Sequence[Channel
         features = hidden
     elif child.mixing is not None or parent.mixing is not None:
         weights.mismatches.append("the head has another number of layers, and is new")
-        for norm in transfer.batch_norms(child):
-            if child.mixing is not None and norm in transfer.batch_norms(child.mixing):
-                weights.measure(norm)
+        if child.mixing is not None:
+            weights.measure_all(child.mixing)
         return
     if child.num_classes == parent.num_classes:
         _copy_columns(weights, child.head, parent.head, features)
