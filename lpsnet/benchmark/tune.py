@@ -5,6 +5,7 @@ opens is timed end to end, interleaved with the others, after its labels were co
 is kept by the file's contents, size and machine, for `Segmenter(model, runtime="auto")`.
 """
 
+import functools
 import json
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -17,7 +18,7 @@ import numpy as np
 
 from lpsnet.benchmark.benchmark import Benchmark, Candidate, Result, benchmark
 from lpsnet.benchmark.machine import describe_machine
-from lpsnet.data.images import Image
+from lpsnet.data.images import Image, Labels
 from lpsnet.data.synthetic import SceneSplit
 from lpsnet.errors import LpsnetError, RunError
 from lpsnet.inference.engines import PRECISIONS, RUNTIMES, Precision
@@ -123,6 +124,7 @@ def tune(
     record = find_record(path)
     size = size or (record.input_size if record else None) or DEFAULT_SIZE
     shown = list(images) or [SceneSplit(size=size, count=NUM_SCENES, seed=0, name="tune").image(i) for i in (0, 1)]
+    expected = functools.cache(lambda: _usual_labels(path, size, shown))  # only where a setting has to be compared
     candidates: list[Candidate] = []
     agreements: dict[tuple[str, Precision], float] = {}
     left_out: dict[str, str] = {}
@@ -130,7 +132,7 @@ def tune(
         try:
             agreement = agreements.get((setting.runtime, setting.precision))
             if agreement is None:
-                agreement = _agreement(path, setting, size, shown)
+                agreement = _agreement(path, setting, size, shown, expected)
                 agreements[setting.runtime, setting.precision] = agreement
         except LpsnetError as error:
             left_out[str(setting)] = str(error)
@@ -165,16 +167,24 @@ def _settings(
     return [Setting(*choice) for choice in product(runtimes or RUNTIMES, precisions, counts)]
 
 
-def _agreement(path: Path, setting: Setting, size: Size, images: Sequence[Image]) -> float:
-    """Percent of the pixels with the label of the usual engine in float32; the least of all images."""
+def _usual_labels(path: Path, size: Size, images: Sequence[Image]) -> list[Labels]:
+    """The labels by the usual engine in float32."""
+    segment = Segmenter(path, runtime=DEFAULT_RUNTIMES[path.suffix.lower()], num_threads=1, input_size=size)
+    return [np.asarray(segment(image)) for image in images]
+
+
+def _agreement(
+    path: Path, setting: Setting, size: Size, images: Sequence[Image], expected: Callable[[], Sequence[Labels]]
+) -> float:
+    """Percent of the pixels with the expected label; the least of all images."""
     usual = DEFAULT_RUNTIMES[path.suffix.lower()]
     own = Segmenter(path, runtime=setting.runtime, precision=setting.precision, num_threads=1, input_size=size)
     if own.precision != setting.precision:
         raise RunError(f"computes in {own.precision}")
     if (setting.runtime, own.precision) in ((usual, "f32"), (usual, "int8")):
         return 100.0
-    reference = Segmenter(path, runtime=usual, num_threads=1, input_size=size)
-    return min(100 * float(np.mean(np.asarray(own(image)) == np.asarray(reference(image)))) for image in images)
+    pairs = zip(images, expected(), strict=True)
+    return min(100 * float(np.mean(np.asarray(own(image)) == labels)) for image, labels in pairs)
 
 
 def _cache_file() -> Path:

@@ -245,6 +245,14 @@ def split_word(text: str) -> str:
     return words.pop() if len(words) == 1 else WHOLE
 
 
+def describe_files(format: str, files: Sequence[Path]) -> Description:
+    """The description of label files of one folder; by split where each file's name speaks of another one."""
+    splits = {split_word(file.stem): file.name for file in files}
+    if len(files) > 1 and len(splits) == len(files) and WHOLE not in splits:
+        return Description(format=format, annotations=splits)
+    return Description(format=format, annotations=[file.name for file in files])
+
+
 def _splits(found: Description, root: Path, reading: Reading) -> tuple[dict[str, pairing.Found], Description]:
     """The files by split, and the description with the share for validation if that was decided here."""
     groups: dict[str, list[Marked]] = defaultdict(list)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lpsnet.benchmark.benchmark import Benchmark, Candidate, benchmark
+from lpsnet.data.dataset import Dataset
 from lpsnet.data.split import Images, select
 from lpsnet.errors import LpsnetError, RunError
 from lpsnet.evaluation.evaluate import Evaluation, evaluate
@@ -25,7 +26,9 @@ from lpsnet.fitting.plan import Choice, Plan, Wish, make_plan, reopened
 from lpsnet.inference.model_file import read_record
 from lpsnet.inference.segmenter import Segmenter
 from lpsnet.io import atomic_path, locked_folder, write_text
+from lpsnet.models.any_network import Model
 from lpsnet.models.checkpoint import load_checkpoint
+from lpsnet.record import ModelRecord
 from lpsnet.training.run import Status, TrainingResult, TrainingRun
 from lpsnet.training.run_folder import RunFolder
 from lpsnet.training.segmentation import train
@@ -36,8 +39,6 @@ PLAN, RESULT, HOW = "plan.json", "fit.json", "how.md"
 SCORED = "miou.txt"  # in the folder of a contest's training that is done
 NUM_COMPARED, NUM_CALIBRATED = 8, 100
 MAX_INT8_LOSS = 1.0  # points of mIoU that the int8 file may lose, or it is not delivered
-MIN_SAME_LABELS = 99.0  # percent, of the chosen engine and precision beside float32
-SUFFIXES = {"onnxruntime": ("onnx", "onnx"), "openvino": ("openvino", "openvino"), "ncnn": ("ncnn", "ncnn")}
 
 Reporter = Callable[[], AbstractContextManager[Callable[[Status], None]]]
 
@@ -236,16 +237,17 @@ def _deliver(plan: Plan, result: TrainingResult, out: Path, trained: dict[str, f
     with atomic_path(checkpoint) as temporary:
         temporary.write_bytes(result.model.read_bytes())
     net, record = load_checkpoint(checkpoint), read_record(checkpoint)
-    val = reopened(plan).split("val")
+    dataset = reopened(plan)
+    val = dataset.split("val")
     _log.info("Exporting and comparing the file with the network …")
     compared = Images(select(val, NUM_COMPARED))
     export(net, model, to="onnx", record=record, size=plan.size, images=compared)
     files = [(model, plan.runtime, plan.precision)]
-    if plan.runtime in ("ncnn",):
+    if plan.runtime == "ncnn":
         own = out / "model.ncnn"
         export(net, own, to="ncnn", record=record, size=plan.size, images=compared)
         files = [(own, plan.runtime, plan.precision)]
-    int8 = _quantised(plan, net, record, val, out)
+    int8 = _quantised(plan, net, record, dataset, out)
     if int8 is not None:
         files.append((int8, "openvino" if int8.suffix == ".openvino" else "onnxruntime", "int8"))
     _log.info("Timing the delivered files …")
@@ -261,11 +263,11 @@ def _deliver(plan: Plan, result: TrainingResult, out: Path, trained: dict[str, f
     return Fit(plan, out, checkpoint, model, int8, evaluation, timed, trained, start)
 
 
-def _quantised(plan: Plan, net: Any, record: Any, val: Any, out: Path) -> Path | None:
+def _quantised(plan: Plan, net: Model, record: ModelRecord, dataset: Dataset, out: Path) -> Path | None:
     """The model in int8 for the chosen engine, if it holds; None with a line in the log if not."""
     to = "openvino" if plan.runtime == "openvino" else "onnx"
     path = out / f"model-int8.{to}"
-    images = Images(select(reopened(plan).split("train"), NUM_CALIBRATED))
+    images = Images(select(dataset.split("train"), NUM_CALIBRATED))
     try:
         _log.info("Quantising to int8 …")
         export(
@@ -276,7 +278,7 @@ def _quantised(plan: Plan, net: Any, record: Any, val: Any, out: Path) -> Path |
             size=plan.size,
             precision="int8",
             quantisation=Quantisation(images),
-            labelled=select(val, NUM_CALIBRATED),
+            labelled=select(dataset.split("val"), NUM_CALIBRATED),
             max_miou_loss=MAX_INT8_LOSS,
         )
     except LpsnetError as error:

@@ -8,6 +8,7 @@ import pytest
 
 from lpsnet.benchmark import tune as tuning
 from lpsnet.benchmark.benchmark import benchmark
+from lpsnet.benchmark.timing import PROTOCOLS, TimingProtocol
 from lpsnet.errors import LpsnetError, ModelFileError
 from lpsnet.inference import engines
 from lpsnet.inference.engines import Engine, FakeSession
@@ -46,6 +47,8 @@ def made_up(monkeypatch, tmp_path: Path) -> Path:
     monkeypatch.setattr(engines, "RUNTIMES", rows)
     monkeypatch.setattr("lpsnet.inference.segmenter.open_session", open_session)
     monkeypatch.setattr("lpsnet.benchmark.benchmark.open_session", open_session)
+    short = TimingProtocol(warm_up_s=0.02, duration_s=0.2)
+    monkeypatch.setitem(PROTOCOLS, "quick", short)  # the made-up times differ by more than any machine's noise
     monkeypatch.setenv(tuning.CACHE, str(tmp_path / "cache"))
     return tuning.find_model("camvid_s")
 

@@ -46,10 +46,7 @@ def describe(path: Path) -> Description:
     files = sorted(file for file in path.glob("*.xml") if _is_cvat(file)) if path.is_dir() else [path]
     if not files:
         raise DataError(f"no XML file of CVAT's in {path}")
-    splits = {annotations.split_word(file.stem): file.name for file in files}
-    if len(files) > 1 and len(splits) == len(files) and WHOLE not in splits:
-        return Description(format="cvat", annotations=splits)
-    return Description(format="cvat", annotations=[file.name for file in files])
+    return annotations.describe_files("cvat", files)
 
 
 def read(found: Description, root: Path) -> annotations.Reading:

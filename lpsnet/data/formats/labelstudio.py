@@ -108,10 +108,7 @@ def describe(path: Path) -> Description:
     files = sorted(file for file in path.glob("*.json") if _is_export(file)) if path.is_dir() else [path]
     if not files:
         raise DataError(f"no JSON export of Label Studio's in {path}")
-    splits = {annotations.split_word(file.stem): file.name for file in files}
-    if len(files) > 1 and len(splits) == len(files) and WHOLE not in splits:
-        return Description(format="labelstudio", annotations=splits)
-    return Description(format="labelstudio", annotations=[file.name for file in files])
+    return annotations.describe_files("labelstudio", files)
 
 
 def read(found: Description, root: Path) -> annotations.Reading:
