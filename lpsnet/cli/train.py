@@ -108,9 +108,10 @@ def train(
 def _recipe(name: str, data: str, split: str, *, pretrained: bool) -> Recipe:
     if name != AUTO:
         return get_recipe(name)
-    from lpsnet.training.auto import auto_recipe, data_facts
+    from lpsnet.training.auto import NUM_SAMPLED, auto_recipe, survey
 
-    return auto_recipe(data_facts(open_dataset(data), split), pretrained=pretrained)
+    images = open_dataset(data).split(split)
+    return auto_recipe(survey(images, count=NUM_SAMPLED), len(images), pretrained=pretrained)
 
 
 def _refuse(options: Mapping[str, str | None]) -> None:

@@ -146,6 +146,11 @@ def check_dataset(text: str | Path, *, on_progress: Progress | None = None) -> D
         dataset = open_any(text)
     except DataError as error:
         return Diagnosis(text, [Finding("cannot_open", text, str(error))], suggested_yaml=_suggest_anyway(text))
+    return check_opened(dataset, on_progress=on_progress)
+
+
+def check_opened(dataset: Dataset, *, on_progress: Progress | None = None) -> Diagnosis:
+    """`check_dataset` of a data set that is open."""
     reports = _examine(dataset, on_progress)
     findings = [item for members in reports.values() for report in members for item in report.findings]
     counts = {name: _count(dataset.label_space, members) for name, members in reports.items()}
@@ -153,7 +158,7 @@ def check_dataset(text: str | Path, *, on_progress: Progress | None = None) -> D
     findings += [*_absent_classes(dataset.label_space, counts), *_kinds(reports), *_left_out(dataset)]
     findings += _shared_series(dataset)
     return Diagnosis(
-        text,
+        dataset.spec,
         sorted(findings, key=lambda item: _SEVERITIES.index(item.severity)),
         counts,
         suggest_yaml(dataset, reports),

@@ -5,6 +5,7 @@ label. Other ids or colours in a data set's files are converted when a file is r
 """
 
 import colorsys
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
@@ -130,6 +131,11 @@ CAMVID = _table(
 BDD100K = replace(CITYSCAPES, name="bdd100k")
 
 LABEL_SPACES: dict[str, LabelSpace] = {space.name: space for space in (CITYSCAPES, CAMVID, BDD100K)}
+
+
+def plain_name(name: str) -> str:
+    """A class's name in small letters and digits alone: "Traffic sign" and "traffic_sign" are one."""
+    return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
 def check_same_classes(model: LabelSpace, data: LabelSpace) -> None:

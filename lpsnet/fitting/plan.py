@@ -27,7 +27,7 @@ from lpsnet.inference.segmenter import Segmenter
 from lpsnet.io import write_text
 from lpsnet.models.checkpoint import default_record
 from lpsnet.models.network import create_model
-from lpsnet.training.auto import DataFacts, auto_recipe, data_facts
+from lpsnet.training.auto import NUM_SAMPLED, Survey, auto_recipe, survey
 from lpsnet.training.config import Recipe
 
 Progress = Callable[[str, float], None]
@@ -153,8 +153,9 @@ def make_plan(wish: Wish, out: Path, *, on_progress: Progress = lambda stage, do
     """
     began, reasons = time.monotonic(), list[str]()
     dataset = _data(wish, out, reasons, on_progress)
-    facts = data_facts(dataset)
-    size = wish.size or facts.size
+    train = dataset.split("train")
+    seen = survey(train, count=NUM_SAMPLED)
+    size = wish.size or seen.usual_size
     reasons.append(f"input size: {size[0]}x{size[1]}, {'as asked' if wish.size else 'that of most images'}")
     candidates = _starts(wish.start)
     with tempfile.TemporaryDirectory(prefix="lpsnet-") as folder:
@@ -164,12 +165,12 @@ def make_plan(wish: Wish, out: Path, *, on_progress: Progress = lambda stage, do
     choices = _within(wish, dataset.label_space.names, times, reasons)
     contest = CONTEST_SHARE * wish.minutes if wish.minutes >= CONTEST_MINUTES and len(choices) > 1 else 0.0
     choices = choices[: 2 if contest else 1]
-    recipe = auto_recipe(facts, minutes=1.0, pretrained=True)
-    reasons += _recipe_reasons(recipe, facts)
+    recipe = auto_recipe(seen, len(train), minutes=1.0, pretrained=True)
+    reasons += _recipe_reasons(recipe, seen)
     plan = Plan(
         wish=wish,
         data=dataset.spec,
-        num_train=facts.num_images,
+        num_train=len(train),
         num_val=len(dataset.split("val")),
         classes=tuple(dataset.label_space.names),
         size=size,
@@ -189,15 +190,15 @@ def make_plan(wish: Wish, out: Path, *, on_progress: Progress = lambda stage, do
 
 def _data(wish: Wish, out: Path, reasons: list[str], on_progress: Progress) -> Dataset:
     """The data set, once it is known to be sound and to have a validation split."""
-    dataset = check.open_any(wish.data)
+    dataset, is_guessed = _opened(wish.data)
     if sum(map(len, dataset.parts.values())) <= MAX_CHECKED:
-        found = check.check_dataset(wish.data, on_progress=lambda done, total: on_progress("checking", done / total))
+        found = check.check_opened(dataset, on_progress=lambda done, total: on_progress("checking", done / total))
         _refuse_errors(wish, found)
         warnings = [finding.message for finding in found.findings if finding.severity == "warning"]
         reasons += [f"data: {message}" for message in warnings[:3]]
         if len(warnings) > 3:
             reasons.append(f"data: {len(warnings) - 3} more warnings; 'lpsnet data check {wish.data}' has all")
-        if {"train", "val"} - set(dataset.splits) or _is_guessed(wish.data):
+        if {"train", "val"} - set(dataset.splits) or is_guessed:
             dataset = _described(wish, found, out, reasons)
     if lacking := [name for name in ("train", "val") if name not in dataset.splits]:
         raise DataError(
@@ -214,13 +215,12 @@ def _refuse_errors(wish: Wish, found: Diagnosis) -> None:
         raise DataError(f"{errors[0].message}{more}; 'lpsnet data check {wish.data}' lists all and how to mend them")
 
 
-def _is_guessed(text: str) -> bool:
-    """Whether `--data` would not take it: a folder whose layout was guessed."""
+def _opened(text: str) -> tuple[Dataset, bool]:
+    """The data set, and whether `--data` would not take it: a folder whose layout was guessed."""
     try:
-        open_dataset(text)
+        return open_dataset(text), False
     except DataError:
-        return True
-    return False
+        return check.open_any(text), True
 
 
 def _described(wish: Wish, found: Diagnosis, out: Path, reasons: list[str]) -> Dataset:
@@ -327,13 +327,13 @@ def _within(wish: Wish, names: Sequence[str], times: dict[str, float], reasons: 
     )
 
 
-def _recipe_reasons(recipe: Recipe, facts: DataFacts) -> list[str]:
+def _recipe_reasons(recipe: Recipe, seen: Survey) -> list[str]:
     height, width = recipe.crop_size
     weighted = "weighted by class" if recipe.class_weights == "log" else "classes as they are"
     steps = f"training: crops of {height}x{width}, {recipe.batch_size} images a step, AdamW"
     return [
         f"{steps}; the learning rate follows the clock, the weights with the best mIoU on val are delivered",
-        f"loss: cross-entropy, {weighted}; the largest class has {facts.imbalance:.0f} times the smallest one's pixels",
+        f"loss: cross-entropy, {weighted}; the largest class has {seen.imbalance:.0f} times the smallest one's pixels",
     ]
 
 

@@ -4,12 +4,12 @@
 ratio makes a network quicker or slower without other weights.
 """
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lpsnet.architecture import Architecture, get_architecture
+from lpsnet.data.labels import plain_name
 from lpsnet.inference.hub import weights_folder
 from lpsnet.inference.model_file import read_record
 
@@ -60,7 +60,7 @@ class Start:
         """What its weights promise beside an encoder's for data with classes of these names; negative if nothing."""
         if self.checkpoint is None:
             return 0.0
-        own, known = (set(map(plain_name, it)) for it in (names, read_record(self.checkpoint).label_space.names))
+        own, known = (set(map(_usual_name, it)) for it in (names, read_record(self.checkpoint).label_space.names))
         return KNOWN_PROMISE if len(own & known) >= MIN_KNOWN * len(own) else -1.0
 
 
@@ -84,9 +84,9 @@ def starts_folder() -> Path:
     return weights_folder() / "starts"
 
 
-def plain_name(name: str) -> str:
-    """A class's name in small letters and digits alone, some by the name that Cityscapes has for them."""
-    plain = re.sub(r"[^a-z0-9]", "", name.lower())
+def _usual_name(name: str) -> str:
+    """A class's plain name, some by the name that Cityscapes has for them."""
+    plain = plain_name(name)
     return _SYNONYMS.get(plain, plain)
 
 

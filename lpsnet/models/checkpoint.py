@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lpsnet import __version__
 from lpsnet.architecture import NUM_STAGES, Architecture, Ratio
-from lpsnet.data.labels import MAX_CLASSES, LabelSpace
+from lpsnet.data.labels import MAX_CLASSES, LabelSpace, plain_name
 from lpsnet.errors import LpsnetError, ModelFileError, NetworkError
 from lpsnet.inference.model_file import check_model_file, open_whole, read_record
 from lpsnet.inference.onnx_graph import read_weights
@@ -206,12 +206,8 @@ def _same_classes(own: Sequence[str], given: Sequence[str]) -> list[tuple[int, i
     """The places of the classes of `own` and of `given` with the same name; None where both have the same classes."""
     if list(own) == list(given):
         return None
-    places = {_plain(name): place for place, name in enumerate(given)}
-    return [(place, places[_plain(name)]) for place, name in enumerate(own) if _plain(name) in places]
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", name.lower())
+    places = {plain_name(name): place for place, name in enumerate(given)}
+    return [(place, places[plain_name(name)]) for place, name in enumerate(own) if plain_name(name) in places]
 
 
 def _taken_by_any(net: AnyNetwork, path: str | Path | Network) -> tuple[tuple[str, ...], dict[str, str]]:

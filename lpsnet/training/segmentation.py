@@ -2,7 +2,6 @@
 
 import copy
 import json
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +14,8 @@ from torch import Tensor
 
 from lpsnet.data.dataset import Dataset, open_dataset
 from lpsnet.data.labels import IGNORE_INDEX
-from lpsnet.data.split import Split, select, why_not_scorable
-from lpsnet.errors import DataError, RunError
+from lpsnet.data.split import Split, why_not_scorable
+from lpsnet.errors import RunError
 from lpsnet.evaluation.evaluate import Evaluation, evaluate
 from lpsnet.inference.engines import Precision
 from lpsnet.inference.model_file import read_record
@@ -27,6 +26,7 @@ from lpsnet.models.any_network import AnyNetwork, Model, load_network, with_weig
 from lpsnet.models.checkpoint import Initialisation, default_record, initialise_from, save_checkpoint
 from lpsnet.models.network import Network, create_model, empty_network, fill
 from lpsnet.record import ModelRecord, Normalisation
+from lpsnet.training.auto import Survey, survey
 from lpsnet.training.config import Recipe
 from lpsnet.training.data import Augment, Score, Weights
 from lpsnet.training.loop import normalise, run_task
@@ -195,66 +195,6 @@ class Segmentation:
         inherited = read_record(self.run.init).licence if self.run.init else ""
         inherited = encoders.find_encoder(self.run.encoder).terms if self.run.encoder else inherited
         return "; ".join(dict.fromkeys(filter(None, (*inherited.split("; "), self.dataset.terms))))
-
-
-NUM_SURVEYED = 64  # label files looked at before a training, spread evenly
-
-
-@dataclass(frozen=True)
-class Survey:
-    """What some label files of a split hold, looked at before a training.
-
-    Attributes:
-        sizes: number of label files by (height, width).
-        pixels: labelled pixels by class, K.
-        num_read: label files.
-    """
-
-    sizes: Mapping[tuple[int, int], int]
-    pixels: tuple[int, ...]
-    num_read: int
-
-    @property
-    def usual_size(self) -> tuple[int, int]:
-        """The most common (height, width); among equally common ones the largest."""
-        return max(self.sizes, key=lambda size: (self.sizes[size], size))
-
-    def remarks(self, split: Split, *, is_size_given: bool) -> list[str]:
-        """What to know before the training, a line each."""
-        some = f"{self.num_read} of {len(split)} label files looked at"
-        remarks = []
-        if len(self.sizes) > 1 and not is_size_given:
-            height, width = self.usual_size
-            most = f"{height}x{width} ({self.sizes[self.usual_size]} of {self.num_read})"
-            several = f"images of {len(self.sizes)} sizes or more"
-            remarks.append(f"{several}; the model is for the most common, {most}; --size sets another")
-        absent = [name for name, count in zip(split.label_space.names, self.pixels, strict=True) if not count]
-        if absent:
-            remarks.append(
-                f"{', '.join(map(repr, absent))} not in the {some}; a class that never occurs is never learnt"
-            )
-        return remarks
-
-
-def survey(split: Split) -> Survey:
-    """Look at label files, at all of them if the first ones hold no label.
-
-    Raises:
-        DataError: a label file cannot be read, or no pixel of the split has a label.
-    """
-    pixels, sizes = np.zeros(IGNORE_INDEX + 1, np.int64), Counter[tuple[int, int]]()
-    some = select(split, NUM_SURVEYED)
-    samples = [(some, index) for index in range(len(some))]
-    rest = [(split, index) for index in range(len(split))] if some is not split else []
-    for number, (part, index) in enumerate([*samples, *rest]):
-        if number >= len(samples) and pixels[:IGNORE_INDEX].any():
-            break
-        labels = part.labels(index)
-        pixels += np.bincount(labels.ravel(), minlength=IGNORE_INDEX + 1)
-        sizes[labels.shape[0], labels.shape[1]] += 1
-    if not pixels[:IGNORE_INDEX].any():
-        raise DataError(f"no pixel of split {split.name!r} has a label: nothing to learn; see 'lpsnet data check'")
-    return Survey(sizes, tuple(pixels[: split.label_space.num_classes].tolist()), sizes.total())
 
 
 def _refuse_single_values(recipe: Recipe, network: Model) -> None:
