@@ -1,7 +1,7 @@
 """`lpsnet fit`: labelled images, a device and a budget in; the finished model out."""
 
 from pathlib import Path
-from typing import Annotated, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -9,6 +9,9 @@ from lpsnet.cli import output
 from lpsnet.cli.output import printable
 from lpsnet.cli.train import print_scores, progress_reporter
 from lpsnet.inference.engines import Precision
+
+if TYPE_CHECKING:
+    from lpsnet.fitting.plan import Plan
 
 
 def fit(
@@ -84,10 +87,9 @@ def fitting_report(out: Path) -> Path | None:
         return None
 
 
-def _print_plan(plan: "object", json_to: str | None) -> None:
-    from lpsnet.fitting.plan import Plan, delivery_minutes
+def _print_plan(plan: "Plan", json_to: str | None) -> None:
+    from lpsnet.fitting.plan import delivery_minutes
 
-    assert isinstance(plan, Plan)
     out = output.console(json_to)
     out.print(f"Plan for {plan.wish.data}", style="bold")
     images = f"{plan.num_train:,} to learn from, {plan.num_val:,} to judge on, {len(plan.classes)} classes"

@@ -345,7 +345,9 @@ class Loop(Generic[Details]):
         if done == self.length.end or evaluation or self.asked.is_set() or self.pace.seconds > due:
             self._checkpoint(evaluation=evaluation and not self.asked.is_set())
         elif self.log is not None:
-            self._report(self.pace.read(everything=False), flush=False)
+            steps = self.pace.read(everything=False)
+            self.log.add(steps, flush=False)
+            self._report(steps)
 
     def _checkpoint(self, *, evaluation: bool = False) -> None:
         """Write all there is, before an evaluation, which may take long; then evaluate."""
@@ -359,9 +361,7 @@ class Loop(Generic[Details]):
             self._report(steps, message=message)
         self.pace.restart()
 
-    def _report(self, steps: Sequence[Step], *, flush: bool | None = None, message: str = "") -> None:
-        if flush is not None and self.log is not None:
-            self.log.add(steps, flush=flush)
+    def _report(self, steps: Sequence[Step], *, message: str = "") -> None:
         total = self.length.expected_iterations()
         for step in steps:
             self.on_progress(Status(step[0], total, *step[1:], message if step is steps[-1] else ""))
