@@ -20,13 +20,13 @@ from lpsnet.evaluation.evaluate import Evaluation, evaluate
 from lpsnet.export.onnx import export_onnx
 from lpsnet.export.verify import ExportReport
 from lpsnet.inference.model_file import read_record
+from lpsnet.inference.result import colourise, legend, overlay, side_by_side
 from lpsnet.inference.segmenter import Segmenter
-from lpsnet.inference.visualise import colourise, legend, overlay, side_by_side
 from lpsnet.models.checkpoint import load_checkpoint
 from lpsnet.report.report import write_report
-from lpsnet.search import algorithm, measure, operations, plan, replay, results
+from lpsnet.search import algorithm, journal, measure, operations, results
 from lpsnet.search import train as candidates
-from lpsnet.search.run import run_expansion
+from lpsnet.search.run import PROXIES, ExpansionRun, run_expansion
 from lpsnet.training.config import get_recipe
 from lpsnet.training.run import Status, TrainingRun
 from lpsnet.training.segmentation import train
@@ -43,7 +43,7 @@ OPERATIONS = tuple(map(operations.Operation.parse, ("depth=0,0,0,1,1", "width=0,
 NUM_STEPS = 2
 MAX_STEP_SIZE = 3
 NUM_EPOCHS = 12  # of the final training, which starts from the grown network's weights
-REPETITIONS = (3, 5, 9)  # fewer than a real search measures (`replay.REPETITIONS`)
+REPETITIONS = (3, 5, 9)  # fewer than a real search measures (`journal.REPETITIONS`)
 NUM_SHOWN = 4  # scenes in the image
 
 
@@ -100,13 +100,13 @@ def _write_reports(folders: Sequence[Path]) -> tuple[Path, ...]:
 
 
 def _grow(out: Path, reporter: Reporter) -> results.SearchResult:
-    def train_and_report(task: candidates.CandidateTask) -> replay.TrainingResult:
+    def train_and_report(task: candidates.CandidateTask) -> journal.TrainingResult:
         with reporter() as report:
             return candidates.train_candidate(task, on_progress=report)
 
-    run = plan.ExpansionRun(
+    run = ExpansionRun(
         data=DATA,
-        recipe=plan.PROXIES["demo_proxy"],
+        recipe=PROXIES["demo_proxy"],
         target=measure.Target(SIZE, num_threads=1),  # other programs on the machine then disturb least
         start=START,
         operations=OPERATIONS,

@@ -15,13 +15,11 @@ from pydantic import JsonValue
 from lpsnet.models.checkpoint import save_checkpoint
 from lpsnet.models.network import create_model
 from lpsnet.search.algorithm import SearchOptions
-from lpsnet.search.journal import LatencyRepetition, read_journal
+from lpsnet.search.journal import LatencyRepetition, TrainingResult, read_journal
 from lpsnet.search.measure import TURN, Target
 from lpsnet.search.measurements import Score
 from lpsnet.search.operations import Design, Operation, SearchNetwork
-from lpsnet.search.plan import ExpansionRun
-from lpsnet.search.replay import TrainingResult
-from lpsnet.search.run import JOURNAL, run_expansion
+from lpsnet.search.run import JOURNAL, ExpansionRun, run_expansion
 from lpsnet.search.train import CandidateTask
 from lpsnet.training.config import get_recipe
 

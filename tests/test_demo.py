@@ -14,7 +14,7 @@ from lpsnet.data.images import read_image
 from lpsnet.inference.model_file import read_record
 from lpsnet.search import measure as device_latency
 from lpsnet.search.operations import SearchNetwork
-from lpsnet.search.plan import PROXIES
+from lpsnet.search.run import PROXIES
 from lpsnet.training.config import RECIPES
 from lpsnet.training.run import Status
 

@@ -19,9 +19,8 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 import lpsnet
-from lpsnet import interrupts
 from lpsnet.cli.output import log_shown, printable
-from lpsnet.errors import LpsnetError, MissingDependencyError
+from lpsnet.errors import Interrupted, LpsnetError, MissingDependencyError, raise_on_signals
 from lpsnet.plugins import use_plugin
 
 Complete = Callable[[str], list[str]]  # the beginning of a word -> the words it may become
@@ -37,7 +36,7 @@ _OFFERS: dict[str, tuple[str, ...]] = {
     "block": ("lpsnet.models.blocks:BLOCKS",),
     "data": ("scenes", "camvid:", "cityscapes:", "bdd100k:"),
     "executor": ("local", "ray"),
-    "expand recipe": ("lpsnet.search.plan:PROXIES", _RECIPES),
+    "expand recipe": ("lpsnet.search.run:PROXIES", _RECIPES),
     "export model": (),
     "interaction": ("lpsnet.models.interactions:INTERACTIONS",),
     "model": (_MODELS,),
@@ -103,23 +102,23 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "demo": Command("expand", "demo", "Everything once on generated street scenes; no data, no downloads."),
-    "fit": Command("fit", "fit", "Labelled images, a budget and minutes in; the finished model out."),
+    "fit": Command("train", "fit", "Labelled images, a budget and minutes in; the finished model out."),
     "segment": Command("segment", "segment", "Segment images, videos and cameras: label maps and overlays."),
     "train": Command("train", "train", "Train a network on labelled images."),
     "pretrain": Command("train", "pretrain", "Train a network to classify images, as a start for `train --init`."),
     "evaluate": Command("evaluate", "evaluate", "Score a model on labelled images: mIoU and IoU by class."),
-    "export": Command("export", "export", "Write a model for an engine and verify its labels."),
+    "export": Command("models", "export", "Write a model for an engine and verify its labels."),
     "benchmark": Command("benchmark", "benchmark", "Measure the latency of models, interleaved, on this machine."),
-    "tune": Command("tune", "tune", "Find the quickest engine, precision and threads for a model on this machine."),
+    "tune": Command("benchmark", "tune", "Find the quickest engine, precision and threads for a model here."),
     "expand": Command("expand", "expand", "Grow networks step by step by mIoU gained per millisecond here."),
     "info": Command("models", "info", "Parameters and multiply-accumulates by stage; the record of a model file."),
     "models": Command("models", "models", "The models that come with the package, with their scores."),
     "next": Command("data", "next_images", "Which unlabelled images to label next, with annotations to correct."),
     "data": Command("data", "app", "Check data sets before training."),
-    "study": Command("report", "study", "Make a table or figure of the paper again on this device."),
-    "report": Command("report", "report", "Write one HTML page about a run, a search, a benchmark or a model."),
+    "study": Command("evaluate", "study", "Make a table or figure of the paper again on this device."),
+    "report": Command("evaluate", "report", "Write one HTML page about a run, a search, a benchmark or a model."),
     "stream": Command("benchmark", "stream", "Play a video for minutes: memory and frames per second over time."),
-    "web": Command("web", "web", "Write a page that segments in the browser; nothing is uploaded."),
+    "web": Command("models", "web", "Write a page that segments in the browser; nothing is uploaded."),
     "push": Command("models", "push", "Upload a model to the Hugging Face Hub with a model card."),
 }
 
@@ -226,7 +225,7 @@ def main() -> None:
     shells have it: 130 for Ctrl-C, 143 for `kill`.
     """
     try:
-        interrupts.raise_on_signals()
+        raise_on_signals()
         with log_shown():
             code = app(prog_name="lpsnet", standalone_mode=False) or 0  # what `typer.Exit` was raised with
     except SystemExit:  # the library's way to end where the reader of our output is gone, e.g. `lpsnet … | head`
@@ -245,8 +244,8 @@ def main() -> None:
         code = 0
     except OSError as error:
         code = _fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", code=2)
-    except (interrupts.Interrupted, KeyboardInterrupt) as error:
-        number = error.number if isinstance(error, interrupts.Interrupted) else 2
+    except (Interrupted, KeyboardInterrupt) as error:
+        number = error.number if isinstance(error, Interrupted) else 2
         code = _fail(f"stopped. {_how_to_resume(sys.argv[1:])}", code=128 + number)
     except Exception as error:
         code = _fail_inside(error)

@@ -9,7 +9,7 @@ import typer
 from lpsnet.architecture import default_block
 from lpsnet.benchmark.machine import describe_machine
 from lpsnet.cli import output
-from lpsnet.cli.export import print_export
+from lpsnet.cli.models import print_export
 from lpsnet.cli.train import print_scores, progress_reporter
 from lpsnet.data.dataset import open_dataset
 from lpsnet.data.split import usual_size
@@ -19,15 +19,15 @@ from lpsnet.inference.hub import find_checkpoint
 from lpsnet.report.report import write_report
 from lpsnet.report.search import write_figure
 from lpsnet.search.algorithm import SearchOptions
-from lpsnet.search.executors import InProcess, make_executor
+from lpsnet.search.journal import TrainingResult
 from lpsnet.search.measurements import Limits
 from lpsnet.search.operations import Operation, SearchNetwork
-from lpsnet.search.replay import TrainingResult
+from lpsnet.search.train import InProcess, make_executor
 from lpsnet.training.config import RECIPES, Recipe, parse_overrides
 
 if TYPE_CHECKING:
-    from lpsnet.search.plan import ExpansionRun
     from lpsnet.search.results import SearchResult
+    from lpsnet.search.run import ExpansionRun
     from lpsnet.search.train import CandidateTask
 
 
@@ -100,11 +100,11 @@ def expand(
 
     Example: `lpsnet expand --data camvid:CamVid --recipe camvid_proxy --size 360x480 --steps 8 --budget-ms 20 --out x`
     """
-    from lpsnet.search import measure, plan, train
-    from lpsnet.search.run import run_expansion
+    from lpsnet.search import measure, train
+    from lpsnet.search.run import ExpansionRun, get_candidate_recipe, run_expansion
 
-    used_recipe = plan.get_candidate_recipe(recipe).with_overrides(parse_overrides(set_ or []))
-    run = plan.ExpansionRun(
+    used_recipe = get_candidate_recipe(recipe).with_overrides(parse_overrides(set_ or []))
+    run = ExpansionRun(
         data=data,
         recipe=used_recipe,
         target=measure.Target(_size(size, data, split), runtime, cast("Precision", precision), threads),
@@ -193,7 +193,7 @@ def _print_next(
     result: "SearchResult", run: "ExpansionRun", recipe: str, settings: list[str], json_to: str | None
 ) -> None:
     """Training the best network in full, if a proxy stood in; else running it."""
-    from lpsnet.search.plan import PROXIES, full_recipe
+    from lpsnet.search.run import PROXIES, full_recipe
 
     best = result.best
     model = result.model(best)
@@ -210,7 +210,7 @@ def _print_next(
 
 def _lasting(settings: list[str], proxy: str, used: "Recipe") -> list[str]:
     """Of a proxy's changed settings, those not made to save time; and the form of the weights, if it is another one."""
-    from lpsnet.search.plan import PROXIES, full_recipe
+    from lpsnet.search.run import PROXIES, full_recipe
 
     full = RECIPES[full_recipe(proxy)]
     cheaper = {key for key, value in PROXIES[proxy] if value != getattr(full, key)}

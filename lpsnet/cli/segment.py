@@ -10,9 +10,8 @@ from typing import Annotated, Any
 import typer
 from rich.progress import MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
-from lpsnet import interrupts
 from lpsnet.cli import output
-from lpsnet.errors import DataError, LpsnetError
+from lpsnet.errors import DataError, LpsnetError, postponed_end
 from lpsnet.inference import outputs, pipeline, windows
 from lpsnet.inference.hub import DEFAULT_MODEL
 from lpsnet.inference.segmenter import Segmenter
@@ -217,7 +216,7 @@ def segment(
     style = outputs.Style(segmenter.label_space, opacity, legend)
     forms = [name for name in names if name in outputs.FORMATS]
     notes = outputs.Annotations(out, forms, segmenter.label_space, tolerance=tolerance, overwrite=overwrite)
-    with interrupts.postponed() as stop, notes:
+    with postponed_end() as stop, notes:
         work = Work(segmenter, out, names, style, notes, cut, stop, max_frames, json_to)
         work.images([source for source in found if source.kind == "image"])
         for source in found:

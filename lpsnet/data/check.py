@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from lpsnet.data import inspection, jpeg_scan
+from lpsnet.data import images, inspection
 from lpsnet.data.dataset import NAMED, Dataset, build_dataset, label_format, open_dataset, open_path
 from lpsnet.data.description import Description
 from lpsnet.data.guess import class_map
@@ -331,7 +331,7 @@ def _kinds(reports: Reports) -> Iterator[Finding]:
             message = f"{count} of {len(masks)} label files hold {kind} (first: {path}), {counts[usual]} hold {usual}"
             yield Finding("mixed_label_files", str(path), f"{message}: see that their ids mean the same")
     num_jpeg = sum(report.format == "JPEG" for report in everything)
-    if num_jpeg and not jpeg_scan.is_judged():
+    if num_jpeg and not images.is_judged():
         message = f"damage inside of JPEG files ({num_jpeg}) is not noticed: lpsnet was installed without a C compiler"
         yield Finding("unjudged", "all", message)
 

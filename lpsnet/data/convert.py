@@ -14,10 +14,10 @@ from pathlib import Path
 
 import yaml
 
-from lpsnet.data import outlines
+from lpsnet.data import shapes
 from lpsnet.data.images import Labels, write_png
 from lpsnet.data.labels import LabelSpace
-from lpsnet.data.outlines import Outline
+from lpsnet.data.shapes import Outline
 from lpsnet.data.split import FileSplit, Split
 from lpsnet.errors import DataError, RunError
 from lpsnet.io import atomic_path, inside, write_text
@@ -70,7 +70,7 @@ class Converted:
     @cached_property
     def outlines(self) -> list[Outline]:
         """Of all regions, the largest first: where outlines overlap after simplification, the smaller is on top."""
-        found = [] if self.labels is None else outlines.trace(self.labels, tolerance=self.tolerance)
+        found = [] if self.labels is None else shapes.trace(self.labels, tolerance=self.tolerance)
         return sorted(found, key=lambda outline: -outline.num_pixels)
 
 

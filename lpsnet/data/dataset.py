@@ -23,7 +23,7 @@ from typing import Any, Literal, NamedTuple
 
 from lpsnet.data import annotations, convert, description, guess, synthetic
 from lpsnet.data.description import Description
-from lpsnet.data.formats import camvid, cityscapes, coco, cvat, labelme, labelstudio, masks, supervisely, ultralytics
+from lpsnet.data.formats import coco, cvat, labelme, labelstudio, masks, supervisely, ultralytics
 from lpsnet.data.labels import LabelSpace
 from lpsnet.data.split import FileSplit, JoinedSplit, Opened, Sample, Split
 from lpsnet.errors import DataError, unknown_name
@@ -67,9 +67,9 @@ FORMATS = (
     ),
     Format("ultralytics", ultralytics.describe, ultralytics.recognises),
     Format("description", description.load_description, description.is_described),
-    Format("cityscapes", cityscapes.describe, cityscapes.recognises, "folder", cityscapes.TERMS),
+    Format("cityscapes", masks.describe_cityscapes, masks.recognises_cityscapes, "folder", masks.CITYSCAPES_TERMS),
     Format("bdd100k", masks.describe_bdd100k, masks.recognises_bdd100k, "folder", masks.BDD100K_TERMS),
-    Format("camvid", camvid.describe, camvid.recognises, "folder", camvid.TERMS),
+    Format("camvid", masks.describe_camvid, masks.recognises_camvid, "folder", masks.CAMVID_TERMS),
     Format("kitti", masks.describe_kitti, masks.recognises_kitti, "folder", masks.KITTI_TERMS),
     Format("ade20k", masks.describe_ade20k, masks.recognises_ade20k, "folder", masks.ADE20K_TERMS),
     Format("mapillary", masks.describe_mapillary, masks.recognises_mapillary, "folder", masks.MAPILLARY_TERMS),

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from lpsnet.data import images, jpeg_scan
+from lpsnet.data import images
 from lpsnet.data.decode import LabelDecoder, list_counts, mask_values
 from lpsnet.data.image_headers import Header
 from lpsnet.data.labels import IGNORE_INDEX, MAX_CLASSES
@@ -242,7 +242,7 @@ def _inspect_image(report: Report) -> None:
     path = report.pair.image
     try:
         data, header = images.read_file(path)
-        is_known = header.format == "JPEG" and header.content and jpeg_scan.is_whole(data)
+        is_known = header.format == "JPEG" and header.content and images.is_whole(data)
         image = None if is_known else images.decode_image(path, data, header)  # takes four times as long
         report.digest = hashlib.blake2b(data, digest_size=16).digest()
     except DataError as error:

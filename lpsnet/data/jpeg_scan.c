@@ -1,7 +1,7 @@
 /* Reads the compressed data of a JPEG file (ITU-T T.81: Huffman codes, sequential and progressive) without decoding its
    pixels, and says whether it ends where the image ends. Decoders only warn about data that is damaged inside, and the
    rest of the image is grey or garbled. Compiled when the package is installed, if there is a compiler; called by
-   jpeg_scan.py. No Python in here: a call holds no lock. */
+   images.py. No Python in here: a call holds no lock. */
 
 #include <stdint.h>
 #include <stdlib.h>
@@ -13,7 +13,7 @@
 #define EXPORT __attribute__((visibility("default")))
 #endif
 
-enum { WHOLE = 0, ENDS_EARLY = 1, LEFT_OVER = 2, BAD_CODE = 3, NOT_READ = 4 }; /* as in jpeg_scan.py */
+enum { WHOLE = 0, ENDS_EARLY = 1, LEFT_OVER = 2, BAD_CODE = 3, NOT_READ = 4 }; /* as in images.py */
 
 #define LOOK 11 /* bits of a code that are looked up at once */
 #define PADDING 64 /* bits after the last code that some cameras add */

@@ -21,7 +21,7 @@ from lpsnet.errors import LpsnetError, RunError
 from lpsnet.evaluation.evaluate import Evaluation, evaluate
 from lpsnet.export.export import export
 from lpsnet.export.quantise import Quantisation
-from lpsnet.fitting import starts
+from lpsnet.fitting import plan as planning
 from lpsnet.fitting.plan import Choice, Plan, Wish, make_plan, reopened
 from lpsnet.inference.model_file import read_record
 from lpsnet.inference.segmenter import Segmenter
@@ -112,7 +112,7 @@ def fit(
         minutes: of everything together.
         size: (height, width) in pixels that the network runs at; None for that of most images.
         runtime, precision, threads: how the network will be run; None for the quickest here.
-        start: a name or family in `starts.STARTS`; None for the most promising within the budget.
+        start: a name or family in `planning.STARTS`; None for the most promising within the budget.
         seed: of all that is random.
         reporter: opened for every training; what it gives is called after every step.
 
@@ -190,7 +190,7 @@ def _finished(plan: Plan, out: Path) -> Fit | None:
 
 
 def _run(plan: Plan, choice: Choice, minutes: float, *, init: Path | None = None) -> TrainingRun:
-    start = next(start for start in starts.STARTS if start.name == choice.start)
+    start = next(start for start in planning.STARTS if start.name == choice.start)
     return TrainingRun(
         data=plan.data,
         architecture=start.network,
@@ -290,7 +290,7 @@ def _quantised(plan: Plan, net: Model, record: ModelRecord, dataset: Dataset, ou
 def how(fitted: Fit) -> str:
     """Every decision of a fit, and the commands that would repeat it by hand, as Markdown."""
     plan = fitted.plan
-    start = next(start for start in starts.STARTS if start.name == fitted.start)
+    start = next(start for start in planning.STARTS if start.name == fitted.start)
     lines = [f"# How {fitted.model.name} was made", "", f"{fitted.evaluation.miou:.2f} mIoU on val, "]
     lines[-1] += f"{fitted.latency_ms:.2f} ms an image of {plan.size[0]}x{plan.size[1]} end to end "
     lines[-1] += f"({plan.runtime} {plan.precision}); the budget was {plan.wish.budget_ms:g} ms."

@@ -14,10 +14,17 @@ Where a third class is above the two at their crossing, the line is split there,
 the length of the borders between regions, not to pixels times classes. For an output hardly larger than the logits this
 gains nothing, and every pixel is computed, a few rows at a time. The compiled loops (`kernels.py`) do the same row by
 row.
+
+How sure a network is of every pixel, the softmax of its logits at the size of the image, is computed when asked for, in
+the same way without holding K x H x W numbers: a few rows of pixels are interpolated, reduced to the probability of the
+best class and its margin over the second, and forgotten. The logits at the network's own size are all that a result has
+to keep.
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +37,7 @@ from lpsnet.sampling import cells, spacing
 
 Logits = NDArray[np.float32]  # K x h x w
 Indices = NDArray[np.intp]
+Certainty = NDArray[np.float32]  # H x W, 0 to 1
 Fractions = NDArray[np.float32]
 
 # A third class splits a line if it is higher than the crossing by more than this fraction of the logits' spread:
@@ -37,6 +45,7 @@ Fractions = NDArray[np.float32]
 _SLACK = np.float32(1e-6)
 _TINY = np.float32(1e-30)  # avoids 0 / 0 where two classes are equal along a whole line
 _PART = 1 << 17  # logits per block: 0.5 MB, which fits into a core's cache
+_CERTAINTY_PART = 1 << 18  # the same where the softmax is computed: 1 MB
 _FEW_PIXELS = 2  # pixels per logit, in height or width, below which computing every pixel is faster
 
 
@@ -317,3 +326,114 @@ def _parts(length: int, num_logits: int) -> Iterator[slice]:
     """Blocks of `length` items of `num_logits` logits each."""
     size = max(1, _PART // num_logits)
     return (slice(start, start + size) for start in range(0, length, size))
+
+
+class LogitField(Protocol):
+    """Logits at every pixel of an image, computed where they are asked for."""
+
+    @property
+    def num_classes(self) -> int:
+        """K."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) of the image in pixels."""
+
+    def at(self, rows: Indices, columns: Indices) -> Logits:
+        """The logits at the crossings of r rows and c columns of pixels, K x r x c float32, a new array."""
+
+
+@dataclass(frozen=True)
+class ResizedLogits:
+    """The logits of a network for a whole image, resized bilinearly.
+
+    Attributes:
+        logits: K x h x w float32, at the network's output size.
+        size: (H, W) of the image in pixels.
+        align_corners: the convention of the resizing, see `sampling.py`.
+    """
+
+    logits: Logits
+    size: tuple[int, int]
+    align_corners: bool
+
+    @property
+    def num_classes(self) -> int:
+        """K."""
+        return len(self.logits)
+
+    @cached_property
+    def _cells(self) -> list[tuple[Indices, NDArray[np.float32]]]:
+        lengths = zip(self.logits.shape[1:], self.size, strict=True)
+        return [cells(own, target, align_corners=self.align_corners) for own, target in lengths]
+
+    @cached_property
+    def _relative(self) -> Logits:
+        """Without the largest logit at each position, which no difference between classes depends on: keeps float32
+        exact for logits with a large offset."""
+        relative: Logits = self.logits - self.logits.max(axis=0)
+        return relative
+
+    def at(self, rows: Indices, columns: Indices) -> Logits:
+        """K x r x c float32, less a number that all classes of a pixel share; see `LogitField`."""
+        (row_cells, row_parts), (column_cells, column_parts) = self._cells
+        height, width = self.logits.shape[1:]
+        above, left = row_cells[rows], column_cells[columns]
+        below, right = np.minimum(above + 1, height - 1), np.minimum(left + 1, width - 1)
+        upper, lower = self._relative.take(above, axis=1), self._relative.take(below, axis=1)
+        values = _between(upper, lower, row_parts[rows, None])
+        return _between(values.take(left, axis=2), values.take(right, axis=2), column_parts[columns])
+
+
+@dataclass(frozen=True, eq=False)
+class PixelLogits:
+    """The logits of some rows and columns of an image's pixels: of the whole image, or of a crop of it.
+
+    Attributes:
+        field: of the whole image.
+        rows, columns: the pixels, in the order of the crop.
+    """
+
+    field: LogitField
+    rows: Indices
+    columns: Indices
+
+    @classmethod
+    def of(cls, field: LogitField) -> Self:
+        """Of the whole image."""
+        return cls(field, *(np.arange(length) for length in field.size))
+
+    def cropped(self, key: Any) -> Self:
+        """Of a crop: one slice or two."""
+        rows, columns = (*key, slice(None))[:2] if isinstance(key, tuple) else (key, slice(None))
+        return replace(self, rows=self.rows[rows], columns=self.columns[columns])
+
+    def certainty(self) -> tuple[Certainty, Certainty]:
+        """The softmax probability of the best class at every pixel, and its margin over the second's, H x W each.
+
+        With a single class both are 1.
+        """
+        shape = self.rows.size, self.columns.size
+        probability, margin = np.empty(shape, np.float32), np.empty(shape, np.float32)
+        step = max(1, _CERTAINTY_PART // max(1, self.field.num_classes * self.columns.size))
+        for start in range(0, self.rows.size, step):
+            part = slice(start, start + step)
+            probability[part], margin[part] = best_and_margin(self.field.at(self.rows[part], self.columns))
+        return probability, margin
+
+
+def best_and_margin(logits: Logits) -> tuple[Certainty, Certainty]:
+    """The largest softmax probability of K x r x c logits, and its distance to the second largest, r x c each.
+
+    The logits are overwritten.
+    """
+    best = logits[0].copy()
+    second = np.full(best.shape, -np.inf, np.float32)
+    for own in logits[1:]:
+        np.maximum(second, np.minimum(best, own), out=second)
+        np.maximum(best, own, out=best)
+    logits -= best
+    total = np.exp(logits, out=logits).sum(axis=0)
+    probability: Certainty = 1 / total
+    margin: Certainty = (1 - np.exp(second - best)) * probability
+    return probability, margin

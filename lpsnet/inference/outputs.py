@@ -20,8 +20,8 @@ from lpsnet.data.formats import geojson
 from lpsnet.data.images import Image, Labels, Mask
 from lpsnet.data.labels import LabelSpace
 from lpsnet.errors import DataError, LpsnetError, RunError, unknown_name
-from lpsnet.inference import visualise
-from lpsnet.inference.confidence import Certainty
+from lpsnet.inference import result
+from lpsnet.inference.label_map import Certainty
 from lpsnet.inference.result import MAX_TOLERANCE, Segmentation
 from lpsnet.io import atomic_path, inside
 
@@ -52,7 +52,7 @@ class Style:
 
 
 def _overlay(image: Image, labels: Labels, style: Style) -> Image:
-    return visualise.overlay(image, labels, style.label_space, opacity=style.opacity)
+    return result.overlay(image, labels, style.label_space, opacity=style.opacity)
 
 
 def _confidence(image: Image, labels: Labels, style: Style) -> Mask:
@@ -102,8 +102,8 @@ class Format(NamedTuple):
 OUTPUTS: dict[str, Output] = {
     "labels": Output(lambda image, labels, style: np.asarray(labels)),
     "overlay": Output(_overlay),
-    "colours": Output(lambda image, labels, style: visualise.colourise(labels, style.label_space)),
-    "side-by-side": Output(lambda image, labels, style: visualise.side_by_side(image, _overlay(image, labels, style))),
+    "colours": Output(lambda image, labels, style: result.colourise(labels, style.label_space)),
+    "side-by-side": Output(lambda image, labels, style: result.side_by_side(image, _overlay(image, labels, style))),
     "confidence": Output(_confidence, in_videos=False),
     "margin": Output(_margin, in_videos=False),
 }
@@ -168,8 +168,8 @@ def below(style: Style, size: tuple[int, int]) -> Image:
 
 @lru_cache(maxsize=8)
 def _legend(label_space: LabelSpace, width: int, height: int) -> Image:
-    text_height = min(visualise.MAX_TEXT_HEIGHT, max(_MIN_LEGEND_TEXT, height // _FONT_SHARE))
-    drawn = visualise.legend(label_space, width=width, text_height=text_height)
+    text_height = min(result.MAX_TEXT_HEIGHT, max(_MIN_LEGEND_TEXT, height // _FONT_SHARE))
+    drawn = result.legend(label_space, width=width, text_height=text_height)
     return np.pad(drawn, ((0, drawn.shape[0] % 2), (0, 0), (0, 0)), constant_values=255)
 
 

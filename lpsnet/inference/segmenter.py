@@ -26,11 +26,10 @@ from numpy.typing import NDArray
 from lpsnet.data.images import Image
 from lpsnet.data.labels import LabelSpace
 from lpsnet.errors import LpsnetError, ModelFileError
-from lpsnet.inference.confidence import ResizedLogits
 from lpsnet.inference.engines import RUNTIMES, Layout, Precision, Session, SessionOptions, open_session
 from lpsnet.inference.hub import find_model
 from lpsnet.inference.kernels import find_kernels
-from lpsnet.inference.label_map import Logits, label_map
+from lpsnet.inference.label_map import Logits, ResizedLogits, label_map
 from lpsnet.inference.model_file import find_record, read_record
 from lpsnet.inference.preprocess import MIN_INPUT, Workspace, check_image, prepare, prepare_paths
 from lpsnet.inference.result import Segmentation

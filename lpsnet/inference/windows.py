@@ -5,7 +5,7 @@ their **logits** are averaged, with weights that fall linearly towards the borde
 taper); where one window shows it, its label is the one that the window has alone. So a window as large as the image
 gives the plain result.
 
-Logits stay at the network's own output size (`confidence.py`) and are resized and averaged for the pixels of overlaps
+Logits stay at the network's own output size (`label_map.py`) and are resized and averaged for the pixels of overlaps
 alone, a few rows at a time. Memory is that of a band of windows as wide as the image: its pixels, labels and logits, of
 two bands where they meet.
 """
@@ -23,8 +23,7 @@ from numpy.typing import NDArray
 from lpsnet.data.image_rows import ImageRows, WholeRows
 from lpsnet.data.images import Image, Labels
 from lpsnet.errors import LpsnetError
-from lpsnet.inference.confidence import Indices, PixelLogits, ResizedLogits
-from lpsnet.inference.label_map import Logits, label_map
+from lpsnet.inference.label_map import Indices, Logits, PixelLogits, ResizedLogits, label_map
 from lpsnet.inference.preprocess import MIN_INPUT
 from lpsnet.inference.result import Segmentation
 from lpsnet.record import ModelRecord

@@ -23,9 +23,8 @@ from lpsnet.errors import DataError, LpsnetError, MissingDependencyError, ModelF
 from lpsnet.evaluation.evaluate import Evaluation
 from lpsnet.evaluation.metrics import confusion_matrix, scores
 from lpsnet.evaluation.selection import Selection
-from lpsnet.inference.result import Segmentation
+from lpsnet.inference.result import Segmentation, overlay
 from lpsnet.inference.segmenter import Segmenter
-from lpsnet.inference.visualise import overlay
 from lpsnet.report import html
 from lpsnet.report.charts import draw_confusion
 

@@ -1,24 +1,164 @@
-"""`lpsnet report`: finds out what a folder or file is, and writes its page; pages of studies and model files."""
+"""`lpsnet report`: finds out what a folder or file is and writes its page: of benchmarks, studies, models and more.
+
+A benchmark's page shows what `lpsnet benchmark --json` wrote: figures, distributions of the samples, comparisons,
+machine and load; see `lpsnet.benchmark.benchmark.Benchmark`.
+"""
 
 import base64
 import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any, Self
 
 from pydantic import Field, model_validator
 
+from lpsnet.benchmark.benchmark import Benchmark
+from lpsnet.benchmark.timing import Latency
 from lpsnet.data.labels import LabelSpace
 from lpsnet.errors import RunError
 from lpsnet.inference.model_file import METADATA_READERS, read_record
 from lpsnet.io import write_text
 from lpsnet.record import ModelRecord
-from lpsnet.report import html
-from lpsnet.report.benchmark import benchmark_page
+from lpsnet.report import charts, html
 from lpsnet.report.evaluation import ImageOptions, evaluation_page
 from lpsnet.report.search import expansion_page
 from lpsnet.report.training import training_page
+
+CHART_HEIGHTS = (360.0, 280.0)  # pixels, wide and narrow
+
+
+def benchmark_page(path: Path) -> html.Page:
+    """The page of a JSON file that `lpsnet benchmark` wrote.
+
+    Raises:
+        RunError: the file holds no benchmark.
+    """
+    found = html.parsed(Benchmark, html.read_json(path), path)
+    height, width = found.size
+    made = {
+        "Machine": (("date", found.date), *html.flat(found.machine)),
+        "Load meanwhile": html.flat(found.load),
+        "Files": [(found.label(it), it.path) for it in found.results],
+    }
+    problems = [f"{it.model} by {it.runtime} in {it.precision}: {it.problem}" for it in found.problems]
+    return html.Page(
+        kind="Benchmark",
+        title=", ".join(dict.fromkeys(it.model for it in found.results)),
+        lead=f"{height}x{width}, {found.protocol} protocol; image: {found.image}",
+        tiles=_benchmark_tiles(found),
+        notes=tuple(found.warnings),
+        sections=(
+            html.Section(
+                "Figures", (_benchmark_table(found), *((html.Text(tuple(problems), bullets=True),) if problems else ()))
+            ),
+            html.Section("How the samples are spread", _spread(found)),
+            html.Section("Which is faster", _comparisons(found)),
+            html.Section("How it was measured", html.making(found.command, made)),
+        ),
+    )
+
+
+def _benchmark_tiles(found: Benchmark) -> tuple[html.Tile, ...]:
+    fastest = min(found.results, key=lambda it: found.latency_ms(it))
+    other = found.load.get("other_cores_busy")
+    tiles = [html.Tile(f"Fastest: {found.label(fastest)}", html.milliseconds(found.latency_ms(fastest)), "ms")]
+    if whole := {found.label(it): it.end_to_end.median_ms for it in found.results if it.end_to_end is not None}:
+        best = min(whole, key=whole.__getitem__)
+        tiles.append(html.Tile(f"End to end: {best}", html.milliseconds(whole[best]), "ms"))
+    if isinstance(other, float | int):
+        tiles.append(html.Tile("Processors busy with other work", html.figure(other)))
+    return tuple(tiles)
+
+
+def _benchmark_table(found: Benchmark) -> html.Table:
+    """One row per result; columns without any value are left out."""
+    figure_name = "mean" if found.protocol == "paper" else "median"
+    slowest = max(found.latency_ms(it) for it in found.results)
+    columns: dict[str, list[html.Cell | str]] = {
+        "Model": [it.model for it in found.results],
+        "Engine": [f"{it.engine}, {it.precision}" for it in found.results],
+        f"Network, {figure_name} (ms)": [
+            html.Cell(html.milliseconds(found.latency_ms(it)), bar=found.latency_ms(it) / slowest)
+            for it in found.results
+        ],
+        "Interval (ms)": [_interval(it.network) for it in found.results],
+        "p90 (ms)": [html.milliseconds(it.network.p90_ms) for it in found.results],
+        "Spread (ms)": [html.milliseconds(it.network.iqr_ms) for it in found.results],
+        "Times\u00a0as fast": [html.figure(it.times_as_fast_as_first, 2) for it in found.results],
+        "End\u00a0to\u00a0end (ms)": [
+            html.milliseconds(it.end_to_end.median_ms if it.end_to_end else None) for it in found.results
+        ],
+        "G/ms": [html.figure(it.gmacs_per_ms, 3) for it in found.results],
+        "mIoU (%)": [html.figure(it.miou, 2) for it in found.results],
+        "File (MiB)": [html.figure(it.num_bytes / 2**20, 2) for it in found.results],
+        "Peak (MiB)": [html.figure(it.peak_memory_mib, 0) for it in found.results],
+        "Threads": ["–" if it.num_threads is None else str(it.num_threads) for it in found.results],
+    }
+    used = {head: cells for head, cells in columns.items() if any(cell != "–" for cell in cells)}
+    return html.Table(tuple(used), tuple(zip(*used.values(), strict=True)), words=(0, 1))
+
+
+def _interval(latency: Latency) -> str:
+    low, high = latency.interval_ms
+    return f"{html.milliseconds(low)} to {html.milliseconds(high)}"
+
+
+def _spread(found: Benchmark) -> tuple[html.Part, ...]:
+    """The distributions, alone and end to end, and the medians round by round."""
+    network = [(found.label(it), it.network) for it in found.results]
+    whole = [(found.label(it), it.end_to_end) for it in found.results if it.end_to_end is not None]
+    caption = (
+        "Each row is a histogram of all samples. The long line is the median, the band behind it the interval that the "
+        "median lies in, the short line the 90th percentile."
+    )
+    parts = [_distributions("Network alone", network, caption)]
+    if whole:
+        parts.append(_distributions("End to end, from an image's bytes to its label map", whole, ""))
+    if max(it.network.num_rounds for it in found.results) > 1 and len(network) <= charts.NUM_COLOURS:
+        parts.append(_rounds(network))
+    return tuple(parts)
+
+
+def _distributions(title: str, latencies: list[tuple[str, Latency]], caption: str) -> html.Chart:
+    rows = [charts.Distribution(name, it.samples_ms, it.median_ms, it.interval_ms, it.p90_ms) for name, it in latencies]
+
+    def draw(width: float) -> charts.Drawing:
+        return charts.draw_distributions(rows, width, label=f"{title}: how long calls take", x_name="ms")
+
+    return html.Chart.of(draw, title=title, caption=caption)
+
+
+def _rounds(latencies: list[tuple[str, Latency]]) -> html.Chart:
+    rounds = ((name, [median(turn) for turn in it.turns_ms]) for name, it in latencies)
+    curves = [charts.Curve(name, range(1, len(medians) + 1), medians) for name, medians in rounds]
+    caption = "All were measured interleaved. What moves all curves together is the machine; ratios are free of it."
+    title, label = "Round by round, the network alone", "The median of every round"
+    axes: dict[str, Any] = {"label": label, "x_name": "round", "y_name": "ms, median", "with_zero": True}
+
+    def draw(width: float) -> charts.Drawing:
+        return charts.draw_curves(curves, charts.Size.of(width, CHART_HEIGHTS), **axes)
+
+    return html.Chart.of(draw, title=title, caption=caption)
+
+
+def _comparisons(found: Benchmark) -> tuple[html.Part, ...]:
+    if not found.comparisons:
+        return ()
+    caption = "The ratio of times is taken round by round; below 1, A is faster."
+    heads = ("A", "B", "Ratio A/B", "Interval", "Verdict")
+    rows = tuple(
+        (
+            it.a,
+            it.b,
+            html.figure(it.ratio, 3),
+            f"{it.ratio_interval[0]:.3f} to {it.ratio_interval[1]:.3f}",
+            html.Cell(it.verdict, tag="doubt" if it.verdict == "cannot tell apart" else ""),
+        )
+        for it in found.comparisons
+    )
+    return (html.Table(heads, rows, words=(0, 1, 4), caption=caption),)
 
 
 class StudyFile(html.Figures):
@@ -60,7 +200,7 @@ def study_page(path: Path) -> html.Page:
         lead=f"{found.reference} Here: {machine}." if machine else found.reference,
         sections=(
             html.Section("What was found", (html.Text(tuple(found.findings), bullets=True), *_figure(path, found))),
-            html.Section("All values", (_table(found),) if found.rows else ()),
+            html.Section("All values", (_study_table(found),) if found.rows else ()),
             html.Section("What differs from the paper's protocol", differences),
             html.Section("How it was measured", _how_it_was_measured(found)),
         ),
@@ -75,7 +215,7 @@ def _figure(path: Path, found: StudyFile) -> tuple[html.Part, ...]:
     return (html.Image(f"data:image/png;base64,{base64.b64encode(data).decode()}", caption=found.title),)
 
 
-def _table(found: StudyFile) -> html.Table:
+def _study_table(found: StudyFile) -> html.Table:
     heads = tuple(head.replace("_", " ") for head in found.rows[0])
     columns = [[row[head] for row in found.rows] for head in found.rows[0]]
     words = tuple(n for n, column in enumerate(columns) if any(isinstance(value, str) and value for value in column))
@@ -111,7 +251,7 @@ def model_page(path: Path) -> html.Page:
         kind="Model",
         title=path.name,
         lead=f"{record.title}, {record.label_space.num_classes} classes",
-        tiles=tuple(tile for name, it in scores.items() for tile in _tiles(name, it)),
+        tiles=tuple(tile for name, it in scores.items() for tile in _model_tiles(name, it)),
         sections=(
             html.Section("By class", (_classes(record.label_space, scores),)),
             html.Section("The model", (html.Facts(_facts(path, record)),)),
@@ -120,7 +260,7 @@ def model_page(path: Path) -> html.Page:
     )
 
 
-def _tiles(split: str, scores: Mapping[str, Any]) -> list[html.Tile]:
+def _model_tiles(split: str, scores: Mapping[str, Any]) -> list[html.Tile]:
     found = ((name, html.number_of(scores.get(key))) for key, name in _SCORES.items())
     return [html.Tile(f"{name} on {split}", html.figure(value, 2), "%") for name, value in found if value is not None]
 

@@ -26,7 +26,6 @@ from lpsnet.search import family
 from lpsnet.search.family import Expansion, Member, Row, Step, markdown_table
 from lpsnet.search.measurements import Outcome, Score
 from lpsnet.search.operations import Design
-from lpsnet.search.plan import PLAN
 from lpsnet.search.step_size import decide, miou_per_ms
 
 
@@ -150,6 +149,7 @@ def _ranks(values: Sequence[float]) -> list[int]:
 
 
 FAMILY = "family.json"
+PLAN = "plan.json"  # in the folder of a run, and a copy with the family that was made for it
 _OWN_FILE = re.compile(r"(step_\d+|candidate_[0-9a-f]{16})\.(onnx|safetensors)")
 
 

@@ -4,6 +4,11 @@ The run's folder: `journal.jsonl` holds every measurement and training, `plan.js
 `candidates/` the trainings, `family/` the result. Starting again resumes: the search is repeated with the journal's
 answers. A journal is never resumed on another machine, since latencies differ, but trainings can be reused there: same
 recipe, data, seeds and start weights; digits may differ as between processors.
+
+Candidates only have to be ranked, so they are trained with proxies: recipes made cheaper. `lpsnet expand --check-step`
+tests how well a proxy ranks on the user's data. The proxies for small images save epochs and the branches of the
+re-parameterised form, not crop size: with crops of half the height and width of 256x512 images, children of the tiny
+network scored below their parent.
 """
 
 import json
@@ -11,32 +16,243 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
+from math import inf
 from pathlib import Path
 from typing import Any
 
 from pydantic import JsonValue
 
 from lpsnet import __version__
+from lpsnet.benchmark.machine import command_line
 from lpsnet.data.dataset import open_dataset
-from lpsnet.errors import LpsnetError, RunError
+from lpsnet.errors import LpsnetError, RunError, unknown_name
+from lpsnet.inference.hub import recorded_name
+from lpsnet.inference.model_file import read_record
 from lpsnet.io import atomic_path, inside, write_text
+from lpsnet.models.blocks import BLOCKS, unknown_block
+from lpsnet.models.interactions import INTERACTIONS
+from lpsnet.models.profile import complexity, inference_memory_mib
 from lpsnet.search import journal as log
-from lpsnet.search import replay
-from lpsnet.search.algorithm import expand
-from lpsnet.search.executors import Executor, InProcess, Progress
+from lpsnet.search.algorithm import SearchOptions, expand
 from lpsnet.search.family import Expansion, Step, comparable_latencies, distinct, pareto_front, remeasured
-from lpsnet.search.journal import Header, Journal, TrainingFinished
-from lpsnet.search.measure import Device, ThisMachine
-from lpsnet.search.measurements import TrainingSpec
-from lpsnet.search.operations import Design
-from lpsnet.search.plan import PLAN, ExpansionRun, check_plan
-from lpsnet.search.replay import REPETITIONS, TrainingResult, chosen_length, first_training
-from lpsnet.search.results import FAMILY, RankingCheck, SearchResult, page, progress_table, write_models
-from lpsnet.search.train import CandidateTask, train_candidate
-from lpsnet.training.run import training_inputs
-from lpsnet.training.run_folder import INPUTS, RunFolder
+from lpsnet.search.journal import (
+    REPETITIONS,
+    Header,
+    Journal,
+    TrainingFinished,
+    TrainingResult,
+    chosen_length,
+    first_training,
+)
+from lpsnet.search.measure import Device, Target, ThisMachine
+from lpsnet.search.measurements import Cost, TrainingSpec
+from lpsnet.search.operations import Design, Operation, SearchNetwork, check_operations, table_1
+from lpsnet.search.results import FAMILY, PLAN, RankingCheck, SearchResult, page, progress_table, write_models
+from lpsnet.search.step_size import possible_step_sizes
+from lpsnet.search.train import CandidateTask, Executor, InProcess, Progress, train_candidate
+from lpsnet.training.config import RECIPES, Recipe, get_recipe
+from lpsnet.training.run import TrainingRun, training_inputs
+from lpsnet.training.run_folder import FREE_SETTINGS, INPUTS, RunFolder
+
+_PLAIN = {"form": "plain", "warmup_iterations": 30, "ema_decay": 0.99, "evaluate_every": 0}
+# One row per proxy: its recipe, and what differs. Epochs and crop area together make it 10 (cityscapes_proxy: 20,
+# paper_proxy: 36) times cheaper, the plain form cheaper still.
+_ROWS: dict[str, tuple[str, Mapping[str, Any]]] = {
+    "camvid_proxy": ("camvid_small", {"epochs": 6, **_PLAIN}),
+    "cityscapes_proxy": ("cityscapes_small", {"epochs": 2, **_PLAIN}),
+    "paper_proxy": ("paper_cityscapes", {"iterations": 10_000, "crop_size": (384, 384), "evaluate_every": 0}),
+    "demo_proxy": ("demo", {"epochs": 1.5, "crop_size": (96, 192), "warmup_iterations": 10, "ema_decay": 0.9}),
+}
+PROXIES: dict[str, Recipe] = {
+    name: RECIPES[base].with_overrides({"name": name, "source": f"{base}, made cheaper", **changes})
+    for name, (base, changes) in _ROWS.items()
+}
+
+
+def get_candidate_recipe(name: str) -> Recipe:
+    """The proxy or recipe of that name, or the recipe in that YAML file.
+
+    Raises:
+        RunError: there is none.
+    """
+    if name in PROXIES:
+        return PROXIES[name]
+    if name in RECIPES or name.endswith((".yaml", ".yml")):
+        return get_recipe(name)
+    raise RunError(f"{unknown_name('recipe', name, [*PROXIES, *RECIPES])}, or a YAML file")
+
+
+def full_recipe(name: str) -> str:
+    """The recipe that a proxy was made from; `name` itself for other recipes."""
+    return _ROWS[name][0] if name in _ROWS else name
+
+
+@dataclass(frozen=True)
+class ExpansionRun:
+    """The options of a search.
+
+    Attributes:
+        data: the data set, as `open_dataset` takes it.
+        recipe: of the candidates' trainings, for instance one of `PROXIES`.
+        target: of the latencies.
+        split, val: the images that candidates are trained and scored on.
+        start: N^0.
+        operations: Delta; Table 1 for the start's slots unless given.
+        options: number of steps, cap on k, limits.
+        interaction: of all networks.
+        inherit: whether candidates start from their parent's weights.
+        init: a checkpoint for networks that do not inherit; None, or another block in it, means random weights.
+        budgets_ms: latency budgets to choose networks for. The largest limits the search unless `options` does.
+        num_threads: processor cores of a training; None for the default of PyTorch.
+        check_step: the step whose candidates are trained again, longer, to check the ranking; 0 for none.
+        check_length: factor on the length of these trainings.
+    """
+
+    data: str
+    recipe: Recipe
+    target: Target
+    split: str = "train"
+    val: str = "val"
+    start: SearchNetwork = field(default_factory=SearchNetwork.start)
+    operations: tuple[Operation, ...] = ()
+    options: SearchOptions = field(default_factory=SearchOptions)
+    interaction: str = "bilateral_b"
+    inherit: bool = True
+    init: Path | None = None
+    budgets_ms: tuple[float, ...] = ()
+    num_threads: int | None = None
+    check_step: int = 0
+    check_length: int = 5
+
+    @property
+    def table(self) -> tuple[Operation, ...]:
+        """The operations."""
+        return self.operations or table_1(num_slots=len(self.start.ratio_slots))
+
+    @property
+    def search_options(self) -> SearchOptions:
+        """The options, with the largest budget as the default limit on latency."""
+        limits = self.options.limits
+        if limits.latency_ms is not None or not self.budgets_ms:
+            return self.options
+        return replace(self.options, limits=replace(limits, latency_ms=max(self.budgets_ms)))
+
+    def settings(self, device: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+        """All that measurements and trainings depend on, without the extent of the search (`asked`)."""
+        return {
+            "data": self.data,
+            "split": self.split,
+            "val": self.val,
+            "start": str(self.start),
+            "operations": [str(operation) for operation in self.table],
+            "interaction": self.interaction,
+            "inherit": self.inherit,
+            "init": None if self.init is None else recorded_name(self.init),
+            "recipe": self.recipe.model_dump(mode="json", exclude=set(FREE_SETTINGS)),
+            "device": dict(device),
+        }
+
+    def asked(self) -> dict[str, JsonValue]:
+        """The extent of the search, which the result depends on, and for reports the command."""
+        return {
+            "command": command_line(),
+            **asdict(self.options),
+            "budgets_ms": list(self.budgets_ms),
+            "check_step": self.check_step,
+            "check_length": self.check_length,
+        }
+
+    def cost(self, design: Design, *, num_classes: int) -> Cost:
+        """Parameters of the deployed network, and its memory for one image (`inference_memory_mib`)."""
+        architecture, block = design.architecture, design.block
+        counted = complexity(architecture, num_classes=num_classes, block=block, interaction=self.interaction)
+        memory = inference_memory_mib(
+            architecture,
+            size=self.target.size,
+            num_classes=num_classes,
+            block=block,
+            interaction=self.interaction,
+            bytes_per_number=4 if self.target.precision == "f32" else 2,
+        )
+        return Cost(counted.parameters, memory)
+
+    def task(self, design: Design, spec: TrainingSpec, *, out: Path, parent_weights: Path | None) -> CandidateTask:
+        """The training of a candidate, in its own folder in the run's folder `out`."""
+        recipe, init = _recipe(self.recipe, spec), self.init
+        if init is not None and read_record(init).block != design.block:  # other blocks share no weights
+            recipe, init = recipe.with_overrides({"init_required": False}), None
+        training = TrainingRun(
+            data=self.data,
+            architecture=design.architecture,
+            recipe=recipe,
+            split=self.split,
+            block=design.block,
+            interaction=self.interaction,
+            init=init,
+            input_size=self.target.size,
+        )
+        folder = out / "candidates" / _folder_name(design, spec)
+        return CandidateTask(
+            design, training, self.val, folder, parent_weights if self.inherit else None, self.num_threads
+        )
+
+
+def _folder_name(design: Design, spec: TrainingSpec) -> str:
+    parent = "" if spec.parent is None else f"-from-{spec.parent.slug}"
+    seed = f"-seed{spec.seed}" if spec.seed else ""
+    return f"{design.slug}{parent}{seed}{f'-x{spec.length}' if spec.length > 1 else ''}"
+
+
+def _recipe(recipe: Recipe, spec: TrainingSpec) -> Recipe:
+    key, length = ("iterations", recipe.iterations) if recipe.epochs is None else ("epochs", recipe.epochs)
+    assert length is not None, "a recipe has one of them"
+    return recipe.with_overrides({key: length * spec.length, "seed": recipe.seed + spec.seed})
+
+
+def check_plan(run: ExpansionRun) -> int:
+    """Check that the run can be started, and return the number of classes of its data.
+
+    Raises:
+        LpsnetError: it cannot.
+    """
+    for budget_ms in run.budgets_ms:
+        if not 0 < budget_ms < inf:
+            raise RunError(f"a latency budget is a finite number of milliseconds above 0; got {budget_ms:g}")
+    blocks = [run.start.block, *(it.block for it in run.operations if it.dimension == "block")]
+    if unknown := [block for block in blocks if block not in BLOCKS]:
+        raise RunError(unknown_block(unknown[0]))
+    if run.interaction not in INTERACTIONS:
+        raise RunError(unknown_name("interaction", run.interaction, INTERACTIONS))
+    check_operations(run.start, run.operations)
+    if run.recipe.init_required and run.init is None:
+        raise RunError(
+            f"recipe {run.recipe.name!r} starts from pre-trained weights: give them with --init, "
+            "or train from scratch with --set init_required=false"
+        )
+    if run.init is not None:
+        read_record(run.init)
+    dataset = open_dataset(run.data)
+    dataset.split(run.split)
+    dataset.split(run.val)
+    if shared := set(run.split.split("+")) & set(run.val.split("+")):
+        raise RunError(f"candidates are scored on {run.val!r}, so they are not trained on {sorted(shared)[0]!r} too")
+    _check_first_step(run, num_classes=dataset.label_space.num_classes)
+    return dataset.label_space.num_classes
+
+
+def _check_first_step(run: ExpansionRun, *, num_classes: int) -> None:
+    """Refuse a run where no operation leads from the start to another network."""
+    if not run.options.num_steps:
+        return
+    limits, cost = run.options.limits, partial(run.cost, num_classes=num_classes)
+    found, excluded = possible_step_sizes(run.start, run.table, max_step_size=1, limits=limits, cost=cost)
+    if not found:
+        reasons = "; ".join(f"{it.operation}: {it.reason}" for it in excluded)
+        more = ", or raise the limits" if limits.needs_cost else ""
+        raise RunError(f"no operation leads from {run.start} to another network ({reasons}); give others{more}")
+
 
 TAKEN_FROM = "taken_from"  # in a training's details: the run that it was reused from
 JOURNAL = "journal.jsonl"
@@ -125,7 +341,7 @@ def run_expansion(
         executor: where candidates are trained; default: one after another in this process.
         device: where latencies are measured; default: this machine.
         train: trains one candidate.
-        repetitions: of interleaved measurements, by effort; see `replay.REPETITIONS`.
+        repetitions: of interleaved measurements, by effort; see `journal.REPETITIONS`.
         trainings_from: folders of runs on other machines, to reuse trainings of.
         on_progress: called with a line of text for each thing begun.
 
@@ -185,12 +401,12 @@ class _Running:
     on_progress: Progress
 
     @property
-    def performance(self) -> replay.JournalledPerformance:
-        return replay.JournalledPerformance(self.journal, self._train, on_progress=self.on_progress)
+    def performance(self) -> log.JournalledPerformance:
+        return log.JournalledPerformance(self.journal, self._train, on_progress=self.on_progress)
 
     @property
-    def latency(self) -> replay.JournalledLatency:
-        return replay.JournalledLatency(self.journal, self._measure_once, repetitions=self.repetitions)
+    def latency(self) -> log.JournalledLatency:
+        return log.JournalledLatency(self.journal, self._measure_once, repetitions=self.repetitions)
 
     def search(self, num_classes: int) -> Expansion:
         """Algorithm 1."""
@@ -202,8 +418,8 @@ class _Running:
             operations=self.run.table,
             options=self.run.search_options,
             cost=partial(self.run.cost, num_classes=num_classes),
-            lengths=replay.decided_lengths(self.journal.events),
-            on_start=lambda member: replay.record_start(self.journal, member),
+            lengths=log.decided_lengths(self.journal.events),
+            on_start=lambda member: log.record_start(self.journal, member),
             on_step=self._on_step,
             on_progress=self.on_progress,
         )
@@ -251,11 +467,11 @@ class _Running:
         return self.device.measure_once(designs)
 
     def _on_step(self, step: Step) -> None:
-        replay.record_step(self.journal, step)
+        log.record_step(self.journal, step)
         left = self.run.options.num_steps - step.number
         ahead = f"; {left} more to go" if left and step.chosen else ""
         self.on_progress(f"step {step.number} {step.verdict}{ahead}")
-        for line in progress_table(replay.family_of(self.journal.events)[: step.number + 1]):
+        for line in progress_table(log.family_of(self.journal.events)[: step.number + 1]):
             self.on_progress(line)
         if step.number == self.run.check_step:
             self.on_progress(f"checking the ranking: {self._check_ranking(step)}")

@@ -17,7 +17,7 @@ from lpsnet.benchmark.benchmark import Candidate, benchmark
 from lpsnet.benchmark.machine import describe_machine
 from lpsnet.data.dataset import open_dataset
 from lpsnet.errors import LpsnetError, RunError
-from lpsnet.report.figures import COLOURS, GREY, tidy
+from lpsnet.report.charts import COLOURS, GREY, tidy
 from lpsnet.studies import network_latency as latency
 from lpsnet.studies.network_latency import PAPER_SIZE, candidates, fingerprint, input_size
 from lpsnet.studies.published import ALL_METHODS, OURS, TABLE_5, TABLE_8, Published

@@ -1,4 +1,4 @@
-"""Figures 4 and 5 (Section 3.2): single 3x3 convolutions, timed in stacks (`block_timing.py`).
+"""Figures 4 and 5 (Section 3.2): single 3x3 convolutions, timed in stacks (`network_latency.py`).
 
 `conv-types` compares the standard with the depthwise separable convolution at 32x128x128. The separable one does a
 seventh of the multiply-accumulates, but on the paper's GPU so few of them in a millisecond that it is slower.
@@ -15,8 +15,8 @@ from functools import partial
 from typing import Any
 
 from lpsnet.benchmark.timing import compare
-from lpsnet.report.figures import COLOURS, GREY, tidy
-from lpsnet.studies.block_timing import DIFFERENCES, BlockTime, Case, block_run, block_times, engine_of
+from lpsnet.report.charts import COLOURS, GREY, tidy
+from lpsnet.studies.network_latency import DIFFERENCES, BlockTime, Case, block_run, block_times, engine_of
 from lpsnet.studies.study import Known, Outcome, Report, Row, Run, Settings, Study
 
 SIZE = (128, 128)

@@ -31,7 +31,7 @@ from lpsnet.inference.engines import Precision, SessionOptions, open_session
 from lpsnet.inference.segmenter import Segmenter
 from lpsnet.models.any_network import Model
 from lpsnet.record import ModelRecord
-from lpsnet.report.figures import COLOURS, GREY, tidy
+from lpsnet.report.charts import COLOURS, GREY, tidy
 from lpsnet.studies.network_latency import PAPER_SIZE, fingerprint, model_files
 from lpsnet.studies.study import Json, Known, Outcome, Place, Report, Row, Run, Settings, Study
 

@@ -32,7 +32,7 @@ from lpsnet.models.checkpoint import default_record, load_checkpoint
 from lpsnet.models.network import create_model
 from lpsnet.models.reparameterise import fuse
 from lpsnet.record import ModelRecord
-from lpsnet.report.figures import COLOURS, tidy
+from lpsnet.report.charts import COLOURS, tidy
 from lpsnet.studies.end_to_end import reference_segmenter
 from lpsnet.studies.network_latency import fingerprint, input_size, model_files
 from lpsnet.studies.study import Json, Known, Outcome, Place, Report, Row, Run, Settings, Study

@@ -20,7 +20,7 @@ from typing import Any, Literal
 from lpsnet.data.dataset import open_dataset
 from lpsnet.errors import RunError
 from lpsnet.io import write_text
-from lpsnet.report.figures import COLOURS, GREY, tidy
+from lpsnet.report.charts import COLOURS, GREY, tidy
 from lpsnet.search.measurements import Failure
 from lpsnet.search.operations import Operation, SearchNetwork
 from lpsnet.search.train import CandidateTask, train_candidate

@@ -22,7 +22,7 @@ from lpsnet.data.images import read_image
 from lpsnet.errors import LpsnetError, RunError, unknown_name
 from lpsnet.inference.label_map import Logits, label_map
 from lpsnet.inference.segmenter import Segmenter
-from lpsnet.report.figures import COLOURS, GREY, tidy
+from lpsnet.report.charts import COLOURS, GREY, tidy
 from lpsnet.studies.network_latency import PAPER_SIZE, fingerprint, model_files
 from lpsnet.studies.study import Json, Known, Outcome, Place, Report, Row, Run, Scale, Settings, Study
 

@@ -22,7 +22,7 @@ from lpsnet.architecture import get_architecture
 from lpsnet.errors import RunError
 from lpsnet.inference.model_file import read_record
 from lpsnet.models.profile import complexity
-from lpsnet.report.figures import COLOURS, GREY, tidy
+from lpsnet.report.charts import COLOURS, GREY, tidy
 from lpsnet.studies import network_latency, network_training, study
 from lpsnet.studies.network_latency import StudyNetwork, Timed, first_times
 from lpsnet.studies.published import OURS, TABLE_4, TABLE_6, TABLE_7, Published

@@ -19,8 +19,8 @@ from lpsnet.data.images import read_image, write_png
 from lpsnet.data.labels import IGNORE_INDEX
 from lpsnet.data.split import Sample, Split, select
 from lpsnet.errors import RunError, unknown_name
+from lpsnet.inference.result import colourise
 from lpsnet.inference.segmenter import Segmenter
-from lpsnet.inference.visualise import colourise
 from lpsnet.studies.network_latency import StudyNetwork, fingerprint, model_files
 from lpsnet.studies.network_training import data_of, describe_training, schedule_of, training_runs
 from lpsnet.studies.published import OURS

@@ -19,7 +19,7 @@ from lpsnet.benchmark.machine import describe_machine
 from lpsnet.errors import RunError, unknown_name
 from lpsnet.inference.engines import Precision
 from lpsnet.io import write_text
-from lpsnet.report.figures import add_legend, draw_beside, save_figure
+from lpsnet.report.charts import add_legend, draw_beside, save_figure
 
 Scale = Literal["small", "paper"]
 Json = Any  # what json reads and writes

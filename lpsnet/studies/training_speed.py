@@ -27,7 +27,7 @@ from lpsnet.benchmark.machine import describe_machine
 from lpsnet.data.labels import IGNORE_INDEX
 from lpsnet.data.split import select
 from lpsnet.errors import LpsnetError, RunError
-from lpsnet.report.figures import COLOURS, GREY, tidy
+from lpsnet.report.charts import COLOURS, GREY, tidy
 from lpsnet.studies.network_training import set_threads
 from lpsnet.studies.study import Json, Known, Outcome, Place, Report, Run, Scale, Settings, Study
 from lpsnet.training import loop, run_folder, segmentation

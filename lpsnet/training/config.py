@@ -287,7 +287,7 @@ _ROWS: tuple[dict[str, Any], ...] = (
         "evaluate_every": 0,
     },
 )
-AUTO = "auto"  # the recipe that follows from the data (`auto.py`); not in the table, as it needs the data
+AUTO = "auto"  # the recipe that follows from the data (`segmentation.py`); not in the table, as it needs the data
 RECIPES: dict[str, Recipe] = {row["name"]: Recipe(**row) for row in _ROWS}
 
 

@@ -8,6 +8,7 @@ import contextlib
 import functools
 import logging
 import os
+import sys
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,19 +16,79 @@ from typing import Any, Generic
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from lpsnet import interrupts
 from lpsnet.data.augment import Augmentation
-from lpsnet.errors import NonFiniteScoresError, RunError
+from lpsnet.errors import EndRequest, NonFiniteScoresError, RunError, postponed_end
 from lpsnet.io import locked_folder
 from lpsnet.record import Normalisation
 from lpsnet.training.config import LoopSettings
 from lpsnet.training.data import Batches, Details, DeviceBatches, Score, Task, Weights, load_images
-from lpsnet.training.length import Length
 from lpsnet.training.run import MovingAverage, Status, TrainingState, circumstances, now, version_changes
 from lpsnet.training.run_folder import INPUTS, RunFolder, RunLog, Step, Steps, diverged
+
+NUM_PARTS = 8  # of a run by the clock, with an evaluation after each …
+EVALUATION_SHARE = 0.06  # … unless evaluations take more than this share of the time
+
+
+class Length:
+    """The length of a run and how much of it is done.
+
+    A run of so many minutes counts the time that its earlier processes took up to their last checkpoints. All processes
+    follow the first one's clock.
+    """
+
+    def __init__(self, recipe: LoopSettings, num_images: int, state: TrainingState, accelerator: Accelerator) -> None:
+        self._state, self._accelerator = state, accelerator
+        self._seconds = 60 * recipe.minutes if recipe.minutes else None
+        self._steps = None if recipe.minutes else recipe.num_iterations(num_images)
+        self._since, self._before = time.monotonic(), state.seconds
+        self._evaluated = 0.0 if self._steps is not None else self.done()
+        self._shortest = 1 / NUM_PARTS
+
+    @property
+    def end(self) -> int:
+        """No step has this number, counted from 0, or a larger one."""
+        return sys.maxsize if self._steps is None else self._steps
+
+    @property
+    def num_iterations(self) -> int | None:
+        """Steps of the whole run; None where the clock decides."""
+        return self._steps
+
+    @property
+    def seconds(self) -> float:
+        """That the run has taken, in all its processes one after the other."""
+        return self._before + time.monotonic() - self._since
+
+    def done(self) -> float:
+        """The share of the run that is done, 0 to 1."""
+        if self._steps is not None:
+            return self._state.iteration / self._steps
+        assert self._seconds is not None
+        share = min(1.0, self.seconds / self._seconds)
+        if self._accelerator.num_processes == 1:
+            return share
+        return float(broadcast(torch.tensor([share], device=self._accelerator.device)))
+
+    def evaluation_is_due(self) -> bool:
+        """Whether a part of a run by the clock has passed since the last evaluation, and one is left."""
+        done = self.done()
+        return self._evaluated + self._shortest <= done <= 1 - self._shortest / 2
+
+    def evaluation_took(self, seconds: float) -> None:
+        """Take note of an evaluation, so that the next comes when it is worth its time."""
+        if self._seconds is not None:
+            self._evaluated = self.done()
+            self._shortest = max(1 / NUM_PARTS, seconds / self._seconds / EVALUATION_SHARE)
+
+    def expected_iterations(self) -> int:
+        """Steps of the whole run, by the pace so far where the clock decides."""
+        done, iteration = self.done(), self._state.iteration
+        return self._steps or max(iteration, round(iteration / done) if done else 0)
+
 
 _log = logging.getLogger(__name__)
 
@@ -223,7 +284,7 @@ class Loop(Generic[Details]):
         self.state = self._build_state()
         self.pace = Steps(batch_size=self.recipe.batch_size)
         self.length = Length(self.recipe, len(task.images), self.state, accelerator)
-        self.asked = interrupts.Request()  # to end before the run does
+        self.asked = EndRequest()  # to end before the run does
         self._best: Score[Details] | None = None  # of the evaluations of this process
 
     def _build_state(self) -> TrainingState:
@@ -259,7 +320,7 @@ class Loop(Generic[Details]):
         self.pace.restart()
         with contextlib.ExitStack() as stack:
             if self.accelerator.num_processes == 1:  # several do not stop at the same step
-                self.asked = stack.enter_context(interrupts.postponed(raises=True))
+                self.asked = stack.enter_context(postponed_end(raises=True))
             self._run_steps()
             if self.asked.is_set():
                 return None

@@ -13,7 +13,7 @@ from lpsnet.architecture import get_architecture
 from lpsnet.cli import expand as expansion
 from lpsnet.search.measure import Target
 from lpsnet.search.operations import Design
-from lpsnet.search.plan import ExpansionRun, get_candidate_recipe
+from lpsnet.search.run import ExpansionRun, get_candidate_recipe
 from lpsnet.training.config import get_recipe, parse_overrides
 from lpsnet.training.run import Status, TrainingRun
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from lpsnet.data import jpeg_scan
+from lpsnet.data import images
 from lpsnet.data.images import image_size, inspect_image, read_image, read_mask
 from lpsnet.errors import DataError
 
@@ -21,7 +21,7 @@ SUBSAMPLINGS = (0x411111, 0x221111, 0x211111, 0x111111)  # OpenCV's codes: 4:1:1
 
 @pytest.fixture(autouse=True, scope="module")
 def _compiled() -> None:
-    if not jpeg_scan.is_judged():
+    if not images.is_judged():
         pytest.skip("there is no compiled jpeg_scan; `python build_kernels.py` makes it")
 
 
@@ -47,31 +47,31 @@ SETTINGS = [
 @pytest.mark.parametrize("settings", SETTINGS, ids=lambda s: "-".join(map(str, s.values())))
 def test_whole_files_pass_and_damaged_ones_do_not(settings: dict[str, int]) -> None:
     for size in ((1, 1), (9, 7), (50, 83)):
-        assert jpeg_scan.find_damage(encoded(photograph(0, *size), **settings)) == "", size
+        assert images.find_damage(encoded(photograph(0, *size), **settings)) == "", size
     for level in (0, 128, 255):  # of flat images whole sectors are zero bytes
-        assert jpeg_scan.find_damage(encoded(np.full((90, 90, 3), level, np.uint8), **settings)) == "", level
+        assert images.find_damage(encoded(np.full((90, 90, 3), level, np.uint8), **settings)) == "", level
     data = encoded(photograph(1, 160, 240), **settings)
     middle, part = len(data) // 2, 600
-    assert "ends before" in jpeg_scan.find_damage(data[:middle] + b"\xff\xd9") or settings["restart"]
+    assert "ends before" in images.find_damage(data[:middle] + b"\xff\xd9") or settings["restart"]
     rest = data[middle + part :]
     lost = {"cut and ended": b"\xff\xd9", "junk": np.random.default_rng(2).bytes(part) + rest, "left out": rest}
     lost |= {"zeros": bytes(part) + rest, "ones": b"\xff" * part + rest}
     for name, after in lost.items():
-        assert jpeg_scan.find_damage(data[:middle] + after), name
+        assert images.find_damage(data[:middle] + after), name
 
 
 def test_grey_and_cmyk_files_pass() -> None:
     for mode, progressive in itertools.product(("L", "CMYK", "YCbCr"), (False, True)):
         buffer = io.BytesIO()
         Image.fromarray(photograph(3, 77, 50)).convert(mode).save(buffer, "JPEG", progressive=progressive)
-        assert jpeg_scan.find_damage(buffer.getvalue()) == "", mode
+        assert images.find_damage(buffer.getvalue()) == "", mode
 
 
 def test_what_follows_the_image_is_no_damage() -> None:
     data = encoded(photograph(4, 60, 60))
-    assert jpeg_scan.find_damage(data + encoded(photograph(5, 30, 30)) + b"\0" * 100) == ""
-    assert jpeg_scan.find_damage(data[:-2] + b"\xff\xff\xff\xd9") == ""  # fill bytes before the end marker
-    assert jpeg_scan.find_damage(data[:-2] + bytes(4) + data[-2:]) == ""  # padding, as some cameras write it
+    assert images.find_damage(data + encoded(photograph(5, 30, 30)) + b"\0" * 100) == ""
+    assert images.find_damage(data[:-2] + b"\xff\xff\xff\xd9") == ""  # fill bytes before the end marker
+    assert images.find_damage(data[:-2] + bytes(4) + data[-2:]) == ""  # padding, as some cameras write it
 
 
 def test_no_bytes_crash_it_and_it_agrees_with_libjpegs_warnings() -> None:
@@ -90,7 +90,7 @@ def test_no_bytes_crash_it_and_it_agrees_with_libjpegs_warnings() -> None:
     lines = "\n".join(data.hex() for data in files)
     run = subprocess.run([sys.executable, "-c", code], input=lines, capture_output=True, text=True, check=True)
     warned = ["orrupt" in part or "remature" in part for part in run.stderr.split("file\n")[1:]]
-    found = [bool(jpeg_scan.find_damage(data)) for data in files]
+    found = [bool(images.find_damage(data)) for data in files]
     assert len(warned) == len(found)
     missed = [number for number in range(60) if warned[number] and not found[number]]
     assert sum(warned) > 20

@@ -9,8 +9,7 @@ from image_files import write_image
 
 from lpsnet.data.check import check_dataset
 from lpsnet.data.dataset import Dataset, open_dataset
-from lpsnet.data.formats.camvid import ORIGINAL_COLOURS, usual_split
-from lpsnet.data.formats.cityscapes import OFFICIAL_IDS
+from lpsnet.data.formats.masks import OFFICIAL_IDS, ORIGINAL_COLOURS, usual_split
 from lpsnet.data.labels import BDD100K, CAMVID, CITYSCAPES, Colour
 from lpsnet.data.pairing import resolve
 from lpsnet.errors import DataError

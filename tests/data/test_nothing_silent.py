@@ -10,7 +10,7 @@ import pytest
 from image_files import write_image, write_palette_png
 from PIL import Image
 
-from lpsnet.data import jpeg_scan, pairing
+from lpsnet.data import images, pairing
 from lpsnet.data.check import check_dataset
 from lpsnet.data.dataset import open_dataset
 from lpsnet.data.inspection import Diagnosis
@@ -186,12 +186,12 @@ def test_nothing_to_learn(folder: Path) -> None:
 def test_where_damage_cannot_be_noticed_that_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_image(folder / "images" / "train" / "0.jpg", photograph(1))
     (folder / "images" / "train" / "0.png").unlink()
-    jpeg_scan._state.cache_clear()
-    monkeypatch.setattr(jpeg_scan, "LIBRARY", folder / "none.bin")
+    images._state.cache_clear()
+    monkeypatch.setattr(images, "LIBRARY", folder / "none.bin")
     try:
         assert "damage inside of JPEG files (1) is not noticed" in told(folder)["unjudged"][0]
     finally:
-        jpeg_scan._state.cache_clear()
+        images._state.cache_clear()
 
 
 def test_doubts_of_a_guess_stop_a_training(folder: Path) -> None:

@@ -7,8 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from lpsnet.data.outlines import join_holes, simplify, trace
-from lpsnet.data.shapes import Polygon
+from lpsnet.data.shapes import Polygon, join_holes, simplify, trace
 from lpsnet.data.synthetic import SceneSplit
 
 _maps = arrays.arrays(

@@ -11,7 +11,7 @@ import pytest
 from lpsnet.data.labels import IGNORE_INDEX
 from lpsnet.data.split import Split
 from lpsnet.data.synthetic import SCENES, SceneSplit, draw_scene, objects
-from lpsnet.data.synthetic.canvas import (
+from lpsnet.data.synthetic.objects import (
     BUILDING,
     CAR,
     POLE,

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from lpsnet.cli import main
-from lpsnet.data.formats.cityscapes import OFFICIAL_IDS
+from lpsnet.data.formats.masks import OFFICIAL_IDS
 from lpsnet.data.labels import CAMVID
 from lpsnet.data.synthetic import SCENES, SceneSplit
 

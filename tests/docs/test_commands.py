@@ -21,7 +21,7 @@ from lpsnet.data.dataset import WRITERS
 from lpsnet.inference.engines import PRECISIONS, RUNTIMES
 from lpsnet.models.blocks import BLOCKS
 from lpsnet.models.interactions import INTERACTIONS
-from lpsnet.search.plan import PROXIES, get_candidate_recipe
+from lpsnet.search.run import PROXIES, get_candidate_recipe
 from lpsnet.studies.running import STUDIES, find_study
 from lpsnet.studies.study import OPTIONS
 from lpsnet.training.classification import PRETRAINING_RECIPES

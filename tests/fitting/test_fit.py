@@ -12,8 +12,7 @@ import lpsnet
 from lpsnet.evaluation.evaluate import evaluate
 from lpsnet.fitting import plan as planning
 from lpsnet.fitting import run as fitting
-from lpsnet.fitting import starts
-from lpsnet.fitting.starts import Start
+from lpsnet.fitting.plan import Start
 from lpsnet.inference.model_file import read_record
 
 SCENES = "scenes:size=64x96,num_train=12,num_val=4"
@@ -26,13 +25,13 @@ SETTINGS = {"budget_ms": 1000.0, "minutes": 0.3, "runtime": "onnxruntime", "prec
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch) -> None:
-    monkeypatch.setattr(starts, "STARTS", ROWS)
+    monkeypatch.setattr(planning, "STARTS", ROWS)
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> fitting.Fit:
     patch = pytest.MonkeyPatch()
-    patch.setattr(starts, "STARTS", ROWS)
+    patch.setattr(planning, "STARTS", ROWS)
     patch.setattr(planning, "CONTEST_MINUTES", 0.2)
     fitted = lpsnet.fit(SCENES, out=tmp_path_factory.mktemp("fit"), **SETTINGS)
     patch.undo()
@@ -99,8 +98,8 @@ def test_the_plan_alone_on_the_command_line(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_stopped_and_started_again_it_ends(tmp_path: Path, number: int) -> None:
-    code = "import sys, lpsnet; from lpsnet.fitting import starts, run; from test_fit import ROWS, SCENES, SETTINGS\n"
-    code += f"starts.STARTS = ROWS; lpsnet.fit(SCENES, out={str(tmp_path)!r}, **SETTINGS, reporter=reporter)"
+    code = "import sys, lpsnet; from lpsnet.fitting import plan, run; from test_fit import ROWS, SCENES, SETTINGS\n"
+    code += f"plan.STARTS = ROWS; lpsnet.fit(SCENES, out={str(tmp_path)!r}, **SETTINGS, reporter=reporter)"
     report = "import contextlib\nreporter = lambda: contextlib.nullcontext(lambda s: print(s.iteration, flush=True))\n"
     process = subprocess.Popen(
         [sys.executable, "-c", report + code], cwd=Path(__file__).parent, stdout=subprocess.PIPE, text=True

@@ -10,10 +10,8 @@ from lpsnet.benchmark.tune import Setting
 from lpsnet.errors import DataError, LpsnetError, RunError
 from lpsnet.fitting import plan as planning
 from lpsnet.fitting import run as fitting
-from lpsnet.fitting import starts
-from lpsnet.fitting.plan import Plan, Wish, make_plan
+from lpsnet.fitting.plan import Plan, Start, Wish, make_plan
 from lpsnet.fitting.run import plan_in
-from lpsnet.fitting.starts import Start
 
 SCENES = "scenes:size=48x64,num_train=6,num_val=3"
 TIMES = {"small": 2.0, "middle": 5.0, "large": 9.0}
@@ -24,7 +22,7 @@ def made_up(monkeypatch) -> None:
     """Three networks of known times; the machine is not measured."""
     text = "B=1,1,1,1,1;C=4,4,8,8,8;R={}"
     rows = [Start(name, text.format(ratio), "conv3x3", "", ratio) for name, ratio in zip(TIMES, (1, 2, 3), strict=True)]
-    monkeypatch.setattr(starts, "STARTS", tuple(rows))
+    monkeypatch.setattr(planning, "STARTS", tuple(rows))
     monkeypatch.setattr(planning, "_setting", lambda *_: Setting("onnxruntime", "f32", 1))
     monkeypatch.setattr(
         planning, "_times", lambda files, candidates, *_: {it.name: TIMES[it.name] for it in candidates}
@@ -118,8 +116,8 @@ def test_errors_of_the_data_stop_it_in_one_line(tmp_path: Path) -> None:
 def test_every_start_is_a_network_with_an_encoder_for_its_blocks() -> None:
     from lpsnet.models import encoders
 
-    assert len({start.name for start in starts.STARTS}) == len(starts.STARTS)
-    for start in starts.STARTS:
+    assert len({start.name for start in planning.STARTS}) == len(planning.STARTS)
+    for start in planning.STARTS:
         encoder = encoders.find_encoder(start.encoder)
         assert encoder.block == start.block
         own = planning.create_model(start.network, block=start.block, form="plain").architecture
@@ -137,7 +135,7 @@ def known_streets(tmp_path: Path, monkeypatch) -> Start:
     space = LabelSpace.from_names("mine", ["road", "sidewalk", "traffic sign"])
     record = default_record(net, label_space=space).model_copy(update={"licence": "for research"})
     save_checkpoint(net, tmp_path / "known.safetensors", record=record)
-    monkeypatch.setattr(starts, "starts_folder", lambda: tmp_path)
+    monkeypatch.setattr(planning, "starts_folder", lambda: tmp_path)
     return Start("streets", text, "conv3x3", "", 0.1, weights="known")
 
 
@@ -156,7 +154,7 @@ def test_the_same_network_with_other_weights_is_the_rival(
 ) -> None:
     plain = Start("plain", known_streets.architecture, "conv3x3", "", 0.1)
     other = Start("other", "B=1,1,1,1,1;C=4,4,8,8,8;R=1/2", "conv3x3", "", 0.05)
-    monkeypatch.setattr(starts, "STARTS", (plain, other, known_streets))
+    monkeypatch.setattr(planning, "STARTS", (plain, other, known_streets))
     times = {"plain": 1.0, "other": 1.0, "streets": 1.0}
     reasons: list[str] = []
     choices = planning._within(wish(), names, times, reasons)

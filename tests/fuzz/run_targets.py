@@ -17,12 +17,12 @@ from lpsnet.search.journal import (
     Stopped,
     TrainingFinished,
     TrainingStarted,
+    family_of,
     open_journal,
     read_journal,
 )
 from lpsnet.search.measurements import Failure, Score, TrainingSpec
 from lpsnet.search.operations import SearchNetwork
-from lpsnet.search.replay import family_of
 from lpsnet.training.run import TrainingState
 from lpsnet.training.run_folder import RunFolder
 

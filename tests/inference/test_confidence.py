@@ -7,9 +7,9 @@ import pytest
 
 from lpsnet.data.labels import LabelSpace
 from lpsnet.errors import DataError
-from lpsnet.inference import confidence
-from lpsnet.inference.confidence import PixelLogits, ResizedLogits
+from lpsnet.inference import label_map
 from lpsnet.inference.engines import FakeSession
+from lpsnet.inference.label_map import PixelLogits, ResizedLogits
 from lpsnet.inference.result import Segmentation
 from lpsnet.inference.segmenter import Segmenter
 from lpsnet.record import ModelRecord
@@ -48,7 +48,7 @@ def test_equal_to_the_softmax_at_full_size(shape: tuple, size: tuple[int, int], 
 def test_bands_of_one_row_and_a_large_offset_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     logits = np.random.default_rng(0).normal(0, 3, (5, 6, 8)).astype(np.float32)
     whole = PixelLogits.of(ResizedLogits(logits, (48, 64), True)).certainty()
-    monkeypatch.setattr(confidence, "_PART", 1)
+    monkeypatch.setattr(label_map, "_CERTAINTY_PART", 1)
     for one, other in zip(whole, PixelLogits.of(ResizedLogits(logits, (48, 64), True)).certainty(), strict=True):
         np.testing.assert_array_equal(one, other)
     shifted = PixelLogits.of(ResizedLogits(logits + np.float32(4096), (48, 64), True)).certainty()

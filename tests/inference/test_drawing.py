@@ -8,7 +8,7 @@ import pytest
 from lpsnet.data.labels import CITYSCAPES, LabelSpace
 from lpsnet.errors import DataError, LpsnetError
 from lpsnet.inference.outputs import Style, check_outputs, check_video_outputs, draw, is_output
-from lpsnet.inference.visualise import colourise, overlay
+from lpsnet.inference.result import colourise, overlay
 
 RNG = np.random.default_rng(0)
 IMAGE = RNG.integers(0, 256, (40, 60, 3), dtype=np.uint8)

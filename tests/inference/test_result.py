@@ -13,9 +13,8 @@ from lpsnet.data.labels import LabelSpace
 from lpsnet.data.shapes import Polygon
 from lpsnet.errors import DataError
 from lpsnet.inference.engines import FakeSession
-from lpsnet.inference.result import MAX_NOTEBOOK_WIDTH, Segmentation
+from lpsnet.inference.result import MAX_NOTEBOOK_WIDTH, Segmentation, overlay
 from lpsnet.inference.segmenter import Segmenter
-from lpsnet.inference.visualise import overlay
 from lpsnet.record import ModelRecord
 
 SPACE = LabelSpace(name="three", names=("red", "green", "blue"), colours=((200, 0, 0), (0, 200, 0), (0, 0, 200)))

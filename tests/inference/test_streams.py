@@ -21,12 +21,11 @@ from video_files import frame_rate, make_video, moving_scene, read_video
 
 from lpsnet.data.labels import LabelSpace
 from lpsnet.errors import DataError, RunError
-from lpsnet.inference.confidence import ResizedLogits
+from lpsnet.inference.label_map import ResizedLogits
 from lpsnet.inference.outputs import OUTPUTS, Style
 from lpsnet.inference.pipeline import Pace, StreamOutcome, run_stream, segment_stream
-from lpsnet.inference.result import Segmentation
+from lpsnet.inference.result import Segmentation, overlay
 from lpsnet.inference.video import Frame, Stream, StreamInfo, video_stream
-from lpsnet.inference.visualise import overlay
 
 SPACE = LabelSpace(
     name="levels", names=("dark", "grey", "light"), colours=((200, 0, 0), (0, 200, 0), (0, 0, 200))

@@ -5,7 +5,7 @@ import pytest
 
 from lpsnet.data.labels import CAMVID, CITYSCAPES, IGNORE_INDEX, LabelSpace
 from lpsnet.errors import DataError
-from lpsnet.inference.visualise import colourise, legend, overlay, side_by_side
+from lpsnet.inference.result import colourise, legend, overlay, side_by_side
 
 SPACE = LabelSpace(name="three", names=("red", "green", "blue"), colours=((200, 0, 0), (0, 200, 0), (0, 0, 200)))
 

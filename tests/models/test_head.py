@@ -6,8 +6,7 @@ import torch.nn.functional as F
 
 from lpsnet.architecture import Architecture, logits_size
 from lpsnet.errors import LpsnetError
-from lpsnet.models.head import CONTEXTS
-from lpsnet.models.network import create_model
+from lpsnet.models.network import CONTEXTS, create_model
 from lpsnet.models.profile import complexity
 from lpsnet.models.reparameterise import fuse
 

@@ -5,8 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from lpsnet.report.charts import NUM_COLOURS, STYLE, text_style
-from lpsnet.report.figures import COLOURS
+from lpsnet.report.charts import COLOURS, NUM_COLOURS, STYLE, text_style
 
 _TEXT, _GRAPHICS = 4.5, 3.0  # least contrast, WCAG 2.2: 1.4.3 and 1.4.11
 

@@ -7,10 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from lpsnet.search.family import Expansion, Member, Step
-from lpsnet.search.journal import Event, LatencyRepetition, TrainingFinished, TrainingStarted, open_journal
+from lpsnet.search.journal import (
+    Event,
+    LatencyRepetition,
+    TrainingFinished,
+    TrainingStarted,
+    open_journal,
+    record_start,
+    record_step,
+)
 from lpsnet.search.measurements import Latency, Score
 from lpsnet.search.operations import Operation, SearchNetwork
-from lpsnet.search.replay import record_start, record_step
 from lpsnet.search.results import SearchResult
 from lpsnet.search.step_size import Excluded
 

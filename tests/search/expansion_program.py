@@ -11,16 +11,17 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from lpsnet.search.algorithm import SearchOptions, expand
-from lpsnet.search.journal import Journal, open_journal
-from lpsnet.search.measurements import Failure, Score, TrainingSpec
-from lpsnet.search.operations import Design, Operation, SearchNetwork, table_1
-from lpsnet.search.replay import (
+from lpsnet.search.journal import (
+    Journal,
     JournalledLatency,
     JournalledPerformance,
     TrainingResult,
+    open_journal,
     record_start,
     record_step,
 )
+from lpsnet.search.measurements import Failure, Score, TrainingSpec
+from lpsnet.search.operations import Design, Operation, SearchNetwork, table_1
 
 NUM_EPOCHS = 3
 REPETITIONS = (2, 4, 7, 9)

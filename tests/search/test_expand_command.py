@@ -17,6 +17,7 @@ from command_line import Result
 from expansion_tiny import DATA, QUICK_TURN
 
 from lpsnet.search.journal import (
+    REPETITIONS,
     LatencyRepetition,
     StepDecided,
     Stopped,
@@ -24,8 +25,7 @@ from lpsnet.search.journal import (
     TrainingStarted,
     read_journal,
 )
-from lpsnet.search.plan import PROXIES, full_recipe, get_candidate_recipe
-from lpsnet.search.replay import REPETITIONS
+from lpsnet.search.run import PROXIES, full_recipe, get_candidate_recipe
 from lpsnet.training.config import RECIPES
 
 OPTIONS = ("--data", DATA, "--recipe", "demo_proxy", "--start", "B=1,1,1,1,1;C=4,4,8,8,8;R=1", "--threads", 1)

@@ -11,8 +11,7 @@ from expansion_tiny import OPERATIONS, RUN
 from lpsnet.errors import LpsnetError
 from lpsnet.search.measurements import Limits
 from lpsnet.search.operations import Operation, SearchNetwork
-from lpsnet.search.plan import ExpansionRun, check_plan
-from lpsnet.search.run import run_expansion
+from lpsnet.search.run import ExpansionRun, check_plan, run_expansion
 
 
 class _NoDevice:

@@ -11,10 +11,9 @@ from expansion_tiny import REPETITIONS, RUN, TableDevice, train_in_no_time
 
 from lpsnet.search.algorithm import SearchOptions
 from lpsnet.search.family import Member, Step
-from lpsnet.search.journal import TrainingFinished, read_journal
+from lpsnet.search.journal import TrainingFinished, TrainingResult, read_journal
 from lpsnet.search.measurements import Failure, Latency, Score
 from lpsnet.search.operations import table_1
-from lpsnet.search.replay import TrainingResult
 from lpsnet.search.results import RankingCheck, check_table
 from lpsnet.search.run import run_expansion
 from lpsnet.search.train import CandidateTask

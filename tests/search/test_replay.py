@@ -17,25 +17,23 @@ from lpsnet.search.family import Step
 from lpsnet.search.journal import (
     Event,
     Journal,
+    JournalledLatency,
+    JournalledPerformance,
     LatencyRepetition,
     StartKnown,
     StepDecided,
     Stopped,
     TrainingFinished,
+    TrainingResult,
     TrainingStarted,
+    family_of,
     open_journal,
     read_journal,
-)
-from lpsnet.search.measurements import Score, TrainingSpec
-from lpsnet.search.operations import Design, Operation, SearchNetwork
-from lpsnet.search.replay import (
-    JournalledLatency,
-    JournalledPerformance,
-    TrainingResult,
-    family_of,
     record_start,
     record_step,
 )
+from lpsnet.search.measurements import Score, TrainingSpec
+from lpsnet.search.operations import Design, Operation, SearchNetwork
 
 START = SearchNetwork.start("tiny")
 DEEPER = Operation("depth", (0, 0, 0, 1, 1))

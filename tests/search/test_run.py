@@ -37,13 +37,13 @@ from lpsnet.models.checkpoint import save_checkpoint
 from lpsnet.models.network import create_model
 from lpsnet.models.profile import complexity
 from lpsnet.search.algorithm import SearchOptions
-from lpsnet.search.executors import FakeExecutor, LocalPool
 from lpsnet.search.journal import (
     Event,
     Header,
     LatencyRepetition,
     StepDecided,
     TrainingFinished,
+    TrainingResult,
     TrainingStarted,
     open_journal,
     read_journal,
@@ -51,11 +51,9 @@ from lpsnet.search.journal import (
 from lpsnet.search.measure import Target
 from lpsnet.search.measurements import Limits, Score
 from lpsnet.search.operations import Design, Operation
-from lpsnet.search.plan import ExpansionRun
-from lpsnet.search.replay import TrainingResult
 from lpsnet.search.results import SearchResult
-from lpsnet.search.run import JOURNAL, run_expansion
-from lpsnet.search.train import CandidateTask, train_candidate
+from lpsnet.search.run import JOURNAL, ExpansionRun, run_expansion
+from lpsnet.search.train import CandidateTask, FakeExecutor, LocalPool, train_candidate
 from lpsnet.training.config import get_recipe
 
 

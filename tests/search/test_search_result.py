@@ -9,12 +9,11 @@ import pytest
 from expansion_tiny import REPETITIONS, RUN, TableDevice, train_in_no_time
 
 from lpsnet.errors import RunError
-from lpsnet.report.search_folder import Search, read_expansion
+from lpsnet.report.search import Search, read_expansion
+from lpsnet.search.journal import TrainingResult
 from lpsnet.search.measurements import Score
-from lpsnet.search.plan import ExpansionRun
-from lpsnet.search.replay import TrainingResult
 from lpsnet.search.results import SearchResult
-from lpsnet.search.run import run_expansion
+from lpsnet.search.run import ExpansionRun, run_expansion
 from lpsnet.search.train import CandidateTask
 
 pytestmark = pytest.mark.usefixtures("bare")

@@ -12,8 +12,7 @@ from lpsnet.errors import RunError
 from lpsnet.search.algorithm import SearchOptions
 from lpsnet.search.journal import LatencyRepetition, TrainingFinished, read_journal
 from lpsnet.search.operations import Design
-from lpsnet.search.plan import ExpansionRun
-from lpsnet.search.run import JOURNAL, run_expansion
+from lpsnet.search.run import JOURNAL, ExpansionRun, run_expansion
 from lpsnet.search.train import CandidateTask
 from lpsnet.training.config import Recipe
 

@@ -315,7 +315,7 @@ def test_recipes_by_scale(tmp_path: Path) -> None:
 def test_images_of_the_qualitative_study_are_those_segmented(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From files, with a rule in the place of the networks: S sees class 0 everywhere, M and L what is there."""
     from lpsnet.data.dataset import open_dataset
-    from lpsnet.inference.visualise import colourise
+    from lpsnet.inference.result import colourise
 
     split = open_dataset(SCENES).split("val")
     truths = {split.image(number).tobytes(): split.labels(number) for number in range(2)}

@@ -14,7 +14,7 @@ from training_run import RUN
 
 from lpsnet.errors import RunError
 from lpsnet.inference.model_file import read_record
-from lpsnet.training import length, loop
+from lpsnet.training import loop
 from lpsnet.training.run import Status
 from lpsnet.training.run_folder import RunFolder
 from lpsnet.training.segmentation import Segmentation, train
@@ -38,7 +38,7 @@ class Clock:
 
 
 def test_a_run_of_minutes_follows_the_clock(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(length, "time", Clock())
+    monkeypatch.setattr(loop, "time", Clock())
     seen: list[Status] = []
     train(changed(minutes=1, schedule="cosine", warmup_iterations=0), tmp_path, on_progress=seen.append)
     rates = [status.learning_rate for status in seen]
@@ -53,7 +53,7 @@ def test_a_run_of_minutes_follows_the_clock(tmp_path: Path, monkeypatch) -> None
 
 
 def test_a_resumed_run_of_minutes_counts_the_time_before(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(length, "time", Clock())
+    monkeypatch.setattr(loop, "time", Clock())
     monkeypatch.setattr(loop, "EPOCH_CHECKPOINT_SECONDS", 0)
     whole: list[Status] = []
     train(changed(minutes=1), tmp_path / "whole", on_progress=whole.append)

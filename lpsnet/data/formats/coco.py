@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pydantic import AfterValidator, Field, TypeAdapter
 from typing_extensions import TypedDict  # of pydantic; below Python 3.12 it refuses that of typing
 
-from lpsnet.data import annotations, convert, outlines
+from lpsnet.data import annotations, convert, shapes
 from lpsnet.data.description import WHOLE, Description
 from lpsnet.data.images import MAX_PIXELS
 from lpsnet.data.shapes import MAX_COORDINATE, Bitmap, IdMask, Polygon, encode_runs
@@ -283,7 +283,7 @@ def write(target: convert.Target, samples: Iterable[convert.Converted]) -> list[
     return ["regions with holes are run-length encoded, all others are polygons"]
 
 
-def _annotation(outline: outlines.Outline, sample: convert.Converted) -> dict[str, Any]:
+def _annotation(outline: shapes.Outline, sample: convert.Converted) -> dict[str, Any]:
     left, top, right, bottom = outline.box
     segmentation: Any = [outline.exterior.ravel().tolist()]
     if outline.holes:

@@ -20,8 +20,7 @@ from lpsnet.data import annotations, convert, shapes
 from lpsnet.data.description import WHOLE, Description
 from lpsnet.data.images import MAX_PIXELS
 from lpsnet.data.labels import Colour
-from lpsnet.data.outlines import Outline
-from lpsnet.data.shapes import Area, Bitmap, Ellipse, Points, Polygon, Stroke
+from lpsnet.data.shapes import Area, Bitmap, Ellipse, Outline, Points, Polygon, Stroke
 from lpsnet.errors import DataError
 
 _FILE = "annotations.xml"

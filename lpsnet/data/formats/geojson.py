@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 
 from lpsnet.data import convert, image_rows
-from lpsnet.data.outlines import Outline
-from lpsnet.data.shapes import Points
+from lpsnet.data.shapes import Outline, Points
 from lpsnet.errors import DataError
 
 # Where the pixels of a GeoTIFF are on a map, by its tags ModelTiepoint, ModelPixelScale and ModelTransformation. The

@@ -25,8 +25,7 @@ from typing_extensions import NotRequired, TypedDict  # noqa: UP035 — pydantic
 from lpsnet.data import annotations, convert
 from lpsnet.data.description import WHOLE, Description
 from lpsnet.data.images import decode_bits
-from lpsnet.data.outlines import Outline
-from lpsnet.data.shapes import Area, Bitmap, Dots, Ellipse, Points, Polygon, Stroke
+from lpsnet.data.shapes import Area, Bitmap, Dots, Ellipse, Outline, Points, Polygon, Stroke
 from lpsnet.errors import DataError
 
 IGNORED = "__ignore__"

@@ -32,8 +32,7 @@ from lpsnet.data.description import WHOLE, Description
 from lpsnet.data.formats.cvat import parse_colour, rotated
 from lpsnet.data.images import IMAGE_SUFFIXES, MAX_PIXELS, decode_bits
 from lpsnet.data.labels import Colour
-from lpsnet.data.outlines import Outline
-from lpsnet.data.shapes import Area, Bitmap, Dots, Ellipse, Polygon, Stroke, encode_runs
+from lpsnet.data.shapes import Area, Bitmap, Dots, Ellipse, Outline, Polygon, Stroke, encode_runs
 from lpsnet.errors import DataError
 
 _FILE, _CONFIG = "tasks.json", "label_config.xml"

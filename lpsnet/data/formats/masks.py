@@ -1,7 +1,18 @@
-"""Published data sets of masks whose layout a few lines describe: BDD100K, KITTI, ADE20K, Mapillary Vistas, Pascal VOC.
+"""Published data sets of masks: Cityscapes, CamVid, BDD100K, KITTI, ADE20K, Mapillary Vistas, Pascal VOC.
 
 Each has a pair of functions, `recognises_X` and `describe_X`, which are rows of `FORMATS`:
 
+- Cityscapes (Cordts et al. 2016), paper Section 4.1: 2,975 training, 500 validation, 1,525 test images, 19 classes. The
+  official layout is `leftImg8bit/SPLIT/CITY/*_leftImg8bit.png` (or .jpg) and `gtFine/SPLIT/CITY/*_gtFine_KIND.png`;
+  pairs of the same names in one folder, without folders for splits or cities, make a split called "val". KIND is
+  `labelTrainIds` (train ids, 255 for no label) or `labelIds` (the 34 official ids): the one that more splits have, and
+  train ids if both are equally frequent. A split without it has no labels.
+- CamVid (Brostow et al. 2008), paper Section 4.1: 367 training, 101 validation, 233 test images, 11 classes. As
+  distributed with SegNet: `train.txt`, `val.txt` and `test.txt` with an image and a label file a line, 360 x 480; label
+  files hold ids 0 to 10, and 11 for no label. The original release: `701_StillsRaw_full/*.png` and
+  `LabeledApproved_full/*_L.png`, 720 x 960, labelled with 32 colours, which become the 11 classes as SegNet grouped
+  them; `train.txt`, `val.txt` and `test.txt` with a stem a line list the images of each split, and without them the
+  usual split by sequence and frame is used.
 - BDD100K (Yu et al. 2018), paper Section 4.1: `images/10k/SPLIT/*.jpg` with `labels/sem_seg/masks/SPLIT/*.png`, or the
   older `seg/images/SPLIT/*.jpg` with `seg/labels/SPLIT/*_train_id.png`; train ids as in Cityscapes, 255 for no label.
 - KITTI (Alhaija et al. 2018): `training/image_2` and `training/semantic` with Cityscapes' official ids; the last fifth
@@ -24,11 +35,158 @@ from typing_extensions import TypedDict
 
 from lpsnet.data import annotations
 from lpsnet.data.description import Description
-from lpsnet.data.formats.cityscapes import OFFICIAL_IDS
 from lpsnet.data.images import MASK_SUFFIXES
-from lpsnet.data.labels import BDD100K, CITYSCAPES, IGNORE_INDEX
+from lpsnet.data.labels import BDD100K, CAMVID, CITYSCAPES, IGNORE_INDEX, Colour
 from lpsnet.data.pairing import find_images
 from lpsnet.errors import DataError
+
+CITYSCAPES_TERMS = "trained on Cityscapes: for research, not for commercial use"
+# In the order of the official ids; those that are no class of `CITYSCAPES` are not trained on or evaluated.
+_OFFICIAL = (
+    "unlabeled,ego vehicle,rectification border,out of roi,static,dynamic,ground,road,sidewalk,parking,rail track,"
+    "building,wall,fence,guard rail,bridge,tunnel,pole,polegroup,traffic light,traffic sign,vegetation,terrain,sky,"
+    "person,rider,car,truck,bus,caravan,trailer,train,motorcycle,bicycle"
+)
+_TRAIN_IDS = {name: number for number, name in enumerate(CITYSCAPES.names)}
+OFFICIAL_IDS: dict[str, tuple[int, int]] = {  # name: official id, train id (255: not a class)
+    name: (number, _TRAIN_IDS.get(name, IGNORE_INDEX)) for number, name in enumerate(_OFFICIAL.split(","))
+}
+
+_IMAGES, _MASKS = "leftImg8bit", "gtFine"
+_IMAGE_SUFFIX = "_leftImg8bit"
+_LABEL_IDS = "_gtFine_labelIds"
+_KINDS = ("_gtFine_labelTrainIds", _LABEL_IDS)
+_WANTED = "leftImg8bit/SPLIT/CITY/*_leftImg8bit.png with gtFine/SPLIT/CITY beside it, or such pairs in one folder"
+
+
+def recognises_cityscapes(root: Path) -> bool:
+    """Whether a folder holds images named as those of Cityscapes."""
+    return any(find_images(root / images, ending=_IMAGE_SUFFIX) for images, _ in _folders(root).values())
+
+
+def describe_cityscapes(root: Path) -> Description:
+    """The description of a Cityscapes folder.
+
+    Raises:
+        DataError: neither layout was found.
+    """
+    folders = _folders(root)
+    images = {name: pair[0] for name, pair in folders.items() if find_images(root / pair[0], ending=_IMAGE_SUFFIX)}
+    if not images:
+        raise DataError(f"no Cityscapes images in {root}; expected {_WANTED}")
+    found = {kind: [name for name in images if find_images(root / folders[name][1], ending=kind)] for kind in _KINDS}
+    kind = max(_KINDS, key=lambda kind: len(found[kind]))  # the first one if they are equally frequent
+    masks = {name: folders[name][1] for name in found[kind]}
+    ids = {number: label for number, label in OFFICIAL_IDS.values() if label != IGNORE_INDEX}
+    ignore = [number for number, label in OFFICIAL_IDS.values() if label == IGNORE_INDEX]
+    values: dict[str, Any] = {"ids": ids, "ignore": ignore} if kind == _LABEL_IDS else {}
+    return Description.of(
+        CITYSCAPES, images=images, masks=masks, image_suffix=_IMAGE_SUFFIX, mask_suffix=kind, **values
+    )
+
+
+def _folders(root: Path) -> dict[str, tuple[str, str]]:
+    """Split -> folders of its images and of its label files, from the root."""
+    if not (root / _IMAGES).is_dir():
+        return {"val": (".", ".")}
+    names = [folder.name for folder in (root / _IMAGES).iterdir() if folder.is_dir()]
+    return {name: (f"{_IMAGES}/{name}", f"{_MASKS}/{name}") for name in names}
+
+
+CAMVID_TERMS = "trained on CamVid: for research, not for commercial use"
+SPLITS = ("train", "val", "test")
+SEGNET_VOID = 11
+
+# The 32 classes of the original release with their colours, grouped into SegNet's 11; "Void" has none.
+ORIGINAL_COLOURS: dict[str, dict[str, Colour]] = {
+    "sky": {"Sky": (128, 128, 128)},
+    "building": {
+        "Building": (128, 0, 0),
+        "Archway": (192, 0, 128),
+        "Bridge": (0, 128, 64),
+        "Tunnel": (64, 0, 64),
+        "Wall": (64, 192, 0),
+    },
+    "pole": {"Column_Pole": (192, 192, 128), "TrafficCone": (0, 0, 64)},
+    "road": {"Road": (128, 64, 128), "LaneMkgsDriv": (128, 0, 192), "LaneMkgsNonDriv": (192, 0, 64)},
+    "pavement": {"Sidewalk": (0, 0, 192), "ParkingBlock": (64, 192, 128), "RoadShoulder": (128, 128, 192)},
+    "tree": {"Tree": (128, 128, 0), "VegetationMisc": (192, 192, 0)},
+    "sign": {"SignSymbol": (192, 128, 128), "Misc_Text": (128, 128, 64), "TrafficLight": (0, 64, 64)},
+    "fence": {"Fence": (64, 64, 128)},
+    "car": {
+        "Car": (64, 0, 128),
+        "SUVPickupTruck": (64, 128, 192),
+        "Truck_Bus": (192, 128, 192),
+        "Train": (192, 64, 128),
+        "OtherMoving": (128, 64, 64),
+    },
+    "pedestrian": {
+        "Pedestrian": (64, 64, 0),
+        "Child": (192, 128, 64),
+        "CartLuggagePram": (64, 0, 192),
+        "Animal": (64, 128, 64),
+    },
+    "bicyclist": {"Bicyclist": (0, 128, 192), "MotorcycleScooter": (192, 0, 192)},
+}
+
+_IMAGES, _MASKS, _MASK_SUFFIX = "701_StillsRaw_full", "LabeledApproved_full", "_L"
+_VAL_FRAMES = range(7959, 8160)  # of sequence 0016E5, the part taken at 15 frames a second
+_FRAME = re.compile(r"(0001TP|0006R0|0016E5|Seq05VD)_f?(\d+)")  # sequence and frame
+_LAST_TRAIN_FRAME = 8520  # of sequence 0001TP; its second half is for testing
+
+
+def recognises_camvid(root: Path) -> bool:
+    """Whether a folder has one of CamVid's own folders; list files alone may belong to any data set."""
+    if (root / _IMAGES).is_dir():
+        return bool(_lists(root)) or all(_FRAME.fullmatch(path.stem) for path in find_images(root / _IMAGES))
+    return (root / "trainannot").is_dir() and bool(_lists(root))
+
+
+def describe_camvid(root: Path) -> Description:
+    """The description of a CamVid folder.
+
+    Raises:
+        DataError: neither layout was found.
+    """
+    lists = _lists(root)
+    if (root / _IMAGES).is_dir():
+        return _describe_original(root, lists)
+    if not lists:
+        wanted = f"train.txt, val.txt, test.txt as SegNet has them, or {_IMAGES} and {_MASKS}"
+        raise DataError(f"no CamVid images in {root}; expected {wanted}")
+    return Description.of(CAMVID, images=lists, masks={}, ignore=[SEGNET_VOID])
+
+
+def _lists(root: Path) -> dict[str, str]:
+    return {name: f"{name}.txt" for name in SPLITS if (root / f"{name}.txt").is_file()}
+
+
+def _describe_original(root: Path, lists: dict[str, str]) -> Description:
+    """Stray colours at boundaries, which a few label files have, mean no label, as "Void" (0, 0, 0) does."""
+    colour_map = {group: list(members.values()) for group, members in ORIGINAL_COLOURS.items()}
+    values = {"colour_map": colour_map, "ignore": "others", "mask_suffix": _MASK_SUFFIX}
+    if lists:
+        return Description.of(CAMVID, images=_IMAGES, masks=_MASKS, lists=lists, **values)
+    images: dict[str, list[str]] = {}
+    for path in find_images(root / _IMAGES):
+        images.setdefault(usual_split(path.stem), []).append(f"{_IMAGES}/{path.name}")
+    return Description.of(CAMVID, images=images, masks=dict.fromkeys(images, _MASKS), **values)
+
+
+def usual_split(stem: str) -> str:
+    """The split an image of the original release is in, by its sequence and frame: "0016E5_07959" -> "val".
+
+    Raises:
+        DataError: the name is not one of CamVid's.
+    """
+    match = _FRAME.fullmatch(stem)
+    if not match:
+        raise DataError(f"{stem!r} is not an image of CamVid's release; add train.txt, val.txt and test.txt with stems")
+    sequence, frame = match[1], int(match[2])
+    if sequence == "Seq05VD" or (sequence == "0001TP" and frame > _LAST_TRAIN_FRAME):
+        return "test"
+    return "val" if sequence == "0016E5" and frame in _VAL_FRAMES else "train"
+
 
 _SPLITS = {"training": "train", "validation": "val", "testing": "test"}
 

@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from lpsnet.data import annotations, convert, description, outlines, pairing
+from lpsnet.data import annotations, convert, description, pairing, shapes
 from lpsnet.data.images import IMAGE_SUFFIXES, MASK_SUFFIXES
 from lpsnet.data.labels import IGNORE_INDEX
 from lpsnet.data.pairing import LIST_SUFFIX, find_images, read_list, resolve
@@ -350,7 +350,7 @@ def write_polygons(target: convert.Target, samples: Iterable[convert.Converted])
         height, width = sample.size
         lines = []
         for outline in sample.outlines:
-            ring = outlines.join_holes(outline) / (width, height)
+            ring = shapes.join_holes(outline) / (width, height)
             lines.append(" ".join([str(outline.label), *(f"{value:.9g}" for value in ring.ravel().tolist())]) + "\n")
         target.write(f"labels/{sample.split}/{sample.name}.txt", "".join(lines))
     values: dict[str, Any] = {split: f"images/{split}" for split in target.splits}

@@ -1,6 +1,6 @@
 """Generated street scenes: ground, skyline and objects, then sky, light and camera noise; and splits of them.
 
-A scene is planned in metres, painted from far to near (`canvas`, `objects`) and made to look photographed.
+A scene is planned in metres, painted from far to near (`objects`) and made to look photographed.
 """
 
 import math
@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from lpsnet.data.images import Image, Labels
 from lpsnet.data.labels import IGNORE_INDEX, LabelSpace
 from lpsnet.data.split import Opened, Sample
-from lpsnet.data.synthetic import canvas, objects
-from lpsnet.data.synthetic.canvas import SCENES, Camera, Canvas, Colour, Place, Point, Stroke, flat, pick, shade
+from lpsnet.data.synthetic import objects
+from lpsnet.data.synthetic.objects import SCENES, Camera, Canvas, Colour, Place, Point, Stroke, flat, pick, shade
 from lpsnet.errors import DataError, unknown_name
 
 __all__ = ["SCENES", "SceneSplit", "draw_scene", "open_scenes"]
@@ -87,16 +87,16 @@ def _plan(rng: np.random.Generator, near: float) -> _Plan:
 def _ground(rng: np.random.Generator, plan: _Plan) -> list[Stroke]:
     grass, paving, asphalt = pick(rng, _GRASS), pick(rng, _PAVING), pick(rng, _ASPHALT)
     strokes = [
-        Stroke(flat(-_FAR, _FAR, plan.near, _FAR), grass, canvas.VEGETATION),
-        Stroke(flat(plan.ends[-1], plan.ends[1], plan.near, _FAR), paving, canvas.PAVEMENT),
+        Stroke(flat(-_FAR, _FAR, plan.near, _FAR), grass, objects.VEGETATION),
+        Stroke(flat(plan.ends[-1], plan.ends[1], plan.near, _FAR), paving, objects.PAVEMENT),
     ]
     joints = np.arange(plan.near, 40.0, rng.uniform(1.2, 2.0)).tolist()
     for side in (-1, 1):
         kerb, end = plan.kerbs[side], plan.ends[side]
         corners = [corner for ahead in joints for corner in flat(kerb, end, ahead, ahead + 0.06)]
-        strokes.append(Stroke(corners, shade(paving, 0.85), canvas.PAVEMENT, len(joints)))
-        strokes.append(Stroke(flat(kerb, kerb + 0.25 * side, plan.near, _FAR), shade(paving, 1.2), canvas.PAVEMENT))
-    return [*strokes, Stroke(flat(plan.kerbs[-1], plan.kerbs[1], plan.near, _FAR), asphalt, canvas.ROAD)]
+        strokes.append(Stroke(corners, shade(paving, 0.85), objects.PAVEMENT, len(joints)))
+        strokes.append(Stroke(flat(kerb, kerb + 0.25 * side, plan.near, _FAR), shade(paving, 1.2), objects.PAVEMENT))
+    return [*strokes, Stroke(flat(plan.kerbs[-1], plan.kerbs[1], plan.near, _FAR), asphalt, objects.ROAD)]
 
 
 def _markings(rng: np.random.Generator, plan: _Plan) -> list[Stroke]:
@@ -113,7 +113,7 @@ def _markings(rng: np.random.Generator, plan: _Plan) -> list[Stroke]:
     if rng.random() < 0.35:
         stripes = np.arange(plan.kerbs[-1] + 0.5, plan.kerbs[1] - 0.6, 1.1).tolist()
         areas.append([flat(start, start + 0.55, crossing, crossing + 3) for start in stripes])
-    return [Stroke([corner for one in area for corner in one], paint, canvas.ROAD, len(area)) for area in areas]
+    return [Stroke([corner for one in area for corner in one], paint, objects.ROAD, len(area)) for area in areas]
 
 
 def _blocks(rng: np.random.Generator, plan: _Plan, side: int) -> list[_Thing]:
@@ -199,14 +199,14 @@ _Floats = NDArray[np.float32]
 
 # How rough each class looks: relative deviation of brightness, in patches of a few pixels and from pixel to pixel.
 _ROUGHNESS = {
-    canvas.SKY: (0.0, 0.0),
-    canvas.BUILDING: (0.04, 0.03),
-    canvas.ROAD: (0.03, 0.06),
-    canvas.PAVEMENT: (0.05, 0.05),
-    canvas.VEGETATION: (0.16, 0.14),
-    canvas.CAR: (0.02, 0.01),
-    canvas.PERSON: (0.05, 0.03),
-    canvas.POLE: (0.03, 0.02),
+    objects.SKY: (0.0, 0.0),
+    objects.BUILDING: (0.04, 0.03),
+    objects.ROAD: (0.03, 0.06),
+    objects.PAVEMENT: (0.05, 0.05),
+    objects.VEGETATION: (0.16, 0.14),
+    objects.CAR: (0.02, 0.01),
+    objects.PERSON: (0.05, 0.03),
+    objects.POLE: (0.03, 0.02),
 }
 
 
@@ -263,7 +263,7 @@ def _paint_sky(scene: Canvas, rng: np.random.Generator) -> None:
     for channel in range(3):
         sky = top[channel] + (scene.haze[channel] - top[channel]) * fade
         scene.pixels[:rows, :, channel] = (sky - white) * clear + white
-    scene.pixels[:rows, :, 3] = canvas.SKY
+    scene.pixels[:rows, :, 3] = objects.SKY
 
 
 def _patches(rng: np.random.Generator, size: tuple[int, int], cells: tuple[int, int]) -> _Floats:
