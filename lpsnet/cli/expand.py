@@ -19,10 +19,10 @@ from lpsnet.inference.hub import find_checkpoint
 from lpsnet.report.report import write_report
 from lpsnet.report.search import write_figure
 from lpsnet.search.algorithm import SearchOptions
+from lpsnet.search.executors import InProcess, make_executor
 from lpsnet.search.journal import TrainingResult
 from lpsnet.search.measurements import Limits
 from lpsnet.search.operations import Operation, SearchNetwork
-from lpsnet.search.train import InProcess, make_executor
 from lpsnet.training.config import RECIPES, Recipe, parse_overrides
 
 if TYPE_CHECKING:

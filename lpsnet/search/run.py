@@ -36,6 +36,7 @@ from lpsnet.models.interactions import INTERACTIONS
 from lpsnet.models.profile import complexity, inference_memory_mib
 from lpsnet.search import journal as log
 from lpsnet.search.algorithm import SearchOptions, expand
+from lpsnet.search.executors import Executor, InProcess, Progress
 from lpsnet.search.family import Expansion, Step, comparable_latencies, distinct, pareto_front, remeasured
 from lpsnet.search.journal import (
     REPETITIONS,
@@ -51,7 +52,7 @@ from lpsnet.search.measurements import Cost, TrainingSpec
 from lpsnet.search.operations import Design, Operation, SearchNetwork, check_operations, table_1
 from lpsnet.search.results import FAMILY, PLAN, RankingCheck, SearchResult, page, progress_table, write_models
 from lpsnet.search.step_size import possible_step_sizes
-from lpsnet.search.train import CandidateTask, Executor, InProcess, Progress, train_candidate
+from lpsnet.search.train import CandidateTask, train_candidate
 from lpsnet.training.config import RECIPES, Recipe, get_recipe
 from lpsnet.training.run import TrainingRun, training_inputs
 from lpsnet.training.run_folder import FREE_SETTINGS, INPUTS, RunFolder

@@ -20,8 +20,8 @@ from lpsnet.search.measure import Target, ThisMachine
 from lpsnet.search.measurements import compared
 from lpsnet.search.operations import Design
 from lpsnet.studies import network_latency, network_training, study
+from lpsnet.studies.comparison import TABLE_2, TABLE_3
 from lpsnet.studies.network_latency import PAPER_SIZE, StudyNetwork, Timed, first_times, table_2_architecture
-from lpsnet.studies.published import TABLE_2, TABLE_3
 from lpsnet.studies.study import Json, Known, Outcome, Place, Report, Row, Run, Settings
 
 Point = tuple[str, int]  # block, c

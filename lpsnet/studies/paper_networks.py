@@ -24,8 +24,8 @@ from lpsnet.inference.model_file import read_record
 from lpsnet.models.profile import complexity
 from lpsnet.report.charts import COLOURS, GREY, tidy
 from lpsnet.studies import network_latency, network_training, study
+from lpsnet.studies.comparison import OURS, TABLE_4, TABLE_6, TABLE_7, Published
 from lpsnet.studies.network_latency import StudyNetwork, Timed, first_times
-from lpsnet.studies.published import OURS, TABLE_4, TABLE_6, TABLE_7, Published
 from lpsnet.studies.study import Json, Known, Outcome, Report, Row, Run, Scale, Settings
 
 DIMENSIONS = dict(zip(("depth", "width", "resolution"), COLOURS, strict=False))  # the colour of a segment

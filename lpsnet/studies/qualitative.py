@@ -21,9 +21,9 @@ from lpsnet.data.split import Sample, Split, select
 from lpsnet.errors import RunError, unknown_name
 from lpsnet.inference.result import colourise
 from lpsnet.inference.segmenter import Segmenter
+from lpsnet.studies.comparison import OURS
 from lpsnet.studies.network_latency import StudyNetwork, fingerprint, model_files
 from lpsnet.studies.network_training import data_of, describe_training, schedule_of, training_runs
-from lpsnet.studies.published import OURS
 from lpsnet.studies.study import Json, Known, Outcome, Place, Report, Row, Run, Settings, Study, of_kind
 
 Labels = NDArray[np.uint8]  # H x W class ids, 255 for no label

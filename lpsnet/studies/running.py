@@ -21,7 +21,7 @@ from lpsnet.data.dataset import changed_contents, data_contents, open_dataset
 from lpsnet.errors import RunError, unknown_name
 from lpsnet.io import append_line, finished_lines, locked_folder, write_text
 from lpsnet.report.charts import check_drawing
-from lpsnet.search.train import LocalPool
+from lpsnet.search.executors import LocalPool
 from lpsnet.studies.study import Json, Outcome, Place, Progress, Report, Run, Settings, Study, slug_of, write_study
 
 RESULTS, RUNS = "results.jsonl", "runs"

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from lpsnet.errors import DataError
-from lpsnet.search.train import LocalPool
+from lpsnet.search.executors import LocalPool
 
 
 def square(number: int) -> int:

@@ -12,7 +12,7 @@ import executor_work
 import pytest
 
 from lpsnet.errors import DataError, MissingDependencyError, RunError
-from lpsnet.search.train import MAX_ATTEMPTS, FakeExecutor, InProcess, LocalPool, make_executor
+from lpsnet.search.executors import MAX_ATTEMPTS, FakeExecutor, InProcess, LocalPool, make_executor
 
 
 def silent(line: str) -> None:

@@ -37,6 +37,7 @@ from lpsnet.models.checkpoint import save_checkpoint
 from lpsnet.models.network import create_model
 from lpsnet.models.profile import complexity
 from lpsnet.search.algorithm import SearchOptions
+from lpsnet.search.executors import FakeExecutor, LocalPool
 from lpsnet.search.journal import (
     Event,
     Header,
@@ -53,7 +54,7 @@ from lpsnet.search.measurements import Limits, Score
 from lpsnet.search.operations import Design, Operation
 from lpsnet.search.results import SearchResult
 from lpsnet.search.run import JOURNAL, ExpansionRun, run_expansion
-from lpsnet.search.train import CandidateTask, FakeExecutor, LocalPool, train_candidate
+from lpsnet.search.train import CandidateTask, train_candidate
 from lpsnet.training.config import get_recipe
 
 

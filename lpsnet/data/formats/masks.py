@@ -129,7 +129,7 @@ ORIGINAL_COLOURS: dict[str, dict[str, Colour]] = {
     "bicyclist": {"Bicyclist": (0, 128, 192), "MotorcycleScooter": (192, 0, 192)},
 }
 
-_IMAGES, _MASKS, _MASK_SUFFIX = "701_StillsRaw_full", "LabeledApproved_full", "_L"
+_CAMVID_IMAGES, _CAMVID_MASKS, _CAMVID_SUFFIX = "701_StillsRaw_full", "LabeledApproved_full", "_L"
 _VAL_FRAMES = range(7959, 8160)  # of sequence 0016E5, the part taken at 15 frames a second
 _FRAME = re.compile(r"(0001TP|0006R0|0016E5|Seq05VD)_f?(\d+)")  # sequence and frame
 _LAST_TRAIN_FRAME = 8520  # of sequence 0001TP; its second half is for testing
@@ -137,8 +137,8 @@ _LAST_TRAIN_FRAME = 8520  # of sequence 0001TP; its second half is for testing
 
 def recognises_camvid(root: Path) -> bool:
     """Whether a folder has one of CamVid's own folders; list files alone may belong to any data set."""
-    if (root / _IMAGES).is_dir():
-        return bool(_lists(root)) or all(_FRAME.fullmatch(path.stem) for path in find_images(root / _IMAGES))
+    if (root / _CAMVID_IMAGES).is_dir():
+        return bool(_lists(root)) or all(_FRAME.fullmatch(path.stem) for path in find_images(root / _CAMVID_IMAGES))
     return (root / "trainannot").is_dir() and bool(_lists(root))
 
 
@@ -149,10 +149,10 @@ def describe_camvid(root: Path) -> Description:
         DataError: neither layout was found.
     """
     lists = _lists(root)
-    if (root / _IMAGES).is_dir():
+    if (root / _CAMVID_IMAGES).is_dir():
         return _describe_original(root, lists)
     if not lists:
-        wanted = f"train.txt, val.txt, test.txt as SegNet has them, or {_IMAGES} and {_MASKS}"
+        wanted = f"train.txt, val.txt, test.txt as SegNet has them, or {_CAMVID_IMAGES} and {_CAMVID_MASKS}"
         raise DataError(f"no CamVid images in {root}; expected {wanted}")
     return Description.of(CAMVID, images=lists, masks={}, ignore=[SEGNET_VOID])
 
@@ -164,13 +164,13 @@ def _lists(root: Path) -> dict[str, str]:
 def _describe_original(root: Path, lists: dict[str, str]) -> Description:
     """Stray colours at boundaries, which a few label files have, mean no label, as "Void" (0, 0, 0) does."""
     colour_map = {group: list(members.values()) for group, members in ORIGINAL_COLOURS.items()}
-    values = {"colour_map": colour_map, "ignore": "others", "mask_suffix": _MASK_SUFFIX}
+    values = {"colour_map": colour_map, "ignore": "others", "mask_suffix": _CAMVID_SUFFIX}
     if lists:
-        return Description.of(CAMVID, images=_IMAGES, masks=_MASKS, lists=lists, **values)
+        return Description.of(CAMVID, images=_CAMVID_IMAGES, masks=_CAMVID_MASKS, lists=lists, **values)
     images: dict[str, list[str]] = {}
-    for path in find_images(root / _IMAGES):
-        images.setdefault(usual_split(path.stem), []).append(f"{_IMAGES}/{path.name}")
-    return Description.of(CAMVID, images=images, masks=dict.fromkeys(images, _MASKS), **values)
+    for path in find_images(root / _CAMVID_IMAGES):
+        images.setdefault(usual_split(path.stem), []).append(f"{_CAMVID_IMAGES}/{path.name}")
+    return Description.of(CAMVID, images=images, masks=dict.fromkeys(images, _CAMVID_MASKS), **values)
 
 
 def usual_split(stem: str) -> str:
