@@ -2,6 +2,7 @@
 
 import functools
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -240,6 +241,7 @@ def report(
     data: Annotated[str | None, typer.Option(help="Where the images are now, if not where they were.")] = None,
     model: Annotated[str | None, typer.Option(help="Likewise the model.")] = None,
     network: output.NetworkOption = None,
+    serve: output.ServeOption = None,
 ) -> None:
     """Write one HTML page about a training, an evaluation, a benchmark, an expansion or a study.
 
@@ -249,6 +251,10 @@ def report(
 
     Example: `lpsnet report runs/first`
     """
+    if serve is not None:
+        find(path)
+        with output.serving(lambda: path, serve):
+            threading.Event().wait()  # until it is stopped
     page = write_report(path, out=out, images=ImageOptions(pictures, data, model))
     output.say(f"Report: {page}")
     output.next_command(*_next(path, find(path).kind, page))

@@ -58,6 +58,13 @@ NetworkOption = Annotated[
 ]
 ResumeOption = Annotated[bool, typer.Option("--resume", help="Resume the run in --out.")]
 
+ServeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--serve", metavar="[HOST:]PORT", help="Serve the report as it grows, to this machine alone without a HOST."
+    ),
+]
+
 _STEERING = ("Cc", "Cs")  # Unicode's control characters and lone surrogates, which no terminal can be sent
 
 # What is printed comes from files too: a class may be called [bold], and means just that
@@ -152,6 +159,26 @@ def measuring_progress() -> Iterator[Callable[[str, float], None]]:
     """A bar while something is measured; call the value with the stage and the part of it that is done, 0 to 1."""
     with progress("opening the models", bars.TimeElapsedColumn(), total=1.0) as update:
         yield lambda stage, part: update(description=stage, completed=part)
+
+
+@contextmanager
+def serving(path: Callable[[], Path], where: str | None, *, json_to: str | None = None) -> Iterator[None]:
+    """Inside the block, the report of what is at `path()` is served at `--serve`'s place, if it is given.
+
+    Raises:
+        LpsnetError: it is no place, or cannot be had.
+    """
+    if where is None:
+        yield
+        return
+    from lpsnet.report.report import served
+
+    match = re.fullmatch(r"(?:(.+):)?(\d{1,5})", where)
+    if match is None:
+        raise LpsnetError(f"--serve takes a port such as 8000, or HOST:PORT such as 0.0.0.0:8000; got {where!r}")
+    with served(path, int(match[2]), host=match[1] or "127.0.0.1") as url:
+        say(f"Report so far: {url}", json_to=json_to)
+        yield
 
 
 def parse_size(text: str | None) -> tuple[int, int] | None:

@@ -6,8 +6,13 @@ machine and load; see `lpsnet.benchmark.benchmark.Benchmark`.
 
 import base64
 import shlex
-from collections.abc import Callable, Mapping
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from math import inf
 from pathlib import Path
 from statistics import median
 from typing import Any, Self
@@ -392,3 +397,72 @@ def _quiet_file(path: Path) -> Found | None:
         return _file(path)
     except RunError:
         return None
+
+
+REFRESH_SECONDS = 10.0
+
+
+@contextmanager
+def served(path: Callable[[], Path], port: int, *, host: str = "127.0.0.1") -> Iterator[str]:
+    """Serve the page of a run as it grows, at `/` and nothing else, until the block ends.
+
+    Args:
+        path: gives what is reported on, as for `write_report`, whenever the page is asked for; its images are left out.
+        port: of this machine; 0 takes any that is free.
+        host: the address it is reached at; the default is this machine only, "0.0.0.0" is everywhere.
+
+    Yields:
+        The page's address. The page reloads itself.
+
+    Raises:
+        RunError: the port cannot be had.
+    """
+    page = _LivePage(path)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            found = page.html() if self.path == "/" else None
+            self.send_response(404 if found is None else 200)
+            self.send_header("Content-Type", "text/html; charset=utf-8")
+            self.send_header("Refresh", f"{REFRESH_SECONDS:g}")
+            self.end_headers()
+            self.wfile.write((found or "There is only /").encode())
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Requests are nobody's news."""
+
+    try:
+        server = ThreadingHTTPServer((host, port), Handler)
+    except (OSError, OverflowError) as error:
+        raise RunError(f"port {port} of {host} cannot be served: {error}; give another one") from None
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://{host}:{server.server_port}/"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+class _LivePage:
+    """The page of a run, made anew at most every `REFRESH_SECONDS`, however many ask for it."""
+
+    def __init__(self, path: Callable[[], Path]) -> None:
+        self._path, self._lock, self._made, self._html = path, threading.Lock(), -inf, ""
+
+    def html(self) -> str:
+        with self._lock:
+            if time.monotonic() - self._made >= REFRESH_SECONDS:
+                self._html, self._made = self._build(), time.monotonic()
+            return self._html
+
+    def _build(self) -> str:
+        path = self._path()
+        command = shlex.join(["lpsnet", "report", str(path)])
+        try:
+            found = find(path)
+            page = found.build(found.path, ImageOptions(count=0))
+        except RunError:  # not begun yet, or a file is being written
+            page = html.Page(
+                kind="Report", title=path.name, lead="There is nothing to show yet; this page reloads itself."
+            )
+        return html.render(page, command=command)

@@ -62,7 +62,7 @@ def read_training(path: Path) -> Training:
         evaluations=tuple(line for line in evaluations if html.number_of(line["iteration"]) is not None),
         evaluation=evaluation,
         record=record,
-        notes=tuple(filter(None, (_progress(folder, log, started), damage, missing))),
+        notes=tuple(filter(None, (_progress(log, started, record, damage), damage, missing))),
     )
 
 
@@ -94,9 +94,11 @@ def _how_to_evaluate(folder: RunFolder, run: Mapping[str, Any]) -> str:
     return f"For the confusion matrix and images, evaluate the model first: {command}"
 
 
-def _progress(folder: RunFolder, log: tuple[Mapping[str, float], ...], started: Mapping[str, Any]) -> str:
-    """The progress of an unfinished run, in a sentence; empty once it is finished."""
-    if folder.model.exists():
+def _progress(
+    log: Sequence[Mapping[str, float]], started: Mapping[str, Any], record: Mapping[str, Any], damage: str
+) -> str:
+    """The progress of an unfinished run, in a sentence; empty once it is finished, as its model's record says."""
+    if damage or "finished" in record.get("training", {}):
         return ""
     if not log:
         return "This run has not come to its first iterations yet."

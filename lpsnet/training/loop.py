@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from lpsnet.data.augment import Augmentation
 from lpsnet.errors import EndRequest, NonFiniteScoresError, RunError, postponed_end
+from lpsnet.inference.model_file import read_record
 from lpsnet.io import locked_folder
 from lpsnet.record import Normalisation
 from lpsnet.training.config import LoopSettings
@@ -347,7 +348,10 @@ class Loop(Generic[Details]):
         if score is None or not self.recipe.keep_best or self._is_best(score) or not self.folder.model.exists():
             self.task.save(self._weights(), self.folder.model, self._facts(), score)
         else:  # the best of this process, or of one before
-            score = self._best or self.task.evaluate(load_file(self.folder.model, str(self.accelerator.device)))
+            kept = load_file(self.folder.model, str(self.accelerator.device))
+            facts = {**self._facts(), "iterations": read_record(self.folder.model).training["iterations"]}
+            score = self._best or self.task.evaluate(kept)
+            self.task.save(kept, self.folder.model, facts, score)
         log.close()
         return score
 
@@ -480,7 +484,7 @@ class Loop(Generic[Details]):
         score = None if self.log is None else self._evaluate(self.log)
         if score is not None and self._is_best(score):
             self._best = score
-            self.task.save(self._weights(), self.folder.model, self._facts(), score)
+            self.task.save(self._weights(), self.folder.model, self._facts(ended=False), score)
         self.asked.at_once = False
         self.length.evaluation_took(time.monotonic() - began)
         self.accelerator.wait_for_everyone()
@@ -514,9 +518,9 @@ class Loop(Generic[Details]):
         inputs = {INPUTS: dict(self.task.inputs)}
         return {"num_iterations": self.length.num_iterations, "began": now(), **inputs, **self._common_facts()}
 
-    def _facts(self) -> dict[str, Any]:
-        """Of the finished run, for its record."""
-        return {"iterations": self.state.iteration, "finished": now(), **self._common_facts()}  # of the weights saved
+    def _facts(self, *, ended: bool = True) -> dict[str, Any]:
+        """Of the run, for the record of the weights that it has now; it says "finished" only where the run is."""
+        return {"iterations": self.state.iteration, "finished" if ended else "saved": now(), **self._common_facts()}
 
     def _common_facts(self) -> dict[str, Any]:
         return {

@@ -10,6 +10,8 @@ from page_reading import Page, check_self_contained, read_page
 from svg_scale import of_class, parse, path_points, x_scale, y_scale
 
 from lpsnet.errors import RunError
+from lpsnet.models.checkpoint import default_record, save_checkpoint
+from lpsnet.models.network import create_model
 from lpsnet.report.evaluation import ImageOptions
 from lpsnet.report.report import write_report
 from lpsnet.training.run_folder import RunFolder
@@ -68,6 +70,16 @@ def test_a_running_training_shows_the_time_left(tmp_path: Path) -> None:
     assert page.fact("Last loss") == f"{LOSSES[-1]:.4g}"
     assert page.fact("Speed, median") == "21.0 images/s"
     assert page.table("Class") == [["road", "80.0"], ["car", "–"]]
+
+
+def test_a_model_saved_while_training_does_not_end_the_run(tmp_path: Path) -> None:
+    folder = make_run(tmp_path)
+    for key, is_said in {"saved": True, "finished": False}.items():
+        facts = {"iterations": 40, key: "2026-11-30T00:00:00Z"}
+        net = create_model("B=1,1,1,1,1;C=4,4,4,4,4;R=1", num_classes=2)
+        save_checkpoint(net, folder.model, record=default_record(net).model_copy(update={"training": facts}))
+        page, _ = report(tmp_path)
+        assert ("This run is not finished: 40 iterations are done of 50, 10 are left." in page.texts) is is_said
 
 
 def test_command_settings_and_recipe(tmp_path: Path) -> None:

@@ -112,6 +112,7 @@ def test_the_best_or_the_last_weights_are_kept(tmp_path: Path, monkeypatch, keep
     assert [line["miou"] for line in RunFolder(tmp_path).read_evaluations()] == [10.0, 30.0, 20.0, 25.0]
     record = read_record(tmp_path / "model.safetensors")
     assert record.training["iterations"] == kept
+    assert "finished" in record.training  # of the run, whenever its best weights were saved
     assert record.scores["val"]["miou"] == (30.0 if keep_best else 25.0)
 
 
