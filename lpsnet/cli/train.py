@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -268,6 +269,10 @@ def fit(
         str | None, typer.Option(help="Network to start with, such as lite0; default: by the budget.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of all that is random.")] = 0,
+    memory_mib: Annotated[
+        float | None, typer.Option(min=0.1, help="MiB that weights and feature maps of the network may take.")
+    ] = None,
+    serve: output.ServeOption = None,
     plan_only: Annotated[bool, typer.Option("--plan", help="Show what would be done, and stop.")] = False,
     json_to: output.JsonOption = None,
 ) -> None:
@@ -291,6 +296,7 @@ def fit(
         threads=threads,
         start=start,
         seed=seed,
+        memory_mib=memory_mib,
     )
     with output.measuring_progress() as update:
         plan = fitting.plan_in(out, wish, on_progress=update)
@@ -299,7 +305,8 @@ def fit(
         output.write_json({"plan": plan.model_dump(mode="json")}, json_to)
         output.next_command("lpsnet", "fit", data, "--budget-ms", f"{budget_ms:g}", "--out", out, json_to=json_to)
         return
-    fitted = fitting.run_fit(plan, out, reporter=progress_reporter)
+    with output.serving(partial(fitting.current_training, out), serve, json_to=json_to):
+        fitted = fitting.run_fit(plan, out, reporter=progress_reporter)
     output.write_json(fitted.to_dict(), json_to)
     print_scores(fitted.evaluation, json_to=json_to)
     over = "" if fitted.latency_ms <= budget_ms else ", OVER the budget"

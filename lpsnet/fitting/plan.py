@@ -35,6 +35,7 @@ from lpsnet.inference.segmenter import Segmenter
 from lpsnet.io import write_text
 from lpsnet.models.checkpoint import default_record
 from lpsnet.models.network import create_model
+from lpsnet.models.profile import inference_memory_mib
 from lpsnet.training.config import Recipe
 from lpsnet.training.segmentation import NUM_SAMPLED, Survey, auto_recipe, survey
 
@@ -182,6 +183,7 @@ class Wish(BaseModel):
     threads: int | None = None
     start: str | None = None
     seed: int = 0
+    memory_mib: float | None = None
 
 
 class Choice(BaseModel):
@@ -281,7 +283,7 @@ def make_plan(wish: Wish, out: Path, *, on_progress: Progress = lambda stage, do
     seen = survey(train, count=NUM_SAMPLED)
     size = wish.size or seen.usual_size
     reasons.append(f"input size: {size[0]}x{size[1]}, {'as asked' if wish.size else 'that of most images'}")
-    candidates = _starts(wish.start)
+    candidates = _within_memory(wish, size, dataset.label_space.num_classes, _starts(wish.start), reasons)
     with tempfile.TemporaryDirectory(prefix="lpsnet-") as folder:
         files = _Files(Path(folder), size, dataset.label_space.num_classes)
         best = _setting(wish, files, candidates[0], reasons, on_progress)
@@ -378,6 +380,30 @@ def _starts(asked: str | None) -> list[Start]:
     if not found:
         raise RunError(unknown_name("start", asked, [start.name for start in plan.STARTS]))
     return found
+
+
+def _within_memory(
+    wish: Wish, size: Size, num_classes: int, candidates: list[Start], reasons: list[str]
+) -> list[Start]:
+    """Those whose weights and feature maps fit into the memory that was given, as numbers of 32 bits."""
+    if wish.memory_mib is None:
+        return candidates
+    needs = {
+        start.name: inference_memory_mib(start.network, size=size, num_classes=num_classes, block=start.block)
+        for start in candidates
+    }
+    allowed = [start for start in candidates if needs[start.name] <= wish.memory_mib]
+    if not allowed:
+        name, least = min(needs.items(), key=lambda item: item[1])
+        raise RunError(
+            f"the smallest network here, {name}, takes {least:.1f} MiB at {size[0]}x{size[1]}, more than "
+            f"{wish.memory_mib:g} MiB; give more memory or a smaller --size"
+        )
+    reasons.append(
+        f"memory: weights and feature maps of {len(allowed)} of {len(candidates)} networks fit into "
+        f"{wish.memory_mib:g} MiB; an engine takes its own besides"
+    )
+    return allowed
 
 
 class _Files:

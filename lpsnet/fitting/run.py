@@ -101,6 +101,7 @@ def fit(
     threads: int | None = None,
     start: str | None = None,
     seed: int = 0,
+    memory_mib: float | None = None,
     reporter: Reporter = lambda: nullcontext(lambda status: None),
 ) -> Fit:
     """The most accurate network for labelled images that this machine runs within a latency budget.
@@ -114,6 +115,7 @@ def fit(
         runtime, precision, threads: how the network will be run; None for the quickest here.
         start: a name or family in `planning.STARTS`; None for the most promising within the budget.
         seed: of all that is random.
+        memory_mib: that weights and feature maps of the network may take; None for any.
         reporter: opened for every training; what it gives is called after every step.
 
     Raises:
@@ -125,6 +127,7 @@ def fit(
         "threads": threads,
         "start": start,
         "seed": seed,
+        "memory_mib": memory_mib,
         "size": size,
     }
     wish = Wish(data=str(data), budget_ms=budget_ms, minutes=minutes, **values)
@@ -220,6 +223,12 @@ def _contest(plan: Plan, out: Path, trained: dict[str, float], reporter: Reporte
     found = ", ".join(f"{choice.start} {trained[choice.start]:.1f} mIoU" for choice in plan.choices)
     _log.info(f"{found}: {best.start} is trained further")
     return best
+
+
+def current_training(out: Path) -> Path:
+    """The folder of the training that a fit in `out` has come to."""
+    begun = [folder for folder in (out / "training", *(out / "contest").glob("*")) if RunFolder(folder).run.exists()]
+    return max(begun, key=lambda folder: RunFolder(folder).run.stat().st_mtime, default=out / "training")
 
 
 def _train(plan: Plan, choice: Choice, out: Path, reporter: Reporter) -> TrainingResult:

@@ -48,6 +48,14 @@ def test_what_comes_out(finished: fitting.Fit) -> None:
     assert read_record(finished.model).training["recipe"]["name"] == "auto"
 
 
+def test_the_training_that_a_report_shows(finished: fitting.Fit, tmp_path: Path) -> None:
+    assert fitting.current_training(tmp_path) == tmp_path / "training"
+    assert fitting.current_training(finished.folder) == finished.folder / "training"
+    (tmp_path / "contest" / "small").mkdir(parents=True)
+    (tmp_path / "contest" / "small" / "run.json").write_text("{}")
+    assert fitting.current_training(tmp_path) == tmp_path / "contest" / "small"
+
+
 def test_the_file_scores_what_the_fit_says(finished: fitting.Fit) -> None:
     segmenter = lpsnet.Segmenter(finished.model)
     val = fitting.reopened(finished.plan).split("val")

@@ -48,6 +48,17 @@ def test_a_budget_for_no_network_says_how_far_away_it_is(tmp_path: Path) -> None
 
 
 @pytest.mark.usefixtures("made_up")
+def test_memory_leaves_networks_out(tmp_path: Path, monkeypatch) -> None:
+    needs = {"1": 10.0, "2": 20.0, "3": 40.0}  # MiB by the ratio of the path
+    monkeypatch.setattr(planning, "inference_memory_mib", lambda network, **_: needs[str(network.ratios[0])])
+    for memory_mib, chosen in ((None, "large"), (40.0, "large"), (39.0, "middle"), (10.0, "small")):
+        plan = make_plan(wish(budget_ms=100.0, memory_mib=memory_mib), tmp_path)
+        assert plan.choices[0].start == chosen
+    with pytest.raises(RunError, match=r"small, takes 10\.0 MiB at 48x64, more than 9 MiB"):
+        make_plan(wish(memory_mib=9.0), tmp_path)
+
+
+@pytest.mark.usefixtures("made_up")
 def test_the_minutes_add_up(tmp_path: Path) -> None:
     for minutes in (5.0, 30.0, 60.0, 240.0):
         plan = make_plan(wish(minutes=minutes), tmp_path)
