@@ -16,7 +16,6 @@ from typing import NamedTuple, Self
 import numpy as np
 
 from lpsnet.data import convert, dataset, images
-from lpsnet.data.formats import geojson
 from lpsnet.data.images import Image, Labels, Mask
 from lpsnet.data.labels import LabelSpace
 from lpsnet.errors import DataError, LpsnetError, RunError, unknown_name
@@ -108,7 +107,7 @@ OUTPUTS: dict[str, Output] = {
     "margin": Output(_margin, in_videos=False),
 }
 FORMATS = {name: Format(write) for name, write in dataset.WRITERS.items() if name != "masks"}
-FORMATS["geojson"] = Format(geojson.write, copies_images=False)
+FORMATS["geojson"] = Format(convert.write_geojson, copies_images=False)
 _TOGETHER = {"confidence": ("confidence", "margin")}  # asked for by one name
 
 

@@ -8,9 +8,7 @@ import numpy as np
 import pytest
 from tiff_files import tiff_bytes
 
-from lpsnet.data.convert import Converted, Target
-from lpsnet.data.formats import geojson
-from lpsnet.data.formats.geojson import read_georeference
+from lpsnet.data.convert import Converted, Target, read_georeference, write_geojson
 from lpsnet.data.shapes import Polygon
 from lpsnet.data.synthetic import SCENES, draw_scene
 from lpsnet.errors import DataError
@@ -52,7 +50,7 @@ def geotiff(path: Path, *tags: tuple, **options: object) -> Path:
 
 def written(path: Path, labels: np.ndarray) -> list[str]:
     target = Target(path.parent, SCENES, ("train",))
-    return geojson.write(target, [Converted("train", path.stem, path, (60, 90), labels, 0.0)])
+    return write_geojson(target, [Converted("train", path.stem, path, (60, 90), labels, 0.0)])
 
 
 def test_geotiff_by_hand(tmp_path: Path) -> None:
