@@ -14,10 +14,11 @@ import typer
 from lpsnet.benchmark.machine import command_line
 from lpsnet.cli import output
 from lpsnet.cli.train import print_scores
+from lpsnet.data.corruptions import parse_corruptions
 from lpsnet.data.dataset import Split, open_dataset
 from lpsnet.errors import DataError, LpsnetError
+from lpsnet.evaluation import evaluate as scoring
 from lpsnet.evaluation.evaluate import AveragingSegmenter, PredictionFolder, Segment, Views, training_protocol
-from lpsnet.evaluation.evaluate import evaluate as run_evaluation
 from lpsnet.inference.engines import Precision
 from lpsnet.inference.segmenter import Segmenter
 from lpsnet.report.evaluation import ImageOptions
@@ -37,6 +38,16 @@ def evaluate(
     threads: output.ThreadsOption = None,
     size: output.SizeOption = None,
     boundary: Annotated[bool, typer.Option("--boundary", help="Boundary IoU too.")] = False,
+    robustness: Annotated[
+        bool, typer.Option("--robustness", help="mIoU under noise, blur, fog, dusk and so on, too.")
+    ] = False,
+    corruptions: Annotated[
+        str | None,
+        typer.Option(metavar="NAME,...", help="Of --robustness: names; mild, middle, strong. Default: middle of all."),
+    ] = None,
+    robustness_images: Annotated[
+        int, typer.Option(min=1, help="Of --robustness: images, spread evenly.")
+    ] = scoring.ROBUSTNESS_IMAGES,
     flip: Annotated[bool, typer.Option("--flip", help="Average with the mirrored image.")] = False,
     scales: Annotated[
         str | None, typer.Option(metavar="S,S,...", help="Average over scales, e.g. 0.75,1,1.25.")
@@ -55,10 +66,14 @@ def evaluate(
     """Score a model on labelled images: IoU by class and mIoU from one confusion matrix.
 
     As in the paper, the image is looked at once, as it is: --flip, --scales and --window are off unless given, and
-    the result states it.
+    the result states it. --robustness says what noise, blur, fog, dusk and other corruptions cost, each of a stated
+    strength.
 
     Example: `lpsnet evaluate --model runs/s/model.safetensors --data camvid:CamVid --split val --json scores.json`
     """
+    corrupted = None
+    if robustness or corruptions is not None:
+        corrupted = scoring.RobustnessTest(parse_corruptions(corruptions or ""), robustness_images)
     views = Views(flip, _parse_scales(scales), _parse_pixels("window", window), _parse_pixels("stride", stride))
     images = open_dataset(data).split(split)
     open_at = functools.partial(Segmenter, model, runtime=runtime, precision=precision, num_threads=threads)
@@ -79,12 +94,13 @@ def evaluate(
     training = training_protocol(segmenter.record)
     protocol = {"data": data, **segmenter.protocol, **views.protocol, "training": training}
     with output.image_progress("evaluating") as update:
-        evaluation = run_evaluation(
+        evaluation = scoring.evaluate(
             segment,
             images,
             label_space=space,
             protocol=protocol,
             boundary=boundary,
+            robustness=corrupted,
             on_progress=update,
             on_prediction=None if folder is None else lambda sample, labels: folder.write(sample.name, labels),
         )
@@ -245,9 +261,8 @@ def report(
 ) -> None:
     """Write one HTML page about a training, an evaluation, a benchmark, an expansion or a study.
 
-    DIR is the folder of a training, an expansion or a study, what `--json` of `lpsnet evaluate` or `benchmark` wrote,
-    or a model file. Running ones are reported so far. The page needs no file beside it and no
-    network.
+    DIR is the folder of a training, a fit, an expansion or a study, what `--json` of `lpsnet evaluate` or `benchmark`
+    wrote, or a model file. Running ones are reported so far. The page needs no file beside it and no network.
 
     Example: `lpsnet report runs/first`
     """

@@ -35,14 +35,19 @@ def models(json_to: output.JsonOption = None) -> None:
     found = {name: (path, read_record(path)) for name, path in list_models().items()}
     described = {name: {"path": str(path), "record": r.model_dump(mode="json")} for name, (path, r) in found.items()}
     output.write_json({"models": described}, json_to)
-    rows = output.table("Models of this installation", "name", "classes", "runs at", "ratios", "mIoU %", "on", "MiB")
+    columns = ["name", "classes", "runs at", "ratios", "mIoU %", "on", "MiB"]
+    robust = {name: _corrupted(record) for name, (_, record) in found.items()}
+    if any(robust.values()):  # few records hold it
+        columns.insert(6, "corrupted")
+    rows = output.table("Models of this installation", *columns)
     for name, (path, record) in found.items():
         size = "x".join(map(str, record.input_size)) if record.input_size else "any"
         ratios = ", ".join(map(str, record.architecture.ratios)) if record.architecture else "–"
         split, miou = next(iter(_mious(record).items()), ("–", None))
         score = "–" if miou is None else f"{miou:.2f}"
         megabytes = f"{path.stat().st_size / 2**20:.1f}"
-        rows.add_row(name, str(record.label_space.num_classes), size, ratios, score, split, megabytes)
+        corrupted = [robust[name] or "–"] if any(robust.values()) else []
+        rows.add_row(name, str(record.label_space.num_classes), size, ratios, score, split, *corrupted, megabytes)
     output.console(json_to).print(rows)
     for name, (_, record) in found.items():
         for note in (scores["note"] for scores in record.scores.values() if "note" in scores):
@@ -57,6 +62,13 @@ def _mious(record: "ModelRecord") -> dict[str, float]:
     """mIoU in a record, in percent, by split or protocol."""
     figures = {split: scores.get("miou") for split, scores in record.scores.items() if isinstance(scores, dict)}
     return {split: miou for split, miou in figures.items() if isinstance(miou, float)}
+
+
+def _corrupted(record: "ModelRecord") -> str:
+    """Mean mIoU under corruptions in a record, in percent; empty if it holds none."""
+    tests = (scores.get("robustness") for scores in record.scores.values() if isinstance(scores, dict))
+    mious = (test.get("mean_miou") for test in tests if isinstance(test, dict))
+    return next((f"{miou:.2f}" for miou in mious if isinstance(miou, float)), "")
 
 
 def info(

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
 
 from lpsnet.architecture import default_block, get_architecture
 from lpsnet.cli import output
 from lpsnet.cli.output import printable
 from lpsnet.data.dataset import open_dataset
 from lpsnet.errors import LpsnetError
-from lpsnet.evaluation.evaluate import Evaluation
+from lpsnet.evaluation.evaluate import Evaluation, Robustness
 from lpsnet.inference.engines import Precision
 from lpsnet.inference.hub import find_checkpoint
 from lpsnet.plugins import use_network
@@ -174,6 +175,22 @@ def print_scores(evaluation: "Evaluation", *, json_to: str | None = None) -> Non
     result.add_row("frequency-weighted IoU", f"{evaluation.frequency_weighted_iou:.2f}")
     result.add_row("pixel accuracy", f"{evaluation.pixel_accuracy:.2f}")
     output.console(json_to).print(result)
+    if evaluation.robustness is not None:
+        output.console(json_to).print(_robustness_table(evaluation.robustness))
+
+
+def _robustness_table(robust: "Robustness") -> Table:
+    """A row a corruption and strength, with its loss against the same images as they are."""
+    images = f"{robust.num_images} image{'s' if robust.num_images > 1 else ''}"
+    result = output.table(f"Robustness, {images}", "corruption", "strength", "mIoU %", "loss")
+    result.add_row("none", "", f"{robust.clean_miou:.2f}", "")
+    rows = [(it.corruption, f"{it.strength} ({it.value:g})", it.miou) for it in robust.scores]
+    for name, strength, miou in rows:
+        result.add_row(name, strength, f"{miou:.2f}", f"{robust.clean_miou - miou:.2f}")
+    result.add_section()
+    loss = robust.clean_miou - robust.mean_miou
+    result.add_row("mean of the corruptions", "", f"{robust.mean_miou:.2f}", f"{loss:.2f}", style="bold")
+    return result
 
 
 def _tell(message: str) -> None:
@@ -328,7 +345,7 @@ def fitting_report(out: Path) -> Path | None:
     from lpsnet.report.report import write_report
 
     try:
-        return write_report(out / "training", out=out / "report.html")
+        return write_report(out)
     except MissingDependencyError:
         return None
 

@@ -1,8 +1,9 @@
-"""Augmentation of training images: random scale, crop, flip and colours (Section 4.2).
+"""Augmentation of training images: random scale, crop, flip and colours (Section 4.2), and corruptions.
 
 For segmentation (`Augmentation`), the paper gives colour jittering, horizontal flip, scaling from 0.5x to 2.0x and the
 crop's size. Scale, crop, flip and rotation are one affine warp of the image and one of the labels; the colour jitter is
-one 3 x 4 matrix on the crop's bytes, as brightness, contrast and saturation are affine in RGB.
+one 3 x 4 matrix on the crop's bytes, as brightness, contrast and saturation are affine in RGB. What cameras in the
+field add (dusk, noise, blur, fog, …: `corruptions.py`) is not in the paper, and off unless asked for.
 
 For ImageNet pre-training, which the paper does not detail, `RandomResizedCrop` and `centre_window` are the usual crops
 for training and evaluation since Szegedy et al. 2015.
@@ -16,6 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from lpsnet.data.corruptions import corrupt_randomly
 from lpsnet.data.images import Image, Labels
 from lpsnet.data.labels import IGNORE_INDEX
 from lpsnet.errors import DataError
@@ -74,6 +76,7 @@ class Augmentation:
         rotation_degrees: the image is rotated about the crop's centre by up to this angle, either way; 0 is off.
         max_class_share: largest share of a crop's labelled pixels that one class may have; if none of `CROP_ATTEMPTS`
             positions meets it, the last one is used. 1 is off.
+        corruption: how often one or two random corruptions follow (`corruptions.corrupt_randomly`); 0 is off.
 
     Raises:
         DataError: a number is outside its range.
@@ -88,6 +91,7 @@ class Augmentation:
     hue_degrees: float = 0.0
     rotation_degrees: float = 0.0
     max_class_share: float = 1.0
+    corruption: float = 0.0
 
     def __post_init__(self) -> None:
         whole = all(isinstance(length, int) and 1 <= length <= MAX_CROP for length in self.crop_size)
@@ -128,15 +132,17 @@ class Augmentation:
             if self.max_class_share == 1 or _largest_share(crop_labels) <= self.max_class_share:
                 break
         crop = _warp(_prefiltered(image, scale), matrix, self.crop_size, cv2.INTER_LINEAR, MEAN_COLOUR)
+        inside = _inside(placement, self.crop_size, matrix)
         if (colours := self._draw_colours(rng)) is not None:
-            inside = _inside(placement, self.crop_size, matrix)
             crop[inside] = cv2.transform(crop[inside], colours)
+        if self.corruption and rng.random() < self.corruption:
+            crop[inside] = corrupt_randomly(np.ascontiguousarray(crop[inside]), rng)
         return crop, crop_labels
 
     @property
     def is_affine(self) -> bool:
         """Whether a sample is one warp and one colour matrix that do not depend on the image's pixels (see `draw`)."""
-        return self.max_class_share == 1 and _box(self.scale[0]) <= 1
+        return self.max_class_share == 1 and self.corruption == 0 and _box(self.scale[0]) <= 1
 
     def draw(self, size: tuple[int, int], rng: np.random.Generator) -> Warp:
         """What a call would do to an image of `size` (height, width), to do it on another device; needs `is_affine`."""
@@ -167,7 +173,7 @@ class Augmentation:
 
 
 # field -> largest value allowed; the smallest is 0
-_RANGES = dict.fromkeys(("flip_probability", "max_class_share"), 1.0)
+_RANGES = dict.fromkeys(("flip_probability", "max_class_share", "corruption"), 1.0)
 _RANGES |= dict.fromkeys(("brightness", "contrast", "saturation"), 5.0)
 _RANGES |= dict.fromkeys(("hue_degrees", "rotation_degrees"), 180.0)
 

@@ -8,11 +8,15 @@ Test-time augmentation (mirrored images, other scales and windows, averaged) is 
 without it; published figures of others often use it, so a fair comparison may need it. The logits of every view are
 resized to the part of the image that it shows and become probabilities (softmax); at a pixel the probabilities of all
 views that show it are averaged.
+
+Robustness, where it is asked for, is mIoU on the same images under every corruption of `lpsnet.data.corruptions`: an
+image is read once, and segmented as it is and corrupted.
 """
 
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, Protocol, Self, final
@@ -21,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
 
+from lpsnet.data import corruptions
 from lpsnet.data.formats.masks import OFFICIAL_IDS
 from lpsnet.data.images import write_png
 from lpsnet.data.labels import CITYSCAPES, IGNORE_INDEX, MAX_CLASSES, LabelSpace, check_same_classes
@@ -236,6 +241,39 @@ class ImageScore(_Values):
     miou: Percent
 
 
+class CorruptionScore(_Values):
+    """mIoU under a corruption of a strength, in percent.
+
+    Attributes:
+        corruption: its name in `CORRUPTIONS`, and `strength` that of the strength.
+        value: the strength as a number, in the row's unit.
+        miou: over all pixels of the images that were corrupted.
+    """
+
+    corruption: str
+    strength: str
+    value: float
+    miou: Percent
+
+
+class Robustness(_Values):
+    """What corruptions cost, on some or all images of an evaluation.
+
+    Attributes:
+        num_images: that were corrupted, spread evenly over the split.
+        seed: of noise, directions and places.
+        clean_miou: of these images as they are, in percent.
+        mean_miou: the mean over `scores`.
+        scores: of every corruption at every strength, in the order of `CORRUPTIONS`.
+    """
+
+    num_images: int
+    seed: int = 0
+    clean_miou: Percent
+    mean_miou: Percent
+    scores: tuple[CorruptionScore, ...]
+
+
 class Evaluation(_Values):
     """The scores of a segmenter on a split: also the JSON that `lpsnet evaluate --json` writes and reports read.
 
@@ -251,6 +289,7 @@ class Evaluation(_Values):
         per_image: every image, in the split's order.
         protocol: how the scores were measured, as JSON values.
         boundary_miou, boundary_ious: see `metrics.BoundaryIoU`; nan and empty if they were not asked for.
+        robustness: under corruptions; None if it was not asked for.
         command: that made it; may be empty.
     """
 
@@ -268,6 +307,7 @@ class Evaluation(_Values):
     protocol: dict[str, Any]
     boundary_miou: Percent = math.nan
     boundary_ious: dict[str, Percent] = Field(default_factory=dict)
+    robustness: Robustness | None = None
     command: CommandText = ""
 
     @model_validator(mode="after")
@@ -289,6 +329,7 @@ class Evaluation(_Values):
         per_image: Sequence[tuple[str, float]],
         protocol: Mapping[str, Any],
         boundary: BoundaryIoU | None = None,
+        robustness: Robustness | None = None,
     ) -> Self:
         """All scores that follow from a K x K confusion matrix.
 
@@ -298,6 +339,7 @@ class Evaluation(_Values):
             per_image: names and mIoU in percent.
             protocol: JSON values.
             boundary: of the same images, if it was counted.
+            robustness: likewise.
         """
         names, figures = space.names, asdict(scores(matrix))
         by_class = {key: dict(zip(names, figures.pop(key), strict=True)) for key in ("ious", "accuracies")}
@@ -314,6 +356,7 @@ class Evaluation(_Values):
             confusion_matrix=matrix.tolist(),
             per_image=tuple(ImageScore(name=name, miou=miou) for name, miou in per_image),
             protocol=dict(protocol),
+            robustness=robustness,
             **outlines,
         )
 
@@ -337,9 +380,92 @@ class Evaluation(_Values):
         return {key: value for key, value in self.to_dict().items() if key not in _LONG}
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON values; boundary IoU only if it was counted, the command only if there is one."""
+        """JSON values; boundary IoU and robustness only if they were counted, the command only if there is one."""
         left_out = set() if self.boundary_ious else {"boundary_miou", "boundary_ious"}
-        return self.model_dump(mode="json", exclude=left_out | (set() if self.command else {"command"}))
+        left_out |= {key for key in ("robustness", "command") if not getattr(self, key)}
+        return self.model_dump(mode="json", exclude=left_out)
+
+
+# Images that are corrupted unless another number is asked for, and where time is short
+ROBUSTNESS_IMAGES, FEWEST_ROBUSTNESS_IMAGES = 100, 8
+
+
+@dataclass(frozen=True)
+class RobustnessTest:
+    """Which corruptions an evaluation counts too.
+
+    Attributes:
+        chosen: corruptions and strengths, see `corruptions.choose`; unless given, all at the middle strength.
+        num_images: of the split, spread evenly; all if it has fewer.
+        seed: of noise, directions and places.
+
+    Raises:
+        LpsnetError: there are no images.
+    """
+
+    chosen: corruptions.Chosen = field(default_factory=corruptions.choose)
+    num_images: int = ROBUSTNESS_IMAGES
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.num_images < 1:
+            raise LpsnetError(f"robustness is measured on 1 image or more; got {self.num_images}")
+
+    @property
+    def cells(self) -> list[tuple[str, str]]:
+        """(corruption, strength) of every score."""
+        return [(name, strength) for name in self.chosen.names for strength in self.chosen.strengths]
+
+    def places(self, count: int) -> frozenset[int]:
+        """Which of `count` images are corrupted."""
+        return frozenset(number * count // self.num_images for number in range(self.num_images))
+
+    def within(self, seconds: float, segment: Segment, image: Image) -> "RobustnessTest":
+        """The same on as many images as these seconds allow, `FEWEST_ROBUSTNESS_IMAGES` or more.
+
+        Args:
+            seconds: for all of them.
+            segment: the segmenter that will be evaluated.
+            image: H x W x 3 uint8 RGB, which is timed.
+        """
+        began = time.perf_counter()
+        for name, strength in self.cells:
+            segment(corruptions.corrupt(name, image, strength))
+        allowed = int(seconds / (time.perf_counter() - began))
+        return replace(self, num_images=min(self.num_images, max(FEWEST_ROBUSTNESS_IMAGES, allowed)))
+
+
+class _RobustnessCount:
+    """The confusion matrices of a `RobustnessTest` while images come."""
+
+    def __init__(self, test: RobustnessTest, num_images: int, num_classes: int) -> None:
+        self._test, self._places = test, test.places(num_images)
+        self._clean = ConfusionMatrix(num_classes)
+        self._corrupted = {cell: ConfusionMatrix(num_classes) for cell in test.cells}
+
+    def update(self, index: int, sample: "Sample", prediction: Labels, segment: Segment) -> None:
+        """Count an image, if it is one that is corrupted; `prediction` is that of the image as it is."""
+        if index not in self._places:
+            return
+        self._clean.update(sample.labels, prediction)
+        for (name, strength), matrix in self._corrupted.items():
+            image = corruptions.corrupt(name, sample.image, strength, index=index, seed=self._test.seed)
+            matrix.update(sample.labels, segment(image))
+
+    @property
+    def result(self) -> Robustness:
+        mious = [scores(matrix.matrix).miou for matrix in self._corrupted.values()]
+        values = [corruptions.CORRUPTIONS[name].strength(strength) for name, strength in self._corrupted]
+        return Robustness(
+            num_images=len(self._places),
+            seed=self._test.seed,
+            clean_miou=scores(self._clean.matrix).miou,
+            mean_miou=sum(mious) / len(mious),
+            scores=tuple(
+                CorruptionScore(corruption=name, strength=strength, value=value, miou=miou)
+                for (name, strength), value, miou in zip(self._corrupted, values, mious, strict=True)
+            ),
+        )
 
 
 def evaluate(
@@ -349,6 +475,7 @@ def evaluate(
     label_space: LabelSpace | None = None,
     protocol: Mapping[str, Any] = _NO_PROTOCOL,
     boundary: bool = False,
+    robustness: RobustnessTest | None = None,
     on_progress: Callable[[int, int], None] | None = None,
     on_prediction: "Callable[[Sample, Labels], None] | None" = None,
 ) -> Evaluation:
@@ -361,6 +488,7 @@ def evaluate(
         protocol: what the segmenter knows of how it was run, as JSON values, e.g. `Segmenter.protocol`; it is added
             to what is known here.
         boundary: count boundary IoU too, about 50 ms more for an image of 1024x2048.
+        robustness: count mIoU under these corruptions too, each as costly as the image itself.
         on_progress: called with the number of images done and of all, after each.
         on_prediction: called with each sample and its label map, e.g. to write it to a file.
 
@@ -373,12 +501,15 @@ def evaluate(
         check_same_classes(label_space, split.label_space)
     counts = ConfusionMatrix(split.label_space.num_classes)
     outlines = BoundaryIoU(counts.num_classes) if boundary else None
+    corrupted = _RobustnessCount(robustness, len(split), counts.num_classes) if robustness else None
     per_image, sizes = [], set()
     for done in range(1, len(split) + 1):
         sample = split[done - 1]
         prediction = segment(sample.image)
         per_image.append((sample.name, _add(sample, prediction, counts, outlines)))
         sizes.add(sample.labels.shape)
+        if corrupted is not None:
+            corrupted.update(done - 1, sample, prediction, segment)
         if on_prediction is not None:
             on_prediction(sample, prediction)
         if on_progress is not None:
@@ -391,7 +522,8 @@ def evaluate(
         "label_space": split.label_space.name,
     }
     measured = {**known, **_PLAIN, **protocol}
-    return Evaluation.of(split.label_space, counts.matrix, per_image, measured, outlines)
+    robust = None if corrupted is None else corrupted.result
+    return Evaluation.of(split.label_space, counts.matrix, per_image, measured, outlines, robust)
 
 
 def _add(sample: "Sample", prediction: Labels, counts: ConfusionMatrix, outlines: BoundaryIoU | None) -> float:

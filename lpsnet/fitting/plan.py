@@ -163,6 +163,7 @@ CONTEST_MINUTES = 40.0  # of a fit, from which two networks are tried before one
 CONTEST_SHARE = 0.08  # of the minutes, for each of the two
 DELIVERY_SHARE = 0.06  # of the minutes, for the export, the evaluation and the report
 DELIVERY_MINUTES = (0.1, 3.0)
+ROBUSTNESS_SHARE, ROBUSTNESS_MINUTES = 0.02, 1.0  # of the minutes, at most; they come on top of these
 BUDGET_SHARE = 0.94  # of the budget that a network may take when it is chosen: the machine is not always as quick
 TIMING = TimingProtocol(warm_up_s=0.1, duration_s=0.5)  # of each network; the delivered one is timed for longer
 VAL_FRACTION = 0.2  # where the data has no validation split
@@ -263,7 +264,12 @@ class Plan(BaseModel):
 def delivery_minutes(minutes: float) -> float:
     """For what comes after the last training."""
     least, most = DELIVERY_MINUTES
-    return min(most, max(least, DELIVERY_SHARE * minutes))
+    return min(most, max(least, DELIVERY_SHARE * minutes)) + robustness_minutes(minutes)
+
+
+def robustness_minutes(minutes: float) -> float:
+    """For mIoU under corruptions, part of `delivery_minutes`."""
+    return min(ROBUSTNESS_MINUTES, ROBUSTNESS_SHARE * minutes)
 
 
 def make_plan(wish: Wish, out: Path, *, on_progress: Progress = lambda stage, done: None) -> Plan:

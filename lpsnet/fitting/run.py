@@ -16,9 +16,9 @@ from typing import Any
 
 from lpsnet.benchmark.benchmark import Benchmark, Candidate, benchmark
 from lpsnet.data.dataset import Dataset
-from lpsnet.data.split import Images, select
+from lpsnet.data.split import Images, Split, select
 from lpsnet.errors import LpsnetError, RunError
-from lpsnet.evaluation.evaluate import Evaluation, evaluate
+from lpsnet.evaluation.evaluate import Evaluation, RobustnessTest, evaluate
 from lpsnet.export.export import export
 from lpsnet.export.quantise import Quantisation
 from lpsnet.fitting import plan as planning
@@ -53,7 +53,7 @@ class Fit:
         checkpoint: the trained network, to train on or to export.
         model: the same as an ONNX file, which runs everywhere.
         int8: the ONNX file in int8, if it holds.
-        evaluation: of `model`'s network on val, in the chosen engine and precision.
+        evaluation: of `model`'s network on val, in the chosen engine and precision; with robustness on some images.
         benchmark: of the delivered files.
         trained: mIoU on val of every training, by the name of its network.
         start: the network that was trained to the end.
@@ -83,6 +83,7 @@ class Fit:
             "model": self.model.name,
             "int8": self.int8.name if self.int8 else None,
             "miou": self.evaluation.miou,
+            "miou_corrupted": None if self.evaluation.robustness is None else self.evaluation.robustness.mean_miou,
             "latency_ms": self.latency_ms,
             "trained": self.trained,
             "start": self.start,
@@ -266,10 +267,17 @@ def _deliver(plan: Plan, result: TrainingResult, out: Path, trained: dict[str, f
     segmenter = Segmenter(
         files[0][0], runtime=plan.runtime, precision=plan.precision, num_threads=plan.threads, input_size=plan.size
     )
-    protocol = {"data": plan.data, "split": "val", **segmenter.protocol}
-    evaluation = evaluate(segmenter, val, label_space=segmenter.label_space, protocol=protocol)
+    evaluation = _scored(plan, segmenter, val)
     write_text(out / "evaluation.json", json.dumps(evaluation.to_dict(), indent=2) + "\n")
     return Fit(plan, out, checkpoint, model, int8, evaluation, timed, trained, start)
+
+
+def _scored(plan: Plan, segmenter: Segmenter, val: Split) -> Evaluation:
+    """On val; under corruptions on as many images as the plan has minutes for."""
+    test = RobustnessTest().within(60 * planning.robustness_minutes(plan.wish.minutes), segmenter, val.image(0))
+    _log.info(f"Scoring, under corruptions on {min(test.num_images, len(val))} of {len(val)} images too …")
+    protocol = {"data": plan.data, "split": "val", **segmenter.protocol}
+    return evaluate(segmenter, val, label_space=segmenter.label_space, protocol=protocol, robustness=test)
 
 
 def _quantised(plan: Plan, net: Model, record: ModelRecord, dataset: Dataset, out: Path) -> Path | None:
@@ -325,7 +333,17 @@ def how(fitted: Fit) -> str:
             "by-hand.onnx",
         ],
         ["lpsnet", "benchmark", "by-hand.onnx", "--runtime", plan.runtime, "--precision", plan.precision],
-        ["lpsnet", "evaluate", "--model", "by-hand.onnx", "--data", plan.data, "--runtime", plan.runtime],
+        [
+            "lpsnet",
+            "evaluate",
+            "--model",
+            "by-hand.onnx",
+            "--data",
+            plan.data,
+            "--runtime",
+            plan.runtime,
+            "--robustness",
+        ],
     ]
     lines += ["", "## By hand", "", "```sh", *(shlex.join(command) for command in commands), "```", ""]
     return "\n".join(lines)

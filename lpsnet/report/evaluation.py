@@ -1,4 +1,4 @@
-"""The report of an evaluation: IoU by class, confusion matrix, best and worst images, protocol.
+"""The report of an evaluation: IoU by class, confusion matrix, corruptions, best and worst images, protocol.
 
 Read from the JSON of `lpsnet evaluate --json` or from the last evaluation of a training. It holds no images: they are
 read and segmented again with the data and the model it names, and left out where one of the two is missing.
@@ -16,11 +16,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from lpsnet.data.corruptions import CORRUPTIONS, STRENGTHS, corrupt
 from lpsnet.data.dataset import open_dataset
 from lpsnet.data.labels import IGNORE_INDEX, LABEL_SPACES, Colour, LabelSpace
 from lpsnet.data.split import Split
 from lpsnet.errors import DataError, LpsnetError, MissingDependencyError, ModelFileError
-from lpsnet.evaluation.evaluate import Evaluation
+from lpsnet.evaluation.evaluate import Evaluation, Robustness
 from lpsnet.evaluation.metrics import confusion_matrix, scores
 from lpsnet.evaluation.selection import Selection
 from lpsnet.inference.result import Segmentation, overlay
@@ -112,11 +113,11 @@ def difference(image: Image, truth: Image, prediction: Image) -> Image:
     return result
 
 
-def data_uri(image: Image) -> str:
-    """An image, H x W x 3 uint8 RGB, as a JPEG inside a page."""
+def data_uri(image: Image, max_width: int = MAX_WIDTH) -> str:
+    """An image, H x W x 3 uint8 RGB, as a JPEG inside a page, at most `max_width` pixels wide."""
     height, width = image.shape[:2]
-    if width > MAX_WIDTH:
-        size = (MAX_WIDTH, max(1, round(height * MAX_WIDTH / width)))
+    if width > max_width:
+        size = (max_width, max(1, round(height * max_width / width)))
         image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
     done, data = cv2.imencode(".jpg", image[:, :, ::-1], _JPEG)
     assert done, "OpenCV writes JPEG"
@@ -189,6 +190,7 @@ def evaluation_page(path: Path, images: ImageOptions) -> html.Page:
         notes=(note,) if note else (),
         sections=(
             *score_sections(evaluation),
+            robustness_section(evaluation, images),
             image_section(gallery),
             html.Section("How it was measured", made),
         ),
@@ -222,6 +224,7 @@ def score_tiles(evaluation: Evaluation) -> tuple[html.Tile, ...]:
         "Mean accuracy": evaluation.mean_accuracy,
         "Frequency-weighted IoU": evaluation.frequency_weighted_iou,
         **({"Boundary mIoU": evaluation.boundary_miou} if evaluation.boundary_ious else {}),
+        **({"mIoU under corruptions": evaluation.robustness.mean_miou} if evaluation.robustness else {}),
     }
     tiles = (html.Tile(name, html.figure(value, 2), "%") for name, value in means.items())
     return (*tiles, html.Tile("Images", f"{evaluation.num_images:,}"))
@@ -238,6 +241,64 @@ def score_sections(evaluation: Evaluation) -> tuple[html.Section, ...]:
 def image_section(gallery: html.Gallery | None) -> html.Section:
     """The best and the worst images; empty where they could not be made."""
     return html.Section("Best and worst images", () if gallery is None else (gallery,))
+
+
+MAX_THUMBNAIL = 260  # pixels of width of a corrupted image
+
+
+def robustness_section(evaluation: Evaluation, options: ImageOptions) -> html.Section:
+    """mIoU under corruptions, and what they look like on an image; empty where robustness was not measured.
+
+    Args:
+        evaluation: with or without robustness.
+        options: whether images are shown, and of which data.
+    """
+    robust = evaluation.robustness
+    if robust is None:
+        return html.Section("Robustness", ())
+    loss = html.figure(robust.clean_miou - robust.mean_miou)
+    images = f"{robust.num_images} of the {evaluation.num_images} images"
+    lead = (
+        f"On {images}: {html.figure(robust.clean_miou)} mIoU as they are, {html.figure(robust.mean_miou)} in the mean"
+    )
+    rows = [_corrupted_row(it.corruption, f"{it.strength}, {it.value:g}", it.miou, robust) for it in robust.scores]
+    heads = ("Corruption", "Strength", "mIoU (%)", "Loss (points)", "What it is like", "Unit of the strength")
+    table = html.Table(heads, (_corrupted_row("none", "", robust.clean_miou, robust), *rows), words=(0, 1, 4, 5))
+    return html.Section(
+        "Robustness",
+        (html.Text((f"{lead} under corruptions, {loss} points less.",)), table, *_examples(evaluation, options)),
+    )
+
+
+def _corrupted_row(name: str, strength: str, miou: float, robust: Robustness) -> tuple[html.Cell | str, ...]:
+    bar = html.Cell(html.figure(miou), bar=0.0 if math.isnan(miou) else miou / 100)
+    row = CORRUPTIONS.get(name)  # None for a name of another version
+    loss = "" if name == "none" else html.figure(robust.clean_miou - miou)
+    return (name.replace("_", " "), strength, bar, loss, *((row.meaning, row.unit) if row else ("", "")))
+
+
+def _examples(evaluation: Evaluation, options: ImageOptions) -> tuple[html.Part, ...]:
+    """The image in the middle of the split under every corruption that was measured; empty where it is not there."""
+    protocol, robust = evaluation.protocol, evaluation.robustness
+    data = options.data or protocol.get("data")
+    if options.count == 0 or robust is None or not isinstance(data, str):
+        return ()
+    try:
+        split = open_dataset(data).split(str(protocol.get("split", "val")))
+        place = len(split) // 2
+        image = split.image(place)
+    except (LpsnetError, OSError, ModuleNotFoundError):
+        return ()  # the section of best and worst images says why
+    cells = [it for it in robust.scores if it.corruption in CORRUPTIONS and it.strength in STRENGTHS]
+    shown = [
+        html.GalleryImage(
+            data_uri(corrupt(it.corruption, image, it.strength, index=place, seed=robust.seed), MAX_THUMBNAIL),
+            f"{it.corruption.replace('_', ' ')}, {it.strength}",
+        )
+        for it in cells
+    ]
+    clean = html.GalleryImage(data_uri(image, MAX_THUMBNAIL), "as it is")
+    return (html.Gallery(((f"What they look like: {split.names[place]}", (clean, *shown)),)),)
 
 
 def class_colours(evaluation: Evaluation) -> tuple[Colour, ...]:

@@ -29,7 +29,7 @@ from lpsnet.record import ModelRecord
 from lpsnet.report import charts, html
 from lpsnet.report.evaluation import ImageOptions, evaluation_page
 from lpsnet.report.search import expansion_page
-from lpsnet.report.training import training_page
+from lpsnet.report.training import fit_page, training_page
 
 CHART_HEIGHTS = (360.0, 280.0)  # pixels, wide and narrow
 
@@ -301,6 +301,7 @@ Builder = Callable[[Path, ImageOptions], html.Page]
 
 # kind of folder -> the file that makes it one, and the builder of its page
 _FOLDERS: dict[str, tuple[str, Builder]] = {
+    "a fit": ("fit.json", fit_page),
     "an expansion": ("journal.jsonl", lambda path, images: expansion_page(path)),
     "a training": ("run.json", training_page),
 }
@@ -311,7 +312,7 @@ _FILES: dict[str, tuple[frozenset[str], Builder]] = {
     "a study": (frozenset({"study", "findings", "rows"}), lambda path, images: study_page(path)),
 }
 _WANTED = (
-    "the folder of a training, an expansion or a study, a JSON file of lpsnet evaluate, benchmark or study, "
+    "the folder of a training, a fit, an expansion or a study, a JSON file of lpsnet evaluate, benchmark or study, "
     "or a model file"
 )
 

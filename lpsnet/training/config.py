@@ -16,7 +16,7 @@ from lpsnet.data.augment import Augmentation
 from lpsnet.errors import DataError, LpsnetError, RunError, unknown_name, wanted
 from lpsnet.io import read_yaml
 
-_LATER: dict[str, Any] = {"hue": 0.0, "rotation": 0.0, "max_class_share": 1.0}
+_LATER: dict[str, Any] = {"hue": 0.0, "rotation": 0.0, "max_class_share": 1.0, "corruption": 0.0}
 _LATER |= {"optimiser": "sgd", "minutes": None, "keep_best": False}  # setting -> value that turns it off
 LENGTHS = ("iterations", "epochs", "minutes")  # settings of which a recipe has one
 
@@ -167,6 +167,9 @@ class Recipe(LoopSettings):
         rotation: largest turn of the image about the crop's centre, degrees either way; 0 is off.
         max_class_share: largest share of a crop's labelled pixels that one class may fill, as far as
             `CROP_ATTEMPTS` positions allow; 1 is off. Below 1, augmentation runs on the CPU.
+        corruption: probability that a sample gets one or two random corruptions of those that
+            `evaluate --robustness` measures (dusk, noise, blur, fog, JPEG, …: `lpsnet.data.corruptions`), each of a
+            random strength up to "strong"; 0 is off. Above 0, augmentation runs on the CPU.
         loss: "cross_entropy", "ohem" for online hard example mining, or "lovasz" for cross-entropy plus
             Lovász-softmax, which follows mIoU more closely and takes a sort of all pixels.
         ohem_threshold: OHEM keeps pixels whose true class got a probability below this …
@@ -189,6 +192,7 @@ class Recipe(LoopSettings):
     hue: float = Field(default=0.0, ge=0, le=180)
     rotation: float = Field(default=0.0, ge=0, le=180)
     max_class_share: float = Field(default=1.0, gt=0, le=1)
+    corruption: float = Field(default=0.0, ge=0, le=1)
     loss: Literal["cross_entropy", "ohem", "lovasz"] = "cross_entropy"
     ohem_threshold: float = Field(default=0.7, gt=0, lt=1)
     ohem_min_kept: float = Field(default=1 / 16, gt=0, le=1)
@@ -215,6 +219,7 @@ class Recipe(LoopSettings):
             hue_degrees=self.hue,
             rotation_degrees=self.rotation,
             max_class_share=self.max_class_share,
+            corruption=self.corruption,
         )
 
 
