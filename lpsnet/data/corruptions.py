@@ -249,7 +249,7 @@ def corrupt_randomly(image: Image, rng: np.random.Generator) -> Image:
     count = int(rng.integers(1, MAX_AT_ONCE + 1))
     for place in rng.choice(len(_ROWS), count, replace=False):
         row = _ROWS[place]
-        image = row(image, rng.uniform(row.neutral, row.strengths[-1]), rng)
+        image = row(image, rng.uniform(*sorted((row.neutral, row.strengths[-1]))), rng)
     return image
 
 
@@ -267,7 +267,8 @@ def parse_corruptions(text: str) -> Chosen:
         DataError: a word is neither.
     """
     words = [word.strip() for word in text.split(",") if word.strip()]
-    return choose(*((word for word in words if (word in STRENGTHS) is wanted) for wanted in (False, True)))
+    strengths = [word for word in words if word in STRENGTHS]
+    return choose([word for word in words if word not in STRENGTHS], strengths)
 
 
 def choose(names: Iterable[str] = (), strengths: Iterable[str] = ()) -> Chosen:
