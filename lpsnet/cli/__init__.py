@@ -33,6 +33,7 @@ _RECIPES = "lpsnet.training.config:RECIPES"
 # or a function that gives one), or the names themselves
 _OFFERS: dict[str, tuple[str, ...]] = {
     "arch": (_ARCHITECTURES,),
+    "corruptions": ("lpsnet.data.corruptions:CORRUPTIONS", "lpsnet.data.corruptions:STRENGTHS"),
     "block": ("lpsnet.models.blocks:BLOCKS",),
     "data": ("scenes", "camvid:", "cityscapes:", "bdd100k:"),
     "executor": ("local", "ray"),

@@ -15,7 +15,7 @@ from lpsnet.models.network import create_model
 
 def test_models_are_listed_with_size_score_and_terms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_checkpoint(create_model("B=1,1,1,1,1;C=4,4,8,8,8;R=1,1/2", num_classes=5).eval(), tmp_path / "net.safetensors")
-    scores = {"val": {"miou": 51.25, "note": "of a twin"}}
+    scores = {"val": {"miou": 51.25, "note": "of a twin", "robustness": {"mean_miou": 34.5}}}
     monkeypatch.setattr(models, "weights_folder", lambda: tmp_path / "weights")
     bundle(
         "streets",
@@ -27,7 +27,16 @@ def test_models_are_listed_with_size_score_and_terms(tmp_path: Path, monkeypatch
     )
     result = CliRunner().invoke(app, ["models"])
     assert result.exit_code == 0
-    for text in ("streets", "64x96", "1, 1/2", "51.25", "streets: of a twin", "streets: for research"):
+    for text in (
+        "streets",
+        "64x96",
+        "1, 1/2",
+        "51.25",
+        "corrupted",
+        "34.50",
+        "streets: of a twin",
+        "streets: for research",
+    ):
         assert text in result.output
     listed = json.loads(CliRunner().invoke(app, ["models", "--json", "-"]).stdout)["models"]
     assert listed["streets"]["record"]["scores"] == scores

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import lpsnet.cli.train as commands
+from lpsnet.data.corruptions import CORRUPTIONS
 from lpsnet.data.dataset import open_dataset
 from lpsnet.inference.segmenter import Segmenter
 from lpsnet.training.run import Status
@@ -80,6 +81,26 @@ def test_evaluation_by_several_views_is_named_in_the_result(run, model: Path, tm
     assert protocol["sliding_window"] == {"size": [48, 48], "stride": [24, 24]}
 
 
+def test_robustness_is_printed_and_kept(run, model: Path, tmp_path: Path) -> None:
+    words = ("evaluate", "--model", model, "--data", SCENES, "--json", tmp_path / "scores.json")
+    assert run(*words).code == 0
+    plain = json.loads((tmp_path / "scores.json").read_text())
+    result = run(*words, "--robustness")
+    assert result.code == 0, result.err
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    robust = scores.pop("robustness")
+    assert scores | {"command": ""} == plain | {"command": ""}
+    assert robust["num_images"] == 2
+    assert robust["clean_miou"] == plain["miou"]
+    assert [(it["corruption"], it["strength"]) for it in robust["scores"]] == [(name, "middle") for name in CORRUPTIONS]
+    assert f"{robust['mean_miou']:.2f}" in result.out
+    assert "Robustness, 2 images" in result.out
+    assert run(*words, "--corruptions", "mild,jpeg", "--robustness-images", "1").code == 0
+    chosen = json.loads((tmp_path / "scores.json").read_text())["robustness"]
+    assert (chosen["num_images"], len(chosen["scores"])) == (1, 1)
+    assert (chosen["scores"][0]["corruption"], chosen["scores"][0]["value"]) == ("jpeg", 25)
+
+
 def test_predictions_are_saved_beside_the_scores(run, model: Path, tmp_path: Path) -> None:
     result = run("evaluate", "--model", model, "--data", SCENES, "--save-predictions", tmp_path / "out", "--boundary")
     assert result.code == 0
@@ -111,6 +132,7 @@ def test_images_without_labels_are_predicted_alone(run, model: Path, tmp_path: P
     [
         (["--label-ids"], "--save-predictions"),
         (["--label-ids", "--save-predictions", "x"], "Cityscapes classes"),
+        (["--corruptions", "strong,jpg"], "'jpg'; did you mean 'jpeg'? Allowed: "),
         (["--scales", "a"], "0.75,1,1.25"),
         (["--scales", "0"], "scales lie between"),
         (["--window", "48"], "HEIGHTxWIDTH"),

@@ -45,7 +45,10 @@ def test_stronger_is_further_away_and_neutral_is_near(name: str) -> None:
     image, row = photo(180, 240), CORRUPTIONS[name]
     far = [np.abs(corrupt(name, image, it).astype(int) - image).mean() for it in (row.neutral, *row.strengths)]
     assert far == sorted(far)
-    rest = {"low_light": 2.5, "jpeg": 6.0}  # a sensor's own noise is there at any light, half the colours at any quality
+    rest = {
+        "low_light": 2.5,
+        "jpeg": 6.0,
+    }  # a sensor's own noise is there at any light, half the colours at any quality
     assert far[0] < rest.get(name, 0.001)
     assert far[1] > 1.5 * max(far[0], 0.1)
     steps = np.diff([row.neutral, *row.strengths])

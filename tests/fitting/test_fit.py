@@ -14,6 +14,7 @@ from lpsnet.fitting import plan as planning
 from lpsnet.fitting import run as fitting
 from lpsnet.fitting.plan import Start
 from lpsnet.inference.model_file import read_record
+from lpsnet.report.report import write_report
 
 SCENES = "scenes:size=64x96,num_train=12,num_val=4"
 ROWS = (
@@ -44,6 +45,10 @@ def test_what_comes_out(finished: fitting.Fit) -> None:
     assert set(finished.trained) == {"small", "large", "training"}
     held = json.loads((finished.folder / "fit.json").read_text())
     assert held["miou"] == finished.evaluation.miou
+    robust = finished.evaluation.robustness
+    assert robust is not None
+    assert (robust.num_images, robust.clean_miou) == (4, finished.evaluation.miou)
+    assert held["miou_corrupted"] == robust.mean_miou
     assert held["latency_ms"] == finished.latency_ms > 0
     assert read_record(finished.model).training["recipe"]["name"] == "auto"
 
@@ -54,6 +59,16 @@ def test_the_training_that_a_report_shows(finished: fitting.Fit, tmp_path: Path)
     (tmp_path / "contest" / "small").mkdir(parents=True)
     (tmp_path / "contest" / "small" / "run.json").write_text("{}")
     assert fitting.current_training(tmp_path) == tmp_path / "contest" / "small"
+
+
+def test_its_report_has_the_robustness_of_the_delivered_file(finished: fitting.Fit) -> None:
+    page = write_report(finished.folder)
+    assert page == finished.folder / "report.html"
+    text = page.read_text(encoding="utf-8")
+    assert "<h2>Curves</h2>" in text
+    assert "<h2>Robustness</h2>" in text
+    assert f"{finished.evaluation.robustness.mean_miou:.1f} in the mean" in text
+    assert text.count("data:image/jpeg") > 13
 
 
 def test_the_file_scores_what_the_fit_says(finished: fitting.Fit) -> None:

@@ -12,6 +12,7 @@ import pytest
 from page_reading import check_self_contained, read_page
 from shifted_labels import DATA, shifted
 
+from lpsnet.data.corruptions import corrupt
 from lpsnet.data.dataset import open_dataset
 from lpsnet.data.synthetic import SCENES
 from lpsnet.errors import RunError
@@ -24,6 +25,7 @@ from lpsnet.report.evaluation import (
     best_and_worst,
     class_colours,
     difference,
+    robustness_section,
     show_images,
 )
 from lpsnet.report.html import Gallery
@@ -272,3 +274,40 @@ def _decoded(uri: str) -> np.ndarray:
     image = cv2.imdecode(np.frombuffer(base64.b64decode(data), np.uint8), cv2.IMREAD_COLOR)
     assert image is not None
     return np.asarray(image[:, :, ::-1])
+
+
+def test_robustness_is_a_table_with_examples(evaluated: dict[str, Any], tmp_path: Path) -> None:
+    scored = [
+        {"corruption": "jpeg", "strength": "strong", "value": 7, "miou": 31.25},
+        {"corruption": "not yet <known>", "strength": "mild", "value": 0.5, "miou": None},
+    ]
+    robust = {"num_images": 5, "clean_miou": 51.5, "mean_miou": 31.25, "scores": scored}
+    path = tmp_path / "scores.json"
+    path.write_text(json.dumps({**evaluated, "robustness": robust}), encoding="utf-8")
+    page = read_page(write_report(path).read_text(encoding="utf-8"))
+    check_self_contained(page)
+    assert page.fact("mIoU under corruptions") == "31.25 %"
+    rows = page.table("Corruption", "Strength", "mIoU (%)", "Loss (points)")
+    assert [row[:4] for row in rows] == [
+        ["none", "", "51.5", ""],
+        ["jpeg", "strong, 7", "31.2", "20.2"],
+        ["not yet <known>", "mild, 0.5", "–", "–"],
+    ]
+    assert (
+        "On 5 of the 7 images: 51.5 mIoU as they are, 31.2 in the mean under corruptions, 20.2 points less."
+        in page.text
+    )
+    split = open_dataset(DATA).split("val")
+    section = robustness_section(Evaluation.model_validate({**evaluated, "robustness": robust}), ImageOptions())
+    gallery = section.parts[-1]
+    assert isinstance(gallery, Gallery)
+    ((title, (clean, corrupted)),) = gallery.rows
+    assert split.names[3] in title
+    assert [clean.caption, corrupted.caption] == ["as it is", "jpeg, strong"]
+    np.testing.assert_allclose(_decoded(clean.source), split.image(3), atol=40)
+    wanted = corrupt("jpeg", split.image(3), "strong", index=3)
+    assert np.abs(_decoded(corrupted.source).astype(int) - wanted).mean() < 6
+    assert len(robustness_section(Evaluation.model_validate(evaluated), ImageOptions()).parts) == 0
+    without = Evaluation.model_validate({**evaluated, "robustness": robust})
+    assert len(robustness_section(without, ImageOptions(data="nowhere")).parts) == 2
+    assert len(robustness_section(without, ImageOptions(count=0)).parts) == 2

@@ -87,4 +87,5 @@ def test_what_does_not_fit_is_left_to_the_workers(split: SceneSplit) -> None:
 def test_augmentations_that_look_at_the_image_cannot_be_drawn_ahead() -> None:
     assert Augmentation(crop_size=(8, 8)).is_affine
     assert not Augmentation(crop_size=(8, 8), max_class_share=0.75).is_affine
+    assert not Augmentation(crop_size=(8, 8), corruption=0.1).is_affine
     assert not Augmentation(crop_size=(8, 8), scale=(0.2, 1)).is_affine

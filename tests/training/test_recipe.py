@@ -59,12 +59,15 @@ def test_augmentations_that_are_off_are_reached_by_name_and_change_nothing_other
         crop_size=(128, 256), scale=(0.75, 1.5), flip_probability=0.5, brightness=0.5, contrast=0.5, saturation=0.5
     )
     assert recipe.augmentation == before
-    assert not {"hue", "rotation", "max_class_share"} & recipe.model_dump(mode="json").keys(), "recipes keep their JSON"
-    overrides = parse_overrides(["rotation=10", "hue=20.5", "max_class_share=0.75"])
+    assert not {"hue", "rotation", "max_class_share", "corruption"} & recipe.model_dump(mode="json").keys(), (
+        "recipes keep their JSON"
+    )
+    overrides = parse_overrides(["rotation=10", "hue=20.5", "max_class_share=0.75", "corruption=0.5"])
     changed = recipe.with_overrides(overrides)
-    assert changed.augmentation == replace(before, rotation_degrees=10, hue_degrees=20.5, max_class_share=0.75)
+    kept = {"rotation_degrees": 10, "hue_degrees": 20.5, "max_class_share": 0.75, "corruption": 0.5}
+    assert changed.augmentation == replace(before, **kept)
     assert type(recipe).from_values(changed.model_dump(mode="json")) == changed
-    assert changed.with_overrides({"rotation": 0, "hue": 0, "max_class_share": 1}) == recipe
+    assert changed.with_overrides({"rotation": 0, "hue": 0, "max_class_share": 1, "corruption": 0}) == recipe
 
 
 def test_epochs_and_iterations_replace_each_other() -> None:
