@@ -191,7 +191,7 @@ def _jpeg(image: Image, quality: float, rng: _Rng) -> Image:
     return np.asarray(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB), np.uint8)
 
 
-_SHORT = "of the shorter side"
+_SIDE = "of the shorter side"
 # fmt: off
 _ROWS = (
     Corruption("dark", _dark, 1.0, (1.5, 2.2, 3.5), "gamma", "dusk or a wrong gamma: darks are crushed"),
@@ -203,10 +203,10 @@ _ROWS = (
     Corruption("fog", _fog, 0.0, (0.3, 0.5, 0.7), "share of grey light", "fog in clouds, the same at any distance"),
     Corruption("warm", _warm, 0.0, (0.5, 1.0, 1.5), "stops", "white balance: red up, blue down, e.g. sodium lamps"),
     Corruption("cool", _cool, 0.0, (0.5, 1.0, 1.5), "stops", "white balance: blue up, red down, e.g. shade"),
-    Corruption("noise", _noise, 0.0, (0.08, 0.12, 0.18), "deviation, of 1", "a sensor at high gain",
+    Corruption("noise", _noise, 0.0, (0.08, 0.12, 0.18), "deviation, white is 1", "a sensor at high gain",
                "ImageNet-C, severities 1 to 3"),
-    Corruption("defocus", _defocus, 0.0, (0.004, 0.008, 0.016), f"radius, {_SHORT}", "a lens out of focus"),
-    Corruption("motion_blur", _motion, 0.0, (0.015, 0.03, 0.06), f"length, {_SHORT}", "the camera moves"),
+    Corruption("defocus", _defocus, 0.0, (0.004, 0.008, 0.016), _SIDE, "a lens out of focus: radius of a point's disc"),
+    Corruption("motion_blur", _motion, 0.0, (0.015, 0.03, 0.06), _SIDE, "the camera moves: length of a point's trace"),
     Corruption("jpeg", _jpeg, 100.0, (25, 15, 7), "quality", "strong compression, e.g. of a radio link",
                "ImageNet-C, severities 1, 3 and 5"),
 )

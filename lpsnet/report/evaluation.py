@@ -261,9 +261,9 @@ def robustness_section(evaluation: Evaluation, options: ImageOptions) -> html.Se
     lead = (
         f"On {images}: {html.figure(robust.clean_miou)} mIoU as they are, {html.figure(robust.mean_miou)} in the mean"
     )
-    rows = [_corrupted_row(it.corruption, f"{it.strength}, {it.value:g}", it.miou, robust) for it in robust.scores]
-    heads = ("Corruption", "Strength", "mIoU (%)", "Loss (points)", "What it is like", "Unit of the strength")
-    table = html.Table(heads, (_corrupted_row("none", "", robust.clean_miou, robust), *rows), words=(0, 1, 4, 5))
+    rows = [_corrupted_row(it.corruption, f"{it.strength}: {it.value:g}", it.miou, robust) for it in robust.scores]
+    heads = ("Corruption", "mIoU (%)", "Loss (points)", "Strength", "Unit", "What it is like")
+    table = html.Table(heads, (_corrupted_row("none", "", robust.clean_miou, robust), *rows), words=(0, 3, 4, 5))
     return html.Section(
         "Robustness",
         (html.Text((f"{lead} under corruptions, {loss} points less.",)), table, *_examples(evaluation, options)),
@@ -274,7 +274,7 @@ def _corrupted_row(name: str, strength: str, miou: float, robust: Robustness) ->
     bar = html.Cell(html.figure(miou), bar=0.0 if math.isnan(miou) else miou / 100)
     row = CORRUPTIONS.get(name)  # None for a name of another version
     loss = "" if name == "none" else html.figure(robust.clean_miou - miou)
-    return (name.replace("_", " "), strength, bar, loss, *((row.meaning, row.unit) if row else ("", "")))
+    return (name.replace("_", " "), bar, loss, strength, *((row.unit, row.meaning) if row else ("", "")))
 
 
 def _examples(evaluation: Evaluation, options: ImageOptions) -> tuple[html.Part, ...]:

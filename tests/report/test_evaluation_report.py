@@ -287,11 +287,11 @@ def test_robustness_is_a_table_with_examples(evaluated: dict[str, Any], tmp_path
     page = read_page(write_report(path).read_text(encoding="utf-8"))
     check_self_contained(page)
     assert page.fact("mIoU under corruptions") == "31.25 %"
-    rows = page.table("Corruption", "Strength", "mIoU (%)", "Loss (points)")
+    rows = page.table("Corruption", "mIoU (%)", "Loss (points)", "Strength")
     assert [row[:4] for row in rows] == [
-        ["none", "", "51.5", ""],
-        ["jpeg", "strong, 7", "31.2", "20.2"],
-        ["not yet <known>", "mild, 0.5", "–", "–"],
+        ["none", "51.5", "", ""],
+        ["jpeg", "31.2", "20.2", "strong: 7"],
+        ["not yet <known>", "–", "–", "mild: 0.5"],
     ]
     assert (
         "On 5 of the 7 images: 51.5 mIoU as they are, 31.2 in the mean under corruptions, 20.2 points less."
