@@ -249,7 +249,8 @@ def corrupt_randomly(image: Image, rng: np.random.Generator) -> Image:
     count = int(rng.integers(1, MAX_AT_ONCE + 1))
     for place in rng.choice(len(_ROWS), count, replace=False):
         row = _ROWS[place]
-        image = row(image, rng.uniform(*sorted((row.neutral, row.strengths[-1]))), rng)
+        low, high = sorted((row.neutral, row.strengths[-1]))
+        image = row(image, rng.uniform(low, high), rng)
     return image
 
 
