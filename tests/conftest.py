@@ -21,8 +21,10 @@ APART = {
         "studies/test_network_studies.py",
         "studies/test_study.py",
         "test_demo.py",
+        "training/test_auxiliary.py",
         "training/test_run_length.py",
         "training/test_processes.py",
+        "training/test_teaching.py",
         "training/test_trainer.py",
     ),
 }

@@ -60,6 +60,12 @@ def train(
     minutes: Annotated[
         float | None, typer.Option(min=0.1, help="Length of the training by the clock, in place of the recipe's.")
     ] = None,
+    teacher: Annotated[
+        str | None, typer.Option(help="A model's name or checkpoint to learn from besides the labels.")
+    ] = None,
+    unlabelled: Annotated[
+        Path | None, typer.Option(help="A folder of images without labels, learnt from the teacher alone.")
+    ] = None,
     set_: output.SetOption = None,
     encoder: Annotated[
         str,
@@ -102,6 +108,8 @@ def train(
         encoder=encoder,
         input_size=output.parse_size(size),
         network=network or "",
+        teacher=None if teacher is None else find_checkpoint(teacher),
+        unlabelled=unlabelled,
     )
     with progress_reporter() as report:
         result = run_training(run, out, resume=resume, on_progress=report)

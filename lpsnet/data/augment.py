@@ -77,6 +77,10 @@ class Augmentation:
         max_class_share: largest share of a crop's labelled pixels that one class may have; if none of `CROP_ATTEMPTS`
             positions meets it, the last one is used. 1 is off.
         corruption: how often one or two random corruptions follow (`corruptions.corrupt_randomly`); 0 is off.
+        rare_class_crops: how often the crop's centre is a pixel of a class of the image, drawn by `class_odds`, as near
+            as a crop inside the image allows; all pixels of the class equally likely. 0 is off.
+        class_odds: how much more likely a class is drawn than another, by class id, such as 1 / frequency; without
+            them all classes of an image are equally likely.
 
     Raises:
         DataError: a number is outside its range.
@@ -92,6 +96,8 @@ class Augmentation:
     rotation_degrees: float = 0.0
     max_class_share: float = 1.0
     corruption: float = 0.0
+    rare_class_crops: float = 0.0
+    class_odds: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         whole = all(isinstance(length, int) and 1 <= length <= MAX_CROP for length in self.crop_size)
@@ -125,8 +131,12 @@ class Augmentation:
             wanted = f"labels of an image of {image.shape[:2]} are {image.shape[:2]} uint8"
             raise DataError(f"{wanted}; got {labels.shape} {labels.dtype}")
         scale, turn = self._draw_turn(rng)
+        odds = self._draw_odds(labels, rng)
         for _ in range(CROP_ATTEMPTS if self.max_class_share < 1 else 1):
-            placement = self._place(image.shape[:2], scale, rng)
+            if odds is None:
+                placement = self._place(image.shape[:2], scale, rng)
+            else:
+                placement = self._place_at(_draw_pixel(labels, odds, rng), image.shape[:2], scale)
             matrix = turn @ _matrix(image.shape[:2], placement)
             crop_labels = _warp(labels, matrix, self.crop_size, cv2.INTER_NEAREST, IGNORE_INDEX)
             if self.max_class_share == 1 or _largest_share(crop_labels) <= self.max_class_share:
@@ -142,7 +152,8 @@ class Augmentation:
     @property
     def is_affine(self) -> bool:
         """Whether a sample is one warp and one colour matrix that do not depend on the image's pixels (see `draw`)."""
-        return self.max_class_share == 1 and self.corruption == 0 and _box(self.scale[0]) <= 1
+        by_pixels = self.max_class_share < 1 or self.rare_class_crops or self.corruption
+        return not by_pixels and _box(self.scale[0]) <= 1
 
     def draw(self, size: tuple[int, int], rng: np.random.Generator) -> Warp:
         """What a call would do to an image of `size` (height, width), to do it on another device; needs `is_affine`."""
@@ -166,6 +177,24 @@ class Augmentation:
         top, left = (int(rng.integers(min(0, extra), max(0, extra) + 1)) for extra in slack)
         return _Placement(height, width, top, left)
 
+    def _draw_odds(self, labels: Labels, rng: np.random.Generator) -> NDArray[np.float64] | None:
+        """How likely each class is to have the crop's centre, 255; None where any position may be the crop's."""
+        if not self.rare_class_crops or rng.random() >= self.rare_class_crops:
+            return None
+        odds = np.ones(IGNORE_INDEX)
+        odds[: len(self.class_odds)] = self.class_odds
+        odds *= np.bincount(labels.ravel(), minlength=IGNORE_INDEX + 1)[:IGNORE_INDEX] > 0
+        return odds / odds.sum() if odds.any() else None
+
+    def _place_at(self, pixel: tuple[int, int], size: tuple[int, ...], scale: float) -> _Placement:
+        """The placement that brings a pixel (row, column) of the image nearest to the crop's centre."""
+        scaled = [max(1, round(length * scale)) for length in size]
+        corner = []
+        for place, length, old, crop in zip(pixel, scaled, size, self.crop_size, strict=True):
+            wanted = round(crop / 2 - (place + 0.5) * length / old)
+            corner.append(min(max(wanted, min(0, crop - length)), max(0, crop - length)))
+        return _Placement(scaled[0], scaled[1], corner[0], corner[1])
+
     def _draw_colours(self, rng: np.random.Generator) -> Matrix | None:
         factors = [max(0.0, rng.uniform(1 - x, 1 + x)) for x in (self.brightness, self.contrast, self.saturation)]
         angle = math.radians(rng.uniform(-1, 1) * self.hue_degrees)
@@ -173,7 +202,7 @@ class Augmentation:
 
 
 # field -> largest value allowed; the smallest is 0
-_RANGES = dict.fromkeys(("flip_probability", "max_class_share", "corruption"), 1.0)
+_RANGES = dict.fromkeys(("flip_probability", "max_class_share", "corruption", "rare_class_crops"), 1.0)
 _RANGES |= dict.fromkeys(("brightness", "contrast", "saturation"), 5.0)
 _RANGES |= dict.fromkeys(("hue_degrees", "rotation_degrees"), 180.0)
 
@@ -240,6 +269,13 @@ def _inside(placement: _Placement, crop_size: tuple[int, int], matrix: Matrix) -
     if matrix[0, 0] < 0:
         left, right = crop_size[1] - right, crop_size[1] - left
     return slice(top, bottom), slice(left, right)
+
+
+def _draw_pixel(labels: Labels, odds: NDArray[np.float64], rng: np.random.Generator) -> tuple[int, int]:
+    """Row and column of a pixel of a class drawn by `odds`."""
+    places = np.flatnonzero(labels.ravel() == rng.choice(len(odds), p=odds))
+    row, column = divmod(int(places[rng.integers(len(places))]), labels.shape[1])
+    return row, column
 
 
 def _largest_share(labels: Image) -> float:

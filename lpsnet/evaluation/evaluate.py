@@ -537,7 +537,7 @@ def _add(sample: "Sample", prediction: Labels, counts: ConfusionMatrix, outlines
     return scores(own).miou
 
 
-_OF_THE_RUN = ("data", "split", "num_pictures", "iterations", "init")
+_OF_THE_RUN = ("data", "split", "num_pictures", "iterations", "init", "teacher", "unlabelled")
 _OF_THE_RECIPE = ("name", "seed", "epochs", "crop_size")
 
 

@@ -317,10 +317,17 @@ def _training(training: dict[str, Any]) -> str:
         "images": training.get("num_pictures"),
         "recipe": recipe.get("name") if isinstance(recipe, dict) else None,
         "iterations": training.get("iterations"),
+        "teacher": _teacher(training.get("teacher")),
         "machine": training.get("machine"),
         "finished": training.get("finished"),
     }
     return "\n".join(f"- {name}: {_text(value)}" for name, value in facts.items() if value)
+
+
+def _teacher(facts: object) -> str | None:
+    """The name of the model that taught, without its folder."""
+    name = facts.get("model") if isinstance(facts, dict) else None
+    return PurePath(name).name if isinstance(name, str) else None
 
 
 def _without_place(data: object) -> str | None:

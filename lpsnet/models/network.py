@@ -190,12 +190,17 @@ class Network(nn.Module):
         Raises:
             LpsnetError: the input has another shape. Not checked while tracing or compiling.
         """
-        features, *details = self._features(image)
+        return self.logits_and_maps(image)[0]
+
+    def logits_and_maps(self, image: Tensor, *stages: int) -> tuple[Tensor, list[Tensor]]:
+        """What `forward` gives, and the largest path's maps after `stages`, counted from 0, with their interactions."""
+        detailed = detail_stages(self.architecture.detail)
+        features, maps = self._features(image, *detailed, *stages)
         logits = self.head(features)
-        for detail, maps in zip(self.details, details, strict=True):
-            own = detail(maps)
+        for detail, stage in zip(self.details, detailed, strict=True):
+            own = detail(maps[stage])
             logits = resize_like(logits, own, align_corners=self.align_corners) + own
-        return logits  # type: ignore[no-any-return]
+        return logits, [maps[stage] for stage in stages]
 
     def features(self, image: Tensor) -> Tensor:
         """The head's input: the paths' last features at the largest path's size, N x (paths x C5) x h x w.
@@ -204,22 +209,48 @@ class Network(nn.Module):
         """
         return self._features(image)[0]
 
-    def _features(self, image: Tensor) -> list[Tensor]:
-        """The head's input, and the largest path's maps that give logits of their own, smallest first."""
+    def _features(self, image: Tensor, *kept: int) -> tuple[Tensor, dict[int, Tensor]]:
+        """The head's input, and the largest path's maps after the stages to be kept."""
         check_input(image)
-        details, detailed = {}, detail_stages(self.architecture.detail)
+        largest_maps = {}
         maps = [resize_to_ratio(image, ratio, align_corners=self.align_corners) for ratio in self.architecture.ratios]
         for stage in range(NUM_STAGES):
             maps = [path(x, stage) for path, x in zip(self.paths, maps, strict=True)]
             if stage in INTERACTING_STAGES:
                 maps = self.interactions[stage - INTERACTING_STAGES[0]](maps)
-            if stage in detailed:
-                details[stage] = maps[0]
+            if stage in kept:
+                largest_maps[stage] = maps[0]
         largest, *others = maps
         resized = [resize_like(x, largest, align_corners=self.align_corners) for x in others]
         features = self.context(torch.cat((largest, *resized), dim=1))
-        features = features if self.mixing is None else relu(self.mixing(features))
-        return [features, *(details[stage] for stage in detailed)]
+        return (features if self.mixing is None else relu(self.mixing(features))), largest_maps
+
+
+AUXILIARY_STAGE = 3  # Stage 4, counted from 0
+
+
+class WithAuxiliaryHead(nn.Module):
+    """A network in training that a second head helps (Zhao et al. 2017, PSPNet, Section 3.3).
+
+    The head is a 1x1 convolution on Stage 4 of the largest path. Forward: as the network, to its logits and those of
+    the second head, N x K x h x w each, of sizes of their own.
+    """
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = network
+        self.auxiliary = nn.Conv2d(network.architecture.widths[AUXILIARY_STAGE], network.num_classes, 1)
+        nn.init.normal_(self.auxiliary.weight, std=0.01)
+        nn.init.zeros_(self.auxiliary.bias)  # type: ignore[arg-type]
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        logits, (maps,) = self.network.logits_and_maps(image, AUXILIARY_STAGE)
+        return logits, self.auxiliary(maps)
+
+    @staticmethod
+    def delivered(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Of a state dict, the network's own; one of a network without a second head stays as it is."""
+        return {n.removeprefix("network."): t for n, t in tensors.items() if not n.startswith("auxiliary.")}
 
 
 def create_model(

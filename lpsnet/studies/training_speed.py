@@ -50,10 +50,11 @@ class PlainLoop:
 
     def __init__(self, task: segmentation.Segmentation) -> None:
         recipe = task.recipe
-        if recipe.loss != "cross_entropy" or recipe.loss_stride != 1 or recipe.freeze_batch_norm:
+        more = recipe.aux_weight or recipe.class_mix or recipe.rare_class_crops or task.teacher is not None
+        if recipe.loss != "cross_entropy" or recipe.loss_stride != 1 or recipe.freeze_batch_norm or more:
             raise LpsnetError("the plain loop supports only cross-entropy at the label's size and trained batch norm")
         self.task = task
-        self.model = task.model.train()
+        self.model = task.network.train()
         groups = ([p for p in self.model.parameters() if (p.ndim > 1) == wide] for wide in (True, False))
         decays = recipe.weight_decay, recipe.weight_decay if recipe.decay_norm else 0.0
         self.optimiser = torch.optim.SGD(

@@ -31,7 +31,7 @@ from lpsnet.models.checkpoint import default_record, save_checkpoint
 from lpsnet.models.network import MIN_INPUT, Network, create_model
 from lpsnet.record import Normalisation
 from lpsnet.training.config import LoopSettings, find_recipe
-from lpsnet.training.data import Score, Weights
+from lpsnet.training.data import Score, Term, Weights
 from lpsnet.training.loop import normalise, run_task
 from lpsnet.training.run import Status
 from lpsnet.training.run_folder import RunFolder
@@ -313,6 +313,9 @@ class Classification:
     folder: ImageFolder
     model: Classifier
     waits_for_device: ClassVar = False
+    unlabelled: ClassVar = None
+    class_mix: ClassVar = 0.0
+    measure: ClassVar = "top1"
 
     @classmethod
     def of(cls, run: PretrainingRun, device: torch.device) -> Self:
@@ -347,9 +350,9 @@ class Classification:
         files = file_contents([path for path, _ in self.folder.train.files], "pictures")
         return {"classes": named_contents(self.folder.classes, "classes"), "train": files}
 
-    def loss(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    def loss(self, outputs: Tensor, targets: Tensor, images: Tensor) -> list[Term]:
         total = F.cross_entropy(outputs.float(), targets, label_smoothing=self.recipe.label_smoothing, reduction="sum")
-        return total, torch.full_like(total, len(targets))
+        return [(total, torch.full_like(total, len(targets)))]
 
     def evaluate(self, weights: Weights) -> Score[Accuracy] | None:
         """On the images set apart; None if there are none."""

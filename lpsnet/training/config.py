@@ -17,7 +17,9 @@ from lpsnet.errors import DataError, LpsnetError, RunError, unknown_name, wanted
 from lpsnet.io import read_yaml
 
 _LATER: dict[str, Any] = {"hue": 0.0, "rotation": 0.0, "max_class_share": 1.0, "corruption": 0.0}
-_LATER |= {"optimiser": "sgd", "minutes": None, "keep_best": False}  # setting -> value that turns it off
+_LATER |= {"optimiser": "sgd", "minutes": None, "keep_best": False, "patience": 0}
+_LATER |= {"rare_class_crops": 0.0, "class_mix": 0.0, "aux_weight": 0.0}  # setting -> value that turns it off,
+_LATER |= {"teacher_weight": 1.0, "teacher_temperature": 2.0, "unlabelled_share": 0.5}  # or without a teacher
 LENGTHS = ("iterations", "epochs", "minutes")  # settings of which a recipe has one
 
 
@@ -49,6 +51,8 @@ class LoopSettings(pydantic.BaseModel):
         evaluate_every: epochs between evaluations on the validation split, or, of a run of `minutes`, 1 for one after
             each eighth of it; 0 evaluates at the end only.
         keep_best: deliver the weights with the best evaluation, not the last ones; the record says which.
+        patience: evaluations one after the other, none better than the best before, after which the training ends; the
+            record says so. 0 never ends it early.
         seed: of weights, order and augmentation.
     """
 
@@ -78,12 +82,15 @@ class LoopSettings(pydantic.BaseModel):
     cache_mib: int = Field(default=4096, ge=0)
     evaluate_every: int = Field(default=10, ge=0)
     keep_best: bool = False
+    patience: int = Field(default=0, ge=0)
     seed: int = Field(default=0, ge=0, lt=2**63)
 
     @pydantic.model_validator(mode="after")
     def _check_length(self) -> Self:
         if sum(getattr(self, key) is not None for key in LENGTHS) != 1:
             raise RunError(f"recipe {self.name!r} needs exactly one of {', '.join(LENGTHS)}")
+        if self.patience and not self.evaluate_every:
+            raise RunError("patience counts evaluations, and evaluate_every=0 has none before the end; give both")
         return self
 
     @pydantic.model_serializer(mode="wrap")
@@ -170,14 +177,27 @@ class Recipe(LoopSettings):
         corruption: probability that a sample gets one or two random corruptions of those that
             `evaluate --robustness` measures (dusk, noise, blur, fog, JPEG, …: `lpsnet.data.corruptions`), each of a
             random strength up to "strong"; 0 is off. Above 0, augmentation runs on the CPU.
-        loss: "cross_entropy", "ohem" for online hard example mining, or "lovasz" for cross-entropy plus
-            Lovász-softmax, which follows mIoU more closely and takes a sort of all pixels.
+        rare_class_crops: how often a crop's centre is a pixel of a class of the image that is drawn by the inverse of
+            its frequency in the training split; 0 is off. Above 0, augmentation runs on the CPU.
+        class_mix: how often a sample gets the pixels of half of the classes of another sample of its batch, with their
+            labels (ClassMix, Olsson et al. 2021); 0 is off. With several processes, of their share of the batch.
+        loss: "cross_entropy", "ohem" for online hard example mining, "lovasz" for cross-entropy plus
+            Lovász-softmax, which follows mIoU more closely and takes a sort of all pixels, or "dice" for cross-entropy
+            plus the Dice loss, which counts every class of a batch alike.
         ohem_threshold: OHEM keeps pixels whose true class got a probability below this …
         ohem_min_kept: … and at least this share of the labelled pixels.
         class_weights: "none", or "log": 1 / ln(1.02 + frequency in this data set's training split) (ENet, 2016).
         loss_stride: 1 compares logits upsampled to the label's full size, as the paper; 4 compares every fourth
             pixel along rows and columns, a little cheaper.
         label_smoothing: share of the target spread evenly over the classes; makes the loss several times as costly.
+        aux_weight: weight of the loss of a second 1x1 head, on Stage 4 of the largest path (PSPNet, Zhao et al. 2017:
+            0.4). It takes part in training alone: the model delivered does not have it. 0 is off.
+        teacher_weight: with `--teacher`, of the distance to the teacher's logits (`losses.distillation`), beside the
+            loss of the labelled pixels.
+        teacher_temperature: by which both networks' logits are divided for it (Hinton et al. 2015); above 1 the teacher
+            says more of the classes that it finds less likely.
+        unlabelled_share: with `--unlabelled`, the share of every batch that is images without labels, at least one. An
+            epoch is then still as many samples as there are labelled images, those without labels among them.
         init_required: the recipe presumes weights to start from (ImageNet or another data set): `--init`.
         (others): see `LoopSettings`.
     """
@@ -193,12 +213,18 @@ class Recipe(LoopSettings):
     rotation: float = Field(default=0.0, ge=0, le=180)
     max_class_share: float = Field(default=1.0, gt=0, le=1)
     corruption: float = Field(default=0.0, ge=0, le=1)
-    loss: Literal["cross_entropy", "ohem", "lovasz"] = "cross_entropy"
+    rare_class_crops: float = Field(default=0.0, ge=0, le=1)
+    class_mix: float = Field(default=0.0, ge=0, le=1)
+    loss: Literal["cross_entropy", "ohem", "lovasz", "dice"] = "cross_entropy"
     ohem_threshold: float = Field(default=0.7, gt=0, lt=1)
     ohem_min_kept: float = Field(default=1 / 16, gt=0, le=1)
     class_weights: Literal["none", "log"] = "none"
     loss_stride: int = Field(default=1, ge=1, le=16)
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    aux_weight: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    teacher_weight: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    teacher_temperature: float = Field(default=2.0, gt=0, allow_inf_nan=False)
+    unlabelled_share: float = Field(default=0.5, gt=0, lt=1)
     init_required: bool = False
 
     @pydantic.model_validator(mode="after")
@@ -220,7 +246,13 @@ class Recipe(LoopSettings):
             rotation_degrees=self.rotation,
             max_class_share=self.max_class_share,
             corruption=self.corruption,
+            rare_class_crops=self.rare_class_crops,
         )
+
+    @property
+    def num_unlabelled(self) -> int:
+        """Images without labels in a batch, if there are any: from 1 to all but one."""
+        return min(self.batch_size - 1, max(1, round(self.unlabelled_share * self.batch_size)))
 
 
 _STRONG = {"loss": "ohem", "init_required": True}

@@ -6,12 +6,12 @@ resume at any position and see what an uninterrupted run sees, with any number o
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, Self, TypeVar
 
 import numpy as np
 import torch
@@ -20,7 +20,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lpsnet.data.augment import MEAN_COLOUR, Augmentation
+from lpsnet.data.images import read_image
 from lpsnet.data.labels import IGNORE_INDEX
+from lpsnet.data.pairing import find_images
+from lpsnet.data.split import Sample
+from lpsnet.errors import DataError
 from lpsnet.inference.segmenter import opencv_threads
 from lpsnet.record import Normalisation
 from lpsnet.training.config import LoopSettings
@@ -31,6 +35,7 @@ Augment = Callable[
 ]  # an image and its target, and all randomness, to what the network is shown
 
 Details = TypeVar("Details")
+Term = tuple[Tensor, Tensor]  # of a loss: a sum and the number to divide it by, two scalars
 
 
 class Labelled(Protocol):
@@ -47,6 +52,46 @@ class Images(Protocol):
 
     def __len__(self) -> int: ...
     def __getitem__(self, index: int) -> Labelled: ...
+
+
+@dataclass(frozen=True)
+class UnlabelledImages:
+    """Image files; their label maps say `IGNORE_INDEX` everywhere. Read when they are asked for."""
+
+    paths: tuple[Path, ...]
+
+    @classmethod
+    def of(cls, folder: Path) -> Self:
+        """All images in `folder` and its subfolders.
+
+        Raises:
+            DataError: there is no such folder, or no image in it.
+        """
+        if not folder.is_dir():
+            raise DataError(f"--unlabelled {folder} is no folder; give one with images")
+        if not (paths := find_images(folder)):
+            raise DataError(f"--unlabelled {folder} holds no images, such as PNG or JPEG files")
+        return cls(tuple(paths))
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Sample:
+        image = read_image(self.paths[index])
+        return Sample(self.paths[index].name, image, np.full(image.shape[:2], IGNORE_INDEX, np.uint8))
+
+
+@dataclass(frozen=True)
+class Unlabelled:
+    """Images without labels that take part in a training.
+
+    Attributes:
+        images: whose targets hold no label.
+        per_batch: how many of each batch, over all processes together, are of these.
+    """
+
+    images: UnlabelledImages
+    per_batch: int
 
 
 @dataclass(frozen=True)
@@ -72,6 +117,8 @@ class Task(Protocol[Details]):
     Attributes:
         recipe: the loop's settings.
         images: the training images with their targets.
+        unlabelled: images without, for a share of every batch; None for none.
+        class_mix: how often a sample gets half of the classes of another one, see `mix_classes`.
         augmentation: makes a training sample of an image and its target.
         normalisation: from RGB bytes to the model's input.
         model: in training form; maps normalised images, N x 3 x H x W, to the `outputs` of `loss`.
@@ -79,12 +126,17 @@ class Task(Protocol[Details]):
         waits_for_device: whether model or loss read results back from a GPU in the middle of a step; such a step cannot
             become a CUDA graph.
         inputs: digests of the data and of the initial weights; resume is refused if they changed.
+        measure: which of a score's figures says what weights are the best; larger is better.
     """
 
     @property
     def recipe(self) -> LoopSettings: ...
     @property
     def images(self) -> Images: ...
+    @property
+    def unlabelled(self) -> Unlabelled | None: ...
+    @property
+    def class_mix(self) -> float: ...
     @property
     def augmentation(self) -> Augment: ...
     @property
@@ -97,13 +149,16 @@ class Task(Protocol[Details]):
     def waits_for_device(self) -> bool: ...
     @property
     def inputs(self) -> Mapping[str, str]: ...
+    @property
+    def measure(self) -> str: ...
 
-    def loss(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """The loss of a batch as a sum and the number to divide it by, two scalars on the model's device.
+    def loss(self, outputs: Any, targets: Tensor, images: Tensor) -> Sequence[Term]:
+        """The terms of a batch's loss, on the model's device; the loss is the sum of their means.
 
         Args:
             outputs: of the model.
             targets: N x H x W class ids to segment, or N class ids to classify.
+            images: that the outputs belong to, N x H x W x 3 uint8 RGB.
         """
 
     def evaluate(self, weights: Weights) -> Score[Details] | None:
@@ -115,15 +170,22 @@ class Task(Protocol[Details]):
 
 Pair = tuple[NDArray[np.uint8], NDArray[Any]]  # an image and its target
 
-_ORDER, _AUGMENTATION = 0, 1  # the two uses of the seed, so that they never share random numbers
+_ORDER, _AUGMENTATION, _UNLABELLED, _MIX = range(4)  # the uses of the seed, so that they never share random numbers
+
+
+class Order(Protocol):
+    """Which image stands at which position of the endless sequence of samples."""
+
+    def index(self, position: int) -> int:
+        """The image at `position`."""
 
 
 class SampleOrder:
-    """Which image stands at which position of the endless sequence of samples."""
+    """An `Order` with every image once an epoch."""
 
-    def __init__(self, num_pictures: int, *, seed: int) -> None:
+    def __init__(self, num_pictures: int, *, seed: int, use: int = _ORDER) -> None:
         self._num_images = num_pictures
-        self._seed = seed
+        self._seed, self._use = seed, use
         self._turn = -1
         self._permutation: NDArray[np.int64]
 
@@ -131,9 +193,43 @@ class SampleOrder:
         """The image at `position`."""
         turn, place = divmod(position, self._num_images)
         if turn != self._turn:
-            self._permutation = np.random.default_rng((self._seed, _ORDER, turn)).permutation(self._num_images)
+            self._permutation = np.random.default_rng((self._seed, self._use, turn)).permutation(self._num_images)
             self._turn = turn
         return int(self._permutation[place])
+
+
+class JoinedImages:
+    """Labelled images, and after them those without labels."""
+
+    def __init__(self, labelled: Images, unlabelled: Images) -> None:
+        self._parts = labelled, unlabelled
+
+    def __len__(self) -> int:
+        return sum(map(len, self._parts))
+
+    def __getitem__(self, index: int) -> Labelled:
+        labelled, unlabelled = self._parts
+        return labelled[index] if index < len(labelled) else unlabelled[index - len(labelled)]
+
+
+class JoinedOrder:
+    """An `Order` of `JoinedImages`: the last places of each batch are for those without labels.
+
+    Both kinds follow each other in an order of their own, in which each comes once before one comes again.
+    """
+
+    def __init__(self, num_labelled: int, unlabelled: Unlabelled, *, batch_size: int, seed: int) -> None:
+        self._num_labelled, self._batch_size, self._others = num_labelled, batch_size, unlabelled.per_batch
+        self._labelled = SampleOrder(num_labelled, seed=seed)
+        self._unlabelled = SampleOrder(len(unlabelled.images), seed=seed, use=_UNLABELLED)
+
+    def index(self, position: int) -> int:
+        """The image at `position`."""
+        step, place = divmod(position, self._batch_size)
+        per_batch = self._batch_size - self._others
+        if place < per_batch:
+            return self._labelled.index(step * per_batch + place)
+        return self._num_labelled + self._unlabelled.index(step * self._others + place - per_batch)
 
 
 def batch_positions(iteration: int, batch_size: int, process_index: int = 0, num_processes: int = 1) -> range:
@@ -144,6 +240,35 @@ def batch_positions(iteration: int, batch_size: int, process_index: int = 0, num
 def augmentation_rng(seed: int, position: int) -> np.random.Generator:
     """Where all that is random about the sample at `position` comes from, but its image."""
     return np.random.default_rng((seed, _AUGMENTATION, position))
+
+
+Batch = tuple[Tensor, Tensor]  # images N, H, W, 3 uint8 and their targets
+
+
+def mix_classes(batch: Batch, probability: float, rngs: Sequence[np.random.Generator]) -> Batch:
+    """Samples that have pixels of each other: ClassMix (Olsson et al. 2021), with the labels.
+
+    With `probability`, a sample gets from one other of the batch, as that was, all pixels of half of the classes that
+    occur there, rounded down, in their places. Pixels without a label are not passed on.
+
+    Args:
+        batch: at least two images N, H, W, 3 uint8 and their label maps N, H, W uint8.
+        probability: 0 to 1.
+        rngs: one a sample.
+    """
+    images, labels = batch
+    mixed, mixed_labels = images.clone(), labels.clone()
+    for place, rng in enumerate(rngs):
+        if rng.random() >= probability:
+            continue
+        other = (place + int(rng.integers(1, len(images)))) % len(images)
+        present = np.unique(labels[other].cpu().numpy())
+        present = present[present != IGNORE_INDEX]
+        chosen = rng.choice(present, len(present) // 2, replace=False)
+        pasted = torch.isin(labels[other], torch.from_numpy(chosen).to(labels.device))
+        mixed[place][pasted] = images[other][pasted]
+        mixed_labels[place][pasted] = labels[other][pasted]
+    return mixed, mixed_labels
 
 
 class ImageCache:
@@ -181,6 +306,8 @@ class Batches:
         num_workers: threads.
         cache_bytes: memory for decoded images.
         process_index, num_processes: this process takes every `num_processes`-th sample of a batch.
+        order: of the images; None for `SampleOrder`.
+        class_mix: see `mix_classes`.
     """
 
     images: Images
@@ -191,14 +318,19 @@ class Batches:
     cache_bytes: int
     process_index: int = 0
     num_processes: int = 1
+    order: Order | None = None
+    class_mix: float = 0.0
 
-    def starting_at(self, iteration: int, end: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def starting_at(self, iteration: int, end: int) -> Iterator[Batch]:
         """Batches of the iterations from `iteration` up to `end`: images N, H, W, 3 uint8 and their targets.
 
         The targets are N, H, W uint8 of label maps, N of class ids, as the augmentation leaves them.
         An image that cannot be read raises where its batch is due.
         """
-        order = SampleOrder(len(self.images), seed=self.seed)
+        return _mixed(self, self._starting_at(iteration, end), iteration)
+
+    def _starting_at(self, iteration: int, end: int) -> Iterator[Batch]:
+        order = self.order or SampleOrder(len(self.images), seed=self.seed)
         cache = ImageCache(self.images, max_bytes=self.cache_bytes)
         positions = (
             position
@@ -226,6 +358,19 @@ class Batches:
         """What stands at a position of the sequence of samples: image `index`, read and augmented in this thread."""
         image, labels = (cache or ImageCache(self.images, max_bytes=0))[index]
         return self.augmentation(image, labels, augmentation_rng(self.seed, position))
+
+
+def _mixed(of: "Batches | DeviceBatches", batches: Iterator[Batch], iteration: int) -> Iterator[Batch]:
+    """The batches from `iteration` on, with the classes mixed as they are to be."""
+    if not of.class_mix:
+        return batches
+
+    def mixed() -> Iterator[Batch]:
+        for step, batch in enumerate(batches, start=iteration):
+            positions = batch_positions(step, of.batch_size, of.process_index, of.num_processes)
+            yield mix_classes(batch, of.class_mix, [np.random.default_rng((of.seed, _MIX, p)) for p in positions])
+
+    return mixed()
 
 
 PREFETCHED = 4  # batches whose random numbers are drawn ahead
@@ -288,10 +433,15 @@ class DeviceBatches:
     seed: int
     process_index: int = 0
     num_processes: int = 1
+    order: Order | None = None
+    class_mix: float = 0.0
 
-    def starting_at(self, iteration: int, end: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def starting_at(self, iteration: int, end: int) -> Iterator[Batch]:
         """As `Batches.starting_at`, on the images' device."""
-        order = SampleOrder(len(self.images.images), seed=self.seed)
+        return _mixed(self, self._starting_at(iteration, end), iteration)
+
+    def _starting_at(self, iteration: int, end: int) -> Iterator[Batch]:
+        order = self.order or SampleOrder(len(self.images.images), seed=self.seed)
         with ThreadPoolExecutor(1) as pool:
             pending: list[Future[_Draw]] = []
             for step in range(iteration, end + PREFETCHED):

@@ -25,8 +25,9 @@ from lpsnet.errors import EndRequest, NonFiniteScoresError, RunError, postponed_
 from lpsnet.inference.model_file import read_record
 from lpsnet.io import locked_folder
 from lpsnet.record import Normalisation
+from lpsnet.training import data
 from lpsnet.training.config import LoopSettings
-from lpsnet.training.data import Batches, Details, DeviceBatches, Score, Task, Weights, load_images
+from lpsnet.training.data import Details, Score, Task, Weights
 from lpsnet.training.run import MovingAverage, Status, TrainingState, circumstances, now, version_changes
 from lpsnet.training.run_folder import INPUTS, RunFolder, RunLog, Step, Steps, diverged
 
@@ -287,6 +288,7 @@ class Loop(Generic[Details]):
         self.length = Length(self.recipe, len(task.images), self.state, accelerator)
         self.asked = EndRequest()  # to end before the run does
         self._best: Score[Details] | None = None  # of the evaluations of this process
+        self._gave_up = False  # for want of a better evaluation
 
     def _build_state(self) -> TrainingState:
         recipe, model = self.recipe, self.task.model
@@ -333,22 +335,27 @@ class Loop(Generic[Details]):
     def _run_steps(self) -> None:
         if self._lacks_evaluation():
             self._evaluation_message()
+        self._gave_up = self._is_out_of_patience()
         with contextlib.closing(self.steps()) as steps:
-            for loss, learning_rate in steps:
+            for loss, learning_rate in () if self._gave_up else steps:
                 self.pace.add(self.state.iteration, loss, learning_rate)
-                self._after_step(self.state.iteration)
-                if self.asked.is_set():
+                if self._after_step(self.state.iteration):
+                    self._gave_up = self._is_out_of_patience()
+                if self._gave_up or self.asked.is_set():
                     break
         if self.pace.has_unread:  # the clock ended the run
             self._checkpoint()
         self.accelerator.wait_for_everyone()
 
     def _finish(self, log: RunLog) -> Score[Details] | None:
+        if self._gave_up:
+            _log.info(f"ended after {self.state.iteration} iterations: {self._ending}")
+            self.folder.rewind_logs(self.state.iteration, num_iterations=self.state.iteration)  # evaluated once more
         score = self._evaluate(log)
         if score is None or not self.recipe.keep_best or self._is_best(score) or not self.folder.model.exists():
             self.task.save(self._weights(), self.folder.model, self._facts(), score)
         else:  # the best of this process, or of one before
-            kept = load_file(self.folder.model, str(self.accelerator.device))
+            kept = {name: it.to(self.accelerator.device) for name, it in load_file(self.folder.model).items()}
             facts = {**self._facts(), "iterations": read_record(self.folder.model).training["iterations"]}
             score = self._best or self.task.evaluate(kept)
             self.task.save(kept, self.folder.model, facts, score)
@@ -369,7 +376,8 @@ class Loop(Generic[Details]):
         def loss_of(images: Tensor, targets: Tensor) -> Tensor:
             with self._autocast():
                 outputs = model(normalise(images, task.normalisation))  # forward
-            return global_mean(*task.loss(outputs, targets), accelerator)  # loss
+            first, *others = (global_mean(*term, accelerator) for term in task.loss(outputs, targets, images))
+            return sum(others, first)  # loss
 
         for images, targets in self._batches():  # data: N, H, W, 3 uint8, and label maps or class ids
             if (done := self.length.done()) >= 1:
@@ -403,8 +411,28 @@ class Loop(Generic[Details]):
         device, is_used = self.accelerator.device.type, self.type != torch.float32
         return torch.autocast(device, self.type, enabled=is_used, cache_enabled=not self.is_graphed)
 
-    def _after_step(self, done: int) -> None:
-        """Report progress; at a checkpoint, write it first."""
+    def _is_out_of_patience(self) -> bool:
+        """Whether none of the last `patience` evaluations was better than one before; the same in all processes."""
+        if not self.recipe.patience:
+            return False
+        lines = [] if self.log is None else self.folder.read_evaluations()
+        found = [line.get(self.task.measure) for line in lines if line["iteration"] <= self.state.iteration]
+        values = [value for value in found if isinstance(value, float)]
+        before, last = values[: -self.recipe.patience], values[-self.recipe.patience :]
+        gave_up = bool(before) and max(last) <= max(before)
+        if self.accelerator.num_processes == 1:
+            return gave_up
+        return bool(broadcast(torch.tensor([float(gave_up)], device=self.accelerator.device)))
+
+    @property
+    def _ending(self) -> str:
+        """Why the run ended."""
+        if not self._gave_up:
+            return "at its full length"
+        return f"patience: {self.recipe.patience} evaluations without a better {self.task.measure}"
+
+    def _after_step(self, done: int) -> bool:
+        """Report progress; at a checkpoint, write it first. Whether an evaluation was due."""
         evaluation = done < self.length.end and self._evaluation_is_due(done)
         due = EPOCH_CHECKPOINT_SECONDS if self._is_epoch_end(done) else CHECKPOINT_SECONDS
         if done == self.length.end or evaluation or self.asked.is_set() or self.pace.seconds > due:
@@ -413,6 +441,7 @@ class Loop(Generic[Details]):
             steps = self.pace.read(everything=False)
             self.log.add(steps, flush=False)
             self._report(steps)
+        return evaluation
 
     def _checkpoint(self, *, evaluation: bool = False) -> None:
         """Write all there is, before an evaluation, which may take long; then evaluate."""
@@ -435,15 +464,19 @@ class Loop(Generic[Details]):
         """Batches made on a GPU, where the recipe and the images allow it, or else by threads."""
         recipe, process, task = self.recipe, self.accelerator, self.task
         images, augmentation, max_bytes = task.images, task.augmentation, recipe.cache_mib * 2**20
-        share = {"process_index": process.process_index, "num_processes": process.num_processes}
-        batches: Batches | DeviceBatches = Batches(
+        share: dict[str, Any] = {"process_index": process.process_index, "num_processes": process.num_processes}
+        share["class_mix"] = task.class_mix
+        if (others := task.unlabelled) is not None:
+            share["order"] = data.JoinedOrder(len(images), others, batch_size=recipe.batch_size, seed=recipe.seed)
+            images = data.JoinedImages(images, others.images)
+        batches: data.Batches | data.DeviceBatches = data.Batches(
             images, augmentation, recipe.batch_size, recipe.seed, recipe.num_workers, max_bytes, **share
         )
         on_gpu = recipe.augment_on != "workers" and process.device.type == "cuda"
         if on_gpu and isinstance(augmentation, Augmentation) and augmentation.is_affine:
-            loaded = load_images(images, process.device, max_bytes=max_bytes, num_workers=recipe.num_workers)
+            loaded = data.load_images(images, process.device, max_bytes=max_bytes, num_workers=recipe.num_workers)
             if loaded is not None:
-                batches = DeviceBatches(loaded, augmentation, recipe.batch_size, recipe.seed, **share)
+                batches = data.DeviceBatches(loaded, augmentation, recipe.batch_size, recipe.seed, **share)
         return batches.starting_at(self.state.iteration, self.length.end)
 
     def _distributed(self, model: nn.Module) -> nn.Module:
@@ -520,7 +553,9 @@ class Loop(Generic[Details]):
 
     def _facts(self, *, ended: bool = True) -> dict[str, Any]:
         """Of the run, for the record of the weights that it has now; it says "finished" only where the run is."""
-        return {"iterations": self.state.iteration, "finished" if ended else "saved": now(), **self._common_facts()}
+        iteration, patient = self.state.iteration, ended and self.recipe.patience
+        ending = {"ended": self._ending, "iterations_run": iteration} if patient else {}
+        return {"iterations": iteration, "finished" if ended else "saved": now(), **ending, **self._common_facts()}
 
     def _common_facts(self) -> dict[str, Any]:
         return {

@@ -1,4 +1,4 @@
-"""Losses over logits and label maps: cross-entropy, online hard example mining (Section 4.2), Lovász-softmax.
+"""Losses over logits: cross-entropy, online hard example mining (Section 4.2), Lovász-softmax, Dice, distillation.
 
 A loss is returned as a sum and its divisor, so that several processes can divide by the total of all of them; a batch
 without a labelled pixel gives 0, never NaN. Logits are not upsampled to the label's size as a whole, see
@@ -7,10 +7,11 @@ without a labelled pixel gives 0, never NaN. Logits are not upsampled to the lab
 
 import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -19,8 +20,17 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from lpsnet.data.labels import IGNORE_INDEX
+from lpsnet.data.labels import IGNORE_INDEX, plain_name
+from lpsnet.errors import RunError
+from lpsnet.inference.hub import recorded_name, sha256
+from lpsnet.inference.model_file import read_record
+from lpsnet.models.any_network import Model
+from lpsnet.models.checkpoint import load_checkpoint
+from lpsnet.models.reparameterise import fuse
+from lpsnet.record import Normalisation
 from lpsnet.sampling import interpolation_matrix
+from lpsnet.training.config import Recipe
+from lpsnet.training.loop import forward_type, normalise
 
 
 def lovasz_softmax(logits: Tensor, labels: Tensor) -> Tensor:
@@ -53,6 +63,111 @@ def _jaccard_steps(members: Tensor) -> Tensor:
     union = total + (1 - members).cumsum(1)
     jaccard = 1 - intersection / union
     return torch.cat((jaccard[:, :1], jaccard[:, 1:] - jaccard[:, :-1]), 1)
+
+
+def dice_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """The loss of a batch taken as one set of pixels, in 0 to 1; 0 without a labelled pixel.
+
+    1 - 2 |P and Y| / (|P| + |Y|), averaged over the classes that occur; P are the labelled pixels, each as far as its
+    probability of the class, Y those of the class (Milletari et al. 2016, without squares).
+
+    Args:
+        logits: N, K, H, W floating point.
+        labels: N, H, W integer class ids, `IGNORE_INDEX` where there is no label.
+    """
+    num_classes = logits.shape[1]
+    labelled = (labels != IGNORE_INDEX).reshape(1, -1)
+    probabilities = logits.softmax(1).transpose(0, 1).reshape(num_classes, -1) * labelled
+    classes = torch.arange(num_classes, device=labels.device)[:, None]
+    members = (labels.reshape(1, -1) == classes).to(logits.dtype)
+    count = members.sum(1)
+    losses = 1 - 2 * (probabilities * members).sum(1) / (probabilities.sum(1) + count).clamp(min=1)
+    present = count > 0
+    return (losses * present).sum() / present.sum().clamp(min=1)
+
+
+# kind of a `Criterion` -> what it adds to the mean of the cross-entropy
+_ADDED: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"lovasz": lovasz_softmax, "dice": dice_loss}
+
+
+def distillation(logits: Tensor, target: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """How far a network's probabilities are from its teacher's: a sum over pixels, and their number.
+
+    At each pixel temperature squared x KL(teacher, student) of the softmax of logits / temperature (Hinton et al. 2015,
+    Section 2, where that square keeps the gradient's size).
+
+    Args:
+        logits: N, K, h, w of any float type; the gradient goes here.
+        target: the teacher's, of the same shape.
+        temperature: greater than 0.
+
+    Returns:
+        Two scalars, float32 (float64 for such logits).
+    """
+    kind = _computing_type(logits)
+    own, given = ((it.to(kind) / temperature).log_softmax(1) for it in (logits, target))
+    total = F.kl_div(own, given, reduction="sum", log_target=True) * temperature**2
+    return total, torch.full_like(total, logits[:, 0].numel())
+
+
+@dataclass(frozen=True, eq=False)
+class Teacher:
+    """A trained network whose logits another one learns from.
+
+    Attributes:
+        network: in eval mode, on the device of the training; it does not learn.
+        places: its channels that are the student's classes, in their order.
+        normalisation: of its images.
+        type: that it computes in where it may.
+        facts: its name, the SHA-256 of its file, its terms and its classes that the student does not have.
+    """
+
+    network: Model
+    places: Tensor
+    normalisation: Normalisation
+    type: torch.dtype
+    facts: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, path: Path, recipe: Recipe, classes: Sequence[str], device: torch.device) -> Self:
+        """The network in the checkpoint at `path` for a student of `classes`.
+
+        Raises:
+            LpsnetError: it cannot be loaded, or lacks one of the classes.
+        """
+        name, record = recorded_name(path), read_record(path)
+        given = record.label_space.names
+        known = {plain_name(name): place for place, name in enumerate(given)}
+        if missing := [name for name in classes if plain_name(name) not in known]:
+            others = ", ".join(name for name in given if plain_name(name) not in set(map(plain_name, classes)))
+            raise RunError(
+                f"the teacher {name} does not know {', '.join(map(repr, missing))} of the data, "
+                f"and knows {others or 'nothing else'}; classes are compared by name"
+            )
+        places = [known[plain_name(name)] for name in classes]
+        network = fuse(load_checkpoint(path)).requires_grad_(False)
+        facts = {
+            "model": name,
+            "sha256": sha256(path),
+            "licence": record.licence,
+            "other_classes": [name for place, name in enumerate(given) if place not in places],
+        }
+        return cls(
+            network.eval().to(device, memory_format=torch.channels_last),  # type: ignore[call-overload]
+            torch.tensor(places, device=device),
+            record.normalisation,
+            forward_type(recipe, device),
+            facts,
+        )
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor, size: tuple[int, int]) -> Tensor:
+        """Its logits N x K x h x w of the size (h, w) for the student's classes, float32; images N, H, W, 3 uint8."""
+        with torch.autocast(images.device.type, self.type, enabled=self.type != torch.float32, cache_enabled=False):
+            logits = self.network(normalise(images, self.normalisation))
+        logits = logits.index_select(1, self.places).float()
+        corners = self.network.align_corners
+        return F.interpolate(logits, size, mode="bilinear", align_corners=corners)
 
 
 _PART = 1 << 17  # logits in a band on a CPU: 0.5 MB, half of a core's cache
@@ -264,7 +379,7 @@ class Criterion:
     """What a recipe asks of the loss.
 
     Attributes:
-        kind: "cross_entropy", "ohem", or "lovasz": cross-entropy plus `lovasz_softmax`.
+        kind: "cross_entropy", "ohem", "lovasz": cross-entropy plus `lovasz_softmax`, or "dice": plus `dice_loss`.
         class_weights: one weight a class, float32, or None for equal weights.
         stride: logits are compared at every pixel (1), or at every so many along rows and columns.
         align_corners: of the upsampling of the logits; the network's convention.
@@ -302,7 +417,7 @@ class Criterion:
         )
         labels = subsample(labels, self.stride)
         weights = self._pixel_weights(labels, logits.shape[1]).to(upsampling.rows.dtype)
-        if self.label_smoothing or self.kind == "lovasz" or _is_for_all_at_once(logits, labels):
+        if self.label_smoothing or self.kind in _ADDED or _is_for_all_at_once(logits, labels):
             return self._at_full_size(upsampling(logits.to(weights.dtype)), labels, weights)
         classes = labels.masked_fill(labels >= logits.shape[1], 0)
         if self.kind == "ohem":
@@ -325,8 +440,8 @@ class Criterion:
             hard = self._hard_pixels(plain, labels != IGNORE_INDEX)
             losses, weights = losses * hard, weights * hard
         total, weight = losses.sum(), weights.sum()
-        if self.kind == "lovasz":
-            total = total + lovasz_softmax(logits, labels) * weight
+        if (added := _ADDED.get(self.kind)) is not None:
+            total = total + added(logits, labels) * weight
         return total, weight
 
     @property

@@ -47,6 +47,9 @@ class TrainingRun:
         network: code of a network to train in place of an architecture, as `load_network` takes it; "" for none.
         init: a checkpoint to start from; the network takes the weights with the same names and shapes.
         encoder: whose ImageNet weights every path starts with, a name for `encoders.find_encoder`; "" for none.
+        teacher: a checkpoint, as for `load_checkpoint`, whose logits the network learns from besides the labels; its
+            classes are those of the data, and maybe more.
+        unlabelled: a folder of images that take part in every batch and are learnt from the teacher alone.
         input_size: (height, width) the model is meant to run at; None takes the most common size of training images.
     """
 
@@ -60,6 +63,8 @@ class TrainingRun:
     encoder: str = ""
     input_size: tuple[int, int] | None = None
     network: str = ""
+    teacher: Path | None = None
+    unlabelled: Path | None = None
 
     def __post_init__(self) -> None:
         if (self.architecture is None) != bool(self.network):
@@ -68,22 +73,38 @@ class TrainingRun:
             raise RunError("--encoder gives weights to paths of this package's networks; --network brings its own")
         if self.network and self.recipe.form != "plain":  # it has no parallel branches of ours
             object.__setattr__(self, "recipe", self.recipe.with_overrides({"form": "plain"}))
+        if self.network and self.recipe.aux_weight:
+            raise RunError("aux_weight adds a head to networks of this package; leave it out with --network")
+        if self.unlabelled is not None and self.teacher is None:
+            raise RunError("images without labels are learnt from a teacher: give --unlabelled with --teacher")
+        for key, option in _SETTINGS_OF.items():
+            if getattr(self, option) is None and getattr(self.recipe, key) != self.recipe.defaults()[key]:
+                raise RunError(f"the recipe setting {key} has an effect with --{option} alone; give both or neither")
 
     def settings(self, folder: Path | None = None) -> dict[str, Any]:
         """The run as JSON values; weights that lie in the run's `folder` are named relative to it."""
-        init = self.init
-        if init is not None and folder is not None and init.resolve().parent == folder.resolve():
-            init = Path(init.name)
         built = {"architecture": str(self.architecture), "block": self.block, "interaction": self.interaction}
         return {
             "data": self.data,
             "split": self.split,
             **({"network": find_network(self.network).name} if self.network else built),
-            "init": None if init is None else recorded_name(init),
+            "init": None if self.init is None else _named(self.init, folder),
             "input_size": None if self.input_size is None else list(self.input_size),
             "recipe": self.recipe.model_dump(mode="json"),
-            **({"encoder": self.encoder} if self.encoder else {}),  # runs of earlier versions have no such key
+            **({"encoder": self.encoder} if self.encoder else {}),  # runs of earlier versions have no such key …
+            **({"teacher": _named(self.teacher, folder)} if self.teacher else {}),  # … nor these
+            **({"unlabelled": str(self.unlabelled)} if self.unlabelled else {}),
         }
+
+
+_SETTINGS_OF = {"teacher_weight": "teacher", "teacher_temperature": "teacher", "unlabelled_share": "unlabelled"}
+
+
+def _named(weights: Path, folder: Path | None) -> str:
+    """How a run in `folder` names weights: by their path, which starts there if they lie in it."""
+    if folder is not None and weights.resolve().parent == folder.resolve():
+        return weights.name
+    return recorded_name(weights)
 
 
 @dataclass(frozen=True)

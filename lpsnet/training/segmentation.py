@@ -8,16 +8,17 @@ import copy
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, ClassVar, Final, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lpsnet.data.dataset import Dataset, open_dataset
+from lpsnet.data.augment import Augmentation
+from lpsnet.data.dataset import Dataset, file_contents, open_dataset
 from lpsnet.data.labels import IGNORE_INDEX
 from lpsnet.data.split import Split, select, why_not_scorable
 from lpsnet.errors import DataError, RunError
@@ -29,12 +30,12 @@ from lpsnet.io import write_text
 from lpsnet.models import encoders
 from lpsnet.models.any_network import AnyNetwork, Model, load_network, with_weights
 from lpsnet.models.checkpoint import Initialisation, default_record, initialise_from, save_checkpoint
-from lpsnet.models.network import Network, create_model, empty_network, fill
+from lpsnet.models.network import Network, WithAuxiliaryHead, create_model, empty_network, fill
 from lpsnet.record import ModelRecord, Normalisation
 from lpsnet.training.config import Recipe
-from lpsnet.training.data import Augment, Score, Weights
+from lpsnet.training.data import Augment, Score, Term, Unlabelled, UnlabelledImages, Weights
 from lpsnet.training.loop import normalise, run_task
-from lpsnet.training.losses import Criterion, log_class_weights
+from lpsnet.training.losses import Criterion, Teacher, distillation, log_class_weights
 from lpsnet.training.run import Status, TrainingResult, TrainingRun, describe_initialisation, training_inputs
 from lpsnet.training.run_folder import RunFolder
 
@@ -194,10 +195,13 @@ class Segmentation:
         dataset: opened.
         images: the split to learn from.
         augmentation: of its samples.
-        model: the network in training form.
+        network: in training form.
+        model: the network, or with a second head around it.
         initialisation: what it took from a checkpoint; None without one.
         criterion: the loss.
         survey: of the training images.
+        teacher: None without one.
+        unlabelled: images that are learnt from it alone; None without any.
     """
 
     run: TrainingRun
@@ -205,10 +209,14 @@ class Segmentation:
     dataset: Dataset
     images: Split
     augmentation: Augment
-    model: Model
+    network: Model
+    model: Model | WithAuxiliaryHead
     initialisation: Initialisation | None
     criterion: Criterion
     survey: "Survey"
+    teacher: Teacher | None
+    unlabelled: Unlabelled | None
+    measure: ClassVar = "miou"
 
     @classmethod
     def of(cls, run: TrainingRun, device: torch.device) -> Self:
@@ -217,13 +225,28 @@ class Segmentation:
         Raises:
             LpsnetError: the data or the checkpoint to start from cannot be used, or there is nothing to learn.
         """
-        dataset = open_dataset(run.data)
+        dataset, recipe = open_dataset(run.data), run.recipe
         images = dataset.split(run.split)
         seen = survey(images)
+        unlabelled = _open_unlabelled(run)
         network, initialisation = _build_network(run, images)
-        _refuse_single_values(run.recipe, network)
-        criterion = _build_criterion(run.recipe, images, network, device)
-        return cls(run, device, dataset, images, run.recipe.augmentation, network, initialisation, criterion, seen)
+        _refuse_single_values(recipe, network)
+        pixels = _pixels_for(recipe, images)
+        names = dataset.label_space.names
+        return cls(
+            run,
+            device,
+            dataset,
+            images,
+            augmentation=_augmentation(recipe, pixels),
+            network=network,
+            model=WithAuxiliaryHead(network) if recipe.aux_weight and isinstance(network, Network) else network,
+            initialisation=initialisation,
+            criterion=_build_criterion(recipe, pixels, network, device),
+            survey=seen,
+            teacher=None if run.teacher is None else Teacher.of(run.teacher, recipe, names, device),
+            unlabelled=unlabelled,
+        )
 
     @property
     def recipe(self) -> Recipe:
@@ -231,7 +254,11 @@ class Segmentation:
 
     @property
     def normalisation(self) -> Normalisation:
-        return _normalisation(self.run, self.model)
+        return _normalisation(self.run, self.network)
+
+    @property
+    def class_mix(self) -> float:
+        return self.recipe.class_mix
 
     @property
     def waits_for_device(self) -> bool:
@@ -242,7 +269,18 @@ class Segmentation:
         source = self.run.init or self.run.encoder
         start = describe_initialisation(self.initialisation, source) if self.initialisation and source else ""
         notes = [*(f"Labels: {note}" for note in self.dataset.notes), *self._remarks()]
-        return "\n".join(filter(None, (start, *notes)))
+        return "\n".join(filter(None, (start, self._teaching, *notes)))
+
+    @property
+    def _teaching(self) -> str:
+        if self.teacher is None:
+            return ""
+        terms = f", terms: {licence}" if (licence := self.teacher.facts["licence"]) else ""
+        line = f"Teacher: {self.teacher.facts['model']}{terms}"
+        if self.unlabelled is not None:
+            share = f"{self.unlabelled.per_batch} of the {self.recipe.batch_size} in a batch"
+            line += f"; {len(self.unlabelled.images)} images without labels are learnt from it, {share}"
+        return line
 
     def _remarks(self) -> list[str]:
         """What makes this training teach less than it could, a line each."""
@@ -252,7 +290,8 @@ class Segmentation:
         if self.recipe.batch_size == 1:
             remarks.append("Recipe: a batch is one image, which batch norms measure badly; try --set batch_size=8")
         if self._is_val_free and (reason := self._why_not_scored()):
-            remarks.append(f"Data: {reason}: the network is not evaluated")
+            patience = ", and patience never ends the training" if self.recipe.patience else ""
+            remarks.append(f"Data: {reason}: the network is not evaluated{patience}")
         return remarks
 
     @property
@@ -269,11 +308,25 @@ class Segmentation:
 
     @property
     def inputs(self) -> Mapping[str, str]:
-        code = {"network": self.model.digest} if isinstance(self.model, AnyNetwork) else {}
-        return {**training_inputs(self.dataset, self.run.init, self.run.split), **code}
+        inputs = training_inputs(self.dataset, self.run.init, self.run.split)
+        if isinstance(self.network, AnyNetwork):
+            inputs["network"] = self.network.digest
+        if self.teacher is not None:
+            inputs["teacher"] = self.teacher.facts["sha256"][:8]
+        if self.unlabelled is not None:
+            inputs["unlabelled"] = file_contents(self.unlabelled.images.paths, "images")
+        return inputs
 
-    def loss(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        return self.criterion(outputs, targets)
+    def loss(self, outputs: Any, targets: Tensor, images: Tensor) -> list[Term]:
+        logits, *auxiliary = outputs if isinstance(outputs, tuple) else (outputs,)
+        terms = [self.criterion(logits, targets)]
+        for maps in auxiliary:
+            terms.append(_times(self.recipe.aux_weight, self.criterion(maps, targets)))
+        if self.teacher is not None:
+            target = self.teacher(images, tuple(logits.shape[2:]))
+            distance = distillation(logits, target, self.recipe.teacher_temperature)
+            terms.append(_times(self.recipe.teacher_weight, distance))
+        return terms
 
     def evaluate(self, weights: Weights) -> Score[Evaluation] | None:
         """On the validation split; None if it is trained on, or there is none."""
@@ -290,7 +343,7 @@ class Segmentation:
         if self.initialisation is not None:
             taken, skipped = self.initialisation.taken, self.initialisation.skipped
             initial = {"init_tensors_taken": len(taken), "init_tensors_skipped": dict(skipped)}
-        training = {**self.run.settings(path.parent), **initial, **facts}
+        training = {**self.run.settings(path.parent), **initial, **self._sources(), **facts}
         scores = {} if score is None else {"val": dict(score.figures)}
         record = self._record().model_copy(update={"training": training, "scores": scores})
         if score is not None:
@@ -298,24 +351,55 @@ class Segmentation:
             write_text(RunFolder(path.parent).evaluation, json.dumps(full, indent=2, allow_nan=False) + "\n")
         save_checkpoint(self._network(weights), path, record=record)
 
+    def _sources(self) -> dict[str, Any]:
+        """What else the network learnt from, for its record."""
+        sources: dict[str, Any] = {} if self.teacher is None else {"teacher": dict(self.teacher.facts)}
+        if self.unlabelled is not None:
+            count = {"num_images": len(self.unlabelled.images), "per_batch": self.unlabelled.per_batch}
+            sources["unlabelled"] = {"folder": str(self.run.unlabelled), **count}
+        return sources
+
     def _network(self, weights: Weights) -> Model:
         """A network with these weights, in eval mode."""
-        model = self.model
-        if isinstance(model, AnyNetwork):
-            return with_weights(model, weights)
-        return fill(empty_network(model.architecture, **model.config, form=model.form), weights)
+        network = self.network
+        if isinstance(network, AnyNetwork):
+            return with_weights(network, weights)
+        empty = empty_network(network.architecture, **network.config, form=network.form)
+        return fill(empty, WithAuxiliaryHead.delivered(weights))
 
     def _record(self) -> ModelRecord:
-        record = default_record(self.model, label_space=self.dataset.label_space)
+        record = default_record(self.network, label_space=self.dataset.label_space)
         size = self.run.input_size or self.survey.usual_size
         facts = {"input_size": size, "licence": self._licence(), "normalisation": self.normalisation}
         return record.model_copy(update=facts)
 
     def _licence(self) -> str:
-        """The terms of the data and of the weights the network started from, each once."""
+        """The terms of the data, of the weights the network started from and of its teacher, each once."""
         inherited = read_record(self.run.init).licence if self.run.init else ""
         inherited = encoders.find_encoder(self.run.encoder).terms if self.run.encoder else inherited
-        return "; ".join(dict.fromkeys(filter(None, (*inherited.split("; "), self.dataset.terms))))
+        taught = "" if self.teacher is None else self.teacher.facts["licence"]
+        terms = (*inherited.split("; "), self.dataset.terms, *taught.split("; "))
+        return "; ".join(dict.fromkeys(filter(None, terms)))
+
+
+def _times(factor: float, term: Term) -> Term:
+    return factor * term[0], term[1]
+
+
+def _open_unlabelled(run: TrainingRun) -> Unlabelled | None:
+    """Raises DataError without images, RunError where a batch, or a process's share of it, is too small."""
+    recipe = run.recipe
+    if recipe.class_mix and recipe.batch_size // _num_processes() < 2:
+        raise RunError("class_mix needs two images a batch in every process; give a larger --set batch_size=…")
+    if run.unlabelled is None:
+        return None
+    if recipe.batch_size == 1:
+        raise RunError("a batch of one image has no place for one without labels; give --set batch_size=2 or more")
+    return Unlabelled(UnlabelledImages.of(run.unlabelled), recipe.num_unlabelled)
+
+
+def _num_processes() -> int:
+    return torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
 
 
 def _refuse_single_values(recipe: Recipe, network: Model) -> None:
@@ -324,8 +408,7 @@ def _refuse_single_values(recipe: Recipe, network: Model) -> None:
     Raises:
         RunError: this recipe comes to that.
     """
-    processes = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
-    if recipe.batch_size // processes > 1:
+    if recipe.batch_size // _num_processes() > 1:
         return
     try:
         with torch.no_grad():
@@ -391,11 +474,26 @@ def _sample_images(run: TrainingRun, network: Model, images: Split) -> Tensor:
     return normalise(torch.from_numpy(np.stack(crops)), _normalisation(run, network))
 
 
-def _build_criterion(recipe: Recipe, images: Split, network: Model, device: torch.device) -> Criterion:
+def _pixels_for(recipe: Recipe, images: Split) -> NDArray[np.int64] | None:
+    """Labelled pixels of each class, K, where a recipe asks for them: that takes reading every label file."""
+    if recipe.class_weights == "none" and not recipe.rare_class_crops:
+        return None
+    return count_pixels(images, images.label_space.num_classes)
+
+
+def _augmentation(recipe: Recipe, pixels: NDArray[np.int64] | None) -> Augmentation:
+    if pixels is None or not recipe.rare_class_crops:
+        return recipe.augmentation
+    odds = tuple((pixels.sum() / np.maximum(1, pixels)).tolist())
+    return replace(recipe.augmentation, class_odds=odds)
+
+
+def _build_criterion(
+    recipe: Recipe, pixels: NDArray[np.int64] | None, network: Model, device: torch.device
+) -> Criterion:
     weights = None
-    if recipe.class_weights == "log":
-        counts = count_pixels(images, network.num_classes)
-        weights = torch.from_numpy(log_class_weights(counts)).to(device)
+    if recipe.class_weights == "log" and pixels is not None:
+        weights = torch.from_numpy(log_class_weights(pixels)).to(device)
     return Criterion(
         kind=recipe.loss,
         class_weights=weights,

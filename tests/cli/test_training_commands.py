@@ -171,3 +171,16 @@ def test_a_training_starts_from_a_model_that_comes_with_the_package(run, tmp_pat
     )  # fmt: skip
     assert result.code == 0, result.err
     assert "skipped: none" in result.err + result.out
+
+
+def test_a_teacher_and_images_without_labels(run, model: Path, folder: Path, tmp_path: Path) -> None:
+    words = ("train", "--data", SCENES, "--arch", ARCH, "--recipe", "demo", *settings("iterations=2"))
+    first = run(*words, "--teacher", model, "--unlabelled", folder, "--out", tmp_path / "run")
+    assert first.code == 0, first.err
+    assert f"Teacher: {model}; 8 images without labels are learnt from it, 1 of the 2 in a batch\n" in first.err
+    alone = run(*words, "--unlabelled", folder, "--out", tmp_path / "other")
+    assert (alone.code, alone.err.count("\n")) == (2, 1)
+    assert "give --unlabelled with --teacher" in alone.err
+    nowhere = run(*words, "--teacher", "camvid_s", "--out", tmp_path / "other")
+    assert (nowhere.code, nowhere.err.count("\n")) == (2, 1)
+    assert "the teacher camvid_s does not know 'vegetation', 'person' of the data, and knows tree," in nowhere.err

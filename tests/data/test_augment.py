@@ -298,3 +298,54 @@ def test_wrong_arrays_are_refused() -> None:
             augment(*bad, rng())
     with pytest.raises(LpsnetError, match="int64"):
         augment(image, labels.astype(np.int64), rng())
+
+
+def spots(height: int, width: int, **places: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """An image as of `pair`, with labels 0 but for one pixel of class 1 and one of class 2."""
+    image, labels = pair(height, width)
+    labels = np.zeros_like(labels)
+    labels[places["one"]], labels[places["two"]] = 1, 2
+    return image, labels
+
+
+def test_a_rare_class_is_in_the_middle_of_the_crop_turned_and_flipped() -> None:
+    image, labels = spots(90, 120, one=(40, 70), two=(45, 60))
+    odds = {"rare_class_crops": 1.0, "class_odds": (0.0, 0.0, 1.0)}
+    augment = Augmentation(crop_size=(31, 41), scale=(1, 1), rotation_degrees=90, **odds)
+    for seed in range(30):
+        _, crop_labels = augment(image, labels, rng(seed))
+        assert 2 in crop_labels[14:18, 19:23]  # the crop's centre, 15.5 and 20.5 from its corner, and a pixel around
+
+
+def test_a_rare_class_at_the_edge_is_in_a_crop_inside_the_image() -> None:
+    image, labels = spots(60, 80, one=(0, 79), two=(59, 0))
+    augment = Augmentation(crop_size=(20, 30), scale=(1, 1), rare_class_crops=1.0, class_odds=(0.0, 1.0, 0.0), **STILL)
+    for seed in range(5):
+        crop, crop_labels = augment(image, labels, rng(seed))
+        np.testing.assert_array_equal(crop, image[:20, 50:])
+        assert crop_labels[0, 29] == 1
+
+
+def test_classes_are_drawn_by_their_odds_among_those_of_the_image() -> None:
+    image, labels = spots(90, 120, one=(20, 30), two=(60, 90))  # no crop shows both
+    augment = Augmentation(
+        crop_size=(21, 21), scale=(1, 1), rare_class_crops=0.5, class_odds=(0.0, 1.0, 3.0, 99.0), **STILL
+    )
+    generator, counts = rng(), {1: 0, 2: 0}
+    for _ in range(2000):
+        _, crop_labels = augment(image, labels, generator)
+        for value in counts:
+            counts[value] += crop_labels[10, 10] == value
+    assert counts[1] == pytest.approx(250, abs=50)
+    assert counts[2] == pytest.approx(750, abs=75)
+
+
+def test_without_a_label_or_a_rare_draw_crops_are_as_ever() -> None:
+    image, labels = pair(60, 90)
+    plain, rare = (Augmentation(crop_size=(40, 50), rare_class_crops=share) for share in (0.0, 1e-12))
+    nothing = np.full_like(labels, IGNORE_INDEX)
+    crop, crop_labels = rare(image, nothing, rng())
+    assert crop.shape == (40, 50, 3)
+    assert (crop_labels == IGNORE_INDEX).all()
+    positions = {plain(image, labels, rng(seed))[1].tobytes() for seed in range(5)}
+    assert len(positions) == 5

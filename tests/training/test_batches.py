@@ -9,7 +9,7 @@ import torch
 from lpsnet.data.augment import Augmentation
 from lpsnet.data.dataset import Sample
 from lpsnet.data.labels import LabelSpace
-from lpsnet.training.data import Batches, ImageCache, SampleOrder
+from lpsnet.training.data import Batches, ImageCache, SampleOrder, mix_classes
 
 PLAIN = Augmentation(
     crop_size=(4, 4), scale=(1, 1), flip_probability=0, brightness=0, contrast=0, saturation=0
@@ -91,3 +91,50 @@ def test_an_unreadable_image_raises_and_the_threads_end() -> None:
 
     with pytest.raises(ValueError, match="broken"):
         list(Batches(Broken(7), PLAIN, 4, 5, 2, 0).starting_at(0, 3))
+
+
+def random_batch(seed: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randint(0, 256, (4, 6, 7, 3), generator=generator).to(torch.uint8)
+    labels = torch.randint(0, 6, (4, 6, 7), generator=generator).to(torch.uint8)
+    labels[labels == 5] = 255
+    labels[3] = 255  # an image without labels
+    return images, labels
+
+
+def test_classes_are_mixed_as_if_pasted_pixel_by_pixel() -> None:
+    images, labels = random_batch()
+    for seed in range(20):
+        mixed, mixed_labels = mix_classes((images, labels), 1.0, [np.random.default_rng((seed, n)) for n in range(4)])
+        for place in range(4):
+            rng = np.random.default_rng((seed, place))
+            rng.random()
+            other = (place + int(rng.integers(1, 4))) % 4
+            assert other != place
+            present = sorted({int(label) for label in labels[other].flatten()} - {255})
+            chosen = set(rng.choice(np.array(present, np.uint8), len(present) // 2, replace=False).tolist())
+            assert len(chosen) == (0 if other == 3 else 2)
+            for y, x in np.ndindex(6, 7):
+                source = other if int(labels[other, y, x]) in chosen else place
+                assert torch.equal(mixed[place, y, x], images[source, y, x])
+                assert mixed_labels[place, y, x] == labels[source, y, x]
+
+
+def test_as_many_samples_are_mixed_as_the_probability_says() -> None:
+    batch = random_batch()
+    same = mix_classes(batch, 0.0, [np.random.default_rng(n) for n in range(4)])
+    assert torch.equal(same[0], batch[0])
+    counted = 0
+    for seed in range(200):
+        mixed, _ = mix_classes(batch, 0.25, [np.random.default_rng((seed, n)) for n in range(4)])
+        counted += sum(not torch.equal(a, b) for a, b in zip(mixed, batch[0], strict=True))
+    assert 0.25 * 800 * 0.5 < counted < 0.25 * 800  # a quarter, less those whose other has no labels
+
+
+def test_mixed_batches_start_late_and_are_mixed_from_the_plain_ones() -> None:
+    options = {"images": NumberedSplit(7), "augmentation": RANDOM, "batch_size": 4, "seed": 5}
+    whole = list(Batches(**options, num_workers=1, cache_bytes=0, class_mix=0.5).starting_at(0, 6))
+    late = list(Batches(**options, num_workers=2, cache_bytes=0, class_mix=0.5).starting_at(4, 6))
+    for (image, labels), (late_image, late_labels) in zip(whole[4:], late, strict=True):
+        assert torch.equal(image, late_image)
+        assert torch.equal(labels, late_labels)

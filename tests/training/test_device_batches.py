@@ -9,7 +9,7 @@ import torch
 from lpsnet.data.augment import Augmentation
 from lpsnet.data.dataset import open_dataset
 from lpsnet.data.synthetic import SceneSplit
-from lpsnet.training.data import Batches, DeviceBatches, load_images
+from lpsnet.training.data import Batches, DeviceBatches, JoinedImages, JoinedOrder, Unlabelled, load_images
 
 CPU = torch.device("cpu")
 SEED = 11
@@ -88,4 +88,35 @@ def test_augmentations_that_look_at_the_image_cannot_be_drawn_ahead() -> None:
     assert Augmentation(crop_size=(8, 8)).is_affine
     assert not Augmentation(crop_size=(8, 8), max_class_share=0.75).is_affine
     assert not Augmentation(crop_size=(8, 8), corruption=0.1).is_affine
+    assert not Augmentation(crop_size=(8, 8), rare_class_crops=0.5).is_affine
     assert not Augmentation(crop_size=(8, 8), scale=(0.2, 1)).is_affine
+
+
+def test_classes_are_mixed_as_by_the_workers(split: SceneSplit) -> None:
+    images, augmentation = FirstImages(split, 5), AUGMENTATIONS["as it is"]
+    on_device = load_images(images, CPU, max_bytes=10**9, num_workers=2)
+    assert on_device is not None
+    ours = DeviceBatches(on_device, augmentation, 3, SEED, class_mix=0.8).starting_at(2, 4)
+    theirs = Batches(images, augmentation, 3, SEED, 1, 10**9, class_mix=0.8).starting_at(2, 4)
+    plain = Batches(images, augmentation, 3, SEED, 1, 10**9).starting_at(2, 4)
+    for (image, labels), (image_by_workers, labels_by_workers), (unmixed, _) in zip(ours, theirs, plain, strict=True):
+        assert torch.equal(labels, labels_by_workers)
+        assert torch.equal(image, image_by_workers)
+        assert not torch.equal(image, unmixed)
+
+
+def test_images_without_labels_take_their_places(split: SceneSplit) -> None:
+    class WithoutLabels(FirstImages):
+        def __getitem__(self, index: int):
+            return self.split[index]._replace(labels=np.full((128, 256), 255, np.uint8))
+
+    labelled, others = FirstImages(split, 5), Unlabelled(WithoutLabels(split, 3), per_batch=1)
+    images, order = JoinedImages(labelled, others.images), JoinedOrder(5, others, batch_size=3, seed=SEED)
+    on_device = load_images(images, CPU, max_bytes=10**9, num_workers=2)
+    assert on_device is not None
+    ours = DeviceBatches(on_device, AUGMENTATIONS["as it is"], 3, SEED, order=order).starting_at(2, 5)
+    theirs = Batches(images, AUGMENTATIONS["as it is"], 3, SEED, 1, 10**9, order=order).starting_at(2, 5)
+    for (image, labels), (image_by_workers, labels_by_workers) in zip(ours, theirs, strict=True):
+        assert torch.equal(image, image_by_workers)
+        assert torch.equal(labels, labels_by_workers)
+        assert [bool((it == 255).all()) for it in labels] == [False, False, True]

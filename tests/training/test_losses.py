@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from lpsnet.training.losses import Criterion, log_class_weights, subsample
+from lpsnet.training.losses import Criterion, dice_loss, log_class_weights, subsample
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def test_stride_compares_on_a_grid_with_the_same_corners() -> None:
     assert coarse.tolist() == [[[0, 6, 12], [104, 110, 116]]]
 
 
-@pytest.mark.parametrize("kind", ["cross_entropy", "ohem"])
+@pytest.mark.parametrize("kind", ["cross_entropy", "ohem", "lovasz", "dice"])
 @pytest.mark.parametrize("stride", [1, 4])
 def test_a_batch_without_labels_gives_zero_loss_and_zero_gradient(kind: str, stride: int) -> None:
     logits = torch.randn(1, 3, 4, 4, requires_grad=True)
@@ -108,3 +108,42 @@ def test_log_weights_by_hand() -> None:
     mean = 0.9 * raw[0] + 0.1 * raw[1]
     assert weights == pytest.approx([raw[0] / mean, raw[1] / mean, 0.0], rel=1e-6)
     assert log_class_weights(np.zeros(2, np.int64)) == pytest.approx([0, 0])
+
+
+def test_dice_by_arithmetic() -> None:
+    """Two classes of three occur, on four pixels of which one has no label."""
+    probabilities = torch.tensor([[0.5, 0.25, 0.8, 0.1], [0.25, 0.5, 0.1, 0.1], [0.25, 0.25, 0.1, 0.8]]).double()
+    logits = (probabilities.log() + torch.tensor([3.0, -1.0, 0.0, 7.0])).reshape(1, 3, 2, 2).requires_grad_()
+    labels = torch.tensor([0, 1, 0, 255], dtype=torch.uint8).reshape(1, 2, 2)
+    first = 1 - 2 * (0.5 + 0.8) / ((0.5 + 0.25 + 0.8) + 2)
+    second = 1 - 2 * 0.5 / ((0.25 + 0.5 + 0.1) + 1)
+    assert dice_loss(logits, labels).item() == pytest.approx((first + second) / 2)
+    assert torch.autograd.gradcheck(lambda x: dice_loss(x, labels), logits)
+
+
+def test_dice_lies_in_its_bounds_for_extreme_logits() -> None:
+    labels = torch.tensor([[[0, 1], [2, 255]]])
+    right = 1e4 * F.one_hot(labels.clamp(max=2), 3).permute(0, 3, 1, 2).float()
+    assert dice_loss(right, labels).item() == pytest.approx(0, abs=1e-6)
+    wrong = right.roll(1, dims=1).requires_grad_()
+    loss = dice_loss(wrong, labels)
+    loss.backward()
+    assert loss.item() == pytest.approx(1)
+    assert wrong.grad is not None
+    assert torch.isfinite(wrong.grad).all()
+
+
+@pytest.mark.parametrize("stride", [1, 4])
+def test_the_criterion_adds_dice_to_the_mean_of_the_cross_entropy(
+    pair: tuple[torch.Tensor, torch.Tensor], stride: int
+) -> None:
+    logits, labels = pair
+    weights = torch.tensor([1.0, 2.0, 0.5, 0.1, 3.0])
+    plain, weight = Criterion(stride=stride, class_weights=weights)(logits, labels)
+    total, same = Criterion(kind="dice", stride=stride, class_weights=weights)(logits, labels)
+    whole = F.interpolate(logits, size=labels.shape[1:], mode="bilinear", align_corners=True)
+    expected = plain / weight + dice_loss(
+        subsample(whole.flatten(0, 1), stride).unflatten(0, (2, 5)), subsample(labels, stride)
+    )
+    assert same.item() == pytest.approx(weight.item(), rel=1e-6)
+    assert (total / same).item() == pytest.approx(expected.item(), rel=1e-5)

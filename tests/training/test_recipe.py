@@ -70,6 +70,24 @@ def test_augmentations_that_are_off_are_reached_by_name_and_change_nothing_other
     assert changed.with_overrides({"rotation": 0, "hue": 0, "max_class_share": 1, "corruption": 0}) == recipe
 
 
+LATER = {"patience": 3, "class_mix": 0.5, "rare_class_crops": 0.25, "aux_weight": 0.4}
+LATER |= {"teacher_weight": 2.0, "teacher_temperature": 1.0, "unlabelled_share": 0.25}
+
+
+def test_settings_that_came_later_are_named_only_where_they_are_used() -> None:
+    recipe = get_recipe("camvid_small")
+    assert not LATER.keys() & recipe.model_dump(mode="json").keys(), "recipes keep their JSON"
+    changed = recipe.with_overrides(parse_overrides([f"{key}={value}" for key, value in LATER.items()]))
+    assert LATER.items() <= changed.model_dump(mode="json").items()
+    assert type(recipe).from_values(changed.model_dump(mode="json")) == changed
+
+
+@pytest.mark.parametrize(("share", "batch_size", "count"), [(0.5, 8, 4), (0.01, 8, 1), (0.99, 8, 7), (0.5, 2, 1)])
+def test_images_without_labels_in_a_batch(share: float, batch_size: int, count: int) -> None:
+    recipe = get_recipe("demo").with_overrides({"unlabelled_share": share, "batch_size": batch_size})
+    assert recipe.num_unlabelled == count
+
+
 def test_epochs_and_iterations_replace_each_other() -> None:
     recipe = get_recipe("paper_cityscapes").with_overrides({"epochs": 2, "batch_size": 10})
     assert recipe.iterations is None

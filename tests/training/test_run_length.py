@@ -192,3 +192,59 @@ def test_adamw_resumes_exactly(tmp_path: Path) -> None:
     train(run, tmp_path / "parts", resume=True, tensorboard=False)
     ours, theirs = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "parts"))
     assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
+
+
+PATIENT = {"iterations": 30, "evaluate_every": 1, "keep_best": True, "patience": 2}  # three steps an epoch
+
+
+def test_a_run_ends_when_its_patience_does_and_the_record_says_so(tmp_path: Path, monkeypatch, caplog) -> None:
+    caplog.set_level("INFO")
+    scores_of(monkeypatch, [10.0, 30.0, 20.0, 25.0, 25.0, 0.0, 0.0])  # the last two for the second list
+    train(changed(**PATIENT), tmp_path, tensorboard=False)
+    folder = RunFolder(tmp_path)
+    assert [line["iteration"] for line in folder.read_evaluations()] == [3, 6, 9, 12]
+    assert len(folder.read_log()) == 12
+    record = read_record(folder.model)
+    assert (record.training["iterations"], record.training["iterations_run"]) == (6, 12)
+    assert record.training["ended"] == "patience: 2 evaluations without a better miou"
+    assert record.scores["val"]["miou"] == 30.0
+    assert "ended after 12 iterations: patience: 2 evaluations without a better miou" in caplog.text
+    weights = load_file(folder.model)
+    scores_of(monkeypatch, [25.0, 30.0])
+    train(changed(**PATIENT), tmp_path, resume=True, tensorboard=False)  # it has ended, and stays so
+    assert len(folder.read_log()) == 12
+    assert all(torch.equal(value, weights[name]) for name, value in load_file(folder.model).items())
+
+
+def test_a_run_that_gets_better_again_goes_on(tmp_path: Path, monkeypatch) -> None:
+    scores_of(monkeypatch, [10.0, 5.0, 20.0, 5.0, 30.0])
+    train(changed(**{**PATIENT, "iterations": 15}), tmp_path, tensorboard=False)
+    record = read_record(tmp_path / "model.safetensors")
+    assert (record.training["iterations"], record.training["ended"]) == (15, "at its full length")
+
+
+def test_stopped_between_evaluations_it_ends_where_it_would_have(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(loop, "EPOCH_CHECKPOINT_SECONDS", 0)
+    scores_of(monkeypatch, [30.0, 20.0, 25.0, 25.0, 30.0])
+
+    def stop(status: Status) -> None:
+        if status.iteration == 7:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(changed(**PATIENT), tmp_path, on_progress=stop, tensorboard=False)
+    train(changed(**PATIENT), tmp_path, resume=True, tensorboard=False)
+    assert [line["iteration"] for line in RunFolder(tmp_path).read_evaluations()] == [3, 6, 9]
+
+
+def test_without_patience_the_record_is_as_it_was(tmp_path: Path) -> None:
+    train(changed(iterations=2), tmp_path, tensorboard=False)
+    assert (
+        not {"ended", "iterations_run", "teacher", "unlabelled"}
+        & read_record(tmp_path / "model.safetensors").training.keys()
+    )
+
+
+def test_patience_without_evaluations_is_refused() -> None:
+    with pytest.raises(RunError, match="evaluate_every=0 has none"):
+        changed(patience=2, evaluate_every=0)
