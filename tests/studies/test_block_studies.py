@@ -13,9 +13,18 @@ pytest.importorskip("matplotlib")
 
 from lpsnet.benchmark.timing import TimingProtocol
 from lpsnet.errors import RunError
-from lpsnet.studies import convolutions, network_latency
-from lpsnet.studies.convolutions import SweetSpots, in_words, sweet_spots
-from lpsnet.studies.network_latency import NUM_STACKED, BlockTime, Case, block_times, count_macs, time_blocks
+from lpsnet.studies import convolutions
+from lpsnet.studies.convolutions import (
+    NUM_STACKED,
+    BlockTime,
+    Case,
+    SweetSpots,
+    block_times,
+    count_macs,
+    in_words,
+    sweet_spots,
+    time_blocks,
+)
 from lpsnet.studies.running import run_study
 from lpsnet.studies.study import Outcome, Settings
 
@@ -178,8 +187,8 @@ def test_the_stack_is_so_many_blocks_in_a_row() -> None:
     import torch
 
     case = Case("conv3x3", 2, (8, 8))
-    stack = network_latency._stack(case)
-    image = network_latency._input(case)
+    stack = convolutions._stack(case)
+    image = convolutions._input(case)
     expected = image
     with torch.inference_mode():
         for conv in [module for module in stack.modules() if isinstance(module, torch.nn.Conv2d)]:
@@ -197,7 +206,7 @@ def test_senseless_wishes_are_refused() -> None:
 
 
 def test_a_study_from_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(network_latency, "BLOCK_TIMING", {"small": SHORT})
+    monkeypatch.setattr(convolutions, "TIMING", {"small": SHORT})
     monkeypatch.setattr(convolutions, "GROUPS", {"a": (1, 2, 3), "b": (8, 16)})
     monkeypatch.setattr(convolutions, "SIZE", (16, 16))
     result = run_study(convolutions.WIDTHS, Settings(num_threads=1), tmp_path)  # ONNX Runtime
