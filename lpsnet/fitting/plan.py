@@ -8,12 +8,13 @@ ratio makes a network quicker or slower without other weights.
 
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -35,7 +36,7 @@ from lpsnet.inference.segmenter import Segmenter
 from lpsnet.io import write_text
 from lpsnet.models.checkpoint import default_record
 from lpsnet.models.network import create_model
-from lpsnet.models.profile import inference_memory_mib
+from lpsnet.models.profile import complexity, inference_memory_mib
 from lpsnet.training.config import Recipe
 from lpsnet.training.segmentation import NUM_SAMPLED, Survey, auto_recipe, survey
 
@@ -165,6 +166,7 @@ DELIVERY_SHARE = 0.06  # of the minutes, for the export, the evaluation and the 
 DELIVERY_MINUTES = (0.1, 3.0)
 ROBUSTNESS_SHARE, ROBUSTNESS_MINUTES = 0.02, 1.0  # of the minutes, at most; they come on top of these
 BUDGET_SHARE = 0.94  # of the budget that a network may take when it is chosen: the machine is not always as quick
+NEAR_BUDGET = (0.5, 1.15)  # guessed latency by the budget, between which networks are timed
 TIMING = TimingProtocol(warm_up_s=0.1, duration_s=0.5)  # of each network; the delivered one is timed for longer
 VAL_FRACTION = 0.2  # where the data has no validation split
 MAX_CHECKED = 5_000  # images that are all checked before a fit; of more, the first problem is met when it is read
@@ -292,8 +294,8 @@ def make_plan(wish: Wish, out: Path, *, on_progress: Progress = lambda stage, do
     candidates = _within_memory(wish, size, dataset.label_space.num_classes, _starts(wish.start), reasons)
     with tempfile.TemporaryDirectory(prefix="lpsnet-") as folder:
         files = _Files(Path(folder), size, dataset.label_space.num_classes)
-        best = _setting(wish, files, candidates[0], reasons, on_progress)
-        times = _times(files, candidates, best, on_progress)
+        best = _setting(wish, files, files.middle(candidates), reasons, on_progress)
+        times = _times(files, candidates, best, wish.budget_ms, on_progress)
     choices = _within(wish, dataset.label_space.names, times, reasons)
     contest = CONTEST_SHARE * wish.minutes if wish.minutes >= CONTEST_MINUTES and len(choices) > 1 else 0.0
     choices = choices[: 2 if contest else 1]
@@ -418,10 +420,23 @@ class _Files:
     def __init__(self, folder: Path, size: Size, num_classes: int) -> None:
         self.folder, self.size, self.num_classes = folder, size, num_classes
 
+    def macs(self, start: Start) -> int:
+        """Multiply-accumulates for an image."""
+        return _macs(start.architecture, start.block, self.size, self.num_classes)
+
+    def middle(self, candidates: Sequence[Start]) -> Start:
+        """The one in the middle by multiply-accumulates."""
+        return sorted(candidates, key=self.macs)[(len(candidates) - 1) // 2]
+
     def write(self, start: Start, runtime: str) -> Path:
         net = create_model(start.network, num_classes=self.num_classes, block=start.block, form="plain")
         record = default_record(net).model_copy(update={"input_size": self.size})
         return write_for_runtime(net, self.folder, start.name, runtime=runtime, record=record, size=self.size)
+
+
+@lru_cache
+def _macs(architecture: str, block: str, size: Size, num_classes: int) -> int:
+    return complexity(architecture, size=size, num_classes=num_classes, block=block).macs
 
 
 def _setting(wish: Wish, files: _Files, start: Start, reasons: list[str], on_progress: Progress) -> tuning.Setting:
@@ -444,18 +459,62 @@ def _setting(wish: Wish, files: _Files, start: Start, reasons: list[str], on_pro
     return tuned.best
 
 
-def _times(files: _Files, candidates: Sequence[Start], best: tuning.Setting, on_progress: Progress) -> dict[str, float]:
-    """Latency end to end of every start in ms, interleaved; equal networks are timed once."""
+def _times(
+    files: _Files, candidates: Sequence[Start], best: tuning.Setting, budget_ms: float, on_progress: Progress
+) -> dict[str, float]:
+    """Latency end to end in ms of the starts that may be near the budget; equal networks are timed once."""
+    different = {start.architecture: start for start in reversed(candidates)}
+    costs = {text: float(files.macs(start)) for text, start in different.items()}
+
+    def time_some(texts: Sequence[str]) -> dict[str, float]:
+        return _timed_interleaved(files, [different[text] for text in texts], best, on_progress)
+
+    found = times_near(costs, budget_ms, time_some)
+    return {start.name: found[start.architecture] for start in candidates if start.architecture in found}
+
+
+def times_near(
+    costs: Mapping[str, float], budget_ms: float, time_some: Callable[[Sequence[str]], Mapping[str, float]]
+) -> dict[str, float]:
+    """Time as few networks as tell which are within a budget.
+
+    Timed are the cheapest, the middle and the dearest, then those that are near the budget by the line through these,
+    then those between the dearest within the budget and the cheapest above it.
+
+    Args:
+        costs: multiply-accumulates by network.
+        budget_ms: milliseconds.
+        time_some: times networks interleaved.
+
+    Returns:
+        Milliseconds by network.
+    """
+    order = sorted(costs, key=lambda name: costs[name])
+    found = dict(time_some(list(dict.fromkeys((order[0], order[len(order) // 2], order[-1])))))
+    known = sorted(found, key=lambda name: costs[name])
+    guessed = np.interp([costs[name] for name in order], [costs[it] for it in known], [found[it] for it in known])
+    low, high = (budget_ms * factor for factor in NEAR_BUDGET)
+    near = [name for name, guess in zip(order, guessed, strict=True) if name not in found and low <= guess <= high]
+    found.update(time_some(near) if near else {})
+    within = max((costs[name] for name, time in found.items() if time <= budget_ms), default=-np.inf)
+    above = min((costs[name] for name, time in found.items() if time > budget_ms), default=np.inf)
+    rest = [name for name in order if name not in found and within < costs[name] < above]
+    found.update(time_some(rest) if rest else {})
+    return found
+
+
+def _timed_interleaved(
+    files: _Files, starts: Sequence[Start], best: tuning.Setting, on_progress: Progress
+) -> dict[str, float]:
     image = SceneSplit(size=files.size, count=1, seed=0, name="plan").image(0)
     calls: dict[str, Callable[[], object]] = {}
-    different = {start.architecture: start for start in reversed(candidates)}
-    for number, start in enumerate(different.values()):
-        on_progress("opening networks", number / len(different))
+    for number, start in enumerate(starts):
+        on_progress("opening networks", number / len(starts))
         options: dict[str, Any] = {"precision": best.precision, "num_threads": best.num_threads}
         segmenter = Segmenter(files.write(start, best.runtime), runtime=best.runtime, input_size=files.size, **options)
         calls[start.architecture] = partial(segmenter, image)
     found = measure(calls, protocol=TIMING, on_progress=lambda done: on_progress("timing networks", done))
-    return {start.name: found[start.architecture].median_ms for start in candidates}
+    return {architecture: latency.median_ms for architecture, latency in found.items()}
 
 
 def _within(wish: Wish, names: Sequence[str], times: dict[str, float], reasons: list[str]) -> tuple[Choice, ...]:

@@ -47,6 +47,30 @@ def test_a_budget_for_no_network_says_how_far_away_it_is(tmp_path: Path) -> None
         make_plan(wish(budget_ms=2.0), tmp_path)
 
 
+@pytest.mark.parametrize("budget_ms", [1.0, 3.0, 7.9, 8.1, 20.0, 55.0, 300.0])
+@pytest.mark.parametrize("bend", [1.0, 0.6, 1.6])
+def test_few_networks_are_timed_and_none_that_matters_is_left_out(budget_ms: float, bend: float) -> None:
+    """Times grow with cost, but not in proportion: a fixed part, and a bend the line does not know."""
+    costs = {f"n{number}": 1.25**number for number in range(24)}
+    true = {name: 2 + cost**bend for name, cost in costs.items()}
+    asked: list[str] = []
+
+    def time_some(names):
+        asked.extend(names)
+        return {name: true[name] for name in names}
+
+    found = planning.times_near(costs, budget_ms, time_some)
+    assert len(asked) == len(set(asked)) == len(found)
+    allowed = [name for name, time in true.items() if time <= budget_ms]
+    if allowed:
+        assert max(allowed, key=costs.__getitem__) in found  # the dearest within the budget is known
+    assert len(found) <= (17 if bend == 1.6 else 13)
+
+
+def test_one_network_is_timed_once() -> None:
+    assert planning.times_near({"a": 5.0}, 10.0, lambda names: dict.fromkeys(names, 1.0)) == {"a": 1.0}
+
+
 @pytest.mark.usefixtures("made_up")
 def test_memory_leaves_networks_out(tmp_path: Path, monkeypatch) -> None:
     needs = {"1": 10.0, "2": 20.0, "3": 40.0}  # MiB by the ratio of the path
