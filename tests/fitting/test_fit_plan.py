@@ -67,6 +67,13 @@ def test_few_networks_are_timed_and_none_that_matters_is_left_out(budget_ms: flo
     assert len(found) <= (17 if bend == 1.6 else 13)
 
 
+def test_a_time_that_other_work_disturbed_is_that_of_a_dearer_network() -> None:
+    times = {"a": 1.0, "b": 9.0, "c": 3.0, "d": 4.0}
+    costs = {"a": 1.0, "b": 2.0, "c": 3.0, "d": 4.0}
+    found = planning.times_near(costs, 3.5, lambda names: {name: times[name] for name in names})
+    assert found == {"a": 1.0, "b": 3.0, "c": 3.0, "d": 4.0}
+
+
 def test_one_network_is_timed_once() -> None:
     assert planning.times_near({"a": 5.0}, 10.0, lambda names: dict.fromkeys(names, 1.0)) == {"a": 1.0}
 
