@@ -150,6 +150,61 @@ def known_mean(values: NDArray[np.float64]) -> float:
     return float(known.mean()) if known.size else float("nan")
 
 
+REPEATS, LEVEL = 1000, 0.95  # of `resampled`
+_CHUNK = 1 << 22  # draws at a time, to bound the memory
+
+
+@dataclass(frozen=True, slots=True)
+class Intervals:
+    """Where scores would lie for other images of the same kind, in percent: (lower, upper) end; nan as the score is.
+
+    Attributes:
+        miou: of the mean IoU.
+        ious: of every class.
+    """
+
+    miou: tuple[float, float]
+    ious: tuple[tuple[float, float], ...]
+
+
+class ImageCounts:
+    """What IoUs are made of, image by image: a class's pixels in the truth, in the prediction and in both."""
+
+    def __init__(self) -> None:
+        self._counts: list[NDArray[np.int64]] = []
+
+    def add(self, matrix: Matrix) -> None:
+        """One image's own K x K confusion matrix."""
+        self._counts.append(np.stack([matrix.diagonal(), matrix.sum(axis=1), matrix.sum(axis=0)]))
+
+    def resampled(self, *, repeats: int = REPEATS, level: float = LEVEL, seed: int = 0) -> Intervals:
+        """Percentile intervals of the bootstrap over images (Efron 1979): images are drawn again, with repetition.
+
+        They tell how much hangs on which images were at hand, not what another training would give. Images of one film
+        are alike, and intervals from them are too narrow.
+        """
+        counts = np.stack(self._counts).astype(np.float64)
+        num_images, _, num_classes = counts.shape
+        rng, flat = np.random.default_rng(seed), counts.reshape(num_images, -1)
+        rows = max(1, _CHUNK // num_images)
+        sums = [
+            rng.multinomial(num_images, np.full(num_images, 1 / num_images), size=min(rows, repeats - start)) @ flat
+            for start in range(0, repeats, rows)
+        ]
+        both, truth, predicted = np.concatenate(sums).reshape(repeats, 3, num_classes).swapaxes(0, 1)
+        ious = percent(both, truth + predicted - both)
+        mious = np.array([known_mean(row) for row in ious])
+        return Intervals(_ends(mious, level), tuple(_ends(column, level) for column in ious.T))
+
+
+def _ends(values: NDArray[np.float64], level: float) -> tuple[float, float]:
+    known = values[~np.isnan(values)]
+    if not known.size:
+        return math.nan, math.nan
+    low, high = np.quantile(known, ((1 - level) / 2, (1 + level) / 2))
+    return float(low), float(high)
+
+
 def _size(labels: Labels) -> str:
     return "x".join(map(str, labels.shape))
 

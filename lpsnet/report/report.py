@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from math import inf
 from pathlib import Path
@@ -23,13 +23,14 @@ from lpsnet.benchmark.benchmark import Benchmark
 from lpsnet.benchmark.timing import Latency
 from lpsnet.data.labels import LabelSpace
 from lpsnet.errors import RunError
+from lpsnet.evaluation.evaluate import Evaluation
 from lpsnet.inference.model_file import METADATA_READERS, read_record
 from lpsnet.io import write_text
 from lpsnet.record import ModelRecord
 from lpsnet.report import charts, html
-from lpsnet.report.evaluation import ImageOptions, evaluation_page
+from lpsnet.report.evaluation import ImageOptions, evaluation_page, robustness_section
 from lpsnet.report.search import expansion_page
-from lpsnet.report.training import fit_page, training_page
+from lpsnet.report.training import training_page
 
 CHART_HEIGHTS = (360.0, 280.0)  # pixels, wide and narrow
 
@@ -185,6 +186,81 @@ class StudyFile(html.Figures):
         if any(list(row) != list(self.rows[0]) for row in self.rows):
             raise ValueError("all rows have the same keys")
         return self
+
+
+class _Wish(html.Figures):
+    data: str
+    budget_ms: float
+    minutes: float
+
+
+class _Plan(html.Figures):
+    wish: _Wish
+    size: tuple[int, int]
+    runtime: str
+    precision: str
+    reasons: list[str]
+
+
+class FitFile(html.Figures):
+    """What a report shows of `fit.json`; see `lpsnet.fitting.run.Fit`."""
+
+    plan: _Plan
+    miou: float
+    latency_ms: float
+    start: str
+    trained: dict[str, float] = Field(default_factory=dict)
+
+
+def fit_page(path: Path, images: ImageOptions) -> html.Page:
+    """The page of a fit's folder: what was wanted and came out, every decision, the files' latency, then its training.
+
+    Raises:
+        RunError: what is in the folder cannot be read.
+    """
+    file, scores = path / "fit.json", path / "evaluation.json"
+    found = html.parsed(FitFile, html.read_json(file), file)
+    delivered = html.parsed(Evaluation, html.read_json(scores), scores)
+    timed = html.parsed(Benchmark, html.read_json(path / "benchmark.json"), path / "benchmark.json")
+    training, plan = training_page(path / "training", images), found.plan
+    *first, last = training.sections
+    over = found.latency_ms > plan.wish.budget_ms
+    decisions = tuple((subject, text) for subject, _, text in (line.partition(": ") for line in plan.reasons))
+    tried = tuple((name, f"{miou:.2f} mIoU") for name, miou in found.trained.items())
+    return replace(
+        training,
+        kind="Fit",
+        title=path.resolve().name,
+        lead=f"{plan.wish.minutes:g} minutes on {plan.wish.data}: {found.start}, {plan.runtime} {plan.precision}, "
+        f"images of {plan.size[0]}x{plan.size[1]}",
+        tiles=_fit_tiles(found, delivered, timed),
+        notes=(*training.notes, *timed.warnings, *((_OVER_BUDGET,) if over else ())),
+        sections=(
+            html.Section("What was decided", (html.Facts(decisions), html.Facts(tried, "What was trained"))),
+            html.Section("The files that came out", (_benchmark_table(timed),)),
+            *first,
+            robustness_section(delivered, images),
+            last,
+        ),
+    )
+
+
+_OVER_BUDGET = (
+    "The model took longer than the budget when it was timed at the end, though not when it was chosen: other work on "
+    "the machine, or its clock, changed meanwhile. 'lpsnet benchmark' on the file tells how it is now."
+)
+
+
+def _fit_tiles(found: FitFile, delivered: Evaluation, timed: Benchmark) -> tuple[html.Tile, ...]:
+    budget, robust = html.milliseconds(found.plan.wish.budget_ms), delivered.robustness
+    others = ((it.precision, it.end_to_end or it.network) for it in timed.results[1:])
+    return (
+        html.Tile("mIoU", html.figure(delivered.miou, 2), "%"),
+        html.Tile("End to end", html.milliseconds(found.latency_ms), f"ms of {budget}"),
+        *(html.Tile(f"In {precision}", html.milliseconds(time.median_ms), "ms") for precision, time in others),
+        *((html.Tile("mIoU under corruptions", html.figure(robust.mean_miou, 2), "%"),) if robust else ()),
+        html.Tile("Images judged on", f"{delivered.num_images:,}"),
+    )
 
 
 _PNG = b"\x89PNG\r\n\x1a\n"

@@ -11,7 +11,7 @@ from lpsnet.evaluation.evaluate import Evaluation
 from lpsnet.inference.model_file import read_record
 from lpsnet.report import html
 from lpsnet.report.charts import Curve, Size, draw_curves
-from lpsnet.report.evaluation import ImageOptions, gallery_of, image_section, robustness_section, score_sections
+from lpsnet.report.evaluation import ImageOptions, gallery_of, image_section, score_sections
 from lpsnet.report.html import known
 from lpsnet.training.run_folder import LOG_COLUMNS, STARTED, RunFolder
 
@@ -145,18 +145,6 @@ def training_page(path: Path, images: ImageOptions) -> html.Page:
             html.Section("How it was made", _making(run)),
         ),
     )
-
-
-def fit_page(path: Path, images: ImageOptions) -> html.Page:
-    """The page of a fit's folder: that of its training, and the robustness of the file that it delivered.
-
-    Raises:
-        RunError: what is in the folder cannot be read.
-    """
-    page, file = training_page(path / "training", images), path / "evaluation.json"
-    delivered = html.parsed(Evaluation, html.read_json(file), file)
-    *first, last = page.sections
-    return replace(page, title=path.resolve().name, sections=(*first, robustness_section(delivered, images), last))
 
 
 def _tiles(run: Training) -> tuple[html.Tile, ...]:

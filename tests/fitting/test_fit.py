@@ -1,6 +1,7 @@
 """A whole fit on generated scenes with small networks."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from lpsnet.fitting import plan as planning
 from lpsnet.fitting import run as fitting
 from lpsnet.fitting.plan import Start
 from lpsnet.inference.model_file import read_record
+from lpsnet.report import html
 from lpsnet.report.report import write_report
 
 SCENES = "scenes:size=64x96,num_train=12,num_val=4"
@@ -65,7 +67,11 @@ def test_its_report_has_the_robustness_of_the_delivered_file(finished: fitting.F
     page = write_report(finished.folder)
     assert page == finished.folder / "report.html"
     text = page.read_text(encoding="utf-8")
-    assert "<h2>Curves</h2>" in text
+    for title in ("What was decided", "The files that came out", "Curves", "By class"):
+        assert f"<h2>{title}</h2>" in text
+    latency = f"{html.milliseconds(finished.latency_ms)}<small> ms of 1,000</small>"
+    assert latency in re.sub(r"\s+<small>", "<small>", text)
+    assert all(reason.partition(": ")[2].split(",")[0] in text for reason in finished.plan.reasons)
     assert "<h2>Robustness</h2>" in text
     assert f"{finished.evaluation.robustness.mean_miou:.1f} in the mean" in text
     assert text.count("data:image/jpeg") > 13
