@@ -297,6 +297,10 @@ def fit(
     memory_mib: Annotated[
         float | None, typer.Option(min=0.1, help="MiB that weights and feature maps of the network may take.")
     ] = None,
+    teacher: Annotated[str | None, typer.Option(help="A model that the network learns from, too.")] = None,
+    unlabelled: Annotated[
+        Path | None, typer.Option(help="A folder of images without labels, learnt from the teacher alone.")
+    ] = None,
     serve: output.ServeOption = None,
     plan_only: Annotated[bool, typer.Option("--plan", help="Show what would be done, and stop.")] = False,
     json_to: output.JsonOption = None,
@@ -322,6 +326,8 @@ def fit(
         start=start,
         seed=seed,
         memory_mib=memory_mib,
+        teacher=teacher,
+        unlabelled=None if unlabelled is None else str(unlabelled),
     )
     with output.measuring_progress() as update:
         plan = fitting.plan_in(out, wish, on_progress=update)

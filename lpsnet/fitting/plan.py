@@ -31,7 +31,7 @@ from lpsnet.errors import DataError, RunError, unknown_name
 from lpsnet.export.export import write_for_runtime
 from lpsnet.fitting import plan
 from lpsnet.inference.engines import PRECISIONS, Precision
-from lpsnet.inference.hub import weights_folder
+from lpsnet.inference.hub import find_checkpoint, weights_folder
 from lpsnet.inference.model_file import read_record
 from lpsnet.inference.segmenter import Segmenter
 from lpsnet.io import write_text
@@ -188,6 +188,8 @@ class Wish(BaseModel):
     start: str | None = None
     seed: int = 0
     memory_mib: float | None = None
+    teacher: str | None = None
+    unlabelled: str | None = None
 
 
 class Choice(BaseModel):
@@ -287,6 +289,7 @@ def make_plan(wish: Wish, out: Path, *, on_progress: Progress = lambda stage, do
         LpsnetError: the data has errors, or the budget allows no network.
     """
     began, reasons = time.monotonic(), list[str]()
+    _check_teacher(wish)
     dataset = _data(wish, out, reasons, on_progress)
     train = dataset.split("train")
     seen = survey(train, count=NUM_SAMPLED)
@@ -300,6 +303,9 @@ def make_plan(wish: Wish, out: Path, *, on_progress: Progress = lambda stage, do
     choices = _within(wish, dataset.label_space.names, times, reasons)
     contest = CONTEST_SHARE * wish.minutes if wish.minutes >= CONTEST_MINUTES and len(choices) > 1 else 0.0
     choices = choices[: 2 if contest else 1]
+    if wish.teacher:
+        more = f" and on {wish.unlabelled}" if wish.unlabelled else ""
+        reasons.append(f"teacher: the network learns {wish.teacher}'s probabilities on these images{more}, too")
     recipe = auto_recipe(seen, len(train), minutes=1.0, pretrained=True)
     reasons += _recipe_reasons(recipe, seen)
     plan = Plan(
@@ -389,6 +395,16 @@ def _starts(asked: str | None) -> list[Start]:
     if not found:
         raise RunError(unknown_name("start", asked, [start.name for start in plan.STARTS]))
     return found
+
+
+def _check_teacher(wish: Wish) -> None:
+    """Before anything long begins; the rest is checked when the training starts."""
+    if wish.unlabelled and not wish.teacher:
+        raise RunError("images without labels are learnt from a teacher: give --unlabelled with --teacher")
+    if wish.teacher:
+        read_record(find_checkpoint(wish.teacher))
+    if wish.unlabelled and not Path(wish.unlabelled).is_dir():
+        raise DataError(f"there is no folder {wish.unlabelled}; --unlabelled is a folder of images")
 
 
 def _within_memory(

@@ -23,6 +23,7 @@ from lpsnet.export.export import export
 from lpsnet.export.quantise import Quantisation
 from lpsnet.fitting import plan as planning
 from lpsnet.fitting.plan import Choice, Plan, Wish, make_plan, reopened
+from lpsnet.inference.hub import find_checkpoint
 from lpsnet.inference.model_file import read_record
 from lpsnet.inference.segmenter import Segmenter
 from lpsnet.io import atomic_path, locked_folder, write_text
@@ -103,6 +104,8 @@ def fit(
     start: str | None = None,
     seed: int = 0,
     memory_mib: float | None = None,
+    teacher: str | Path | None = None,
+    unlabelled: str | Path | None = None,
     reporter: Reporter = lambda: nullcontext(lambda status: None),
 ) -> Fit:
     """The most accurate network for labelled images that this machine runs within a latency budget.
@@ -117,6 +120,8 @@ def fit(
         start: a name or family in `planning.STARTS`; None for the most promising within the budget.
         seed: of all that is random.
         memory_mib: that weights and feature maps of the network may take; None for any.
+        teacher: a model or checkpoint whose probabilities the network learns, too.
+        unlabelled: a folder of images that are learnt from the teacher alone.
         reporter: opened for every training; what it gives is called after every step.
 
     Raises:
@@ -129,6 +134,8 @@ def fit(
         "start": start,
         "seed": seed,
         "memory_mib": memory_mib,
+        "teacher": None if teacher is None else str(teacher),
+        "unlabelled": None if unlabelled is None else str(unlabelled),
         "size": size,
     }
     wish = Wish(data=str(data), budget_ms=budget_ms, minutes=minutes, **values)
@@ -203,6 +210,8 @@ def _run(plan: Plan, choice: Choice, minutes: float, *, init: Path | None = None
         encoder="" if init or start.weights else start.encoder,
         init=init or start.checkpoint,
         input_size=plan.size,
+        teacher=find_checkpoint(plan.wish.teacher) if plan.wish.teacher else None,
+        unlabelled=Path(plan.wish.unlabelled) if plan.wish.unlabelled else None,
     )
 
 
@@ -316,6 +325,8 @@ def how(fitted: Fit) -> str:
     size = f"{plan.size[0]}x{plan.size[1]}"
     train_words = ["lpsnet", "train", "--data", plan.data, "--arch", start.architecture, "--block", start.block]
     train_words += ["--init", str(start.checkpoint)] if start.weights else ["--encoder", start.encoder]
+    train_words += ["--teacher", plan.wish.teacher] if plan.wish.teacher else []
+    train_words += ["--unlabelled", plan.wish.unlabelled] if plan.wish.unlabelled else []
     train_words += ["--recipe", "auto", "--minutes", f"{recipe.minutes:g}", "--size", size]
     commands = [
         ["lpsnet", "data", "check", plan.wish.data],

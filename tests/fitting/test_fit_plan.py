@@ -12,6 +12,8 @@ from lpsnet.fitting import plan as planning
 from lpsnet.fitting import run as fitting
 from lpsnet.fitting.plan import Plan, Start, Wish, make_plan
 from lpsnet.fitting.run import plan_in
+from lpsnet.models.checkpoint import save_checkpoint
+from lpsnet.models.network import create_model
 
 SCENES = "scenes:size=48x64,num_train=6,num_val=3"
 TIMES = {"small": 2.0, "middle": 5.0, "large": 9.0}
@@ -87,6 +89,30 @@ def test_memory_leaves_networks_out(tmp_path: Path, monkeypatch) -> None:
         assert plan.choices[0].start == chosen
     with pytest.raises(RunError, match=r"small, takes 10\.0 MiB at 48x64, more than 9 MiB"):
         make_plan(wish(memory_mib=9.0), tmp_path)
+
+
+@pytest.mark.usefixtures("made_up")
+def test_a_teacher_is_looked_for_before_anything_long(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(planning, "_data", lambda *_: pytest.fail("the data is read after the wish was checked"))
+    for values, message in (
+        ({"unlabelled": str(tmp_path)}, "give --unlabelled with --teacher"),
+        ({"teacher": "camvid_s", "unlabelled": str(tmp_path / "no")}, "there is no folder .*no; --unlabelled is"),
+        ({"teacher": "camvid_x"}, "camvid_x"),
+    ):
+        with pytest.raises(LpsnetError, match=message):
+            make_plan(wish(**values), tmp_path)
+
+
+@pytest.mark.usefixtures("made_up")
+def test_a_teacher_takes_part_in_every_training(tmp_path: Path) -> None:
+    teacher = tmp_path / "teacher.safetensors"
+    save_checkpoint(create_model("B=1,1,1,1,1;C=4,4,4,4,4;R=1", num_classes=8), teacher)
+    plan = make_plan(wish(teacher=str(teacher), unlabelled=str(tmp_path)), tmp_path / "fit")
+    run = fitting._run(plan, plan.choices[0], 1.0)
+    assert (run.teacher, run.unlabelled) == (teacher, tmp_path)
+    assert (
+        f"teacher: the network learns {teacher}'s probabilities on these images and on {tmp_path}, too" in plan.reasons
+    )
 
 
 @pytest.mark.usefixtures("made_up")
