@@ -18,9 +18,10 @@ from lpsnet.data.corruptions import parse_corruptions
 from lpsnet.data.dataset import Split, open_dataset
 from lpsnet.errors import DataError, LpsnetError
 from lpsnet.evaluation import evaluate as scoring
-from lpsnet.evaluation.evaluate import AveragingSegmenter, PredictionFolder, Segment, Views, training_protocol
+from lpsnet.evaluation.evaluate import PredictionFolder, Segment, training_protocol
 from lpsnet.inference.engines import Precision
 from lpsnet.inference.segmenter import Segmenter
+from lpsnet.inference.windows import AveragingSegmenter, Views
 from lpsnet.report.evaluation import ImageOptions
 from lpsnet.report.report import find, write_report
 from lpsnet.studies.running import find_study, run_study

@@ -4,22 +4,17 @@ The protocol is that of Section 4.2: labels at the size of the label map, void p
 over all images, no flip, no sliding window, no multi-scale. Whatever a segmenter adds (input size, engine, precision,
 training, averaged views) is kept beside the figures.
 
-Test-time augmentation (mirrored images, other scales and windows, averaged) is off by default, and slow. The paper does
-without it; published figures of others often use it, so a fair comparison may need it. The logits of every view are
-resized to the part of the image that it shows and become probabilities (softmax); at a pixel the probabilities of all
-views that show it are averaged.
-
 Robustness, where it is asked for, is mIoU on the same images under every corruption of `lpsnet.data.corruptions`: an
 image is read once, and segmented as it is and corrupted.
 """
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, Any, Protocol, Self, final
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,10 +25,9 @@ from lpsnet.data.formats.masks import OFFICIAL_IDS
 from lpsnet.data.images import write_png
 from lpsnet.data.labels import CITYSCAPES, IGNORE_INDEX, MAX_CLASSES, LabelSpace, check_same_classes
 from lpsnet.errors import DataError, LpsnetError
-from lpsnet.evaluation.metrics import BoundaryIoU, ConfusionMatrix, Labels, Matrix, scores
+from lpsnet.evaluation.metrics import BoundaryIoU, ConfusionMatrix, ImageCounts, Intervals, Labels, Matrix, scores
 from lpsnet.io import inside
 from lpsnet.record import ModelRecord
-from lpsnet.sampling import interpolation_matrix
 
 if TYPE_CHECKING:
     from lpsnet.data.dataset import Sample, Split
@@ -43,174 +37,18 @@ Size = tuple[int, int]  # height, width
 Image = NDArray[np.uint8]
 Logits = NDArray[np.float32]
 
-MIN_SCALE, MAX_SCALE = 0.1, 8.0
-MIN_WINDOW = 32  # pixels; networks take no less
-STRIDE_SHARE = 2 / 3  # of a window, how far apart windows are unless that is given
-
-
-class Network(Protocol):
-    """A network that images of any size are resized for: a `Segmenter` with an input size."""
-
-    def logits(self, image: Image) -> Logits:
-        """K x h x w float32, of an image, H x W x 3 uint8 RGB."""
-
-
-@dataclass(frozen=True)
-class Views:
-    """Which views of an image are averaged.
-
-    Attributes:
-        flip: whether every view is also used mirrored left to right.
-        scales: factors on the size that the network runs at.
-        window: (height, width) of the windows that a scaled image is cut into, in its pixels; None shows it whole.
-        stride: how far apart windows are, down and across, at most their size; None: two thirds of it.
-
-    Raises:
-        LpsnetError: a number is out of range.
-    """
-
-    flip: bool = False
-    scales: tuple[float, ...] = (1.0,)
-    window: Size | None = None
-    stride: Size | None = None
-
-    def __post_init__(self) -> None:
-        if not self.scales or not all(MIN_SCALE <= scale <= MAX_SCALE for scale in self.scales):
-            raise LpsnetError(f"scales lie between {MIN_SCALE} and {MAX_SCALE:g}; got {self.scales}")
-        if self.window is None:
-            if self.stride is not None:
-                raise LpsnetError("a stride is that of windows; give their size too")
-            return
-        if min(self.window) < MIN_WINDOW:
-            raise LpsnetError(f"a window is height and width from {MIN_WINDOW} pixels up; got {self.window}")
-        if not all(1 <= step <= length for step, length in zip(self.steps, self.window, strict=True)):
-            raise LpsnetError(f"a stride lies between 1 and the window's size, {self.window}; got {self.stride}")
-
-    @property
-    def steps(self) -> Size:
-        """The stride in use; (0, 0) without windows."""
-        if self.window is None:
-            return 0, 0
-        return self.stride or (math.ceil(STRIDE_SHARE * self.window[0]), math.ceil(STRIDE_SHARE * self.window[1]))
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether the only view is the image itself: the paper's evaluation."""
-        return self == Views()
-
-    @property
-    def protocol(self) -> dict[str, Any]:
-        """What was done, as JSON values."""
-        window = None if self.window is None else {"size": list(self.window), "stride": list(self.steps)}
-        return {
-            "flip": self.flip,
-            "multi_scale": list(self.scales) if self.scales != (1.0,) else False,
-            "sliding_window": window or False,
-            **({} if self.is_plain else {"averaged": "probabilities at the image's size"}),
-        }
-
-
-_Part = tuple[slice, slice]  # rows and columns of an image
-
-
-@final
-class AveragingSegmenter:
-    """Segments an image by the mean of several views of it. Call it as a segmenter.
-
-    Args:
-        network_at: the network at an input size (height, width); called once for every view.
-        views: what is averaged.
-        input_size: that the network runs at for scale 1; None for every image's own.
-        align_corners: the bilinear convention of resizing logits to the image's size, from the model's record.
-    """
-
-    def __init__(
-        self, network_at: Callable[[Size], Network], views: Views, *, input_size: Size | None, align_corners: bool
-    ) -> None:
-        self._network_at, self._views = network_at, views
-        self._input_size, self._align_corners = input_size, align_corners
-
-    def __call__(self, image: Image) -> NDArray[np.uint8]:
-        """The class of every pixel, H x W uint8, of an image, H x W x 3 uint8 RGB.
-
-        Where two classes are equally probable, the lower one.
-        """
-        labels: NDArray[np.uint8] = self.probabilities(image).argmax(axis=0).astype(np.uint8)
-        return labels
-
-    def probabilities(self, image: Image) -> Logits:
-        """The mean probability of every class at every pixel, K x H x W float32."""
-        total: Logits | None = None
-        count = np.zeros(image.shape[:2], np.float32)
-        for part, logits in self._logits(image):
-            height, width = count[part].shape
-            probabilities = softmax(upsample(logits, (height, width), align_corners=self._align_corners))
-            if total is None:
-                total = np.zeros((len(logits), *image.shape[:2]), np.float32)
-            total[:, *part] += probabilities
-            count[part] += 1
-        assert total is not None, "there is at least one scale and one window"
-        total /= count
-        return total
-
-    def _logits(self, image: Image) -> Iterator[tuple[_Part, Logits]]:
-        """Every view's part of the image and its logits."""
-        own_size = image.shape[0], image.shape[1]
-        for scale in self._views.scales:
-            height, width = (max(MIN_WINDOW, round(scale * length)) for length in self._input_size or own_size)
-            for part, input_size in self._parts((height, width), own_size):
-                shown = image[part]
-                network = self._network_at(input_size)
-                yield part, network.logits(np.ascontiguousarray(shown))
-                if self._views.flip:
-                    yield part, network.logits(np.ascontiguousarray(shown[:, ::-1]))[:, :, ::-1]
-
-    def _parts(self, size: Size, image: Size) -> Iterator[tuple[_Part, Size]]:
-        """Parts of an image that is run at `size`, each with the size that the network runs at for it."""
-        if self._views.window is None:
-            yield (slice(0, image[0]), slice(0, image[1])), size
-            return
-        window = min(self._views.window[0], size[0]), min(self._views.window[1], size[1])
-        steps = self._views.steps
-        for top in window_starts(size[0], window[0], steps[0]):
-            for left in window_starts(size[1], window[1], steps[1]):
-                rows = _scaled(top, window[0], image[0] / size[0])
-                yield (rows, _scaled(left, window[1], image[1] / size[1])), window
-
-
-def window_starts(length: int, window: int, step: int) -> list[int]:
-    """Where windows begin that cover `length` pixels: `step` apart, but the last at the very end."""
-    return [*range(0, length - window, step), length - window]
-
-
-def _scaled(start: int, length: int, factor: float) -> slice:
-    first = round(start * factor)
-    return slice(first, max(first + 1, round((start + length) * factor)))
-
-
-def upsample(logits: Logits, size: Size, *, align_corners: bool) -> Logits:
-    """Logits, K x h x w float32, at another size, bilinearly: K x H x W float32."""
-    rows, columns = (
-        interpolation_matrix(*lengths, align_corners=align_corners)[0].astype(np.float32)
-        for lengths in zip(logits.shape[1:], size, strict=True)
-    )
-    return np.asarray(rows @ logits @ columns.T, np.float32)
-
-
-def softmax(logits: Logits) -> Logits:
-    """Probabilities of K x H x W logits; overwrites them."""
-    logits -= logits.max(axis=0)
-    np.exp(logits, out=logits)
-    logits /= logits.sum(axis=0)
-    return logits
-
-
 Segment = Callable[[Image], Labels]  # H x W x 3 uint8 RGB to H x W uint8 class ids
 
-# Off unless a segmenter averages views (`AveragingSegmenter`), as published figures often do
+# Off unless a segmenter averages views (`windows.AveragingSegmenter`), as published figures often do
 _PLAIN = {"flip": False, "multi_scale": False, "sliding_window": False}
 _NO_PROTOCOL: Mapping[str, Any] = MappingProxyType({})
-_LONG = ("confusion_matrix", "per_image", "colours", "command")  # of the JSON values; left out of a summary
+_LONG = (
+    "confusion_matrix",
+    "per_image",
+    "iou_intervals",
+    "colours",
+    "command",
+)  # of the JSON values; left out of a summary
 
 
 def _check_percent(value: float) -> float:
@@ -288,6 +126,8 @@ class Evaluation(_Values):
         confusion_matrix: K rows of K pixel counts; rows are the truth, columns the prediction.
         per_image: every image, in the split's order.
         protocol: how the scores were measured, as JSON values.
+        miou_interval, iou_intervals: ends of 95 % intervals for other images of the kind, see `metrics.ImageCounts`;
+            None and empty where they were not counted, as in files of old versions.
         boundary_miou, boundary_ious: see `metrics.BoundaryIoU`; nan and empty if they were not asked for.
         robustness: under corruptions; None if it was not asked for.
         command: that made it; may be empty.
@@ -305,6 +145,8 @@ class Evaluation(_Values):
     confusion_matrix: tuple[tuple[int, ...], ...]
     per_image: tuple[ImageScore, ...]
     protocol: dict[str, Any]
+    miou_interval: tuple[Percent, Percent] | None = None
+    iou_intervals: dict[str, tuple[Percent, Percent]] = Field(default_factory=dict)
     boundary_miou: Percent = math.nan
     boundary_ious: dict[str, Percent] = Field(default_factory=dict)
     robustness: Robustness | None = None
@@ -330,6 +172,7 @@ class Evaluation(_Values):
         protocol: Mapping[str, Any],
         boundary: BoundaryIoU | None = None,
         robustness: Robustness | None = None,
+        intervals: Intervals | None = None,
     ) -> Self:
         """All scores that follow from a K x K confusion matrix.
 
@@ -339,7 +182,7 @@ class Evaluation(_Values):
             per_image: names and mIoU in percent.
             protocol: JSON values.
             boundary: of the same images, if it was counted.
-            robustness: likewise.
+            robustness, intervals: likewise.
         """
         names, figures = space.names, asdict(scores(matrix))
         by_class = {key: dict(zip(names, figures.pop(key), strict=True)) for key in ("ious", "accuracies")}
@@ -347,6 +190,9 @@ class Evaluation(_Values):
         if boundary is not None:
             ious = dict(zip(names, boundary.ious, strict=True))
             outlines = {"boundary_miou": boundary.miou, "boundary_ious": ious}
+        if intervals is not None:
+            outlines["miou_interval"] = intervals.miou
+            outlines["iou_intervals"] = dict(zip(names, intervals.ious, strict=True))
         return cls(
             **figures,
             **by_class,
@@ -382,7 +228,8 @@ class Evaluation(_Values):
     def to_dict(self) -> dict[str, Any]:
         """JSON values; boundary IoU and robustness only if they were counted, the command only if there is one."""
         left_out = set() if self.boundary_ious else {"boundary_miou", "boundary_ious"}
-        left_out |= {key for key in ("robustness", "command") if not getattr(self, key)}
+        later = ("miou_interval", "iou_intervals", "robustness", "command")
+        left_out |= {key for key in later if not getattr(self, key)}
         return self.model_dump(mode="json", exclude=left_out)
 
 
@@ -502,11 +349,13 @@ def evaluate(
     counts = ConfusionMatrix(split.label_space.num_classes)
     outlines = BoundaryIoU(counts.num_classes) if boundary else None
     corrupted = _RobustnessCount(robustness, len(split), counts.num_classes) if robustness else None
-    per_image, sizes = [], set()
+    per_image, sizes, images = [], set(), ImageCounts()
     for done in range(1, len(split) + 1):
         sample = split[done - 1]
         prediction = segment(sample.image)
-        per_image.append((sample.name, _add(sample, prediction, counts, outlines)))
+        own = _add(sample, prediction, counts, outlines)
+        images.add(own)
+        per_image.append((sample.name, scores(own).miou))
         sizes.add(sample.labels.shape)
         if corrupted is not None:
             corrupted.update(done - 1, sample, prediction, segment)
@@ -523,18 +372,18 @@ def evaluate(
     }
     measured = {**known, **_PLAIN, **protocol}
     robust = None if corrupted is None else corrupted.result
-    return Evaluation.of(split.label_space, counts.matrix, per_image, measured, outlines, robust)
+    return Evaluation.of(split.label_space, counts.matrix, per_image, measured, outlines, robust, images.resampled())
 
 
-def _add(sample: "Sample", prediction: Labels, counts: ConfusionMatrix, outlines: BoundaryIoU | None) -> float:
-    """Count one image; returns its mIoU in percent."""
+def _add(sample: "Sample", prediction: Labels, counts: ConfusionMatrix, outlines: BoundaryIoU | None) -> Matrix:
+    """Count one image; returns its own confusion matrix."""
     try:
         own = counts.update(sample.labels, prediction)
     except DataError as error:
         raise DataError(f"{sample.name}: {error}") from None
     if outlines is not None:
         outlines.update(sample.labels, prediction)
-    return scores(own).miou
+    return own
 
 
 _OF_THE_RUN = ("data", "split", "num_pictures", "iterations", "init", "teacher", "unlabelled")

@@ -230,10 +230,22 @@ def score_tiles(evaluation: Evaluation) -> tuple[html.Tile, ...]:
     return (*tiles, html.Tile("Images", f"{evaluation.num_images:,}"))
 
 
+def interval_note(evaluation: Evaluation) -> html.Text:
+    """How much hangs on which images were scored; nothing where it was not counted."""
+    if evaluation.miou_interval is None or math.isnan(evaluation.miou_interval[0]):
+        return html.Text(())
+    low, high = map(html.figure, evaluation.miou_interval)
+    text = (
+        f"With other images of the kind, mIoU would be between {low} and {high} 19 times of 20: these images drawn again "
+        "at random, with repetition. Images of one film are alike, and leave more doubt than this shows."
+    )
+    return html.Text((text,))
+
+
 def score_sections(evaluation: Evaluation) -> tuple[html.Section, ...]:
     """IoU by class, and what is taken for what."""
     return (
-        html.Section("By class", (class_table(evaluation),)),
+        html.Section("By class", (class_table(evaluation), interval_note(evaluation))),
         html.Section("What is taken for what", (*_confusion_chart(evaluation), *_confusions(evaluation))),
     )
 
@@ -324,9 +336,12 @@ def class_table(evaluation: Evaluation) -> html.Table:
         name, iou = evaluation.names[number], ious[number]
         cells = [html.figure(by_class.get(name)) for by_class in figures.values()]
         bar = html.Cell(html.figure(iou), bar=0.0 if math.isnan(iou) else iou / 100)
+        if evaluation.iou_intervals:
+            cells.insert(0, " to ".join(map(html.figure, evaluation.iou_intervals.get(name, (math.nan,) * 2))))
         colour = html.Cell(name, colour=colours[number])
         rows.append((colour, bar, *cells, html.figure(shares[number], 2)))
-    return html.Table(("Class", "IoU (%)", *figures, "Pixels (%)"), tuple(rows))
+    interval = ("95 % interval",) if evaluation.iou_intervals else ()
+    return html.Table(("Class", "IoU (%)", *interval, *figures, "Pixels (%)"), tuple(rows))
 
 
 def _confusion_chart(evaluation: Evaluation) -> tuple[html.Part, ...]:

@@ -115,7 +115,12 @@ def test_what_is_written_is_read_again() -> None:
 
 def test_the_summary_is_without_what_is_long() -> None:
     result = evaluate(_red, Split(2))
-    assert set(result.to_dict()) - set(result.summary()) == {"confusion_matrix", "per_image", "colours"}
+    assert set(result.to_dict()) - set(result.summary()) == {
+        "confusion_matrix",
+        "per_image",
+        "iou_intervals",
+        "colours",
+    }
     assert result.summary()["miou"] == result.miou
 
 

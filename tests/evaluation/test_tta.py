@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lpsnet.errors import LpsnetError
-from lpsnet.evaluation.evaluate import AveragingSegmenter, Views, softmax, upsample, window_starts
+from lpsnet.inference.windows import AveragingSegmenter, Views, softmax, upsample, window_starts
 
 torch = pytest.importorskip("torch")
 

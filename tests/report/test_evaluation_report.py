@@ -39,8 +39,14 @@ def test_figures_are_those_of_the_file(evaluated: dict[str, Any], evaluation_fil
     assert page.fact("Pixel accuracy") == f"{evaluated['pixel_accuracy']:.2f} %"
     assert page.fact("Boundary mIoU") == f"{evaluated['boundary_miou']:.2f} %"
     assert page.fact("Images") == "7"
-    rows = page.table("Class", "IoU (%)", "Accuracy (%)", "Boundary IoU (%)")
-    shown = {name: tuple(figures) for name, *figures, _ in rows}
+    rows = page.table("Class", "IoU (%)", "95 % interval", "Accuracy (%)", "Boundary IoU (%)")
+    shown = {name: (iou, *figures) for name, iou, _, *figures, _ in rows}
+    assert {name: interval for name, _, interval, *_ in rows} == {
+        name: " to ".join("–" if end is None else f"{end:.1f}" for end in ends)
+        for name, ends in evaluated["iou_intervals"].items()
+    }
+    low, high = evaluated["miou_interval"]
+    assert f"mIoU would be between {low:.1f} and {high:.1f} 19 times of 20" in page.text
     assert shown == {
         name: tuple(
             "–" if value is None else f"{value:.1f}"
