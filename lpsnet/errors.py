@@ -71,6 +71,8 @@ EXTRAS = {
     "matplotlib": "report",
     "ray": "ray",
     "huggingface_hub": "hub",
+    "tifffile": "tiff",
+    "imagecodecs": "tiff",
 }
 
 

@@ -12,6 +12,7 @@ import pydantic
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serializer, field_validator, model_validator
 
 from lpsnet.architecture import Architecture, get_architecture
+from lpsnet.data.channels import RGB_NAMES, Channels
 from lpsnet.data.labels import LabelSpace
 from lpsnet.errors import LpsnetError, ModelFileError
 
@@ -25,18 +26,39 @@ Form = Literal["reparameterised", "plain", "deployed"]
 
 
 class Normalisation(BaseModel):
-    """x -> (x / 255 - mean) / std for RGB bytes x, one value per channel."""
+    """x -> (x / max_value - mean) / std for the numbers x of an image, one value per channel.
+
+    Attributes:
+        mean, std: of RGB unless there are other channels; as many as channels, 1 to 16.
+        max_value: 255 for channels of 8 bits, 65535 for 16, also for numbers of fewer, such as 12, bits in 16.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[float, float, float] = IMAGENET_STD
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    max_value: Literal[255, 65535] = 255
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if not self.mean or not self.std:
+            raise ModelFileError("normalisation needs a mean and a deviation for each channel")
         if not all(map(math.isfinite, (*self.mean, *self.std))) or min(self.std) <= 0:
             raise ModelFileError("normalisation needs finite means and deviations greater than 0")
+        if len(self.mean) != len(self.std):
+            raise ModelFileError(f"normalisation has {len(self.mean)} means and {len(self.std)} deviations")
         return self
+
+    @pydantic.model_serializer(mode="wrap")
+    def _as_before(self, serialise: pydantic.SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Records of 8 bits are as earlier versions wrote them."""
+        values: dict[str, Any] = serialise(self)
+        return {key: value for key, value in values.items() if key != "max_value" or value != 255}
+
+
+def plain_normalisation(count: int) -> Normalisation:
+    """That of `count` channels of which nothing is known: the numbers of a byte become 0 to 1."""
+    return Normalisation(mean=(0.0,) * count, std=(1.0,) * count)
 
 
 class ModelRecord(BaseModel):
@@ -50,7 +72,8 @@ class ModelRecord(BaseModel):
         interaction: path interaction (Figure 6), e.g. "bilateral_b"; "" for a network of other code.
         form: "reparameterised" (training form with parallel branches), "plain" (training form without) or "deployed".
         label_space: the classes, in the order of the logits' channels.
-        normalisation: applied to RGB bytes before the network.
+        channels: of the images it takes, by name; not written for RGB.
+        normalisation: applied to the images' numbers before the network, one mean and deviation for each channel.
         input_size: default (height, width) of the input in pixels; None if unset.
         align_corners: the bilinear convention of every resize, in the network and after it.
         training: the recipe, the data, seeds, versions, machine and time of the run, as JSON values.
@@ -69,6 +92,7 @@ class ModelRecord(BaseModel):
     interaction: str = "bilateral_b"
     form: Form = "deployed"
     label_space: LabelSpace
+    channels: tuple[str, ...] = RGB_NAMES
     normalisation: Normalisation = Normalisation()
     input_size: tuple[int, int] | None = None
     align_corners: bool = True
@@ -88,9 +112,23 @@ class ModelRecord(BaseModel):
 
     @pydantic.model_serializer(mode="wrap")
     def _without_unused(self, serialise: pydantic.SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Records of this package's own networks have no entries about other code."""
+        """Records of this package's own networks have no entries about other code, those of RGB none about channels."""
         values: dict[str, Any] = serialise(self)
+        if self.channels == RGB_NAMES:
+            del values["channels"]
         return {key: value for key, value in values.items() if value or not key.startswith("network")}
+
+    @property
+    def image_channels(self) -> Channels:
+        """What images the model takes: names and bits of their channels."""
+        return Channels(self.channels, 8 if self.normalisation.max_value == 255 else 16)
+
+    @model_validator(mode="after")
+    def _check_channels(self) -> Self:
+        if len(self.normalisation.mean) != len(self.image_channels.names):
+            count = f"{len(self.channels)} channels and a normalisation of {len(self.normalisation.mean)}"
+            raise ModelFileError(f"the record has {count}; each channel has a mean and a deviation")
+        return self
 
     @property
     def title(self) -> str:

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from lpsnet.data.channels import Channels
 from lpsnet.data.labels import CAMVID, CITYSCAPES, LabelSpace
 from lpsnet.errors import DataError, ModelFileError
 from lpsnet.record import ModelRecord, Normalisation
@@ -80,3 +81,38 @@ def test_label_spaces() -> None:
 def test_normalisation_is_imagenets() -> None:
     assert Normalisation().mean == (0.485, 0.456, 0.406)
     assert Normalisation().std == (0.229, 0.224, 0.225)
+
+
+def test_records_of_rgb_are_written_as_before() -> None:
+    """The bytes of a record before there were other channels, and such a record read again."""
+    record = ModelRecord(
+        architecture=None, label_space=LabelSpace.from_names("two", ("a", "b"), [(1, 2, 3), (4, 5, 6)])
+    )
+    text = record.to_json()
+    assert text == (
+        '{"format":1,"architecture":null,"block":"conv3x3","interaction":"bilateral_b","form":"deployed",'
+        '"label_space":{"name":"two","names":["a","b"],"colours":[[1,2,3],[4,5,6]]},"normalisation":'
+        '{"mean":[0.485,0.456,0.406],"std":[0.229,0.224,0.225]},"input_size":null,"align_corners":true,"training":{},'
+        '"scores":{},"licence":"","lpsnet_version":""}'
+    )
+    assert ModelRecord.from_json(text) == record
+    assert record.image_channels == Channels()
+
+
+def test_records_hold_other_channels() -> None:
+    norm = Normalisation(mean=(0.1, 0.2), std=(0.3, 0.4), max_value=65535)
+    record = ModelRecord(
+        architecture=None, label_space=LabelSpace.numbered(2), channels=("nir", "heat"), normalisation=norm
+    )
+    again = ModelRecord.from_json(record.to_json())
+    assert again == record
+    assert again.image_channels == Channels(("nir", "heat"), 16)
+    for wrong, message in (
+        ({"channels": ("nir",)}, "each channel has a mean"),
+        ({"channels": ("nir", "nir")}, "of its own"),
+        ({"normalisation": {"mean": [0.1, 0.2], "std": [1.0]}}, "2 means and 1 deviations"),
+        ({"normalisation": {"mean": [], "std": []}}, "each channel"),
+        ({"normalisation": {"mean": [0.1, 0.2], "std": [1, 1], "max_value": 4095}}, "max_value"),
+    ):
+        with pytest.raises(ModelFileError, match=message):
+            ModelRecord.from_json(json.dumps({**json.loads(record.to_json()), **wrong}))

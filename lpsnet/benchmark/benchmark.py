@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 from lpsnet import __version__
 from lpsnet.benchmark.machine import Load, LoadWatch, Machine, command_line, describe_machine, peak_memory_mib
 from lpsnet.benchmark.timing import PROTOCOLS, Latency, compare, measure, measuring_alone
+from lpsnet.data.channels import RGB, Channels, check_same_channels
 from lpsnet.data.images import Image, Labels
 from lpsnet.data.labels import MAX_CLASSES, LabelSpace
 from lpsnet.data.split import Split
@@ -284,8 +285,8 @@ def benchmark(
         raise RunError(unknown_name("timing protocol", protocol, PROTOCOLS))
     if not candidates:
         raise RunError("nothing to measure: no model was given")
-    image, image_name = (_scene(size), "a generated street scene") if image is None else (image, image_name)
-    cells, problems = _open_all(candidates, image, size, num_threads)
+    shown, image_name = (_scene(size), "a generated street scene") if image is None else (image, image_name)
+    cells, problems = _open_all(candidates, shown, size, num_threads, is_given=image is not None)
     if not cells:
         raise RunError(f"{problems[0].model}: {problems[0].problem}")
     on_progress = on_progress or (lambda stage, part: None)
@@ -295,7 +296,7 @@ def benchmark(
         calls: list[Callable[[], object]] = [partial(cell.session.run, cell.image) for cell in cells]
         networks = _measure(calls, protocol, partial(on_progress, "network"))
         if end_to_end and protocol != "paper":
-            calls = [partial(cell.segment, image) for cell in cells]
+            calls = [partial(cell.segment, cell.source) for cell in cells]
             whole = _measure(calls, protocol, partial(on_progress, "end to end"))
         load = watch.load()
     peaks = [_memory(cell.candidate, size, num_threads, problems) if memory else None for cell in cells]
@@ -304,7 +305,9 @@ def benchmark(
         cell.result(network, end_to_end=whole[index] if whole else None, peak_memory_mib=peak, miou=miou)
         for index, (cell, network, peak, miou) in enumerate(zip(cells, networks, peaks, scores, strict=True))
     ]
-    name = f"{image_name}, {image.shape[0]}x{image.shape[1]}"
+    if any(cell.source is not shown for cell in cells):
+        image_name = "noise" if all(cell.source is not shown for cell in cells) else f"{image_name}, or noise"
+    name = f"{image_name}, {shown.shape[0]}x{shown.shape[1]}"
     return Benchmark.of(size, protocol, name, results, problems, describe_machine(), load)
 
 
@@ -317,6 +320,8 @@ class _Cell:
     image: NDArray[np.float32]  # 1 x 3 x H x W, for the session
     segment: Callable[[Image], Labels]  # the fastest way
     label_space: LabelSpace | None
+    source: Image  # which that is made of
+    channels: Channels = RGB
 
     def result(self, network: Latency, **figures: Any) -> Result:
         return Result(
@@ -340,14 +345,15 @@ def _problem(candidate: Candidate, problem: str) -> Problem:
 
 
 def _open_all(
-    candidates: Sequence[Candidate], image: Image, size: Size, num_threads: int | None
+    candidates: Sequence[Candidate], image: Image, size: Size, num_threads: int | None, *, is_given: bool
 ) -> tuple[list[_Cell], list[Problem]]:
+    """Opened candidates; those of other channels than RGB get noise to look at, unless an image is given."""
     cells: dict[tuple[object, ...], _Cell] = {}
     problems: list[Problem] = []
     for candidate in candidates:
         try:
-            cell = _open(candidate, image, size, num_threads)
-            cell.segment(image)  # timing is pointless for a network that overflows in this precision
+            cell = _open(candidate, image, size, num_threads, is_given=is_given)
+            cell.segment(cell.source)  # timing is pointless for a network that overflows in this precision
         except LpsnetError as error:
             problems.append(_problem(candidate, f"not measured: {error}"))
             continue
@@ -362,16 +368,19 @@ def _session(candidate: Candidate, size: Size, num_threads: int | None) -> Sessi
     return open_session(candidate.runtime, options)
 
 
-def _open(candidate: Candidate, image: Image, size: Size, num_threads: int | None) -> _Cell:
+def _open(candidate: Candidate, image: Image, size: Size, num_threads: int | None, *, is_given: bool = False) -> _Cell:
     model_file.check_model_file(candidate.path)
     record = model_file.find_record(candidate.path)
     size, num_threads = candidate.size or size, candidate.threads or num_threads
     session = _session(candidate, size, num_threads)
+    channels = record.image_channels if record is not None else RGB
+    if record is not None and not channels.is_rgb and not is_given:
+        image = preprocess.sample_image(record, size)
     prepared = preprocess.prepare(image, record or _UNKNOWN, size=size)
     output = session.run(prepared)
     foreign = None if record is not None else _foreign_record(output)
     if record is None and foreign is None:
-        return _Cell(candidate, session, prepared, partial(_own_labels, session, size=size), None)
+        return _Cell(candidate, session, prepared, partial(_own_labels, session, size=size), None, image)
     segmenter = Segmenter(
         candidate.path,
         runtime=candidate.runtime,
@@ -380,7 +389,7 @@ def _open(candidate: Candidate, image: Image, size: Size, num_threads: int | Non
         input_size=size,
         record=foreign,
     )
-    return _Cell(candidate, session, prepared, segmenter, record.label_space if record else None)
+    return _Cell(candidate, session, prepared, segmenter, record.label_space if record else None, image, channels)
 
 
 def _foreign_record(output: NDArray[np.float32]) -> ModelRecord | None:
@@ -417,9 +426,17 @@ def _memory(candidate: Candidate, size: Size, num_threads: int | None, problems:
 
 
 def _load_and_run(candidate: Candidate, size: Size, num_threads: int | None) -> None:
-    session, image = _session(candidate, size, num_threads), np.zeros((1, 3, *size), np.float32)
+    session, image = (
+        _session(candidate, size, num_threads),
+        np.zeros((1, _num_channels(candidate.path), *size), np.float32),
+    )
     for _ in range(NUM_RUNS_FOR_MEMORY):
         session.run(image)
+
+
+def _num_channels(path: Path) -> int:
+    record = model_file.find_record(path)
+    return 3 if record is None else len(record.channels)
 
 
 def _miou(cell: _Cell, labelled: Split, problems: list[Problem], on_progress: Progress) -> float | None:
@@ -429,6 +446,7 @@ def _miou(cell: _Cell, labelled: Split, problems: list[Problem], on_progress: Pr
         on_progress(f"mIoU of {cell.candidate.name}", done / total)
 
     try:
+        check_same_channels(cell.channels, labelled.channels)
         evaluation = evaluate(cell.segment, labelled, label_space=cell.label_space, on_progress=show)
     except LpsnetError as error:
         problems.append(_problem(cell.candidate, f"no mIoU: {error}"))

@@ -24,8 +24,10 @@ from lpsnet.errors import LpsnetError, RunError
 from lpsnet.inference.engines import PRECISIONS, RUNTIMES, Precision
 from lpsnet.inference.hub import find_model, sha256
 from lpsnet.inference.model_file import find_record
+from lpsnet.inference.preprocess import sample_image
 from lpsnet.inference.segmenter import DEFAULT_RUNTIMES, Segmenter
 from lpsnet.io import one_at_a_time, write_text
+from lpsnet.record import ModelRecord
 
 Size = tuple[int, int]  # height, width
 
@@ -123,7 +125,7 @@ def tune(
     path = find_model(model)
     record = find_record(path)
     size = size or (record.input_size if record else None) or DEFAULT_SIZE
-    shown = list(images) or [SceneSplit(size=size, count=NUM_SCENES, seed=0, name="tune").image(i) for i in (0, 1)]
+    shown = list(images) or _usual_images(record, size)
     expected = functools.cache(lambda: _usual_labels(path, size, shown))  # only where a setting has to be compared
     candidates: list[Candidate] = []
     agreements: dict[tuple[str, Precision], float] = {}
@@ -158,6 +160,13 @@ def tune(
     if keep:
         _remember(tuned)
     return tuned
+
+
+def _usual_images(record: ModelRecord | None, size: Size) -> list[Image]:
+    """Generated street scenes; noise for a model of other channels than RGB."""
+    if record is not None and not record.image_channels.is_rgb:
+        return [sample_image(record, size, seed=number) for number in range(NUM_SCENES)]
+    return [SceneSplit(size=size, count=NUM_SCENES, seed=0, name="tune").image(number) for number in range(NUM_SCENES)]
 
 
 def _settings(

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated, Any, cast
 
 import typer
 from rich import box
@@ -22,6 +22,7 @@ from lpsnet.benchmark.benchmark import benchmark as run_benchmark
 from lpsnet.benchmark.endurance import Endurance, endure
 from lpsnet.benchmark.machine import LoadWatch, describe_machine
 from lpsnet.cli import output
+from lpsnet.data.channels import require_rgb
 from lpsnet.data.dataset import open_dataset
 from lpsnet.data.split import Images, select
 from lpsnet.data.synthetic import SceneSplit
@@ -147,13 +148,14 @@ class CandidateMaker:
             from lpsnet.models.profile import complexity
         except ModuleNotFoundError:
             return None
+        built: dict[str, Any] = {"num_classes": NUM_CLASSES}
+        if record is not None:
+            built = {"num_classes": record.label_space.num_classes, "in_channels": len(record.channels)}
         if architecture is None:
             assert code is not None, "one of the two is there"
-            num_classes = NUM_CLASSES if record is None else record.label_space.num_classes
-            return complexity(load_network(code, num_classes=num_classes), size=self.size).macs
-        choices = {} if record is None else {"block": record.block, "interaction": record.interaction}
-        num_classes = NUM_CLASSES if record is None else record.label_space.num_classes
-        return complexity(architecture, size=self.size, num_classes=num_classes, **choices).macs
+            return complexity(load_network(code, **built), size=self.size).macs
+        choices: dict[str, Any] = {} if record is None else {"block": record.block, "interaction": record.interaction}
+        return complexity(architecture, size=self.size, **built, **choices).macs
 
 
 def _source(model: str) -> Source:
@@ -356,6 +358,7 @@ def stream(
     segmenter = Segmenter(
         model, runtime=runtime, precision=precision, num_threads=threads, input_size=output.parse_size(size)
     )
+    require_rgb(segmenter.record.image_channels, "videos have frames of RGB of 8 bits")
     watch = LoadWatch.start()
     with output.measuring_progress() as update:
         result = endure(

@@ -11,7 +11,6 @@ from lpsnet.cli import output
 from lpsnet.data import convert
 from lpsnet.data.check import check_dataset
 from lpsnet.data.dataset import WRITERS, open_dataset
-from lpsnet.data.images import read_image
 from lpsnet.data.inspection import Diagnosis
 from lpsnet.errors import DataError, MissingDependencyError, unknown_name
 from lpsnet.evaluation.selection import MEASURES, Selection, select
@@ -147,6 +146,7 @@ def next_images(
     threads: output.ThreadsOption = None,
     size: output.SizeOption = None,
     network: output.NetworkOption = None,
+    extra_images: output.ExtraImagesOption = None,
     json_to: output.JsonOption = None,
 ) -> None:
     """Choose which images to label next: those that the model is unsure of, in rare classes, and that differ.
@@ -160,13 +160,15 @@ def next_images(
     segmenter = Segmenter(model, runtime=runtime, num_threads=threads, input_size=output.parse_size(size))
     space = segmenter.label_space
     notes = outputs.Annotations(out, forms, space, tolerance=tolerance, overwrite=overwrite, link=link)
-    sources = {it.path: it.stem.as_posix() for it in pipeline.find_sources(pool, skip=[out]) if it.kind == "image"}
+    images = [source for source in pipeline.find_sources(pool, skip=[out]) if source.kind == "image"]
+    read = pipeline.Reader.of(segmenter.record.image_channels, extra_images or [], images)
+    sources = {it.path: it.stem.as_posix() for it in read.without_extra(images)}
     opened = open_dataset(data)
     with output.image_progress("comparing") as update:
-        found = select(segmenter, list(sources), opened, count=count, measure=by, on_progress=update)
+        found = select(segmenter, list(sources), opened, count=count, measure=by, on_progress=update, read=read)
     names = [sources[path] for path in found.paths]
     with notes:
-        shown = _annotate(segmenter, found, names, notes)
+        shown = _annotate(segmenter, found, names, notes, read)
         folders, remarks = notes.write()
     write_text(out / LIST, "".join(f"{os.path.abspath(path)}\n" for path in found.paths))  # noqa: PTH100 - keeps links
     page = evaluation.selection_page(found, names, space, shown)
@@ -179,13 +181,13 @@ def next_images(
 
 
 def _annotate(
-    segmenter: Segmenter, found: Selection, names: list[str], notes: outputs.Annotations
+    segmenter: Segmenter, found: Selection, names: list[str], notes: outputs.Annotations, read: pipeline.Reader
 ) -> list[evaluation.ChosenImages]:
     """Annotate the images; gives the rows of the page."""
     shown: list[evaluation.ChosenImages] = []
     with output.image_progress("annotating") as update:
         for number, (path, name) in enumerate(zip(found.paths, names, strict=True), start=1):
-            result = segmenter(read_image(path))
+            result = segmenter(read(path))
             notes.add(path, name, result)
             if number <= evaluation.MAX_CHOSEN:
                 shown.append(evaluation.show_chosen(f"{number}. {name}", result))

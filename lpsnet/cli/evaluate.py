@@ -14,6 +14,7 @@ import typer
 from lpsnet.benchmark.machine import command_line
 from lpsnet.cli import output
 from lpsnet.cli.train import print_scores
+from lpsnet.data.channels import check_same_channels
 from lpsnet.data.corruptions import parse_corruptions
 from lpsnet.data.dataset import Split, open_dataset
 from lpsnet.errors import DataError, LpsnetError
@@ -79,6 +80,7 @@ def evaluate(
     images = open_dataset(data).split(split)
     open_at = functools.partial(Segmenter, model, runtime=runtime, precision=precision, num_threads=threads)
     segmenter = open_at(input_size=output.parse_size(size))
+    check_same_channels(segmenter.record.image_channels, images.channels)
     segment: Segment = segmenter
     if not views.is_plain:
         open_cached = functools.lru_cache(_MAX_SESSIONS)(lambda size: open_at(input_size=size))

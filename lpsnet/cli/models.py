@@ -8,6 +8,7 @@ import typer
 from lpsnet.architecture import default_block, get_architecture, list_architectures, logits_size, path_size
 from lpsnet.cli import output
 from lpsnet.cli.benchmark import print_benchmark
+from lpsnet.data.channels import check_same_channels
 from lpsnet.data.dataset import open_dataset
 from lpsnet.data.split import Images, Split, select, why_not_scorable
 from lpsnet.errors import LpsnetError, MissingDependencyError
@@ -124,10 +125,11 @@ def _count(what: str, record: "ModelRecord | None", asked: dict[str, Any]) -> "C
     }
     if record is not None:
         chosen |= {"num_classes": record.label_space.num_classes, "size": record.input_size or PAPER_SIZE}
-        chosen |= {"block": record.block, "interaction": record.interaction}
+        chosen |= {"block": record.block, "interaction": record.interaction, "in_channels": len(record.channels)}
     if record is not None and code is not None:
         return complexity(
-            load_network(code, num_classes=record.label_space.num_classes), size=asked["size"] or chosen["size"]
+            load_network(code, num_classes=record.label_space.num_classes, in_channels=len(record.channels)),
+            size=asked["size"] or chosen["size"],
         )
     assert architecture is not None, "one of the two is there"
     return complexity(architecture, **(chosen | {key: value for key, value in asked.items() if value}))
@@ -166,6 +168,7 @@ def _print_record(record: "ModelRecord", json_to: str | None) -> None:
     lines: dict[str, Any] = {
         **({"network": record.network} if record.network else {}),
         "classes": ", ".join(record.label_space.names),
+        **({} if record.image_channels.is_rgb else {"images": _describe_channels(record)}),
         "form": record.form,
         "input size": "x".join(map(str, record.input_size)) if record.input_size else "any",
         "trained on": f"{training.get('data', 'unknown data')}, split {training.get('split', 'unknown')}",
@@ -176,6 +179,15 @@ def _print_record(record: "ModelRecord", json_to: str | None) -> None:
     lines.update({f"mIoU on {split}": f"{miou:.2f} %" for split, miou in _mious(record).items()})
     for key, value in lines.items():
         output.say(f"{key}: {value}", json_to=json_to)
+
+
+def _describe_channels(record: "ModelRecord") -> str:
+    norm = record.normalisation
+    numbers = (
+        f"{norm.max_value * own:.1f} ± {norm.max_value * std:.1f}" for own, std in zip(norm.mean, norm.std, strict=True)
+    )
+    listed = ", ".join(f"{name} {number}" for name, number in zip(record.channels, numbers, strict=True))
+    return f"{record.image_channels}; normalised by {listed}"
 
 
 def push(
@@ -231,7 +243,7 @@ def export(
 
     checkpoint = find_checkpoint(model)
     net, record = load_checkpoint(checkpoint), read_record(checkpoint)
-    images = _images(data, split)
+    images = _images(data, split, record)
     labelled = None if images is None else select(images, max_pictures)
     if labelled is not None and (reason := why_not_scorable(labelled, record.label_space)):
         output.say(f"mIoU is not compared: {reason}", json_to=json_to)
@@ -243,7 +255,9 @@ def export(
         record=record,
         size=output.parse_size(size),
         precision=cast("Precision", precision),
-        quantisation=_quantisation(data, calibrate_on, num_calibrated, keep_float) if precision == "int8" else None,
+        quantisation=_quantisation(data, calibrate_on, num_calibrated, keep_float, record)
+        if precision == "int8"
+        else None,
         images=() if images is None else Images(select(images, NUM_COMPARED)),
         labelled=labelled,
         min_label_agreement=min_agreement,
@@ -261,12 +275,16 @@ def export(
     output.next_command(*run, json_to=json_to)
 
 
-def _images(data: str | None, split: str) -> "Split | None":
-    return None if data is None else open_dataset(data).split(split)
+def _images(data: str | None, split: str, record: "ModelRecord") -> "Split | None":
+    """The images of a data set, of the channels that the model takes."""
+    images = None if data is None else open_dataset(data).split(split)
+    if images is not None:
+        check_same_channels(record.image_channels, images.channels)
+    return images
 
 
-def _quantisation(data: str | None, split: str, count: int, keep_float: str) -> "Quantisation":
-    images = _images(data, split)
+def _quantisation(data: str | None, split: str, count: int, keep_float: str, record: "ModelRecord") -> "Quantisation":
+    images = _images(data, split, record)
     if images is None:
         raise LpsnetError("int8 is calibrated on images such as the network will see; give a data set with --data")
     layers = tuple(layer.strip() for layer in keep_float.split(",")) if keep_float != "none" else ()

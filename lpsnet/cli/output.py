@@ -56,6 +56,13 @@ NetworkOption = Annotated[
         help="Code of the model's network, where it is not of lpsnet.",
     ),
 ]
+ExtraImagesOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="PLACE",
+        help="Further files of each image, for a model of more channels: a folder or a path with {name}.",
+    ),
+]
 ResumeOption = Annotated[bool, typer.Option("--resume", help="Resume the run in --out.")]
 
 ServeOption = Annotated[

@@ -11,6 +11,7 @@ import typer
 from rich.progress import MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
 from lpsnet.cli import output
+from lpsnet.data.channels import require_rgb
 from lpsnet.errors import DataError, LpsnetError, postponed_end
 from lpsnet.inference import outputs, pipeline, windows
 from lpsnet.inference.hub import DEFAULT_MODEL
@@ -25,6 +26,7 @@ class Work:
     """What one `lpsnet segment` does: the settings of all its sources, and what became of each."""
 
     segmenter: "Segmenter"
+    read: pipeline.Reader
     out: Path
     names: Sequence[str]
     style: outputs.Style
@@ -49,7 +51,7 @@ class Work:
 
     def _segment(self, sources: Sequence[pipeline.Source]) -> None:
         settings: dict[str, Any] = {"outputs": self.names, "style": self.style, "annotations": self.annotations}
-        settings |= {"windows": self.cut, "stop": self.stop}
+        settings |= {"windows": self.cut, "stop": self.stop, "read": self.read}
         with output.image_progress("segmenting") as update:
             for outcome in pipeline.segment_images(self.segmenter, sources, self.out, **settings):
                 self.outcomes.append(outcome)
@@ -182,6 +184,7 @@ def segment(
         int | None, typer.Option(metavar="N", help="Pixels that windows share, blended. Default: 64.")
     ] = None,
     max_frames: Annotated[int | None, typer.Option(min=1, help="Of a video or camera, at most as many.")] = None,
+    extra_images: output.ExtraImagesOption = None,
     runtime: output.RuntimeOption = None,
     precision: output.PrecisionOption = "f32",
     threads: output.ThreadsOption = None,
@@ -203,6 +206,8 @@ def segment(
 
     `lpsnet segment map.tif --window 720x960 --overlap 64 --write labels` (of any size)
 
+    `lpsnet segment rgb/ --extra-images depth/ --model rgbd.onnx` (channels in two files for each image)
+
     `lpsnet segment photos/ --write labelme,confidence` (annotations to correct in labelme; 16-bit STEM.confidence.png)
     """
     names = outputs.check_outputs(write or outputs.DEFAULT_OUTPUTS)
@@ -213,11 +218,18 @@ def segment(
     segmenter = Segmenter(
         model, runtime=runtime, precision=precision, num_threads=threads, input_size=output.parse_size(size)
     )
+    channels = segmenter.record.image_channels
+    if any(source.kind != "image" for source in found):
+        require_rgb(channels, "videos and cameras have frames of RGB of 8 bits")
+    read = pipeline.Reader.of(channels, extra_images or [], found)
+    found = read.without_extra(found)
+    if channels.drawn:
+        output.say(f"note: {channels.drawn}", json_to=json_to)
     style = outputs.Style(segmenter.label_space, opacity, legend)
     forms = [name for name in names if name in outputs.FORMATS]
     notes = outputs.Annotations(out, forms, segmenter.label_space, tolerance=tolerance, overwrite=overwrite)
     with postponed_end() as stop, notes:
-        work = Work(segmenter, out, names, style, notes, cut, stop, max_frames, json_to)
+        work = Work(segmenter, read, out, names, style, notes, cut, stop, max_frames, json_to)
         work.images([source for source in found if source.kind == "image"])
         for source in found:
             if source.kind != "image" and not stop.is_set():

@@ -2,8 +2,9 @@
 
 For segmentation (`Augmentation`), the paper gives colour jittering, horizontal flip, scaling from 0.5x to 2.0x and the
 crop's size. Scale, crop, flip and rotation are one affine warp of the image and one of the labels; the colour jitter is
-one 3 x 4 matrix on the crop's bytes, as brightness, contrast and saturation are affine in RGB. What cameras in the
-field add (dusk, noise, blur, fog, …: `corruptions.py`) is not in the paper, and off unless asked for.
+one 3 x 4 matrix on the crop's bytes, as brightness, contrast and saturation are affine in RGB. Of other channels
+brightness and contrast change all, saturation and hue those called red, green and blue. What cameras in the field add
+(dusk, noise, blur, fog, …: `corruptions.py`) is not in the paper, and off unless asked for.
 
 For ImageNet pre-training, which the paper does not detail, `RandomResizedCrop` and `centre_window` are the usual crops
 for training and evaluation since Szegedy et al. 2015.
@@ -17,6 +18,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from lpsnet.data.channels import RGB, RGB_NAMES, Channels
 from lpsnet.data.corruptions import corrupt_randomly
 from lpsnet.data.images import Image, Labels
 from lpsnet.data.labels import IGNORE_INDEX
@@ -81,6 +83,9 @@ class Augmentation:
             as a crop inside the image allows; all pixels of the class equally likely. 0 is off.
         class_odds: how much more likely a class is drawn than another, by class id, such as 1 / frequency; without
             them all classes of an image are equally likely.
+        channels: of the images. Brightness and contrast (about `fill`, channel by channel) change all of them with the
+            same factors, saturation and hue red, green and blue, if there are these three.
+        fill: what surrounds an image smaller than the crop, a number for each channel: usually the mean.
 
     Raises:
         DataError: a number is outside its range.
@@ -98,6 +103,8 @@ class Augmentation:
     corruption: float = 0.0
     rare_class_crops: float = 0.0
     class_odds: tuple[float, ...] = ()
+    channels: Channels = RGB
+    fill: tuple[float, ...] = MEAN_COLOUR
 
     def __post_init__(self) -> None:
         whole = all(isinstance(length, int) and 1 <= length <= MAX_CROP for length in self.crop_size)
@@ -115,17 +122,19 @@ class Augmentation:
         """One random sample of an image.
 
         Args:
-            image: H x W x 3 uint8 RGB.
+            image: H x W x 3 uint8 RGB, or H x W x C of `channels`.
             labels: H x W uint8 class ids, `IGNORE_INDEX` for no label.
             rng: the only source of randomness; the same state gives the same sample.
 
         Returns:
-            The crop, crop_size x 3 uint8 RGB, and its labels, crop_size uint8.
+            The crop, crop_size x C of the image's type, and its labels, crop_size uint8.
 
         Raises:
             DataError: the arrays are not an image and its label map.
         """
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
+        if not self.channels.is_rgb:
+            image = self.channels.check(image)
+        elif image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
             raise DataError(f"an image is H x W x 3 uint8; got {image.shape} {image.dtype}")
         if labels.shape != image.shape[:2] or labels.dtype != np.uint8:
             wanted = f"labels of an image of {image.shape[:2]} are {image.shape[:2]} uint8"
@@ -141,6 +150,11 @@ class Augmentation:
             crop_labels = _warp(labels, matrix, self.crop_size, cv2.INTER_NEAREST, IGNORE_INDEX)
             if self.max_class_share == 1 or _largest_share(crop_labels) <= self.max_class_share:
                 break
+        if not self.channels.is_rgb:
+            crop = self._warp_bands(image, scale, matrix)
+            inside = _inside(placement, self.crop_size, matrix)
+            crop[inside] = self._recoloured(crop[inside], *self._draw_factors(rng))
+            return crop, crop_labels
         crop = _warp(_prefiltered(image, scale), matrix, self.crop_size, cv2.INTER_LINEAR, MEAN_COLOUR)
         inside = _inside(placement, self.crop_size, matrix)
         if (colours := self._draw_colours(rng)) is not None:
@@ -149,11 +163,33 @@ class Augmentation:
             crop[inside] = corrupt_randomly(np.ascontiguousarray(crop[inside]), rng)
         return crop, crop_labels
 
+    def _warp_bands(self, image: Image, scale: float, matrix: Matrix) -> Image:
+        """The crop, warped channel by channel: OpenCV has borders of 4 channels at most."""
+        bands = (np.ascontiguousarray(image[..., channel]) for channel in range(image.shape[2]))
+        options = matrix, self.crop_size, cv2.INTER_LINEAR
+        return np.stack(
+            [_warp(_prefiltered(band, scale), *options, fill) for band, fill in zip(bands, self.fill, strict=True)], -1
+        )
+
+    def _recoloured(self, image: Image, factors: list[float], angle: float) -> Image:
+        """Other channels with brightness, contrast, saturation and hue changed; see `channels`."""
+        if factors == [1, 1, 1] and not angle:
+            return image
+        brightness, contrast, saturation = factors
+        pivot = np.array(self.fill, np.float32) * np.float32(1 - contrast)
+        changed = image * np.float32(brightness * contrast) + pivot
+        if set(RGB_NAMES) <= set(self.channels.names):
+            rgb = list(self.channels.shown)
+            changed[..., rgb] = changed[..., rgb] @ colour_matrix(1, 1, saturation, hue=angle)[:, :3].T.astype(
+                np.float32
+            )
+        return np.asarray(changed.round().clip(0, self.channels.max_value), image.dtype)
+
     @property
     def is_affine(self) -> bool:
         """Whether a sample is one warp and one colour matrix that do not depend on the image's pixels (see `draw`)."""
         by_pixels = self.max_class_share < 1 or self.rare_class_crops or self.corruption
-        return not by_pixels and _box(self.scale[0]) <= 1
+        return not by_pixels and _box(self.scale[0]) <= 1 and self.channels.is_rgb
 
     def draw(self, size: tuple[int, int], rng: np.random.Generator) -> Warp:
         """What a call would do to an image of `size` (height, width), to do it on another device; needs `is_affine`."""
@@ -195,9 +231,13 @@ class Augmentation:
             corner.append(min(max(wanted, min(0, crop - length)), max(0, crop - length)))
         return _Placement(scaled[0], scaled[1], corner[0], corner[1])
 
-    def _draw_colours(self, rng: np.random.Generator) -> Matrix | None:
+    def _draw_factors(self, rng: np.random.Generator) -> tuple[list[float], float]:
+        """Of brightness, contrast and saturation, and the angle of the hue in radians."""
         factors = [max(0.0, rng.uniform(1 - x, 1 + x)) for x in (self.brightness, self.contrast, self.saturation)]
-        angle = math.radians(rng.uniform(-1, 1) * self.hue_degrees)
+        return factors, math.radians(rng.uniform(-1, 1) * self.hue_degrees)
+
+    def _draw_colours(self, rng: np.random.Generator) -> Matrix | None:
+        factors, angle = self._draw_factors(rng)
         return colour_matrix(*factors, hue=angle) if factors != [1, 1, 1] or angle else None
 
 
@@ -242,7 +282,9 @@ def _rotation(crop_size: tuple[int, int], degrees: float) -> Matrix:
     return np.array([[cosine, sine, x - cosine * x - sine * y], [-sine, cosine, y + sine * x - cosine * y], [0, 0, 1]])
 
 
-def _warp(array: Image, matrix: Matrix, size: tuple[int, int], method: int, fill: int | tuple[int, int, int]) -> Image:
+def _warp(
+    array: Image, matrix: Matrix, size: tuple[int, int], method: int, fill: float | tuple[int, int, int]
+) -> Image:
     options: dict[str, Any] = {"borderMode": cv2.BORDER_CONSTANT, "borderValue": fill}
     options["flags"] = method | cv2.WARP_INVERSE_MAP
     return np.asarray(cv2.warpAffine(array, np.linalg.inv(matrix)[:2], size[::-1], **options))

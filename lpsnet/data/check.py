@@ -9,6 +9,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from lpsnet.data.guess import class_map
 from lpsnet.data.images import IMAGE_SUFFIXES
 from lpsnet.data.inspection import Diagnosis, Finding, Report, SplitCounts
 from lpsnet.data.labels import IGNORE_INDEX, MAX_CLASSES, Colour, LabelSpace
-from lpsnet.data.split import FileSplit, Split
+from lpsnet.data.split import NUM_MEASURED, FileSplit, Split, channel_statistics
 from lpsnet.errors import DataError
 from lpsnet.io import expand_home
 
@@ -156,7 +157,7 @@ def check_opened(dataset: Dataset, *, on_progress: Progress | None = None) -> Di
     counts = {name: _count(dataset.label_space, members) for name, members in reports.items()}
     findings += [*_file_findings(dataset), *_same_images(reports), *_conversions(reports), *_covering(dataset, reports)]
     findings += [*_absent_classes(dataset.label_space, counts), *_kinds(reports), *_left_out(dataset)]
-    findings += _shared_series(dataset)
+    findings += [*_shared_series(dataset), *_channels(dataset, reports)]
     return Diagnosis(
         dataset.spec,
         sorted(findings, key=lambda item: _SEVERITIES.index(item.severity)),
@@ -203,7 +204,7 @@ def _examine(dataset: Dataset, on_progress: Progress | None) -> dict[str, list[R
 
 def _inspector(split: Split) -> Callable[[int], Report]:
     if isinstance(split, FileSplit):
-        return lambda index: inspection.inspect_pair(split.pairs[index], split.decoder)
+        return lambda index: inspection.inspect_pair(split.pairs[index], split.decoder, split.channels)
     return lambda index: inspection.inspect_sample(split, index)
 
 
@@ -321,7 +322,11 @@ def _kinds(reports: Reports) -> Iterator[Finding]:
             f"{len(dark)} images of 16 bits hold numbers up to {top} alone ({top.bit_length()} bits; first: {first})"
         )
         scale = 2 ** (16 - top.bit_length())
-        yield Finding("few_bits", str(first), f"{message}: they are read as almost black; multiply them by {scale}")
+        yield Finding(
+            "few_bits",
+            str(first),
+            f"{message}: they are read as almost black; describe their `channels`, or multiply them by {scale}",
+        )
     masks = [report for report in everything if report.mask_kind]
     counts = Counter(report.mask_kind for report in masks)
     usual = max(counts, key=lambda kind: counts[kind], default="")
@@ -336,10 +341,38 @@ def _kinds(reports: Reports) -> Iterator[Finding]:
         yield Finding("unjudged", "all", message)
 
 
+def _channels(dataset: Dataset, reports: Reports) -> Iterator[Finding]:
+    """What other channels than RGB hold: their range in all images, mean and deviation as a training measures them."""
+    split = dataset.parts.get("train") or next(iter(dataset.parts.values()))
+    channels, first = split.channels, next(iter(split.names), "")
+    read = [report for members in reports.values() for report in members if report.highest]
+    if channels.is_rgb or not read:
+        return
+    lowest = [min(values) for values in zip(*(report.lowest for report in read), strict=True)]
+    highest = [max(values) for values in zip(*(report.highest for report in read), strict=True)]
+    bits = max(highest).bit_length()
+    few = f": {bits} bit in {channels.bits}" if bits < channels.bits == 16 else ""
+    yield Finding("channels", dataset.spec, f"images of {channels}, values up to {max(highest)}{few}")
+    for name, low, high in zip(channels.names, lowest, highest, strict=True):
+        if low == high:
+            yield Finding("constant_channel", first, f"channel {name!r} is {low} in all images: it teaches nothing")
+    with suppress(DataError):  # reported with its image
+        found = channel_statistics(split)
+        listed = (
+            f"{name} {low} to {high}, {mean:.1f} ± {std:.1f}"
+            for name, low, high, mean, std in zip(channels.names, lowest, highest, found.mean, found.std, strict=True)
+        )
+        count = min(len(split), NUM_MEASURED)
+        message = f"channels, with mean and deviation of {count} images of split {split.name!r}: {'; '.join(listed)}"
+        yield Finding("channels", split.name, message)
+
+
 def _left_out(dataset: Dataset) -> Iterator[Finding]:
     """Files in and beside the folders of the data set that no split has, and those of formats that are not read."""
     splits = [split for split in dataset.parts.values() if isinstance(split, FileSplit)]
-    used = {path for split in splits for pair in split.pairs for path in (pair.image, pair.mask, *pair.rivals)}
+    used = {
+        path for split in splits for pair in split.pairs for path in (pair.image, pair.mask, *pair.rivals, *pair.extra)
+    }
     used |= {path for split in splits for path in split.spare_masks}
     left = [path for folder in _folders(used, dataset.root) for path in _listed(folder) if path not in used]
     left = [path for path in left if not _is_excluded(path, dataset)]

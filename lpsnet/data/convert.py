@@ -20,6 +20,7 @@ import numpy as np
 import yaml
 
 from lpsnet.data import image_rows, shapes
+from lpsnet.data.channels import RGB, Channels
 from lpsnet.data.images import Labels, write_png
 from lpsnet.data.labels import LabelSpace
 from lpsnet.data.shapes import Outline, Points
@@ -36,11 +37,20 @@ class Target:
         folder: of the new data set, an absolute path.
         space: its classes.
         splits: the names of its splits.
+        channels: of the images.
+        num_extra: further files of each image.
     """
 
     folder: Path
     space: LabelSpace
     splits: tuple[str, ...]
+    channels: Channels = RGB
+    num_extra: int = 0
+
+    @property
+    def extra_images(self) -> list[str]:
+        """The folders of the further files, as a description names them."""
+        return [f"extra_{number}/{{split}}" for number in range(1, self.num_extra + 1)]
 
     @property
     def images(self) -> Path:
@@ -119,8 +129,22 @@ def convert(
             f"{folder} has files already; give another folder, or --overwrite to replace those of the same names"
         )
     absolute = Path(os.path.abspath(folder))  # noqa: PTH100 - keeps links
-    target = Target(absolute, space, tuple(split.name for split in splits))
-    return write(target, _samples(target, splits, tolerance, on_progress))
+    channels = next((split.channels for split in splits), RGB)
+    pairs = [pair for split in splits if isinstance(split, FileSplit) for pair in split.pairs[:1]]
+    target = Target(
+        absolute,
+        space,
+        tuple(split.name for split in splits),
+        channels,
+        max((len(it.extra) for it in pairs), default=0),
+    )
+    remarks = write(target, _samples(target, splits, tolerance, on_progress))
+    if channels.is_rgb or write is write_masks:
+        return remarks
+    options = f",channels={'+'.join(channels.names)}" + f",extra_images={'+'.join(target.extra_images)}" * bool(
+        target.num_extra
+    )
+    return [*remarks, f"images of {channels} are copied as they are; --data takes them with {options} after the path"]
 
 
 def _samples(
@@ -146,8 +170,13 @@ def _sample(target: Target, split: Split, index: int, name: str, tolerance: floa
     source = split.pairs[index].image
     file = inside(target.images / split.name, f"{name}{source.suffix}")
     size = (labels.shape[0], labels.shape[1]) if labels is not None else split.image(index).shape[:2]
-    with atomic_path(file) as temporary:
-        shutil.copyfile(source, temporary)
+    copies = [(source, file)]
+    for place, extra in zip(target.extra_images, split.pairs[index].extra, strict=False):
+        folder = target.folder / place.format(split=split.name)
+        copies.append((extra, inside(folder, f"{name}{extra.suffix}")))
+    for path, copy in copies:
+        with atomic_path(copy) as temporary:
+            shutil.copyfile(path, temporary)
     return Converted(split.name, name, file, (size[0], size[1]), labels, tolerance)
 
 
@@ -157,7 +186,10 @@ def write_masks(target: Target, samples: Iterable[Converted]) -> list[str]:
         if sample.labels is not None:
             write_png(inside(target.folder / "masks" / sample.split, f"{sample.name}.png"), sample.labels)
     colours = dict(zip(target.space.names, map(list, target.space.colours), strict=True))
-    values = {"name": target.space.name, "names": list(target.space.names), "colours": colours}
+    values: dict[str, object] = {"name": target.space.name, "names": list(target.space.names), "colours": colours}
+    if not target.channels.is_rgb:
+        values["channels"] = list(target.channels.names)
+        values |= {"extra_images": target.extra_images} if target.num_extra else {}
     target.write("data.yaml", yaml.safe_dump(values, sort_keys=False, allow_unicode=True, default_flow_style=None))
     return ["ids are those of the classes in data.yaml, 255 means no label"]
 

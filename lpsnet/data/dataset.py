@@ -200,6 +200,7 @@ def _open(text: str) -> Dataset:
     raise DataError(unknown_name("data set", text if is_drive else kind, _ALLOWED))
 
 
+_LISTS = ("names", "skip", "draw", "ignore", "exclude", "channels", "extra_images")
 _OPTION = re.compile(r",([a-z_]+)=")
 
 
@@ -224,7 +225,9 @@ def _open_labels(spec: str, row: Format, text: str) -> Dataset:
 
 def _option(key: str, value: str) -> Any:
     """The value of an option; those that are lists have "+" between their entries."""
-    return value.split("+") if key in ("names", "skip", "draw", "ignore", "exclude") and value != "others" else value
+    if key == "channels" and value.isdecimal():
+        return int(value)
+    return value.split("+") if key in _LISTS and value != "others" else value
 
 
 def label_format(path: Path) -> Format | None:
@@ -276,10 +279,11 @@ def build_dataset(
     try:
         if found.format in READERS:
             built = annotations.build_marked(found, root, READERS[found.format], default_name or root.name)
-            made: dict[str, Split] = {part.name: part for part in sorted(built.parts, key=_usual_order)}
+            drawn = description.with_channels(found, root, built.parts)
+            made: dict[str, Split] = {part.name: part for part in sorted(drawn, key=_usual_order)}
             return Dataset(spec, built.space, made, built.description, root, built.remarks)
         space = found.label_space(default_name or root.name)
-        parts = description.build_parts(found, root, space)
+        parts = description.with_channels(found, root, description.build_parts(found, root, space))
     except DataError as error:
         raise DataError(f"data set {spec!r}: {error}") from None
     splits: dict[str, Split] = {part.name: part for part in sorted(parts, key=_usual_order)}
@@ -378,7 +382,9 @@ def _sample_line(split: Split, index: int) -> str:
 def _part_lines(split: Split) -> list[str]:
     if not isinstance(split, FileSplit):
         return [split.name, *split.names]
-    pairs = (f"{pair.name} {_size(pair.image)} {_size(pair.mask)}" for pair in split.pairs)
+    pairs = [f"{pair.name} {_size(pair.image)} {_size(pair.mask)}" for pair in split.pairs]
+    if not split.channels.is_rgb:
+        pairs += [str(split.channels), *(f"{_size(path)}" for pair in split.pairs for path in pair.extra)]
     drawings = (pair.drawing.digest() for pair in split.pairs if pair.drawing is not None)
     return [split.name, repr(split.decoder), *pairs, *drawings]
 

@@ -8,6 +8,9 @@ no label:
 All keys are attributes of `Description`. The formats in `formats` make one from what their folder holds.
 """
 
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, Self
@@ -15,11 +18,12 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lpsnet.data import pairing
+from lpsnet.data.channels import RGB, Channels, bands_header
 from lpsnet.data.decode import LabelDecoder
 from lpsnet.data.images import IMAGE_SUFFIXES, MASK_SUFFIXES
 from lpsnet.data.labels import IGNORE_INDEX, Colour, LabelSpace
 from lpsnet.data.pairing import LIST_SUFFIX, SPLIT, Found, Keyed, expand_splits, read_list
-from lpsnet.data.split import FileSplit
+from lpsnet.data.split import FileSplit, Pair
 from lpsnet.errors import DataError, unknown_name, wanted
 from lpsnet.io import expand_home, read_yaml
 
@@ -56,6 +60,13 @@ class Description(BaseModel):
     )
     image_suffix: str = Field("", description="what an image's stem has after the name it shares with the label file")
     mask_suffix: str = Field("", description="what a label file's stem has after the name it shares with the image")
+    channels: list[str] | Annotated[int, Field(strict=True)] | None = Field(
+        None, description="names of the images' channels, or how many, 1 to 16; without it images are RGB of 8 bits"
+    )
+    extra_images: str | list[str] = Field(
+        [],
+        description="with channels: further files of each image, whose channels follow: folders, or paths with {name}",
+    )
     val_fraction: float | None = Field(
         None, gt=0, lt=1, description="a number between 0 and 1: the last part of one folder, by name, becomes 'val'"
     )
@@ -278,6 +289,46 @@ def build_parts(description: Description, folder: Path, space: LabelSpace) -> li
     _check_found(found, description)
     found = exclude_named(found, description.exclude)
     return pairing.build_splits(space, description.decoder(), found, unlisted={*known, *description.exclude})
+
+
+def with_channels(description: Description, root: Path, parts: Sequence[FileSplit]) -> list[FileSplit]:
+    """The splits with the channels of a description; a file that is a further one of an image is no image itself.
+
+    The first image that can be looked into says whether all have 8 or 16 bits.
+
+    Raises:
+        DataError: the description has further files without channels, or more or fewer names than are possible.
+    """
+    places = _as_list(description.extra_images)
+    if description.channels is None:
+        if places:
+            raise DataError("'extra_images' goes with 'channels': names of all channels, those of further files last")
+        return list(parts)
+    if wrong := [place for place in places if SPLIT in place and [part.name for part in parts] == [WHOLE]]:
+        raise DataError(f"'extra_images': {wrong[0]!r} has {SPLIT} in it, but the images have no splits")
+    base = root / expand_home(description.path)
+    extra = {
+        pair.image: tuple(pairing.extra_file(base, place, pair.name, part.name) for place in places)
+        for part in parts
+        for pair in part.pairs
+    }
+    taken = {path for image, paths in extra.items() for path in paths if path != image}
+    pairs = [[it._replace(extra=extra[it.image]) for it in part.pairs if it.image not in taken] for part in parts]
+    channels = _channels(description.channels, next(filter(None, pairs), []))
+    if channels == RGB and not places:
+        return list(parts)
+    return [replace(part, pairs=tuple(own), channels=channels) for part, own in zip(parts, pairs, strict=True)]
+
+
+_NUM_TRIED = 8  # images looked into until one can be read
+
+
+def _channels(value: list[str] | int, pairs: Sequence[Pair]) -> Channels:
+    names = Channels.numbered(value).names if isinstance(value, int) else tuple(value)
+    for pair in pairs[:_NUM_TRIED]:
+        with suppress(DataError):
+            return Channels(names, max(bands_header(path)[1] for path in (pair.image, *pair.extra)))
+    return Channels(names)
 
 
 def _placed(description: Description, root: Path) -> dict[str, Found]:

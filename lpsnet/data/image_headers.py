@@ -65,6 +65,7 @@ _UNSPECIFIED, _ALPHA = 0, 2  # what an extra channel is
 _LOSSLESS = {1, 2, 3, 4, 5, 8, 32773, 32946, 34925, 50000}  # none, CCITT, LZW, Deflate, PackBits, LZMA, Zstandard
 _MAX_LEVEL = 65_535  # of a palette, whatever the bits of a pixel
 _MAX_TILE = 2**24  # pixels; the decoder takes memory for a whole tile, however small the image
+_DESCRIBE = ", or describe its channels: `channels: N` in a YAML file (docs/how-to/channels.md)"
 _ADVICE = "allowed: grey, palette, RGB and CMYK of 8 bits, grey of 1 bit, grey and RGB of 16 bits; save it as PNG"
 
 
@@ -176,7 +177,7 @@ class Tiff:
             named = _listed(_FORMATS.get(number, "unknown") for number in sorted(formats))
             raise UnreadKindError(f"is a TIFF file of {self.bits} bit {named} numbers; {_ADVICE}")
         if self._channels not in _READ.get(self.bits, {}).get(self._photometric, ()):
-            raise UnreadKindError(f"is a TIFF file of a kind that is not read ({self._named()}); {_ADVICE}")
+            raise UnreadKindError(f"is a TIFF file of a kind that is not read ({self._named()}); {_ADVICE}{_DESCRIBE}")
         planar = self._number(_Tag.PlanarConfiguration, 1) != 1 and self._channels > 1
         if planar and (self._photometric, self.bits) != _READ_PLANAR:
             raise UnreadKindError(f"is a TIFF file that stores its channels apart ({self._named()}); {_ADVICE}")

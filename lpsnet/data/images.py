@@ -1,7 +1,7 @@
 """Reading images and label files, writing PNG.
 
 Images are read as H x W x 3 uint8 RGB, label files as the numbers they hold. A file that is damaged or incomplete is an
-error in one line, never an image that is partly grey.
+error in one line, never an image that is partly grey. Images of other channels are read by `channels.py`.
 
 The compressed data of a JPEG file is judged by the compiled loops of `jpeg_scan.c`: decoders only warn about data that
 is damaged or missing inside, and fill the rest with grey, or garble it. The loops read the Huffman codes (ITU-T T.81)
@@ -70,7 +70,7 @@ def _state() -> Any:
     return function
 
 
-Image = NDArray[np.uint8]  # H x W x 3 RGB
+Image = NDArray[Any]  # H x W x 3 uint8 RGB; of other `Channels` H x W x C uint8 or uint16
 Labels = NDArray[np.uint8]  # H x W class ids
 Mask = NDArray[np.unsignedinteger[Any]]  # H x W uint8 or uint16 ids, or H x W x 3 uint8 RGB
 
@@ -111,12 +111,12 @@ def read_image(path: str | Path, *, max_pixels: int | None = None) -> Image:
 def decode_image(path: Path, data: bytes, header: Header) -> Image:
     """As `read_image`, of a file whose bytes and header are known (`read_file`)."""
     image = _decode_pixels(path, data, header)
-    return _as_bytes(_rotated(image, header.orientation), path)
+    return _as_bytes(rotated(image, header.orientation), path)
 
 
 def image_of(data: bytes, path: Path) -> Image:
     """The image in the bytes of a file, as `read_image`; `path` is named in messages."""
-    return decode_image(path, data, _check_header(path, data, None))
+    return decode_image(path, data, check_header(path, data, None))
 
 
 def top_level(path: Path, data: bytes, header: Header) -> int:
@@ -130,8 +130,8 @@ def _decode_pixels(path: Path, data: bytes, header: Header) -> NDArray[Any]:
         raise DataError(f"{path} is a damaged JPEG file: {problem}; take it from its source again, or leave it out")
     if header.tiff is not None:
         data = header.tiff.for_image()
-    image = _decode(path, data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION)
-    _check_size(path, image, header)
+    image = decode(path, data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION)
+    check_size(path, image, header)
     return image
 
 
@@ -157,9 +157,9 @@ def decode_mask(path: Path, data: bytes, header: Header, *, expand_palette: bool
     if header.format not in ("PNG", "BMP", "TIFF"):
         raise DataError(f"label file {path} is a {header.format} file, which changes ids; save labels as PNG")
     data = _for_labels(path, data, header, expand_palette=expand_palette)
-    mask = _decode(path, data, cv2.IMREAD_UNCHANGED)
-    _check_size(path, mask, header)
-    mask = _rotated(mask, header.orientation)
+    mask = decode(path, data, cv2.IMREAD_UNCHANGED)
+    check_size(path, mask, header)
+    mask = rotated(mask, header.orientation)
     if mask.ndim == 2 and mask.dtype in (np.uint8, np.uint16):
         return _true_values(mask, header)
     if mask.dtype == np.uint16:
@@ -182,11 +182,11 @@ def decode_bits(data: bytes, source: object) -> NDArray[np.bool_]:
         DataError: it is none of these, is cut off or claims too many pixels.
     """
     path = Path(str(source))
-    header = _check_header(path, data, None)
+    header = check_header(path, data, None)
     if header.format not in ("PNG", "BMP", "TIFF"):
         raise DataError(f"{source}: a bitmap is a {header.format} file, which changes pixels")
-    decoded = _decode(path, data, cv2.IMREAD_UNCHANGED)
-    _check_size(path, decoded, header)
+    decoded = decode(path, data, cv2.IMREAD_UNCHANGED)
+    check_size(path, decoded, header)
     is_set: NDArray[np.bool_] = decoded != 0
     if is_set.ndim == 2:
         return is_set
@@ -250,12 +250,12 @@ def write_png(path: str | Path, array: Mask) -> None:
 
 def _read_checked(path: Path, max_pixels: int | None) -> tuple[bytes, Header]:
     """The bytes of a complete file that is not too large, and its header."""
-    data = _read_bytes(path)
-    return data, _check_header(path, data, max_pixels)
+    data = read_bytes(path)
+    return data, check_header(path, data, max_pixels)
 
 
-def _check_header(path: Path, data: bytes, max_pixels: int | None) -> Header:
-    """The header of a complete file that is not too large."""
+def check_header(path: Path, data: bytes, max_pixels: int | None) -> Header:
+    """The header of a complete file that is not too large; `DataError` for others."""
     try:
         header = image_headers.read_header(data)
     except BrokenImageError as error:
@@ -268,7 +268,8 @@ def _check_header(path: Path, data: bytes, max_pixels: int | None) -> Header:
     return header
 
 
-def _read_bytes(path: Path) -> bytes:
+def read_bytes(path: Path) -> bytes:
+    """The bytes of a file; `DataError` if it is missing, a folder, a device or not readable."""
     if path.is_dir():
         raise DataError(f"{path} is a folder, not an image; allowed: {ALLOWED_FORMATS}")
     if is_stream(path):
@@ -291,7 +292,8 @@ def pixel_limit() -> int:
     return int(text)
 
 
-def _decode(path: Path, data: bytes, flags: int) -> NDArray[Any]:
+def decode(path: Path, data: bytes, flags: int) -> NDArray[Any]:
+    """What OpenCV makes of the bytes of a file; `DataError` if nothing."""
     with quiet_opencv:
         try:
             image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
@@ -303,7 +305,7 @@ def _decode(path: Path, data: bytes, flags: int) -> NDArray[Any]:
     return decoded
 
 
-def _check_size(path: Path, image: NDArray[Any], header: Header) -> None:
+def check_size(path: Path, image: NDArray[Any], header: Header) -> None:
     """Raise if the size decoded is not the one in the header, which was compared with the limit."""
     height, width = image.shape[:2]
     if (height, width) != (header.height, header.width):
@@ -311,7 +313,7 @@ def _check_size(path: Path, image: NDArray[Any], header: Header) -> None:
         raise DataError(f"{claim}; it is damaged; allowed: {ALLOWED_FORMATS}")
 
 
-def _rotated(image: NDArray[Any], orientation: int) -> NDArray[Any]:
+def rotated(image: NDArray[Any], orientation: int) -> NDArray[Any]:
     """The image rotated by its EXIF orientation; unknown numbers mean upright, as in libtiff."""
     transposed, flip = _FLIPS.get(orientation, (False, None))
     image = cv2.transpose(image) if transposed else image

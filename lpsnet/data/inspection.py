@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from lpsnet.data import images
+from lpsnet.data.channels import RGB, Channels
 from lpsnet.data.decode import LabelDecoder, list_counts, mask_values
 from lpsnet.data.image_headers import Header
 from lpsnet.data.labels import IGNORE_INDEX, MAX_CLASSES
@@ -41,6 +42,8 @@ KINDS: dict[str, Severity] = {
     "nothing_labelled": "error",  # a split with label files in which no pixel has a label
     "one_class": "warning",  # all labelled pixels are of one class
     "turned_apart": "warning",  # an image that its EXIF data turns, and a label file that it does not, or otherwise
+    "channels": "note",  # channels other than RGB of 8 bits, with their range
+    "constant_channel": "warning",  # a channel that has one value in all images
     "few_bits": "warning",  # images of 16 bits whose numbers are small, so that they are read as almost black
     "mixed_label_files": "warning",  # label files of which some hold ids in another way than the others
     "left_out": "note",  # images and label files beside those of the data set that belong to no split
@@ -170,6 +173,7 @@ class Report:
         size: (height, width) of the image as it is read.
         format: of the image file, as in `Header`; "" if it cannot be read.
         orientation: of the image in its EXIF data, 1 to 8.
+        lowest, highest: number in each channel of an image of other channels than RGB of 8 bits; empty for others.
         top: the largest number in an image of 16 bits a channel that is read as almost black; 0 for others.
         mask_kind: how the label file holds ids, in words; "" if there is no readable one.
         labels: pixels by class id; None if there is no usable label file.
@@ -186,6 +190,8 @@ class Report:
     format: str = ""
     orientation: int = 1
     top: int = 0
+    lowest: tuple[int, ...] = ()
+    highest: tuple[int, ...] = ()
     mask_kind: str = ""
     labels: Mapping[int, int] | None = None
     unknown: Mapping[Any, int] = field(default_factory=dict)
@@ -197,10 +203,13 @@ class Report:
         self.findings.append(Finding(kind, str(file), message))
 
 
-def inspect_pair(pair: Pair, decoder: LabelDecoder) -> Report:
+def inspect_pair(pair: Pair, decoder: LabelDecoder, channels: Channels = RGB) -> Report:
     """Check an image and its label file."""
     report = Report(pair)
-    _inspect_image(report)
+    if channels.is_rgb:
+        _inspect_image(report)
+    else:
+        _inspect_channels(report, channels)
     if pair.drawing is not None:
         _inspect_drawing(report, pair, pair.drawing)
     elif pair.mask is not None and not pair.mask.exists():
@@ -252,6 +261,20 @@ def _inspect_image(report: Report) -> None:
     report.content = _content(header)
     if header.bit_depth == 16 and image is not None and 0 < image.max() <= _DARK:
         report.top = images.top_level(path, data, header)
+
+
+def _inspect_channels(report: Report, channels: Channels) -> None:
+    """An image of other channels, which may be in several files."""
+    paths = (report.pair.image, *report.pair.extra)
+    try:
+        image = channels.read(*paths)
+        content = b"".join(images.read_bytes(path) for path in paths)
+    except DataError as error:
+        report.find("unreadable", report.pair.image, str(error))
+        return
+    report.digest = hashlib.blake2b(content, digest_size=16).digest()
+    report.size = image.shape[0], image.shape[1]
+    report.lowest, report.highest = (tuple(each((0, 1)).tolist()) for each in (image.min, image.max))
 
 
 def _content(header: Header) -> str:

@@ -19,6 +19,7 @@ from lpsnet.data.split import FileSplit, Pair
 from lpsnet.errors import DataError
 from lpsnet.io import expand_home, refuse_streams
 
+SPLIT, NAME = "{split}", "{name}"
 Keyed = list[tuple[str, Path]]  # (key: the part of the path that an image and its label file share, file)
 
 
@@ -36,6 +37,18 @@ class Found(NamedTuple):
     masks: Keyed
     expected: Path
     ending: str = ""
+
+
+def extra_file(root: Path, place: str, name: str, split: str) -> Path:
+    """A further file of the image called `name`: the place with `{name}` and `{split}` filled in, or in this folder.
+
+    In a folder the file has the image's name and any suffix of an image; if there is none, the path of a PNG file.
+    """
+    target = root / expand_home(place.replace(SPLIT, split).replace(NAME, name))
+    if NAME in place:
+        return target
+    tries = [target / f"{name}{suffix}" for own in IMAGE_SUFFIXES for suffix in (own, own.upper())]
+    return next((path for path in tries if path.is_file()), tries[0])
 
 
 def find_images(folder: Path, *, ending: str = "", suffixes: Sequence[str] = IMAGE_SUFFIXES) -> list[Path]:
@@ -161,7 +174,6 @@ def _files_of(line: str) -> list[str]:
     return [line] if Path(line).suffix.lower() in IMAGE_SUFFIXES or len(words) > 2 else words
 
 
-SPLIT = "{split}"
 LIST_SUFFIX = ".txt"
 
 

@@ -11,8 +11,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple, Protocol, overload
 
+import numpy as np
+
+from lpsnet.data.channels import RGB, Channels
 from lpsnet.data.decode import LabelDecoder
-from lpsnet.data.images import Image, Labels, image_size, read_image
+from lpsnet.data.images import Image, Labels
 from lpsnet.data.labels import LabelSpace, check_same_classes
 from lpsnet.data.shapes import Drawing
 from lpsnet.errors import DataError
@@ -23,7 +26,7 @@ class Sample(NamedTuple):
 
     Attributes:
         name: unique within the split; relative, with "/" between folders, so that outputs can be named after it.
-        image: H x W x 3 uint8 RGB.
+        image: H x W x 3 uint8 RGB; of a split of other channels H x W x C uint8 or uint16.
         labels: H x W uint8 class ids, 255 for no label.
     """
 
@@ -42,6 +45,10 @@ class Split(Protocol):
     @property
     def label_space(self) -> LabelSpace:
         """The classes of the labels."""
+
+    @property
+    def channels(self) -> Channels:
+        """What the channels of the images are; `RGB` for ordinary ones."""
 
     @property
     def names(self) -> Sequence[str]:
@@ -74,6 +81,7 @@ class Pair(NamedTuple):
         mask: the label file; None if the data set has no labels.
         drawing: the shapes that the label file has for this image; None if it is a mask.
         rivals: other label files of the same name; nothing says which one is right, so none is read.
+        extra: further files of the same image, whose channels follow those of `image`.
     """
 
     name: str
@@ -81,6 +89,7 @@ class Pair(NamedTuple):
     mask: Path | None
     drawing: Drawing | None = None
     rivals: tuple[Path, ...] = ()
+    extra: tuple[Path, ...] = ()
 
     def refuse_rivals(self) -> None:
         """`DataError` if there are several label files."""
@@ -99,6 +108,7 @@ class FileSplit:
         decoder: from what the label files hold to class ids.
         pairs: the files, in the order of the samples.
         spare_masks: label files that belong to no image; they are not read, and reported by the data check.
+        channels: of the images.
     """
 
     name: str
@@ -106,6 +116,7 @@ class FileSplit:
     decoder: LabelDecoder
     pairs: tuple[Pair, ...]
     spare_masks: tuple[Path, ...] = field(default=(), repr=False)
+    channels: Channels = RGB
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -133,8 +144,9 @@ class FileSplit:
         return (self[index] for index in range(len(self)))
 
     def image(self, index: int) -> Image:
-        """The image: H x W x 3 uint8 RGB."""
-        return read_image(self.pairs[index].image)
+        """The image: H x W x 3 uint8 RGB, or H x W x C of other channels."""
+        pair = self.pairs[index]
+        return self.channels.read(pair.image, *pair.extra)
 
     def labels(self, index: int) -> Labels:
         """The labels: H x W uint8 class ids, 255 for no label.
@@ -147,7 +159,7 @@ class FileSplit:
     def _labels(self, pair: Pair, size: tuple[int, int] | None = None) -> Labels:
         """The labels of a pair whose image has this (height, width), if that is known already."""
         if pair.drawing is not None:
-            return pair.drawing.draw(*(pair.drawing.size or size or image_size(pair.image)))
+            return pair.drawing.draw(*(pair.drawing.size or size or self.channels.size(pair.image)))
         if pair.mask is None:
             raise DataError(f"split {self.name!r} has no labels (image {pair.image}); it can be segmented, not scored")
         if not pair.mask.exists():
@@ -189,6 +201,11 @@ class JoinedSplit(_View):
     def label_space(self) -> LabelSpace:
         """The classes, the same in all parts."""
         return self.parts[0].label_space
+
+    @property
+    def channels(self) -> Channels:
+        """Of the images, the same in all parts."""
+        return self.parts[0].channels
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -238,6 +255,11 @@ class Selection(_View):
     def label_space(self) -> LabelSpace:
         """The classes of the labels."""
         return self.whole.label_space
+
+    @property
+    def channels(self) -> Channels:
+        """Of the images."""
+        return self.whole.channels
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -300,10 +322,45 @@ def usual_size(split: Split) -> tuple[int, int]:
     step = max(1, len(split) // NUM_SIZED)
     places = range(0, len(split), step)[:NUM_SIZED]
     if isinstance(split, FileSplit):
-        sizes = Counter(image_size(split.pairs[place].image) for place in places)
+        sizes = Counter(split.channels.size(split.pairs[place].image) for place in places)
     else:
         sizes = Counter(split.image(place).shape[:2] for place in places)
     return max(sizes, key=lambda size: (sizes[size], size))
+
+
+class ChannelStatistics(NamedTuple):
+    """Of the numbers of each channel, unscaled: C each."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    lowest: tuple[int, ...]
+    highest: tuple[int, ...]
+
+
+NUM_MEASURED = 64  # images whose channels are measured
+
+
+def channel_statistics(split: Split, *, count: int = NUM_MEASURED) -> ChannelStatistics:
+    """Mean, standard deviation and range of each channel over all pixels of `count` images, spread evenly.
+
+    Raises:
+        DataError: an image cannot be read, or there is none.
+    """
+    if len(split) == 0:
+        raise DataError(f"split {split.name!r} holds no images, so its channels cannot be measured")
+    num_pixels, totals, ranges = 0, [], []
+    for image in Images(select(split, count)):
+        pixels = image.reshape(-1, image.shape[2])
+        exact = pixels.astype(np.float64)
+        num_pixels += len(pixels)
+        totals.append((exact.sum(0), (exact * exact).sum(0)))
+        ranges.append((pixels.min(0), pixels.max(0)))
+    first, second = (np.sum(each, axis=0) / num_pixels for each in zip(*totals, strict=True))
+    lowest, highest = (np.stack(each) for each in zip(*ranges, strict=True))
+    deviation = np.sqrt(np.maximum(second - first * first, 0))
+    return ChannelStatistics(
+        tuple(first.tolist()), tuple(deviation.tolist()), tuple(lowest.min(0).tolist()), tuple(highest.max(0).tolist())
+    )
 
 
 def why_not_scorable(split: Split, label_space: LabelSpace) -> str:

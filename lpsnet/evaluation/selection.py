@@ -23,6 +23,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from lpsnet.data.channels import check_same_channels
 from lpsnet.data.dataset import Dataset
 from lpsnet.data.images import Image, Labels, read_image
 from lpsnet.data.labels import check_same_classes
@@ -117,6 +118,7 @@ def select(
     count: int,
     measure: str = "margin",
     on_progress: Callable[[int, int], None] | None = None,
+    read: Callable[[Path], Image] = read_image,
 ) -> Selection:
     """Choose images to label.
 
@@ -127,13 +129,16 @@ def select(
         count: how many are chosen, or all there are.
         measure: a name in `MEASURES`.
         on_progress: called after every image with the number done and the total.
+        read: gives the image in a file of the pool.
 
     Raises:
-        DataError: the classes differ, nothing is labelled, or no image of the pool can be used.
+        DataError: the classes or the channels differ, nothing is labelled, or no image of the pool can be used.
     """
     if measure not in MEASURES:
         raise DataError(unknown_name("measure", measure, MEASURES))
     check_same_classes(network.record.label_space, data.label_space)
+    for part in data.parts.values():
+        check_same_channels(network.record.image_channels, part.channels)
     labelled = list(_labelled(data))
     if not labelled:
         raise DataError(f"data set {data.spec!r} has no labels; give what is labelled so far")
@@ -142,7 +147,7 @@ def select(
     tick = _counting(on_progress, len(places) + len(pool))
     known = [tick(look(network, split.image(index), weights, measure)).feature for split, index in places]
     same = _Same(split.pairs[index].image for split, index in labelled if isinstance(split, FileSplit))
-    found = [tick(_look_at(network, path, same, weights, measure)) for path in pool]
+    found = [tick(_look_at(network, path, same, weights, measure, read)) for path in pool]
     views = [(path, view) for path, view in zip(pool, found, strict=True) if isinstance(view, View)]
     if not views:
         raise DataError(f"none of the {len(pool)} images of the pool can be chosen: all are labelled, or unreadable")
@@ -174,14 +179,15 @@ def class_weights(labels: Iterable[Labels], num_classes: int) -> Floats:
 
 
 def look(network: Network, image: Image, weights: Floats, measure: str = "margin") -> View:
-    """What a network makes of an image, H x W x 3 uint8 RGB; `weights` are those of the classes."""
+    """What a network makes of an image, as a call of a segmenter takes it; `weights` are those of the classes."""
     logits = network.logits(image)
     odds = np.exp(logits - logits.max(axis=0))
     probabilities = odds / odds.sum(axis=0)
     unsure = MEASURES[measure](probabilities)
     rare = np.einsum("k,khw->hw", weights, probabilities)
     shares = probabilities.mean(axis=(1, 2))
-    small = cv2.resize(image, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA).astype(np.float32).ravel() / 255
+    shown = network.record.image_channels.rendering(image)
+    small = cv2.resize(shown, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA).astype(np.float32).ravel() / 255
     feature = np.concatenate([np.sqrt(shares), small / np.sqrt(small.size)])
     return View(float((unsure * rare).mean()), float(unsure.mean()), shares, feature)
 
@@ -238,10 +244,12 @@ def _counting(on_progress: Callable[[int, int], None] | None, total: int) -> Cal
     return tick
 
 
-def _look_at(network: Network, path: Path, same: "_Same", weights: Floats, measure: str) -> View | str | None:
+def _look_at(
+    network: Network, path: Path, same: "_Same", weights: Floats, measure: str, read: Callable[[Path], Image]
+) -> View | str | None:
     """None for an image that is labelled already, a line for one that cannot be used."""
     try:
-        return None if same.has(path) else look(network, read_image(path), weights, measure)
+        return None if same.has(path) else look(network, read(path), weights, measure)
     except DataError as error:
         return str(error)
 

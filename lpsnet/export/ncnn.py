@@ -65,9 +65,9 @@ def _write(deployed: Model, path: Path, request: Request) -> None:
 def _convert(deployed: Model, size: Size | None, half: bool) -> tuple[bytes, bytes]:
     sizes = (size,) if size is not None else _traced_sizes_of(deployed)
     traced = _trace(_with_strides(deployed), sizes[0])
-    lines, weights = run_pnnx(traced, [(3, *traced_size) for traced_size in sizes], half=half)
+    lines, weights = run_pnnx(traced, [(deployed.in_channels, *traced_size) for traced_size in sizes], half=half)
     _check_layers(lines, size)
-    return "\n".join([*map(_line_with_shape(size), lines), ""]).encode(), weights
+    return "\n".join([*map(_line_with_shape(size, deployed.in_channels), lines), ""]).encode(), weights
 
 
 def _traced_sizes_of(deployed: Model) -> tuple[Size, ...]:
@@ -134,7 +134,7 @@ def _with_strides(deployed: Model) -> Model:
 def _trace(net: Model, size: Size) -> Any:
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # tracing is deprecated, and pnnx reads nothing else
-        traced: Any = torch.jit.trace(net, torch.zeros(1, 3, *size))  # type: ignore[no-untyped-call]
+        traced: Any = torch.jit.trace(net, torch.zeros(1, net.in_channels, *size))  # type: ignore[no-untyped-call]
     torch._C._jit_pass_inline(traced.graph)
     torch._C._jit_pass_custom_pattern_based_rewrite_graph(_CLAMP, _MAXIMUM, traced.graph)
     return traced
@@ -148,7 +148,7 @@ def _check_layers(lines: list[str], size: Size | None) -> None:
         raise ModelFileError(f"ncnn has no layer for {', '.join(foreign)} in this network{hint}")
 
 
-def _line_with_shape(size: Size | None) -> Any:
+def _line_with_shape(size: Size | None, channels: int) -> Any:
     """Puts the input's shape, which pnnx leaves out, into its line: 0 width, 1 height, 2 channels."""
     shape = "" if size is None else f" 0={size[1]} 1={size[0]}"
-    return lambda line: f"{line.rstrip()}{shape} 2=3" if line.split(" ", 1)[0] == "Input" else line
+    return lambda line: f"{line.rstrip()}{shape} 2={channels}" if line.split(" ", 1)[0] == "Input" else line

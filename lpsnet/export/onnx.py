@@ -1,6 +1,6 @@
 """ONNX, the format that every engine here reads, directly or through its own converter; for TensorRT and OpenVINO.
 
-One input `image` (N x 3 x H x W float32, RGB, normalised as in the record) and one output `logits` (N x K x h x w).
+One input `image` (N x C x H x W float32, normalised as in the record) and one output `logits` (N x K x h x w).
 With a free size, N, H and W may change from call to call: path sizes floor(r H) are computed in the file from the size
 of the image. With a fixed size, N is 1 and every size is a constant, as engines of small devices want it.
 
@@ -175,7 +175,7 @@ def _trace(deployed: Model, size: Size | None, opset: int) -> bytes:
         warnings.simplefilter("ignore")  # this exporter's deprecation, and remarks on traced sizes, which are checked
         torch.onnx.export(
             deployed,
-            (torch.zeros(1, 3, *(size or _TRACED_SIZE)),),
+            (torch.zeros(1, deployed.in_channels, *(size or _TRACED_SIZE)),),
             buffer,  # type: ignore[arg-type]  # what this exporter takes besides a path
             dynamo=False,
             opset_version=opset,
@@ -201,7 +201,8 @@ def export_tensorrt(net: Model, path: str | Path, **options: Unpack[ExportOption
     options["precision"] = "int8" if precision == "int8" else "f32"  # of the file
     report = write_proved(net, path, format=TENSORRT, write=_write_for_tensorrt, **options)
     timed_size = None if report.size is not None else options["record"].input_size or PAPER_SIZE
-    command = trtexec_command(Path(path), precision=precision, size=timed_size)
+    channels = len(options["record"].channels)
+    command = trtexec_command(Path(path), precision=precision, size=timed_size, channels=channels)
     return replace(report, precision=precision, engine_command=tuple(command))
 
 

@@ -27,7 +27,7 @@ from lpsnet.export.quantise import Quantisation, Size, check_quantisation
 from lpsnet.inference.engines import PRECISIONS, Precision, Session, SessionOptions, open_session
 from lpsnet.inference.engines.pytorch import PyTorchSession
 from lpsnet.inference.label_map import label_map
-from lpsnet.inference.preprocess import prepare
+from lpsnet.inference.preprocess import prepare, sample_image
 from lpsnet.inference.segmenter import Segmenter
 from lpsnet.io import atomic_path
 from lpsnet.models.any_network import AnyNetwork, Model
@@ -194,7 +194,7 @@ def verify(
         session: the exported file, opened by its engine.
         record: of the file, for normalisation and resizing.
         sizes: (height, width) in pixels at which every image is compared.
-        images: real ones, H x W x 3 uint8 RGB each, besides random ones.
+        images: real ones, H x W x 3 uint8 RGB or of the record's channels, besides random ones.
         bounds: how far the two may be apart.
 
     Returns:
@@ -204,7 +204,7 @@ def verify(
         ModelFileError: the two are farther apart than that, or the network's logits are not finite.
     """
     checks = []
-    for name, image, size in _cases(sizes, images):
+    for name, image, size in _cases(sizes, images, record):
         check = _compare(net, session, prepare(image, record, size=size), name)
         _judge(check, bounds, session.engine)
         checks.append(check)
@@ -243,9 +243,15 @@ def compare_miou(
     return check
 
 
-def _cases(sizes: Sequence[Size], images: Sequence[Image]) -> Iterator[tuple[str, Image, Size]]:
+def _cases(sizes: Sequence[Size], images: Sequence[Image], record: ModelRecord) -> Iterator[tuple[str, Image, Size]]:
     rng = np.random.default_rng(0)
     for size in sizes:
+        if not record.image_channels.is_rgb:
+            yield "noise", sample_image(record, size), size
+            smooth = cv2.resize(sample_image(record, (6, 8), seed=1), size[::-1], interpolation=cv2.INTER_CUBIC)
+            yield "smooth", smooth, size
+            yield from ((f"image {number}", image, size) for number, image in enumerate(images, start=1))
+            continue
         yield "noise", rng.integers(0, 256, (*size, 3), dtype=np.uint8), size
         coarse = rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)
         yield "smooth", cv2.resize(coarse, size[::-1], interpolation=cv2.INTER_CUBIC), size
@@ -416,7 +422,7 @@ def check_sizes(deployed: Model, sizes: Sequence[Size], size: Size | None) -> No
     for length in sizes if isinstance(deployed, AnyNetwork) else ():
         try:
             with torch.inference_mode():
-                deployed(torch.zeros(1, 3, *length))
+                deployed(torch.zeros(1, deployed.in_channels, *length))
         except LpsnetError as error:
             hint = "" if size is not None else "; export it for a size that it takes: --size HxW"
             raise ModelFileError(f"{error}{hint}") from None

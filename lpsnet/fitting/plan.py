@@ -23,6 +23,7 @@ from lpsnet.architecture import Architecture, get_architecture
 from lpsnet.benchmark import tune as tuning
 from lpsnet.benchmark.timing import TimingProtocol, measure
 from lpsnet.data import check
+from lpsnet.data.channels import require_rgb
 from lpsnet.data.dataset import Dataset, open_dataset
 from lpsnet.data.inspection import Diagnosis
 from lpsnet.data.labels import plain_name
@@ -332,6 +333,8 @@ def make_plan(wish: Wish, out: Path, *, on_progress: Progress = lambda stage, do
 def _data(wish: Wish, out: Path, reasons: list[str], on_progress: Progress) -> Dataset:
     """The data set, once it is known to be sound and to have a validation split."""
     dataset, is_guessed = _opened(wish.data)
+    for part in dataset.parts.values():
+        require_rgb(part.channels, "a fit chooses among networks for RGB images of 8 bits: use train, export and tune")
     if sum(map(len, dataset.parts.values())) <= MAX_CHECKED:
         found = check.check_opened(dataset, on_progress=lambda done, total: on_progress("checking", done / total))
         _refuse_errors(wish, found)

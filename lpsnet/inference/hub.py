@@ -262,7 +262,7 @@ def model_card(record: ModelRecord, *, repo: str, file: str) -> str:
         file: name of the model file in the repository.
     """
     sections = {
-        "Use": _use(repo, file),
+        "Use": _use(repo, file, record),
         "Classes": _classes(record.label_space),
         "Training": _training(record.training),
         "Scores": _scores(record.scores),
@@ -292,12 +292,15 @@ def model_card(record: ModelRecord, *, repo: str, file: str) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _use(repo: str, file: str) -> str:
-    return (
+def _use(repo: str, file: str, record: ModelRecord) -> str:
+    channels = record.image_channels
+    shape = "H x W x 3 uint8 RGB" if channels.is_rgb else f"H x W x {len(channels.names)} {channels.dtype}"
+    taken = "" if channels.is_rgb else f"It takes images of {_text(str(channels))}.\n\n"
+    return taken + (
         "```sh\npip install 'lpsnet[hub]'\n"
         f"lpsnet segment photo.jpg --model hf://{repo}/{file} --out segmented\n```\n\n"
         f'```python\nimport lpsnet\n\nsegment = lpsnet.Segmenter("hf://{repo}/{file}")\n'
-        "labels = segment(image)  # H x W x 3 uint8 RGB in, H x W uint8 class ids out\n```"
+        f"labels = segment(image)  # {shape} in, H x W uint8 class ids out\n```"
     )
 
 

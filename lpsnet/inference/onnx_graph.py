@@ -262,7 +262,7 @@ def split_at_paths(model: OnnxModel, ratios: Sequence[Fraction], *, size: Size |
     """The part of an ONNX model after the resizing of the image, as an ONNX model with an input for every path.
 
     Args:
-        model: with one input, N x 3 x H x W.
+        model: with one input, N x C x H x W.
         ratios: of its paths, in the order of the new inputs.
         size: (H, W) that the model is to be fixed to; None leaves it unchanged.
 
@@ -279,7 +279,8 @@ def split_at_paths(model: OnnxModel, ratios: Sequence[Fraction], *, size: Size |
 
     inputs = []
     for path, (name, fixed) in enumerate(find_path_inputs(image.shape[2:], ratios, size, resized)):
-        shape = ("batch", 3, f"height_{path}", f"width_{path}") if fixed is None else (1, 3, *fixed)
+        free = ("batch", image.shape[1], f"height_{path}", f"width_{path}")
+        shape = free if fixed is None else (1, image.shape[1], *fixed)
         inputs.append((image if name is None else found[name])._replace(shape=shape))
     return model.cut(inputs, [port.name for port in model.outputs])
 
@@ -360,7 +361,7 @@ def _compute(model: OnnxModel, names: Sequence[str], size: Size) -> list[Port]:
     """Types and shapes of tensors that depend on the image alone, computed by ONNX Runtime from a black image."""
     import onnxruntime
 
-    shape = (1, 3, *size)
+    shape = (1, int(model.inputs[0].shape[1]), *size)
     image = model.inputs[0]._replace(shape=shape)
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = 4  # errors are raised

@@ -10,7 +10,7 @@ import glob
 import queue
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -19,10 +19,13 @@ from typing import Any, Literal, NamedTuple, Self, TypeVar, cast
 
 import numpy as np
 
+from lpsnet.data.channels import Channels
 from lpsnet.data.image_rows import open_rows, png_writer
 from lpsnet.data.images import IMAGE_SUFFIXES, Image, Labels, Mask, pixel_limit, read_image, write_png
+from lpsnet.data.pairing import NAME, SPLIT, extra_file
 from lpsnet.errors import DataError, LpsnetError, RunError
 from lpsnet.inference.outputs import OUTPUTS, PART, Annotations, Style, below, check_video_outputs, draw, is_output
+from lpsnet.inference.result import Segmentation
 from lpsnet.inference.video import Frame, Stream, video_writer
 from lpsnet.inference.windows import Network, Windows, segment_rows
 from lpsnet.io import expand_home
@@ -126,6 +129,47 @@ class ImageOutcome:
     note: str = ""
 
 
+@dataclass(frozen=True)
+class Reader:
+    """Reads images for a model: of its channels, from one file each or from several.
+
+    Attributes:
+        channels: that the model takes.
+        places: of the further files of each image, as `extra_images` in a description of a data set.
+        names: of the images, which fill `{name}` in a place, by path.
+    """
+
+    channels: Channels
+    places: tuple[str, ...] = ()
+    names: Mapping[Path, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, channels: Channels, places: Sequence[str], sources: Sequence[Source]) -> Self:
+        """For these sources.
+
+        Raises:
+            DataError: a model of RGB takes no further files; a place has a split in it.
+        """
+        if channels.is_rgb and places:
+            raise DataError(f"this model takes one file for each image: {channels}; leave out --extra-images")
+        if wrong := [place for place in places if SPLIT in place]:
+            raise DataError(f"{wrong[0]!r} has {SPLIT} in it, which these images have not; give a folder or {NAME}")
+        return cls(channels, tuple(places), {source.path: source.stem.as_posix() for source in sources})
+
+    def extra(self, path: Path) -> list[Path]:
+        """The further files of an image."""
+        return [extra_file(Path(), place, self.names.get(path, path.stem), "") for place in self.places]
+
+    def __call__(self, path: Path) -> Image:
+        """The image at `path`, as `Channels.read`."""
+        return self.channels.read(path, *self.extra(path))
+
+    def without_extra(self, sources: Sequence[Source]) -> list[Source]:
+        """The sources that are not further files of others."""
+        taken = {extra.resolve() for source in sources for extra in self.extra(source.path)}
+        return [source for source in sources if source.path.resolve() not in taken]
+
+
 def segment_images(
     segment: Segment,
     sources: Iterable[Source],
@@ -136,6 +180,7 @@ def segment_images(
     annotations: Annotations | None = None,
     windows: Windows | None = None,
     stop: threading.Event | None = None,
+    read: Reader | None = None,
 ) -> Iterator[ImageOutcome]:
     """Segment images one by one and write their results below `out`; an unreadable image does not stop the others.
 
@@ -148,6 +193,7 @@ def segment_images(
         annotations: that every label map is added to.
         windows: cut images into these, and read, segment and write them in parts; `segment` is a `Segmenter` then.
         stop: leaves out an image that is being cut into windows when set.
+        read: reads the images of a model of other channels than RGB, which are always read whole.
 
     Raises:
         LpsnetError: results cannot be written, which would fail for every later image, too.
@@ -156,7 +202,10 @@ def segment_images(
     for source in sources:
         files = {output: out / f"{source.stem}.{output}.png" for output in outputs if output in OUTPUTS}
         try:
-            if windows is None:
+            if read is not None and not read.channels.is_rgb:
+                _write_whole(_by_windows(segment, windows), source, files, style, notes, read)
+                note = "" if windows is None else f"{source.path} is decoded whole: only RGB is read by parts"
+            elif windows is None:
                 note = _write_whole(segment, source, files, style, notes)
             else:
                 note = _write_parts(cast(Network, segment), source, files, style, notes, windows, stop)
@@ -168,8 +217,21 @@ def segment_images(
         yield ImageOutcome(source.path, files, note=note)
 
 
-def _write_whole(segment: Segment, source: Source, files: dict[str, Path], style: Style, notes: Annotations) -> str:
-    labels, drawn = _drawn(segment, source.path, list(files), style)
+def _by_windows(segment: Segment, windows: Windows | None) -> Segment:
+    if windows is None:
+        return segment
+    return lambda image: cast(Any, segment).windows(image, windows.size, windows.overlap)
+
+
+def _write_whole(
+    segment: Segment,
+    source: Source,
+    files: dict[str, Path],
+    style: Style,
+    notes: Annotations,
+    read: Callable[[Path], Image] = read_image,
+) -> str:
+    labels, drawn = _drawn(segment, source.path, list(files), style, read)
     notes.add(source.path, source.stem.as_posix(), labels)
     for output, path in files.items():
         write_png(path, drawn[output])
@@ -214,10 +276,13 @@ def _whole_map(size: tuple[int, int], path: Path) -> Labels:
     return np.empty(size, np.uint8)
 
 
-def _drawn(segment: Segment, path: Path, outputs: Sequence[str], style: Style) -> tuple[Labels, dict[str, Mask]]:
-    image = read_image(path)
+def _drawn(
+    segment: Segment, path: Path, outputs: Sequence[str], style: Style, read: Callable[[Path], Image]
+) -> tuple[Labels, dict[str, Mask]]:
+    image = read(path)
     try:
         labels = segment(image)
+        image = labels.image if isinstance(labels, Segmentation) else image
         return labels, {output: draw(output, image, labels, style) for output in outputs}
     except LpsnetError as error:
         raise DataError(f"{path}: {error}") from None

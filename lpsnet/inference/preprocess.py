@@ -9,6 +9,9 @@ OpenCV 5 that is as fast as resizing bytes first, and it loses nothing: rounding
 label of 0.1 to 0.6 % of a street's pixels. So does resizing directly to a path's size if the image has another size
 than the network's input, for 0.2 to 1.6 %: it takes two steps.
 
+Images of other channels than RGB, of 8 or 16 bits, go the same way channel by channel, 16 bits without a table; the
+compiled loops are for RGB alone.
+
 The compiled loops (`kernels.py`) convert an image of the network's input size to all paths' inputs in one pass, in the
 engine's own layout; bilinear sampling is linear, so normalising after it is the same.
 
@@ -27,6 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lpsnet.architecture import path_size
+from lpsnet.data.channels import RGB, Channels
 from lpsnet.data.images import Image
 from lpsnet.errors import DataError, ModelFileError
 from lpsnet.inference.engines import Layout
@@ -45,12 +49,12 @@ def prepare(image: Image, record: ModelRecord, *, size: Size | None) -> NDArray[
     """The input of a network for an image.
 
     Args:
-        image: H x W x 3 uint8 RGB, at least 1 x 1.
+        image: H x W x 3 uint8 RGB, at least 1 x 1; of a model of other channels H x W x C uint8 or uint16.
         record: of the model, with normalisation and resizing convention.
         size: (h, w) that the network runs at; None: the image's own, but at least `MIN_INPUT` each.
 
     Returns:
-        1 x 3 x h x w float32, C order.
+        1 x C x h x w float32, C order.
 
     Raises:
         DataError: `image` is not an image; the message says what to do.
@@ -92,23 +96,24 @@ def prepare_paths(
     workspace the results are in its memory, valid until its next use; only one caller may use it at a time.
 
     Returns:
-        For every ratio 1 x 3 x h x w float32, (h, w) = `path_size(size, ratio)`, C order, in `layout`.
+        For every ratio 1 x C x h x w float32, (h, w) = `path_size(size, ratio)`, C order, in `layout`.
     """
-    check_image(image)
-    height, width = image.shape[:2]
+    image = check_image(image, record.image_channels)
+    height, width, channels_in = image.shape
     size = size or (max(height, MIN_INPUT), max(width, MIN_INPUT))
     memory = workspace or Workspace()
     sizes = [path_size(size, ratio) for ratio in ratios]
-    shapes = [(1, 3, *each) if layout == "nchw" else (1, *each, 3) for each in sizes]
+    shapes = [(1, channels_in, *each) if layout == "nchw" else (1, *each, channels_in) for each in sizes]
     kind: type[Any] = np.uint16 if layout == "nhwc_bf16" else np.float32
     results: list[NDArray[Any]] = [memory.array(f"path {path}", shape, kind) for path, shape in enumerate(shapes)]
-    if size == (height, width) and (kernels := find_kernels()):
+    if size == (height, width) and record.image_channels.is_rgb and (kernels := find_kernels()):
         _sample_bytes(kernels, np.ascontiguousarray(image), results, sizes, layout, record)
     elif layout == "nchw":
         _resize_channels(image, results, record, size, memory)
     else:
         channels = [
-            memory.array(f"channels of path {path}", (1, 3, *each), np.float32) for path, each in enumerate(sizes)
+            memory.array(f"channels of path {path}", (1, channels_in, *each), np.float32)
+            for path, each in enumerate(sizes)
         ]
         _resize_channels(image, channels, record, size, memory)
         for path, (each, result) in enumerate(zip(channels, results, strict=True)):
@@ -128,15 +133,17 @@ def _loops() -> Kernels:
 def _resize_channels(
     image: Image, results: Sequence[NDArray[np.float32]], record: ModelRecord, size: Size, memory: Workspace
 ) -> None:
-    """Fill the results (1 x 3 x h x w) with the image, normalised, resized to `size`, and from there to theirs."""
+    """Fill the results (1 x C x h x w) with the image, normalised, resized to `size`, and from there to theirs."""
     height, width = image.shape[:2]
     whole = next((list(result[0]) for result in results if result.shape[2:] == size), None)
-    whole = whole or [memory.array("whole", size, np.float32)] * 3
-    original = whole if size == (height, width) else [memory.array("original", (height, width), np.float32)] * 3
-    split = list(memory.array("bytes", (3, height, width), np.uint8))
+    count = image.shape[2]
+    whole = whole or [memory.array("whole", size, np.float32)] * count
+    original = whole if size == (height, width) else [memory.array("original", (height, width), np.float32)] * count
+    kind: type[Any] = image.dtype.type
+    split = list(memory.array(f"{image.dtype} numbers", (count, height, width), kind))
     cv2.split(np.ascontiguousarray(image), split)
-    for channel, (values, table) in enumerate(zip(split, _tables(record.normalisation), strict=True)):
-        cv2.LUT(values, table, dst=original[channel])
+    for channel, values in enumerate(split):
+        _normalise(values, record.normalisation, channel, original[channel])
         if original is not whole:
             _shrink_or_enlarge(original[channel], whole[channel], align_corners=record.align_corners)
         for result in results:
@@ -171,8 +178,14 @@ def _axis(source: int, target: int, align_corners: bool) -> Axis:
     return before, np.minimum(before + 1, source - 1), weight
 
 
-def check_image(image: object) -> None:
-    """DataError, saying what to do, unless `image` is an H x W x 3 uint8 array with at least one pixel."""
+def check_image(image: object, channels: Channels = RGB) -> Image:
+    """`image` if it is an H x W x C array of these channels with at least one pixel; one channel may be H x W.
+
+    Raises:
+        DataError: it is not, saying what to do.
+    """
+    if not channels.is_rgb:
+        return channels.check(image)
     wanted = "an image is an H x W x 3 uint8 RGB array"
     if not isinstance(image, np.ndarray):
         raise DataError(f"{wanted}; got {type(image).__name__}. Read a file with lpsnet.data.images.read_image")
@@ -183,6 +196,7 @@ def check_image(image: object) -> None:
         raise DataError(f"{wanted} with values 0 to 255, not yet normalised; got {image.dtype}{advice}")
     if image.size == 0:
         raise DataError(f"{wanted} with at least one pixel; got shape {image.shape}")
+    return image
 
 
 def _shape_advice(shape: tuple[int, ...]) -> str:
@@ -197,11 +211,23 @@ def _shape_advice(shape: tuple[int, ...]) -> str:
     return ""
 
 
-def _tables(normalisation: Normalisation) -> NDArray[np.float32]:
-    """3 x 256: (x / 255 - mean) / std of every channel for every byte x."""
-    mean, std = (np.array(values)[:, None] for values in (normalisation.mean, normalisation.std))
-    tables: NDArray[np.float32] = ((np.arange(256) / 255 - mean) / std).astype(np.float32)
-    return tables
+def _normalise(values: NDArray[Any], normalisation: Normalisation, channel: int, target: Channel) -> None:
+    """Fill `target` with the normalised numbers of a channel: bytes by a table, others by a multiplication."""
+    mean, std, largest = normalisation.mean[channel], normalisation.std[channel], normalisation.max_value
+    if values.dtype == np.uint8:
+        table: NDArray[np.float32] = ((np.arange(256) / largest - mean) / std).astype(np.float32)
+        cv2.LUT(values, table, dst=target)
+        return
+    np.multiply(values, np.float32(1 / (largest * std)), out=target)
+    target -= np.float32(mean / std)
+
+
+def sample_image(record: ModelRecord, size: Size, *, seed: int = 0) -> Image:
+    """An image of noise with the mean and deviation that the record has for each channel: size x C uint8 or uint16."""
+    channels, largest = record.image_channels, record.normalisation.max_value
+    noise = np.random.default_rng(seed).standard_normal((*size, len(channels.names)), np.float32)
+    numbers = (noise * np.array(record.normalisation.std) + np.array(record.normalisation.mean)) * largest
+    return np.asarray(numbers.round().clip(0, largest), channels.dtype)
 
 
 def _shrink_or_enlarge(channel: Channel, target: Channel, *, align_corners: bool) -> None:

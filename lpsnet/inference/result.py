@@ -12,6 +12,7 @@ from typing import Any, Self
 import cv2
 import numpy as np
 
+from lpsnet.data.channels import RGB, Channels
 from lpsnet.data.images import IMAGE_SUFFIXES, Image, Labels, write_png
 from lpsnet.data.labels import IGNORE_INDEX, LabelSpace
 from lpsnet.data.shapes import Outline, trace
@@ -203,28 +204,36 @@ class Segmentation(np.ndarray[tuple[int, int], np.dtype[np.uint8]]):
 
     Args:
         labels: H x W uint8 class ids.
-        image: H x W x 3 uint8 RGB, the image they were computed from.
+        image: the image they were computed from: H x W x 3 uint8 RGB, or of other channels.
         label_space: names and colours of the classes.
         logits: they were computed from, for `confidence`; None if they are not known.
+        channels: of the image; of others than RGB a rendering is made when it is first asked for.
 
     Raises:
         DataError: image and label map differ in size or have other shapes or types.
     """
 
     _image: Image | None
+    _channels: Channels
     _label_space: LabelSpace | None
     _logits: PixelLogits | None
     _certainty: tuple[Certainty, Certainty] | None
 
     def __new__(
-        cls, labels: Labels, image: Image, label_space: LabelSpace, logits: LogitField | PixelLogits | None = None
+        cls,
+        labels: Labels,
+        image: Image,
+        label_space: LabelSpace,
+        logits: LogitField | PixelLogits | None = None,
+        channels: Channels = RGB,
     ) -> Self:
         plain = np.asarray(labels)
-        if plain.ndim != 2 or plain.dtype != np.uint8 or image.shape != (*plain.shape, 3):
+        image = image if channels.is_rgb else channels.check(image)
+        if plain.ndim != 2 or plain.dtype != np.uint8 or image.shape != (*plain.shape, len(channels.names)):
             got = f"{plain.shape} {plain.dtype} and {image.shape}"
-            raise DataError(f"a label map is H x W uint8 and its image H x W x 3; got {got}")
+            raise DataError(f"a label map is H x W uint8 and its image H x W x {len(channels.names)}; got {got}")
         self = plain.view(cls)
-        self._image, self._label_space = image, label_space
+        self._image, self._label_space, self._channels = image, label_space, channels
         self._logits = logits if logits is None or isinstance(logits, PixelLogits) else PixelLogits.of(logits)
         if self._logits is not None and (self._logits.rows.size, self._logits.columns.size) != plain.shape:
             raise DataError(f"these logits are for {self._logits.field.size} pixels, the label map has {plain.shape}")
@@ -232,6 +241,7 @@ class Segmentation(np.ndarray[tuple[int, int], np.dtype[np.uint8]]):
 
     def __array_finalize__(self, source: object) -> None:
         self._image = self._label_space = self._logits = self._certainty = None
+        self._channels = RGB
 
     @property
     def labels(self) -> Labels:
@@ -240,7 +250,7 @@ class Segmentation(np.ndarray[tuple[int, int], np.dtype[np.uint8]]):
 
     @property
     def image(self) -> Image:
-        """The image, H x W x 3 uint8 RGB."""
+        """The image, H x W x 3 uint8 RGB; of other channels as `Channels.rendering` shows it."""
         return self._whole[0]
 
     @property
@@ -362,6 +372,8 @@ class Segmentation(np.ndarray[tuple[int, int], np.dtype[np.uint8]]):
         if self._image is None or self._label_space is None:
             advice = "ask the segmenter's result, or a crop of it"
             raise DataError(f"this array was made of a label map and belongs to no image itself; {advice}")
+        if not self._channels.is_rgb:
+            self._image, self._channels = self._channels.rendering(self._image), RGB
         return self._image, self._label_space
 
     def _above_legend(self, image: Image) -> Image:
@@ -380,7 +392,7 @@ class Segmentation(np.ndarray[tuple[int, int], np.dtype[np.uint8]]):
         if self._image is None or not _is_crop(key):
             return part
         logits = None if self._logits is None else self._logits.cropped(key)
-        return type(self)(part, self._image[key], self.label_space, logits)
+        return type(self)(part, self.image[key], self.label_space, logits)
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self.labels)
@@ -403,7 +415,7 @@ class Segmentation(np.ndarray[tuple[int, int], np.dtype[np.uint8]]):
     def __reduce__(self) -> Any:
         if self._image is None:
             return self.labels.__reduce__()
-        arrays = np.ascontiguousarray(self.labels), np.ascontiguousarray(self._image)
+        arrays = np.ascontiguousarray(self.labels), np.ascontiguousarray(self.image)
         return type(self), (*arrays, self._label_space, self._logits)
 
 

@@ -102,7 +102,7 @@ class Segmenter:
         asked = _one_of(num_threads, threads)
         options = SessionOptions(path, cast(Precision, precision), asked, size)  # `open_session` checks the precision
         runtime = runtime or DEFAULT_RUNTIMES[path.suffix.lower()]
-        session, ratios, layout = None, None, _fastest_layout(runtime, options.precision)
+        session, ratios, layout = None, None, _fastest_layout(runtime, options.precision, record)
         if path_inputs and record.architecture is not None:
             ratios = record.architecture.ratios
             session = _open_with_path_inputs(runtime, replace(options, path_ratios=ratios, path_layout=layout))
@@ -179,7 +179,8 @@ class Segmenter:
         """The class of every pixel.
 
         Args:
-            image: H x W x 3 uint8 RGB, any size from 1 x 1 up.
+            image: H x W x 3 uint8 RGB, any size from 1 x 1 up. Of a model of other channels (`record.image_channels`)
+                H x W x C uint8 or uint16, or H x W of one channel.
 
         Returns:
             H x W uint8 class ids, 0 to K - 1: an array with methods to draw and save it, class shares and confidence.
@@ -193,13 +194,13 @@ class Segmenter:
         threads = self._num_threads or cv2.getNumThreads()
         labels = label_map(logits, (height, width), align_corners=self._record.align_corners, num_threads=threads)
         kept = ResizedLogits(logits, (height, width), self._record.align_corners)
-        return Segmentation(labels, image, self.label_space, kept)
+        return Segmentation(labels, image, self.label_space, kept, self._record.image_channels)
 
     def windows(self, image: Image, size: Size, overlap: int | None = None) -> Segmentation:
         """The class of every pixel, by overlapping windows whose logits are averaged where they meet (`windows.py`).
 
         Args:
-            image: H x W x 3 uint8 RGB, any size.
+            image: as for a call.
             size: (height, width) of a window in pixels. The network runs on windows as on images.
             overlap: of windows in pixels, at least; None: 64, or a quarter of the window if that is less.
 
@@ -209,7 +210,7 @@ class Segmenter:
         Raises:
             LpsnetError: the window or the overlap is out of range; errors of a call.
         """
-        check_image(image)
+        image = check_image(image, self._record.image_channels)
         return segment_windows(self, image, Windows.of(size, overlap))
 
     def logits(self, image: Image) -> Logits:
@@ -234,7 +235,7 @@ class Segmenter:
         return self.logits(image)
 
     def inputs(self, image: Image) -> list[NDArray[Any]]:
-        """The engine's inputs for `image`: 1 x 3 x h x w float32, or, with `path_inputs`, one for each path, in the
+        """The engine's inputs for `image`: 1 x C x h x w float32, or, with `path_inputs`, one for each path, in the
         layout of `SessionOptions.path_layout`."""
         return self._prepare(image, Workspace())
 
@@ -256,7 +257,7 @@ class Segmenter:
             self._workspaces.append(workspace)
 
     def prepare(self, image: Image) -> NDArray[np.float32]:
-        """The input of the whole network for `image`: 1 x 3 x h x w float32, normalised and resized."""
+        """The input of the whole network for `image`: 1 x C x h x w float32, normalised and resized."""
         with opencv_threads(self._num_threads):
             return prepare(image, self._record, size=self._input_size)
 
@@ -269,10 +270,10 @@ def _open_with_path_inputs(runtime: str, options: SessionOptions) -> Session | N
         return None
 
 
-def _fastest_layout(runtime: str, precision: Precision) -> Layout:
+def _fastest_layout(runtime: str, precision: Precision, record: ModelRecord) -> Layout:
     """NHWC if the engine accepts it, in bfloat16 if it computes in it; without compiled loops NCHW is faster."""
     able = RUNTIMES[runtime].path_layouts if runtime in RUNTIMES else ()
-    if find_kernels() is None or "nhwc" not in able:
+    if find_kernels() is None or "nhwc" not in able or not record.image_channels.is_rgb:
         return "nchw"
     return "nhwc_bf16" if precision == "bf16" and "nhwc_bf16" in able else "nhwc"
 

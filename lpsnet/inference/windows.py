@@ -200,7 +200,7 @@ def segment_rows(network: Network, image: ImageRows, windows: Windows) -> Iterat
         labels = _labels(field, bands, top, bottom)
         pixels = PixelLogits(field, np.arange(top, bottom), np.arange(columns.length))
         shown = bands[needed[0]].image[top - start : bottom - start]
-        yield top, Segmentation(labels, shown, network.record.label_space, pixels)
+        yield top, Segmentation(labels, shown, network.record.label_space, pixels, network.record.image_channels)
 
 
 def segment_windows(network: Network, image: Image, windows: Windows) -> Segmentation:
@@ -212,7 +212,7 @@ def segment_windows(network: Network, image: Image, windows: Windows) -> Segment
         assert isinstance(part.logits.field, BlendedLogits)
         bands |= part.logits.field.bands
     field = BlendedLogits(*_axes((image.shape[0], image.shape[1]), windows), bands)
-    return Segmentation(labels, image, network.record.label_space, field)
+    return Segmentation(labels, image, network.record.label_space, field, network.record.image_channels)
 
 
 def _axes(size: tuple[int, int], windows: Windows) -> tuple[_Axis, _Axis]:

@@ -16,7 +16,7 @@ from torch.nn.utils import fusion
 from lpsnet import plugins
 from lpsnet.errors import LpsnetError, NetworkError
 from lpsnet.models.network import Network, check_input
-from lpsnet.record import Form, Normalisation
+from lpsnet.record import Form, Normalisation, plain_normalisation
 
 
 class AnyNetwork(nn.Module):
@@ -30,6 +30,7 @@ class AnyNetwork(nn.Module):
         num_classes: K.
         network: the name that records have for its code; "" for a module that no checkpoint can name.
         digest: of that code; see `NetworkSource`.
+        in_channels: C of the images it takes, 3 for RGB.
 
     Attributes:
         module: as given; names in the state dict begin with `module.`.
@@ -43,8 +44,11 @@ class AnyNetwork(nn.Module):
     architecture = None
     block = interaction = ""
 
-    def __init__(self, module: nn.Module, *, num_classes: int, network: str = "", digest: str = "") -> None:
+    def __init__(
+        self, module: nn.Module, *, num_classes: int, network: str = "", digest: str = "", in_channels: int = 3
+    ) -> None:
         super().__init__()
+        self.in_channels = in_channels
         self.network, self.digest, self.num_classes = network, digest, num_classes
         self.form: Form = "plain"
         self._fails_channels_last = False  # known once it did
@@ -69,7 +73,7 @@ class AnyNetwork(nn.Module):
         """
         if torch.jit.is_tracing() or torch.compiler.is_compiling():  # type: ignore[attr-defined, no-untyped-call]
             return self.module(image)  # type: ignore[no-any-return]
-        check_input(image)
+        check_input(image, self.in_channels)
         try:
             logits = self._run(image)
         except (LpsnetError, MemoryError):
@@ -126,10 +130,14 @@ class AnyNetwork(nn.Module):
 
     def _normalisation(self) -> Normalisation:
         given: Any = getattr(self.module, "normalisation", None)
+        if given is None and self.in_channels != 3:
+            return plain_normalisation(self.in_channels)
         if given is None or isinstance(given, Normalisation):
             return given or Normalisation()
         try:
             mean, std = (tuple(map(float, values)) for values in given)
+            if len(mean) != 3:
+                raise ValueError
             return Normalisation(mean=mean, std=std)
         except (TypeError, ValueError):
             raise NetworkError(
@@ -161,13 +169,14 @@ Model: TypeAlias = Network | AnyNetwork
 AnyModel = TypeVar("AnyModel", bound=Network | AnyNetwork)
 
 
-def load_network(spec: str | plugins.NetworkSource, *, num_classes: int) -> AnyNetwork:
+def load_network(spec: str | plugins.NetworkSource, *, num_classes: int, in_channels: int = 3) -> AnyNetwork:
     """A network of other code, with the weights that its function gives it, in training mode.
 
     Args:
         spec: `FILE.py:FUNCTION`, or `package.module:function` of an installed package. The file runs with your rights;
             `function(num_classes=K)` returns a `torch.nn.Module`.
         num_classes: K, 1 to 255.
+        in_channels: C of the images it is to take; a number other than 3 is given to the function, too.
 
     Raises:
         NetworkError: there is no such file or function, it fails, or it returns something else.
@@ -176,8 +185,9 @@ def load_network(spec: str | plugins.NetworkSource, *, num_classes: int) -> AnyN
     with torch.random.fork_rng(devices=[]):  # a file's first run draws no numbers of the caller's
         build = source.load()
     with source.importing():
-        module = build(num_classes=num_classes)
-    return AnyNetwork(module, num_classes=num_classes, network=source.name, digest=source.digest)
+        module = build(num_classes=num_classes, **({} if in_channels == 3 else {"in_channels": in_channels}))
+    facts: dict[str, Any] = {"network": source.name, "digest": source.digest, "in_channels": in_channels}
+    return AnyNetwork(module, num_classes=num_classes, **facts)
 
 
 def copy_network(net: AnyNetwork) -> AnyNetwork:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from lpsnet import __version__
 from lpsnet.architecture import NUM_STAGES, Architecture, Ratio
+from lpsnet.data.channels import RGB_NAMES, Channels
 from lpsnet.data.labels import MAX_CLASSES, LabelSpace, plain_name
 from lpsnet.errors import LpsnetError, ModelFileError, NetworkError
 from lpsnet.inference.model_file import check_model_file, open_whole, read_record
@@ -24,10 +26,10 @@ from lpsnet.io import atomic_path
 from lpsnet.models import any_network
 from lpsnet.models.any_network import AnyNetwork, Model
 from lpsnet.models.blocks import BLOCKS, stage_blocks
-from lpsnet.models.network import Network, empty_network, fill, fitting, not_finite, some
+from lpsnet.models.network import Network, create_model, empty_network, fill, fitting, not_finite, some
 from lpsnet.models.reparameterise import to_parallel_branches, to_single_branch
 from lpsnet.plugins import network_named
-from lpsnet.record import RECORD_KEY, ModelRecord, Normalisation
+from lpsnet.record import RECORD_KEY, ModelRecord, Normalisation, plain_normalisation
 
 _log = logging.getLogger(__name__)
 
@@ -37,9 +39,12 @@ _NUM_BLOCKS_UNCHECKED = 1_000  # a record naming more is held against the tensor
 
 
 def default_record(net: Model, *, label_space: LabelSpace | None = None) -> ModelRecord:
-    """A record of the network's own facts; without `label_space` its classes are numbered."""
-    other = {} if isinstance(net, Network) else {"network": net.network, "network_digest": net.digest}
+    """A record of the network's own facts; without `label_space` its classes are numbered, as are other channels."""
+    other: dict[str, Any] = {} if isinstance(net, Network) else {"network": net.network, "network_digest": net.digest}
     normalisation = Normalisation() if isinstance(net, Network) else net.normalisation
+    if net.in_channels != 3:
+        other["channels"] = Channels.numbered(net.in_channels).names
+        normalisation = plain_normalisation(net.in_channels)
     return ModelRecord(
         architecture=net.architecture,
         **other,
@@ -125,7 +130,8 @@ def _load_any(path: Path, record: ModelRecord) -> AnyNetwork:
     if source.digest != record.network_digest:
         _log.warning(f"warning: {source.spec} is not as it was when {path} was made; its results may differ")
     with torch.random.fork_rng(devices=[]):
-        net = any_network.load_network(source, num_classes=record.label_space.num_classes)
+        counts = {"num_classes": record.label_space.num_classes, "in_channels": len(record.channels)}
+        net = any_network.load_network(source, **counts)
     if net.align_corners != record.align_corners:
         raise ModelFileError(f"{path} has align_corners={record.align_corners}, {source.spec} {net.align_corners}")
     net = any_network.fuse_any(net) if record.form == "deployed" else net
@@ -146,7 +152,12 @@ class Initialisation:
 
 
 def initialise_from(
-    net: Model, path: str | Path | Network, *, images: Tensor | None = None, classes: Sequence[str] | None = None
+    net: Model,
+    path: str | Path | Network,
+    *,
+    images: Tensor | None = None,
+    classes: Sequence[str] | None = None,
+    channels: Sequence[str] = RGB_NAMES,
 ) -> Initialisation:
     """Give `net` those weights of a checkpoint that fit it by name and shape; the rest of `net` keeps its own.
 
@@ -160,10 +171,12 @@ def initialise_from(
     Args:
         net: the network.
         path: of the checkpoint, as for `load_checkpoint`; or a network, such as `encoders.encoder_network` gives.
-        images: N x 3 x H x W, normalised; what batch norms are measured on where the checkpoint has none. With them a
+        images: N x C x H x W, normalised; what batch norms are measured on where the checkpoint has none. With them a
             `net` in any training form takes from a deployed checkpoint, and one in the form "plain" from a checkpoint
             with parallel branches. A `net` with parallel branches takes from a plain checkpoint without any.
         classes: the names of the classes of `net`, in their order.
+        channels: the names of the channels of `net`; filters for other channels are made of the checkpoint's
+            (`with_channels`).
 
     Raises:
         ModelFileError: the file is not a usable checkpoint, or has another block or form than `net`, so that its
@@ -172,12 +185,16 @@ def initialise_from(
     if isinstance(net, AnyNetwork):
         return Initialisation(*_taken_by_any(net, path))
     pairs: list[tuple[int, int]] | None = None
+    given: Sequence[str] = RGB_NAMES
     if isinstance(path, Network):
         source, tensors, path = path, dict(path.state_dict()), "the given network"
     else:
         source, tensors = _read(path)
-        source = fill(source, tensors)
+        source, given = fill(source, tensors), _read_record(path).channels
         pairs = None if classes is None else _same_classes(classes, _read_record(path).label_space.names)
+    if tuple(channels) != tuple(given) and len(channels) == net.in_channels:
+        source = with_channels(source, given, channels)
+        tensors = dict(source.state_dict())
     if source.form != net.form and stage_blocks(source.block) == stage_blocks(net.block):
         if images is not None and (net.form == "plain" or source.form == "deployed"):
             source = to_single_branch(source.eval(), images)
@@ -191,8 +208,8 @@ def initialise_from(
         if value is None:
             skipped[name] = "not in the checkpoint"
         elif pairs and name.startswith(("head.", "details.")) and value.shape[1:] == own.shape[1:]:
-            for mine, given in pairs:
-                own[mine] = value[given]
+            for mine, theirs in pairs:
+                own[mine] = value[theirs]
             taken.append(name)
         elif value.shape != own.shape:
             skipped[name] = f"{_shape(value)} in the checkpoint, {_shape(own)} here"
@@ -200,6 +217,67 @@ def initialise_from(
             own.copy_(value)  # tensors of a state dict share the network's memory
             taken.append(name)
     return Initialisation(tuple(taken), skipped)
+
+
+@torch.no_grad()
+def with_channels(net: Network, given: Sequence[str], wanted: Sequence[str]) -> Network:
+    """A copy of `net` that takes images of other channels, known by their names.
+
+    In a layer that reads the image, a channel that both have keeps its filter times len(given) / len(wanted), and all
+    others get equal shares of what is then missing in the filters' sum. So the response to an image whose channels are
+    equal stays what it was, wherever there is another channel, or all are kept. A network for one grey channel gets the
+    sum over RGB; one for red, green, blue and others 3 / C of the filters for RGB, and 3 / C of their mean for each of
+    the others. Where a layer computes channel by channel, a channel that `net` does not have gets the mean of the
+    others' numbers, unscaled.
+
+    Args:
+        net: in any form.
+        given: the names of its channels.
+        wanted: of the new ones.
+    """
+    config = {**net.config, "in_channels": len(wanted)}
+    changed = empty_network(net.architecture, **config, form=net.form)
+    with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay as they are
+        fresh = create_model(net.architecture, **config, form="plain" if net.form == "deployed" else net.form)
+    places = [given.index(name) if name in given else None for name in wanted]
+    state, others = dict(net.state_dict()), fresh.state_dict()
+    for name, axis in _image_axes(net).items():
+        if axis is None:  # of a width that follows from the number of channels
+            state[name] = others.get(name, torch.zeros(changed.state_dict()[name].shape))
+        else:
+            state[name] = (_each, _shared)[axis](state[name], places)
+    return fill(changed, state).train(net.training)
+
+
+_TRIED = (17, 19)  # numbers of channels that no width follows from by chance
+
+
+def _image_axes(net: Network) -> dict[str, int | None]:
+    """The tensors whose shape follows from the number of channels: by name the axis, 0 or 1, that has this number."""
+    shapes = [
+        {
+            name: tuple(value.shape)
+            for name, value in empty_network(net.architecture, **config, form=net.form).state_dict().items()
+        }
+        for config in ({**net.config, "in_channels": count} for count in _TRIED)
+    ]
+    changing = [name for name in shapes[0] if shapes[0][name] != shapes[1][name]]
+    pairs = {name: list(zip(shapes[0][name], shapes[1][name], strict=True)) for name in changing}
+    others = {name: {pair for pair in of if pair[0] != pair[1]} for name, of in pairs.items()}
+    return {name: of.index(_TRIED) if others[name] == {_TRIED} else None for name, of in pairs.items()}
+
+
+def _each(values: Tensor, places: Sequence[int | None]) -> Tensor:
+    mean = values.float().mean(0).to(values.dtype)
+    return torch.stack([mean if place is None else values[place] for place in places])
+
+
+def _shared(weight: Tensor, places: Sequence[int | None]) -> Tensor:
+    """A convolution's weight, O x C x k x k, for other channels; see `with_channels`."""
+    factor = weight.shape[1] / len(places)
+    kept = sum((factor * weight[:, place] for place in places if place is not None), torch.zeros_like(weight[:, 0]))
+    share = (weight.sum(1) - kept) / max(1, places.count(None))
+    return torch.stack([share if place is None else factor * weight[:, place] for place in places], dim=1)
 
 
 def _same_classes(own: Sequence[str], given: Sequence[str]) -> list[tuple[int, int]] | None:
@@ -245,6 +323,10 @@ def _check_record(record: ModelRecord, net: Model) -> None:
             f"the record's label space {record.label_space.name!r} has {record.label_space.num_classes} classes, "
             f"the network {net.num_classes}; give the label space it was trained for"
         )
+    if len(record.channels) != net.in_channels:
+        raise ModelFileError(
+            f"the record has {record.image_channels}, the network takes {net.in_channels}; give the network's record"
+        )
 
 
 def _read_record(path: str | Path) -> ModelRecord:
@@ -263,9 +345,12 @@ def _read(path: str | Path) -> tuple[Network, dict[str, Tensor]]:
     num_blocks = record.architecture.num_paths * sum(record.architecture.blocks)
     if num_blocks > max(len(tensors), _NUM_BLOCKS_UNCHECKED):
         raise ModelFileError(f"{path} has {len(tensors)} tensors, too few for the {num_blocks} blocks its record names")
-    options = {name: getattr(record, name) for name in ("block", "interaction", "form", "align_corners")}
+    options: dict[str, Any] = {
+        name: getattr(record, name) for name in ("block", "interaction", "form", "align_corners")
+    }
+    options |= {"num_classes": record.label_space.num_classes, "in_channels": len(record.channels)}
     try:
-        net = empty_network(record.architecture, num_classes=record.label_space.num_classes, **options)
+        net = empty_network(record.architecture, **options)
     except LpsnetError as error:
         raise ModelFileError(f"the record in {path} describes no network: {error}") from None
     if path.suffix.lower() == ONNX_SUFFIX:  # which has constants of its own besides the weights

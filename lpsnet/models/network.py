@@ -88,11 +88,11 @@ _STRIDES = (2, 2, 2, 2, 1)
 
 
 class Path(nn.Module):
-    """The five stages of one path: from N x 3 x H x W to N x C5 x H/16 x W/16, every halving rounded up."""
+    """The five stages of one path: from N x C x H x W to N x C5 x H/16 x W/16, every halving rounded up."""
 
-    def __init__(self, architecture: Architecture, block: str, form: Form) -> None:
+    def __init__(self, architecture: Architecture, block: str, form: Form, in_channels: int) -> None:
         super().__init__()
-        widths = (3, *architecture.widths)
+        widths = (in_channels, *architecture.widths)
         self.stages = nn.ModuleList(
             _stage(name, form, architecture.blocks[stage], widths[stage], widths[stage + 1], _STRIDES[stage])
             for stage, name in enumerate(stage_blocks(block))
@@ -120,6 +120,7 @@ class Network(nn.Module):
         form: "reparameterised" (conv3x3 with parallel branches in training; other blocks as "plain"), "plain" (each
             convolution with its batch norm) or "deployed" (convolutions with bias; made by `reparameterise.fuse`).
         align_corners: the convention of every bilinear resize.
+        in_channels: C of the images it takes, 3 for RGB.
     """
 
     def __init__(
@@ -131,6 +132,7 @@ class Network(nn.Module):
         interaction: str,
         form: Form,
         align_corners: bool,
+        in_channels: int = 3,
     ) -> None:
         super().__init__()
         _check_choices(num_classes, interaction, form, architecture.context)
@@ -140,7 +142,8 @@ class Network(nn.Module):
         self.interaction = interaction
         self.form: Form = form
         self.align_corners = align_corners
-        self.paths = nn.ModuleList(Path(architecture, block, form) for _ in architecture.ratios)
+        self.in_channels = in_channels
+        self.paths = nn.ModuleList(Path(architecture, block, form, in_channels) for _ in architecture.ratios)
         self.interactions = nn.ModuleList(self._interaction(stage) for stage in INTERACTING_STAGES)
         self.head = nn.Conv2d(self._head_channels, num_classes, 1)
         self._add_parts()
@@ -167,7 +170,8 @@ class Network(nn.Module):
     @property
     def config(self) -> dict[str, Any]:
         """The constructor's arguments besides architecture and form."""
-        return {name: getattr(self, name) for name in ("num_classes", "block", "interaction", "align_corners")}
+        names = ("num_classes", "block", "interaction", "align_corners", "in_channels")
+        return {name: getattr(self, name) for name in names}
 
     def _interaction(self, stage: int) -> Interaction:
         return Interaction(
@@ -182,7 +186,8 @@ class Network(nn.Module):
         """Logits, before any softmax.
 
         Args:
-            image: N x 3 x H x W floating point, RGB, normalised as in the model's record, H and W at least 32.
+            image: N x C x H x W floating point, RGB or other channels, normalised as in the model's record, H and W at
+                least 32.
 
         Returns:
             N x K x h x w with (h, w) = `architecture.logits_size((H, W), architecture)`.
@@ -211,7 +216,7 @@ class Network(nn.Module):
 
     def _features(self, image: Tensor, *kept: int) -> tuple[Tensor, dict[int, Tensor]]:
         """The head's input, and the largest path's maps after the stages to be kept."""
-        check_input(image)
+        check_input(image, self.in_channels)
         largest_maps = {}
         maps = [resize_to_ratio(image, ratio, align_corners=self.align_corners) for ratio in self.architecture.ratios]
         for stage in range(NUM_STAGES):
@@ -261,6 +266,7 @@ def create_model(
     interaction: str = "bilateral_b",
     form: Form = "reparameterised",
     align_corners: bool = True,
+    in_channels: int = 3,
 ) -> Network:
     """A network with fresh weights, in training mode.
 
@@ -275,6 +281,7 @@ def create_model(
         interaction: path interaction of Table 3, see `INTERACTIONS`.
         form: see `Network`.
         align_corners: convention of every bilinear resize in the network.
+        in_channels: of the images it takes, 1 to 16; 3 for RGB.
 
     Raises:
         ArchitectureError: `arch` names or describes no network.
@@ -287,6 +294,7 @@ def create_model(
         interaction=interaction,
         form=form,
         align_corners=align_corners,
+        in_channels=in_channels,
     )
 
 
@@ -299,12 +307,12 @@ def _check_choices(num_classes: object, interaction: object, form: object, conte
             raise LpsnetError(unknown_name(kind, name, allowed))
 
 
-def check_input(image: Tensor) -> None:
-    """Raise LpsnetError unless `image` is N x 3 x H x W floating point, H and W at least 32."""
+def check_input(image: Tensor, channels: int = 3) -> None:
+    """Raise LpsnetError unless `image` is N x C x H x W floating point, H and W at least 32."""
     if torch.jit.is_tracing() or torch.compiler.is_compiling():  # type: ignore[attr-defined, no-untyped-call]
         return
-    if image.dim() != 4 or image.shape[1] != 3:
-        raise LpsnetError(f"a network takes N x 3 x H x W; got a tensor of shape {tuple(image.shape)}")
+    if image.dim() != 4 or image.shape[1] != channels:
+        raise LpsnetError(f"a network takes N x {channels} x H x W; got a tensor of shape {tuple(image.shape)}")
     if not image.is_floating_point():
         raise LpsnetError(f"a network takes normalised floating-point images; got {image.dtype}")
     if min(image.shape[-2:]) < MIN_INPUT:
@@ -331,6 +339,7 @@ def empty_network(
     interaction: str = "bilateral_b",
     form: Form = "deployed",
     align_corners: bool = True,
+    in_channels: int = 3,
 ) -> Network:
     """The network on the meta device, in evaluation mode: shapes and names only."""
     with torch.device("meta"):
@@ -341,6 +350,7 @@ def empty_network(
             interaction=interaction,
             form=form,
             align_corners=align_corners,
+            in_channels=in_channels,
         )
     return net.eval()
 

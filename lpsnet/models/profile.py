@@ -73,6 +73,7 @@ def complexity(
     num_classes: int = 19,
     block: str | None = None,
     interaction: str = "bilateral_b",
+    in_channels: int = 3,
 ) -> Complexity:
     """Count the deployed form of a network for one image of `size` (height, width); takes well under a second.
 
@@ -81,7 +82,7 @@ def complexity(
             classes, block and interaction are used, and the arguments of that name are not. Of a network of other code,
             convolutions and linear layers count as operations, and all its parameters.
         size: height and width in pixels, each at least 32.
-        num_classes, block, interaction: as in `create_model`.
+        num_classes, block, interaction, in_channels: as in `create_model`.
 
     Raises:
         LpsnetError: `create_model` would not take the arguments, or the size is too small.
@@ -95,7 +96,8 @@ def complexity(
     else:
         architecture = get_architecture(arch_or_network)
         block = block or default_block(arch_or_network)
-        net = empty_network(architecture, num_classes=num_classes, block=block, interaction=interaction)
+        built: dict[str, Any] = {"num_classes": num_classes, "in_channels": in_channels}
+        net = empty_network(architecture, block=block, interaction=interaction, **built)
     rows = _count(net, size)
     parameters, macs = sum(row.parameters for row in rows), sum(row.macs for row in rows)
     height, width = size
@@ -119,7 +121,7 @@ def _complexity_of_any(net: AnyNetwork, size: tuple[int, int]) -> Complexity:
         if isinstance(module, (nn.Linear, nn.modules.conv._ConvNd)):
             module.register_forward_hook(count)
     with torch.no_grad():
-        deployed(torch.zeros(1, 3, *size))
+        deployed(torch.zeros(1, net.in_channels, *size))
     rows = (ComplexityRow("network", None, parameters, macs),)
     return Complexity(None, net.num_classes, "", "", (size[0], size[1]), parameters, macs, rows, net.network)
 
@@ -140,7 +142,7 @@ def _count(net: Network, size: tuple[int, int]) -> tuple[ComplexityRow, ...]:
         if isinstance(module, nn.Conv2d):
             module.register_forward_hook(partial(count, name))
     with torch.no_grad():
-        net(torch.empty(1, 3, *size, device="meta"))
+        net(torch.empty(1, net.in_channels, *size, device="meta"))
     return tuple(ComplexityRow(*part, *total) for part, total in totals.items())
 
 

@@ -135,7 +135,7 @@ def _rows(
         sample = split[places[name]]
         prediction = segmenter(sample.image)
         matrix = confusion_matrix(sample.labels, prediction, num_classes=split.label_space.num_classes)
-        images = _images(sample.image, sample.labels, prediction, split.label_space)
+        images = _images(split.channels.rendering(sample.image), sample.labels, prediction, split.label_space)
         yield f"{what}: {name}, {miou:.1f} mIoU", images, abs(scores(matrix).miou - miou) <= _SAME
 
 

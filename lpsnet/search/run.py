@@ -26,6 +26,7 @@ from pydantic import JsonValue
 
 from lpsnet import __version__
 from lpsnet.benchmark.machine import command_line
+from lpsnet.data.channels import require_rgb
 from lpsnet.data.dataset import open_dataset
 from lpsnet.errors import LpsnetError, RunError, unknown_name
 from lpsnet.inference.hub import recorded_name
@@ -235,8 +236,8 @@ def check_plan(run: ExpansionRun) -> int:
     if run.init is not None:
         read_record(run.init)
     dataset = open_dataset(run.data)
-    dataset.split(run.split)
-    dataset.split(run.val)
+    for name in (run.split, run.val):
+        require_rgb(dataset.split(name).channels, "an expansion grows networks for RGB images of 8 bits")
     if shared := set(run.split.split("+")) & set(run.val.split("+")):
         raise RunError(f"candidates are scored on {run.val!r}, so they are not trained on {sorted(shared)[0]!r} too")
     _check_first_step(run, num_classes=dataset.label_space.num_classes)

@@ -169,7 +169,9 @@ class Recipe(LoopSettings):
         crop_size: of every training sample.
         scale: bounds of the random scale of an image before it is cropped.
         flip: probability of a horizontal flip.
-        brightness, contrast, saturation: strength of colour jitter, each a factor within 1 ± this.
+        brightness, contrast, saturation: strength of colour jitter, each a factor within 1 ± this. Of channels other
+            than RGB brightness and contrast change all alike, contrast about each channel's mean; saturation and hue
+            change red, green and blue where the channels have these names, and else nothing.
         hue: largest turn of the colours about the grey axis, degrees either way; 0 is off.
         rotation: largest turn of the image about the crop's centre, degrees either way; 0 is off.
         max_class_share: largest share of a crop's labelled pixels that one class may fill, as far as

@@ -31,7 +31,7 @@ from lpsnet.training.config import LoopSettings
 
 Weights = Mapping[str, Tensor]  # a model's state dict
 Augment = Callable[
-    [NDArray[np.uint8], NDArray[Any], np.random.Generator], tuple[NDArray[np.uint8], NDArray[Any]]
+    [NDArray[Any], NDArray[Any], np.random.Generator], tuple[NDArray[Any], NDArray[Any]]
 ]  # an image and its target, and all randomness, to what the network is shown
 
 Details = TypeVar("Details")
@@ -39,10 +39,10 @@ Term = tuple[Tensor, Tensor]  # of a loss: a sum and the number to divide it by,
 
 
 class Labelled(Protocol):
-    """An image, H x W x 3 uint8 RGB, and its target: a label map, or a class id without dimensions."""
+    """An image, H x W x C, and its target: a label map, or a class id without dimensions."""
 
     @property
-    def image(self) -> NDArray[np.uint8]: ...
+    def image(self) -> NDArray[Any]: ...
     @property
     def labels(self) -> NDArray[Any]: ...
 
@@ -120,8 +120,8 @@ class Task(Protocol[Details]):
         unlabelled: images without, for a share of every batch; None for none.
         class_mix: how often a sample gets half of the classes of another one, see `mix_classes`.
         augmentation: makes a training sample of an image and its target.
-        normalisation: from RGB bytes to the model's input.
-        model: in training form; maps normalised images, N x 3 x H x W, to the `outputs` of `loss`.
+        normalisation: from the images' numbers to the model's input.
+        model: in training form; maps normalised images, N x C x H x W, to the `outputs` of `loss`.
         opening: a line to log when the training begins; may be empty.
         waits_for_device: whether model or loss read results back from a GPU in the middle of a step; such a step cannot
             become a CUDA graph.
@@ -168,7 +168,7 @@ class Task(Protocol[Details]):
         """Write the model with these weights to `path`; `facts` about the run, JSON values, go to its record."""
 
 
-Pair = tuple[NDArray[np.uint8], NDArray[Any]]  # an image and its target
+Pair = tuple[NDArray[Any], NDArray[Any]]  # an image and its target
 
 _ORDER, _AUGMENTATION, _UNLABELLED, _MIX = range(4)  # the uses of the seed, so that they never share random numbers
 
@@ -322,7 +322,7 @@ class Batches:
     class_mix: float = 0.0
 
     def starting_at(self, iteration: int, end: int) -> Iterator[Batch]:
-        """Batches of the iterations from `iteration` up to `end`: images N, H, W, 3 uint8 and their targets.
+        """Batches of the iterations from `iteration` up to `end`: images N, H, W, C and their targets.
 
         The targets are N, H, W uint8 of label maps, N of class ids, as the augmentation leaves them.
         An image that cannot be read raises where its batch is due.
@@ -349,7 +349,7 @@ class Batches:
                         pairs.append(pending.popleft().result())
                         pending.extend(islice(submitted, 1))
                     images, labels = zip(*pairs, strict=True)
-                    yield torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(labels))
+                    yield tensor_of(images), torch.from_numpy(np.stack(labels))
             finally:
                 for future in pending:
                     future.cancel()
@@ -371,6 +371,12 @@ def _mixed(of: "Batches | DeviceBatches", batches: Iterator[Batch], iteration: i
             yield mix_classes(batch, of.class_mix, [np.random.default_rng((of.seed, _MIX, p)) for p in positions])
 
     return mixed()
+
+
+def tensor_of(images: Sequence[NDArray[Any]]) -> Tensor:
+    """Images of one size as N, H, W, C uint8, or int32 where they are uint16, of which torch can do little."""
+    stack = np.stack(images)
+    return torch.from_numpy(stack if stack.dtype == np.uint8 else stack.astype(np.int32))
 
 
 PREFETCHED = 4  # batches whose random numbers are drawn ahead

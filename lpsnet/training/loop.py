@@ -96,9 +96,11 @@ _log = logging.getLogger(__name__)
 
 
 def normalise(images: Tensor, normalisation: Normalisation) -> Tensor:
-    """N, H, W, 3 uint8 to N, 3, H, W float32 as the network takes it; its memory is channels-last without a copy."""
+    """N, H, W, C whole numbers to N, C, H, W float32 as the network takes it; channels-last without a copy."""
     mean, std = (
-        _constant(values, images.device).repeat(images.shape[2])  # rows, not pixels: 4 times as fast
+        _constant(values, normalisation.max_value, images.device).repeat(
+            images.shape[2]
+        )  # rows, not pixels: 4 times as fast
         for values in (normalisation.mean, normalisation.std)
     )
     rows = images.float().flatten(2).sub_(mean).div_(std)
@@ -106,8 +108,8 @@ def normalise(images: Tensor, normalisation: Normalisation) -> Tensor:
 
 
 @functools.lru_cache(maxsize=8)  # sent to a device once
-def _constant(values: tuple[float, ...], device: torch.device) -> Tensor:
-    return torch.tensor(values, device=device) * 255
+def _constant(values: tuple[float, ...], factor: int, device: torch.device) -> Tensor:
+    return torch.tensor(values, device=device) * factor
 
 
 def global_mean(total: Tensor, weight: Tensor, accelerator: Accelerator) -> Tensor:
@@ -379,7 +381,7 @@ class Loop(Generic[Details]):
             first, *others = (global_mean(*term, accelerator) for term in task.loss(outputs, targets, images))
             return sum(others, first)  # loss
 
-        for images, targets in self._batches():  # data: N, H, W, 3 uint8, and label maps or class ids
+        for images, targets in self._batches():  # data: N, H, W, C, and label maps or class ids
             if (done := self.length.done()) >= 1:
                 break
             learning_rate = self.recipe.learning_rate_after(done, state.iteration)  # schedule

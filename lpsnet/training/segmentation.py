@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lpsnet.data.augment import Augmentation
+from lpsnet.data.channels import RGB, Channels, require_rgb
 from lpsnet.data.dataset import Dataset, file_contents, open_dataset
 from lpsnet.data.labels import IGNORE_INDEX
-from lpsnet.data.split import Split, select, why_not_scorable
+from lpsnet.data.split import Split, channel_statistics, select, why_not_scorable
 from lpsnet.errors import DataError, RunError
 from lpsnet.evaluation.evaluate import Evaluation, evaluate
 from lpsnet.inference.engines import Precision
@@ -33,7 +34,7 @@ from lpsnet.models.checkpoint import Initialisation, default_record, initialise_
 from lpsnet.models.network import Network, WithAuxiliaryHead, create_model, empty_network, fill
 from lpsnet.record import ModelRecord, Normalisation
 from lpsnet.training.config import Recipe
-from lpsnet.training.data import Augment, Score, Term, Unlabelled, UnlabelledImages, Weights
+from lpsnet.training.data import Augment, Score, Term, Unlabelled, UnlabelledImages, Weights, tensor_of
 from lpsnet.training.loop import normalise, run_task
 from lpsnet.training.losses import Criterion, Teacher, distillation, log_class_weights
 from lpsnet.training.run import Status, TrainingResult, TrainingRun, describe_initialisation, training_inputs
@@ -202,6 +203,8 @@ class Segmentation:
         survey: of the training images.
         teacher: None without one.
         unlabelled: images that are learnt from it alone; None without any.
+        normalisation: of the images: that of the weights the network starts from, or of other channels than those had
+            what is measured on the training images.
     """
 
     run: TrainingRun
@@ -216,6 +219,7 @@ class Segmentation:
     survey: "Survey"
     teacher: Teacher | None
     unlabelled: Unlabelled | None
+    normalisation: Normalisation
     measure: ClassVar = "miou"
 
     @classmethod
@@ -228,17 +232,21 @@ class Segmentation:
         dataset, recipe = open_dataset(run.data), run.recipe
         images = dataset.split(run.split)
         seen = survey(images)
+        _refuse_other_channels(run, images)
         unlabelled = _open_unlabelled(run)
-        network, initialisation = _build_network(run, images)
+        normalisation, pixels = _normalisation(run, images), _pixels_for(recipe, images)
+        augmentation = _augmentation(recipe, images, normalisation, pixels)
+        network, initialisation = _build_network(run, images, augmentation, normalisation)
+        if isinstance(network, AnyNetwork) and run.init is None and images.channels.is_rgb:
+            normalisation = network.normalisation
         _refuse_single_values(recipe, network)
-        pixels = _pixels_for(recipe, images)
         names = dataset.label_space.names
         return cls(
             run,
             device,
             dataset,
             images,
-            augmentation=_augmentation(recipe, pixels),
+            augmentation=augmentation,
             network=network,
             model=WithAuxiliaryHead(network) if recipe.aux_weight and isinstance(network, Network) else network,
             initialisation=initialisation,
@@ -246,15 +254,12 @@ class Segmentation:
             survey=seen,
             teacher=None if run.teacher is None else Teacher.of(run.teacher, recipe, names, device),
             unlabelled=unlabelled,
+            normalisation=normalisation,
         )
 
     @property
     def recipe(self) -> Recipe:
         return self.run.recipe
-
-    @property
-    def normalisation(self) -> Normalisation:
-        return _normalisation(self.run, self.network)
 
     @property
     def class_mix(self) -> float:
@@ -287,6 +292,18 @@ class Segmentation:
         remarks = [
             f"Data: {line}" for line in self.survey.remarks(self.images, is_size_given=bool(self.run.input_size))
         ]
+        if not self.images.channels.is_rgb:
+            mean, std = self.normalisation.mean, self.normalisation.std
+            largest = self.normalisation.max_value
+            listed = [
+                f"{name} {largest * own:.1f} ± {largest * spread:.1f}"
+                for name, own, spread in zip(self.images.channels.names, mean, std, strict=True)
+            ]
+            remarks.append(f"Data: {self.images.channels}; mean and deviation: {', '.join(listed)}")
+        given = _given_channels(self.run)
+        if self.initialisation is not None and given.names != self.images.channels.names:
+            names = ", ".join(self.images.channels.names)
+            remarks.append(f"Weights: the filters for {names} are made of those for {', '.join(given.names)}")
         if self.recipe.batch_size == 1:
             remarks.append("Recipe: a batch is one image, which batch norms measure badly; try --set batch_size=8")
         if self._is_val_free and (reason := self._why_not_scored()):
@@ -370,7 +387,8 @@ class Segmentation:
     def _record(self) -> ModelRecord:
         record = default_record(self.network, label_space=self.dataset.label_space)
         size = self.run.input_size or self.survey.usual_size
-        facts = {"input_size": size, "licence": self._licence(), "normalisation": self.normalisation}
+        facts: dict[str, Any] = {"input_size": size, "licence": self._licence(), "normalisation": self.normalisation}
+        facts["channels"] = self.images.channels.names
         return record.model_copy(update=facts)
 
     def _licence(self) -> str:
@@ -412,7 +430,7 @@ def _refuse_single_values(recipe: Recipe, network: Model) -> None:
         return
     try:
         with torch.no_grad():
-            copy.deepcopy(network).train()(torch.zeros(1, 3, *recipe.crop_size))
+            copy.deepcopy(network).train()(torch.zeros(1, network.in_channels, *recipe.crop_size))
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):
             raise
@@ -423,24 +441,26 @@ def _refuse_single_values(recipe: Recipe, network: Model) -> None:
         ) from None
 
 
-def _build_network(run: TrainingRun, train_images: Split) -> tuple[Model, Initialisation | None]:
-    names = train_images.label_space.names
-    network = _fresh_network(run, len(names))
+def _build_network(
+    run: TrainingRun, train_images: Split, augmentation: Augmentation, normalisation: Normalisation
+) -> tuple[Model, Initialisation | None]:
+    names, channels = train_images.label_space.names, train_images.channels.names
+    network = _fresh_network(run, len(names), len(channels))
     if run.encoder:
-        return network, initialise_from(network, encoders.encoder_network(run.encoder))
+        return network, initialise_from(network, encoders.encoder_network(run.encoder), channels=channels)
     if run.init is None:
         return network, None
     is_measured = isinstance(network, Network) and (
         run.recipe.form == "plain" or read_record(run.init).form == "deployed"
     )
-    images = _sample_images(run, network, train_images) if is_measured else None
-    initialisation = initialise_from(network, run.init, images=images, classes=names)
+    images = _sample_images(run, train_images, augmentation, normalisation) if is_measured else None
+    initialisation = initialise_from(network, run.init, images=images, classes=names, channels=channels)
     if not initialisation.taken:
         raise RunError(f"{run.init} has no tensor that fits this network, {run.architecture or run.network}")
     return network, initialisation
 
 
-def _fresh_network(run: TrainingRun, num_classes: int) -> Model:
+def _fresh_network(run: TrainingRun, num_classes: int, in_channels: int) -> Model:
     torch.manual_seed(run.recipe.seed)
     if run.architecture is not None:
         return create_model(
@@ -449,29 +469,71 @@ def _fresh_network(run: TrainingRun, num_classes: int) -> Model:
             block=run.block,
             interaction=run.interaction,
             form=run.recipe.form,
+            in_channels=in_channels,
         )
-    network = load_network(run.network, num_classes=num_classes).train()
+    network = load_network(run.network, num_classes=num_classes, in_channels=in_channels).train()
     with torch.no_grad():  # what it returns, and the memory layout it takes, are known before the first step
-        image = torch.zeros(1, 3, *run.recipe.crop_size).contiguous(memory_format=torch.channels_last)
+        image = torch.zeros(1, in_channels, *run.recipe.crop_size).contiguous(memory_format=torch.channels_last)
         network.eval()(image)
     return network.train()
 
 
-def _normalisation(run: TrainingRun, network: Model) -> Normalisation:
-    """That of the weights the network starts from."""
-    if run.encoder:
-        return encoders.find_encoder(run.encoder).normalisation
-    if run.init is not None:
-        return read_record(run.init).normalisation
-    return network.normalisation if isinstance(network, AnyNetwork) else Normalisation()
+def _given_channels(run: TrainingRun) -> Channels:
+    """Those of the weights that the network starts from; RGB without any."""
+    return read_record(run.init).image_channels if run.init is not None else RGB
 
 
-def _sample_images(run: TrainingRun, network: Model, images: Split) -> Tensor:
-    """Some samples as the network will be shown them, normalised: `NUM_MEASURED` x 3 x crop size."""
+def _normalisation(run: TrainingRun, images: Split) -> Normalisation:
+    """That of the weights the network starts from, if they take these channels; of others than RGB the images' own."""
+    record = read_record(run.init) if run.init is not None else None
+    if record is not None and record.image_channels == images.channels:
+        return record.normalisation
+    if not images.channels.is_rgb:
+        return measured_normalisation(images)
+    return encoders.find_encoder(run.encoder).normalisation if run.encoder else Normalisation()
+
+
+def measured_normalisation(images: Split) -> Normalisation:
+    """Mean and deviation of each channel of some images; a channel that is the same everywhere has the deviation 1.
+
+    Raises:
+        DataError: an image cannot be read.
+    """
+    found, largest = channel_statistics(images), images.channels.max_value
+    std = tuple(own / largest if own > 0 else 1.0 for own in found.std)
+    return Normalisation(mean=tuple(own / largest for own in found.mean), std=std, max_value=largest)
+
+
+def _augmentation(
+    recipe: Recipe, images: Split, normalisation: Normalisation, pixels: NDArray[np.int64] | None
+) -> Augmentation:
+    """The recipe's, with what follows from the data: odds of rare classes, and the mean of other channels than RGB."""
+    own: dict[str, Any] = {}
+    if pixels is not None and recipe.rare_class_crops:
+        own["class_odds"] = tuple((pixels.sum() / np.maximum(1, pixels)).tolist())
+    if not images.channels.is_rgb:
+        fill = tuple(round(mean * normalisation.max_value) for mean in normalisation.mean)
+        own |= {"channels": images.channels, "fill": fill}
+    return replace(recipe.augmentation, **own) if own else recipe.augmentation
+
+
+def _refuse_other_channels(run: TrainingRun, images: Split) -> None:
+    """DataError where a training has what is for RGB alone and its images have other channels."""
+    for is_used, what in (
+        (run.recipe.corruption, "corruptions (--set corruption=…) are those of RGB cameras"),
+        (run.teacher is not None, "a teacher (--teacher) looks at RGB images"),
+        (run.unlabelled is not None, "images without labels (--unlabelled) are read as RGB"),
+    ):
+        if is_used:
+            require_rgb(images.channels, what)
+
+
+def _sample_images(run: TrainingRun, images: Split, augmentation: Augmentation, normalisation: Normalisation) -> Tensor:
+    """Some samples as the network will be shown them, normalised: `NUM_MEASURED` x C x crop size."""
     places = range(0, len(images), max(1, len(images) // NUM_MEASURED))[:NUM_MEASURED]
     rng = np.random.default_rng(run.recipe.seed)
-    crops = [run.recipe.augmentation(images.image(i), images.labels(i), rng)[0] for i in places]
-    return normalise(torch.from_numpy(np.stack(crops)), _normalisation(run, network))
+    crops = [augmentation(images.image(i), images.labels(i), rng)[0] for i in places]
+    return normalise(tensor_of(crops), normalisation)
 
 
 def _pixels_for(recipe: Recipe, images: Split) -> NDArray[np.int64] | None:
@@ -479,13 +541,6 @@ def _pixels_for(recipe: Recipe, images: Split) -> NDArray[np.int64] | None:
     if recipe.class_weights == "none" and not recipe.rare_class_crops:
         return None
     return count_pixels(images, images.label_space.num_classes)
-
-
-def _augmentation(recipe: Recipe, pixels: NDArray[np.int64] | None) -> Augmentation:
-    if pixels is None or not recipe.rare_class_crops:
-        return recipe.augmentation
-    odds = tuple((pixels.sum() / np.maximum(1, pixels)).tolist())
-    return replace(recipe.augmentation, class_odds=odds)
 
 
 def _build_criterion(

@@ -17,6 +17,7 @@ from engine_models import NUM_CLASSES, small_network, write_model
 from lpsnet.benchmark import benchmark as module
 from lpsnet.benchmark.benchmark import Candidate, benchmark
 from lpsnet.benchmark.timing import TimingProtocol
+from lpsnet.data.channels import RGB
 from lpsnet.data.labels import LabelSpace
 from lpsnet.data.split import Sample
 from lpsnet.errors import RunError
@@ -62,7 +63,7 @@ def brightest(image: Any) -> Any:
 class Labelled:
     """One image with the labels of `brightest`."""
 
-    name, names, label_space = "val", ("a",), LabelSpace.numbered(3)
+    name, names, label_space, channels = "val", ("a",), LabelSpace.numbered(3), RGB
 
     def __init__(self) -> None:
         self.image = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), dtype=np.uint8)

@@ -9,6 +9,7 @@ import av
 import cv2
 import numpy as np
 import pytest
+import tifffile
 
 from lpsnet.cli import main
 from lpsnet.data.formats.masks import OFFICIAL_IDS
@@ -28,6 +29,7 @@ def make_materials(folder: Path) -> None:
     _camvid(folder / "CamVid")
     _cityscapes(folder / "Cityscapes")
     _bdd100k(folder / "BDD100K")
+    _channels(folder / "field")
     _film(folder / "drive.mp4")
     _write(folder / "street.jpg", _scenes("street", 1)[0].image)
     lpsnet(folder, "data", "check", "photos", "--out", "photos.yaml")
@@ -97,6 +99,23 @@ def _bdd100k(root: Path) -> None:
             _write(root / "images/10k" / split / f"{split}{number}.jpg", scene.image)
             ids = _translated(scene.labels, train_ids, 255)
             _write(root / "labels/sem_seg/masks" / split / f"{split}{number}.png", ids)
+
+
+def _channels(root: Path) -> None:
+    """Six bands of 12 bits; the first three as RGB of 8 bits, the fifth as depth and thermal image."""
+    for split, count in (("train", 4), ("val", 2)):
+        for number in range(count):
+            rng = np.random.default_rng((number, count))
+            labels = (rng.random((6, 8)) > 0.5).astype(np.uint8).repeat(8, 0).repeat(8, 1)
+            bands = rng.normal(1000, 200, (*SIZE, 6)).clip(0, 4095) + 1000.0 * labels[..., None]
+            bands = bands.clip(0, 4095).astype(np.uint16)
+            (root / "images" / split).mkdir(parents=True, exist_ok=True)
+            path = root / f"images/{split}/{number}.tif"
+            tifffile.imwrite(path, bands, photometric="minisblack", planarconfig="contig")
+            _write(root / f"masks/{split}/{number}.png", labels)
+            _write(root / f"thermal/{split}/{number}.png", bands[..., 4])
+            _write(root / f"depth/{split}/{number}.png", bands[..., 4])
+            _write(root / f"rgb/{split}/{number}.png", (bands[..., 2::-1] // 16).astype(np.uint8))
 
 
 def _film(path: Path) -> None:

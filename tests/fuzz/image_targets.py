@@ -1,18 +1,23 @@
 """Images and label files: damaged, cut off, claiming what they are not."""
 
+import io
+import os
 import struct
 import zlib
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
+import tifffile
 from damage import Draw, damaged
 from fuzzing import Target
 from hypothesis import strategies as st
 from sample_images import images, label_files
 
+from lpsnet.data.channels import bands_header, read_bands
 from lpsnet.data.decode import LabelDecoder
-from lpsnet.data.images import inspect_image, read_image, read_mask
+from lpsnet.data.images import MAX_PIXELS_VARIABLE, inspect_image, read_image, read_mask
 from lpsnet.errors import DataError
 
 _IMAGES = tuple(images().values())
@@ -29,6 +34,27 @@ def _read(data: bytes, folder: Path) -> None:
     assert image.ndim == 3
     assert image.shape[2] == 3
     assert sorted(image.shape[:2]) == sorted((header.height, header.width))  # EXIF may have turned it
+
+
+def _read_bands(data: bytes, folder: Path) -> None:
+    path = folder / "bands"
+    path.write_bytes(data)
+    with mock.patch.dict(os.environ, {MAX_PIXELS_VARIABLE: str(MAX_PIXELS)}):
+        image = read_bands(path)
+        size, bits = bands_header(path)
+    assert image.shape[:2] == size
+    assert image.dtype == {8: np.uint8, 16: np.uint16}[bits]
+    assert 1 <= image.shape[2] <= 16
+
+
+def _multispectral() -> tuple[bytes, ...]:
+    """TIFF files of 5 channels of 16 bits, as tifffile writes them."""
+    image, found = np.random.default_rng(0).integers(0, 4096, (20, 24, 5)).astype(np.uint16), []
+    for options in ({}, {"compression": "lzw"}, {"compression": "zlib", "predictor": True, "tile": (16, 16)}):
+        buffer = io.BytesIO()
+        tifffile.imwrite(buffer, image, photometric="minisblack", planarconfig="contig", **options)
+        found.append(buffer.getvalue())
+    return tuple(found)
 
 
 def _read_labels(data: bytes, folder: Path) -> None:
@@ -121,6 +147,7 @@ _PAIRS = st.tuples(damaged(_IMAGES), damaged(_LABELS))
 
 TARGETS = (
     Target("picture", damaged(_IMAGES), _read, many=4_000, few=60),
+    Target("bands", damaged((*_multispectral(), *_IMAGES)), _read_bands, many=2_500, few=40),
     Target("image cut off", _cuts(), _cut_off, many=1_500, few=40),
     Target("png with a flipped bit", _flips(), _flipped_png, many=1_500, few=40),
     Target("image of a claimed size", _CLAIMS, _claims, many=500),

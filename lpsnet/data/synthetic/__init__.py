@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from lpsnet.data.channels import RGB, Channels
 from lpsnet.data.images import Image, Labels
 from lpsnet.data.labels import IGNORE_INDEX, LabelSpace
 from lpsnet.data.split import Opened, Sample
@@ -351,6 +352,11 @@ class SceneSplit:
     def label_space(self) -> LabelSpace:
         """The classes of all generated scenes, `SCENES`."""
         return SCENES
+
+    @property
+    def channels(self) -> Channels:
+        """RGB of 8 bits."""
+        return RGB
 
     @property
     def names(self) -> Sequence[str]:

@@ -73,31 +73,36 @@ class NcnnSession:
         if options.path_ratios is None:
             self._shapes = engines.fix_size(shapes, options)
         else:
-            self._take_paths(options, shapes[0][2:])
+            self._take_paths(options, shapes[0][2:], shapes[0][1] or 3)
         self._reads_only = _reads_only(net)
 
     def run(self, *inputs: NDArray[np.float32]) -> NDArray[np.float32]:
         """Logits of normalised images; see `Session.run`."""
         return engines.run_one_by_one(self._run_one, engines.check_inputs(inputs, self._shapes))
 
-    def _take_paths(self, options: engines.SessionOptions, own: engines.Shape) -> None:
+    def _take_paths(self, options: engines.SessionOptions, own: engines.Shape, channels: int) -> None:
         """Use the resized images as inputs: ncnn accepts values for any blob and skips the layers before it."""
         same = set(self._net.input_indexes())
         users = [layer for layer in self._net.layers() if _computes_with(layer, same)]
         resizers = [layer for layer in users if layer.type == "Interp"]
         with onnx_graph.edit_errors(options.path):
             found = onnx_graph.find_path_inputs(
-                own, options.path_ratios or (), options.input_size, lambda size: self._resized_images(resizers, size)
+                own,
+                options.path_ratios or (),
+                options.input_size,
+                lambda size: self._resized_images(resizers, channels, size),
             )
             if (used_whole := len(users) > len(resizers)) != any(name is None for name, _ in found):
                 raise onnx_graph.EditError(f"a path of ratio 1 is {'missing' if used_whole else 'not there'}")
         self._inputs = [name or self._inputs[0] for name, _ in found]
-        self._shapes = tuple((None, 3, *(size or (None, None))) for _, size in found)
+        self._shapes = tuple((None, channels, *(size or (None, None))) for _, size in found)
 
-    def _resized_images(self, resizers: list[Any], size: tuple[int, int]) -> dict[str, engines.Shape]:
+    def _resized_images(self, resizers: list[Any], channels: int, size: tuple[int, int]) -> dict[str, engines.Shape]:
         """The blobs that the image is resized to, by name, with height and width for an image of `size`."""
         extractor = self._net.create_extractor()
-        black = np.zeros((3, *size), np.float32)  # a variable, as ncnn uses its memory without keeping a reference
+        black = np.zeros(
+            (channels, *size), np.float32
+        )  # a variable, as ncnn uses its memory without keeping a reference
         extractor.input(self._inputs[0], self._mat(black))
         names = [self._net.blobs()[layer.tops[0]].name for layer in resizers]
         mats = [extractor.extract(name)[1] for name in names]

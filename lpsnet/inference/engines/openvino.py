@@ -118,16 +118,19 @@ def _bfloat16_tensor(array: NDArray[np.uint16]) -> Any:
 def _split_at_paths(openvino: Any, model: Any, options: engines.SessionOptions) -> Any:
     """The model with an input for every path in place of the image; see `onnx_graph.split_at_paths`."""
 
+    whole = _shape(model.inputs[0].partial_shape)
+    channels = (whole[1] if len(whole) == 4 else None) or 3
+
     def resized(size: tuple[int, int]) -> dict[str, tuple[int, ...]]:
         probe = model.clone()
-        probe.reshape([1, 3, *size])
+        probe.reshape([1, channels, *size])
         return {name: tuple(port.shape[2:]) for name, port in _resized_images(probe).items()}
 
-    ratios, own, parameters = options.path_ratios or (), _shape(model.inputs[0].partial_shape)[2:], []
+    ratios, own, parameters = options.path_ratios or (), whole[2:], []
     with onnx_graph.edit_errors(options.path):
         ports = _resized_images(model)
         for name, size in onnx_graph.find_path_inputs(own, ratios, options.input_size, resized):
-            parameter, image = _path_input(openvino, size or (-1, -1), options.path_layout)
+            parameter, image = _path_input(openvino, channels, size or (-1, -1), options.path_layout)
             for target in (model.inputs[0] if name is None else ports[name]).get_target_inputs():
                 target.replace_source_output(image)
             parameters.append(parameter)
@@ -139,18 +142,18 @@ def _split_at_paths(openvino: Any, model: Any, options: engines.SessionOptions) 
     return split
 
 
-def _path_input(openvino: Any, size: tuple[int, int], layout: engines.Layout) -> tuple[Any, Any]:
-    """An input of that layout, and its conversion to 1 x 3 x h x w float32.
+def _path_input(openvino: Any, channels: int, size: tuple[int, int], layout: engines.Layout) -> tuple[Any, Any]:
+    """An input of that layout, and its conversion to 1 x C x h x w float32.
 
     OpenVINO computes in NHWC, so NHWC inputs need no reordering and NCHW inputs do. One image at a time: version 2026.4
     gives wrong results for quantised inputs with a free batch size.
     """
     operations = openvino.opset1
     if layout == "nchw":
-        parameter = operations.parameter([1, 3, *size], openvino.Type.f32)
+        parameter = operations.parameter([1, channels, *size], openvino.Type.f32)
         return parameter, parameter.output(0)
     kind = openvino.Type.bf16 if layout == "nhwc_bf16" else openvino.Type.f32
-    parameter = operations.parameter([1, *size, 3], kind)
+    parameter = operations.parameter([1, *size, channels], kind)
     image = operations.transpose(parameter, operations.constant(np.array([0, 3, 1, 2])))
     return parameter, operations.convert(image, "f32").output(0)
 

@@ -18,7 +18,6 @@ from lpsnet.inference import engines
 
 _POSSIBLE: dict[str, list[engines.Precision]] = {"cpu": ["f32", "bf16"], "cuda": ["f32", "bf16", "f16"]}
 _MAX_COMPILED = 256  # networks per process; PyTorch's own limit for all of them
-_INPUT: engines.Shape = (None, 3, None, None)
 
 
 def open_session(
@@ -60,7 +59,7 @@ class PyTorchSession:
         self.runtime = "pytorch_compiled" if compiled else "pytorch"
         self.engine = f"torch {torch.__version__} on {_device_name(torch, device)}"
         self.precision = engines.check_precision(used, options, possible=possible)
-        self._shapes = engines.fix_size([_INPUT], options)
+        self._shapes = engines.fix_size([(None, getattr(net, "in_channels", 3), None, None)], options)
         self._torch, self._path, self._device = torch, options.path, device
         self.num_threads = options.num_threads or int(torch.get_num_threads())
         self._type = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}[self.precision]

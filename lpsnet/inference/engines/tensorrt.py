@@ -146,6 +146,7 @@ def trtexec_command(
     warm_up_s: float = 1.0,
     duration_s: float = 20.0,
     program: str = "trtexec",
+    channels: int = 3,
 ) -> list[str]:
     """The command that times an ONNX file as the paper does: 1 s of warm-up, then 20 s, one image at a time.
 
@@ -154,8 +155,9 @@ def trtexec_command(
         precision: arithmetic that TensorRT may use besides float32.
         size: height and width for a file exported for any size; None for one of a fixed size.
         input_name: the file's input, for `size`.
+        channels: of the images it takes, for `size`.
     """
-    shapes = [] if size is None else [f"--shapes={input_name}:{_times((1, 3, *size))}"]
+    shapes = [] if size is None else [f"--shapes={input_name}:{_times((1, channels, *size))}"]
     timing = [f"--warmUp={round(warm_up_s * 1000)}", f"--duration={duration_s:g}", "--iterations=10"]
     return [program, f"--onnx={path}", *shapes, *_PRECISION_FLAGS[precision], *timing]
 

@@ -18,6 +18,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from lpsnet.data.channels import require_rgb
 from lpsnet.data.images import read_image
 from lpsnet.errors import DataError, ModelFileError, RunError
 from lpsnet.inference.hub import find_model
@@ -64,6 +65,7 @@ def write_page(model: str | Path, out: Path, *, example: Path | None = None) -> 
     if path.suffix.lower() != ".onnx":
         raise ModelFileError(f"a browser runs .onnx files, not {path}; make one with: lpsnet export --to onnx")
     record = read_record(path)
+    require_rgb(record.image_channels, "the page gives models RGB images of 8 bits")
     copied = {**_static_files(), MODEL_NAME: path, **_example(example)}
     page = {"name": path.stem, "file": MODEL_NAME, "bytes": path.stat().st_size, "example": _example_name(copied)}
     written = {RECORD_NAME: json.loads(record.to_json()), PAGE_NAME: page}
