@@ -230,8 +230,10 @@ def corrupt(name: str, image: Image, strength: float | str, *, index: int = 0, s
         H x W x 3 uint8 RGB.
 
     Raises:
-        DataError: there is no such corruption or strength.
+        DataError: there is no such corruption or strength, or the image has other channels.
     """
+    if image.dtype != np.uint8 or image.shape[2:] != (3,):
+        raise DataError(f"corruptions are those of RGB cameras of 8 bits; got an image {image.shape} {image.dtype}")
     if name not in CORRUPTIONS:
         raise DataError(unknown_name("corruption", name, CORRUPTIONS))
     if isinstance(strength, str) and strength not in STRENGTHS:

@@ -23,7 +23,7 @@ from lpsnet.data.augment import MEAN_COLOUR, Augmentation
 from lpsnet.data.images import read_image
 from lpsnet.data.labels import IGNORE_INDEX
 from lpsnet.data.pairing import find_images
-from lpsnet.data.split import Sample
+from lpsnet.data.split import Sample, Split, channel_statistics
 from lpsnet.errors import DataError
 from lpsnet.inference.segmenter import opencv_threads
 from lpsnet.record import Normalisation
@@ -377,6 +377,17 @@ def tensor_of(images: Sequence[NDArray[Any]]) -> Tensor:
     """Images of one size as N, H, W, C uint8, or int32 where they are uint16, of which torch can do little."""
     stack = np.stack(images)
     return torch.from_numpy(stack if stack.dtype == np.uint8 else stack.astype(np.int32))
+
+
+def measured_normalisation(images: Split) -> Normalisation:
+    """Mean and deviation of each channel of some images; a channel that is the same everywhere has the deviation 1.
+
+    Raises:
+        DataError: an image cannot be read.
+    """
+    found, largest = channel_statistics(images), images.channels.max_value
+    std = tuple(own / largest if own > 0 else 1.0 for own in found.std)
+    return Normalisation(mean=tuple(own / largest for own in found.mean), std=std, max_value=largest)
 
 
 PREFETCHED = 4  # batches whose random numbers are drawn ahead

@@ -23,10 +23,12 @@ from torch import Tensor, nn
 import lpsnet
 from lpsnet.architecture import Architecture
 from lpsnet.benchmark.machine import command_line, describe_machine
+from lpsnet.data.channels import RGB, Channels
 from lpsnet.data.dataset import Dataset, data_contents
 from lpsnet.errors import RunError
 from lpsnet.evaluation.evaluate import Evaluation
 from lpsnet.inference.hub import bundled_name, recorded_name, sha256
+from lpsnet.inference.model_file import read_record
 from lpsnet.io import atomic_path
 from lpsnet.models.any_network import unshared
 from lpsnet.models.checkpoint import Initialisation
@@ -80,6 +82,11 @@ class TrainingRun:
         for key, option in _SETTINGS_OF.items():
             if getattr(self, option) is None and getattr(self.recipe, key) != self.recipe.defaults()[key]:
                 raise RunError(f"the recipe setting {key} has an effect with --{option} alone; give both or neither")
+
+    @property
+    def given_channels(self) -> Channels:
+        """Those of the weights that the network starts from; RGB without any."""
+        return read_record(self.init).image_channels if self.init is not None else RGB
 
     def settings(self, folder: Path | None = None) -> dict[str, Any]:
         """The run as JSON values; weights that lie in the run's `folder` are named relative to it."""

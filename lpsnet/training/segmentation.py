@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lpsnet.data.augment import Augmentation
-from lpsnet.data.channels import RGB, Channels, require_rgb
+from lpsnet.data.channels import require_rgb
 from lpsnet.data.dataset import Dataset, file_contents, open_dataset
 from lpsnet.data.labels import IGNORE_INDEX
-from lpsnet.data.split import Split, channel_statistics, select, why_not_scorable
+from lpsnet.data.split import Split, select, why_not_scorable
 from lpsnet.errors import DataError, RunError
 from lpsnet.evaluation.evaluate import Evaluation, evaluate
 from lpsnet.inference.engines import Precision
@@ -34,7 +34,16 @@ from lpsnet.models.checkpoint import Initialisation, default_record, initialise_
 from lpsnet.models.network import Network, WithAuxiliaryHead, create_model, empty_network, fill
 from lpsnet.record import ModelRecord, Normalisation
 from lpsnet.training.config import Recipe
-from lpsnet.training.data import Augment, Score, Term, Unlabelled, UnlabelledImages, Weights, tensor_of
+from lpsnet.training.data import (
+    Augment,
+    Score,
+    Term,
+    Unlabelled,
+    UnlabelledImages,
+    Weights,
+    measured_normalisation,
+    tensor_of,
+)
 from lpsnet.training.loop import normalise, run_task
 from lpsnet.training.losses import Criterion, Teacher, distillation, log_class_weights
 from lpsnet.training.run import Status, TrainingResult, TrainingRun, describe_initialisation, training_inputs
@@ -300,7 +309,7 @@ class Segmentation:
                 for name, own, spread in zip(self.images.channels.names, mean, std, strict=True)
             ]
             remarks.append(f"Data: {self.images.channels}; mean and deviation: {', '.join(listed)}")
-        given = _given_channels(self.run)
+        given = self.run.given_channels
         if self.initialisation is not None and given.names != self.images.channels.names:
             names = ", ".join(self.images.channels.names)
             remarks.append(f"Weights: the filters for {names} are made of those for {', '.join(given.names)}")
@@ -478,11 +487,6 @@ def _fresh_network(run: TrainingRun, num_classes: int, in_channels: int) -> Mode
     return network.train()
 
 
-def _given_channels(run: TrainingRun) -> Channels:
-    """Those of the weights that the network starts from; RGB without any."""
-    return read_record(run.init).image_channels if run.init is not None else RGB
-
-
 def _normalisation(run: TrainingRun, images: Split) -> Normalisation:
     """That of the weights the network starts from, if they take these channels; of others than RGB the images' own."""
     record = read_record(run.init) if run.init is not None else None
@@ -491,17 +495,6 @@ def _normalisation(run: TrainingRun, images: Split) -> Normalisation:
     if not images.channels.is_rgb:
         return measured_normalisation(images)
     return encoders.find_encoder(run.encoder).normalisation if run.encoder else Normalisation()
-
-
-def measured_normalisation(images: Split) -> Normalisation:
-    """Mean and deviation of each channel of some images; a channel that is the same everywhere has the deviation 1.
-
-    Raises:
-        DataError: an image cannot be read.
-    """
-    found, largest = channel_statistics(images), images.channels.max_value
-    std = tuple(own / largest if own > 0 else 1.0 for own in found.std)
-    return Normalisation(mean=tuple(own / largest for own in found.mean), std=std, max_value=largest)
 
 
 def _augmentation(
@@ -521,8 +514,7 @@ def _refuse_other_channels(run: TrainingRun, images: Split) -> None:
     """DataError where a training has what is for RGB alone and its images have other channels."""
     for is_used, what in (
         (run.recipe.corruption, "corruptions (--set corruption=…) are those of RGB cameras"),
-        (run.teacher is not None, "a teacher (--teacher) looks at RGB images"),
-        (run.unlabelled is not None, "images without labels (--unlabelled) are read as RGB"),
+        (run.teacher or run.unlabelled, "a teacher (--teacher) and images without labels are for RGB"),
     ):
         if is_used:
             require_rgb(images.channels, what)

@@ -1,5 +1,6 @@
 """From a folder of images of other channels to an exported file: the same score on every way."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,9 @@ from lpsnet.inference.model_file import read_record
 from lpsnet.inference.segmenter import Segmenter
 from lpsnet.models.checkpoint import load_checkpoint
 from lpsnet.training.config import get_recipe
+from lpsnet.training.data import measured_normalisation
 from lpsnet.training.run import TrainingRun
-from lpsnet.training.segmentation import measured_normalisation, train
+from lpsnet.training.segmentation import train
 
 ARCH = get_architecture("B=1,1,1,1,1;C=8,8,16,16,16;R=1")
 SETTINGS: dict[str, Any] = {
@@ -73,7 +75,9 @@ def run_of(data: Path, **settings: Any) -> TrainingRun:
 @pytest.mark.parametrize("kind", ["six", "thermal", "depth"])
 def test_channels_are_learnt_and_scored_alike_everywhere(tmp_path: Path, kind: str) -> None:
     data = write_data(tmp_path / "data", kind)
-    result = train(run_of(data, iterations=60), tmp_path / "run", tensorboard=False)
+    result = train(
+        run_of(data, iterations=60, class_mix=0.2, rare_class_crops=0.5), tmp_path / "run", tensorboard=False
+    )
     record, val = read_record(result.model), open_dataset(data).split("val")
     assert record.image_channels == val.channels
     assert record.normalisation == measured_normalisation(open_dataset(data).split("train"))
@@ -132,6 +136,13 @@ def test_a_constant_channel_and_other_channels_are_no_trap(tmp_path: Path) -> No
     norm = measured_normalisation(open_dataset(data).split("train"))
     assert norm.std[0] == 1.0
     assert norm.mean[0] == pytest.approx(5 / 65535)
+    for settings, more, message in (
+        ({"corruption": 0.5}, {}, "those of RGB cameras"),
+        ({}, {"teacher": tmp_path / "teacher.safetensors"}, "a teacher"),
+    ):
+        run = replace(run_of(data, iterations=1, **settings), **more)
+        with pytest.raises(DataError, match=f"{message}.*; here are 6 channels"):
+            train(run, tmp_path / "refused", tensorboard=False)
     with pytest.raises(DataError, match="RGB images of 8 bits"):
         make_plan(Wish(data=str(data), budget_ms=10), tmp_path / "fit")
     assert open_dataset(data).split("train").channels == Channels(tuple(SIX), 16)
