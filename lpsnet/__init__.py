@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from lpsnet.architecture import Architecture, get_architecture, list_architectures
     from lpsnet.data.labels import LabelSpace
     from lpsnet.errors import LpsnetError
-    from lpsnet.fitting.run import fit
+    from lpsnet.fitting import fit
     from lpsnet.inference.hub import push_to_hub
     from lpsnet.inference.result import Segmentation
     from lpsnet.inference.segmenter import Segmenter
@@ -34,7 +34,7 @@ _HOME = {
     "Segmenter": "lpsnet.inference.segmenter",
     "complexity": "lpsnet.models.profile",
     "create_model": "lpsnet.models.network",
-    "fit": "lpsnet.fitting.run",
+    "fit": "lpsnet.fitting",
     "fuse": "lpsnet.models.reparameterise",
     "get_architecture": "lpsnet.architecture",
     "list_architectures": "lpsnet.architecture",

@@ -8,9 +8,9 @@ is kept by the file's contents, size and machine, for `Segmenter(model, runtime=
 import functools
 import json
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import product
+from itertools import accumulate, product
 from pathlib import Path
 from typing import Any
 
@@ -236,3 +236,38 @@ def best_setting(model: str | Path, size: Size | None = None) -> Setting:
         return Setting(**kept) if isinstance(kept, dict) else tune(path, size=size).best
     except TypeError:  # of another version
         return tune(path, size=size).best
+
+
+NEAR_BUDGET = (0.5, 1.15)  # guessed latency by the budget, between which networks are timed
+
+
+def times_near(
+    costs: Mapping[str, float], budget_ms: float, time_some: Callable[[Sequence[str]], Mapping[str, float]]
+) -> dict[str, float]:
+    """Time as few networks as tell which are within a budget.
+
+    Timed are the cheapest, the middle and the dearest, then those that are near the budget by the line through these,
+    then those between the dearest within the budget and the cheapest above it. One that seems slower than a dearer one
+    was disturbed by other work, and takes that one's time.
+
+    Args:
+        costs: multiply-accumulates by network.
+        budget_ms: milliseconds.
+        time_some: times networks interleaved.
+
+    Returns:
+        Milliseconds by network.
+    """
+    order = sorted(costs, key=lambda name: costs[name])
+    found = dict(time_some(list(dict.fromkeys((order[0], order[len(order) // 2], order[-1])))))
+    known = sorted(found, key=lambda name: costs[name])
+    guessed = np.interp([costs[name] for name in order], [costs[it] for it in known], [found[it] for it in known])
+    low, high = (budget_ms * factor for factor in NEAR_BUDGET)
+    near = [name for name, guess in zip(order, guessed, strict=True) if name not in found and low <= guess <= high]
+    found.update(time_some(near) if near else {})
+    within = max((costs[name] for name, time in found.items() if time <= budget_ms), default=-np.inf)
+    above = min((costs[name] for name, time in found.items() if time > budget_ms), default=np.inf)
+    rest = [name for name in order if name not in found and within < costs[name] < above]
+    found.update(time_some(rest) if rest else {})
+    known = sorted(found, key=lambda name: costs[name], reverse=True)
+    return dict(zip(known, accumulate((found[name] for name in known), min), strict=True))

@@ -315,8 +315,8 @@ def fit(
 
     Example: `lpsnet fit photos/ --budget-ms 15 --minutes 30 --out fit`
     """
+    from lpsnet import fitting
     from lpsnet.fitting import plan as planning
-    from lpsnet.fitting import run as fitting
 
     wish = planning.Wish(
         data=data,

@@ -1,0 +1,360 @@
+"""`fit`: plan, contest, last training, delivery.
+
+Every stage leaves its result in a folder, so that a fit that was stopped resumes when it is started again; given more
+minutes it trains on.
+"""
+
+import json
+import logging
+import shlex
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lpsnet.benchmark.benchmark import Benchmark, Candidate, benchmark
+from lpsnet.data.dataset import Dataset
+from lpsnet.data.split import Images, Split, select
+from lpsnet.errors import LpsnetError, RunError
+from lpsnet.evaluation.evaluate import Evaluation, RobustnessTest, evaluate
+from lpsnet.export.export import export
+from lpsnet.export.quantise import Quantisation
+from lpsnet.fitting import plan as planning
+from lpsnet.fitting.plan import Choice, Plan, Wish, make_plan, reopened
+from lpsnet.inference.hub import find_checkpoint
+from lpsnet.inference.model_file import read_record
+from lpsnet.inference.segmenter import Segmenter
+from lpsnet.io import atomic_path, locked_folder, write_text
+from lpsnet.models.any_network import Model
+from lpsnet.models.checkpoint import load_checkpoint
+from lpsnet.record import ModelRecord
+from lpsnet.training.run import Status, TrainingResult, TrainingRun
+from lpsnet.training.run_folder import RunFolder
+from lpsnet.training.segmentation import train
+
+_log = logging.getLogger(__name__)
+
+PLAN, RESULT, HOW = "plan.json", "fit.json", "how.md"
+SCORED = "miou.txt"  # in the folder of a contest's training that is done
+NUM_COMPARED, NUM_CALIBRATED = 8, 100
+MAX_INT8_LOSS = 1.0  # points of mIoU that the int8 file may lose, or it is not delivered
+
+Reporter = Callable[[], AbstractContextManager[Callable[[Status], None]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """What a fit leaves.
+
+    Attributes:
+        plan: what was done and why.
+        folder: with all files.
+        checkpoint: the trained network, to train on or to export.
+        model: the same as an ONNX file, which runs everywhere.
+        int8: the ONNX file in int8, if it holds.
+        evaluation: of `model`'s network on val, in the chosen engine and precision; with robustness on some images.
+        benchmark: of the delivered files.
+        trained: mIoU on val of every training, by the name of its network.
+        start: the network that was trained to the end.
+    """
+
+    plan: Plan
+    folder: Path
+    checkpoint: Path
+    model: Path
+    int8: Path | None
+    evaluation: Evaluation
+    benchmark: Benchmark
+    trained: dict[str, float]
+    start: str
+
+    @property
+    def latency_ms(self) -> float:
+        """End to end, from an image's bytes to its label map, in the chosen engine and precision."""
+        result = self.benchmark.results[0]
+        return (result.end_to_end or result.network).median_ms
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values, without the samples of the benchmark."""
+        return {
+            "plan": self.plan.model_dump(mode="json"),
+            "checkpoint": self.checkpoint.name,
+            "model": self.model.name,
+            "int8": self.int8.name if self.int8 else None,
+            "miou": self.evaluation.miou,
+            "miou_corrupted": None if self.evaluation.robustness is None else self.evaluation.robustness.mean_miou,
+            "latency_ms": self.latency_ms,
+            "trained": self.trained,
+            "start": self.start,
+        }
+
+
+def fit(
+    data: str | Path,
+    *,
+    budget_ms: float,
+    out: str | Path,
+    minutes: float = 60.0,
+    size: tuple[int, int] | None = None,
+    runtime: str | None = None,
+    precision: str | None = None,
+    threads: int | None = None,
+    start: str | None = None,
+    seed: int = 0,
+    memory_mib: float | None = None,
+    teacher: str | Path | None = None,
+    unlabelled: str | Path | None = None,
+    reporter: Reporter = lambda: nullcontext(lambda status: None),
+) -> Fit:
+    """The most accurate network for labelled images that this machine runs within a latency budget.
+
+    Args:
+        data: labelled images, as for `lpsnet train`, or a folder whose layout can be guessed.
+        budget_ms: milliseconds an image, end to end, on this machine.
+        out: the folder for everything; a fit that was stopped there is resumed.
+        minutes: of everything together.
+        size: (height, width) in pixels that the network runs at; None for that of most images.
+        runtime, precision, threads: how the network will be run; None for the quickest here.
+        start: a name or family in `planning.STARTS`; None for the most promising within the budget.
+        seed: of all that is random.
+        memory_mib: that weights and feature maps of the network may take; None for any.
+        teacher: a model or checkpoint whose probabilities the network learns, too.
+        unlabelled: a folder of images that are learnt from the teacher alone.
+        reporter: opened for every training; what it gives is called after every step.
+
+    Raises:
+        LpsnetError: the data, the budget or the folder cannot be used.
+    """
+    values = {
+        "runtime": runtime,
+        "precision": precision,
+        "threads": threads,
+        "start": start,
+        "seed": seed,
+        "memory_mib": memory_mib,
+        "teacher": None if teacher is None else str(teacher),
+        "unlabelled": None if unlabelled is None else str(unlabelled),
+        "size": size,
+    }
+    wish = Wish(data=str(data), budget_ms=budget_ms, minutes=minutes, **values)
+    return run_fit(plan_in(Path(out), wish), Path(out), reporter=reporter)
+
+
+def plan_in(out: Path, wish: Wish, *, on_progress: Callable[[str, float], None] = lambda stage, done: None) -> Plan:
+    """The plan that is in `out`, with the minutes of `wish`; one made now and kept there if there is none.
+
+    Raises:
+        RunError: the fit in `out` has other wishes than these, but for the minutes.
+        LpsnetError: as `make_plan`.
+    """
+    file = out / PLAN
+    if file.exists():
+        plan = Plan.read(file)
+        held, asked = plan.wish.model_dump(exclude={"minutes"}), wish.model_dump(exclude={"minutes"})
+        if differing := [key for key in asked if held[key] != asked[key]]:
+            key = differing[0]
+            raise RunError(f"the fit in {out} has {key} = {held[key]}, not {asked[key]}; choose another folder")
+        if plan.wish.minutes == wish.minutes:
+            return plan
+        plan = plan.with_minutes(wish.minutes)
+    else:
+        out.mkdir(parents=True, exist_ok=True)
+        plan = make_plan(wish, out, on_progress=on_progress)
+    write_text(file, plan.model_dump_json(indent=1) + "\n")
+    return plan
+
+
+def run_fit(plan: Plan, out: Path, *, reporter: Reporter) -> Fit:
+    """Carry out a plan; what is done already is not done again."""
+    started = time.monotonic()
+    with locked_folder(out):
+        if (done := _finished(plan, out)) is not None:
+            return done
+        trained: dict[str, float] = {}
+        chosen = _contest(plan, out, trained, reporter)
+        result = _train(plan, chosen, out, reporter)
+        if result.evaluation is not None:
+            trained["training"] = result.evaluation.miou
+        fitted = _deliver(plan, result, out, trained, chosen.start)
+        write_text(out / RESULT, json.dumps(fitted.to_dict(), indent=1) + "\n")
+        write_text(out / HOW, how(fitted))
+    _log.info(f"Done in {(time.monotonic() - started) / 60:.1f} minutes")
+    return fitted
+
+
+def _finished(plan: Plan, out: Path) -> Fit | None:
+    """What is in the folder, if this plan was carried out."""
+    try:
+        held = json.loads((out / RESULT).read_text(encoding="utf-8"))
+        if held["plan"] != plan.model_dump(mode="json"):
+            return None
+        evaluation = Evaluation.model_validate_json((out / "evaluation.json").read_text(encoding="utf-8"))
+        timed = Benchmark.model_validate_json((out / "benchmark.json").read_text(encoding="utf-8"))
+        int8 = out / held["int8"] if held["int8"] else None
+        paths = (out / held["checkpoint"], out / held["model"], int8)
+        whole = all(path is None or path.exists() for path in paths)
+        return Fit(plan, out, *paths, evaluation, timed, held["trained"], held["start"]) if whole else None
+    except (OSError, ValueError, KeyError, TypeError):  # not there yet, or of another version: delivered again
+        return None
+
+
+def _run(plan: Plan, choice: Choice, minutes: float, *, init: Path | None = None) -> TrainingRun:
+    start = next(start for start in planning.STARTS if start.name == choice.start)
+    return TrainingRun(
+        data=plan.data,
+        architecture=start.network,
+        recipe=plan.training_recipe(minutes),
+        block=start.block,
+        encoder="" if init or start.weights else start.encoder,
+        init=init or start.checkpoint,
+        input_size=plan.size,
+        teacher=find_checkpoint(plan.wish.teacher) if plan.wish.teacher else None,
+        unlabelled=Path(plan.wish.unlabelled) if plan.wish.unlabelled else None,
+    )
+
+
+def _contest(plan: Plan, out: Path, trained: dict[str, float], reporter: Reporter) -> Choice:
+    """Train the choices for a short time each; the best goes on."""
+    if not plan.contest_minutes:
+        return plan.choices[0]
+    for choice in plan.choices:
+        folder = out / "contest" / choice.start
+        if (scored := folder / SCORED).exists():
+            trained[choice.start] = float(scored.read_text(encoding="utf-8"))
+            continue
+        _log.info(f"Trying {choice.start} for {plan.contest_minutes:.1f} minutes …")
+        with reporter() as report:
+            result = train(_run(plan, choice, plan.contest_minutes), folder, resume=True, on_progress=report)
+        trained[choice.start] = 0.0 if result.evaluation is None else result.evaluation.miou
+        write_text(scored, f"{trained[choice.start]}\n")
+    best = max(plan.choices, key=lambda choice: trained[choice.start])
+    found = ", ".join(f"{choice.start} {trained[choice.start]:.1f} mIoU" for choice in plan.choices)
+    _log.info(f"{found}: {best.start} is trained further")
+    return best
+
+
+def current_training(out: Path) -> Path:
+    """The folder of the training that a fit in `out` has come to."""
+    begun = [folder for folder in (out / "training", *(out / "contest").glob("*")) if RunFolder(folder).run.exists()]
+    return max(begun, key=lambda folder: RunFolder(folder).run.stat().st_mtime, default=out / "training")
+
+
+def _train(plan: Plan, choice: Choice, out: Path, reporter: Reporter) -> TrainingResult:
+    before = RunFolder(out / "contest" / choice.start).model
+    init = before if plan.contest_minutes and before.exists() else None
+    _log.info(f"Training {choice.start} for {plan.training_minutes:.1f} minutes …")
+    with reporter() as report:
+        run = _run(plan, choice, plan.training_minutes, init=init)
+        return train(run, out / "training", resume=True, on_progress=report)
+
+
+def _deliver(plan: Plan, result: TrainingResult, out: Path, trained: dict[str, float], start: str) -> Fit:
+    """Export, verify, quantise, time and score."""
+    checkpoint, model = out / "model.safetensors", out / "model.onnx"
+    with atomic_path(checkpoint) as temporary:
+        temporary.write_bytes(result.model.read_bytes())
+    net, record = load_checkpoint(checkpoint), read_record(checkpoint)
+    dataset = reopened(plan)
+    val = dataset.split("val")
+    _log.info("Exporting and comparing the file with the network …")
+    compared = Images(select(val, NUM_COMPARED))
+    export(net, model, to="onnx", record=record, size=plan.size, images=compared)
+    files = [(model, plan.runtime, plan.precision)]
+    if plan.runtime == "ncnn":
+        own = out / "model.ncnn"
+        export(net, own, to="ncnn", record=record, size=plan.size, images=compared)
+        files = [(own, plan.runtime, plan.precision)]
+    int8 = _quantised(plan, net, record, dataset, out)
+    if int8 is not None:
+        files.append((int8, "openvino" if int8.suffix == ".openvino" else "onnxruntime", "int8"))
+    _log.info("Timing the delivered files …")
+    cells = [Candidate(path.name, path, runtime, precision) for path, runtime, precision in files]
+    timed = benchmark(cells, size=plan.size, num_threads=plan.threads, protocol="quick", memory=False)
+    write_text(out / "benchmark.json", json.dumps(timed.to_dict()) + "\n")
+    segmenter = Segmenter(
+        files[0][0], runtime=plan.runtime, precision=plan.precision, num_threads=plan.threads, input_size=plan.size
+    )
+    evaluation = _scored(plan, segmenter, val)
+    write_text(out / "evaluation.json", json.dumps(evaluation.to_dict(), indent=2) + "\n")
+    return Fit(plan, out, checkpoint, model, int8, evaluation, timed, trained, start)
+
+
+def _scored(plan: Plan, segmenter: Segmenter, val: Split) -> Evaluation:
+    """On val; under corruptions on as many images as the plan has minutes for."""
+    test = RobustnessTest().within(60 * planning.robustness_minutes(plan.wish.minutes), segmenter, val.image(0))
+    _log.info(f"Scoring, under corruptions on {min(test.num_images, len(val))} of {len(val)} images too …")
+    protocol = {"data": plan.data, "split": "val", **segmenter.protocol}
+    return evaluate(segmenter, val, label_space=segmenter.label_space, protocol=protocol, robustness=test)
+
+
+def _quantised(plan: Plan, net: Model, record: ModelRecord, dataset: Dataset, out: Path) -> Path | None:
+    """The model in int8 for the chosen engine, if it holds; None with a line in the log if not."""
+    to = "openvino" if plan.runtime == "openvino" else "onnx"
+    path = out / f"model-int8.{to}"
+    images = Images(select(dataset.split("train"), NUM_CALIBRATED))
+    try:
+        _log.info("Quantising to int8 …")
+        export(
+            net,
+            path,
+            to=to,
+            record=record,
+            size=plan.size,
+            precision="int8",
+            quantisation=Quantisation(images),
+            labelled=select(dataset.split("val"), NUM_CALIBRATED),
+            max_miou_loss=MAX_INT8_LOSS,
+        )
+    except LpsnetError as error:
+        _log.info(f"No int8 file: {error}")
+        return None
+    return path
+
+
+def how(fitted: Fit) -> str:
+    """Every decision of a fit, and the commands that would repeat it by hand, as Markdown."""
+    plan = fitted.plan
+    start = next(start for start in planning.STARTS if start.name == fitted.start)
+    lines = [f"# How {fitted.model.name} was made", "", f"{fitted.evaluation.miou:.2f} mIoU on val, "]
+    lines[-1] += f"{fitted.latency_ms:.2f} ms an image of {plan.size[0]}x{plan.size[1]} end to end "
+    lines[-1] += f"({plan.runtime} {plan.precision}); the budget was {plan.wish.budget_ms:g} ms."
+    lines += ["", "## Decisions", "", *(f"- {reason}" for reason in plan.reasons)]
+    recipe = plan.training_recipe(plan.training_minutes)
+    size = f"{plan.size[0]}x{plan.size[1]}"
+    train_words = ["lpsnet", "train", "--data", plan.data, "--arch", start.architecture, "--block", start.block]
+    train_words += ["--init", str(start.checkpoint)] if start.weights else ["--encoder", start.encoder]
+    train_words += ["--teacher", plan.wish.teacher] if plan.wish.teacher else []
+    train_words += ["--unlabelled", plan.wish.unlabelled] if plan.wish.unlabelled else []
+    train_words += ["--recipe", "auto", "--minutes", f"{recipe.minutes:g}", "--size", size]
+    commands = [
+        ["lpsnet", "data", "check", plan.wish.data],
+        [*train_words, "--out", "by-hand"],
+        [
+            "lpsnet",
+            "export",
+            "--model",
+            "by-hand/model.safetensors",
+            "--to",
+            "onnx",
+            "--size",
+            size,
+            "--out",
+            "by-hand.onnx",
+        ],
+        ["lpsnet", "benchmark", "by-hand.onnx", "--runtime", plan.runtime, "--precision", plan.precision],
+        [
+            "lpsnet",
+            "evaluate",
+            "--model",
+            "by-hand.onnx",
+            "--data",
+            plan.data,
+            "--runtime",
+            plan.runtime,
+            "--robustness",
+        ],
+    ]
+    lines += ["", "## By hand", "", "```sh", *(shlex.join(command) for command in commands), "```", ""]
+    return "\n".join(lines)

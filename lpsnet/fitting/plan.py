@@ -8,14 +8,13 @@ ratio makes a network quicker or slower without other weights.
 
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from itertools import accumulate
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
+import torch
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -30,7 +29,6 @@ from lpsnet.data.labels import plain_name
 from lpsnet.data.synthetic import SceneSplit
 from lpsnet.errors import DataError, RunError, unknown_name
 from lpsnet.export.export import write_for_runtime
-from lpsnet.fitting import plan
 from lpsnet.inference.engines import PRECISIONS, Precision
 from lpsnet.inference.hub import find_checkpoint, weights_folder
 from lpsnet.inference.model_file import read_record
@@ -168,7 +166,9 @@ DELIVERY_SHARE = 0.06  # of the minutes, for the export, the evaluation and the 
 DELIVERY_MINUTES = (0.1, 3.0)
 ROBUSTNESS_SHARE, ROBUSTNESS_MINUTES = 0.02, 1.0  # of the minutes, at most; they come on top of these
 BUDGET_SHARE = 0.94  # of the budget that a network may take when it is chosen: the machine is not always as quick
-NEAR_BUDGET = (0.5, 1.15)  # guessed latency by the budget, between which networks are timed
+FEWEST_IMAGES_SEEN = 1_000  # in the training, or a smaller network ends better
+TRAINING_COST = 10.0  # time that an image takes in training, by its latency: 8 to 12 on two cores of a Zen 4
+OTHER_SHARE = 0.2  # of the minutes that is no training, about
 TIMING = TimingProtocol(warm_up_s=0.1, duration_s=0.5)  # of each network; the delivered one is timed for longer
 VAL_FRACTION = 0.2  # where the data has no validation split
 MAX_CHECKED = 5_000  # images that are all checked before a fit; of more, the first problem is met when it is read
@@ -393,10 +393,10 @@ def _described(wish: Wish, found: Diagnosis, out: Path, reasons: list[str]) -> D
 
 def _starts(asked: str | None) -> list[Start]:
     if asked is None:
-        return list(plan.STARTS)
-    found = [start for start in plan.STARTS if asked in (start.name, start.name.partition("-")[0])]
+        return list(STARTS)
+    found = [start for start in STARTS if asked in (start.name, start.name.partition("-")[0])]
     if not found:
-        raise RunError(unknown_name("start", asked, [start.name for start in plan.STARTS]))
+        raise RunError(unknown_name("start", asked, [start.name for start in STARTS]))
     return found
 
 
@@ -489,40 +489,8 @@ def _times(
     def time_some(texts: Sequence[str]) -> dict[str, float]:
         return _timed_interleaved(files, [different[text] for text in texts], best, on_progress)
 
-    found = times_near(costs, budget_ms, time_some)
+    found = tuning.times_near(costs, budget_ms, time_some)
     return {start.name: found[start.architecture] for start in candidates if start.architecture in found}
-
-
-def times_near(
-    costs: Mapping[str, float], budget_ms: float, time_some: Callable[[Sequence[str]], Mapping[str, float]]
-) -> dict[str, float]:
-    """Time as few networks as tell which are within a budget.
-
-    Timed are the cheapest, the middle and the dearest, then those that are near the budget by the line through these,
-    then those between the dearest within the budget and the cheapest above it. One that seems slower than a dearer one
-    was disturbed by other work, and takes that one's time.
-
-    Args:
-        costs: multiply-accumulates by network.
-        budget_ms: milliseconds.
-        time_some: times networks interleaved.
-
-    Returns:
-        Milliseconds by network.
-    """
-    order = sorted(costs, key=lambda name: costs[name])
-    found = dict(time_some(list(dict.fromkeys((order[0], order[len(order) // 2], order[-1])))))
-    known = sorted(found, key=lambda name: costs[name])
-    guessed = np.interp([costs[name] for name in order], [costs[it] for it in known], [found[it] for it in known])
-    low, high = (budget_ms * factor for factor in NEAR_BUDGET)
-    near = [name for name, guess in zip(order, guessed, strict=True) if name not in found and low <= guess <= high]
-    found.update(time_some(near) if near else {})
-    within = max((costs[name] for name, time in found.items() if time <= budget_ms), default=-np.inf)
-    above = min((costs[name] for name, time in found.items() if time > budget_ms), default=np.inf)
-    rest = [name for name in order if name not in found and within < costs[name] < above]
-    found.update(time_some(rest) if rest else {})
-    known = sorted(found, key=lambda name: costs[name], reverse=True)
-    return dict(zip(known, accumulate((found[name] for name in known), min), strict=True))
 
 
 def _timed_interleaved(
@@ -542,13 +510,21 @@ def _timed_interleaved(
 def _within(wish: Wish, names: Sequence[str], times: dict[str, float], reasons: list[str]) -> tuple[Choice, ...]:
     """The networks that the budget allows, the most promising first, then the same one with other weights."""
     allowed = BUDGET_SHARE * wish.budget_ms
-    fitting = [start for start in plan.STARTS if times.get(start.name, float("inf")) <= allowed]
+    fitting = [start for start in STARTS if times.get(start.name, float("inf")) <= allowed]
     if not fitting:
         name, fastest = min(times.items(), key=lambda item: item[1])
         raise RunError(
             f"the quickest network here, {name}, takes {fastest:.1f} ms end to end on this machine, more than "
             f"{BUDGET_SHARE:.0%} of {wish.budget_ms:g} ms; give a larger budget or a smaller --size"
         )
+    seen = {start.name: _images_seen(wish.minutes, times[start.name]) for start in fitting}
+    enough = [start for start in fitting if seen[start.name] >= FEWEST_IMAGES_SEEN]
+    if len(enough) < len(fitting):
+        reasons.append(
+            f"time: {len(fitting) - len(enough)} networks within the budget are left out: {wish.minutes:g} minutes "
+            f"would show them fewer than {FEWEST_IMAGES_SEEN:,} images here"
+        )
+        fitting = enough or [max(fitting, key=lambda start: seen[start.name])]
     first, *others = sorted(fitting, key=lambda start: -(start.promise + start.affinity(names)))
     others.sort(key=lambda start: (start.architecture != first.architecture, -start.promise - start.affinity(names)))
     reasons.append(
@@ -562,6 +538,13 @@ def _within(wish: Wish, names: Sequence[str], times: dict[str, float], reasons: 
         Choice(start=start.name, architecture=start.architecture, latency_ms=times[start.name])
         for start in (first, *others)
     )
+
+
+def _images_seen(minutes: float, latency_ms: float) -> float:
+    """About how many images a fit's training sees on this processor; infinite on a GPU, which is not timed."""
+    if torch.cuda.is_available():
+        return float("inf")
+    return (1 - OTHER_SHARE) * 60_000 * minutes / (TRAINING_COST * latency_ms)
 
 
 def _recipe_reasons(recipe: Recipe, seen: Survey) -> list[str]:

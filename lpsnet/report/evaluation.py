@@ -236,8 +236,8 @@ def interval_note(evaluation: Evaluation) -> html.Text:
         return html.Text(())
     low, high = map(html.figure, evaluation.miou_interval)
     text = (
-        f"With other images of the kind, mIoU would be between {low} and {high} 19 times of 20: these images drawn again "
-        "at random, with repetition. Images of one film are alike, and leave more doubt than this shows."
+        f"With other images of the kind, mIoU would be between {low} and {high} 19 times of 20: these images drawn "
+        "again at random, with repetition. Images of one film are alike, and leave more doubt than this shows."
     )
     return html.Text((text,))
 

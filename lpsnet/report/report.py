@@ -203,7 +203,7 @@ class _Plan(html.Figures):
 
 
 class FitFile(html.Figures):
-    """What a report shows of `fit.json`; see `lpsnet.fitting.run.Fit`."""
+    """What a report shows of `fit.json`; see `lpsnet.fitting.Fit`."""
 
     plan: _Plan
     miou: float

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 import lpsnet
+from lpsnet import fitting
 from lpsnet.evaluation.evaluate import evaluate
 from lpsnet.fitting import plan as planning
-from lpsnet.fitting import run as fitting
 from lpsnet.fitting.plan import Start
 from lpsnet.inference.model_file import read_record
 from lpsnet.report import html
@@ -127,7 +127,7 @@ def test_the_plan_alone_on_the_command_line(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_stopped_and_started_again_it_ends(tmp_path: Path, number: int) -> None:
-    code = "import sys, lpsnet; from lpsnet.fitting import plan, run; from test_fit import ROWS, SCENES, SETTINGS\n"
+    code = "import sys, lpsnet; from lpsnet.fitting import plan; from test_fit import ROWS, SCENES, SETTINGS\n"
     code += f"plan.STARTS = ROWS; lpsnet.fit(SCENES, out={str(tmp_path)!r}, **SETTINGS, reporter=reporter)"
     report = "import contextlib\nreporter = lambda: contextlib.nullcontext(lambda s: print(s.iteration, flush=True))\n"
     process = subprocess.Popen(

@@ -6,12 +6,13 @@ import cv2
 import numpy as np
 import pytest
 
+from lpsnet import fitting
+from lpsnet.benchmark import tune as tuning
 from lpsnet.benchmark.tune import Setting
 from lpsnet.errors import DataError, LpsnetError, RunError
 from lpsnet.fitting import plan as planning
-from lpsnet.fitting import run as fitting
+from lpsnet.fitting import plan_in
 from lpsnet.fitting.plan import Plan, Start, Wish, make_plan
-from lpsnet.fitting.run import plan_in
 from lpsnet.models.checkpoint import save_checkpoint
 from lpsnet.models.network import create_model
 
@@ -44,6 +45,18 @@ def test_the_most_promising_network_within_the_budget_is_chosen(tmp_path: Path) 
 
 
 @pytest.mark.usefixtures("made_up")
+def test_networks_that_would_see_too_few_images_are_left_out(tmp_path: Path, monkeypatch) -> None:
+    """0.8 of a minute is 48 s; at ten times 2, 5 and 9 ms an image: 2,400, 960 and 533 images."""
+    for minutes, chosen, left_out in ((10.0, "large", 0), (1.5, "middle", 1), (1.0, "small", 2), (0.3, "small", 3)):
+        plan = make_plan(wish(budget_ms=100.0, minutes=minutes), tmp_path)
+        assert plan.choices[0].start == chosen
+        found = [reason for reason in plan.reasons if reason.startswith("time: ")]
+        assert [f"{left_out} networks within" in reason for reason in found] == ([True] if left_out else [])
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert make_plan(wish(budget_ms=100.0, minutes=1.0), tmp_path).choices[0].start == "large"
+
+
+@pytest.mark.usefixtures("made_up")
 def test_a_budget_for_no_network_says_how_far_away_it_is(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"small, takes 2\.0 ms .* more than 94% of 2 ms"):
         make_plan(wish(budget_ms=2.0), tmp_path)
@@ -61,7 +74,7 @@ def test_few_networks_are_timed_and_none_that_matters_is_left_out(budget_ms: flo
         asked.extend(names)
         return {name: true[name] for name in names}
 
-    found = planning.times_near(costs, budget_ms, time_some)
+    found = tuning.times_near(costs, budget_ms, time_some)
     assert len(asked) == len(set(asked)) == len(found)
     allowed = [name for name, time in true.items() if time <= budget_ms]
     if allowed:
@@ -72,12 +85,12 @@ def test_few_networks_are_timed_and_none_that_matters_is_left_out(budget_ms: flo
 def test_a_time_that_other_work_disturbed_is_that_of_a_dearer_network() -> None:
     times = {"a": 1.0, "b": 9.0, "c": 3.0, "d": 4.0}
     costs = {"a": 1.0, "b": 2.0, "c": 3.0, "d": 4.0}
-    found = planning.times_near(costs, 3.5, lambda names: {name: times[name] for name in names})
+    found = tuning.times_near(costs, 3.5, lambda names: {name: times[name] for name in names})
     assert found == {"a": 1.0, "b": 3.0, "c": 3.0, "d": 4.0}
 
 
 def test_one_network_is_timed_once() -> None:
-    assert planning.times_near({"a": 5.0}, 10.0, lambda names: dict.fromkeys(names, 1.0)) == {"a": 1.0}
+    assert tuning.times_near({"a": 5.0}, 10.0, lambda names: dict.fromkeys(names, 1.0)) == {"a": 1.0}
 
 
 @pytest.mark.usefixtures("made_up")

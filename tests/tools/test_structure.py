@@ -30,7 +30,7 @@ def test_imports_count_at_any_depth() -> None:
 
 def test_the_package_keeps_to_its_bounds() -> None:
     found = structure.measure(ROOT / "lpsnet")
-    assert found["files"] <= 141
+    assert found["files"] <= 140
     assert found["mean_lines"] >= 210
     assert found["import_percent"] <= 5.5
     assert found["over_600"] == []
