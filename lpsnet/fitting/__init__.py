@@ -282,10 +282,12 @@ def _deliver(plan: Plan, result: TrainingResult, out: Path, trained: dict[str, f
 
 
 def _scored(plan: Plan, segmenter: Segmenter, val: Split) -> Evaluation:
-    """On val; under corruptions on as many images as the plan has minutes for."""
+    """On val; under corruptions, which are of RGB images, on as many images as the plan has minutes for."""
+    protocol = {"data": plan.data, "split": "val", **segmenter.protocol}
+    if not val.channels.is_rgb:
+        return evaluate(segmenter, val, label_space=segmenter.label_space, protocol=protocol)
     test = RobustnessTest().within(60 * planning.robustness_minutes(plan.wish.minutes), segmenter, val.image(0))
     _log.info(f"Scoring, under corruptions on {min(test.num_images, len(val))} of {len(val)} images too …")
-    protocol = {"data": plan.data, "split": "val", **segmenter.protocol}
     return evaluate(segmenter, val, label_space=segmenter.label_space, protocol=protocol, robustness=test)
 
 

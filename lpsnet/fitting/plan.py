@@ -14,6 +14,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 import torch
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -22,8 +23,9 @@ from lpsnet.architecture import Architecture, get_architecture
 from lpsnet.benchmark import tune as tuning
 from lpsnet.benchmark.timing import TimingProtocol, measure
 from lpsnet.data import check
-from lpsnet.data.channels import require_rgb
+from lpsnet.data.channels import Channels
 from lpsnet.data.dataset import Dataset, open_dataset
+from lpsnet.data.images import Image
 from lpsnet.data.inspection import Diagnosis
 from lpsnet.data.labels import plain_name
 from lpsnet.data.synthetic import SceneSplit
@@ -37,6 +39,7 @@ from lpsnet.io import write_text
 from lpsnet.models.checkpoint import default_record
 from lpsnet.models.network import create_model
 from lpsnet.models.profile import complexity, inference_memory_mib
+from lpsnet.record import Normalisation
 from lpsnet.training.config import Recipe
 from lpsnet.training.segmentation import NUM_SAMPLED, Survey, auto_recipe, survey
 
@@ -295,10 +298,12 @@ def make_plan(wish: Wish, out: Path, *, on_progress: Progress = lambda stage, do
     train = dataset.split("train")
     seen = survey(train, count=NUM_SAMPLED)
     size = wish.size or seen.usual_size
+    if not train.channels.is_rgb:
+        reasons.append(f"channels: {train.channels}; the first filters are made for them from those of RGB")
     reasons.append(f"input size: {size[0]}x{size[1]}, {'as asked' if wish.size else 'that of most images'}")
     candidates = _within_memory(wish, size, dataset.label_space.num_classes, _starts(wish.start), reasons)
     with tempfile.TemporaryDirectory(prefix="lpsnet-") as folder:
-        files = _Files(Path(folder), size, dataset.label_space.num_classes)
+        files = _Files(Path(folder), size, dataset.label_space.num_classes, train.channels)
         best = _setting(wish, files, files.middle(candidates), reasons, on_progress)
         times = _times(files, candidates, best, wish.budget_ms, on_progress)
     choices = _within(wish, dataset.label_space.names, times, reasons)
@@ -333,8 +338,6 @@ def make_plan(wish: Wish, out: Path, *, on_progress: Progress = lambda stage, do
 def _data(wish: Wish, out: Path, reasons: list[str], on_progress: Progress) -> Dataset:
     """The data set, once it is known to be sound and to have a validation split."""
     dataset, is_guessed = _opened(wish.data)
-    for part in dataset.parts.values():
-        require_rgb(part.channels, "a fit chooses among networks for RGB images of 8 bits: use train, export and tune")
     if sum(map(len, dataset.parts.values())) <= MAX_CHECKED:
         found = check.check_opened(dataset, on_progress=lambda done, total: on_progress("checking", done / total))
         _refuse_errors(wish, found)
@@ -437,8 +440,16 @@ def _within_memory(
 class _Files:
     """Untrained networks as files, to be timed."""
 
-    def __init__(self, folder: Path, size: Size, num_classes: int) -> None:
-        self.folder, self.size, self.num_classes = folder, size, num_classes
+    def __init__(self, folder: Path, size: Size, num_classes: int, channels: Channels) -> None:
+        self.folder, self.size, self.num_classes, self.channels = folder, size, num_classes, channels
+
+    @property
+    def image(self) -> Image:
+        """To be segmented: a generated scene, or noise of other channels than RGB."""
+        if self.channels.is_rgb:
+            return SceneSplit(size=self.size, count=1, seed=0, name="plan").image(0)
+        noise = np.random.default_rng(0).integers(0, self.channels.max_value, (*self.size, len(self.channels.names)))
+        return np.asarray(noise, self.channels.dtype)
 
     def macs(self, start: Start) -> int:
         """Multiply-accumulates for an image."""
@@ -449,8 +460,16 @@ class _Files:
         return sorted(candidates, key=self.macs)[(len(candidates) - 1) // 2]
 
     def write(self, start: Start, runtime: str) -> Path:
-        net = create_model(start.network, num_classes=self.num_classes, block=start.block, form="plain")
-        record = default_record(net).model_copy(update={"input_size": self.size})
+        count = len(self.channels.names)
+        net = create_model(
+            start.network, num_classes=self.num_classes, block=start.block, form="plain", in_channels=count
+        )
+        values: dict[str, Any] = {"input_size": self.size}
+        if not self.channels.is_rgb:
+            mean = (0.5,) * count
+            values["normalisation"] = Normalisation(mean=mean, std=mean, max_value=self.channels.max_value)
+            values["channels"] = self.channels.names
+        record = default_record(net).model_copy(update=values)
         return write_for_runtime(net, self.folder, start.name, runtime=runtime, record=record, size=self.size)
 
 
@@ -496,13 +515,12 @@ def _times(
 def _timed_interleaved(
     files: _Files, starts: Sequence[Start], best: tuning.Setting, on_progress: Progress
 ) -> dict[str, float]:
-    image = SceneSplit(size=files.size, count=1, seed=0, name="plan").image(0)
     calls: dict[str, Callable[[], object]] = {}
     for number, start in enumerate(starts):
         on_progress("opening networks", number / len(starts))
         options: dict[str, Any] = {"precision": best.precision, "num_threads": best.num_threads}
         segmenter = Segmenter(files.write(start, best.runtime), runtime=best.runtime, input_size=files.size, **options)
-        calls[start.architecture] = partial(segmenter, image)
+        calls[start.architecture] = partial(segmenter, files.image)
     found = measure(calls, protocol=TIMING, on_progress=lambda done: on_progress("timing networks", done))
     return {architecture: latency.median_ms for architecture, latency in found.items()}
 

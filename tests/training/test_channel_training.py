@@ -15,7 +15,7 @@ from lpsnet.data.dataset import open_dataset
 from lpsnet.errors import DataError
 from lpsnet.evaluation.evaluate import evaluate
 from lpsnet.export.export import export
-from lpsnet.fitting.plan import Wish, make_plan
+from lpsnet.fitting import fit, plan
 from lpsnet.inference.model_file import read_record
 from lpsnet.inference.segmenter import Segmenter
 from lpsnet.models.checkpoint import load_checkpoint
@@ -143,6 +143,21 @@ def test_a_constant_channel_and_other_channels_are_no_trap(tmp_path: Path) -> No
         run = replace(run_of(data, iterations=1, **settings), **more)
         with pytest.raises(DataError, match=f"{message}.*; here are 6 channels"):
             train(run, tmp_path / "refused", tensorboard=False)
-    with pytest.raises(DataError, match="RGB images of 8 bits"):
-        make_plan(Wish(data=str(data), budget_ms=10), tmp_path / "fit")
     assert open_dataset(data).split("train").channels == Channels(tuple(SIX), 16)
+
+
+def test_a_fit_of_six_channels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = write_data(tmp_path / "data", "six")
+    row = plan.Start("tiny", str(ARCH), "conv3x3", "", 1.0)
+    monkeypatch.setattr(
+        plan, "STARTS", (row, replace(row, name="half", architecture=str(ARCH.replace(ratios=("1/2",)))))
+    )
+    device = {"runtime": "onnxruntime", "precision": "f32", "threads": 1}
+    fitted = fit(data, out=tmp_path / "fit", budget_ms=1000, minutes=0.3, **device)
+    assert "channels: 6 channels of 16 bits" in " ".join(fitted.plan.reasons)
+    assert read_record(fitted.model).image_channels == Channels(tuple(SIX), 16)
+    assert fitted.evaluation.robustness is None  # corruptions are of RGB images
+    image, labels = scene(100)
+    assert (Segmenter(fitted.model)(image) == labels).mean() == pytest.approx(
+        fitted.evaluation.pixel_accuracy / 100, abs=0.25
+    )
