@@ -264,8 +264,36 @@ _NAMED = {
     "lite1": Architecture((1, 3, 3, 4, 4), (16, 24, 40, 80, 112), ("1",), 8, "gate", 128),
     "lite2": Architecture((1, 3, 3, 4, 4), (16, 24, 48, 88, 120), ("1",), 8, "gate", 128),
 }
-_DEFAULT_BLOCK = "conv3x3"
+DEFAULT_BLOCK = "conv3x3"
 _BLOCKS = dict.fromkeys(("lite0", "lite1", "lite2"), "efficientnet_lite")
+
+# name -> the block (`models.blocks.BLOCKS`) of each of the five stages
+BLOCK_SETS: dict[str, tuple[str, str, str, str, str]] = {
+    "mobilenetv2": ("mobilenetv2_stem", "mobilenetv2_e6", "mobilenetv2_e6", "mobilenetv2_e6", "mobilenetv2_e6"),
+    "efficientnet_lite": ("lite_stem", "lite_e6k3", "lite_e6k5", "lite_e6k3", "lite_e6k5"),
+}
+
+
+def block_names(block: str) -> tuple[str, ...]:
+    """The block of each stage: of one name, a name in `BLOCK_SETS` or `a,b,c,d,e`. Which blocks there are it ignores.
+
+    Raises:
+        ArchitectureError: it is not one name or five.
+    """
+    names = BLOCK_SETS.get(block) or tuple(name.strip() for name in str(block).split(","))
+    names = names * NUM_STAGES if len(names) == 1 else names
+    if len(names) != NUM_STAGES:
+        raise ArchitectureError(
+            f"blocks are one name, or {NUM_STAGES} with commas, one a stage; got {len(names)}: {_short(block)}"
+        )
+    return names
+
+
+def block_of(names: Sequence[str]) -> str:
+    """The shortest text that `block_names` reads as these five: one name for all, a set's, or all with commas."""
+    if len(set(names)) == 1:
+        return names[0]
+    return next((name for name, blocks in BLOCK_SETS.items() if blocks == tuple(names)), ",".join(names))
 
 
 def list_architectures() -> list[str]:
@@ -275,7 +303,7 @@ def list_architectures() -> list[str]:
 
 def default_block(name: str | Architecture) -> str:
     """The block that the architecture of that name is built of unless another is asked for; conv3x3 for the paper's."""
-    return _BLOCKS.get(name, _DEFAULT_BLOCK) if isinstance(name, str) else _DEFAULT_BLOCK
+    return _BLOCKS.get(name, DEFAULT_BLOCK) if isinstance(name, str) else DEFAULT_BLOCK
 
 
 def get_architecture(name: str | Architecture) -> Architecture:

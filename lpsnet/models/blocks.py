@@ -1,7 +1,7 @@
 """The convolutional blocks: a row of `BLOCKS` holds everything the package knows about a block.
 
 Seven are those of Table 2. The others are the blocks of encoders that have ImageNet weights (`models/encoders.py`).
-`BLOCK_SETS` names sets of five, one block a stage.
+`architecture.BLOCK_SETS` names sets of five, one block a stage.
 
 A block maps N x in x H x W to N x out x ceil(H / stride) x ceil(W / stride), with stride 1 or 2 and any widths from 1
 up. In the macro architecture (Section 3.1) one block replaces one 3x3 convolution: it takes the stride of the first
@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lpsnet.architecture import NUM_STAGES
+from lpsnet.architecture import BLOCK_SETS, block_names
 from lpsnet.errors import LpsnetError, unknown_name
 from lpsnet.models.depthwise import depthwise_bf16, is_slow_in_bf16, trains_in_bf16
 from lpsnet.plugins import load_plugins
@@ -319,7 +319,7 @@ def _shortcut(unit: Callable[..., nn.Module], in_channels: int, out_channels: in
 class BlockType:
     """A row of Table 2: how a block is built, and how a larger network takes its weights over.
 
-    The last five are for `expansion.inheritance`. A unit is a `ConvNorm` or `RepConvNorm` of the block, or a shortcut,
+    The last six are for `search.inheritance`. A unit is a `ConvNorm` or `RepConvNorm` of the block, or a shortcut,
     by its name in the module. Where a row leaves something open (None), the parts that need it start with fresh
     weights, and the result states it.
 
@@ -342,6 +342,8 @@ class BlockType:
         outputs: the units whose batch norms together give the output its scale: it is `s` times as large if their
             scales and shifts are.
         carries_input: whether a shortcut adds the input to the output, or is part of it.
+        grows_from: blocks with the same units, of at most this kernel and this inner width, that this one computes
+            the same as once it has their weights: what is more of it starts at zero.
     """
 
     build: Callable[[int, int, int, Form], nn.Module]
@@ -353,6 +355,7 @@ class BlockType:
     identity: Mapping[str, Role] | None = None
     outputs: tuple[str, ...] | None = None
     carries_input: bool = False
+    grows_from: tuple[str, ...] = ()
 
     @property
     def has_branches(self) -> bool:
@@ -444,18 +447,17 @@ BLOCKS: dict[str, BlockType] = {
         outputs=("primary", "cheap"),
     ),
     "mobilenetv2_stem": BlockType(MobileStem, "MobileNetV2 stem", **_STEM),
-    "mobilenetv2_e6": BlockType(partial(InvertedResidual, expansion=6), "MobileNetV2 e6", **_INVERTED),
+    "mobilenetv2_e6": BlockType(
+        partial(InvertedResidual, expansion=6), "MobileNetV2 e6", **_INVERTED, grows_from=("inverted_residual",)
+    ),
     "lite_stem": BlockType(partial(MobileStem, **_LITE), "EfficientNet-Lite stem", **_STEM),
     "lite_e6k3": BlockType(partial(InvertedResidual, expansion=6, **_LITE), "EfficientNet-Lite e6 k3", **_INVERTED),
     "lite_e6k5": BlockType(
-        partial(InvertedResidual, expansion=6, kernel=5, **_LITE), "EfficientNet-Lite e6 k5", **_INVERTED
+        partial(InvertedResidual, expansion=6, kernel=5, **_LITE),
+        "EfficientNet-Lite e6 k5",
+        **_INVERTED,
+        grows_from=("lite_e6k3",),
     ),
-}
-
-# name -> the block of each of the five stages
-BLOCK_SETS: dict[str, tuple[str, str, str, str, str]] = {
-    "mobilenetv2": ("mobilenetv2_stem", "mobilenetv2_e6", "mobilenetv2_e6", "mobilenetv2_e6", "mobilenetv2_e6"),
-    "efficientnet_lite": ("lite_stem", "lite_e6k3", "lite_e6k5", "lite_e6k3", "lite_e6k5"),
 }
 
 
@@ -465,12 +467,9 @@ def stage_blocks(block: str) -> tuple[str, ...]:
     Raises:
         LpsnetError: a block has no such name, or it is not one name or five.
     """
-    names = BLOCK_SETS.get(block) or tuple(name.strip() for name in str(block).split(","))
-    names = names * NUM_STAGES if len(names) == 1 else names
+    names = block_names(block)
     if unknown := [name for name in names if name not in BLOCKS]:
         raise LpsnetError(unknown_block(unknown[0]))
-    if len(names) != NUM_STAGES:
-        raise LpsnetError(f"blocks are one name, or {NUM_STAGES} with commas, one a stage; got {len(names)}: {block}")
     return names
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from lpsnet.architecture import DEFAULT_BLOCK
 from lpsnet.errors import LpsnetError, RunError
 from lpsnet.io import write_text
 from lpsnet.report import html
@@ -188,8 +189,14 @@ def _in_step(now: Sequence[Event], number: int) -> str:
 WIDE, NARROW = Size(1120.0, 520.0), Size(360.0, 380.0)
 _TOUCH = 10.0  # pixels around a dot that answer to the pointer
 
-# dimension -> number of its colour in `charts.css`
-COLOURS: Mapping[Dimension, int] = {"depth": 1, "width": 2, "resolution": 3, "block": 4}
+# dimension -> number of its colour in `charts.css`, and the colour's name: what no step of the paper does shares two
+COLOURS: Mapping[Dimension, tuple[int, str]] = {
+    "depth": (1, "Depth"),
+    "width": (2, "Width"),
+    "resolution": (3, "Resolution"),
+    **dict.fromkeys(("block", "unit"), (4, "Block")),
+    **dict.fromkeys(("detail", "context", "head"), (5, "Detail, context, head")),
+}
 
 
 def draw_family(
@@ -242,6 +249,7 @@ def describe(member: Member, *, what: str = "") -> str:
     lines = [f"Step {member.step}{f', {what}' if what else ''}"]
     lines += [f"{member.operation} ×{member.step_size}"] if member.operation else []
     lines += [f"B {braces(network.blocks)}", f"C {braces(network.widths)}", f"R {braces(network.ratio_slots)}"]
+    lines += filter(None, (network.additions, "" if network.block == DEFAULT_BLOCK else network.block))
     lines += [
         f"{latency.median_ms:.3g} ms ({latency.low_ms:.3g} to {latency.high_ms:.3g})",
         f"{score.miou:.2f}{f' ± {score.spread:.2f}' if score.spread else ''} mIoU",
@@ -251,12 +259,13 @@ def describe(member: Member, *, what: str = "") -> str:
 
 def _legend(members: Sequence[Member], others: Sequence[Member]) -> list[Entry]:
     used = {it.operation.dimension for it in (*members, *others) if it.operation}
-    names = [Entry(f"f{COLOURS[it]}", it.capitalize()) for it in DIMENSIONS if it in used]
+    colours = dict.fromkeys(COLOURS[it] for it in DIMENSIONS if it in used)
+    names = [Entry(f"f{number}", name) for number, name in colours]
     return [*names, Entry("front-mark", "Pareto front"), *([Entry("hollow axis", "not chosen")] if others else [])]
 
 
 def _colour(member: Member) -> int:
-    return COLOURS[member.operation.dimension] if member.operation else 6
+    return COLOURS[member.operation.dimension][0] if member.operation else 6
 
 
 def _point(plot: Plot, member: Member) -> tuple[float, float]:
@@ -394,24 +403,34 @@ def _budget(it: ChoiceRecord) -> tuple[html.Cell | str, ...]:
 
 
 def _family(found: Search) -> tuple[html.Part, ...]:
-    rows = [(*family.family_cells(it), *found.files[number : number + 1]) for number, it in enumerate(found.members)]
-    return _networks(rows, family.lengths_note(found.members), more=("File",) if found.files else ())
+    files = {"File": found.files} if found.files else {}
+    return _networks(found.members, family.lengths_note(found.members), more=files)
 
 
 def _front(found: Search) -> tuple[html.Part, ...]:
     members = {it.design for it in found.members}
     strong = tuple(number for number, it in enumerate(found.front) if it.design in members)
     caption = "Networks of the family are set off. Between two rows, the faster one is the best there is."
-    return _networks([family.family_cells(it) for it in found.front], caption, strong=strong)
+    return _networks(found.front, caption, strong=strong)
 
 
 def _networks(
-    rows: Sequence[Sequence[str]], caption: str, *, more: tuple[str, ...] = (), strong: tuple[int, ...] = ()
+    members: Sequence[Member],
+    caption: str,
+    *,
+    more: Mapping[str, Sequence[str]] | None = None,
+    strong: tuple[int, ...] = (),
 ) -> tuple[html.Part, ...]:
-    words = (0, 1, 2, 3, family.FAMILY_COLUMNS.index("Dimension"), len(family.FAMILY_COLUMNS))
+    columns: dict[str, Sequence[str]] = {**family.more_columns(members), **(more or {})}
+    heads = (*family.FAMILY_COLUMNS, *columns)
+    numbers = {"Latency (ms)", "Interval (ms)", "mIoU (%)", "At start (%)", "k"}
+    words = tuple(place for place, head in enumerate(heads) if head not in numbers)
+    rows = [
+        (*family.family_cells(it), *(cells[number] for cells in columns.values() if number < len(cells)))
+        for number, it in enumerate(members)
+    ]
     cells = tuple(tuple("–" if cell == "-" else cell for cell in row) for row in rows)
-    table = html.Table((*family.FAMILY_COLUMNS, *more), cells, words=words, strong=strong, caption=caption)
-    return (table,) if rows else ()
+    return (html.Table(heads, cells, words=words, strong=strong, caption=caption),) if rows else ()
 
 
 def _check(found: Search) -> tuple[html.Part, ...]:

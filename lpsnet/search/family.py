@@ -8,10 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
+from lpsnet.architecture import DEFAULT_BLOCK, NO_CONTEXT, SCORE_STRIDE
 from lpsnet.search.measurements import Latency, LatencyFunction, Score
-from lpsnet.search.operations import DEFAULT_BLOCK, Design, Operation, SearchNetwork, braces
+from lpsnet.search.operations import Design, Operation, SearchNetwork, braces
 from lpsnet.search.step_size import Excluded, surely_gains
 
 Doubt = Literal["", "latency", "score"]
@@ -235,15 +236,25 @@ def family_table(members: Sequence[Member], *, parameters: Mapping[Design, int] 
         members: in the order of the rows.
         parameters: number of parameters by design, for an additional column; "-" for designs not in it.
     """
-    blocks = any(member.network.block != DEFAULT_BLOCK for member in members)
-    header = [*FAMILY_COLUMNS, *(["Block"] if blocks else []), *(["Parameters"] if parameters is not None else [])]
+    more = more_columns(members)
+    header = [*FAMILY_COLUMNS, *more, *(["Parameters"] if parameters is not None else [])]
     rows = []
-    for member in members:
-        cells = family_cells(member) + ([member.network.block] if blocks else [])
+    for number, member in enumerate(members):
+        cells = family_cells(member) + [column[number] for column in more.values()]
         if parameters is not None:
             cells.append(f"{parameters[member.design]:,}" if member.design in parameters else "-")
         rows.append(cells)
     return markdown_table(header, rows)
+
+
+def more_columns(members: Sequence[Member]) -> dict[str, list[str]]:
+    """Columns for what not every network has: the cells by their header, "-" for the paper's; none if all have that."""
+    columns = {
+        "Additions": [member.network.additions for member in members],
+        "Block": [it if (it := member.network.block) != DEFAULT_BLOCK else "" for member in members],
+    }
+    rest = {"Additions": "-", "Block": DEFAULT_BLOCK}
+    return {name: [cell or rest[name] for cell in cells] for name, cells in columns.items() if any(cells)}
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -300,6 +311,9 @@ def _ms(value: float) -> str:
     return f"{value:.2f}" if value < 100 else f"{value:.0f}"
 
 
+_ADDITIONS = ("detail", "context", "head")
+
+
 class Row(BaseModel):
     """A trained and measured network: a row of a table like Table 4. Keys as in all of lpsnet's JSON."""
 
@@ -321,6 +335,16 @@ class Row(BaseModel):
     at_start: float | None
     num_seeds: int = 1
     length: int = 1
+    detail: int = SCORE_STRIDE
+    context: str = NO_CONTEXT
+    head: int = 0
+
+    @model_serializer(mode="wrap")
+    def _without_defaults(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """The additions that are there: rows of the paper's networks stay as earlier versions wrote them."""
+        values: dict[str, Any] = write(self)
+        absent = [key for key in _ADDITIONS if values[key] == type(self).model_fields[key].default]
+        return {key: value for key, value in values.items() if key not in absent}
 
     @classmethod
     def of(cls, member: Member, **more: Any) -> Self:
@@ -338,6 +362,7 @@ class Row(BaseModel):
             **{name: getattr(latency, name) for name in ("median_ms", "low_ms", "high_ms")},
             **{name: getattr(score, name) for name in ("miou", "spread", "at_start", "num_seeds")},
             length=member.length,
+            **{name: getattr(network, name) for name in _ADDITIONS},
             **more,
         )
 
@@ -348,7 +373,8 @@ class Row(BaseModel):
         Raises:
             LpsnetError: the row's values describe none.
         """
-        network = SearchNetwork(self.blocks, self.widths, self.ratio_slots, self.block)
+        additions = {name: getattr(self, name) for name in _ADDITIONS}
+        network = SearchNetwork(self.blocks, self.widths, self.ratio_slots, self.block, **additions)
         latency = Latency(self.median_ms, self.low_ms, self.high_ms)
         operation = Operation.parse(self.operation) if self.operation else None
         score = Score(self.miou, self.spread, self.at_start, self.num_seeds)

@@ -7,7 +7,8 @@ logits of both networks are compared, to find rows of `BLOCKS` that do not descr
 
 What stands after the paths (head, hidden layer, context, details) reads old channels of old paths with the parent's
 weights; weights of new channels and paths are zero. A part that only the child has was built without effect
-(`models/network.py`), so that the function stays.
+(`models/network.py`), so that the function stays. A layer before the logits that only the child has splits them into
+their positive and negative parts at first.
 """
 
 from collections.abc import Mapping, Sequence
@@ -40,19 +41,51 @@ def copy_head(weights: WeightTransfer, parent: Network, places: Sequence[Channel
     child = weights.child
     features = _feature_places(child, places[-1], paths)
     _copy_context(weights, parent, features)
+    if fault := _mixing_fault(child, parent):
+        weights.mismatches.append(fault)
+        if child.mixing is not None:
+            weights.measure_all(child.mixing)
+        return
     if isinstance(child.mixing, ConvNorm) and isinstance(parent.mixing, ConvNorm):
         hidden = torch.arange(parent.mixing.conv.out_channels)
         transfer.copy_unit(weights, child.mixing, parent.mixing, features, hidden)
         features = hidden
-    elif child.mixing is not None or parent.mixing is not None:
-        weights.mismatches.append("the head has another number of layers, and is new")
-        if child.mixing is not None:
-            weights.measure_all(child.mixing)
+    if child.num_classes != parent.num_classes:
         return
-    if child.num_classes == parent.num_classes:
+    if isinstance(child.mixing, ConvNorm) and parent.mixing is None:
+        _split_head(weights, child.mixing, parent.head, features)
+    else:
         _copy_columns(weights, child.head, parent.head, features)
-        transfer.copy_bias(weights, child.head, parent.head)
-        _copy_details(weights, parent, places)
+    transfer.copy_bias(weights, child.head, parent.head)
+    _copy_details(weights, parent, places)
+
+
+def _mixing_fault(child: Network, parent: Network) -> str:
+    """Why the layer before the logits cannot take over what the parent computes; empty if it can."""
+    own, given, classes = child.architecture.head, parent.architecture.head, child.num_classes
+    if own < given:
+        return f"the layer before the logits has {own or 'no'} channels instead of {given}, and the head is new"
+    if given or not own:
+        return ""
+    fresh = "the head has another number of layers, and is new"
+    if own < 2 * classes:
+        return f"{fresh}: {own} channels cannot hold {classes} logits, {2 * classes} can"
+    return fresh if classes != parent.num_classes else ""
+
+
+def _split_head(weights: WeightTransfer, mixing: ConvNorm, head: nn.Conv2d, features: Tensor) -> None:
+    """Make the new layer and the head compute `head`: z = ReLU(z) - ReLU(-z) for the logits z without their bias."""
+    child, classes = weights.child, torch.arange(len(head.weight))
+    for rows, sign in ((classes, 1), (len(classes) + classes, -1)):
+        weights.zero(mixing.conv.weight, rows)
+        weights.copy(mixing.conv.weight, (rows[:, None], features[None]), sign * head.weight)
+    used = torch.arange(2 * len(classes))
+    norm = transfer.norm_of(mixing)
+    weights.pass_on(norm, used)
+    weights.measure(norm, transfer.others(used, norm.num_features))
+    weights.zero(child.head.weight)
+    child.head.weight[classes, classes] = 1
+    child.head.weight[classes, len(classes) + classes] = -1
 
 
 def detail_change(child: Network, parent: Network) -> str:
@@ -118,7 +151,7 @@ def _groups(length: int, old_length: int, number: int = 3) -> Tensor:
 
 
 def check_compatibility(child: Network, parent: Network) -> None:
-    """Refuse networks with different blocks, interactions or forms, and a child that is smaller than its parent.
+    """Refuse networks with other blocks in all stages, interactions or forms, and a child smaller than its parent.
 
     Raises:
         LpsnetError: the networks are not compatible; names the difference.
@@ -133,7 +166,7 @@ def check_compatibility(child: Network, parent: Network) -> None:
     for key in ("block", "interaction", "form", "align_corners"):
         own_value, given_value = getattr(child, key), getattr(parent, key)
         same_tensors = key == "form" and not any(BLOCKS[it].has_branches for it in stage_blocks(child.block))
-        same_tensors |= key == "block" and stage_blocks(own_value) == stage_blocks(given_value)
+        same_tensors |= key == "block" and any(_kept_stages(child, parent))
         if own_value != given_value and not same_tensors:
             raise LpsnetError(
                 f"a child has its parent's {key}: the parent has {given_value}, the child {own_value}; "
@@ -147,6 +180,12 @@ def check_compatibility(child: Network, parent: Network) -> None:
     }
     if less := [size for size, pairs in compared.items() if any(number < least for number, least in pairs)]:
         raise LpsnetError(f"a child is at least as {less[0]} as its parent; {own} is not, its parent is {given}")
+
+
+def _kept_stages(child: Network, parent: Network) -> list[bool]:
+    """Of each stage, whether its block is the parent's, or one that grows from it."""
+    both = zip(stage_blocks(child.block), stage_blocks(parent.block), strict=True)
+    return [own == given or given in BLOCKS[own].grows_from for own, given in both]
 
 
 def continued_paths(child: Network, parent: Network, path_map: PathMap | None) -> tuple[int | None, ...]:
@@ -182,7 +221,7 @@ def nearest_path(ratio: Fraction, ratios: Sequence[Fraction]) -> int:
     return min(range(len(ratios)), key=lambda path: (max(ratio / ratios[path], ratios[path] / ratio), -path))
 
 
-Change = Literal["depth", "width", "resolution", "paths", "classes", "additions"]
+Change = Literal["depth", "width", "resolution", "paths", "classes", "additions", "block"]
 Preserving = Literal["exact", "nearly", "no"]
 
 _ROUNDING = 0.01  # of the logits, relative; a larger difference in an exact transfer shows that a block's row is wrong
@@ -251,8 +290,10 @@ def inherit(
     """Fill `child` with the weights of `parent`; its own weights are overwritten.
 
     Args:
-        child: of the same block, interaction, form ("reparameterised" or "plain") and `align_corners` as the parent,
-            in no stage shallower or narrower, and with at least as many paths. Its training mode is kept.
+        child: of the same interaction, form ("reparameterised" or "plain") and `align_corners` as the parent, in no
+            stage shallower or narrower, with at least as many paths, and with the parent's block in at least one stage.
+            Stages of another block start fresh unless it grows from the parent's (`BlockType.grows_from`). Its
+            training mode is kept.
         parent: not modified.
         images: N x 3 x H x W training images, normalised, as the training will give them to the network; a handful.
             One batch, without gradients. Without images the statistics of new batch norms are 0 and 1: logits in
@@ -304,6 +345,7 @@ def _fill(weights: WeightTransfer, parent: Network, paths: PathMap) -> None:
     widths = zip(stage_blocks(child.block), parent.architecture.widths, child.architecture.widths, strict=True)
     places = [transfer.channel_map(*stage) for stage in widths]
     ratios = child.architecture.ratios
+    weights.mismatches += _exchanged(child, parent)
     for path, ratio, number in zip(child.paths, ratios, paths, strict=True):
         source = nearest_path(ratio, parent.architecture.ratios) if number is None else number
         if number is None and _keeps_full_scale(child):
@@ -311,7 +353,7 @@ def _fill(weights: WeightTransfer, parent: Network, paths: PathMap) -> None:
             weights.mismatches.append(f"block {child.block!r} {fault}; a new path starts fresh, and in full strength")
             weights.measure_all(path)
             continue
-        _fill_path(weights, path, parent.paths[source], places)
+        _fill_path(weights, path, parent.paths[source], places, _kept_stages(child, parent))
         if number is None and transfer.adds_without_weights(child):
             transfer.downscale_path(weights, path, stage_blocks(child.block))
     for stage, own, given in zip(INTERACTING_STAGES, child.interactions, parent.interactions, strict=True):
@@ -325,12 +367,32 @@ def _keeps_full_scale(child: Network) -> bool:
     return transfer.adds_without_weights(child) and any(BLOCKS[block].outputs is None for block in blocks)
 
 
-def _fill_path(weights: WeightTransfer, path: nn.Module, source: nn.Module, places: Sequence[ChannelMap]) -> None:
+def _exchanged(child: Network, parent: Network) -> list[str]:
+    """The stages whose weights are not inherited, one line each."""
+    stages = zip(stage_blocks(child.block), stage_blocks(parent.block), _kept_stages(child, parent), strict=True)
+    return [
+        f"Stage {number} has block {own!r} instead of {given!r}, and starts fresh"
+        for number, (own, given, kept) in enumerate(stages, start=1)
+        if not kept
+    ]
+
+
+def _fill_path(
+    weights: WeightTransfer,
+    path: nn.Module,
+    source: nn.Module,
+    places: Sequence[ChannelMap],
+    kept_stages: Sequence[bool],
+) -> None:
     assert isinstance(path, Path)
     assert isinstance(source, Path)
     reads = torch.arange(3)  # the image's channels
     kinds = stage_blocks(weights.child.block)
-    for kind, stage, given, writes in zip(kinds, path.stages, source.stages, places, strict=True):
+    for kind, stage, given, writes, kept in zip(kinds, path.stages, source.stages, places, kept_stages, strict=True):
+        if not kept:
+            weights.measure_all(stage)
+            reads = writes
+            continue
         blocks, old_blocks = list(stage.children()), list(given.children())
         for block, old_block in zip(blocks, old_blocks, strict=False):
             transfer.copy_block(weights, kind, block, old_block, reads, writes)
@@ -368,6 +430,7 @@ def _changes(child: Network, parent: Network, paths: PathMap) -> tuple[Change, .
         "paths": own.num_paths != given.num_paths,
         "classes": child.num_classes != parent.num_classes,
         "additions": own.additions != given.additions,
+        "block": stage_blocks(child.block) != stage_blocks(parent.block),
     }
     return tuple(change for change, is_so in changed.items() if is_so)
 

@@ -17,6 +17,7 @@ from types import EllipsisType
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lpsnet.models.blocks import BLOCKS, ConvNorm, RepConvNorm, Role
@@ -266,11 +267,13 @@ def copy_block(
 def copy_unit(weights: WeightTransfer, unit: ConvNorm, source: ConvNorm, reads: ChannelMap, writes: ChannelMap) -> None:
     """Copy a convolution with batch norm; old rows get zeros for new columns."""
     weight = unit.conv.weight
+    margin = (weight.shape[-1] - source.conv.weight.shape[-1]) // 2  # a larger kernel is zero around the smaller one
+    values = F.pad(source.conv.weight, (margin,) * 4)
     if unit.conv.groups > 1:  # depthwise: every channel reads its own
-        weights.copy(weight, writes, source.conv.weight)
+        weights.copy(weight, writes, values)
     else:
         weights.zero(weight, writes)
-        weights.copy(weight, (writes[:, None], reads[None]), source.conv.weight)
+        weights.copy(weight, (writes[:, None], reads[None]), values)
     weights.copy_norm(norm_of(unit), norm_of(source), writes)
 
 
@@ -350,7 +353,7 @@ def _fits(own: nn.Module | None, given: nn.Module | None, num_read: int | None, 
         return False
     alike = (own.conv.groups == given.conv.groups == 1) or (_is_depthwise(own) and _is_depthwise(given))
     (read, written), (reads, writes) = _sizes(given), _sizes(own)
-    grows = reads >= read and writes >= written and own.conv.kernel_size == given.conv.kernel_size
+    grows = reads >= read and writes >= written and own.conv.kernel_size >= given.conv.kernel_size
     return alike and grows and num_read in (None, read) and num_written in (None, written)
 
 

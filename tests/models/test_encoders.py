@@ -6,10 +6,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lpsnet.architecture import get_architecture
+from lpsnet.architecture import BLOCK_SETS, get_architecture
 from lpsnet.errors import LpsnetError, ModelFileError
 from lpsnet.models import encoders
-from lpsnet.models.blocks import BLOCK_SETS, stage_blocks
+from lpsnet.models.blocks import stage_blocks
 from lpsnet.models.checkpoint import initialise_from
 from lpsnet.models.network import create_model
 

@@ -157,7 +157,7 @@ def test_the_table_is_table_4s() -> None:
     triple = "{1, 1, 1, 8, 8} | {4, 8, 16, 32, 32} | {1/2, 0, 0}"
     assert lines[3] == f"| 1 | {triple} | 0.49 | 0.48 to 0.51 | 41.4 ± 0.3 | 20.2 | Depth | 7 | - |"
     assert len({line.count("|") for line in lines}) == 1
-    ghost = Operation("block", block="ghost").apply(START)
+    ghost = Operation("block", value="ghost").apply(START)
     with_block = family_table([start, Member(1, ghost, Latency.exactly(123.4), Score(30.0), DEEPER, 1)]).splitlines()
     assert with_block[0].endswith("| Block |")
     assert with_block[3].endswith("| ghost |")

@@ -573,7 +573,13 @@ def test_details_that_come_resize_the_same_logits(images: Tensor) -> None:
 
 @pytest.mark.parametrize(
     ("own", "given", "reason"),
-    [("H=16", "", "another number of layers"), ("X=gate", "X=pyramid", "the context is gate"), ("", "D=8", "left out")],
+    [
+        ("H=9", "", "another number of layers, and is new: 9 channels cannot hold 5 logits, 10 can"),
+        ("", "H=16", "has no channels instead of 16"),
+        ("H=12", "H=16", "has 12 channels instead of 16"),
+        ("X=gate", "X=pyramid", "the context is gate"),
+        ("", "D=8", "left out"),
+    ],
 )
 def test_additions_that_cannot_be_inherited_are_said(own: str, given: str, reason: str, images: Tensor) -> None:
     parent = trained(Architecture.parse(f"{SMALL};{given}"))
@@ -588,3 +594,71 @@ def test_a_new_path_beside_context(images: Tensor) -> None:
     child, report = grown(parent, larger, images)
     assert report.preserving == "nearly"
     assert 0 < typical(difference(child, parent, images)) < NEARLY
+
+
+@pytest.mark.parametrize("width", [10, 11, 32])
+@pytest.mark.parametrize("block", ["conv3x3", "efficientnet_lite"])
+@pytest.mark.parametrize("given", ["", ";X=pyramid", ";D=4"])
+def test_a_layer_before_the_logits_that_comes_changes_nothing(
+    width: int, block: str, given: str, images: Tensor
+) -> None:
+    """Ten channels hold the positive and negative parts of five logits; features may be negative (lite, pyramid)."""
+    parent = with_effect(trained(Architecture.parse(f"{SMALL}{given}"), block=block))
+    for measured_on in (images, None):
+        child, report = grown(parent, Architecture.parse(f"{SMALL}{given};H={width}"), measured_on)
+        assert (report.changes, report.preserving, report.reasons) == (("additions",), "exact", ())
+        assert largest(difference(child, parent, images)) < EXACT
+    assert "mixing.conv.weight" in report.copied
+
+
+def test_all_additions_at_once_in_a_larger_network(images: Tensor) -> None:
+    parent = trained(Architecture((1, 1, 1, 1, 1), (3, 4, 6, 8, 8), ("1", "1/2")))
+    larger = Architecture((1, 2, 1, 1, 3), (3, 4, 8, 9, 11), ("1", "1/2"), 8, "gate", 12)
+    child, report = grown(parent, larger, images)
+    assert report.preserving == "nearly"
+    logits = parent(images)
+    expected = torch.nn.functional.interpolate(logits, child(images).shape[-2:], mode="bilinear", align_corners=True)
+    torch.testing.assert_close(child(images), expected, rtol=1e-4, atol=1e-4)
+
+
+def exchanged(parent: Network, block: str, images: Tensor | None) -> tuple[Network, Inheritance]:
+    """A child with the same architecture and another `block`."""
+    child = create_model(parent.architecture, num_classes=NUM_CLASSES, block=block, form=parent.form)
+    report = inherit(child, parent, images=images)
+    return child.eval(), report
+
+
+def test_a_stage_of_another_block_starts_fresh_and_the_others_do_not(images: Tensor) -> None:
+    parent = trained(Architecture((1, 1, 2, 1, 2), (3, 4, 6, 8, 8), ("1", "1/2")))
+    child, report = exchanged(parent, "conv3x3,conv3x3,conv3x3,conv3x3,residual", images)
+    assert (report.changes, report.preserving) == (("block",), "no")
+    assert report.reasons == ("Stage 5 has block 'residual' instead of 'conv3x3', and starts fresh",)
+    fresh = {name for name in dict(child.named_parameters()) if ".stages.4." in name}
+    assert fresh
+    assert not fresh & {*report.copied, *report.zeroed}
+    kept = parent.state_dict()
+    for name, value in child.state_dict().items():
+        if ".stages.4." not in name and not name.endswith("num_batches_tracked"):
+            torch.testing.assert_close(value, kept[name], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("old", ["lite_e6k3", "inverted_residual"])
+@pytest.mark.parametrize("wider", [0, 3])
+def test_a_block_that_grows_out_of_another_changes_nothing(old: str, wider: int, images: Tensor) -> None:
+    """3x3 kernels in the middle of 5x5 ones; three times as many inner channels beside twice as many."""
+    new = {"lite_e6k3": "lite_e6k5", "inverted_residual": "mobilenetv2_e6"}[old]
+    assert old in BLOCKS[new].grows_from
+    parent = trained(Architecture((1, 1, 2, 1, 2), (3, 4, 6, 8, 8), ("1", "1/2")), block=old)
+    larger = Architecture((1, 1, 2, 1, 3), (3, 4, 6 + wider, 8 + wider, 8 + wider), ("1", "1/2"))
+    child = create_model(larger, num_classes=NUM_CLASSES, block=f"{old},{old},{new},{new},{new}")
+    report = inherit(child, parent, images=images)
+    assert (report.preserving, report.reasons) == ("exact", ())
+    assert largest(difference(child.eval(), parent, images)) < EXACT
+    back = create_model(larger, num_classes=NUM_CLASSES, block=f"{old},{old},{old},{old},{new}")
+    assert inherit(back, child, images=images).preserving == "no", "a larger kernel does not fit into a smaller one"
+
+
+def test_blocks_that_are_others_in_all_stages_are_refused() -> None:
+    parent, child = (create_model("tiny", num_classes=2, block=block) for block in ("residual", "ghost"))
+    with pytest.raises(LpsnetError, match="a child has its parent's block"):
+        inherit(child, parent)

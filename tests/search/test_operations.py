@@ -112,7 +112,7 @@ def test_two_applications_are_one_with_the_sum(operation: Operation, first: int,
     assert operation.apply(operation.apply(start, first), second) == operation.apply(start, first + second)
 
 
-@pytest.mark.parametrize("operation", [*table_1(num_slots=4), Operation("block", block="ghost")])
+@pytest.mark.parametrize("operation", [*table_1(num_slots=4), Operation("block", value="ghost")])
 def test_an_operation_is_read_back(operation: Operation) -> None:
     assert Operation.parse(str(operation)) == operation
     assert Operation.parse(f"{operation.dimension} = {operation.label}") == operation

@@ -153,7 +153,7 @@ def test_another_block_as_an_operation() -> None:
     def milliseconds(design: Design) -> float:
         return _blocks_and_channels(design) * (0.5 if design.block == "ghost" else 1)
 
-    operations = [*table_1(), Operation("block", block="ghost"), Operation("block", block="conv3x3")]
+    operations = [*table_1(), Operation("block", value="ghost"), Operation("block", value="conv3x3")]
     landscape = Landscape(milliseconds, lambda it: _blocks_and_channels(it) + 3 * (it.block == "ghost"))
     found = expand(
         START,

@@ -12,9 +12,9 @@ from lpsnet.search.measurements import Limits
 from lpsnet.search.operations import Design, Operation, SearchNetwork, table_1
 
 EXTRA = (
-    Operation("block", block="ghost"),
-    Operation("block", block="residual"),
-    Operation("block", block="conv3x3"),
+    Operation("block", value="ghost"),
+    Operation("block", value="residual"),
+    Operation("block", value="conv3x3"),
     Operation("depth", (0, 0, 0, 1, -1)),
     Operation("width", (0, 0, 0, -8, 8)),
     Operation("depth", (0, 0, 0, 2, 2)),
