@@ -22,7 +22,7 @@ from lpsnet.search.algorithm import SearchOptions
 from lpsnet.search.executors import InProcess, make_executor
 from lpsnet.search.journal import TrainingResult
 from lpsnet.search.measurements import Limits
-from lpsnet.search.operations import Operation, SearchNetwork
+from lpsnet.search.operations import SearchNetwork, read_operations
 from lpsnet.training.config import RECIPES, Recipe, parse_overrides
 
 if TYPE_CHECKING:
@@ -58,7 +58,11 @@ def expand(
     interaction: output.InteractionOption = "bilateral_b",
     operations: Annotated[
         list[str] | None,
-        typer.Option(metavar="OPERATION", help="Such as depth=0,0,0,1,1 or block=ghost; default: those of Table 1."),
+        typer.Option(
+            metavar="OPERATION",
+            help="table_1 (the default), today (also detail=8, context=gate, head=128, unit@5=lite_e6k5 …), "
+            "or one such as depth=0,0,0,1,1 or block=ghost.",
+        ),
     ] = None,
     max_step_size: Annotated[int, typer.Option(min=1, help="The largest step size k.")] = 16,
     patience: Annotated[int, typer.Option(min=0, help="Step sizes too slow in a row before giving up; 0: never.")] = 2,
@@ -81,6 +85,10 @@ def expand(
     init: Annotated[
         str | None, typer.Option(help="A checkpoint or model's name for networks that inherit nothing.")
     ] = None,
+    encoder: Annotated[
+        str,
+        typer.Option(help="ImageNet weights that the start's paths have, e.g. efficientnet_lite0, for --start lite0."),
+    ] = "",
     set_: output.SetOption = None,
     check_step: Annotated[int, typer.Option(min=0, help="Train this step's candidates again, longer; 0: none.")] = 0,
     check_length: Annotated[int, typer.Option(min=2, help="How many times as long.")] = 5,
@@ -111,7 +119,7 @@ def expand(
         split=split,
         val=val,
         start=SearchNetwork.start(start, num_slots=paths, block=block or default_block(start)),
-        operations=tuple(map(Operation.parse, operations or [])),
+        operations=read_operations(operations or [], num_slots=paths),
         options=SearchOptions(
             num_steps=steps,
             max_step_size=max_step_size,
@@ -124,6 +132,7 @@ def expand(
         interaction=interaction,
         inherit=inherit,
         init=None if init is None else find_checkpoint(init),
+        encoder=encoder,
         budgets_ms=tuple(budget_ms or ()),
         num_threads=_threads(executor, workers, cores),
         check_step=check_step,

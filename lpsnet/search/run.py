@@ -25,6 +25,7 @@ from typing import Any
 from pydantic import JsonValue
 
 from lpsnet import __version__
+from lpsnet.architecture import get_architecture
 from lpsnet.benchmark.machine import command_line
 from lpsnet.data.channels import require_rgb
 from lpsnet.data.dataset import open_dataset
@@ -32,8 +33,10 @@ from lpsnet.errors import LpsnetError, RunError, unknown_name
 from lpsnet.inference.hub import recorded_name
 from lpsnet.inference.model_file import read_record
 from lpsnet.io import atomic_path, inside, write_text
-from lpsnet.models.blocks import BLOCKS, unknown_block
+from lpsnet.models.blocks import stage_blocks
+from lpsnet.models.encoders import encoder_network, find_encoder
 from lpsnet.models.interactions import INTERACTIONS
+from lpsnet.models.network import CONTEXTS
 from lpsnet.models.profile import complexity, inference_memory_mib
 from lpsnet.search import journal as log
 from lpsnet.search.algorithm import SearchOptions, expand
@@ -50,7 +53,7 @@ from lpsnet.search.journal import (
 )
 from lpsnet.search.measure import Device, Target, ThisMachine
 from lpsnet.search.measurements import Cost, TrainingSpec
-from lpsnet.search.operations import Design, Operation, SearchNetwork, check_operations, table_1
+from lpsnet.search.operations import Design, Operation, SearchNetwork, braces, check_operations, table_1
 from lpsnet.search.results import FAMILY, PLAN, RankingCheck, SearchResult, page, progress_table, write_models
 from lpsnet.search.step_size import possible_step_sizes
 from lpsnet.search.train import CandidateTask, train_candidate
@@ -106,6 +109,8 @@ class ExpansionRun:
         interaction: of all networks.
         inherit: whether candidates start from their parent's weights.
         init: a checkpoint for networks that do not inherit; None, or another block in it, means random weights.
+        encoder: whose ImageNet weights the paths of networks start with that do not inherit, as in `TrainingRun`; a
+            network with other blocks than the encoder's starts with random ones.
         budgets_ms: latency budgets to choose networks for. The largest limits the search unless `options` does.
         num_threads: processor cores of a training; None for the default of PyTorch.
         check_step: the step whose candidates are trained again, longer, to check the ranking; 0 for none.
@@ -123,6 +128,7 @@ class ExpansionRun:
     interaction: str = "bilateral_b"
     inherit: bool = True
     init: Path | None = None
+    encoder: str = ""
     budgets_ms: tuple[float, ...] = ()
     num_threads: int | None = None
     check_step: int = 0
@@ -152,6 +158,7 @@ class ExpansionRun:
             "interaction": self.interaction,
             "inherit": self.inherit,
             "init": None if self.init is None else recorded_name(self.init),
+            **({"encoder": self.encoder} if self.encoder else {}),  # journals of earlier versions have no such key
             "recipe": self.recipe.model_dump(mode="json", exclude=set(FREE_SETTINGS)),
             "device": dict(device),
         }
@@ -182,9 +189,11 @@ class ExpansionRun:
 
     def task(self, design: Design, spec: TrainingSpec, *, out: Path, parent_weights: Path | None) -> CandidateTask:
         """The training of a candidate, in its own folder in the run's folder `out`."""
-        recipe, init = _recipe(self.recipe, spec), self.init
-        if init is not None and read_record(init).block != design.block:  # other blocks share no weights
+        recipe, init, encoder = _recipe(self.recipe, spec), self.init, self.encoder
+        if init is not None and _other_blocks(read_record(init).block, design):
             recipe, init = recipe.with_overrides({"init_required": False}), None
+        if encoder and _other_blocks(find_encoder(encoder).block, design):
+            recipe, encoder = recipe.with_overrides({"init_required": False}), ""
         training = TrainingRun(
             data=self.data,
             architecture=design.architecture,
@@ -193,12 +202,18 @@ class ExpansionRun:
             block=design.block,
             interaction=self.interaction,
             init=init,
+            encoder=encoder,
             input_size=self.target.size,
         )
         folder = out / "candidates" / _folder_name(design, spec)
         return CandidateTask(
             design, training, self.val, folder, parent_weights if self.inherit else None, self.num_threads
         )
+
+
+def _other_blocks(block: str, design: Design) -> bool:
+    """Whether a network of `block` shares no weights with the design: blocks by stage are compared as a whole."""
+    return stage_blocks(block) != stage_blocks(design.block)
 
 
 def _folder_name(design: Design, spec: TrainingSpec) -> str:
@@ -222,19 +237,17 @@ def check_plan(run: ExpansionRun) -> int:
     for budget_ms in run.budgets_ms:
         if not 0 < budget_ms < inf:
             raise RunError(f"a latency budget is a finite number of milliseconds above 0; got {budget_ms:g}")
-    blocks = [run.start.block, *(it.block for it in run.operations if it.dimension == "block")]
-    if unknown := [block for block in blocks if block not in BLOCKS]:
-        raise RunError(unknown_block(unknown[0]))
-    if run.interaction not in INTERACTIONS:
-        raise RunError(unknown_name("interaction", run.interaction, INTERACTIONS))
+    _check_names(run)
     check_operations(run.start, run.operations)
-    if run.recipe.init_required and run.init is None:
+    if run.recipe.init_required and run.init is None and not run.encoder:
         raise RunError(
-            f"recipe {run.recipe.name!r} starts from pre-trained weights: give them with --init, "
+            f"recipe {run.recipe.name!r} starts from pre-trained weights: give them with --init or --encoder, "
             "or train from scratch with --set init_required=false"
         )
     if run.init is not None:
         read_record(run.init)
+    if run.encoder:
+        _check_encoder(run)
     dataset = open_dataset(run.data)
     for name in (run.split, run.val):
         require_rgb(dataset.split(name).channels, "an expansion grows networks for RGB images of 8 bits")
@@ -242,6 +255,32 @@ def check_plan(run: ExpansionRun) -> int:
         raise RunError(f"candidates are scored on {run.val!r}, so they are not trained on {sorted(shared)[0]!r} too")
     _check_first_step(run, num_classes=dataset.label_space.num_classes)
     return dataset.label_space.num_classes
+
+
+def _check_names(run: ExpansionRun) -> None:
+    """Refuse blocks, contexts and interactions that there are not, in the start or in what operations make of it."""
+    for block in (run.start.block, *(it.value for it in run.operations if it.dimension in ("block", "unit"))):
+        stage_blocks(block)
+    contexts = [run.start.context, *(it.value for it in run.operations if it.dimension == "context")]
+    for kind, names, known in (("context", contexts, CONTEXTS), ("interaction", [run.interaction], INTERACTIONS)):
+        if unknown := [name for name in names if name not in known]:
+            raise RunError(unknown_name(kind, unknown[0], known))
+
+
+def _check_encoder(run: ExpansionRun) -> None:
+    """Refuse an encoder beside a checkpoint, one that fits no path of the start, or one without weights here."""
+    if run.init is not None:
+        raise RunError("the start has its weights from --init or from --encoder; give one of them")
+    encoder, start = find_encoder(run.encoder), run.start
+    given = get_architecture(encoder.architecture)
+    if _other_blocks(encoder.block, start.design) or given.widths != start.widths:
+        named = encoder.architecture if isinstance(encoder.architecture, str) else str(given)
+        widths = braces(given.widths)
+        raise RunError(
+            f"encoder {run.encoder} gives weights to paths of blocks {encoder.block} and widths {widths}; "
+            f"the start is {start}: give --start '{named}' --block {encoder.block}"
+        )
+    encoder_network(run.encoder)
 
 
 def _check_first_step(run: ExpansionRun, *, num_classes: int) -> None:

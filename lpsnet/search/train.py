@@ -109,7 +109,7 @@ def _outcome(task: CandidateTask, on_progress: Callable[[Status], None]) -> tupl
         if task.parent is not None:
             start = _start(task, task.parent)
             at_start, inherited = start.scores.get(task.val, {}).get("miou"), start.training
-            run = replace(run, init=task.folder / START) if inherited["taken_over"] else run
+            run = replace(run, init=task.folder / START, encoder="") if inherited["taken_over"] else run
         trained = train(run, task.folder, resume=True, on_progress=on_progress, tensorboard=False)
         miou = _final(task, trained.model, trained.evaluation).miou
         if math.isnan(miou):
@@ -147,7 +147,8 @@ def _write_start(task: CandidateTask, parent: Path, path: Path) -> None:
     source = load_checkpoint(parent)
     assert isinstance(source, Network), "a search grows networks of this package"
     net = _fresh(task, dataset)
-    images = _images(task.run, dataset)
+    given = read_record(parent)
+    images = _images(task.run, dataset, given.normalisation)
     torch.manual_seed(task.run.recipe.seed)
     try:
         report = inherit(net, source, images=images, seed=task.run.recipe.seed)
@@ -156,7 +157,7 @@ def _write_start(task: CandidateTask, parent: Path, path: Path) -> None:
         save_checkpoint(net, path, record=_record(task, net, dataset).model_copy(update={"training": nothing}))
         return
     training: dict[str, Any] = {"taken_over": True, **report.to_dict()}
-    inherited = {"training": training, "licence": read_record(parent).licence}
+    inherited = {"training": training, "licence": given.licence, "normalisation": given.normalisation}
     record = _record(task, net, dataset).model_copy(update=inherited)
     scores = {task.val: {"miou": _evaluate(net, record, task).miou}}
     save_checkpoint(net, path, record=record.model_copy(update={"scores": scores}))
@@ -179,14 +180,14 @@ def _record(task: CandidateTask, net: Network, dataset: Dataset) -> ModelRecord:
     return record.model_copy(update={"input_size": task.run.input_size})
 
 
-def _images(run: TrainingRun, dataset: Dataset) -> Tensor:
-    """The first images of the training, N x 3 x H x W, normalised."""
+def _images(run: TrainingRun, dataset: Dataset, normalisation: Normalisation) -> Tensor:
+    """The first images of the training, N x 3 x H x W, normalised as the parent's."""
     recipe = run.recipe
     count = min(MAX_IMAGES, recipe.batch_size)
     split = dataset.split(run.split)
     batches = Batches(split, recipe.augmentation, count, recipe.seed, num_workers=1, cache_bytes=0)
     images, _ = next(iter(batches.starting_at(0, 1)))
-    return normalise(images, Normalisation()).contiguous()
+    return normalise(images, normalisation).contiguous()
 
 
 def _evaluate(net: Model, record: ModelRecord, task: CandidateTask) -> Evaluation:

@@ -1,30 +1,46 @@
 """Algorithm 1 once more, by brute force in whole numbers, sharing no code with the package.
 
-A network is (B, C, slots of R in eighths, block). Latencies are whole thousandths of a millisecond, scores whole
-hundredths of a point; quotients are compared by cross-multiplication, candidate against candidate.
+A network is (B, C, slots of R in eighths, the block of each stage, (detail, context, head)).
+Latencies are whole thousandths of a millisecond, scores whole hundredths of a point; quotients are compared by
+cross-multiplication, candidate against candidate.
 """
 
 from collections.abc import Callable
 from functools import partial
 
-Network = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], str]
-Built = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], str]
-Change = tuple[str, tuple[int, ...], str]  # dimension, what is added (eighths for the resolution), block
+Additions = tuple[int, str, int]
+Network = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], tuple[str, ...], Additions]
+Built = Network
+Change = tuple[str, tuple[int, ...], str, int]  # dimension, what is added (eighths for the resolution), value, stage
 
 
 def built(network: Network) -> Built:
     """What is measured and trained: paths without order, zeros left out."""
-    blocks, widths, slots, block = network
-    return blocks, widths, tuple(sorted((slot for slot in slots if slot), reverse=True)), block
+    blocks, widths, slots, kinds, additions = network
+    return blocks, widths, tuple(sorted((slot for slot in slots if slot), reverse=True)), kinds, additions
 
 
 def grow(network: Network, change: Change, k: int) -> Network | None:
-    """network + k · change; None if that is not a network."""
-    blocks, widths, slots, block = network
-    dimension, delta, new_block = change
+    """network + k · change; None if that is not a network, or a step back."""
+    blocks, widths, slots, kinds, (detail, context, head) = network
+    dimension, delta, value, stage = change
+    if value and k > 1:
+        return None
     if dimension == "block":
-        return (blocks, widths, slots, new_block) if k == 1 else None
-    if dimension == "depth":
+        kinds = (value,) * 5
+    elif dimension == "unit":
+        kinds = tuple(value if number == stage else kind for number, kind in enumerate(kinds, start=1))
+    elif dimension == "context":
+        context = value
+    elif dimension == "detail":
+        if detail < int(value):
+            return None
+        detail = int(value)
+    elif dimension == "head":
+        if head > int(value):
+            return None
+        head = int(value)
+    elif dimension == "depth":
         blocks = tuple(x + k * d for x, d in zip(blocks, delta, strict=True))
     elif dimension == "width":
         widths = tuple(x + k * d for x, d in zip(widths, delta, strict=True))
@@ -32,7 +48,7 @@ def grow(network: Network, change: Change, k: int) -> Network | None:
         slots = tuple(x + k * d for x, d in zip(slots, delta, strict=True))
     if min(blocks) < 1 or min(widths) < 1 or min(slots) < 0 or not any(slots):
         return None
-    return blocks, widths, slots, block
+    return blocks, widths, slots, kinds, (detail, context, head)
 
 
 def preferred(candidate: tuple[int, int], other: tuple[int, int], parent: tuple[int, int]) -> bool:

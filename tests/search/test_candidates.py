@@ -15,6 +15,7 @@ from lpsnet.evaluation.evaluate import evaluate
 from lpsnet.inference.model_file import read_record
 from lpsnet.inference.segmenter import Segmenter
 from lpsnet.models.checkpoint import load_checkpoint, save_checkpoint
+from lpsnet.record import Normalisation
 from lpsnet.search import train as candidates
 from lpsnet.search.measurements import Failure, Score
 from lpsnet.search.operations import Design, Operation
@@ -50,9 +51,18 @@ def test_the_first_has_no_start_and_the_score_of_its_file(parent: tuple[Path, Sc
     assert read_record(path).input_size == SIZE
 
 
-@pytest.mark.parametrize("change", ["depth=0,0,0,1,1", "width=0,0,8,8,8"])
-def test_a_deeper_or_wider_child_starts_where_its_parent_is(
-    tmp_path: Path, parent: tuple[Path, Score], change: str
+@pytest.mark.parametrize(
+    ("change", "kind"),
+    [
+        ("depth=0,0,0,1,1", "depth"),
+        ("width=0,0,8,8,8", "width"),
+        ("context=gate", "additions"),
+        ("context=pyramid", "additions"),
+        ("head=32", "additions"),
+    ],
+)
+def test_a_child_with_more_of_something_starts_where_its_parent_is(
+    tmp_path: Path, parent: tuple[Path, Score], change: str, kind: str
 ) -> None:
     design = Operation.parse(change).apply(START).design
     result = train_candidate(task(design, tmp_path / "candidates" / "child", parent[0]))
@@ -60,7 +70,7 @@ def test_a_deeper_or_wider_child_starts_where_its_parent_is(
     assert result.outcome.at_start == pytest.approx(parent[1].miou, abs=0.05), "the function is kept"
     assert result.outcome.miou != result.outcome.at_start
     assert result.details["model"] == "candidates/child/model.safetensors"
-    assert result.details["inherited"]["changes"] == [change.partition("=")[0]]
+    assert result.details["inherited"]["changes"] == [kind]
     model = tmp_path / "candidates" / "child" / "model.safetensors"
     assert result.outcome.miou == pytest.approx(score(model))
     assert read_record(model).training["init_tensors_skipped"] == {}
@@ -147,6 +157,28 @@ def test_a_child_keeps_the_terms_of_its_parents_weights(tmp_path: Path, parent: 
     design = Operation.parse("depth=0,0,0,1,1").apply(START).design
     train_candidate(task(design, tmp_path / "child", path))
     assert read_record(tmp_path / "child" / "model.safetensors").licence.startswith("for research; ")
+
+
+def test_a_child_is_shown_images_as_its_parent_was(tmp_path: Path, parent: tuple[Path, Score]) -> None:
+    """As the weights of an encoder may want them."""
+    half = Normalisation(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+    path = tmp_path / "parent.safetensors"
+    record = read_record(parent[0]).model_copy(update={"normalisation": half})
+    save_checkpoint(load_checkpoint(parent[0]), path, record=record)
+    design = Operation.parse("context=gate").apply(START).design
+    result = train_candidate(task(design, tmp_path / "child", path))
+    assert read_record(tmp_path / "child" / "model.safetensors").normalisation == half
+    assert result.outcome.at_start == pytest.approx(score(path), abs=0.05), "the parent's own, with these images"
+    assert abs(score(path) - parent[1].miou) > 0.1, "the images differ"
+
+
+def test_a_stage_of_another_block_inherits_the_rest_and_says_so(tmp_path: Path, parent: tuple[Path, Score]) -> None:
+    design = Operation.parse("unit@5=residual").apply(START).design
+    result = train_candidate(task(design, tmp_path, parent[0]))
+    inherited = result.details["inherited"]
+    assert (inherited["taken_over"], inherited["preserving"]) == (True, "no")
+    assert inherited["reasons"] == ["Stage 5 has block 'residual' instead of 'conv3x3', and starts fresh"]
+    assert read_record(tmp_path / "model.safetensors").block == "conv3x3,conv3x3,conv3x3,conv3x3,residual"
 
 
 def test_threads_of_a_training_are_not_those_of_what_follows(tmp_path: Path) -> None:

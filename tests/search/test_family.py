@@ -1,8 +1,10 @@
 """The model under a budget, the Pareto front and the table, against brute force and Table 4."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
+from pathlib import Path
 
 from expansion_landscapes import Landscape
 from hypothesis import given, settings
@@ -11,7 +13,9 @@ from hypothesis import strategies as st
 from lpsnet.search.algorithm import SearchOptions, expand
 from lpsnet.search.family import (
     Expansion,
+    FamilyRow,
     Member,
+    Row,
     Step,
     as_good_and_faster,
     best_under,
@@ -21,6 +25,7 @@ from lpsnet.search.family import (
     pareto_front,
     remeasured,
 )
+from lpsnet.search.journal import StepDecided, read_journal
 from lpsnet.search.measurements import Latency, Score
 from lpsnet.search.operations import Design, Operation, SearchNetwork
 
@@ -167,3 +172,50 @@ def test_the_table_is_table_4s() -> None:
 def test_slots_without_a_path_are_printed() -> None:
     network = Operation("resolution", (0, 0, Fraction(1, 8))).apply(START, 2)
     assert "{1/2, 0, 1/4}" in family_table([Member(1, network, Latency.exactly(1.0), Score(1.0))])
+
+
+TODAYS = Operation.parse("unit@5=ghost").apply(SearchNetwork.start("B=1,1,1,1,1;C=4,8,16,32,32;R=1;D=8;X=gate;H=32"))
+
+
+def test_a_row_is_read_back_and_new_parts_are_written_only_where_they_are() -> None:
+    paper = Row.of(_member(1, 2.0, 50.0))
+    assert not {"detail", "context", "head"} & set(json.loads(paper.model_dump_json()))
+    member = Member(3, TODAYS, Latency.exactly(2.0), Score(50.0), Operation.parse("detail=8"), 1)
+    for row in (Row.of(member), FamilyRow.of(member, model="a.onnx")):
+        written = json.loads(row.model_dump_json())
+        assert (written["detail"], written["context"], written["head"]) == (8, "gate", 32)
+        assert written["block"] == "conv3x3,conv3x3,conv3x3,conv3x3,ghost"
+        assert type(row).model_validate_json(row.model_dump_json()).member == member
+    only_context = Member(0, START.replace(context="gate"), Latency.exactly(1.0), Score(1.0))
+    assert [key for key in Row.of(only_context).model_dump() if key in ("detail", "context", "head")] == ["context"]
+
+
+def test_published_journals_are_read_and_written_back_byte_for_byte() -> None:
+    """But for the lines from before a key of today's, which have it afterwards."""
+    for path in sorted((Path(__file__).parents[2] / "docs/results").rglob("journal.jsonl")):
+        lines, events = path.read_text(encoding="utf-8").splitlines(), read_journal(path)
+        assert len(lines) == len(events) > 100
+        assert any(isinstance(it, StepDecided) for it in events)
+        written = [event.model_dump_json() for event in events]
+        for line, again in zip(lines, written, strict=True):
+            assert line == again or (len(line) < len(again) and _is_part(json.loads(line), json.loads(again)))
+            assert not any(f'"{key}":' in again for key in ("detail", "context", "head"))
+        assert sum(map(str.__eq__, lines, written)) > 0.9 * len(lines)
+
+
+def _is_part(value: object, whole: object) -> bool:
+    if isinstance(value, dict) and isinstance(whole, dict):
+        return all(key in whole and _is_part(inner, whole[key]) for key, inner in value.items())
+    if isinstance(value, list) and isinstance(whole, list):
+        return len(value) == len(whole) and all(map(_is_part, value, whole))
+    return value == whole
+
+
+def test_the_table_has_columns_for_what_a_network_has() -> None:
+    plain = Member(0, START, Latency.exactly(1.0), Score(10.0))
+    now = Member(1, TODAYS, Latency.exactly(2.0), Score(20.0), Operation.parse("unit@5=ghost"), 1)
+    lines = family_table([plain, now]).splitlines()
+    assert lines[0].endswith("| k | Additions | Block |")
+    assert lines[2].endswith("| - | - | conv3x3 |")
+    assert lines[3].endswith("| Unit | 1 | D=8 X=gate H=32 | conv3x3,conv3x3,conv3x3,conv3x3,ghost |")
+    assert family_table([plain]).splitlines()[0].endswith("| k |")

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from lpsnet.architecture import Architecture, get_architecture
 from lpsnet.errors import ArchitectureError
-from lpsnet.search.operations import Design, Operation, SearchNetwork, table_1
+from lpsnet.search.operations import Design, Operation, SearchNetwork, read_operations, table_1, today
 
 # Table 4: the operation (Table 1) and step size k that lead from each step to the next, worked out by hand.
 TABLE_4_MOVES = (
@@ -112,10 +112,11 @@ def test_two_applications_are_one_with_the_sum(operation: Operation, first: int,
     assert operation.apply(operation.apply(start, first), second) == operation.apply(start, first + second)
 
 
-@pytest.mark.parametrize("operation", [*table_1(num_slots=4), Operation("block", value="ghost")])
+@pytest.mark.parametrize("operation", [*today(num_slots=4), Operation("block", value="ghost")])
 def test_an_operation_is_read_back(operation: Operation) -> None:
     assert Operation.parse(str(operation)) == operation
-    assert Operation.parse(f"{operation.dimension} = {operation.label}") == operation
+    place = f"@{operation.stage}" if operation.stage else ""
+    assert Operation.parse(f"{operation.dimension}{place} = {operation.label}") == operation
 
 
 def test_a_design_is_read_back_and_named() -> None:
@@ -140,11 +141,84 @@ def test_a_design_is_read_back_and_named() -> None:
         "resolution=nan",
         "block=",
         "block=a b;c",
+        "block=ghost,ghost",
+        "detail=16",
+        "detail=8,4",
+        "detail=08",
+        "context=none",
+        "context=",
+        "context=two words!",
+        "head=0",
+        "head=-8",
+        "head=65537",
+        "head=1e9",
+        "unit=ghost",
+        "unit@0=ghost",
+        "unit@6=ghost",
+        "unit@x=ghost",
+        "unit@5=ghost,ghost",
+        "unit@5=efficientnet_lite",
+        "unit@5=",
+        "depth@3=0,0,0,1,1",
+        "detail@3=8",
     ],
 )
 def test_text_that_is_no_operation(text: str) -> None:
-    with pytest.raises(ArchitectureError):
+    with pytest.raises(ArchitectureError) as caught:
         Operation.parse(text)
+    assert "\n" not in str(caught.value)
+
+
+def test_values_that_are_set() -> None:
+    """Each changes its own part of the network and nothing else; what is there already is not taken back."""
+    start = SearchNetwork.start("tiny")
+    steps = {
+        "detail=8": "conv3x3;B=1,1,1,1,1;C=4,8,16,32,32;R=1/2;D=8",
+        "context=gate": "conv3x3;B=1,1,1,1,1;C=4,8,16,32,32;R=1/2;D=8;X=gate",
+        "head=32": "conv3x3;B=1,1,1,1,1;C=4,8,16,32,32;R=1/2;D=8;X=gate;H=32",
+        "unit@4=ghost": "conv3x3,conv3x3,conv3x3,ghost,conv3x3;B=1,1,1,1,1;C=4,8,16,32,32;R=1/2;D=8;X=gate;H=32",
+        "depth=0,0,0,1,1": "conv3x3,conv3x3,conv3x3,ghost,conv3x3;B=1,1,1,2,2;C=4,8,16,32,32;R=1/2;D=8;X=gate;H=32",
+        "block=ghost": "ghost;B=1,1,1,2,2;C=4,8,16,32,32;R=1/2;D=8;X=gate;H=32",
+        "resolution=0,1/8,0": "ghost;B=1,1,1,2,2;C=4,8,16,32,32;R=1/2,1/8;D=8;X=gate;H=32",
+        "head=64": "ghost;B=1,1,1,2,2;C=4,8,16,32,32;R=1/2,1/8;D=8;X=gate;H=64",
+        "detail=4": "ghost;B=1,1,1,2,2;C=4,8,16,32,32;R=1/2,1/8;D=4;X=gate;H=64",
+    }
+    for operation, expected in steps.items():
+        start = Operation.parse(operation).apply(start)
+        assert str(start.design) == expected
+        assert Design.parse(expected) == start.design
+    assert str(start) == "B={1, 1, 1, 2, 2} C={4, 8, 16, 32, 32} R={1/2, 1/8, 0} D=4 X=gate H=64 ghost"
+    for operation, reason in {"detail=8": "has detail 4", "head=32": "has head 64"}.items():
+        with pytest.raises(ArchitectureError, match=reason):
+            Operation.parse(operation).apply(start)
+    with pytest.raises(ArchitectureError, match="no step size but 1"):
+        Operation.parse("context=pyramid").apply(start, 2)
+
+
+def test_equal_blocks_are_one_design_however_they_are_written() -> None:
+    lite = SearchNetwork.start("lite0", block="efficientnet_lite")
+    assert str(lite.design) == "efficientnet_lite;B=1,2,2,3,3;C=16,24,40,80,112;R=1;D=8;X=gate;H=128"
+    other = Operation.parse("unit@4=lite_e6k5").apply(lite)
+    assert other.block == "lite_stem,lite_e6k3,lite_e6k5,lite_e6k5,lite_e6k5"
+    assert Operation.parse("unit@4=lite_e6k3").apply(other) == lite
+    assert SearchNetwork.start("tiny", block="ghost, ghost,ghost,ghost,ghost".replace(" ", "")).block == "ghost"
+    for stage in range(1, 6):
+        other = Operation("unit", value="ghost", stage=stage).apply(other)
+    assert other.block == "ghost"
+
+
+def test_sets_of_operations() -> None:
+    assert read_operations(["table_1"]) == table_1()
+    assert today()[:10] == table_1()
+    assert [str(it) for it in today()[10:15]] == ["detail=8", "detail=4", "context=gate", "context=pyramid", "head=128"]
+    assert read_operations(["table_1", "detail=8", "depth=0,1,1,1,1", "table_1"], num_slots=2) == (
+        *table_1(num_slots=2),
+        Operation("detail", value="8"),
+    )
+    assert read_operations([]) == ()
+    for wrong in ("tody", "", "detail"):
+        with pytest.raises(ArchitectureError, match="unknown set of operations"):
+            read_operations([wrong])
 
 
 def test_numbers_that_make_no_operation_or_network() -> None:
@@ -165,4 +239,5 @@ def test_numbers_that_make_no_operation_or_network() -> None:
 def test_a_search_may_start_anywhere() -> None:
     start = SearchNetwork.start("B=1,2,4,7,7;C=14,28,56,112,112;R=1,1/4", num_slots=4, block="residual")
     assert start.ratio_slots == (1, Fraction(1, 4), 0, 0)
+    assert SearchNetwork.start("lite0").design.architecture == get_architecture("lite0"), "with its additions"
     assert start.design == Design(Architecture((1, 2, 4, 7, 7), (14, 28, 56, 112, 112), (1, "1/4")), "residual")

@@ -9,7 +9,9 @@ import pytest
 from expansion_tiny import OPERATIONS, RUN
 
 from lpsnet.errors import LpsnetError
-from lpsnet.search.measurements import Limits
+from lpsnet.models.checkpoint import save_checkpoint
+from lpsnet.models.network import create_model
+from lpsnet.search.measurements import Limits, TrainingSpec
 from lpsnet.search.operations import Operation, SearchNetwork
 from lpsnet.search.run import ExpansionRun, check_plan, run_expansion
 
@@ -80,6 +82,53 @@ def test_operations_that_can_never_apply(tmp_path: Path, asked: tuple[str, ...],
 )
 def test_operations_that_apply_now_or_after_others(asked: tuple[str, ...]) -> None:
     assert check_plan(replace(RUN, operations=operations(*asked))) > 0
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        ("context=gat", "unknown context 'gat'; did you mean 'gate'?"),
+        ("unit@5=gost", "unknown block 'gost'; did you mean 'ghost'?"),
+        ("block=ghost,ghost,gost,ghost,ghost", "unknown block 'gost'"),
+    ],
+)
+def test_values_that_nothing_has(tmp_path: Path, asked: str, says: str) -> None:
+    assert says in refused(replace(RUN, operations=(*OPERATIONS, Operation.parse(asked))), tmp_path)
+
+
+LITE = SearchNetwork.start("lite0", block="efficientnet_lite")
+ENCODER = "efficientnet_lite0"
+
+
+def test_an_encoder_that_the_start_cannot_use(tmp_path: Path) -> None:
+    says = refused(replace(RUN, encoder=ENCODER), tmp_path)
+    assert "give --start 'lite0' --block efficientnet_lite" in says
+    says = refused(replace(RUN, start=LITE.replace(widths=(16, 24, 40, 80, 96)), encoder=ENCODER), tmp_path)
+    assert "{16, 24, 40, 80, 112}" in says
+    assert "unknown encoder" in refused(replace(RUN, start=LITE, encoder="efficientnet"), tmp_path)
+    weights = tmp_path / "weights.safetensors"
+    save_checkpoint(create_model("lite0", num_classes=2), weights)
+    with pytest.raises(LpsnetError, match="give one of them"):
+        check_plan(replace(RUN, start=LITE, encoder=ENCODER, init=weights))
+
+
+def test_an_encoder_gives_weights_where_the_blocks_are_its_own(tmp_path: Path) -> None:
+    """Also where the recipe asks for some; a network of other blocks starts with random ones, and is let."""
+    run = replace(RUN, start=LITE, encoder=ENCODER, recipe=RUN.recipe.with_overrides({"init_required": True}))
+    assert check_plan(run) > 0
+    assert "encoder" not in RUN.settings({})
+    assert run.settings({})["encoder"] == ENCODER
+    spec = TrainingSpec(None)
+    found = {}
+    for change in ("depth=0,0,0,1,1", "unit@4=lite_e6k5", "block=ghost"):
+        design = Operation.parse(change).apply(LITE).design
+        training = run.task(design, spec, out=tmp_path, parent_weights=None).run
+        found[change] = training.encoder, training.recipe.init_required
+    assert found == {
+        "depth=0,0,0,1,1": (ENCODER, True),
+        "unit@4=lite_e6k5": ("", False),
+        "block=ghost": ("", False),
+    }
 
 
 def test_limits_that_leave_nothing_are_refused_at_once(tmp_path: Path) -> None:

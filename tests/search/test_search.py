@@ -9,7 +9,7 @@ from lpsnet.architecture import Architecture
 from lpsnet.errors import RunError
 from lpsnet.search.algorithm import SearchOptions, expand
 from lpsnet.search.measurements import Cost, Failure, Latency, Limits, Outcome, Score, TrainingSpec
-from lpsnet.search.operations import Design, Operation, SearchNetwork, table_1
+from lpsnet.search.operations import Design, Operation, SearchNetwork, table_1, today
 
 
 def _one_step(made: tuple[Landscape, list[Operation], int], **options: object):
@@ -166,6 +166,35 @@ def test_another_block_as_an_operation() -> None:
     first, second = found.steps
     assert [(str(it.operation), it.reason) for it in first.excluded] == [("block=conv3x3", "leads to the same network")]
     assert [(str(it.operation), it.reason) for it in second.excluded] == [("block=ghost", "leads to the same network")]
+
+
+def test_what_is_best_today_is_taken_first() -> None:
+    """Detail gains 10 points for 0.5 ms (20 a ms), context 4 for 0.25 (16), a head 1 for 1; deeper is 3 for 1 (3).
+
+    So the steps are detail, context, depth, …; a finer detail gains 3 for 2 (1.5), and the other context nothing.
+    """
+    detail, context = {16: (0.0, 0.0), 8: (0.5, 10.0), 4: (2.5, 13.0)}, {"none": (0.0, 0.0), "gate": (0.25, 4.0)}
+
+    def point(design: Design) -> tuple[float, float]:
+        it = design.architecture
+        depth = sum(it.blocks) / 2 - 2.5
+        parts = [detail[it.detail], context.get(it.context, (0.25, 3.0)), (depth, 3 * depth)]
+        parts.append((1.0, 1.0) if it.head else (0.0, 0.0))
+        return 1 + sum(ms for ms, _ in parts), 50 + sum(points for _, points in parts)
+
+    landscape = Landscape(lambda design: point(design)[0], lambda design: point(design)[1])
+    operations = (DEPTH, *today()[10:15])
+    found = expand(
+        START,
+        latency=landscape.latency,
+        performance=landscape.performance,
+        operations=operations,
+        options=SearchOptions(num_steps=3, max_step_size=4),
+    )
+    assert [str(step.chosen.operation) for step in found.steps] == ["detail=8", "context=gate", "depth=0,0,0,1,1"]
+    assert [step.chosen.step_size for step in found.steps[:2]] == [1, 1]
+    assert str(found.members[-1].design).endswith(";D=8;X=gate")
+    assert "detail=8: leads to the same network" in [f"{it.operation}: {it.reason}" for it in found.steps[1].excluded]
 
 
 def test_a_failed_training_takes_no_part() -> None:

@@ -18,23 +18,31 @@ EXTRA = (
     Operation("depth", (0, 0, 0, 1, -1)),
     Operation("width", (0, 0, 0, -8, 8)),
     Operation("depth", (0, 0, 0, 2, 2)),
+    *map(Operation.parse, ("detail=8", "detail=4", "context=gate", "context=pyramid", "head=16", "head=32")),
+    *map(Operation.parse, ("unit@1=ghost", "unit@5=ghost", "unit@5=residual", "unit@5=conv3x3")),
 )
 NUM_LANDSCAPES = 250
 
 
+def _kinds(block: str) -> tuple[str, ...]:
+    return tuple(block.split(",")) if "," in block else (block,) * 5
+
+
 def _built(design: Design) -> oracle.Built:
-    architecture = design.architecture
-    eighths = tuple(int(ratio * 8) for ratio in architecture.ratios)
-    return architecture.blocks, architecture.widths, eighths, design.block
+    it = design.architecture
+    eighths = tuple(int(ratio * 8) for ratio in it.ratios)
+    return it.blocks, it.widths, eighths, _kinds(design.block), (it.detail, it.context, it.head)
 
 
-def _network(network: SearchNetwork) -> oracle.Network:
-    return network.blocks, network.widths, tuple(int(ratio * 8) for ratio in network.ratio_slots), network.block
+def _network(it: SearchNetwork) -> oracle.Network:
+    eighths = tuple(int(ratio * 8) for ratio in it.ratio_slots)
+    return it.blocks, it.widths, eighths, _kinds(it.block), (it.detail, it.context, it.head)
 
 
 def _change(operation: Operation) -> oracle.Change:
     unit = 8 if operation.dimension == "resolution" else 1
-    return operation.dimension, tuple(int(value * unit) for value in operation.delta), operation.block
+    delta = tuple(int(value * unit) for value in operation.delta)
+    return operation.dimension, delta, operation.value, operation.stage
 
 
 @pytest.mark.parametrize("seed", range(NUM_LANDSCAPES))
