@@ -19,15 +19,17 @@ from written_searches import (
     WIDER,
     WIDER_2,
     in_training,
+    member,
     write_result,
     write_search,
 )
 
 from lpsnet.errors import RunError
 from lpsnet.report.report import write_report
-from lpsnet.report.search import write_figure
-from lpsnet.search.family import Member
+from lpsnet.report.search import COLOURS, write_figure
+from lpsnet.search.family import Member, Step
 from lpsnet.search.journal import Stopped
+from lpsnet.search.operations import Operation
 
 PLAN = {"command": "lpsnet expand --out 'a b'", "num_steps": 4, "budgets_ms": [2.0]}
 
@@ -69,6 +71,31 @@ def test_a_faster_network_that_is_as_good_is_named_beside_the_best(tmp_path: Pat
         path.write_text(json.dumps(family), encoding="utf-8")
         (row,) = report(tmp_path).table("Budget (ms)")
         assert row[-1] == f"{says}step_0.onnx is faster, and as good within the noise"
+
+
+def test_what_networks_of_today_have_is_shown(tmp_path: Path) -> None:
+    gate, unit, detail = map(Operation.parse, ("context=gate", "unit@5=ghost", "detail=8"))
+    first = member(1, gate.apply(WIDER.network), 1.7, 35.0, gate, 1)
+    second = member(2, unit.apply(first.network), 1.8, 36.0, unit, 1)
+    other = member(2, detail.apply(first.network), 1.9, 36.0, detail, 1)
+    steps = [
+        Step(1, START, 1.9, (WIDER, first), (), first),
+        Step(2, first, 1.9, (second, other), (), second),
+    ]
+    write_search(tmp_path, steps, plan={**PLAN, "num_steps": 2})
+    write_result(tmp_path, steps)
+    page = report(tmp_path)
+    family, _ = [it for it in page.tables if it[0][:2] == ["Step", "B"]]
+    assert family[0][-3:] == ["Additions", "Block", "File"]
+    block = "conv3x3,conv3x3,conv3x3,conv3x3,ghost"
+    assert [row[-3:-1] for row in family[1:]] == [["–", "conv3x3"], ["X=gate", "conv3x3"], ["X=gate", block]]
+    assert [row[family[0].index("Dimension")] for row in family[1:]] == ["–", "Context", "Unit"]
+    drawing = parse(write_figure(tmp_path).read_text(encoding="utf-8"))
+    assert any(f"X=gate\n{block}" in tip for tip in tips(drawing))
+    assert any("D=8 X=gate" in tip for tip in tips(drawing))
+    known = {name for _, name in COLOURS.values()}
+    names = [text.text for text in drawing.iter("text") if text.text in known]
+    assert names == ["Width", "Block", "Detail, context, head"]
 
 
 def test_each_step_says_what_it_tried_and_why(tmp_path: Path) -> None:

@@ -191,16 +191,16 @@ def test_a_row_is_read_back_and_new_parts_are_written_only_where_they_are() -> N
 
 
 def test_published_journals_are_read_and_written_back_byte_for_byte() -> None:
-    """But for the lines from before a key of today's, which have it afterwards."""
+    """But for a few lines that have a key of today's afterwards, or an exponent that pydantic wrote otherwise."""
     for path in sorted((Path(__file__).parents[2] / "docs/results").rglob("journal.jsonl")):
         lines, events = path.read_text(encoding="utf-8").splitlines(), read_journal(path)
         assert len(lines) == len(events) > 100
         assert any(isinstance(it, StepDecided) for it in events)
         written = [event.model_dump_json() for event in events]
         for line, again in zip(lines, written, strict=True):
-            assert line == again or (len(line) < len(again) and _is_part(json.loads(line), json.loads(again)))
+            assert line == again or _is_part(json.loads(line), json.loads(again))
             assert not any(f'"{key}":' in again for key in ("detail", "context", "head"))
-        assert sum(map(str.__eq__, lines, written)) > 0.9 * len(lines)
+        assert sum(map(str.__ne__, lines, written)) < 20
 
 
 def _is_part(value: object, whole: object) -> bool:

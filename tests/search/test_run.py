@@ -36,6 +36,7 @@ from lpsnet.inference.segmenter import Segmenter
 from lpsnet.models.checkpoint import save_checkpoint
 from lpsnet.models.network import create_model
 from lpsnet.models.profile import complexity
+from lpsnet.report.search import read_expansion
 from lpsnet.search.algorithm import SearchOptions
 from lpsnet.search.executors import FakeExecutor, LocalPool
 from lpsnet.search.journal import (
@@ -226,6 +227,29 @@ def test_a_finished_run_that_is_started_again_does_nothing(quick: tuple[Path, Se
 
 def _never(task: CandidateTask):
     pytest.fail("it trains again")
+
+
+@pytest.mark.usefixtures("bare")
+def test_todays_networks_grow_and_resume_as_the_papers_do(tmp_path: Path) -> None:
+    """Latencies and scores of these tables know nothing of additions: what a network has is kept in every step."""
+    start = START.replace(detail=8, context="gate", head=16, block="conv3x3,conv3x3,conv3x3,conv3x3,ghost")
+    more = tuple(map(Operation.parse, ("detail=4", "context=pyramid", "head=32", "unit@4=ghost")))
+    run = replace(RUN, start=start, operations=(*OPERATIONS, *more))
+    result = quickly(run, tmp_path)
+    assert len(result.members) == 3
+    for member in result.members:
+        design = member.design
+        assert str(design).startswith("conv3x3,conv3x3,conv3x3,conv3x3,ghost;")
+        assert str(design).endswith(";D=8;X=gate;H=16")
+        assert read_record(result.model(member).with_suffix(".safetensors")).architecture == design.architecture
+    tried = {str(it.operation) for it in result.found.steps[0].candidates}
+    assert tried >= {str(it) for it in more}
+    content = (tmp_path / JOURNAL).read_bytes()
+    again = quickly(run, tmp_path, train=_never)
+    assert again.to_dict() == result.to_dict()
+    assert (tmp_path / JOURNAL).read_bytes() == content
+    assert read_expansion(tmp_path).found == result.found
+    assert "D=8 X=gate H=16" in (tmp_path / "family" / "table.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.usefixtures("bare")
