@@ -6,6 +6,7 @@ them and reports read them.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
@@ -251,10 +252,16 @@ def more_columns(members: Sequence[Member]) -> dict[str, list[str]]:
     """Columns for what not every network has: the cells by their header, "-" for the paper's; none if all have that."""
     columns = {
         "Additions": [member.network.additions for member in members],
-        "Block": [it if (it := member.network.block) != DEFAULT_BLOCK else "" for member in members],
+        "Block": ["" if (it := member.network.block) == DEFAULT_BLOCK else _shortened(it) for member in members],
     }
     rest = {"Additions": "-", "Block": DEFAULT_BLOCK}
     return {name: [cell or rest[name] for cell in cells] for name, cells in columns.items() if any(cells)}
+
+
+def _shortened(block: str) -> str:
+    """Five names by stage with equal neighbours counted: `conv3x3 ×4, ghost`; other names as they are."""
+    runs = [(name, len(list(same))) for name, same in groupby(block.split(","))]
+    return ", ".join(f"{name} ×{count}" if count > 1 else name for name, count in runs)
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -88,7 +88,11 @@ def test_what_networks_of_today_have_is_shown(tmp_path: Path) -> None:
     family, _ = [it for it in page.tables if it[0][:2] == ["Step", "B"]]
     assert family[0][-3:] == ["Additions", "Block", "File"]
     block = "conv3x3,conv3x3,conv3x3,conv3x3,ghost"
-    assert [row[-3:-1] for row in family[1:]] == [["–", "conv3x3"], ["X=gate", "conv3x3"], ["X=gate", block]]
+    assert [row[-3:-1] for row in family[1:]] == [
+        ["–", "conv3x3"],
+        ["X=gate", "conv3x3"],
+        ["X=gate", "conv3x3 ×4, ghost"],
+    ]
     assert [row[family[0].index("Dimension")] for row in family[1:]] == ["–", "Context", "Unit"]
     drawing = parse(write_figure(tmp_path).read_text(encoding="utf-8"))
     assert any(f"X=gate\n{block}" in tip for tip in tips(drawing))

@@ -217,5 +217,5 @@ def test_the_table_has_columns_for_what_a_network_has() -> None:
     lines = family_table([plain, now]).splitlines()
     assert lines[0].endswith("| k | Additions | Block |")
     assert lines[2].endswith("| - | - | conv3x3 |")
-    assert lines[3].endswith("| Unit | 1 | D=8 X=gate H=32 | conv3x3,conv3x3,conv3x3,conv3x3,ghost |")
+    assert lines[3].endswith("| Unit | 1 | D=8 X=gate H=32 | conv3x3 ×4, ghost |")
     assert family_table([plain]).splitlines()[0].endswith("| k |")
