@@ -75,6 +75,12 @@ def expand(
     max_length: Annotated[
         int, typer.Option(min=1, help="Where no candidate surely gains: train 3, then 9 times as long, up to this.")
     ] = 9,
+    race: Annotated[
+        bool,
+        typer.Option(
+            help="Train only the better half of a step's candidates beyond a quarter, and beyond half, of it."
+        ),
+    ] = False,
     limit_parameters: Annotated[int | None, typer.Option(min=1, help="Parameters of a network at most.")] = None,
     limit_memory_mib: Annotated[
         float | None, typer.Option(help="Memory at most: weights and the feature maps alive at once.")
@@ -127,6 +133,7 @@ def expand(
             max_seeds=seeds,
             control=control and inherit,
             max_length=max_length,
+            race=race,
             limits=Limits(parameters=limit_parameters, memory_mib=limit_memory_mib),
         ),
         interaction=interaction,

@@ -177,8 +177,8 @@ def _stopped(now: Sequence[Event]) -> journal.Stopped | None:
 def _in_step(now: Sequence[Event], number: int) -> str:
     """The state of the undecided step."""
     starts = [it for it in now if isinstance(it, TrainingStarted)]
-    done = {(it.design, it.seed, it.length) for it in now if isinstance(it, TrainingFinished)}
-    asked = dict.fromkeys((design, it.seed, it.length) for it in starts for design in it.designs)
+    done = {(it.design, it.seed, it.length, it.part) for it in now if isinstance(it, TrainingFinished)}
+    asked = dict.fromkeys((design, it.seed, it.length, it.part) for it in starts for design in it.designs)
     if not asked:
         repetitions = sum(isinstance(it, journal.LatencyRepetition) for it in now)
         return f"Step {number}: latencies are being measured: {repetitions} repetitions so far."

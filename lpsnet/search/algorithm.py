@@ -11,6 +11,10 @@ search, which is how one is resumed. A step:
    with more seeds (and the parent, if it is open whether anything gains); both up to a bound.
 6. Where no candidate surely gains, trainings may have been too short: all are trained `LONGER` times as long, here and
    in later steps, up to a bound. Then a search without a gain ends, and an undecided step takes the best candidate.
+
+As a race, point 3 is successive halving (Jamieson and Talwalkar 2016): candidates and control are scored after a
+quarter of their training, the better half of the candidates and what ties with it goes on to half of it, and the better
+half of those to its end.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -22,7 +26,15 @@ from lpsnet.search import measurements
 from lpsnet.search.family import Doubt, Expansion, Member, Step, distinct
 from lpsnet.search.measurements import Control, Failure, Latency, Outcome, Score, SeedScores, Trained, TrainingSpec
 from lpsnet.search.operations import Design, Operation, SearchNetwork, table_1
-from lpsnet.search.step_size import Decision, Excluded, StepSize, choose_step_sizes, decide, possible_step_sizes
+from lpsnet.search.step_size import (
+    Decision,
+    Excluded,
+    StepSize,
+    better_half,
+    choose_step_sizes,
+    decide,
+    possible_step_sizes,
+)
 
 
 class Candidate(NamedTuple):
@@ -34,6 +46,14 @@ class Candidate(NamedTuple):
     @property
     def design(self) -> Design:
         return self.size.network.design
+
+
+class _Runner(NamedTuple):
+    """A design in a race."""
+
+    design: Design
+    latency: Latency
+    score: Score
 
 
 class StepRanking(NamedTuple):
@@ -123,6 +143,7 @@ def designs_of(candidates: Sequence[Candidate]) -> list[Design]:
     return list(dict.fromkeys(candidate.design for candidate in candidates))
 
 
+RACE = (4, 2)  # the parts of a training after which a race drops the worse half
 LONGER = 3  # factor on the length of trainings, where no candidate surely gains
 _LEAST = {"num_steps": 0, "max_step_size": 1, "patience": 1, "max_effort": 1, "max_seeds": 1, "max_length": 1}
 
@@ -141,6 +162,7 @@ class SearchOptions:
         control: whether the parent is trained further in the same way as its candidates, which are compared with that
             score: what starts from its weights has been trained for longer and may gain from that alone.
         max_length: the largest factor on the length of trainings where no candidate gains beyond the noise.
+        race: whether candidates that are behind after a quarter, and half, of their training are trained no further.
         limits: of all chosen networks.
     """
 
@@ -151,6 +173,7 @@ class SearchOptions:
     max_seeds: int = 1
     control: bool = False
     max_length: int = 1
+    race: bool = False
     limits: measurements.Limits = field(default_factory=measurements.Limits)
 
     def __post_init__(self) -> None:
@@ -158,6 +181,11 @@ class SearchOptions:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise RunError(f"{name} of a search is at least {least}; got {value}")
+        if self.race and not self.control:
+            raise RunError(
+                "in a race candidates are compared with their parent trained on for as long: it needs the control, and "
+                "candidates that inherit"
+            )
 
 
 def expand(
@@ -271,6 +299,7 @@ class _Search:
 
         Measures and trains again as long as that may settle the decision.
         """
+        fast, lost = self._race(number, parent, fast, latencies) if self.options.race else (fast, [])
         designs = designs_of(fast)
         outcomes = self._train(designs, parent=parent.design, control=self.options.control and bool(designs))
         trained = [it for it in fast if isinstance(outcomes[it.design], Score)]
@@ -292,7 +321,49 @@ class _Search:
                 self.on_progress(f"step {number}: undecided, measuring again (effort {effort} of {most})")
                 latencies = self.latency([parent.design, *designs_of(candidates)], effort=effort)
             else:
-                return ranked, [*failed, *slow]
+                return ranked, [*lost, *failed, *slow]
+
+    def _race(
+        self, number: int, parent: Member, fast: Sequence[Candidate], latencies: Mapping[Design, Latency]
+    ) -> tuple[list[Candidate], list[Excluded]]:
+        """The candidates that are left at the last part of `RACE`, or have a score already; the others, and why."""
+        racing, lost = [it for it in fast if it.design not in self.scores], []
+        for part in RACE:
+            designs = designs_of(racing)
+            if len(designs) < 2:
+                break
+            self.on_progress(f"step {number}: a race of {len(designs)} candidates, 1/{part} of their training")
+            spec = TrainingSpec(parent.design, 0, self.length, part)
+            outcomes = self.performance([*designs, parent.design], spec)
+            kept, reasons = self._leaders(parent, designs, latencies, outcomes)
+            lost += [
+                Excluded(it.operation, f"out of the race after 1/{part} of the training: {reasons[it.design]}")
+                for it in racing
+                if it.design not in kept
+            ]
+            racing = [it for it in racing if it.design in kept]
+        return [it for it in fast if it.design in self.scores or it in racing], lost
+
+    def _leaders(
+        self,
+        parent: Member,
+        designs: Sequence[Design],
+        latencies: Mapping[Design, Latency],
+        outcomes: Mapping[Design, Outcome],
+    ) -> tuple[set[Design], dict[Design, str]]:
+        """The better half of a race, and what is to be said of each of its designs."""
+        spread = self.scores.spread_of_one or 0.0
+        base = outcomes[parent.design]
+        parent = replace(parent, score=replace(base, spread=spread)) if isinstance(base, Score) else parent
+        reasons, members = {}, []
+        for design in designs:
+            outcome = outcomes[design]
+            if isinstance(outcome, Failure):
+                reasons[design] = f"training failed: {outcome.reason}"
+                continue
+            reasons[design] = f"{outcome.miou:.2f} mIoU, its parent {parent.score.miou:.2f}"
+            members.append(_Runner(design, latencies[design], replace(outcome, spread=spread)))
+        return {members[index].design for index in better_half(parent, members)}, reasons
 
     def _candidates(self, parent: Member) -> tuple[list[Candidate], float | None, tuple[Excluded, ...]]:
         limits = self.options.limits

@@ -7,7 +7,7 @@ them and reports read them.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
@@ -318,13 +318,26 @@ def _ms(value: float) -> str:
     return f"{value:.2f}" if value < 100 else f"{value:.0f}"
 
 
+class Sparse(BaseModel):
+    """A record that is written without those keys of later versions that have their default values."""
+
+    later: ClassVar[tuple[str, ...]] = ()
+
+    @model_serializer(mode="wrap")
+    def _without_defaults(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = write(self)
+        fields = type(self).model_fields
+        return {key: value for key, value in values.items() if key not in self.later or value != fields[key].default}
+
+
 _ADDITIONS = ("detail", "context", "head")
 
 
-class Row(BaseModel):
+class Row(Sparse):
     """A trained and measured network: a row of a table like Table 4. Keys as in all of lpsnet's JSON."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+    later = _ADDITIONS
 
     step: int
     blocks: tuple[int, ...]
@@ -345,13 +358,6 @@ class Row(BaseModel):
     detail: int = SCORE_STRIDE
     context: str = NO_CONTEXT
     head: int = 0
-
-    @model_serializer(mode="wrap")
-    def _without_defaults(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """The additions that are there: rows of the paper's networks stay as earlier versions wrote them."""
-        values: dict[str, Any] = write(self)
-        absent = [key for key in _ADDITIONS if values[key] == type(self).model_fields[key].default]
-        return {key: value for key, value in values.items() if key not in absent}
 
     @classmethod
     def of(cls, member: Member, **more: Any) -> Self:

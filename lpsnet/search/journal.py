@@ -16,20 +16,20 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError, model_validator
+from pydantic import ConfigDict, Field, JsonValue, TypeAdapter, ValidationError, model_validator
 
 from lpsnet.errors import RunError
 from lpsnet.inference.hub import bundled_name
 from lpsnet.io import append_line, exclusive, finished_lines, refuse_streams
 from lpsnet.search import journal as log
-from lpsnet.search.family import Doubt, Member, Row, Step, StepRecord, step_fields
+from lpsnet.search.family import Doubt, Member, Row, Sparse, Step, StepRecord, step_fields
 from lpsnet.search.measurements import Failure, Latency, Outcome, Score, TrainingSpec, absolute, compared
 from lpsnet.search.operations import Design
 
 JOURNAL_FORMAT = 1
 
 
-class _Line(BaseModel):
+class _Line(Sparse):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     kind: str  # first: an incomplete first line is still recognised as a journal's
@@ -76,6 +76,8 @@ class TrainingStarted(_Line):
     parent: str | None
     seed: int = 0
     length: int = 1
+    part: int = 1
+    later = ("part",)
 
 
 class TrainingFinished(_Line):
@@ -83,7 +85,7 @@ class TrainingFinished(_Line):
 
     Attributes:
         design: the trained design.
-        parent, seed, length: see `TrainingSpec`.
+        parent, seed, length, part: see `TrainingSpec`.
         miou, spread, at_start: see `Score`; `miou` is None if the training failed.
         failure: why there is no score.
         details: of the trainer, such as seconds, seed, and the path of the weights.
@@ -94,6 +96,8 @@ class TrainingFinished(_Line):
     parent: str | None
     seed: int = 0
     length: int = 1
+    part: int = 1
+    later = ("part",)
     miou: Annotated[float, Field(ge=0, le=100)] | None
     spread: Annotated[float, Field(ge=0, le=100)] = 0.0
     at_start: Annotated[float, Field(ge=0, le=100)] | None = None
@@ -110,8 +114,8 @@ class TrainingFinished(_Line):
 
     @property
     def is_first(self) -> bool:
-        """Whether it is the training whose weights are inherited and exported: the first seed, and no control."""
-        return self.seed == 0 and self.design != self.parent
+        """Whether it is the training whose weights are inherited and exported: a whole first seed, no control."""
+        return self.seed == 0 and self.part == 1 and self.design != self.parent
 
     @property
     def outcome(self) -> Outcome:
@@ -122,7 +126,7 @@ class TrainingFinished(_Line):
 def spec_fields(spec: TrainingSpec) -> dict[str, JsonValue]:
     """The fields of a line for a training specification."""
     parent = None if spec.parent is None else str(spec.parent)
-    return {"parent": parent, "seed": spec.seed, "length": spec.length}
+    return {"parent": parent, "seed": spec.seed, "length": spec.length, "part": spec.part}
 
 
 class StartKnown(_Line):
@@ -226,7 +230,8 @@ class Journal:
         if isinstance(event, LatencyRepetition):
             self._repetitions.setdefault(event.designs, []).append(event.ms)
         elif isinstance(event, TrainingFinished):
-            self._trainings.setdefault((event.design, event.parent, event.seed, event.length), event)
+            key = (event.design, event.parent, event.seed, event.length, event.part)
+            self._trainings.setdefault(key, event)
         elif isinstance(event, StepDecided):
             self._steps.setdefault(event.number, event)
 
@@ -445,7 +450,8 @@ class JournalledPerformance:
             line = TrainingFinished.of(result.design, spec, result.outcome, dict(result.details))
             self._journal.append(line)
             score = line.failure or f"{line.miou:.2f} mIoU"
-            self._on_progress(f"  trained {done} of {num_all}: {result.design}: {score}")
+            so_far = f" for 1/{spec.part} of their length" if spec.part > 1 else ""
+            self._on_progress(f"  trained {done} of {num_all}{so_far}: {result.design}: {score}")
 
 
 def record_start(journal: Journal, member: Member) -> None:

@@ -157,11 +157,14 @@ class TrainingSpec:
         parent: the trained network to inherit weights from; None for the first network of a search.
         seed: 0 for the training that children inherit from; others repeat it with other random numbers.
         length: factor on the training length of the recipe.
+        part: the training is scored after 1 / `part` of that length, and goes on from there if it is asked for with a
+            smaller part.
     """
 
     parent: Design | None = None
     seed: int = 0
     length: int = 1
+    part: int = 1
 
 
 class PerformanceFunction(Protocol):

@@ -167,7 +167,7 @@ class ExpansionRun:
         """The extent of the search, which the result depends on, and for reports the command."""
         return {
             "command": command_line(),
-            **asdict(self.options),
+            **{key: value for key, value in asdict(self.options).items() if key != "race" or value},
             "budgets_ms": list(self.budgets_ms),
             "check_step": self.check_step,
             "check_length": self.check_length,
@@ -206,9 +206,8 @@ class ExpansionRun:
             input_size=self.target.size,
         )
         folder = out / "candidates" / _folder_name(design, spec)
-        return CandidateTask(
-            design, training, self.val, folder, parent_weights if self.inherit else None, self.num_threads
-        )
+        inherited = parent_weights if self.inherit else None
+        return CandidateTask(design, training, self.val, folder, inherited, self.num_threads, spec.part)
 
 
 def _other_blocks(block: str, design: Design) -> bool:
@@ -508,6 +507,9 @@ class _Running:
         return self.device.measure_once(designs)
 
     def _on_step(self, step: Step) -> None:
+        if self.journal.step(step.number) is None:  # decided now: nothing of it is trained further
+            for state in (self.out / "candidates").glob(f"*/{RunFolder(self.out).state.name}"):
+                state.unlink()
         log.record_step(self.journal, step)
         left = self.run.options.num_steps - step.number
         ahead = f"; {left} more to go" if left and step.chosen else ""
@@ -538,7 +540,8 @@ class _Running:
             yield result
             if line := _start_note(result):
                 self.on_progress(f"  {line}")
-            RunFolder(folders[result.design]).state.unlink(missing_ok=True)  # as large as several models
+            if spec.part == 1:
+                RunFolder(folders[result.design]).state.unlink(missing_ok=True)  # as large as several models
             if left := len(tasks) - done:
                 minutes = (time.monotonic() - begun) / done * left / 60
                 self.on_progress(f"  {left} left in this step, about {minutes:.0f} min")

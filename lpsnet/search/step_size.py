@@ -239,6 +239,29 @@ def decide(parent: Measured, candidates: Sequence[Measured]) -> Decision:
     return Decision(chosen, tuple(rivals), gain_in_doubt=not surely_gains(parent, winner))
 
 
+def better_half(parent: Measured, candidates: Sequence[Measured]) -> list[int]:
+    """The indices of the better half of the candidates by Equation 5, rounded up, and of all that tie with its last.
+
+    A tie: some values inside the measured intervals put the candidate in front of that one. Of two that do not gain the
+    one with the higher mIoU is better, then the faster one.
+    """
+    points = [_middle(it) for it in candidates]
+    merits = [_merit(_middle(parent), point) for point in points]
+    keys = [
+        (merit is not None, merit or (False, point.miou, -point.latency))
+        for merit, point in zip(merits, points, strict=True)
+    ]
+    order = sorted(range(len(candidates)), key=lambda index: keys[index], reverse=True)
+    half = order[: -(-len(order) // 2)]
+    last = half[-1] if half else 0
+    ties = [
+        index
+        for index in order[len(half) :]
+        if keys[index] == keys[last] or _may_overtake(parent, candidates[last], candidates[index])
+    ]
+    return sorted([*half, *ties])
+
+
 def miou_per_ms(parent: Measured, candidate: Measured) -> float | None:
     """The quotient of Equation 5 in points of mIoU per millisecond; None where the latency does not grow."""
     before, after = _middle(parent), _middle(candidate)

@@ -50,6 +50,7 @@ class CandidateTask:
         folder: the candidate's own.
         parent: checkpoint of the trained parent to inherit weights from; None for none.
         num_threads: of the processor; None for the default of PyTorch.
+        part: see `TrainingSpec`.
     """
 
     design: Design
@@ -58,6 +59,7 @@ class CandidateTask:
     folder: Path
     parent: Path | None = None
     num_threads: int | None = None
+    part: int = 1
 
     def __str__(self) -> str:
         return str(self.design)
@@ -110,7 +112,8 @@ def _outcome(task: CandidateTask, on_progress: Callable[[Status], None]) -> tupl
             start = _start(task, task.parent)
             at_start, inherited = start.scores.get(task.val, {}).get("miou"), start.training
             run = replace(run, init=task.folder / START, encoder="") if inherited["taken_over"] else run
-        trained = train(run, task.folder, resume=True, on_progress=on_progress, tensorboard=False)
+        options: Any = {"on_progress": on_progress, "tensorboard": False, "share": 1 / task.part}
+        trained = train(run, task.folder, resume=True, **options)
         miou = _final(task, trained.model, trained.evaluation).miou
         if math.isnan(miou):
             raise RunError(

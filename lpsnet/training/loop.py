@@ -208,13 +208,14 @@ def run_task(
     resume: bool,
     on_progress: Callable[[Status], None],
     tensorboard: bool,
+    share: float = 1.0,
 ) -> Score[Details] | None:
     """Run a task in `out`, from its start or last checkpoint, and write its model there.
 
     Args:
         build: makes the task for a device.
         settings, defaults: see `RunFolder.check`.
-        out, resume, on_progress, tensorboard: see `segmentation.train`.
+        out, resume, on_progress, tensorboard, share: see `segmentation.train`.
 
     Returns:
         The model's score; None if there is none, and in all processes but the main one.
@@ -228,7 +229,7 @@ def run_task(
             folder.check(settings, defaults=defaults, resume=resume)
         task = build(accelerator.device)
         log = RunLog(folder, tensorboard=tensorboard) if accelerator.is_main_process else None
-        loop = Loop(task, accelerator, folder=folder, log=log, on_progress=on_progress)
+        loop = Loop(task, accelerator, folder=folder, log=log, on_progress=on_progress, share=share)
         if accelerator.is_main_process:
             if warning := version_changes(folder.started()):
                 _log.warning(warning)
@@ -268,7 +269,7 @@ class Loop(Generic[Details]):
         accelerator: this process among all.
         folder: of the run.
         log: None in all processes but the main one.
-        on_progress: see `segmentation.train`.
+        on_progress, share: see `segmentation.train`.
     """
 
     def __init__(
@@ -279,7 +280,9 @@ class Loop(Generic[Details]):
         folder: RunFolder,
         log: RunLog | None = None,
         on_progress: Callable[[Status], None] = lambda status: None,
+        share: float = 1.0,
     ) -> None:
+        self.share = share
         self.task, self.folder, self.accelerator = task, folder, accelerator
         self.log, self.on_progress = log, on_progress
         self.recipe = task.recipe
@@ -339,15 +342,20 @@ class Loop(Generic[Details]):
             self._evaluation_message()
         self._gave_up = self._is_out_of_patience()
         with contextlib.closing(self.steps()) as steps:
-            for loss, learning_rate in () if self._gave_up else steps:
+            for loss, learning_rate in () if self._gave_up or self._is_paused else steps:
                 self.pace.add(self.state.iteration, loss, learning_rate)
                 if self._after_step(self.state.iteration):
                     self._gave_up = self._is_out_of_patience()
-                if self._gave_up or self.asked.is_set():
+                if self._gave_up or self.asked.is_set() or self._is_paused:
                     break
-        if self.pace.has_unread:  # the clock ended the run
+        if self.pace.has_unread or self._is_paused:  # the clock ended the run, or it goes on from here later
             self._checkpoint()
         self.accelerator.wait_for_everyone()
+
+    @property
+    def _is_paused(self) -> bool:
+        """Whether the run has come to where it was asked to stop, before its end."""
+        return self.share < 1 and self.length.done() >= self.share
 
     def _finish(self, log: RunLog) -> Score[Details] | None:
         if self._gave_up:
@@ -355,7 +363,7 @@ class Loop(Generic[Details]):
             self.folder.rewind_logs(self.state.iteration, num_iterations=self.state.iteration)  # evaluated once more
         score = self._evaluate(log)
         if score is None or not self.recipe.keep_best or self._is_best(score) or not self.folder.model.exists():
-            self.task.save(self._weights(), self.folder.model, self._facts(), score)
+            self.task.save(self._weights(), self.folder.model, self._facts(ended=not self._is_paused), score)
         else:  # the best of this process, or of one before
             kept = {name: it.to(self.accelerator.device) for name, it in load_file(self.folder.model).items()}
             facts = {**self._facts(), "iterations": read_record(self.folder.model).training["iterations"]}

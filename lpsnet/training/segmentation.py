@@ -568,6 +568,7 @@ def train(
     resume: bool = False,
     on_progress: Callable[[Status], None] = lambda status: None,
     tensorboard: bool = True,
+    share: float = 1.0,
 ) -> TrainingResult:
     """Train a network and write it to `out`.
 
@@ -577,6 +578,8 @@ def train(
         resume: resume the run in `out`; start one if there is none.
         on_progress: called after every iteration, in order, in the main process; may be one iteration late.
         tensorboard: write curves for TensorBoard besides the logs.
+        share: of the training's length after which it stops, 0 to 1, and delivers what it has: evaluated, and to be
+            resumed.
 
     Raises:
         LpsnetError: the data, the recipe or the folder cannot be used; see the message.
@@ -594,5 +597,6 @@ def train(
         resume=resume,
         on_progress=on_progress,
         tensorboard=tensorboard,
+        share=share,
     )
     return TrainingResult(RunFolder(out).model, None if score is None else score.details)

@@ -28,7 +28,7 @@ from lpsnet.errors import RunError
 from lpsnet.report.report import write_report
 from lpsnet.report.search import COLOURS, write_figure
 from lpsnet.search.family import Member, Step
-from lpsnet.search.journal import Stopped
+from lpsnet.search.journal import Stopped, TrainingFinished, TrainingStarted
 from lpsnet.search.operations import Operation
 
 PLAN = {"command": "lpsnet expand --out 'a b'", "num_steps": 4, "budgets_ms": [2.0]}
@@ -115,6 +115,18 @@ def test_each_step_says_what_it_tried_and_why(tmp_path: Path) -> None:
     assert any(text.startswith("Step 1 takes width=0,0,0,8,8 x1; undecided") for text in page.texts)
     assert "Parent: 1 ms, 30.0 mIoU. Target 1.55 ms." in page.texts
     assert (page.fact("Steps"), page.fact("Steps undecided"), page.fact("Networks trained")) == ("2", "1", "6")
+
+
+def test_parts_of_a_training_are_counted_each(tmp_path: Path) -> None:
+    """In a race two candidates are begun after a quarter; one is scored, and begun to half."""
+    designs, parent = tuple(str(it.design) for it in (DEEPER_2, WIDER_2)), str(WIDER.design)
+    more = [
+        TrainingStarted(designs=designs, parent=parent, part=4),
+        *(TrainingFinished(design=it, parent=parent, miou=30.0, part=4) for it in designs),
+        TrainingStarted(designs=designs[:1], parent=parent, part=2),
+    ]
+    page = report(write_search(tmp_path, [FIRST], more, plan=PLAN))
+    assert any("Step 2: 2 of 3 trainings begun are done, 1 to go." in text for text in page.texts)
 
 
 @pytest.mark.parametrize("narrow", [False, True])
