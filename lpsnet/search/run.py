@@ -238,11 +238,7 @@ def check_plan(run: ExpansionRun) -> int:
             raise RunError(f"a latency budget is a finite number of milliseconds above 0; got {budget_ms:g}")
     _check_names(run)
     check_operations(run.start, run.operations)
-    if run.recipe.init_required and run.init is None and not run.encoder:
-        raise RunError(
-            f"recipe {run.recipe.name!r} starts from pre-trained weights: give them with --init or --encoder, "
-            "or train from scratch with --set init_required=false"
-        )
+    run.recipe.check_weights(given=bool(run.init or run.encoder))
     if run.init is not None:
         read_record(run.init)
     if run.encoder:

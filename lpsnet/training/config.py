@@ -251,6 +251,18 @@ class Recipe(LoopSettings):
             rare_class_crops=self.rare_class_crops,
         )
 
+    def check_weights(self, *, given: bool) -> None:
+        """Refuse a recipe that presumes weights to start from where none are given.
+
+        Raises:
+            RunError: it does.
+        """
+        if self.init_required and not given:
+            raise RunError(
+                f"recipe {self.name!r} starts from pre-trained weights: give them with --init or --encoder, "
+                "or train from scratch with --set init_required=false"
+            )
+
     @property
     def num_unlabelled(self) -> int:
         """Images without labels in a batch, if there are any: from 1 to all but one."""

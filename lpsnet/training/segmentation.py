@@ -584,11 +584,7 @@ def train(
     Raises:
         LpsnetError: the data, the recipe or the folder cannot be used; see the message.
     """
-    if run.recipe.init_required and run.init is None and not run.encoder:
-        raise RunError(
-            f"recipe {run.recipe.name!r} starts from pre-trained weights: give them with --init or --encoder, "
-            "or train from scratch with --set init_required=false"
-        )
+    run.recipe.check_weights(given=bool(run.init or run.encoder))
     score = run_task(
         lambda device: Segmentation.of(run, device),
         run.settings(out),
