@@ -487,9 +487,16 @@ def _standing(step: Step, it: Member) -> html.Cell | str:
 def _in_progress(found: Search) -> tuple[html.Part, ...]:
     """What is trained of the step that is not decided."""
     figure = html.figure
-    rows = tuple((it.design, str(it.seed), figure(it.at_start), figure(it.miou), it.failure) for it in found.trainings)
+    rows = tuple(
+        (it.design, str(it.seed), figure(it.at_start), figure(it.miou), it.failure or _so_far(it.part))
+        for it in found.trainings
+    )
     heads = ("Network", "Seed", "At start (%)", "mIoU (%)", "")
     return (html.Table(heads, rows, words=(0, 4), title="Trained so far in the step being worked on"),) if rows else ()
+
+
+def _so_far(part: int) -> str:
+    return f"after 1/{part} of its training" if part > 1 else ""
 
 
 def _making(found: Search) -> tuple[html.Part, ...]:

@@ -127,6 +127,7 @@ def test_parts_of_a_training_are_counted_each(tmp_path: Path) -> None:
     ]
     page = report(write_search(tmp_path, [FIRST], more, plan=PLAN))
     assert any("Step 2: 2 of 3 trainings begun are done, 1 to go." in text for text in page.texts)
+    assert [row[-1] for row in page.table("Network")] == ["after 1/4 of its training"] * 2
 
 
 @pytest.mark.parametrize("narrow", [False, True])
