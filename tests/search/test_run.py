@@ -248,7 +248,7 @@ def test_todays_networks_grow_and_resume_as_the_papers_do(tmp_path: Path) -> Non
     again = quickly(run, tmp_path, train=_never)
     assert again.to_dict() == result.to_dict()
     assert (tmp_path / JOURNAL).read_bytes() == content
-    assert read_expansion(tmp_path).found == result.found
+    assert read_expansion(tmp_path).found.steps == result.found.steps
     assert "D=8 X=gate H=16" in (tmp_path / "family" / "table.md").read_text(encoding="utf-8")
 
 
