@@ -337,7 +337,7 @@ class _Search:
             outcomes = self.performance([*designs, parent.design], spec)
             kept, reasons = self._leaders(parent, designs, latencies, outcomes)
             lost += [
-                Excluded(it.operation, f"out of the race after 1/{part} of the training: {reasons[it.design]}")
+                Excluded(it.operation, f"out after 1/{part} of the training: {reasons[it.design]}")
                 for it in racing
                 if it.design not in kept
             ]
@@ -361,7 +361,7 @@ class _Search:
             if isinstance(outcome, Failure):
                 reasons[design] = f"training failed: {outcome.reason}"
                 continue
-            reasons[design] = f"{outcome.miou:.2f} mIoU, its parent {parent.score.miou:.2f}"
+            reasons[design] = f"{outcome.miou:.2f} mIoU, parent {parent.score.miou:.2f}"
             members.append(_Runner(design, latencies[design], replace(outcome, spread=spread)))
         return {members[index].design for index in better_half(parent, members)}, reasons
 

@@ -124,8 +124,8 @@ def test_a_race_of_eight_takes_the_same_for_half_of_the_training() -> None:
     # 4 end at a quarter, 2 at half, 2 and the control at the end
     assert (whole.lengths(), race.lengths()) == (9.0, 4 / 4 + 2 / 2 + 3)
     assert [(str(it.operation), it.reason) for it in found.excluded][:2] == [
-        ("depth=0,1,1,1,1", "out of the race after 1/4 of the training: 52.00 mIoU, its parent 51.00"),
-        ("depth=0,0,0,1,1", "out of the race after 1/4 of the training: 54.00 mIoU, its parent 51.00"),
+        ("depth=0,1,1,1,1", "out after 1/4 of the training: 52.00 mIoU, parent 51.00"),
+        ("depth=0,0,0,1,1", "out after 1/4 of the training: 54.00 mIoU, parent 51.00"),
     ]
     assert len(found.excluded) == 6
 
@@ -136,7 +136,7 @@ def test_one_that_comes_late_is_lost_and_one_that_fails_is_said() -> None:
     step = curves.search(race=True).steps[0]
     assert step.chosen.operation == curves.operations[1]
     reasons = {it.operation: it.reason for it in step.excluded}
-    assert "50.00 mIoU, its parent 51.00" in reasons[curves.operations[0]]
+    assert "50.00 mIoU, parent 51.00" in reasons[curves.operations[0]]
     assert "training failed: it diverged" in reasons[curves.operations[3]]
     assert (
         Curves([late, rising(3.0), rising(2.0), broken], CONTROL).search().steps[0].chosen.operation
