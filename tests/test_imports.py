@@ -9,6 +9,7 @@ PACKAGE = Path(__file__).parents[1] / "lpsnet"
 
 # In the order in which they may use each other; a single file at the top counts as a package.
 PACKAGES = (
+    "agent",
     "errors",
     "sampling",
     "io",
@@ -31,6 +32,7 @@ PACKAGES = (
     "__main__",
 )
 WITHOUT_TORCH = (
+    "agent",
     "errors",
     "sampling",
     "io",

@@ -13,17 +13,17 @@ import pickle
 import platform
 import re
 import shlex
-import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import psutil
 
+from lpsnet import agent
 from lpsnet.errors import RunError
 
 MIB = 2**20
@@ -31,7 +31,6 @@ CPU_FEATURES = (
     *("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_int8"),  # x86
     *("asimd", "asimdhp", "asimddp", "bf16", "i8mm", "sve"),  # Arm
 )
-_TIMEOUT_S = 10.0  # timeout of a program
 
 Ask = Callable[[list[str]], str | None]  # command -> its output; None if it is missing or fails
 
@@ -81,6 +80,46 @@ class Machine:
         return {**asdict(self), **lists, "identity": self.identity}
 
 
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Where the description of a machine comes from: this process, or an agent on a device.
+
+    Attributes:
+        read: the text of a system file such as "proc/cpuinfo"; empty if it cannot be read.
+        ask: runs a command.
+        system: "Linux", "Darwin" (macOS) or "Windows".
+        release, architecture, python: the kernel's version or macOS's, as in "x86_64", and Python's version.
+        affinity: logical processors that the process may use.
+        memory_bytes, num_cores: of the machine, as its system says; None if unknown.
+    """
+
+    read: Callable[[str], str]
+    ask: Ask
+    system: str
+    release: str
+    architecture: str
+    python: str
+    affinity: frozenset[int]
+    memory_bytes: int | None
+    num_cores: int | None
+
+    @classmethod
+    def here(cls, *, root: Path = Path("/"), ask: Ask | None = None, system: str | None = None) -> Self:
+        """Those of this process; arguments as for `describe_machine`."""
+        system = system or platform.system()
+        return cls(
+            read=lambda name: agent.read_text(root / name),
+            ask=ask or agent.ask_program,
+            system=system,
+            release=platform.mac_ver()[0] if system == "Darwin" else platform.release(),
+            architecture=platform.machine(),
+            python=platform.python_version(),
+            affinity=frozenset(_affinity()),
+            memory_bytes=_memory_bytes(),
+            num_cores=psutil.cpu_count(logical=False) if system in ("Darwin", "Windows") else None,
+        )
+
+
 def describe_machine(*, root: Path = Path("/"), ask: Ask | None = None, system: str | None = None) -> Machine:
     """The machine this process runs on.
 
@@ -89,24 +128,27 @@ def describe_machine(*, root: Path = Path("/"), ask: Ask | None = None, system: 
         ask: runs a command.
         system: "Linux", "Darwin" (macOS) or "Windows"; detected if None.
     """
-    ask = ask or _ask
-    system = system or platform.system()
-    gpus, driver = _nvidia(ask)
-    info = _read(root / "proc/cpuinfo")
+    return describe(Sources.here(root=root, ask=ask, system=system))
+
+
+def describe(seen: Sources) -> Machine:
+    """The machine that sources tell of."""
+    gpus, driver = _nvidia(seen.ask)
+    info = seen.read("proc/cpuinfo")
     has = (_after(info, "flags") or _after(info, "Features") or "").split()  # x86, Arm
     return Machine(
-        cpu=_cpu(root, ask, system) or platform.processor() or platform.machine() or "unknown processor",
+        cpu=_cpu(seen, info) or platform.processor() or seen.architecture or "unknown processor",
         cpu_features=tuple(feature for feature in CPU_FEATURES if feature in has),
-        num_cores=_usable_cores(root, system),
-        num_threads=_usable_threads(root),
-        memory_mib=_memory_mib(root),
+        num_cores=_usable_cores(seen),
+        num_threads=_usable_threads(seen),
+        memory_mib=_memory_mib(seen),
         gpus=gpus,
         gpu_driver=driver,
-        board=_read(root / "proc/device-tree/model").strip("\0\n ") or None,
-        power_mode=_power_mode(root, ask),
-        architecture=platform.machine(),
-        system=_system(root, system),
-        python=platform.python_version(),
+        board=seen.read("proc/device-tree/model").strip("\0\n ") or None,
+        power_mode=_power_mode(seen),
+        architecture=seen.architecture,
+        system=_system(seen),
+        python=seen.python,
     )
 
 
@@ -118,51 +160,51 @@ def load_average() -> float | None:
         return None
 
 
-def _cpu(root: Path, ask: Ask, system: str) -> str | None:
-    if system == "Darwin":
-        model = ask(["sysctl", "-n", "machdep.cpu.brand_string"])
-    elif system == "Windows":
-        model = ask(["powershell", "-NoProfile", "-Command", "(Get-CimInstance Win32_Processor)[0].Name"])
+def _cpu(seen: Sources, info: str) -> str | None:
+    if seen.system == "Darwin":
+        model = seen.ask(["sysctl", "-n", "machdep.cpu.brand_string"])
+    elif seen.system == "Windows":
+        model = seen.ask(["powershell", "-NoProfile", "-Command", "(Get-CimInstance Win32_Processor)[0].Name"])
     else:
-        info = _read(root / "proc/cpuinfo")
         # x86 has 'model name'; 64-bit Arm has no name in the file, but `lscpu` knows the cores
-        model = _after(info, "model name") or _after(ask(["lscpu"]) or "", "Model name") or _after(info, "Hardware")
+        model = (
+            _after(info, "model name") or _after(seen.ask(["lscpu"]) or "", "Model name") or _after(info, "Hardware")
+        )
     return (model or "").strip() or None
 
 
-def _memory_mib(root: Path) -> int | None:
-    limits = []
+def _memory_bytes() -> int | None:
     with contextlib.suppress(OSError, ValueError, KeyError, RuntimeError, psutil.Error), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about figures that a sandbox omits and that are not used here
-        limits.append(int(psutil.virtual_memory().total))
-    limit = _read(root / "sys/fs/cgroup/memory.max").strip()
-    if limit.isdigit():
-        limits.append(int(limit))
+        return int(psutil.virtual_memory().total)
+    return None
+
+
+def _memory_mib(seen: Sources) -> int | None:
+    limit = seen.read("sys/fs/cgroup/memory.max").strip()
+    limits = [*([seen.memory_bytes] if seen.memory_bytes else []), *([int(limit)] if limit.isdigit() else [])]
     return min(limits) // MIB or None if limits else None
 
 
-def _usable_cores(root: Path, system: str) -> int | None:
-    """Groups of sibling threads among the logical processors that this process may use."""
-    if system in ("Darwin", "Windows"):
-        count: int | None = psutil.cpu_count(logical=False)
-        return count
-    folder = root / "sys/devices/system/cpu"
-    groups = {_read(folder / f"cpu{index}" / "topology" / "thread_siblings_list") for index in _affinity()}
+def _usable_cores(seen: Sources) -> int | None:
+    """Groups of sibling threads among the logical processors that the process may use."""
+    if seen.system in ("Darwin", "Windows"):
+        return seen.num_cores
+    folder = "sys/devices/system/cpu"
+    groups = {seen.read(f"{folder}/cpu{index}/topology/thread_siblings_list") for index in seen.affinity}
     return len(groups) if groups and "" not in groups else None
 
 
 def _affinity() -> set[int]:
-    if hasattr(os, "sched_getaffinity"):
-        return os.sched_getaffinity(0)
-    return set(range(os.cpu_count() or 1))
+    return set(agent.affinity())
 
 
-def _usable_threads(root: Path) -> int:
+def _usable_threads(seen: Sources) -> int:
     """The affinity, or a container's CPU limit if that is less."""
-    quota, _, period = _read(root / "sys/fs/cgroup/cpu.max").strip().partition(" ")
+    quota, _, period = seen.read("sys/fs/cgroup/cpu.max").strip().partition(" ")
     if quota.isdigit() and period.isdigit() and int(period) > 0:
-        return max(1, min(len(_affinity()), -(-int(quota) // int(period))))
-    return len(_affinity())
+        return max(1, min(len(seen.affinity), -(-int(quota) // int(period))))
+    return len(seen.affinity)
 
 
 def _nvidia(ask: Ask) -> tuple[tuple[str, ...], str | None]:
@@ -171,19 +213,19 @@ def _nvidia(ask: Ask) -> tuple[tuple[str, ...], str | None]:
     return tuple(name for name, _ in rows), rows[0][1] if rows else None
 
 
-def _power_mode(root: Path, ask: Ask) -> str | None:
-    if jetson := re.search(r"NV Power Mode:\s*(\S+)", ask(["nvpmodel", "-q"]) or ""):
+def _power_mode(seen: Sources) -> str | None:
+    if jetson := re.search(r"NV Power Mode:\s*(\S+)", seen.ask(["nvpmodel", "-q"]) or ""):
         return jetson.group(1)
-    return _read(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").strip() or None
+    return seen.read("sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").strip() or None
 
 
-def _system(root: Path, system: str) -> str:
-    if system == "Darwin":
-        return f"macOS {platform.mac_ver()[0]}"
-    if system != "Linux":
-        return f"{system} {platform.release()}".strip()
-    name = re.search(r'^PRETTY_NAME="?([^"\n]+)', _read(root / "etc/os-release"), re.MULTILINE)
-    return f"{name.group(1) if name else 'Linux'}, kernel {platform.release()}"
+def _system(seen: Sources) -> str:
+    if seen.system == "Darwin":
+        return f"macOS {seen.release}"
+    if seen.system != "Linux":
+        return f"{seen.system} {seen.release}".strip()
+    name = re.search(r'^PRETTY_NAME="?([^"\n]+)', seen.read("etc/os-release"), re.MULTILINE)
+    return f"{name.group(1) if name else 'Linux'}, kernel {seen.release}"
 
 
 def command_line() -> str:
@@ -199,30 +241,6 @@ def _after(text: str, key: str) -> str | None:
     return found.group(1).strip() if found else None
 
 
-def _read(path: Path) -> str:
-    """The text of a file; empty if it cannot be read."""
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
-
-
-def _ask(command: list[str]) -> str | None:
-    try:
-        done = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=_TIMEOUT_S,
-            env={**os.environ, "LC_ALL": "C"},
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout if done.returncode == 0 else None
-
-
 @dataclass(frozen=True, slots=True)
 class Load:
     """Load of the machine during a measurement.
@@ -231,12 +249,16 @@ class Load:
         duration_s: of the measurement.
         average_before, average_after: load averages of the last minute, this process included; None if unknown.
         other_cores: processors busy with other processes, on average, of those in our affinity; None if unknown.
+        clock_mhz, temperature_c: before and after: the mean clock of all processors, and the hottest thermal zone; None
+            if unknown.
     """
 
     duration_s: float
     average_before: float | None
     average_after: float | None
     other_cores: float | None
+    clock_mhz: tuple[float | None, float | None] = (None, None)
+    temperature_c: tuple[float | None, float | None] = (None, None)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
@@ -245,15 +267,59 @@ class Load:
             "load_average_before": self.average_before,
             "load_average_after": self.average_after,
             "other_cores_busy": self.other_cores,
+            "clock_mhz_before": self.clock_mhz[0],
+            "clock_mhz_after": self.clock_mhz[1],
+            "temperature_c_before": self.temperature_c[0],
+            "temperature_c_after": self.temperature_c[1],
         }
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """What a machine counts, at one time.
+
+    Attributes:
+        now_s: of a clock.
+        busy_s: processor time of all processes on the processors that we may use; None if unknown.
+        own_s: of our process and its ended children.
+        average: load average of the last minute; None if unknown.
+        clock_mhz, temperature_c: see `Load`.
+    """
+
+    now_s: float
+    busy_s: float | None
+    own_s: float
+    average: float | None
+    clock_mhz: float | None
+    temperature_c: float | None
+
+    @classmethod
+    def here(cls) -> Self:
+        """Those of this machine and process."""
+        read = {path: agent.read_text(path) for path in STATE_FILES}
+        return cls(time.monotonic(), _busy_s(), _own_s(), load_average(), clock_mhz(read), temperature_c(read))
+
+
+def load_between(before: Counters, after: Counters) -> Load:
+    """The load from one time to another."""
+    duration_s, other_cores = after.now_s - before.now_s, None
+    if after.busy_s is not None and before.busy_s is not None and duration_s > 0:
+        other_cores = max(0.0, after.busy_s - before.busy_s - (after.own_s - before.own_s)) / duration_s
+    return Load(
+        duration_s,
+        before.average,
+        after.average,
+        other_cores,
+        clock_mhz=(before.clock_mhz, after.clock_mhz),
+        temperature_c=(before.temperature_c, after.temperature_c),
+    )
 
 
 class LoadWatch:
     """Measures the load from its creation on."""
 
     def __init__(self) -> None:
-        self._average = load_average()
-        self._busy_s, self._own_s, self._since = _busy_s(), _own_s(), time.monotonic()
+        self._before = Counters.here()
 
     @classmethod
     def start(cls) -> Self:
@@ -262,17 +328,44 @@ class LoadWatch:
 
     def load(self) -> Load:
         """The load since the start."""
-        duration_s, busy_s, other_cores = time.monotonic() - self._since, _busy_s(), None
-        if busy_s is not None and self._busy_s is not None and duration_s > 0:
-            other_cores = max(0.0, busy_s - self._busy_s - (_own_s() - self._own_s)) / duration_s
-        return Load(duration_s, self._average, load_average(), other_cores)
+        return load_between(self._before, Counters.here())
+
+
+MAX_ZONES, MAX_CLOCKS = 16, 64  # looked at
+_STAT = "/proc/stat"
+_CLOCKS = tuple(f"/sys/devices/system/cpu/cpu{index}/cpufreq/scaling_cur_freq" for index in range(MAX_CLOCKS))  # kHz
+_ZONES = tuple(f"/sys/class/thermal/thermal_zone{index}/temp" for index in range(MAX_ZONES))  # thousandths of a degree
+STATE_FILES = (_STAT, *_CLOCKS, *_ZONES)
+
+
+def clock_mhz(read: Mapping[str, str]) -> float | None:
+    """The mean clock of all processors, from the texts of `STATE_FILES`."""
+    clocks = [int(text) / 1000 for path in _CLOCKS if (text := read.get(path, "").strip()).isdigit()]
+    return sum(clocks) / len(clocks) if clocks else None
+
+
+def temperature_c(read: Mapping[str, str]) -> float | None:
+    """The temperature of the hottest thermal zone, from the texts of `STATE_FILES`."""
+    zones = [int(text) / 1000 for path in _ZONES if (text := read.get(path, "").strip()).isdigit()]
+    return max(zones, default=None)
+
+
+def busy_s(read: Mapping[str, str], affinity: Iterable[int], ticks: int) -> float | None:
+    """Seconds of processor time of all processes since the machine started, on some processors, from Linux's texts."""
+    lines = [line.split() for line in read.get(_STAT, "").splitlines()]
+    rows = {parts[0]: parts[1:9] for parts in lines if len(parts) >= 9 and all(map(str.isdigit, parts[1:9]))}
+    counted = [rows.get(f"cpu{index}") for index in affinity]
+    fields = (0, 1, 2, 5, 6, 7)  # user, nice, system, irq, softirq, steal; idle and waiting are not work
+    if not counted or None in counted:
+        return None
+    return sum(int(row[field]) for row in counted if row for field in fields) / ticks
 
 
 _BUSY = ("user", "nice", "system", "irq", "softirq", "steal")  # not all on every system
 
 
 def _busy_s() -> float | None:
-    """Seconds of processor time of all processes since the machine started, on the processors that we may use."""
+    """`busy_s` of this machine, on any system."""
     try:
         allowed = _affinity()
         is_part = len(allowed) < (os.cpu_count() or 1)
@@ -284,9 +377,7 @@ def _busy_s() -> float | None:
 
 
 def _own_s() -> float:
-    """Seconds of processor time of this process and its ended children."""
-    times = os.times()
-    return times.user + times.system + times.children_user + times.children_system
+    return agent.own_s()
 
 
 def peak_memory_mib(work: Callable[[], object]) -> float:

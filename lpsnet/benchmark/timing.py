@@ -1,4 +1,5 @@
-"""Timing networks so that the figures can be compared: samples, intervals, and which of two networks is faster.
+"""Timing networks so that the figures can be compared: samples, intervals, and which of two networks is faster; and
+long streams (`endure`).
 
 The paper's latency is the mean over 20 s after 1 s of warm-up, one image at a time, the network alone (design-notes,
 'What is timed'): `PROTOCOLS["paper"]`. But other work slows a machine down at times, by more than most networks differ.
@@ -7,29 +8,30 @@ compared by the ratio within each round, from which such times cancel out (`comp
 
 A round has one turn per network: one call, or for fast networks as many as take the time of the slowest, up to a sixth
 of the time that each is measured for. Calls within a turn share the machine's state, so only rounds are independent
-observations: intervals come from the medians of turns, by rank (Conover 1999, Section 3.2), for any distribution.
+observations: intervals come from the medians of turns, by rank (Conover 1999, Section 3.2), for any distribution. The
+loop itself is in `lpsnet/agent.py`, which devices run, too.
 
 Concurrent measurements would disturb each other: one waits until the other has finished, also across processes.
 """
 
 import contextlib
-import functools
-import gc
 import logging
-import math
 import tempfile
-import time
+import threading
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from statistics import fmean, median, median_low
+from statistics import fmean, median
 from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field
 
+from lpsnet import agent
+from lpsnet.benchmark.machine import resident_memory_mib
 from lpsnet.errors import RunError
+from lpsnet.inference import outputs, pipeline, video
 from lpsnet.io import one_at_a_time
 
 _log = logging.getLogger(__name__)
@@ -102,14 +104,14 @@ class Latency:
     @property
     def interval_ms(self) -> tuple[float, float]:
         """Interval of the median; with less than six rounds its confidence is below 0.95, see `interval_confidence`."""
-        low, high, _ = median_interval([median(turn) for turn in self.turns_ms], self.confidence)
+        low, high, _ = agent.median_interval([median(turn) for turn in self.turns_ms], self.confidence)
         # the median of all samples may differ from that of the turns' medians
         return min(low, self.median_ms), max(high, self.median_ms)
 
     @property
     def interval_confidence(self) -> float:
         """The confidence that the number of rounds permits."""
-        return _ranks(self.num_rounds, self.confidence)[1]
+        return agent.ranks(self.num_rounds, self.confidence)[1]
 
     def to_dict(self, *, samples: bool = True) -> dict[str, Any]:
         """JSON values; without `samples` only the figures."""
@@ -155,60 +157,11 @@ def compare(a: Latency, b: Latency) -> Comparison:
     if a.run_id != b.run_id or a.num_rounds != b.num_rounds:
         raise RunError("only latencies measured interleaved can be compared: give both to one call of timing.measure")
     ratios = [median(one) / median(other) for one, other in zip(a.turns_ms, b.turns_ms, strict=True)]
-    low, high, reached = median_interval(ratios, a.confidence)
+    low, high, reached = agent.median_interval(ratios, a.confidence)
     verdict: Verdict = "cannot tell apart"
     if reached >= a.confidence and not low <= 1 <= high:
         verdict = "A faster" if high < 1 else "B faster"
     return Comparison(median(ratios), (low, high), reached, len(ratios), verdict)
-
-
-def median_interval(values: Sequence[float], confidence: float) -> tuple[float, float, float]:
-    """Bounds of the median of the distribution of `values`, and their confidence.
-
-    The k-th smallest and the k-th largest value, with the largest k that has the requested confidence. Few values limit
-    the confidence (five: 0.9375 at most): then the smallest and the largest.
-    """
-    rank, reached = _ranks(len(values), confidence)
-    ordered = sorted(values)
-    return ordered[rank - 1], ordered[-rank], reached
-
-
-@functools.lru_cache(maxsize=4096)
-def _ranks(number: int, confidence: float) -> tuple[int, float]:
-    """k of `median_interval` and its confidence: 1 - 2 P(X < k) for X binomial with `number` and 1/2."""
-    log_term = -number * math.log(2)  # of P(X = 0)
-    tail = math.exp(log_term)  # P(X < 1)
-    rank = 1
-    while rank < number // 2:
-        log_term += math.log((number - rank + 1) / rank)
-        if 2 * (tail + math.exp(log_term)) > 1 - confidence:
-            break
-        tail += math.exp(log_term)
-        rank += 1
-    return rank, max(0.0, 1 - 2 * tail)
-
-
-LOCK_NAME = "lpsnet-measuring.lock"  # in the system's folder for temporary files
-MAX_CALLS_PER_TURN = 10_000
-CLOCK_TOLERANCE_NS = 50_000_000  # two clocks may differ by this in a round, or by 1 % of it; more counts as sleep
-NUM_ROUNDS = 6  # at least, per measurement: fewer give no interval a confidence of 0.95
-MAX_DISCARDED = 10  # discarded rounds before a measurement is given up, or as many as were kept
-
-
-def _clock_that_never_stops() -> int:
-    """Nanoseconds including sleep of the machine, which `perf_counter` excludes on Linux and macOS."""
-    for name in ("CLOCK_BOOTTIME", "CLOCK_MONOTONIC"):  # Linux; macOS, where the latter includes sleep
-        if hasattr(time, name):
-            return time.clock_gettime_ns(getattr(time, name))
-    return time.time_ns()  # Windows: perf_counter includes sleep as well, so it is not detected
-
-
-@dataclass(frozen=True, slots=True)
-class Clock:
-    """Sources of time: latencies are differences of `now_ns`; `always_ns` continues while the machine sleeps."""
-
-    now_ns: Callable[[], int] = time.perf_counter_ns
-    always_ns: Callable[[], int] = _clock_that_never_stops
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,12 +197,14 @@ PROTOCOLS: dict[str, TimingProtocol] = {
     "adaptive": TimingProtocol(duration_s=2.0, target_percent=1.0, max_duration_s=30.0),
 }
 
+_CLOCK = agent.Clock()
+
 
 def measure(
     callables: Mapping[str, Callable[[], object]],
     *,
     protocol: TimingProtocol = PROTOCOLS["paper"],
-    clock: Clock = Clock(),
+    clock: agent.Clock = _CLOCK,
     on_progress: Callable[[float], None] | None = None,
 ) -> dict[str, Latency]:
     """Time callables interleaved: every round calls each, and the order changes from round to round.
@@ -269,13 +224,27 @@ def measure(
     """
     if not callables:
         raise RunError("nothing to measure: no callable was given")
-    with measuring_alone(), _no_garbage_collection():
-        run = _Run(callables, protocol, clock)
-        while not run.is_done():
-            run.do_round()
-            if on_progress is not None:
-                on_progress(run.part_done())
-    return run.latencies()
+    with measuring_alone():
+        try:
+            samples = agent.time_interleaved(callables, protocol, clock, on_progress or (lambda part: None))
+        except agent.MeasurementError as error:
+            raise RunError(str(error)) from None
+    return latencies(samples, protocol)
+
+
+def latencies(samples: Mapping[str, Any], protocol: TimingProtocol) -> dict[str, Latency]:
+    """Latencies from what `agent.time_interleaved` gives, on this machine or on a device."""
+    run_id = uuid.uuid4().hex[:12]
+    return {
+        name: Latency(
+            tuple(tuple(sample / 1e6 for sample in turn) for turn in turns),
+            confidence=protocol.confidence,
+            target_reached=samples["target_reached"][name],
+            num_discarded_rounds=samples["num_discarded_rounds"],
+            run_id=run_id,
+        )
+        for name, turns in samples["turns_ns"].items()
+    }
 
 
 @contextlib.contextmanager
@@ -284,7 +253,7 @@ def measuring_alone() -> Iterator[None]:
 
     Processes with different temporary folders, as in containers, do not wait for each other, nor those without one.
     """
-    path = Path(tempfile.gettempdir()) / LOCK_NAME
+    path = Path(tempfile.gettempdir()) / agent.LOCK_NAME
 
     def warn() -> None:
         _log.warning("another process measures on this machine; waiting until it is done")
@@ -293,129 +262,154 @@ def measuring_alone() -> Iterator[None]:
         yield
 
 
-class _Run:
-    """One call of `measure`: the samples so far."""
+# Whether a stream can run indefinitely: a video is repeated, and resident memory is sampled. Then turns with and
+# without drawing alternate, so that other work on the machine affects both equally.
 
-    def __init__(self, callables: Mapping[str, Callable[[], object]], protocol: TimingProtocol, clock: Clock) -> None:
-        self._callables, self._protocol, self._clock = callables, protocol, clock
-        self._warm_up_ns = {name: self._warm_up(call) for name, call in callables.items()}
-        self._turns_ns: dict[str, list[list[int]]] = {name: [] for name in callables}
-        self._medians_ns: dict[str, list[float]] = {name: [] for name in callables}
-        self._timed_ns = dict.fromkeys(callables, 0)
-        self._num_started = 0
-        self._num_discarded = 0
+SETTLING_PART = 0.1  # of the duration, in which engines and codecs allocate their memory
 
-    def _warm_up(self, call: Callable[[], object]) -> float:
-        """Call until the time is up; the median time of a call, in nanoseconds, at least 1."""
-        samples: list[int] = []
-        start = self._clock.now_ns()
-        while not samples or self._clock.now_ns() - start < self._protocol.warm_up_s * 1e9:
-            samples += self._time(call, 1)
-        return max(1.0, median(samples))
+Progress = Callable[[str, float], None]  # called with the stage and the part of it that is done, 0 to 1
 
-    def _time(self, call: Callable[[], object], num_calls: int) -> list[int]:
-        now_ns, samples = self._clock.now_ns, []
-        for _ in range(num_calls):
-            start = now_ns()
-            call()
-            samples.append(now_ns() - start)
-        if min(samples) < 0 or sum(samples) == 0:
-            raise RunError("the clock stands still or goes backwards; nothing can be measured with it")
-        return samples
 
-    def do_round(self) -> None:
-        """A turn of every callable; discarded if the machine slept meanwhile."""
-        now, always = self._clock.now_ns(), self._clock.always_ns()
-        names = _order(list(self._callables), self._num_started)
-        num_calls = self._calls_per_turn()
-        turns = {name: self._time(self._callables[name], num_calls[name]) for name in names}
-        passed, always_passed = self._clock.now_ns() - now, self._clock.always_ns() - always
-        gc.collect()  # garbage of the calls: everything older is frozen
-        self._num_started += 1
-        if abs(always_passed - passed) > max(CLOCK_TOLERANCE_NS, passed // 100):
-            self._discard()
-            return
-        for name, samples in turns.items():
-            self._turns_ns[name].append(samples)
-            self._medians_ns[name].append(median(samples))
-            self._timed_ns[name] += sum(samples)
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Memory at one time."""
 
-    def _calls_per_turn(self) -> dict[str, int]:
-        """From medians of the last rounds: a single delay must not lengthen all turns."""
-        call_ns = {
-            name: max(1.0, median_low([first_ns, *self._medians_ns[name][-NUM_ROUNDS:]]))
-            for name, first_ns in self._warm_up_ns.items()
-        }
-        slowest_ns = min(max(call_ns.values()), self._protocol.duration_s * 1e9 / NUM_ROUNDS)
-        turn_ns = max(self._protocol.turn_s * 1e9, slowest_ns)
-        return {name: max(1, min(MAX_CALLS_PER_TURN, round(turn_ns / single))) for name, single in call_ns.items()}
+    time_s: float  # since the stream began
+    num_frames: int  # done by then
+    memory_mib: float  # resident memory of the process
 
-    def _discard(self) -> None:
-        self._num_discarded += 1
-        if self._num_discarded > max(MAX_DISCARDED, self._num_started - self._num_discarded):
-            raise RunError(
-                f"the machine slept, or its clock was set, in {self._num_discarded} of {self._num_started} rounds; "
-                "keep it awake and measure again"
-            )
 
-    def _timed_s(self) -> float:
-        return min(self._timed_ns.values()) / 1e9
+@dataclass(frozen=True, slots=True)
+class Endurance:
+    """Measurements of a long stream.
 
-    def part_done(self) -> float:
-        if self.is_done():
-            return 1.0
-        adaptive = self._protocol.target_percent is not None
-        return min(1.0, self._timed_s() / (self._protocol.max_duration_s if adaptive else self._protocol.duration_s))
+    Attributes:
+        samples: memory at intervals.
+        pace: of the long stream, overlays drawn, encoded and written.
+        with_drawing, without_drawing: frames per second of the turns.
+    """
 
-    def is_done(self) -> bool:
-        if self._timed_s() < self._protocol.duration_s:
-            return False
-        if self._protocol.target_percent is None:
-            return True
-        return self._timed_s() >= self._protocol.max_duration_s or all(map(self._is_precise, self._callables))
+    samples: tuple[Sample, ...]
+    pace: pipeline.Pace
+    with_drawing: tuple[float, ...]
+    without_drawing: tuple[float, ...]
 
-    def _is_precise(self, name: str) -> bool:
-        target_percent = self._protocol.target_percent
-        assert target_percent is not None
-        values = self._medians_ns[name]
-        low, high, reached = median_interval(values, self._protocol.confidence)
-        centre = median(values)
-        width = max(high - centre, centre - low)
-        return reached >= self._protocol.confidence and width <= centre * target_percent / 100
+    @property
+    def settled(self) -> tuple[Sample, ...]:
+        """The samples after the first tenth of the time."""
+        return tuple(one for one in self.samples if one.time_s >= SETTLING_PART * self.samples[-1].time_s)
 
-    def latencies(self) -> dict[str, Latency]:
-        run_id = uuid.uuid4().hex[:12]
-        adaptive = self._protocol.target_percent is not None
+    @property
+    def spread_percent(self) -> float:
+        """The largest settled sample relative to the smallest."""
+        memory = [sample.memory_mib for sample in self.settled]
+        return 100 * (max(memory) / min(memory) - 1)
+
+    @property
+    def growth_percent(self) -> float:
+        """The last sample relative to the first settled one; negative if it is smaller."""
+        return 100 * (self.samples[-1].memory_mib / self.settled[0].memory_mib - 1)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
         return {
-            name: Latency(
-                tuple(tuple(sample / 1e6 for sample in turn) for turn in turns),
-                confidence=self._protocol.confidence,
-                target_reached=self._is_precise(name) if adaptive else None,
-                num_discarded_rounds=self._num_discarded,
-                run_id=run_id,
-            )
-            for name, turns in self._turns_ns.items()
+            "num_frames": self.pace.num_frames,
+            "duration_s": self.pace.duration_s,
+            "memory_spread_percent": self.spread_percent,
+            "memory_growth_percent": self.growth_percent,
+            "frames_per_second_with_drawing": median(self.with_drawing) if self.with_drawing else None,
+            "frames_per_second_without_drawing": median(self.without_drawing) if self.without_drawing else None,
+            "turns_with_drawing": list(self.with_drawing),
+            "turns_without_drawing": list(self.without_drawing),
+            "samples": [asdict(sample) for sample in self.samples],
         }
 
 
-def _order(names: list[str], index: int) -> list[str]:
-    """The order of round `index`: each comes first equally often; every second cycle is reversed."""
-    start = index % len(names)
-    rotated = names[start:] + names[:start]
-    return rotated[::-1] if index // len(names) % 2 else rotated
+def endure(
+    segment: pipeline.Segment,
+    stream: video.Stream,
+    style: outputs.Style,
+    *,
+    duration_s: float,
+    interval_s: float = 10.0,
+    num_turns: int = 5,
+    turn_s: float = 10.0,
+    on_progress: Progress | None = None,
+) -> Endurance:
+    """Segment a video repeatedly, with overlays written to a temporary file, then measure speeds in turns.
+
+    Args:
+        segment: H x W x 3 uint8 RGB to H x W uint8 class ids, e.g. a `Segmenter`.
+        stream: a video.
+        style: how overlays are drawn.
+        duration_s: of the long stream.
+        interval_s: between samples of memory.
+        num_turns, turn_s: number and length of turns with drawing, and of those without.
+        on_progress: called with the stage and the part of it that is done, 0 to 1.
+
+    Raises:
+        DataError: the video cannot be read.
+        RunError: the system does not report resident memory, or the disk is full.
+    """
+    on_progress, endless = on_progress or (lambda stage, part: None), loop_stream(stream)
+    samples: list[Sample] = []
+
+    def watch(pace: pipeline.Pace) -> None:
+        # The last samples are taken while the stream still runs: afterwards its memory is released.
+        if pace.duration_s >= min(duration_s, len(samples) * interval_s):
+            samples.append(Sample(pace.duration_s, pace.num_frames, resident_memory_mib()))
+            on_progress("the long stream", min(1.0, pace.duration_s / duration_s))
+
+    pace = _drawn(segment, endless, style, duration_s, watch)
+    with_drawing, without = [], []
+    for turn in range(num_turns):
+        on_progress("turns with and without drawing", turn / num_turns)
+        with_drawing.append(_drawn(segment, endless, style, turn_s).frames_per_second)
+        without.append(_not_drawn(segment, endless, turn_s).frames_per_second)
+    return Endurance(tuple(samples), pace, tuple(with_drawing), tuple(without))
 
 
-@contextlib.contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    """Collect garbage now, then only on `gc.collect()`, and only new objects."""
-    was_enabled, was_frozen = gc.isenabled(), gc.get_freeze_count() > 0
-    gc.collect()
-    gc.freeze()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if not was_frozen:
-            gc.unfreeze()
-        if was_enabled:
-            gc.enable()
+def loop_stream(stream: video.Stream) -> video.Stream:
+    """The frames of a video, repeated indefinitely like a camera's; times keep increasing."""
+    step = max(1, round(1 / stream.info.frame_rate / stream.info.time_base))
+
+    def read() -> Generator[video.Frame, None, None]:
+        offset = 0
+        while True:
+            last = offset
+            for frame in stream.read():
+                last = offset + frame.time
+                yield video.Frame(frame.image, last)
+            offset = last + step
+
+    return video.Stream(stream.name, stream.info, read, live=True)
+
+
+def _drawn(
+    segment: pipeline.Segment,
+    stream: video.Stream,
+    style: outputs.Style,
+    duration_s: float,
+    watch: Callable[[pipeline.Pace], None] | None = None,
+) -> pipeline.Pace:
+    stop = threading.Event()
+
+    def on_frame(pace: pipeline.Pace) -> None:
+        if watch is not None:
+            watch(pace)
+        if pace.duration_s >= duration_s:
+            stop.set()
+
+    with tempfile.TemporaryDirectory(prefix="lpsnet-") as folder:
+        how: dict[str, Any] = {"outputs": ("overlay",), "style": style, "stop": stop, "on_progress": on_frame}
+        return pipeline.segment_stream(segment, stream, Path(folder) / "stream", **how).pace
+
+
+def _not_drawn(segment: pipeline.Segment, stream: video.Stream, duration_s: float) -> pipeline.Pace:
+    stop, last = threading.Event(), None
+    for last in pipeline.run_stream(segment, stream, lambda frame, labels: None, stop=stop):
+        if last.duration_s >= duration_s:
+            stop.set()
+    if last is None:
+        raise RunError(f"{stream.name} gave no frame in {duration_s:g} s")
+    return last

@@ -19,8 +19,8 @@ from lpsnet.architecture import Architecture, get_architecture, list_architectur
 from lpsnet.benchmark import tune as tuning
 from lpsnet.benchmark.benchmark import Benchmark, Candidate, Result
 from lpsnet.benchmark.benchmark import benchmark as run_benchmark
-from lpsnet.benchmark.endurance import Endurance, endure
 from lpsnet.benchmark.machine import LoadWatch, describe_machine
+from lpsnet.benchmark.timing import Endurance, endure
 from lpsnet.cli import output
 from lpsnet.data.channels import require_rgb
 from lpsnet.data.dataset import open_dataset

@@ -14,7 +14,7 @@ from fractions import Fraction
 from statistics import fmean, median
 from typing import NamedTuple, Protocol, Self
 
-from lpsnet.benchmark.timing import median_interval
+from lpsnet.agent import median_interval
 from lpsnet.errors import RunError
 from lpsnet.search.operations import Design
 

@@ -11,8 +11,8 @@ pytest.importorskip("av")
 
 from video_files import make_video, moving_scene
 
-from lpsnet.benchmark.endurance import Endurance, Sample, endure, loop_stream
 from lpsnet.benchmark.machine import MIB, resident_memory_mib
+from lpsnet.benchmark.timing import Endurance, Sample, endure, loop_stream
 from lpsnet.data.labels import LabelSpace
 from lpsnet.inference.outputs import Style
 from lpsnet.inference.pipeline import Pace

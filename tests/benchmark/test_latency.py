@@ -8,7 +8,8 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 
-from lpsnet.benchmark.timing import Latency, compare, median_interval
+from lpsnet.agent import median_interval
+from lpsnet.benchmark.timing import Latency, compare
 from lpsnet.errors import RunError
 
 

@@ -76,12 +76,16 @@ def test_a_system_that_does_not_count_says_nothing(proc: Path, text: str | None)
 
 
 def test_it_is_json() -> None:
-    found = load.Load(1.5, 0.5, None, 0.25)
+    found = load.Load(1.5, 0.5, None, 0.25, clock_mhz=(1800.0, 1500.0))
     assert found.to_dict() == {
         "duration_s": 1.5,
         "load_average_before": 0.5,
         "load_average_after": None,
         "other_cores_busy": 0.25,
+        "clock_mhz_before": 1800.0,
+        "clock_mhz_after": 1500.0,
+        "temperature_c_before": None,
+        "temperature_c_after": None,
     }
 
 

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
+from lpsnet import agent
 from lpsnet.benchmark import machine
 from lpsnet.benchmark.machine import describe_machine, load_average
 
@@ -187,9 +188,9 @@ def test_this_machine() -> None:
 
 
 def test_programs_that_fail_or_are_missing_say_nothing() -> None:
-    assert machine._ask([sys.executable, "-c", "print('yes')"]) == "yes\n"
-    assert machine._ask([sys.executable, "-c", "raise SystemExit(3)"]) is None
-    assert machine._ask(["there-is-no-such-program"]) is None
+    assert agent.ask_program([sys.executable, "-c", "print('yes')"]) == "yes\n"
+    assert agent.ask_program([sys.executable, "-c", "raise SystemExit(3)"]) is None
+    assert agent.ask_program(["there-is-no-such-program"]) is None
 
 
 def test_load_average(monkeypatch: pytest.MonkeyPatch) -> None:

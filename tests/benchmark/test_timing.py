@@ -8,15 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lpsnet.benchmark.timing import (
-    CLOCK_TOLERANCE_NS,
-    MAX_DISCARDED,
-    PROTOCOLS,
-    Clock,
-    TimingProtocol,
-    compare,
-    measure,
-)
+from lpsnet.agent import CLOCK_TOLERANCE_NS, MAX_DISCARDED, Clock
+from lpsnet.benchmark.timing import PROTOCOLS, TimingProtocol, compare, measure
 from lpsnet.errors import RunError
 
 MS = 1_000_000

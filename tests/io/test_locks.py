@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from lpsnet import io as locks
-from lpsnet.benchmark.timing import LOCK_NAME, TimingProtocol, measure
+from lpsnet.agent import LOCK_NAME
+from lpsnet.benchmark.timing import TimingProtocol, measure
 from lpsnet.errors import RunError
 from lpsnet.io import locked_folder, one_at_a_time
 
