@@ -75,15 +75,7 @@ class Clock(NamedTuple):
 def time_interleaved(
     callables: Mapping[str, Callable[[], object]], protocol: Any, clock: Clock, on_progress: Callable[[float], None]
 ) -> dict[str, Any]:
-    """The samples of `timing.measure`: every round calls each, and the order changes from round to round.
-
-    Args:
-        callables, clock, on_progress: as there.
-        protocol: has the attributes of `timing.TimingProtocol`, which checks them.
-
-    Returns:
-        JSON values: turns_ns (by name, round and call), target_reached (by name, maybe None), num_discarded_rounds.
-    """
+    """The samples of `timing.measure`, which has the same arguments; as JSON values, for `timing.latencies`."""
     with _no_garbage_collection():
         run = _Run(callables, protocol, clock)
         while not run.is_done():
@@ -161,11 +153,9 @@ class _Run:
         return min(self._timed_ns.values()) / 1e9
 
     def part_done(self) -> float:
-        if self.is_done():
-            return 1.0
-        adaptive = self._protocol.target_percent is not None
-        whole_s: float = self._protocol.max_duration_s if adaptive else self._protocol.duration_s
-        return min(1.0, self._timed_s() / whole_s)
+        is_fixed = self._protocol.target_percent is None
+        whole_s: float = self._protocol.duration_s if is_fixed else self._protocol.max_duration_s
+        return 1.0 if self.is_done() else min(1.0, self._timed_s() / whole_s)
 
     def is_done(self) -> bool:
         if self._timed_s() < self._protocol.duration_s:
@@ -174,18 +164,17 @@ class _Run:
             return True
         return self._timed_s() >= self._protocol.max_duration_s or all(map(self._is_precise, self._callables))
 
-    def _is_precise(self, name: str) -> bool:
-        target_percent = self._protocol.target_percent
-        assert target_percent is not None
-        values = self._medians_ns[name]
+    def _is_precise(self, name: str) -> bool | None:
+        target_percent, values = self._protocol.target_percent, self._medians_ns[name]
+        if target_percent is None:
+            return None
         low, high, reached = median_interval(values, self._protocol.confidence)
         centre = median(values)
         is_narrow: bool = max(high - centre, centre - low) <= centre * target_percent / 100
         return is_narrow and bool(reached >= self._protocol.confidence)
 
     def samples(self) -> dict[str, Any]:
-        adaptive = self._protocol.target_percent is not None
-        reached = {name: self._is_precise(name) if adaptive else None for name in self._callables}
+        reached = {name: self._is_precise(name) for name in self._callables}
         return {"turns_ns": self._turns_ns, "target_reached": reached, "num_discarded_rounds": self._num_discarded}
 
 
@@ -238,9 +227,6 @@ def ranks(number: int, confidence: float) -> tuple[int, float]:
     return rank, max(0.0, 1 - 2 * tail)
 
 
-# The machine.
-
-
 def read_text(path: str | Path) -> str:
     """The text of a file; empty if it cannot be read."""
     try:
@@ -290,7 +276,7 @@ def open_onnxruntime(files: Sequence[str], how: Mapping[str, Any]) -> Opened:
     session = onnxruntime.InferenceSession(
         files[0],
         sess_options=onnxruntime_settings(onnxruntime, how),
-        providers=[tuple(row) if isinstance(row, list) else row for row in how["providers"]],
+        providers=onnxruntime_providers(onnxruntime, how),
     )
     ports, output = session.get_inputs(), [session.get_outputs()[0].name]
     name, kind = ports[0].name, "float16" if ports[0].type == "tensor(float16)" else "float32"
@@ -305,6 +291,8 @@ def open_onnxruntime(files: Sequence[str], how: Mapping[str, Any]) -> Opened:
 
 def onnxruntime_settings(onnxruntime: Any, how: Mapping[str, Any]) -> Any:
     """ONNX Runtime's own settings from `how`: attributes, entries and sizes of free dimensions."""
+    if hasattr(onnxruntime, "disable_telemetry_events"):
+        onnxruntime.disable_telemetry_events()
     settings = onnxruntime.SessionOptions()
     settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     for name, value in how["attributes"].items():
@@ -316,12 +304,20 @@ def onnxruntime_settings(onnxruntime: Any, how: Mapping[str, Any]) -> Any:
     return settings
 
 
+def onnxruntime_providers(onnxruntime: Any, how: Mapping[str, Any]) -> list[Any]:
+    """Those of `how`, each a name or a name with options, that this ONNX Runtime has."""
+    rows = [row if isinstance(row, str) else tuple(row) for row in how["providers"]]
+    there = onnxruntime.get_available_providers()
+    return [row for row in rows if (row if isinstance(row, str) else row[0]) in there]
+
+
 def open_openvino(files: Sequence[str], how: Mapping[str, Any]) -> Opened:
     import openvino
 
     core = openvino.Core()
     model = core.read_model(*files)
-    shapes = openvino_shapes(model.inputs)
+    partial = [port.partial_shape for port in model.inputs]
+    shapes = [[None if length.is_dynamic else length.get_length() for length in shape] for shape in partial]
     if how["size"]:
         model.reshape([1, *(-1 if length is None else length for length in shapes[0][1:-2]), *how["size"]])
     compiled = core.compile_model(model, how["device"], how["properties"])
@@ -334,12 +330,6 @@ def open_openvino(files: Sequence[str], how: Mapping[str, Any]) -> Opened:
         "capabilities": list(core.get_property(how["device"], "OPTIMIZATION_CAPABILITIES")),
     }
     return Opened(lambda array: request.infer([array], share_inputs=True)[0], facts)
-
-
-def openvino_shapes(ports: Sequence[Any]) -> list[list[int | None]]:
-    """Of inputs; None for lengths that are free."""
-    shapes = [port.partial_shape for port in ports]
-    return [[None if length.is_dynamic else length.get_length() for length in shape] for shape in shapes]
 
 
 def openvino_kernels(compiled: Any) -> list[list[str]]:
@@ -406,9 +396,6 @@ ENGINES: dict[str, Callable[[Sequence[str], Mapping[str, Any]], Opened]] = {
 }
 
 
-# The agent.
-
-
 class Agent:
     """Answers requests: its public methods, by name. See the top of this file.
 
@@ -425,7 +412,6 @@ class Agent:
         """What the machine's description needs besides files and programs."""
         return {
             "python": platform.python_version(),
-            "program": sys.executable,
             "system": platform.system(),
             "release": platform.mac_ver()[0] or platform.release(),
             "architecture": platform.machine(),
@@ -441,18 +427,7 @@ class Agent:
         counters = {"now_s": time.monotonic(), "own_s": own_s(), "average": os.getloadavg()[0]}
         return {**counters, "texts": {path: read_text(path) for path in paths}}
 
-    def has(self, name: str) -> bool:
-        """Whether a file is here whole; a damaged one is removed."""
-        path = self._folder / name
-        if not path.exists():
-            return False
-        if _sha256(path) != path.stem:
-            path.unlink()
-            return False
-        os.utime(path)  # the least recently used are removed
-        return True
-
-    def put(self, name: str, data: str, is_first: bool, is_last: bool) -> bool:
+    def put(self, name: str, data: str, is_first: bool, is_last: bool) -> None:
         """A part of a file, which is checked and named with the last one."""
         path = self._folder / name
         part = path.with_suffix(f".part{os.getpid()}")
@@ -469,7 +444,6 @@ class Agent:
             with contextlib.suppress(OSError):
                 part.unlink()
             raise
-        return True
 
     def open(self, network: dict[str, Any]) -> dict[str, Any]:
         """What the engine says of a network."""
@@ -487,11 +461,12 @@ class Agent:
         """Time networks interleaved; while another process of this machine measures, wait."""
         import numpy
 
-        calls = {}
+        keys, calls = [_key(item["network"]) for item in items.values()], {}
+        self._networks = {key: self._networks[key] for key in keys if key in self._networks}  # frees the others' memory
+        arrays = {name: numpy.fromfile(self._found(name), "float32") for name in {it["input"] for it in items.values()}}
         for name, item in items.items():
-            run = self._opened(item["network"]).run
-            array = numpy.fromfile(self._found(item["input"]), "float32").reshape(item["shape"])
-            calls[name] = functools.partial(run, array)
+            array = arrays[item["input"]].reshape(item["shape"])
+            calls[name] = functools.partial(self._opened(item["network"]).run, array)
         last_s = time.monotonic()
 
         def on_progress(part: float) -> None:
@@ -505,19 +480,17 @@ class Agent:
             samples = time_interleaved(calls, SimpleNamespace(**protocol), Clock(), on_progress)
             return {**samples, "before": before, "after": self.state(paths)}
 
-    def close(self) -> bool:
-        """Free the memory of all networks."""
-        self._networks.clear()
-        return True
-
     def _found(self, name: str) -> str:
-        if not self.has(name):
+        """The path of a file that is here whole."""
+        path = self._folder / name
+        if not path.exists() or _sha256(path) != path.stem:
             raise MeasurementError(name, "missing")
-        return str(self._folder / name)
+        os.utime(path)  # the least recently used are removed
+        return str(path)
 
     def _opened(self, network: dict[str, Any]) -> Opened:
         """The open network; requests name networks by all that they depend on, as the connection may be a new one."""
-        key = json.dumps(network, sort_keys=True)
+        key = _key(network)
         if key not in self._networks:
             files = list(map(self._found, network["files"]))
             try:
@@ -526,22 +499,23 @@ class Agent:
                 is_absent = error.name in ("numpy", network["engine"])
                 raise MeasurementError(str(error), "absent" if is_absent else "engine") from None
             except Exception as error:  # the engines' errors have no common base
-                raise MeasurementError(str(error) or type(error).__name__, "engine") from None
+                version = getattr(sys.modules.get(network["engine"]), "__version__", "")
+                raise MeasurementError(f"{network['engine']} {version}: {error}", "engine") from None
         return self._networks[key]
 
     def _remove_old_files(self) -> None:
-        paths = sorted(self._folder.iterdir(), key=lambda path: path.stat().st_mtime)
-        for path in paths[:-MAX_FILES]:
+        for path in sorted(self._folder.iterdir(), key=lambda path: path.stat().st_mtime)[:-MAX_FILES]:
             if time.time() - path.stat().st_mtime > KEEP_S:
                 path.unlink()
 
 
+def _key(network: dict[str, Any]) -> str:
+    return json.dumps(network, sort_keys=True)
+
+
 def _refusal(error: Exception) -> dict[str, str]:
-    if isinstance(error, OSError):
-        return {"error": "disk", "text": f"{error.strerror}: {error.filename}"}
-    if isinstance(error, MeasurementError):
-        return {"error": error.kind, "text": str(error)}
-    return {"error": "failed", "text": f"{type(error).__name__}: {error}"}
+    kind = "disk" if isinstance(error, OSError) else getattr(error, "kind", "failed")
+    return {"error": kind, "text": str(error) if kind != "failed" else f"{type(error).__name__}: {error}"}
 
 
 def _sha256(path: Path) -> str:
@@ -560,6 +534,8 @@ def _alone(on_wait: Callable[[], None]) -> Iterator[None]:
     path, flags = Path(tempfile.gettempdir(), LOCK_NAME), os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK
     try:  # in a shared folder, systems refuse O_CREAT on a file of another user
         descriptor = os.open(path, flags if path.exists() else flags | os.O_CREAT, 0o666)
+        with contextlib.suppress(OSError):
+            path.chmod(0o666)  # whatever the umask
     except OSError:
         yield
         return
@@ -619,4 +595,4 @@ def serve(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    serve(Path(__file__).resolve().parent / "files")
+    serve(Path(__file__).resolve().parents[1] / "files")

@@ -49,6 +49,10 @@ class RunError(LpsnetError):
     """A run (training, expansion, study) cannot start or resume in the folder or with the settings given."""
 
 
+class DeviceError(RunError):
+    """A device far away cannot be reached or used, or was lost."""
+
+
 class DivergedError(RunError):
     """A training diverged: its loss or its weights are no longer finite."""
 

@@ -1,4 +1,4 @@
-"""Latency that can be trusted: several models, on several engines, timed interleaved on this machine.
+"""Latency that can be trusted: several models, on several engines, timed interleaved on this machine or a device.
 
 All models are opened first, then called alternately (`timing.measure`): first the network alone, which the paper times
 (design-notes, 'What is timed'), from a normalised image to logits; then end to end, from an image's bytes to a label
@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from functools import partial
 from itertools import combinations, pairwise
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, cast
 
 import cv2
 import numpy as np
@@ -21,13 +21,14 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 
 from lpsnet import __version__
+from lpsnet.benchmark.device import Device, DeviceSession
 from lpsnet.benchmark.machine import Load, LoadWatch, Machine, command_line, describe_machine, peak_memory_mib
 from lpsnet.benchmark.timing import PROTOCOLS, Latency, compare, measure, measuring_alone
 from lpsnet.data.channels import RGB, Channels, check_same_channels
 from lpsnet.data.images import Image, Labels
 from lpsnet.data.labels import MAX_CLASSES, LabelSpace
 from lpsnet.data.split import Split
-from lpsnet.errors import LpsnetError, ModelFileError, RunError, unknown_name
+from lpsnet.errors import DeviceError, LpsnetError, ModelFileError, RunError, unknown_name
 from lpsnet.evaluation.evaluate import CommandText, evaluate
 from lpsnet.inference import model_file, preprocess
 from lpsnet.inference.engines import Precision, Session, SessionOptions, open_session
@@ -149,6 +150,7 @@ class Benchmark(_Values):
         warnings: notes for readers of the figures, one line each; indistinguishable neighbours in speed first.
         problems: measurements that were not possible.
         machine, load: JSON values of `Machine` and `Load`.
+        device: the address of the device that was measured; None for this machine.
         command, lpsnet_version, date: of the measurement; date in UTC, ISO 8601.
     """
 
@@ -161,6 +163,7 @@ class Benchmark(_Values):
     problems: tuple[Problem, ...]
     machine: dict[str, Any]
     load: dict[str, Any]
+    device: str | None = None
     command: CommandText = ""
     lpsnet_version: str = ""
     date: str
@@ -175,6 +178,7 @@ class Benchmark(_Values):
         problems: Sequence[Problem],
         machine: Machine,
         load: Load,
+        device: str | None = None,
     ) -> Self:
         """A benchmark of this process, now: adds all figures that follow from the results."""
         first = results[0].network
@@ -196,6 +200,7 @@ class Benchmark(_Values):
             problems=tuple(problems),
             machine=machine.to_dict(),
             load=load.to_dict(),
+            device=device,
             command=command_line(),
             lpsnet_version=__version__,
             date=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -262,6 +267,7 @@ def benchmark(
     end_to_end: bool = True,
     memory: bool = True,
     labelled: Split | None = None,
+    device: Device | None = None,
     on_progress: Progress | None = None,
 ) -> Benchmark:
     """Time candidates interleaved.
@@ -275,6 +281,7 @@ def benchmark(
         image_name: its description, for the result.
         end_to_end, memory: whether to measure these, too.
         labelled: images with labels to evaluate every candidate on, at `size`; None for none.
+        device: where networks run; None for this machine. Times end to end are of this machine only.
         on_progress: called with the current stage and the part of it that is done, 0 to 1.
 
     Raises:
@@ -286,20 +293,16 @@ def benchmark(
     if not candidates:
         raise RunError("nothing to measure: no model was given")
     shown, image_name = (_scene(size), "a generated street scene") if image is None else (image, image_name)
-    cells, problems = _open_all(candidates, shown, size, num_threads, is_given=image is not None)
+    cells, problems = _open_all(candidates, shown, size, num_threads, device, is_given=image is not None)
     if not cells:
         raise RunError(f"{problems[0].model}: {problems[0].problem}")
     on_progress = on_progress or (lambda stage, part: None)
-    whole: list[Latency] | None = None
-    with measuring_alone():
-        watch = LoadWatch.start()
-        calls: list[Callable[[], object]] = [partial(cell.session.run, cell.image) for cell in cells]
-        networks = _measure(calls, protocol, partial(on_progress, "network"))
-        if end_to_end and protocol != "paper":
-            calls = [partial(cell.segment, cell.source) for cell in cells]
-            whole = _measure(calls, protocol, partial(on_progress, "end to end"))
-        load = watch.load()
-    peaks = [_memory(cell.candidate, size, num_threads, problems) if memory else None for cell in cells]
+    if device is None:
+        networks, whole, load = _time_here(cells, protocol, on_progress, end_to_end=end_to_end)
+    else:
+        networks, load = _time_there(device, cells, protocol, on_progress)
+        whole = None
+    peaks = [_memory(cell, size, num_threads, problems, device) if memory else None for cell in cells]
     scores = [None if labelled is None else _miou(cell, labelled, problems, on_progress) for cell in cells]
     results = [
         cell.result(network, end_to_end=whole[index] if whole else None, peak_memory_mib=peak, miou=miou)
@@ -308,7 +311,31 @@ def benchmark(
     if any(cell.source is not shown for cell in cells):
         image_name = "noise" if all(cell.source is not shown for cell in cells) else f"{image_name}, or noise"
     name = f"{image_name}, {shown.shape[0]}x{shown.shape[1]}"
-    return Benchmark.of(size, protocol, name, results, problems, describe_machine(), load)
+    machine = describe_machine() if device is None else device.machine
+    return Benchmark.of(size, protocol, name, results, problems, machine, load, device.name if device else None)
+
+
+def _time_here(
+    cells: Sequence["_Cell"], protocol: str, on_progress: Progress, *, end_to_end: bool
+) -> tuple[list[Latency], list[Latency] | None, Load]:
+    """Times of the networks alone, and end to end, and the load meanwhile."""
+    whole: list[Latency] | None = None
+    with measuring_alone():
+        watch = LoadWatch.start()
+        calls: list[Callable[[], object]] = [partial(cell.session.run, cell.image) for cell in cells]
+        networks = _measure(calls, protocol, partial(on_progress, "network"))
+        if end_to_end and protocol != "paper":
+            calls = [partial(cell.segment, cell.source) for cell in cells]
+            whole = _measure(calls, protocol, partial(on_progress, "end to end"))
+        return networks, whole, watch.load()
+
+
+def _time_there(
+    device: Device, cells: Sequence["_Cell"], protocol: str, on_progress: Progress
+) -> tuple[list[Latency], Load]:
+    items = {str(index): (cast("DeviceSession", cell.session), cell.image) for index, cell in enumerate(cells)}
+    found, load = device.measure(items, protocol=PROTOCOLS[protocol], on_progress=partial(on_progress, "network"))
+    return list(found.values()), load
 
 
 @dataclass(frozen=True, slots=True)
@@ -345,15 +372,23 @@ def _problem(candidate: Candidate, problem: str) -> Problem:
 
 
 def _open_all(
-    candidates: Sequence[Candidate], image: Image, size: Size, num_threads: int | None, *, is_given: bool
+    candidates: Sequence[Candidate],
+    image: Image,
+    size: Size,
+    num_threads: int | None,
+    device: Device | None,
+    *,
+    is_given: bool,
 ) -> tuple[list[_Cell], list[Problem]]:
     """Opened candidates; those of other channels than RGB get noise to look at, unless an image is given."""
     cells: dict[tuple[object, ...], _Cell] = {}
     problems: list[Problem] = []
     for candidate in candidates:
         try:
-            cell = _open(candidate, image, size, num_threads, is_given=is_given)
+            cell = _open(candidate, image, size, num_threads, device, is_given=is_given)
             cell.segment(cell.source)  # timing is pointless for a network that overflows in this precision
+        except DeviceError:
+            raise
         except LpsnetError as error:
             problems.append(_problem(candidate, f"not measured: {error}"))
             continue
@@ -363,16 +398,24 @@ def _open_all(
     return list(cells.values()), problems
 
 
-def _session(candidate: Candidate, size: Size, num_threads: int | None) -> Session:
-    options = SessionOptions(candidate.path, candidate.precision, num_threads, input_size=size)
-    return open_session(candidate.runtime, options)
+def _options(candidate: Candidate, size: Size, num_threads: int | None) -> SessionOptions:
+    size, num_threads = candidate.size or size, candidate.threads or num_threads
+    return SessionOptions(candidate.path, candidate.precision, num_threads, input_size=size)
 
 
-def _open(candidate: Candidate, image: Image, size: Size, num_threads: int | None, *, is_given: bool = False) -> _Cell:
+def _open(
+    candidate: Candidate,
+    image: Image,
+    size: Size,
+    num_threads: int | None,
+    device: Device | None = None,
+    *,
+    is_given: bool = False,
+) -> _Cell:
     model_file.check_model_file(candidate.path)
     record = model_file.find_record(candidate.path)
-    size, num_threads = candidate.size or size, candidate.threads or num_threads
-    session = _session(candidate, size, num_threads)
+    options, size = _options(candidate, size, num_threads), candidate.size or size
+    session: Session = (device.open_session if device else open_session)(candidate.runtime, options)
     channels = record.image_channels if record is not None else RGB
     if record is not None and not channels.is_rgb and not is_given:
         image = preprocess.sample_image(record, size)
@@ -381,14 +424,17 @@ def _open(candidate: Candidate, image: Image, size: Size, num_threads: int | Non
     foreign = None if record is not None else _foreign_record(output)
     if record is None and foreign is None:
         return _Cell(candidate, session, prepared, partial(_own_labels, session, size=size), None, image)
-    segmenter = Segmenter(
-        candidate.path,
-        runtime=candidate.runtime,
-        precision=candidate.precision,
-        num_threads=num_threads,
-        input_size=size,
-        record=foreign,
-    )
+    if device is not None:
+        segmenter = Segmenter.from_session(session, record or foreign or _UNKNOWN, input_size=size)
+    else:
+        segmenter = Segmenter(
+            candidate.path,
+            runtime=candidate.runtime,
+            precision=candidate.precision,
+            num_threads=options.num_threads,
+            input_size=size,
+            record=foreign,
+        )
     return _Cell(candidate, session, prepared, segmenter, record.label_space if record else None, image, channels)
 
 
@@ -417,19 +463,23 @@ def _measure(
     return list(measure(named, protocol=PROTOCOLS[protocol], on_progress=on_progress).values())
 
 
-def _memory(candidate: Candidate, size: Size, num_threads: int | None, problems: list[Problem]) -> float | None:
+def _memory(
+    cell: _Cell, size: Size, num_threads: int | None, problems: list[Problem], device: Device | None
+) -> float | None:
+    options, runtime = _options(cell.candidate, size, num_threads), cell.candidate.runtime
     try:
-        return peak_memory_mib(partial(_load_and_run, candidate, candidate.size or size, num_threads))
+        if device is not None:
+            return device.peak_memory_mib(runtime, options, cell.image)
+        return peak_memory_mib(partial(_load_and_run, runtime, options))
     except RunError as error:
-        problems.append(_problem(candidate, f"no peak memory: {error}"))
+        problems.append(_problem(cell.candidate, f"no peak memory: {error}"))
         return None
 
 
-def _load_and_run(candidate: Candidate, size: Size, num_threads: int | None) -> None:
-    session, image = (
-        _session(candidate, size, num_threads),
-        np.zeros((1, _num_channels(candidate.path), *size), np.float32),
-    )
+def _load_and_run(runtime: str, options: SessionOptions) -> None:
+    assert options.input_size is not None
+    shape = (1, _num_channels(options.path), *options.input_size)
+    session, image = open_session(runtime, options), np.zeros(shape, np.float32)
     for _ in range(NUM_RUNS_FOR_MEMORY):
         session.run(image)
 

@@ -1,4 +1,4 @@
-"""The quickest way to run a model file on this machine: engine, precision and number of threads that keep its labels.
+"""The quickest way to run a model file, here or on a device: engine, precision and threads that keep its labels.
 
 No rule tells it: on one processor bfloat16 is twice as fast as float32, on another half as fast. So every setting that
 opens is timed end to end, interleaved with the others, after its labels were compared with those of float32. The choice
@@ -17,13 +17,14 @@ from typing import Any
 import numpy as np
 
 from lpsnet.benchmark.benchmark import Benchmark, Candidate, Result, benchmark
+from lpsnet.benchmark.device import Device
 from lpsnet.benchmark.machine import describe_machine
 from lpsnet.data.images import Image, Labels
 from lpsnet.data.synthetic import SceneSplit
-from lpsnet.errors import LpsnetError, RunError
-from lpsnet.inference.engines import PRECISIONS, RUNTIMES, Precision
+from lpsnet.errors import DeviceError, LpsnetError, RunError
+from lpsnet.inference.engines import PRECISIONS, RUNTIMES, Precision, SessionOptions
 from lpsnet.inference.hub import find_model, sha256
-from lpsnet.inference.model_file import find_record
+from lpsnet.inference.model_file import find_record, read_record
 from lpsnet.inference.preprocess import sample_image
 from lpsnet.inference.segmenter import DEFAULT_RUNTIMES, Segmenter
 from lpsnet.io import one_at_a_time, write_text
@@ -102,6 +103,7 @@ def tune(
     min_agreement: float = MIN_AGREEMENT,
     protocol: str = "quick",
     keep: bool = True,
+    device: Device | None = None,
     on_progress: Callable[[str, float], None] | None = None,
 ) -> Tuned:
     """Time all settings of a file that keep its labels.
@@ -115,7 +117,8 @@ def tune(
         images: H x W x 3 uint8 RGB to compare labels on; generated street scenes unless given.
         min_agreement: percent of the pixels that must keep the label of float32, on every image.
         protocol: of the timing, a name in `timing.PROTOCOLS`.
-        keep: remember the choice for `Segmenter(model, runtime="auto")`.
+        keep: remember the choice for `Segmenter(model, runtime="auto")`; never for a device.
+        device: where the file is to run, timed by the network alone; None for this machine.
         on_progress: called with the stage and the share of it that is done.
 
     Raises:
@@ -130,12 +133,14 @@ def tune(
     candidates: list[Candidate] = []
     agreements: dict[tuple[str, Precision], float] = {}
     left_out: dict[str, str] = {}
-    for setting in _settings(runtimes, precisions, threads):
+    for setting in _settings(runtimes, precisions, threads, device):
         try:
             agreement = agreements.get((setting.runtime, setting.precision))
             if agreement is None:
-                agreement = _agreement(path, setting, size, shown, expected)
+                agreement = _agreement(path, setting, size, shown, expected, device)
                 agreements[setting.runtime, setting.precision] = agreement
+        except DeviceError:
+            raise
         except LpsnetError as error:
             left_out[str(setting)] = str(error)
             continue
@@ -148,8 +153,17 @@ def tune(
             Candidate(str(setting), path, setting.runtime, setting.precision, threads=setting.num_threads)
         )
     if not candidates:
-        raise RunError(f"no engine here runs {path}: {next(iter(left_out.values()), 'none was asked for')}")
-    found = benchmark(candidates, size=size, protocol=protocol, memory=False, image=shown[0], on_progress=on_progress)
+        where = "here" if device is None else f"on {device.name}"
+        raise RunError(f"no engine {where} runs {path}: {next(iter(left_out.values()), 'none was asked for')}")
+    found = benchmark(
+        candidates,
+        size=size,
+        protocol=protocol,
+        memory=False,
+        image=shown[0],
+        device=device,
+        on_progress=on_progress,
+    )
     named = {candidate.name: candidate for candidate in candidates}
     rows = []
     for result in sorted(found.results, key=latency_ms):
@@ -157,7 +171,7 @@ def tune(
         setting = Setting(chosen.runtime, chosen.precision, chosen.threads)
         rows.append((setting, result, agreements[chosen.runtime, chosen.precision]))
     tuned = Tuned(path, size, rows[0][0], tuple(rows), left_out, found)
-    if keep:
+    if keep and device is None:
         _remember(tuned)
     return tuned
 
@@ -170,10 +184,14 @@ def _usual_images(record: ModelRecord | None, size: Size) -> list[Image]:
 
 
 def _settings(
-    runtimes: Sequence[str] | None, precisions: Sequence[Precision], threads: Sequence[int] | None
+    runtimes: Sequence[str] | None,
+    precisions: Sequence[Precision],
+    threads: Sequence[int] | None,
+    device: Device | None,
 ) -> list[Setting]:
-    counts = list(threads) if threads else thread_counts()
-    return [Setting(*choice) for choice in product(runtimes or RUNTIMES, precisions, counts)]
+    counts = list(threads) if threads else thread_counts(device.machine.num_threads if device else None)
+    able = [name for name, row in RUNTIMES.items() if device is None or row.remote]
+    return [Setting(*choice) for choice in product(runtimes or able, precisions, counts)]
 
 
 def _usual_labels(path: Path, size: Size, images: Sequence[Image]) -> list[Labels]:
@@ -183,14 +201,23 @@ def _usual_labels(path: Path, size: Size, images: Sequence[Image]) -> list[Label
 
 
 def _agreement(
-    path: Path, setting: Setting, size: Size, images: Sequence[Image], expected: Callable[[], Sequence[Labels]]
+    path: Path,
+    setting: Setting,
+    size: Size,
+    images: Sequence[Image],
+    expected: Callable[[], Sequence[Labels]],
+    device: Device | None,
 ) -> float:
     """Percent of the pixels with the expected label; the least of all images."""
     usual = DEFAULT_RUNTIMES[path.suffix.lower()]
-    own = Segmenter(path, runtime=setting.runtime, precision=setting.precision, num_threads=1, input_size=size)
+    if device is None:
+        own = Segmenter(path, runtime=setting.runtime, precision=setting.precision, num_threads=1, input_size=size)
+    else:
+        options = SessionOptions(path, setting.precision, 1, size)
+        own = Segmenter.from_session(device.open_session(setting.runtime, options), read_record(path), input_size=size)
     if own.precision != setting.precision:
         raise RunError(f"computes in {own.precision}")
-    if (setting.runtime, own.precision) in ((usual, "f32"), (usual, "int8")):
+    if device is None and (setting.runtime, own.precision) in ((usual, "f32"), (usual, "int8")):
         return 100.0
     pairs = zip(images, expected(), strict=True)
     return min(100 * float(np.mean(np.asarray(own(image)) == labels)) for image, labels in pairs)

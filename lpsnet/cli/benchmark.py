@@ -1,5 +1,5 @@
-"""Speed on this machine: `lpsnet benchmark`, `lpsnet tune` (the quickest engine for a model), `lpsnet stream` (hours of
-video).
+"""Speed here or on a device: `lpsnet benchmark`, `lpsnet tune` (the quickest engine for a model), `lpsnet stream`
+(hours of video).
 """
 
 import tempfile
@@ -19,6 +19,7 @@ from lpsnet.architecture import Architecture, get_architecture, list_architectur
 from lpsnet.benchmark import tune as tuning
 from lpsnet.benchmark.benchmark import Benchmark, Candidate, Result
 from lpsnet.benchmark.benchmark import benchmark as run_benchmark
+from lpsnet.benchmark.device import opened_device
 from lpsnet.benchmark.machine import LoadWatch, describe_machine
 from lpsnet.benchmark.timing import Endurance, endure
 from lpsnet.cli import output
@@ -203,13 +204,15 @@ def benchmark(
     split: Annotated[str, typer.Option(help="Which of its images.")] = "val",
     max_pictures: Annotated[int | None, typer.Option(min=1, help="At most as many, spread evenly.")] = None,
     memory: Annotated[bool, typer.Option(help="Measure peak memory.")] = True,
+    device: output.DeviceOption = None,
     json_to: output.JsonOption = None,
 ) -> None:
     """Time models interleaved, by every engine and in every precision asked for: the network alone, and end to end.
 
     Protocols: `adaptive` measures until every median is known to 1 %, at most half a minute each; `quick` takes two
     seconds each; `paper` is the paper's, 1 s of warm-up and the mean of 20 s, the network alone. An architecture is
-    measured with random weights. ONNX files of other programs can be put beside ours.
+    measured with random weights. ONNX files of other programs can be put beside ours. On a device far away
+    (`--device`), networks alone are timed.
 
     Example: `lpsnet benchmark lpsnet_s lpsnet_m --runtime openvino --precision f32 --precision bf16 --size 512x1024`
     """
@@ -218,7 +221,11 @@ def benchmark(
     if not sources:
         raise LpsnetError("there is nothing to measure: give model files, names or architectures, or --network")
     chosen_size = output.parse_size(size) or common_size(list(sources.values()))
-    with tempfile.TemporaryDirectory(prefix="lpsnet-") as folder, output.measuring_progress() as update:
+    with (
+        opened_device(device) as place,
+        tempfile.TemporaryDirectory(prefix="lpsnet-") as folder,
+        output.measuring_progress() as update,
+    ):
         precisions = cast("list[Precision]", precision or ["f32"])
         cells = CandidateMaker(Path(folder), chosen_size).make(sources, runtime or [], precisions)
         result = run_benchmark(
@@ -230,20 +237,21 @@ def benchmark(
             image_name="" if labelled is None else f"the first of {data}, {split}",
             memory=memory,
             labelled=labelled,
+            device=place,
             on_progress=update,
         )
     output.write_json(result.to_dict(), json_to)
     print_benchmark(result, json_to=json_to)
-    output.next_command("lpsnet", *_after(list(models or []), json_to), json_to=json_to)
+    output.next_command("lpsnet", *_after(list(models or []), json_to, device), json_to=json_to)
 
 
-def _after(models: Sequence[str], json_to: str | None) -> tuple[object, ...]:
+def _after(models: Sequence[str], json_to: str | None, device: str | None) -> tuple[object, ...]:
     """What follows a benchmark: a page of its figures, the best engine for a model file, or a training."""
     if json_to not in (None, "-"):
         return "report", json_to
     files = [model for model in models if model in list_models() or Path(model).is_file()]
     if files:
-        return "tune", files[0]
+        return "tune", files[0], *(["--device", device] if device else [])
     name = models[0] if models else "lpsnet_s"
     return "train", "--data", "scenes", "--arch", name, "--out", "runs/first"
 
@@ -257,7 +265,8 @@ def print_benchmark(result: "Benchmark", *, json_to: str | None = None) -> None:
     for line in dict.fromkeys(f"{each.model} by {each.runtime}: {each.problem}" for each in result.problems):
         output.say(line, json_to=json_to)
     engines = ", ".join(dict.fromkeys(row.engine for row in result.results))
-    say_measured(engines, result.machine["identity"], result.load["other_cores_busy"], json_to)
+    place = f"{result.device}: " if result.device else ""
+    say_measured(engines, place + result.machine["identity"], result.load["other_cores_busy"], json_to)
 
 
 def say_measured(engines: str, machine: str, other_cores: float | None, json_to: str | None) -> None:
@@ -406,16 +415,18 @@ def tune(
     data: Annotated[str | None, typer.Option(help="Compare labels on these images, as for train.")] = None,
     split: Annotated[str, typer.Option(help="Which of its images.")] = "val",
     network: output.NetworkOption = None,
+    device: output.DeviceOption = None,
     json_to: output.JsonOption = None,
 ) -> None:
     """Time a model with every engine, precision and number of threads here that keep its labels; name the quickest.
 
-    The choice is kept for this file and machine: `Segmenter(MODEL, runtime="auto")` uses it.
+    The choice is kept for this file and machine: `Segmenter(MODEL, runtime="auto")` uses it. On a device far away
+    (`--device`) the network alone is timed, its labels are compared with those computed here, and nothing is kept.
 
     Example: `lpsnet tune camvid_s --size 360x480`
     """
     images = () if data is None else Images(select(open_dataset(data).split(split), tuning.NUM_SCENES))
-    with output.measuring_progress() as update:
+    with opened_device(device) as place, output.measuring_progress() as update:
         tuned = tuning.tune(
             model,
             size=output.parse_size(size),
@@ -423,12 +434,14 @@ def tune(
             precisions=cast("list[Precision]", _listed(precision)) or PRECISIONS,
             threads=_counts(threads),
             images=images,
+            device=place,
             on_progress=update,
         )
     output.write_json(tuned.to_dict(), json_to)
     height, width = tuned.size
     rows = output.table(
-        f"{model} at {height}x{width}", "engine", "precision", "threads", "ms end to end", "same labels %"
+        f"{model} at {height}x{width}{f' on {device}' if device else ''}",
+        *("engine", "precision", "threads", "ms, network" if device else "ms end to end", "same labels %"),
     )
     for setting, result, agreement in tuned.measured:
         latency = f"{tuning.latency_ms(result):.2f}"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from lpsnet.architecture import default_block
+from lpsnet.benchmark.device import opened_device
 from lpsnet.benchmark.machine import describe_machine
 from lpsnet.cli import output
 from lpsnet.cli.models import print_export
@@ -105,12 +106,14 @@ def expand(
     executor: Annotated[str, typer.Option(metavar="local|ray[:ADDRESS]", help="Where candidates train.")] = "local",
     workers: Annotated[int | None, typer.Option(min=1, help="Candidates at a time; default 1, Ray: all.")] = None,
     cores: Annotated[int | None, typer.Option(min=1, help="Processor cores of a worker; default: its share.")] = None,
+    device: output.DeviceOption = None,
     network: Annotated[str | None, typer.Option(hidden=True, callback=_refuse_network)] = None,
     json_to: output.JsonOption = None,
 ) -> None:
     """Grow a family of networks step by step, by what each expansion gains in mIoU and costs in latency here.
 
-    Every measurement and training is kept as soon as it is done: if this is stopped, the same command resumes it.
+    Every measurement and training is kept as soon as it is done: if this is stopped, the same command resumes it. With
+    `--device`, latencies are those of a device far away, and training stays here.
 
     Example: `lpsnet expand --data camvid:CamVid --recipe camvid_proxy --size 360x480 --steps 8 --budget-ms 20 --out x`
     """
@@ -146,14 +149,16 @@ def expand(
         check_length=check_length,
     )
     place = make_executor(executor, num_workers=workers, num_threads=cores)
-    result = run_expansion(
-        run,
-        out,
-        executor=place,
-        train=_train_and_report if isinstance(place, InProcess) else train.train_candidate,
-        trainings_from=trainings_from or (),
-        on_progress=partial(output.say, json_to="-"),
-    )
+    with opened_device(device) as measured_on:
+        result = run_expansion(
+            run,
+            out,
+            executor=place,
+            place=measured_on,
+            train=_train_and_report if isinstance(place, InProcess) else train.train_candidate,
+            trainings_from=trainings_from or (),
+            on_progress=partial(output.say, json_to="-"),
+        )
     output.write_json(result.to_dict(), json_to)
     print_search_result(result, json_to=json_to)
     _write_report(out, json_to=json_to)

@@ -33,6 +33,14 @@ JsonOption = Annotated[
     str | None, typer.Option("--json", metavar="FILE", help="Write the figures as JSON; `-` is standard output.")
 ]
 SizeOption = Annotated[str | None, typer.Option("--size", metavar="HxW", help="Height x width in pixels.")]
+DeviceOption = Annotated[
+    str | None,
+    typer.Option(
+        "--device",
+        metavar="ssh://USER@HOST[:PORT]",
+        help="Measure there, over ssh; it needs Python and the engine. Default: this machine.",
+    ),
+]
 ModelOption = Annotated[str, typer.Option(help="A model file, or the name of one that comes with the package.")]
 RuntimeOption = Annotated[str | None, typer.Option(help="Engine: onnxruntime, openvino, ncnn, tensorrt, pytorch.")]
 PrecisionOption = Annotated[str, typer.Option(help="Arithmetic: f32, bf16, f16, int8.")]

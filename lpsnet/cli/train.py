@@ -284,7 +284,9 @@ class _Lines:
 
 def fit(
     data: Annotated[str, typer.Argument(metavar="DATA", help="Labelled images, as for train; or a folder.")],
-    budget_ms: Annotated[float, typer.Option(min=0.01, help="Milliseconds an image, end to end, on this machine.")],
+    budget_ms: Annotated[
+        float, typer.Option(min=0.01, help="Milliseconds an image, end to end; with --device, the network.")
+    ],
     out: Annotated[Path, typer.Option(help="Folder for everything; start again to resume.")],
     minutes: Annotated[float, typer.Option(min=1, help="Of everything together.")] = 60.0,
     size: output.SizeOption = None,
@@ -304,6 +306,7 @@ def fit(
     unlabelled: Annotated[
         Path | None, typer.Option(help="A folder of images without labels, learnt from the teacher alone.")
     ] = None,
+    device: output.DeviceOption = None,
     serve: output.ServeOption = None,
     plan_only: Annotated[bool, typer.Option("--plan", help="Show what would be done, and stop.")] = False,
     json_to: output.JsonOption = None,
@@ -312,6 +315,7 @@ def fit(
 
     Checks the data, measures the machine, chooses a network with ImageNet weights that the budget allows, trains it for
     the minutes there are, exports, verifies, quantises and measures it. Start it again to resume, or with more minutes.
+    With `--device`, the budget is for the network alone on a device far away; everything else is done here.
 
     Example: `lpsnet fit photos/ --budget-ms 15 --minutes 30 --out fit`
     """
@@ -331,13 +335,16 @@ def fit(
         memory_mib=memory_mib,
         teacher=teacher,
         unlabelled=None if unlabelled is None else str(unlabelled),
+        device=device,
     )
     with output.measuring_progress() as update:
         plan = fitting.plan_in(out, wish, on_progress=update)
     _print_plan(plan, json_to)
     if plan_only:
         output.write_json({"plan": plan.model_dump(mode="json")}, json_to)
-        output.next_command("lpsnet", "fit", data, "--budget-ms", f"{budget_ms:g}", "--out", out, json_to=json_to)
+        there = ["--device", device] if device else []
+        budget = f"{budget_ms:g}"
+        output.next_command("lpsnet", "fit", data, "--budget-ms", budget, *there, "--out", out, json_to=json_to)
         return
     with output.serving(partial(fitting.current_training, out), serve, json_to=json_to):
         fitted = fitting.run_fit(plan, out, reporter=progress_reporter)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lpsnet.benchmark.benchmark import Benchmark, Candidate, benchmark
+from lpsnet.benchmark.device import Device, opened_device
 from lpsnet.data.dataset import Dataset
 from lpsnet.data.split import Images, Split, select
 from lpsnet.errors import LpsnetError, RunError
@@ -23,6 +24,7 @@ from lpsnet.export.export import export
 from lpsnet.export.quantise import Quantisation
 from lpsnet.fitting import plan as planning
 from lpsnet.fitting.plan import Choice, Plan, Wish, make_plan, reopened
+from lpsnet.inference.engines import SessionOptions
 from lpsnet.inference.hub import find_checkpoint
 from lpsnet.inference.model_file import read_record
 from lpsnet.inference.segmenter import Segmenter
@@ -72,7 +74,8 @@ class Fit:
 
     @property
     def latency_ms(self) -> float:
-        """End to end, from an image's bytes to its label map, in the chosen engine and precision."""
+        """End to end, from an image's bytes to its label map, in the chosen engine and precision; of the network alone
+        where it was measured on a device."""
         result = self.benchmark.results[0]
         return (result.end_to_end or result.network).median_ms
 
@@ -106,13 +109,14 @@ def fit(
     memory_mib: float | None = None,
     teacher: str | Path | None = None,
     unlabelled: str | Path | None = None,
+    device: str | None = None,
     reporter: Reporter = lambda: nullcontext(lambda status: None),
 ) -> Fit:
     """The most accurate network for labelled images that this machine runs within a latency budget.
 
     Args:
         data: labelled images, as for `lpsnet train`, or a folder whose layout can be guessed.
-        budget_ms: milliseconds an image, end to end, on this machine.
+        budget_ms: milliseconds an image, end to end, on this machine; for the network alone on a device.
         out: the folder for everything; a fit that was stopped there is resumed.
         minutes: of everything together.
         size: (height, width) in pixels that the network runs at; None for that of most images.
@@ -122,6 +126,8 @@ def fit(
         memory_mib: that weights and feature maps of the network may take; None for any.
         teacher: a model or checkpoint whose probabilities the network learns, too.
         unlabelled: a folder of images that are learnt from the teacher alone.
+        device: where the network will run, ssh://USER@HOST[:PORT]; None for this machine. Scores are those of float32
+            here; how far the device's labels agree is in the evaluation.
         reporter: opened for every training; what it gives is called after every step.
 
     Raises:
@@ -137,6 +143,7 @@ def fit(
         "teacher": None if teacher is None else str(teacher),
         "unlabelled": None if unlabelled is None else str(unlabelled),
         "size": size,
+        "device": device,
     }
     wish = Wish(data=str(data), budget_ms=budget_ms, minutes=minutes, **values)
     return run_fit(plan_in(Path(out), wish), Path(out), reporter=reporter)
@@ -271,19 +278,37 @@ def _deliver(plan: Plan, result: TrainingResult, out: Path, trained: dict[str, f
         files.append((int8, "openvino" if int8.suffix == ".openvino" else "onnxruntime", "int8"))
     _log.info("Timing the delivered files …")
     cells = [Candidate(path.name, path, runtime, precision) for path, runtime, precision in files]
-    timed = benchmark(cells, size=plan.size, num_threads=plan.threads, protocol="quick", memory=False)
-    write_text(out / "benchmark.json", json.dumps(timed.to_dict()) + "\n")
-    segmenter = Segmenter(
-        files[0][0], runtime=plan.runtime, precision=plan.precision, num_threads=plan.threads, input_size=plan.size
-    )
-    evaluation = _scored(plan, segmenter, val)
+    with opened_device(plan.wish.device) as device:
+        options: dict[str, Any] = {"protocol": "quick", "memory": False, "device": device}
+        timed = benchmark(cells, size=plan.size, num_threads=plan.threads, **options)
+        write_text(out / "benchmark.json", json.dumps(timed.to_dict()) + "\n")
+        segmenter, kept = _segmenter(plan, files[0][0], model, device, compared)
+    evaluation = _scored(plan, segmenter, val, kept)
     write_text(out / "evaluation.json", json.dumps(evaluation.to_dict(), indent=2) + "\n")
     return Fit(plan, out, checkpoint, model, int8, evaluation, timed, trained, start)
 
 
-def _scored(plan: Plan, segmenter: Segmenter, val: Split) -> Evaluation:
+def _segmenter(
+    plan: Plan, path: Path, model: Path, device: Device | None, images: Images
+) -> tuple[Segmenter, dict[str, Any]]:
+    """What is scored: the file as it will be run, or for a device the ONNX file in float32 here.
+
+    For a device also the share of the pixels of some images that have the same label there, in percent.
+    """
+    if device is None:
+        options: dict[str, Any] = {"precision": plan.precision, "num_threads": plan.threads, "input_size": plan.size}
+        return Segmenter(path, runtime=plan.runtime, **options), {}
+    here = Segmenter(model, runtime="onnxruntime", input_size=plan.size)
+    asked = SessionOptions(path, plan.precision, plan.threads, plan.size)
+    there = Segmenter.from_session(device.open_session(plan.runtime, asked), here.record, input_size=plan.size)
+    shares = [100 * float((there(image) == here(image)).mean()) for image in images]
+    _log.info(f"On {device.name}, {min(shares):.2f} % of the pixels have the label of float32, or more")
+    return here, {"device": device.name, "device_label_agreement": min(shares)}
+
+
+def _scored(plan: Plan, segmenter: Segmenter, val: Split, facts: dict[str, Any]) -> Evaluation:
     """On val; under corruptions, which are of RGB images, on as many images as the plan has minutes for."""
-    protocol = {"data": plan.data, "split": "val", **segmenter.protocol}
+    protocol = {"data": plan.data, "split": "val", **segmenter.protocol, **facts}
     if not val.channels.is_rgb:
         return evaluate(segmenter, val, label_space=segmenter.label_space, protocol=protocol)
     test = RobustnessTest().within(60 * planning.robustness_minutes(plan.wish.minutes), segmenter, val.image(0))
@@ -320,7 +345,7 @@ def how(fitted: Fit) -> str:
     plan = fitted.plan
     start = next(start for start in planning.STARTS if start.name == fitted.start)
     lines = [f"# How {fitted.model.name} was made", "", f"{fitted.evaluation.miou:.2f} mIoU on val, "]
-    lines[-1] += f"{fitted.latency_ms:.2f} ms an image of {plan.size[0]}x{plan.size[1]} end to end "
+    lines[-1] += f"{fitted.latency_ms:.2f} ms an image of {plan.size[0]}x{plan.size[1]} {plan.wish.scope} "
     lines[-1] += f"({plan.runtime} {plan.precision}); the budget was {plan.wish.budget_ms:g} ms."
     lines += ["", "## Decisions", "", *(f"- {reason}" for reason in plan.reasons)]
     recipe = plan.training_recipe(plan.training_minutes)
@@ -330,6 +355,7 @@ def how(fitted: Fit) -> str:
     train_words += ["--teacher", plan.wish.teacher] if plan.wish.teacher else []
     train_words += ["--unlabelled", plan.wish.unlabelled] if plan.wish.unlabelled else []
     train_words += ["--recipe", "auto", "--minutes", f"{recipe.minutes:g}", "--size", size]
+    there = ["--device", plan.wish.device] if plan.wish.device else []
     commands = [
         ["lpsnet", "data", "check", plan.wish.data],
         [*train_words, "--out", "by-hand"],
@@ -345,7 +371,7 @@ def how(fitted: Fit) -> str:
             "--out",
             "by-hand.onnx",
         ],
-        ["lpsnet", "benchmark", "by-hand.onnx", "--runtime", plan.runtime, "--precision", plan.precision],
+        ["lpsnet", "benchmark", "by-hand.onnx", "--runtime", plan.runtime, "--precision", plan.precision, *there],
         [
             "lpsnet",
             "evaluate",
@@ -354,7 +380,7 @@ def how(fitted: Fit) -> str:
             "--data",
             plan.data,
             "--runtime",
-            plan.runtime,
+            "onnxruntime" if there else plan.runtime,
             "--robustness",
         ],
     ]

@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lpsnet.architecture import Architecture, get_architecture
 from lpsnet.benchmark import tune as tuning
+from lpsnet.benchmark.device import Device, opened_device
 from lpsnet.benchmark.timing import TimingProtocol, measure
 from lpsnet.data import check
 from lpsnet.data.channels import Channels
@@ -31,7 +32,7 @@ from lpsnet.data.labels import plain_name
 from lpsnet.data.synthetic import SceneSplit
 from lpsnet.errors import DataError, RunError, unknown_name
 from lpsnet.export.export import write_for_runtime
-from lpsnet.inference.engines import PRECISIONS, Precision
+from lpsnet.inference.engines import PRECISIONS, Precision, SessionOptions
 from lpsnet.inference.hub import find_checkpoint, weights_folder
 from lpsnet.inference.model_file import read_record
 from lpsnet.inference.segmenter import Segmenter
@@ -194,6 +195,12 @@ class Wish(BaseModel):
     memory_mib: float | None = None
     teacher: str | None = None
     unlabelled: str | None = None
+    device: str | None = None
+
+    @property
+    def scope(self) -> str:
+        """What the budget is for."""
+        return f"for the network alone on {self.device}" if self.device else "end to end on this machine"
 
 
 class Choice(BaseModel):
@@ -302,8 +309,8 @@ def make_plan(wish: Wish, out: Path, *, on_progress: Progress = lambda stage, do
         reasons.append(f"channels: {train.channels}; the first filters are made for them from those of RGB")
     reasons.append(f"input size: {size[0]}x{size[1]}, {'as asked' if wish.size else 'that of most images'}")
     candidates = _within_memory(wish, size, dataset.label_space.num_classes, _starts(wish.start), reasons)
-    with tempfile.TemporaryDirectory(prefix="lpsnet-") as folder:
-        files = _Files(Path(folder), size, dataset.label_space.num_classes, train.channels)
+    with tempfile.TemporaryDirectory(prefix="lpsnet-") as folder, opened_device(wish.device) as device:
+        files = _Files(Path(folder), size, dataset.label_space.num_classes, train.channels, device)
         best = _setting(wish, files, files.middle(candidates), reasons, on_progress)
         times = _times(files, candidates, best, wish.budget_ms, on_progress)
     choices = _within(wish, dataset.label_space.names, times, reasons)
@@ -438,10 +445,13 @@ def _within_memory(
 
 
 class _Files:
-    """Untrained networks as files, to be timed."""
+    """Untrained networks as files, to be timed here or on a device."""
 
-    def __init__(self, folder: Path, size: Size, num_classes: int, channels: Channels) -> None:
+    def __init__(
+        self, folder: Path, size: Size, num_classes: int, channels: Channels, device: Device | None = None
+    ) -> None:
         self.folder, self.size, self.num_classes, self.channels = folder, size, num_classes, channels
+        self.device = device
 
     @property
     def image(self) -> Image:
@@ -480,7 +490,9 @@ def _macs(architecture: str, block: str, size: Size, num_classes: int) -> int:
 
 def _setting(wish: Wish, files: _Files, start: Start, reasons: list[str], on_progress: Progress) -> tuning.Setting:
     """The quickest engine, precision and number of threads for networks like `start`."""
-    threads = [wish.threads] if wish.threads else tuning.thread_counts()
+    if (device := files.device) is not None:
+        reasons.append(f"device: {device.machine.identity}; the budget is {wish.scope}, without images and label maps")
+    threads = [wish.threads] if wish.threads else None
     precisions: Sequence[Precision] = [wish.precision] if wish.precision else [it for it in PRECISIONS if it != "int8"]
     tuned = tuning.tune(
         files.write(start, wish.runtime or "onnxruntime"),
@@ -490,18 +502,19 @@ def _setting(wish: Wish, files: _Files, start: Start, reasons: list[str], on_pro
         threads=threads,
         min_agreement=0.0,  # its weights are random; the delivered file is held against its network
         keep=False,
+        device=device,
         on_progress=lambda stage, done: on_progress("measuring the device", done),
     )
     others = [f"{setting} {tuning.latency_ms(result):.1f} ms" for setting, result, _ in tuned.measured[1:4]]
     beside = f"; beside it: {', '.join(others)}" if others else ""
-    reasons.append(f"engine: {tuned.best}, the quickest here for {start.name}{beside}")
+    reasons.append(f"engine: {tuned.best}, the quickest {'there' if device else 'here'} for {start.name}{beside}")
     return tuned.best
 
 
 def _times(
     files: _Files, candidates: Sequence[Start], best: tuning.Setting, budget_ms: float, on_progress: Progress
 ) -> dict[str, float]:
-    """Latency end to end in ms of the starts that may be near the budget; equal networks are timed once."""
+    """Latency in ms of the starts that may be near the budget; equal networks are timed once."""
     different = {start.architecture: start for start in reversed(candidates)}
     costs = {text: float(files.macs(start)) for text, start in different.items()}
 
@@ -515,13 +528,20 @@ def _times(
 def _timed_interleaved(
     files: _Files, starts: Sequence[Start], best: tuning.Setting, on_progress: Progress
 ) -> dict[str, float]:
-    calls: dict[str, Callable[[], object]] = {}
+    calls, items, device = dict[str, Callable[[], object]](), dict[str, Any](), files.device
+    noise = np.random.default_rng(0).standard_normal((1, len(files.channels.names), *files.size), np.float32)
     for number, start in enumerate(starts):
         on_progress("opening networks", number / len(starts))
+        path = files.write(start, best.runtime)
+        asked = SessionOptions(path, best.precision, best.num_threads, files.size)
+        if device is not None:
+            items[start.architecture] = device.open_session(best.runtime, asked), noise
+            continue
         options: dict[str, Any] = {"precision": best.precision, "num_threads": best.num_threads}
-        segmenter = Segmenter(files.write(start, best.runtime), runtime=best.runtime, input_size=files.size, **options)
+        segmenter = Segmenter(path, runtime=best.runtime, input_size=files.size, **options)
         calls[start.architecture] = partial(segmenter, files.image)
-    found = measure(calls, protocol=TIMING, on_progress=lambda done: on_progress("timing networks", done))
+    options = {"protocol": TIMING, "on_progress": lambda done: on_progress("timing networks", done)}
+    found = measure(calls, **options) if device is None else device.measure(items, **options)[0]
     return {architecture: latency.median_ms for architecture, latency in found.items()}
 
 
@@ -532,7 +552,7 @@ def _within(wish: Wish, names: Sequence[str], times: dict[str, float], reasons: 
     if not fitting:
         name, fastest = min(times.items(), key=lambda item: item[1])
         raise RunError(
-            f"the quickest network here, {name}, takes {fastest:.1f} ms end to end on this machine, more than "
+            f"the quickest network here, {name}, takes {fastest:.1f} ms {wish.scope}, more than "
             f"{BUDGET_SHARE:.0%} of {wish.budget_ms:g} ms; give a larger budget or a smaller --size"
         )
     seen = {start.name: _images_seen(wish.minutes, times[start.name]) for start in fitting}

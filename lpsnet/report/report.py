@@ -256,7 +256,9 @@ def _fit_tiles(found: FitFile, delivered: Evaluation, timed: Benchmark) -> tuple
     others = ((it.precision, it.end_to_end or it.network) for it in timed.results[1:])
     return (
         html.Tile("mIoU", html.figure(delivered.miou, 2), "%"),
-        html.Tile("End to end", html.milliseconds(found.latency_ms), f"ms of {budget}"),
+        html.Tile(
+            "Network alone" if timed.device else "End to end", html.milliseconds(found.latency_ms), f"ms of {budget}"
+        ),
         *(html.Tile(f"In {precision}", html.milliseconds(time.median_ms), "ms") for precision, time in others),
         *((html.Tile("mIoU under corruptions", html.figure(robust.mean_miou, 2), "%"),) if robust else ()),
         html.Tile("Images judged on", f"{delivered.num_images:,}"),

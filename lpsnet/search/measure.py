@@ -1,5 +1,5 @@
-"""Lat(·) of Section 3.4 measured on this machine: the network alone, one image at a time (design-notes, 'What is
-timed').
+"""Lat(·) of Section 3.4 measured on this machine or on a device far away: the network alone, one image at a time
+(design-notes, 'What is timed').
 
 Latency does not depend on the weights' values, so designs are measured with random weights before they are trained,
 exported and opened with the engine as in deployment.
@@ -8,18 +8,21 @@ exported and opened with the engine as in deployment.
 import gc
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import JsonValue
 
 from lpsnet import __version__
-from lpsnet.benchmark.machine import LoadWatch, describe_machine
+from lpsnet.benchmark.device import Device as RemoteDevice
+from lpsnet.benchmark.device import DeviceSession
+from lpsnet.benchmark.machine import Load, LoadWatch, Machine, describe_machine
 from lpsnet.benchmark.timing import TimingProtocol, measure
 from lpsnet.errors import RunError, unknown_name
 from lpsnet.export.export import WRITERS, untrained_for_runtime
@@ -85,14 +88,81 @@ class Device(Protocol):
         ...
 
 
-class ThisMachine:
-    """A `Device`: this machine, with an engine.
+Image = NDArray[np.float32]  # 1 x 3 x H x W
+
+
+class _Place(Protocol):
+    """Where an engine runs: this machine or a device far away."""
+
+    @property
+    def machine(self) -> Machine: ...
+
+    def open(self, runtime: str, options: SessionOptions) -> Session: ...
+
+    def time(self, sessions: Mapping[str, Session], image: Image) -> tuple[dict[str, float], Load]:
+        """The median time of each in ms, interleaved, and the load meanwhile."""
+        ...
+
+    def release(self) -> None:
+        """Free what is held between repetitions."""
+        ...
+
+
+class _Here:
+    """A `_Place`: this machine."""
+
+    @cached_property
+    def machine(self) -> Machine:
+        return describe_machine()  # cached, since it starts programs
+
+    def open(self, runtime: str, options: SessionOptions) -> Session:
+        session = open_session(runtime, options)
+        assert options.input_size is not None
+        session.run(np.zeros((1, 3, *options.input_size), np.float32))  # engines allocate memory in the first call
+        return session
+
+    def time(self, sessions: Mapping[str, Session], image: Image) -> tuple[dict[str, float], Load]:
+        if not gc.get_freeze_count():
+            gc.freeze()  # so that the garbage collection of `measure` does not visit all of torch every time
+        watch = LoadWatch.start()
+        found = measure({name: partial(session.run, image) for name, session in sessions.items()}, protocol=TURN)
+        return {name: latency.median_ms for name, latency in found.items()}, watch.load()
+
+    def release(self) -> None:
+        gc.unfreeze()
+
+
+class _There:
+    """A `_Place`: a device far away."""
+
+    def __init__(self, device: RemoteDevice) -> None:
+        self._device = device
+
+    @property
+    def machine(self) -> Machine:
+        return self._device.machine
+
+    def open(self, runtime: str, options: SessionOptions) -> Session:
+        return self._device.open_session(runtime, options)
+
+    def time(self, sessions: Mapping[str, Session], image: Image) -> tuple[dict[str, float], Load]:
+        items = {name: (cast(DeviceSession, session), image) for name, session in sessions.items()}
+        found, load = self._device.measure(items, protocol=TURN)
+        return {name: latency.median_ms for name, latency in found.items()}, load
+
+    def release(self) -> None:
+        self._device.close()
+
+
+class Deployment:
+    """A `Device`: networks in an engine on this machine, or on a device far away.
 
     Args:
         target: how networks run.
         folder: of the temporary model files; created.
         num_classes, interaction: of the networks.
         max_open: the most open sessions. More designs are measured in groups, one after another.
+        device: the device far away; None for this machine.
         on_progress: called with a line of text when other programs disturb the measurement.
     """
 
@@ -104,9 +174,11 @@ class ThisMachine:
         num_classes: int,
         interaction: str = "bilateral_b",
         max_open: int = MAX_OPEN,
+        device: RemoteDevice | None = None,
         on_progress: Callable[[str], None] = lambda line: None,
     ) -> None:
         self._target, self._folder = target, folder
+        self._place: _Place = _There(device) if device else _Here()
         self._num_classes, self._interaction = num_classes, interaction
         self._max_open, self._on_progress = max_open, on_progress
         self._is_busy = False  # for so long that repetitions are accepted nevertheless
@@ -126,7 +198,7 @@ class ThisMachine:
             "precision": session.precision,
             "num_threads": session.num_threads,
             "size": list(self._target.size),
-            "machine": describe_machine().identity,
+            "machine": self._place.machine.identity,
         }
 
     def measure_once(self, designs: Sequence[Design]) -> list[float]:
@@ -135,10 +207,7 @@ class ThisMachine:
         A repetition during which other programs were busy is discarded and repeated.
         """
         for attempt in range(MAX_BUSY):
-            watch = LoadWatch.start()
-            times = self._pass(designs)
-            load = watch.load()
-            others = load.other_cores if load.other_cores and load.duration_s >= MIN_WATCHED_S else 0.0
+            times, others = self._pass(designs)
             is_quiet = others <= max(OTHER_CORES, self._spare_cores)
             if is_quiet or self._is_busy:
                 break
@@ -151,29 +220,35 @@ class ThisMachine:
         self._is_busy = not is_quiet
         return times
 
-    @cached_property
+    @property
     def _spare_cores(self) -> float:
-        """Logical processors without an engine thread; cached, since describing a machine starts programs."""
+        """Logical processors without an engine thread."""
         threads = self._target.num_threads
-        return 0.0 if threads is None else float(describe_machine().num_threads - threads) - 1
+        return 0.0 if threads is None else float(self._place.machine.num_threads - threads) - 1
 
-    def _pass(self, designs: Sequence[Design]) -> list[float]:
-        if not gc.get_freeze_count():
-            gc.freeze()  # so that the garbage collection of `measure` does not visit all of torch every time
+    def _pass(self, designs: Sequence[Design]) -> tuple[list[float], float]:
+        """Times, and the processors that other programs kept busy."""
         order = list(designs) if self._num_repetitions % 2 == 0 else list(reversed(designs))
         self._num_repetitions += 1
-        times: dict[str, float] = {}
+        times, loads = dict[str, float](), list[Load]()
         threads = torch.get_num_threads()
         for begin in range(0, len(order), self._max_open):
-            times |= self._measure_group(order[begin : begin + self._max_open])
+            found, load = self._time_group(order[begin : begin + self._max_open])
+            times |= found
+            loads.append(load)
         if torch.get_num_threads() != threads:  # PyTorch as an engine changes it
             torch.set_num_threads(threads)
-        return [times[str(design)] for design in designs]
+        return [times[str(design)] for design in designs], _other_cores(loads)
+
+    def _time_group(self, designs: Sequence[Design]) -> tuple[dict[str, float], Load]:
+        height, width = self._target.size
+        image = np.random.default_rng(0).standard_normal((1, 3, height, width), np.float32)
+        return self._place.time({str(design): self._session(design) for design in designs}, image)
 
     def release(self) -> None:
         """Close all sessions."""
         self._sessions.clear()
-        gc.unfreeze()
+        self._place.release()
 
     def clear(self) -> None:
         """Close all sessions and delete all model files."""
@@ -182,12 +257,6 @@ class ThisMachine:
             path.unlink(missing_ok=True)
         if self._folder.is_dir() and not any(self._folder.iterdir()):
             self._folder.rmdir()
-
-    def _measure_group(self, designs: Sequence[Design]) -> dict[str, float]:
-        height, width = self._target.size
-        image = np.random.default_rng(0).standard_normal((1, 3, height, width), np.float32)
-        calls = {str(design): partial(self._session(design).run, image) for design in designs}
-        return {name: latency.median_ms for name, latency in measure(calls, protocol=TURN).items()}
 
     def _session(self, design: Design) -> Session:
         session = self._sessions.pop(design, None) or self._open(design)
@@ -199,9 +268,7 @@ class ThisMachine:
     def _open(self, design: Design) -> Session:
         target = self._target
         options = SessionOptions(self._model_file(design), target.precision, target.num_threads, target.size)
-        session = open_session(target.runtime, options)
-        session.run(np.zeros((1, 3, *target.size), np.float32))  # engines allocate memory in the first call
-        return session
+        return self._place.open(target.runtime, options)
 
     def _model_file(self, design: Design) -> Path:
         name, runtime = self._key(design), self._target.runtime
@@ -234,3 +301,14 @@ class ThisMachine:
         suffixes = {writer.suffix for writer in WRITERS.values()}
         found = [path for path in self._folder.glob("*") if path.suffix in suffixes]
         return sorted(found, key=lambda path: path.stat().st_mtime)
+
+
+def _other_cores(loads: Sequence[Load]) -> float:
+    """Processors that other programs kept busy, on average; 0 if that is unknown or the time too short to tell."""
+    known = [(load.other_cores, load.duration_s) for load in loads if load.other_cores is not None]
+    duration_s = sum(seconds for _, seconds in known)
+    return (
+        sum(cores * seconds for cores, seconds in known) / duration_s
+        if duration_s > 0 and duration_s >= MIN_WATCHED_S
+        else 0.0
+    )

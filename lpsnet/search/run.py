@@ -26,6 +26,7 @@ from pydantic import JsonValue
 
 from lpsnet import __version__
 from lpsnet.architecture import get_architecture
+from lpsnet.benchmark.device import Device as RemoteDevice
 from lpsnet.benchmark.machine import command_line
 from lpsnet.data.channels import require_rgb
 from lpsnet.data.dataset import open_dataset
@@ -51,7 +52,7 @@ from lpsnet.search.journal import (
     chosen_length,
     first_training,
 )
-from lpsnet.search.measure import Device, Target, ThisMachine
+from lpsnet.search.measure import Deployment, Device, Target
 from lpsnet.search.measurements import Cost, TrainingSpec
 from lpsnet.search.operations import Design, Operation, SearchNetwork, braces, check_operations, table_1
 from lpsnet.search.results import FAMILY, PLAN, RankingCheck, SearchResult, page, progress_table, write_models
@@ -364,6 +365,7 @@ def run_expansion(
     *,
     executor: Executor | None = None,
     device: Device | None = None,
+    place: RemoteDevice | None = None,
     train: TrainCandidate = train_candidate,
     repetitions: Sequence[int] = REPETITIONS,
     trainings_from: Sequence[Path] = (),
@@ -375,7 +377,8 @@ def run_expansion(
         run: the options.
         out: the run's folder.
         executor: where candidates are trained; default: one after another in this process.
-        device: where latencies are measured; default: this machine.
+        device: measures latencies; default: the run's engine at `place`.
+        place: the device far away where it runs; None for this machine.
         train: trains one candidate.
         repetitions: of interleaved measurements, by effort; see `journal.REPETITIONS`.
         trainings_from: folders of runs on other machines, to reuse trainings of.
@@ -394,8 +397,13 @@ def run_expansion(
     }  # a journal without these keys is assumed to have the same values
     wanted = {**run.settings({}), **inputs}
     others = [ReusableRun(folder, settings=wanted, defaults=defaults) for folder in trainings_from]
-    machine = ThisMachine(
-        run.target, out / "latency", num_classes=num_classes, interaction=run.interaction, on_progress=on_progress
+    machine = Deployment(
+        run.target,
+        out / "latency",
+        num_classes=num_classes,
+        interaction=run.interaction,
+        device=place,
+        on_progress=on_progress,
     )
     measured_on = device or machine
     settings = {**run.settings(measured_on.describe(run.start.design)), **inputs}

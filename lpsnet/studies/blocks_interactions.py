@@ -16,7 +16,7 @@ from lpsnet.data.dataset import open_dataset
 from lpsnet.errors import RunError
 from lpsnet.models.blocks import BLOCKS
 from lpsnet.models.profile import complexity
-from lpsnet.search.measure import Target, ThisMachine
+from lpsnet.search.measure import Deployment, Target
 from lpsnet.search.measurements import compared
 from lpsnet.search.operations import Design
 from lpsnet.studies import network_latency, network_training, study
@@ -169,7 +169,7 @@ def choice_run(settings: Settings, size: tuple[int, int], num_classes: int) -> R
     key = {"chosen": "c", "reference": list(REFERENCE), "num_classes": num_classes, "target": asdict(target)}
 
     def work(place: Place) -> dict[str, Json]:
-        machine = ThisMachine(target, place.folder, num_classes=num_classes, interaction="none", max_open=MAX_OPEN)
+        machine = Deployment(target, place.folder, num_classes=num_classes, interaction="none", max_open=MAX_OPEN)
 
         def measure_once(points: Sequence[Point]) -> Sequence[float]:
             return machine.measure_once([Design(table_2_architecture(c), block) for block, c in points])

@@ -125,7 +125,7 @@ def test_files_of_other_programs_are_run_as_they_are(tmp_path: Path, labels: boo
 def test_labels_of_a_file_that_gives_labels_have_the_images_size(tmp_path: Path) -> None:
     cell = Candidate("theirs", foreign(tmp_path / "f.onnx", labels=True), "onnxruntime")
     image = np.full((24, 32, 3), (200, 10, 10), np.uint8)
-    opened = module._open(cell, image, SIZE, 1)
+    opened = module._open(cell, image, SIZE, 1, None)
     np.testing.assert_array_equal(opened.segment(image), np.zeros((24, 32), np.uint8))
 
 

@@ -11,6 +11,9 @@ import pytest
 
 import lpsnet
 from lpsnet import fitting
+from lpsnet.benchmark import device as device_module
+from lpsnet.benchmark.device import Device
+from lpsnet.errors import RunError
 from lpsnet.evaluation.evaluate import evaluate
 from lpsnet.fitting import plan as planning
 from lpsnet.fitting.plan import Start
@@ -142,3 +145,23 @@ def test_stopped_and_started_again_it_ends(tmp_path: Path, number: int) -> None:
     assert process.returncode != 0
     fitted = lpsnet.fit(SCENES, out=tmp_path, **SETTINGS)
     assert fitted.model.exists()
+
+
+def test_a_fit_for_a_device_far_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The device is a process of this machine: another command in place of ssh."""
+    address, opened = "ssh://me@there", list[Device]()
+    command = [sys.executable, "-u", "-c", device_module._READ_CODE]
+    init = Device.__init__
+    monkeypatch.setattr(Device, "__init__", lambda self, text, **_: init(self, text, command=command))
+    monkeypatch.setattr(Device, "__enter__", lambda self: opened.append(self) or self)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    fitted = lpsnet.fit(SCENES, out=tmp_path / "fit", device=address, **SETTINGS)
+    assert len(opened) == 2  # for the plan and at the end: nothing of it is there while the network trains
+    assert any(reason.startswith("device: ") and address in reason for reason in fitted.plan.reasons)
+    assert (fitted.benchmark.device, fitted.benchmark.results[0].end_to_end) == (address, None)
+    assert fitted.latency_ms == fitted.benchmark.results[0].network.median_ms
+    assert fitted.evaluation.protocol["device"] == address
+    assert fitted.evaluation.protocol["device_label_agreement"] == 100.0
+    assert f"for the network alone on {address} (onnxruntime f32)" in (tmp_path / "fit" / "how.md").read_text()
+    with pytest.raises(RunError, match=f"has device = {address}, not None"):
+        lpsnet.fit(SCENES, out=tmp_path / "fit", **SETTINGS)

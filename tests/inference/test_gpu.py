@@ -15,6 +15,7 @@ pytest.importorskip("torch")
 
 import torch
 
+from lpsnet import agent
 from lpsnet.data.synthetic import SceneSplit
 from lpsnet.errors import LpsnetError
 from lpsnet.export.export import write_for_runtime
@@ -168,6 +169,6 @@ def test_onnx_runtime_that_falls_back_is_refused(files: dict[str, Path], monkeyp
     from lpsnet.inference.engines import onnxruntime as ours
 
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [ours._CUDA, "CPUExecutionProvider"])
-    monkeypatch.setattr(ours, "_providers", lambda _: ["CPUExecutionProvider"])
+    monkeypatch.setattr(agent, "onnxruntime_providers", lambda *_: ["CPUExecutionProvider"])
     with pytest.raises(LpsnetError, match="fell back to the processor"):
         open_session("onnxruntime_cuda", SessionOptions(files["onnxruntime"]))

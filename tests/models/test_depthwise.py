@@ -4,8 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lpsnet.models.blocks import BLOCKS
-from lpsnet.models.depthwise import depthwise_bf16
+from lpsnet.models.blocks import BLOCKS, depthwise_bf16
 
 CASES = [  # channels, kernel, stride, height, width, padding
     (8, 3, 2, 13, 18, (0, 2, 0, 2)),

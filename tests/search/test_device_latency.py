@@ -1,6 +1,7 @@
 """Latency on this machine: what is measured is the design, in the order given, with the engine asked for."""
 
 import math
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -10,12 +11,13 @@ import pytest
 import torch
 from expansion_tiny import QUICK_TURN, SIZE
 
+from lpsnet.benchmark.device import _READ_CODE, Device
 from lpsnet.benchmark.machine import Load, describe_machine
 from lpsnet.errors import ModelFileError, RunError
 from lpsnet.export import export as for_runtime
 from lpsnet.inference.engines import Array, FakeSession
 from lpsnet.search import measure as device_latency
-from lpsnet.search.measure import MAX_BUSY, Target, ThisMachine
+from lpsnet.search.measure import MAX_BUSY, Deployment, Target
 from lpsnet.search.operations import Design, SearchNetwork
 
 TARGET = Target(SIZE, num_threads=1)
@@ -34,7 +36,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_network_with_much_to_do_takes_longer(tmp_path: Path, runtime: str) -> None:
     if runtime == "openvino":
         pytest.importorskip("openvino")
-    machine = ThisMachine(replace(TARGET, runtime=runtime), tmp_path, num_classes=3)
+    machine = Deployment(replace(TARGET, runtime=runtime), tmp_path, num_classes=3)
     repetitions = [machine.measure_once([LARGE, SMALL]) for _ in range(3)]
     slow, fast = map(min, zip(*repetitions, strict=True))  # whatever else the machine does only adds to the times
     assert 0 < fast < slow
@@ -43,7 +45,7 @@ def test_a_network_with_much_to_do_takes_longer(tmp_path: Path, runtime: str) ->
 def test_it_leaves_torch_as_it_was(tmp_path: Path) -> None:
     torch.set_num_threads(1)
     state = torch.get_rng_state()
-    ThisMachine(Target(SIZE, "pytorch", num_threads=2), tmp_path, num_classes=3).measure_once([SMALL])
+    Deployment(Target(SIZE, "pytorch", num_threads=2), tmp_path, num_classes=3).measure_once([SMALL])
     assert torch.get_num_threads() == 1
     assert torch.equal(torch.get_rng_state(), state)
 
@@ -97,7 +99,7 @@ def test_times_stand_in_the_order_asked_for(tmp_path: Path, engine: Engine) -> N
     # a sleep may last longer than asked, never shorter: the bound holds on any machine, and not for swapped times
     designs = _designs(4)
     engine.seconds = {str(design.architecture): 0.004 * number for number, design in enumerate(designs, start=1)}
-    machine = ThisMachine(TARGET, tmp_path, num_classes=3, max_open=2)
+    machine = Deployment(TARGET, tmp_path, num_classes=3, max_open=2)
     for order in (designs, designs[::-1], designs):  # every second pass goes backwards
         times = dict(zip(order, machine.measure_once(order), strict=True))
         for number, design in enumerate(designs, start=1):
@@ -105,7 +107,7 @@ def test_times_stand_in_the_order_asked_for(tmp_path: Path, engine: Engine) -> N
 
 
 def test_sessions_stay_open_between_repetitions_up_to_a_bound(tmp_path: Path, engine: Engine) -> None:
-    machine = ThisMachine(TARGET, tmp_path, num_classes=3, max_open=3)
+    machine = Deployment(TARGET, tmp_path, num_classes=3, max_open=3)
     few, many = _designs(3), _designs(5)
     for _ in range(3):
         assert len(machine.measure_once(few)) == 3
@@ -122,10 +124,10 @@ def test_model_files_are_kept_up_to_a_bound_and_deleted_in_the_end(
 ) -> None:
     monkeypatch.setattr(device_latency, "MAX_FILES", 4)
     folder = tmp_path / "latency"
-    ThisMachine(TARGET, folder, num_classes=3).measure_once(_designs(6))
+    Deployment(TARGET, folder, num_classes=3).measure_once(_designs(6))
     kept = sorted(folder.iterdir())
     assert len(kept) == 4
-    other = ThisMachine(TARGET, folder, num_classes=3)
+    other = Deployment(TARGET, folder, num_classes=3)
     other.measure_once(_designs(6)[-1:])
     assert sorted(folder.iterdir()) == kept, "the file is there already"
     other.clear()
@@ -135,14 +137,14 @@ def test_model_files_are_kept_up_to_a_bound_and_deleted_in_the_end(
 
 def test_a_file_is_for_one_design_size_and_number_of_classes(tmp_path: Path, engine: Engine) -> None:
     for target, num_classes in ((TARGET, 3), (TARGET, 4), (replace(TARGET, size=(64, 64)), 3)):
-        ThisMachine(target, tmp_path, num_classes=num_classes).measure_once([SMALL])
+        Deployment(target, tmp_path, num_classes=num_classes).measure_once([SMALL])
     assert len(list(tmp_path.iterdir())) == 3
 
 
 def test_it_says_what_latencies_depend_on(tmp_path: Path) -> None:
     import onnxruntime
 
-    assert ThisMachine(TARGET, tmp_path, num_classes=3).describe(SMALL) == {
+    assert Deployment(TARGET, tmp_path, num_classes=3).describe(SMALL) == {
         "runtime": "onnxruntime",
         "engine": f"onnxruntime {onnxruntime.__version__}",
         "precision": "f32",
@@ -160,7 +162,7 @@ def test_targets_that_cannot_be(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="from 32x32 up"):
         Target((16, 64))
     with pytest.raises(ModelFileError, match="unknown precision 'f64'"):
-        ThisMachine(replace(TARGET, precision="f64"), tmp_path, num_classes=3).describe(SMALL)
+        Deployment(replace(TARGET, precision="f64"), tmp_path, num_classes=3).describe(SMALL)
 
 
 def test_targets_in_a_line() -> None:
@@ -196,7 +198,7 @@ def test_a_repetition_beside_other_programs_is_made_again(
     tmp_path: Path, engine: Engine, watch: type[Watch], quiet: float | None
 ) -> None:
     said: list[str] = []
-    machine = ThisMachine(ALL_THREADS, tmp_path, num_classes=3, on_progress=said.append)
+    machine = Deployment(ALL_THREADS, tmp_path, num_classes=3, on_progress=said.append)
     watch.busy = [1.3, 0.9, quiet, 7.0]
     machine.measure_once([SMALL])
     assert watch.busy == [7.0]
@@ -207,7 +209,7 @@ def test_a_machine_that_stays_busy_is_measured_nevertheless_until_it_is_quiet(
     tmp_path: Path, engine: Engine, watch: type[Watch]
 ) -> None:
     said: list[str] = []
-    machine = ThisMachine(ALL_THREADS, tmp_path, num_classes=3, on_progress=said.append)
+    machine = Deployment(ALL_THREADS, tmp_path, num_classes=3, on_progress=said.append)
     watch.busy = [1.0] * (MAX_BUSY + 1) + [0.0, 1.0, 0.0]
     machine.measure_once([SMALL])
     assert len(watch.busy) == 4
@@ -227,5 +229,26 @@ def test_processors_that_no_thread_of_the_engine_needs_may_be_busy(
     many = replace(describe_machine(), num_threads=16)
     monkeypatch.setattr(device_latency, "describe_machine", lambda: many)
     watch.busy = [10.0]
-    ThisMachine(replace(TARGET, num_threads=2), tmp_path, num_classes=3).measure_once([SMALL])
+    Deployment(replace(TARGET, num_threads=2), tmp_path, num_classes=3).measure_once([SMALL])
     assert watch.busy == []
+
+
+def far_away() -> Device:
+    """A device that is a process of this machine, in place of ssh."""
+    return Device("ssh://me@there", command=[sys.executable, "-u", "-c", _READ_CODE], pauses_s=(0.01,))
+
+
+def test_a_device_far_away_is_described_and_measured_as_this_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    with far_away() as device:
+        there = Deployment(TARGET, tmp_path / "models", num_classes=3, max_open=2, device=device)
+        assert there.describe(SMALL) == Deployment(TARGET, tmp_path / "models", num_classes=3).describe(SMALL)
+        few = [SMALL, LARGE, _designs(3)[-1]]
+        times = [there.measure_once(few) for _ in range(4)]
+        slow, fast = min(row[1] for row in times), min(row[0] for row in times)
+        assert 0 < fast < slow
+        there.release()
+        assert device._connection is None  # nothing of ours runs there while candidates are trained
+        assert len(there.measure_once(few)) == 3

@@ -75,6 +75,29 @@ class Session(Protocol):
         ...
 
 
+Judged = tuple[str, Precision, int | None, Sequence[Precision]]  # engine, precision used, threads, precisions possible
+
+
+@dataclass(frozen=True, slots=True)
+class OnDevice:
+    """How an agent on a device opens a model (`lpsnet/agent.py`).
+
+    Attributes:
+        engine: its name in `agent.ENGINES`.
+        files, suffixes: the files' contents, and the suffixes of their names.
+        how: settings, JSON values.
+        judge: takes what the engine says there, with the processor's "architecture"; tells what is used.
+        shapes: of the inputs; empty if the engine tells.
+    """
+
+    engine: str
+    files: tuple[bytes, ...]
+    suffixes: tuple[str, ...]
+    how: Mapping[str, Any]
+    judge: Callable[[Mapping[str, Any]], Judged]
+    shapes: Sequence[Shape] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Engine:
     """A row of `RUNTIMES`.
@@ -83,19 +106,21 @@ class Engine:
         module: the full name of the module whose `open_session(options, **arguments) -> Session` loads a model file.
         arguments: what distinguishes this engine from others of the same module.
         path_layouts: the layouts in which it accepts the paths' inputs in place of the image; empty if it does not.
+        remote: whether it runs on a device far away: the module has `on_device(options, **arguments) -> OnDevice`.
     """
 
     module: str
     arguments: Mapping[str, bool] = field(default_factory=dict)
     path_layouts: tuple[Layout, ...] = ()
+    remote: bool = False
 
 
 # A new engine is a module with `open_session` and a row here
 RUNTIMES: dict[str, Engine] = {
-    "onnxruntime": Engine("lpsnet.inference.engines.onnxruntime", path_layouts=("nchw",)),
-    "onnxruntime_cuda": Engine("lpsnet.inference.engines.onnxruntime", {"cuda_only": True}, ("nchw",)),
-    "openvino": Engine("lpsnet.inference.engines.openvino", path_layouts=("nchw", "nhwc", "nhwc_bf16")),
-    "ncnn": Engine("lpsnet.inference.engines.ncnn", path_layouts=("nchw",)),
+    "onnxruntime": Engine("lpsnet.inference.engines.onnxruntime", path_layouts=("nchw",), remote=True),
+    "onnxruntime_cuda": Engine("lpsnet.inference.engines.onnxruntime", {"cuda_only": True}, ("nchw",), remote=True),
+    "openvino": Engine("lpsnet.inference.engines.openvino", path_layouts=("nchw", "nhwc", "nhwc_bf16"), remote=True),
+    "ncnn": Engine("lpsnet.inference.engines.ncnn", path_layouts=("nchw",), remote=True),
     "tensorrt": Engine("lpsnet.inference.engines.tensorrt"),
     "pytorch": Engine("lpsnet.inference.engines.pytorch"),
     "pytorch_compiled": Engine("lpsnet.inference.engines.pytorch", {"compiled": True}),
@@ -111,21 +136,36 @@ def open_session(runtime: str, options: SessionOptions) -> Session:
             with `path_ratios` also if the engine or the file does not support it.
         MissingDependencyError: the engine's package is not installed; the message holds the install command.
     """
-    if runtime not in RUNTIMES:
-        raise ModelFileError(unknown_name("runtime", runtime, RUNTIMES))
-    if options.precision not in PRECISIONS:
-        raise ModelFileError(unknown_name("precision", options.precision, PRECISIONS))
-    engine = RUNTIMES[runtime]
+    engine = _row(runtime, options)
     if options.path_ratios is not None and options.path_layout not in engine.path_layouts:
         able = ", ".join(name for name, row in RUNTIMES.items() if options.path_layout in row.path_layouts)
         raise ModelFileError(
             f"the runtime {runtime} takes whole images, not paths' inputs as {options.path_layout}; {able} take these"
         )
+    session: Session = importlib.import_module(engine.module).open_session(options, **engine.arguments)
+    return session
+
+
+def for_device(runtime: str, options: SessionOptions) -> OnDevice:
+    """How a device opens a model file; errors as for `open_session`, or if the engine runs on this machine only."""
+    engine = _row(runtime, options)
+    if not engine.remote:
+        able = ", ".join(name for name, row in RUNTIMES.items() if row.remote)
+        raise ModelFileError(f"the runtime {runtime} does not run on a device over ssh; {able} do")
+    found: OnDevice = importlib.import_module(engine.module).on_device(options, **engine.arguments)
+    return found
+
+
+def _row(runtime: str, options: SessionOptions) -> Engine:
+    """The engine's row, for options that are in range."""
+    if runtime not in RUNTIMES:
+        raise ModelFileError(unknown_name("runtime", runtime, RUNTIMES))
+    if options.precision not in PRECISIONS:
+        raise ModelFileError(unknown_name("precision", options.precision, PRECISIONS))
     _check_numbers(options)
     if not options.path.is_file():
         raise ModelFileError(f"no model file at {options.path}")
-    session: Session = importlib.import_module(engine.module).open_session(options, **engine.arguments)
-    return session
+    return RUNTIMES[runtime]
 
 
 def _check_numbers(options: SessionOptions) -> None:

@@ -5,11 +5,13 @@ precision used is read from the loaded layers, as options that a layer does not 
 """
 
 import ctypes
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lpsnet import agent
 from lpsnet.errors import MissingDependencyError, ModelFileError
 from lpsnet.inference import engines, model_file, onnx_graph
 
@@ -23,10 +25,7 @@ _OPTIONS: dict[str, tuple[engines.Precision, ...]] = {
     "use_int8_inference": ("f32", "bf16", "f16", "int8"),  # the file determines whether a network is quantised
     "use_vulkan_compute": (),
 }
-_CONVOLUTIONS = ("Convolution", "ConvolutionDepthWise")
 _INT8_PARAMETER = "8"  # of a convolution: int8_scale_term, 0 if not quantised
-# Layers that may return their input's memory, and that never write to it
-_ALIASING = ("Split", "Interp")
 
 
 def open_session(options: engines.SessionOptions) -> "NcnnSession":
@@ -43,14 +42,31 @@ def open_session(options: engines.SessionOptions) -> "NcnnSession":
         raise MissingDependencyError.for_extra("ncnn", "ncnn") from None
     description, weights = model_file.read_container(options.path)
     net = ncnn.Net()
-    for name, precisions in _OPTIONS.items():
-        if hasattr(net.opt, name):  # older versions have fewer
-            setattr(net.opt, name, options.precision in precisions)
-    if options.num_threads is not None:
-        net.opt.num_threads = options.num_threads
+    agent.set_ncnn_options(net, settings(options))
     layers = _parse(description, options)
     _load(ncnn, net, layers, description, weights, options)
     return NcnnSession(net, layers, options, mat=ncnn.Mat, engine=f"ncnn {ncnn.__version__}")
+
+
+def settings(options: engines.SessionOptions) -> dict[str, bool | int]:
+    """Options of ncnn by name."""
+    threads = {} if options.num_threads is None else {"num_threads": options.num_threads}
+    return {**{name: options.precision in precisions for name, precisions in _OPTIONS.items()}, **threads}
+
+
+def on_device(options: engines.SessionOptions) -> engines.OnDevice:
+    """How a device opens a model; errors as for `open_session`."""
+    engines.check_suffix(options, (".ncnn",), runtime="ncnn")
+    description, weights = model_file.read_container(options.path)
+    layers = _parse(description, options)
+    shapes = [shape for layer in layers if (shape := layer.input_shape) is not None]
+
+    def judge(facts: Mapping[str, Any]) -> engines.Judged:
+        used, possible = _precision_used(facts["layers"], layers, options), _possible(facts["layers"])
+        return f"ncnn {facts['version']}", used, facts["num_threads"], possible
+
+    how = {"options": settings(options)}
+    return engines.OnDevice("ncnn", (description, weights), (".param", ".bin"), how, judge, shapes)
 
 
 class NcnnSession:
@@ -63,7 +79,9 @@ class NcnnSession:
     ) -> None:
         self.engine = engine
         self.precision = engines.check_precision(
-            _precision_used(net, layers, options), options, possible=_possible(net)
+            _precision_used(agent.ncnn_layers(net), layers, options),
+            options,
+            possible=_possible(agent.ncnn_layers(net)),
         )
         self.num_threads = int(net.opt.num_threads)
         self._net, self._mat, self._path = net, mat, options.path
@@ -74,7 +92,7 @@ class NcnnSession:
             self._shapes = engines.fix_size(shapes, options)
         else:
             self._take_paths(options, shapes[0][2:], shapes[0][1] or 3)
-        self._reads_only = _reads_only(net)
+        self._reads_only = agent.ncnn_reads_only(net)
 
     def run(self, *inputs: NDArray[np.float32]) -> NDArray[np.float32]:
         """Logits of normalised images; see `Session.run`."""
@@ -189,34 +207,23 @@ def _pointer(capsule: object) -> int:
     return address
 
 
-def _precision_used(net: Any, layers: list[_Layer], options: engines.SessionOptions) -> engines.Precision:
-    convolutions = [layer for layer in layers if layer.kind in _CONVOLUTIONS]
+def _precision_used(
+    loaded: Sequence[Sequence[Any]], layers: list["_Layer"], options: engines.SessionOptions
+) -> engines.Precision:
+    convolutions = [layer for layer in layers if layer.kind in agent.NCNN_CONVOLUTIONS]
     quantised = [layer for layer in convolutions if layer.parameters.get(_INT8_PARAMETER, "0") != "0"]
     if len(quantised) > len(convolutions) / 2:
         return "int8"
-    return options.precision if options.precision in _possible(net) else "f32"
+    return options.precision if options.precision in _possible(loaded) else "f32"
 
 
-def _possible(net: Any) -> list[engines.Precision]:
-    """float32, and the half precisions that most convolutions (or layers, if there are none) support here."""
-    layers = net.layers()
-    layers = [layer for layer in layers if layer.type in _CONVOLUTIONS] or layers
+def _possible(loaded: Sequence[Sequence[Any]]) -> list[engines.Precision]:
+    """float32, and the half precisions that most convolutions (or layers, if there are none) support, as in
+    `agent.ncnn_layers`."""
+    layers = [layer for layer in loaded if layer[0] in agent.NCNN_CONVOLUTIONS] or loaded
     possible: list[engines.Precision] = ["f32"]
-    if sum(layer.support_bf16_storage for layer in layers) > len(layers) / 2:
+    if sum(in_bf16 for _, in_bf16, _ in layers) > len(layers) / 2:
         possible.append("bf16")
-    if sum(layer.support_fp16_storage for layer in layers) > len(layers) / 2:
+    if sum(in_f16 for *_, in_f16 in layers) > len(layers) / 2:
         possible.append("f16")
     return possible
-
-
-def _reads_only(net: Any) -> bool:
-    """Whether no layer writes to an input's memory, which is the caller's; ncnn may compute in place."""
-    shared = set(net.input_indexes())
-    for layer in net.layers():
-        if shared.isdisjoint(layer.bottoms):
-            continue
-        if layer.type in _ALIASING:
-            shared.update(layer.tops)
-        elif layer.type not in _CONVOLUTIONS:
-            return False
-    return True

@@ -5,11 +5,13 @@ exported by lpsnet contain everything.
 """
 
 import platform
+from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lpsnet import agent
 from lpsnet.errors import MissingDependencyError, ModelFileError
 from lpsnet.inference import engines, model_file, onnx_graph
 
@@ -47,9 +49,12 @@ def open_session(options: engines.SessionOptions, *, cuda_only: bool = False) ->
     with model_file.open_whole(options.path) as file:
         written = model_file.read_onnx_precision(file)
     model = options.path if options.path_ratios is None else onnx_graph.read_with_path_inputs(options)
-    settings, providers = _settings(onnxruntime, options), _providers(onnxruntime)
+    how = settings(options)
+    providers = agent.onnxruntime_providers(onnxruntime, how)
     try:
-        session = onnxruntime.InferenceSession(model, sess_options=settings, providers=providers)
+        session = onnxruntime.InferenceSession(
+            model, sess_options=agent.onnxruntime_settings(onnxruntime, how), providers=providers
+        )
     except Exception as error:  # the engine's errors have no common base
         raise ModelFileError(f"ONNX Runtime cannot load {options.path}: {engines.one_line(error)}") from None
     if cuda_only and session.get_providers()[0] != _CUDA:
@@ -57,27 +62,36 @@ def open_session(options: engines.SessionOptions, *, cuda_only: bool = False) ->
     return OnnxRuntimeSession(session, options, runtime=runtime, written=written, version=onnxruntime.__version__)
 
 
-def _settings(onnxruntime: Any, options: engines.SessionOptions) -> Any:
-    settings = onnxruntime.SessionOptions()
-    settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-    settings.inter_op_num_threads = 1
-    settings.log_severity_level = _FATAL
-    # otherwise its threads spin for a tenth of a second after every run and slow down the next stage; within a run they
-    # still spin
-    settings.add_session_config_entry("session.force_spinning_stop", "1")
+def settings(options: engines.SessionOptions) -> dict[str, Any]:
+    """Settings of ONNX Runtime as JSON values, for `agent.onnxruntime_settings` here or on a device."""
+    attributes = {"inter_op_num_threads": 1, "log_severity_level": _FATAL}
     if options.num_threads is not None:
-        settings.intra_op_num_threads = options.num_threads
-    if options.input_size is not None and options.path_ratios is None:
-        for name, length in zip(SIZE_NAMES, options.input_size, strict=True):
-            settings.add_free_dimension_override_by_name(name, length)
-    return settings
+        attributes["intra_op_num_threads"] = options.num_threads
+    sizes = options.input_size if options.path_ratios is None else None
+    return {
+        "attributes": attributes,
+        # otherwise its threads spin for a tenth of a second after every run and slow down the next stage; within a run
+        # they still spin
+        "entries": {"session.force_spinning_stop": "1"},
+        "dimensions": dict(zip(SIZE_NAMES, sizes, strict=True)) if sizes else {},
+        "providers": [(_CUDA, {"use_tf32": "0"}), "CPUExecutionProvider"],  # TF32 has 10 bits of mantissa
+    }
 
 
-def _providers(onnxruntime: Any) -> list[Any]:
-    cpu = ["CPUExecutionProvider"]
-    if _CUDA not in onnxruntime.get_available_providers():
-        return cpu
-    return [(_CUDA, {"use_tf32": "0"}), *cpu]  # otherwise f32 is computed with 10 bits of mantissa
+def on_device(options: engines.SessionOptions, *, cuda_only: bool = False) -> engines.OnDevice:
+    """How a device opens an ONNX file; errors as for `open_session`."""
+    engines.check_suffix(options, (".onnx",), runtime="onnxruntime")
+    with model_file.open_whole(options.path) as file:
+        written = model_file.read_onnx_precision(file)
+
+    def judge(facts: Mapping[str, Any]) -> engines.Judged:
+        on_cuda = facts["providers"][0] == _CUDA
+        if cuda_only and not on_cuda:
+            raise MissingDependencyError(f"{_NO_CUDA}; on the device")
+        used = written if on_cuda else _precision_on_cpu(written, facts["architecture"])
+        return f"onnxruntime {facts['version']}{' on CUDA' if on_cuda else ''}", used, options.num_threads, [used]
+
+    return engines.OnDevice("onnxruntime", (options.path.read_bytes(),), (".onnx",), settings(options), judge)
 
 
 class OnnxRuntimeSession:
@@ -90,7 +104,7 @@ class OnnxRuntimeSession:
         self._session = session
         self._path = options.path
         on_cuda = session.get_providers()[0] == _CUDA  # it falls back silently where there is no GPU
-        used = written if on_cuda else _precision_on_cpu(written)
+        used = written if on_cuda else _precision_on_cpu(written, platform.machine())
         self.engine = f"onnxruntime {version}{' on CUDA' if on_cuda else ''}"
         self.precision = engines.check_precision(used, options, possible=[used])
         self.num_threads = options.num_threads
@@ -117,8 +131,8 @@ class OnnxRuntimeSession:
         return np.asarray(logits, np.float32)
 
 
-def _precision_on_cpu(written: engines.Precision) -> engines.Precision:
-    if written in ("f32", "int8") or (written == "f16" and platform.machine() in _HALF_CPUS):
+def _precision_on_cpu(written: engines.Precision, architecture: str) -> engines.Precision:
+    if written in ("f32", "int8") or (written == "f16" and architecture in _HALF_CPUS):
         return written
     return "f32"
 

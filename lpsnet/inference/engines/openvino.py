@@ -6,11 +6,13 @@ network's kernels.
 """
 
 from collections import Counter, deque
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lpsnet import agent
 from lpsnet.errors import MissingDependencyError, ModelFileError
 from lpsnet.inference import engines, model_file, onnx_graph
 
@@ -45,7 +47,12 @@ def open_session(options: engines.SessionOptions) -> "OpenVinoSession":
     except (RuntimeError, UnicodeDecodeError) as error:
         raise ModelFileError(f"OpenVINO cannot load {options.path}: {engines.one_line(error)}") from None
     version = openvino.__version__.split("-")[0]  # without the build's number
-    return OpenVinoSession(compiled, options, engine=f"openvino {version}", possible=_possible(core))
+    return OpenVinoSession(
+        compiled,
+        options,
+        engine=f"openvino {version}",
+        possible=_possible(core.get_property(DEVICE, "OPTIMIZATION_CAPABILITIES")),
+    )
 
 
 def compile_properties(options: engines.SessionOptions) -> dict[str, object]:
@@ -61,6 +68,24 @@ def compile_properties(options: engines.SessionOptions) -> dict[str, object]:
     return properties
 
 
+def on_device(options: engines.SessionOptions) -> engines.OnDevice:
+    """How a device opens a model; errors as for `open_session`."""
+    suffix = engines.check_suffix(options, SUFFIXES, runtime="openvino")
+    files: tuple[bytes, ...] = (options.path.read_bytes(),)
+    if suffix == ".openvino":
+        files = model_file.read_container(options.path)
+    elif suffix == ".xml":
+        files = (*files, options.path.with_suffix(".bin").read_bytes())
+    how = {"device": DEVICE, "properties": compile_properties(options), "size": options.input_size}
+
+    def judge(facts: Mapping[str, Any]) -> engines.Judged:
+        version = facts["version"].split("-")[0]
+        used, possible = _precision_of(facts["kernels"]), _possible(facts["capabilities"])
+        return f"openvino {version}", used, facts["num_threads"], possible
+
+    return engines.OnDevice("openvino", files, (".onnx",) if suffix == ".onnx" else (".xml", ".bin"), how, judge)
+
+
 class OpenVinoSession:
     """A network compiled by OpenVINO; see `Session`. Concurrent calls of `run` are computed one by one."""
 
@@ -70,7 +95,9 @@ class OpenVinoSession:
         self, compiled: Any, options: engines.SessionOptions, *, engine: str, possible: list[engines.Precision]
     ) -> None:
         self.engine = engine
-        self.precision = engines.check_precision(_precision_used(compiled), options, possible=possible)
+        self.precision = engines.check_precision(
+            _precision_of(agent.openvino_kernels(compiled)), options, possible=possible
+        )
         self.num_threads = int(compiled.get_property("INFERENCE_NUM_THREADS"))
         self._path = options.path
         self._compiled = compiled
@@ -172,16 +199,14 @@ def _dimension(length: int | None) -> int:
     return -1 if length is None else length
 
 
-def _precision_used(compiled: Any) -> engines.Precision:
+def _precision_of(kernels: Iterable[Sequence[str]]) -> engines.Precision:
     """The arithmetic of most convolutions, as OpenVINO reports it; of most operations if there are none.
 
     It is the suffix of the kernel's name, e.g. `brgconv_avx512_bf16`. The property `runtimePrecision` is wrong: with
     weights stored in f16 it reports f16 for a kernel that computes in f32.
     """
     used: dict[bool, Counter[str]] = {True: Counter(), False: Counter()}
-    for operation in compiled.get_runtime_model().get_ordered_ops():
-        info = operation.get_rt_info()
-        kind, kernel = info["layerType"].value, info["primitiveType"].value
+    for kind, kernel in kernels:
         if kind not in ("Const", "Input", "Output"):
             used["Convolution" in kind][kernel.rpartition("_")[2].lower()] += 1
     counts = used[True] or used[False]
@@ -191,8 +216,7 @@ def _precision_used(compiled: Any) -> engines.Precision:
     return _PRECISIONS[name]
 
 
-def _possible(core: Any) -> list[engines.Precision]:
+def _possible(capabilities: Sequence[str]) -> list[engines.Precision]:
     names = {"FP32": "f32", "BF16": "bf16", "FP16": "f16"}
-    capabilities = core.get_property(DEVICE, "OPTIMIZATION_CAPABILITIES")
     found: list[Any] = [precision for name, precision in names.items() if name in capabilities]
     return found
