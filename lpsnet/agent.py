@@ -415,6 +415,7 @@ class Agent:
             "system": platform.system(),
             "release": platform.mac_ver()[0] or platform.release(),
             "architecture": platform.machine(),
+            "processor": platform.processor(),
             "affinity": affinity(),
             "ticks": os.sysconf("SC_CLK_TCK"),
         }

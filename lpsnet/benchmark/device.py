@@ -212,8 +212,13 @@ class Connection:
 
     def _beat(self) -> None:
         while not self._ended.wait(BEAT_S):
-            with contextlib.suppress(_LostError):
-                self._write(b"\n")
+            with (
+                contextlib.suppress(OSError, ValueError),
+                self._writing,
+            ):  # the next request tells
+                assert self._process.stdin is not None
+                self._process.stdin.write(b"\n")
+                self._process.stdin.flush()
 
     def _boot(self) -> None:
         code = Path(agent.__file__).read_bytes()
@@ -255,7 +260,10 @@ class Connection:
 
     def _answer(self, on_progress: Callable[[float], None]) -> Any:
         while True:
-            answer = json.loads(self._read())
+            try:
+                answer = dict(json.loads(self._read()))
+            except (ValueError, TypeError):
+                raise _LostError("it answers with other lines than the agent's") from None
             if "ok" in answer:
                 return answer["ok"]
             if "error" in answer:
@@ -367,6 +375,7 @@ class Device:
             system=about["system"],
             release=about["release"],
             architecture=about["architecture"],
+            processor=about["processor"],
             python=about["python"],
             affinity=frozenset(about["affinity"]),
             memory_bytes=1024 * int(total[1]) if total else None,

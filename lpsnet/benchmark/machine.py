@@ -89,6 +89,7 @@ class Sources:
         ask: runs a command.
         system: "Linux", "Darwin" (macOS) or "Windows".
         release, architecture, python: the kernel's version or macOS's, as in "x86_64", and Python's version.
+        processor: its name where nothing better is known; may be empty.
         affinity: logical processors that the process may use.
         memory_bytes, num_cores: of the machine, as its system says; None if unknown.
     """
@@ -98,6 +99,7 @@ class Sources:
     system: str
     release: str
     architecture: str
+    processor: str
     python: str
     affinity: frozenset[int]
     memory_bytes: int | None
@@ -113,6 +115,7 @@ class Sources:
             system=system,
             release=platform.mac_ver()[0] if system == "Darwin" else platform.release(),
             architecture=platform.machine(),
+            processor=platform.processor(),
             python=platform.python_version(),
             affinity=frozenset(_affinity()),
             memory_bytes=_memory_bytes(),
@@ -137,7 +140,7 @@ def describe(seen: Sources) -> Machine:
     info = seen.read("proc/cpuinfo")
     has = (_after(info, "flags") or _after(info, "Features") or "").split()  # x86, Arm
     return Machine(
-        cpu=_cpu(seen, info) or platform.processor() or seen.architecture or "unknown processor",
+        cpu=_cpu(seen, info) or seen.processor or seen.architecture or "unknown processor",
         cpu_features=tuple(feature for feature in CPU_FEATURES if feature in has),
         num_cores=_usable_cores(seen),
         num_threads=_usable_threads(seen),

@@ -68,6 +68,21 @@ def test_it_describes_its_machine_as_the_machine_does_itself(device: Device) -> 
     assert device.machine == machine.describe_machine()
 
 
+def test_nothing_of_this_machine_is_taken_for_the_devices(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A device whose files cannot be read has no more than the agent says of it."""
+    asked = {"python": "3.9.1", "system": "Darwin", "release": "14.1", "architecture": "arm64", "processor": "arm"}
+    answers = {"about": {**asked, "affinity": [0, 1, 2], "ticks": 100}, "ask": None}
+
+    def answer(self: Device, do: str, **arguments: list[str]) -> object:
+        return {"texts": dict.fromkeys(arguments["paths"], "")} if do == "state" else answers[do]
+
+    monkeypatch.setattr(Device, "_ask", answer)
+    nothing = {"cpu_features": (), "num_cores": None, "memory_mib": None, "gpus": (), "gpu_driver": None, "board": None}
+    assert device.machine == machine.Machine(
+        cpu="arm", num_threads=3, power_mode=None, architecture="arm64", system="macOS 14.1", python="3.9.1", **nothing
+    )
+
+
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino", "ncnn"])
 def test_a_network_gives_the_same_there(runtime: str, device: Device, tmp_path: Path) -> None:
     pytest.importorskip(runtime)
@@ -234,6 +249,11 @@ ERRORS = {
     ),
     "no end of greetings": ("print('hello\\n' * 2000)", DeviceError, "its login prints without end"),
     "an end at once": ("raise SystemExit(4)", DeviceError, "ssh://me@there cannot be used: exit status 4"),
+    "another program": (
+        'import os; os.write(1, b\'{"lpsnet_agent": {"ready": true}}\\n[1, 2]\\n\')',
+        DeviceError,
+        "it answers with other lines than the agent's",
+    ),
     "no Python": ("raise SystemExit(127)", DeviceError, "it has no python3; install Python 3.8 or newer there"),
 }
 
