@@ -43,6 +43,7 @@ CLOCK_TOLERANCE_NS = 50_000_000  # two clocks may differ by this in a round, or 
 NUM_ROUNDS = 6  # at least, per measurement: fewer give no interval a confidence of 0.95
 MAX_DISCARDED = 10  # discarded rounds before a measurement is given up, or as many as were kept
 
+PATIENCE_S = 2.0  # waited for another measurement before that is told
 SILENCE_S = 120.0  # without a line from the desk; then it is gone
 MAX_FILES = 256  # in the folder of files; more are removed unless used within `KEEP_S`
 KEEP_S = 3600.0
@@ -541,11 +542,11 @@ def _alone(on_wait: Callable[[], None]) -> Iterator[None]:
         yield
         return
     try:
-        try:
-            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            on_wait()
+        patience = threading.Timer(PATIENCE_S, on_wait)
+        patience.start()
+        with contextlib.suppress(OSError):  # a file system without locks
             fcntl.lockf(descriptor, fcntl.LOCK_EX)
+        patience.cancel()
         yield
     finally:
         os.close(descriptor)

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -382,3 +383,33 @@ def test_tuning_there_compares_labels_with_those_of_here(device: Device, monkeyp
     assert found.benchmark.device == ADDRESS
     assert found.best.runtime == "onnxruntime"
     assert any("bf16" in name for name in found.left_out)
+
+
+def test_it_waits_for_another_measurement_of_the_device(
+    device: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The lock is that of `timing.measure`, as if somebody ran lpsnet on the device."""
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    session, released = device.open_session("onnxruntime", options()), list[float]()
+    hold = "import sys, tempfile; from lpsnet.benchmark.timing import measuring_alone\n"
+    hold += "with measuring_alone(): print(tempfile.gettempdir(), flush=True); sys.stdin.read()"
+    with subprocess.Popen([sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdin is not None
+        assert other.stdout is not None
+        assert other.stdout.readline().decode().strip() == str(tmp_path / "tmp")
+
+        def release() -> None:
+            released.append(time.monotonic())
+            other.stdin.close()
+
+        timer = threading.Timer(agent.PATIENCE_S + 1, release)
+        timer.start()
+        with caplog.at_level(logging.WARNING):
+            found, load = device.measure({"": (session, image())}, protocol=SHORT)
+        assert released
+        assert load.duration_s <= time.monotonic() - released[0]
+        timer.join()
+    assert "another process measures on the device" in caplog.text
+    assert found[""].num_rounds >= 6
