@@ -167,7 +167,8 @@ def plan_in(out: Path, wish: Wish, *, on_progress: Callable[[str, float], None] 
             return plan
         plan = plan.with_minutes(wish.minutes)
     else:
-        out.mkdir(parents=True, exist_ok=True)
+        with opened_device(wish.device):
+            out.mkdir(parents=True, exist_ok=True)  # a device that is not there is met before the data is checked
         plan = make_plan(wish, out, on_progress=on_progress)
     write_text(file, plan.model_dump_json(indent=1) + "\n")
     return plan

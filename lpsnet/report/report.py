@@ -43,8 +43,9 @@ def benchmark_page(path: Path) -> html.Page:
     """
     found = html.parsed(Benchmark, html.read_json(path), path)
     height, width = found.size
+    device = (("device", found.device),) if found.device else ()
     made = {
-        "Machine": (("date", found.date), *html.flat(found.machine)),
+        "Machine": (("date", found.date), *device, *html.flat(found.machine)),
         "Load meanwhile": html.flat(found.load),
         "Files": [(found.label(it), it.path) for it in found.results],
     }

@@ -1,5 +1,6 @@
 """A device behind a real OpenSSH server: whole commands, logins that fail, and connections that are cut."""
 
+import html
 import json
 import logging
 import shutil
@@ -62,6 +63,7 @@ def test_a_benchmark_over_ssh(sshd: Server, tmp_path: Path) -> None:
     assert kept <= {"lpsnet-agent", "Microsoft"}  # the latter is ONNX Runtime's own
     report = run_command("report", tmp_path / "b.json", "--out", tmp_path / "b.html")
     assert report.returncode == 0, report.stderr
+    assert sshd.address in html.unescape((tmp_path / "b.html").read_text())
 
 
 def test_the_same_network_takes_the_same_time_there_as_here(sshd: Server) -> None:

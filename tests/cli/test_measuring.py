@@ -163,3 +163,22 @@ def test_files_are_made_once_for_an_engine(files: Path, tmp_path: Path) -> None:
     assert {cell.path for cell in cells if cell.name == "model.onnx"} == {files / "b/model.onnx"}
     (usual,) = maker.make(find_sources([str(files / "a/model.safetensors")]), [], ["f32"])
     assert (usual.runtime, usual.path) == ("pytorch", files / "a/model.safetensors")
+
+
+COMMANDS = {
+    "benchmark": ("camvid_s", "--size", "32x64"),
+    "tune": ("camvid_s", "--size", "32x64"),
+    "expand": ("--data", SCENES, "--recipe", "demo", "--out", "out"),
+    "fit": (SCENES, "--budget-ms", 10, "--minutes", 1, "--out", "out"),
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_device_that_cannot_be_is_refused_before_anything_else(
+    command: str, run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for address, text in (("pi@there", "'pi@there' is no device; give ssh://USER@HOST"), ("ssh://pi@there", "no-ssh")):
+        monkeypatch.setenv("LPSNET_SSH", "no-ssh")
+        assert text in run(command, *COMMANDS[command], "--device", address).line
+    assert list(tmp_path.iterdir()) == []

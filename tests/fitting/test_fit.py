@@ -156,7 +156,7 @@ def test_a_fit_for_a_device_far_away(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(Device, "__enter__", lambda self: opened.append(self) or self)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     fitted = lpsnet.fit(SCENES, out=tmp_path / "fit", device=address, **SETTINGS)
-    assert len(opened) == 2  # for the plan and at the end: nothing of it is there while the network trains
+    assert len(opened) == 3  # at first, for the plan and at the end: nothing of it is there while the network trains
     assert any(reason.startswith("device: ") and address in reason for reason in fitted.plan.reasons)
     assert (fitted.benchmark.device, fitted.benchmark.results[0].end_to_end) == (address, None)
     assert fitted.latency_ms == fitted.benchmark.results[0].network.median_ms
