@@ -11,7 +11,15 @@ import pytest
 # Tests that the everyday run (`pytest`) leaves out, by kind; CI runs them too (`pytest -m "not slow and not gpu"`)
 APART = {
     "browser": ("inference/test_web_browser.py", "report/test_in_browser.py"),
-    "command_line": ("cli/", "crashes/", "docs/test_commands.py", "endurance/", "failures/", "test_plugins.py"),
+    "command_line": (
+        "benchmark/test_device_ssh.py",
+        "cli/",
+        "crashes/",
+        "docs/test_commands.py",
+        "endurance/",
+        "failures/",
+        "test_plugins.py",
+    ),
     "training": (
         "fitting/test_fit.py",
         "search/test_candidates.py",
