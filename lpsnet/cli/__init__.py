@@ -108,7 +108,7 @@ COMMANDS = {
     "train": Command("train", "train", "Train a network on labelled images."),
     "pretrain": Command("train", "pretrain", "Train a network to classify images, as a start for `train --init`."),
     "evaluate": Command("evaluate", "evaluate", "Score a model on labelled images: mIoU and IoU by class."),
-    "export": Command("models", "export", "Write a model for an engine and verify its labels."),
+    "export": Command("evaluate", "export", "Write a model for an engine and verify its labels."),
     "benchmark": Command("benchmark", "benchmark", "Measure the latency of models, interleaved, on this machine."),
     "tune": Command("benchmark", "tune", "Find the quickest engine, precision and threads for a model here."),
     "expand": Command("expand", "expand", "Grow networks step by step by mIoU gained per millisecond here."),
@@ -116,10 +116,10 @@ COMMANDS = {
     "models": Command("models", "models", "The models that come with the package, with their scores."),
     "next": Command("data", "next_images", "Which unlabelled images to label next, with annotations to correct."),
     "data": Command("data", "app", "Check data sets before training."),
-    "study": Command("evaluate", "study", "Make a table or figure of the paper again on this device."),
-    "report": Command("evaluate", "report", "Write one HTML page about a run, a search, a benchmark or a model."),
+    "study": Command("expand", "study", "Make a table or figure of the paper again on this device."),
+    "report": Command("expand", "report", "Write one HTML page about a run, a search, a benchmark or a model."),
     "stream": Command("benchmark", "stream", "Play a video for minutes: memory and frames per second over time."),
-    "web": Command("models", "web", "Write a page that segments in the browser; nothing is uploaded."),
+    "web": Command("evaluate", "web", "Write a page that segments in the browser; nothing is uploaded."),
     "push": Command("models", "push", "Upload a model to the Hugging Face Hub with a model card."),
 }
 

@@ -1,32 +1,34 @@
-"""Scores and pages: `lpsnet evaluate`, `study` (a table or figure of the paper, measured here) and `report`."""
+"""A trained model: `lpsnet evaluate` scores it, `export` writes it for an engine, `web` for a browser."""
 
 import functools
-import sys
-import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from lpsnet.benchmark.machine import command_line
 from lpsnet.cli import output
+from lpsnet.cli.benchmark import print_benchmark
 from lpsnet.cli.train import print_scores
 from lpsnet.data.channels import check_same_channels
 from lpsnet.data.corruptions import parse_corruptions
-from lpsnet.data.dataset import Split, open_dataset
+from lpsnet.data.dataset import open_dataset
+from lpsnet.data.split import Images, Split, select, why_not_scorable
 from lpsnet.errors import DataError, LpsnetError
 from lpsnet.evaluation import evaluate as scoring
 from lpsnet.evaluation.evaluate import PredictionFolder, Segment, training_protocol
+from lpsnet.export.quantise import FloatLayer, Quantisation
 from lpsnet.inference.engines import Precision
+from lpsnet.inference.hub import find_checkpoint
+from lpsnet.inference.model_file import read_record
 from lpsnet.inference.segmenter import Segmenter
+from lpsnet.inference.web import serve, write_page
 from lpsnet.inference.windows import AveragingSegmenter, Views
-from lpsnet.report.evaluation import ImageOptions
-from lpsnet.report.report import find, write_report
-from lpsnet.studies.running import find_study, run_study
-from lpsnet.studies.study import Scale, Settings
+from lpsnet.record import ModelRecord
+
+if TYPE_CHECKING:
+    from lpsnet.export.verify import ExportReport
+
 
 _MAX_SESSIONS = 8  # open at a time, of several scales and sizes; each holds its network's weights and maps
 
@@ -155,137 +157,127 @@ def _parse_pixels(option: str, text: str | None) -> tuple[int, int] | None:
     return int(parts[0]), int(parts[1])
 
 
-ThreadsOption = Annotated[int | None, typer.Option(min=1, max=output.MAX_THREADS, help="Of engines and trainings.")]
-PLAIN_SECONDS = 60  # between lines of progress where there is no terminal to draw a bar on
-NAMES = (
-    "conv-blocks (Table 2), interactions (Table 3), expansion (Table 4, Figure 7), conv-types (Figure 4), widths "
-    "(Figure 5), qualitative (Figure 8), comparison (Tables 5 to 8, Figure 2), generalisation (Tables 6, 7), embedded "
-    "(Table 8). Not in the paper: end-to-end, label-map, precisions, exports, training-speed, inheritance, "
-    "inheritance-until-flat, grown."
-)
+NUM_COMPARED = 8  # real images that scores and labels are compared on
+NUM_CALIBRATED = 100
 
 
-def study(
-    name: Annotated[str, typer.Argument(metavar="NAME", help=NAMES)],
-    out: Annotated[Path, typer.Option(help="Folder of the results; give it again to resume.")],
-    scale: Annotated[
-        str, typer.Option(help="small (this machine) or paper (the paper's protocol, on a GPU).")
-    ] = "small",
-    data: Annotated[
-        list[str] | None, typer.Option("--data", help="What to train and score on, as for train. Default: scenes.")
-    ] = None,
-    epochs: Annotated[float | None, typer.Option(help="Epochs; default at small: 20.")] = None,
-    form: Annotated[
-        str | None, typer.Option(help="Form that is trained: plain or reparameterised (grown). Default: plain.")
-    ] = None,
-    seeds: Annotated[int | None, typer.Option(min=1, help="Trainings of networks trained several times.")] = None,
-    runtime: Annotated[
-        list[str] | None, typer.Option("--runtime", help="Engine; may be given several times. Default: onnxruntime.")
-    ] = None,
-    precision: Annotated[str, typer.Option(help="Arithmetic of engines: f32, bf16, f16.")] = "f32",
-    threads: ThreadsOption = None,
-    workers: Annotated[int, typer.Option(min=1, help="Trainings at a time, each in a process.")] = 1,
+def export(
+    model: Annotated[str, typer.Option(help="A checkpoint (.safetensors).")],
+    out: Annotated[Path, typer.Option(help="The file to write.")],
+    to: Annotated[str, typer.Option(help="onnx, openvino, ncnn or tensorrt.")] = "onnx",
     size: output.SizeOption = None,
-    models: Annotated[Path | None, typer.Option(help="A model file, or a folder of them, to use beside ours.")] = None,
-    picture: Annotated[list[str] | None, typer.Option("--picture", help="Name of an image to show.")] = None,
+    precision: Annotated[str, typer.Option(help="f32, f16 or int8 (int8 needs --data).")] = "f32",
+    data: Annotated[str | None, typer.Option(help="Compare on these images too: a data set, as for train.")] = None,
+    split: Annotated[str, typer.Option(help="Which of its images.")] = "val",
+    max_pictures: Annotated[int | None, typer.Option(min=1, help="Images to compare mIoU on; all by default.")] = None,
+    min_agreement: Annotated[float | None, typer.Option(help="Percent of pixels that must keep their label.")] = None,
+    max_miou_loss: Annotated[float | None, typer.Option(help="Points of mIoU that the file may lose.")] = None,
+    calibrate_on: Annotated[str, typer.Option(metavar="SPLIT", help="int8: images to calibrate on.")] = "train",
+    num_calibrated: Annotated[int, typer.Option(min=1, help="int8: how many of them.")] = NUM_CALIBRATED,
+    keep_float: Annotated[
+        str, typer.Option(metavar="LAYERS", help="int8: layers left in floating point: first, last, first,last, none.")
+    ] = "first",
     network: output.NetworkOption = None,
     json_to: output.JsonOption = None,
 ) -> None:
-    """Make a table or figure of the paper again, on this device, beside the paper's own values.
+    """Write a model for an engine, after verifying that the file gives the network's own labels.
 
-    Every finished run is kept, and a training resumes from its last checkpoint: if this is stopped, the same command
-    resumes it. Studies that share a folder share what they have in common.
+    Without --size the file takes images of any size. Compared are noise, smooth random images and, with --data,
+    real ones, at the model's size and at odd sizes, and mIoU before and after; past a bound nothing is written. An int8
+    file is calibrated on --data and measured beside the other precisions: size, latency, mIoU.
 
-    Example: `lpsnet study interactions --data cityscapes:PATH --threads 2 --out studies`
+    Example: `lpsnet export --model runs/s/model.safetensors --to onnx --out s.onnx`
     """
-    chosen = find_study(name)
-    settings = Settings(
-        scale=cast("Scale", scale),
-        runtimes=tuple(runtime or ["onnxruntime"]),
-        precision=cast("Precision", precision),
-        num_threads=threads,
+    from lpsnet.export.export import beside_other_precisions
+    from lpsnet.export.export import export as run_export
+    from lpsnet.models.checkpoint import load_checkpoint
+
+    checkpoint = find_checkpoint(model)
+    net, record = load_checkpoint(checkpoint), read_record(checkpoint)
+    images = _images(data, split, record)
+    labelled = None if images is None else select(images, max_pictures)
+    if labelled is not None and (reason := why_not_scorable(labelled, record.label_space)):
+        output.say(f"mIoU is not compared: {reason}", json_to=json_to)
+        labelled = None
+    report = run_export(
+        net,
+        out,
+        to=to,
+        record=record,
         size=output.parse_size(size),
-        data=tuple(data or []),
-        num_seeds=seeds,
-        epochs=epochs,
-        form=form,
-        models=models,
-        pictures=tuple(picture or []),
-        network=network,
+        precision=cast("Precision", precision),
+        quantisation=_quantisation(data, calibrate_on, num_calibrated, keep_float, record)
+        if precision == "int8"
+        else None,
+        images=() if images is None else Images(select(images, NUM_COMPARED)),
+        labelled=labelled,
+        min_label_agreement=min_agreement,
+        max_miou_loss=max_miou_loss,
     )
-    with _progress() as update:
-        result = run_study(
-            chosen,
-            settings,
-            out,
-            num_workers=workers,
-            on_progress=update,
-        )
-    page, figure, table, values = result.files
-    output.write_json(
-        {"findings": list(result.report.findings), "rows": [dict(row) for row in result.report.rows]}, json_to
-    )
-    for finding in result.report.findings:
-        output.say(finding, json_to=json_to)
-    if result.num_kept:
-        output.say(f"{result.num_kept} runs were kept from before", json_to=json_to)
-    output.say(f"Wrote {page}, {figure.name}, {table.name} and {values.name}", json_to=json_to)
-    output.next_command("lpsnet", "report", values, json_to=json_to)
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[str, float], None]]:
-    """A bar on a terminal, a line every minute elsewhere."""
-    if sys.stderr.isatty():
+    precisions = None
+    if precision == "int8" and to != "tensorrt":
         with output.measuring_progress() as update:
-            yield update
-        return
-    last = time.monotonic()
-
-    def show(what: str, part: float) -> None:
-        nonlocal last
-        if time.monotonic() - last >= PLAIN_SECONDS:
-            last = time.monotonic()
-            output.say(f"{what} ({100 * part:.0f} % of this run)", json_to="-")
-
-    yield show
+            precisions = beside_other_precisions(net, report, record=record, labelled=labelled, on_progress=update)
+    output.write_json({**report.to_dict(), **({"precisions": precisions.to_dict()} if precisions else {})}, json_to)
+    print_export(report, json_to=json_to)
+    if precisions is not None:
+        print_benchmark(precisions, json_to=json_to)
+    run = report.engine_command or ("lpsnet", "segment", "IMAGE", "--model", report.path)
+    output.next_command(*run, json_to=json_to)
 
 
-def report(
-    path: Annotated[
-        Path, typer.Argument(metavar="DIR", help="A run's folder, a JSON file of figures, or a model file.")
-    ],
-    out: Annotated[Path | None, typer.Option(help="The page; default: report.html in the folder.")] = None,
-    pictures: Annotated[int, typer.Option(min=0, max=50, help="Best and worst images, as many each.")] = 3,
-    data: Annotated[str | None, typer.Option(help="Where the images are now, if not where they were.")] = None,
-    model: Annotated[str | None, typer.Option(help="Likewise the model.")] = None,
-    network: output.NetworkOption = None,
-    serve: output.ServeOption = None,
+def _images(data: str | None, split: str, record: "ModelRecord") -> "Split | None":
+    """The images of a data set, of the channels that the model takes."""
+    images = None if data is None else open_dataset(data).split(split)
+    if images is not None:
+        check_same_channels(record.image_channels, images.channels)
+    return images
+
+
+def _quantisation(data: str | None, split: str, count: int, keep_float: str, record: "ModelRecord") -> "Quantisation":
+    images = _images(data, split, record)
+    if images is None:
+        raise LpsnetError("int8 is calibrated on images such as the network will see; give a data set with --data")
+    layers = tuple(layer.strip() for layer in keep_float.split(",")) if keep_float != "none" else ()
+    return Quantisation(Images(select(images, count)), cast("tuple[FloatLayer, ...]", layers))
+
+
+def print_export(report: "ExportReport", *, json_to: str | None = None) -> None:
+    """What was written and how it compares with the network."""
+    title = f"{report.format}, {report.precision}, checked with {report.engine}"
+    rows = output.table(title, "image", "size", "logits differ by", "same label")
+    for check in report.checks:
+        size = "x".join(map(str, check.size))
+        rows.add_row(check.image, size, f"{check.score_difference:.1e}", f"{check.label_agreement:.3f} %")
+    output.console(json_to).print(rows)
+    if report.num_calibration_pictures:
+        output.say(f"Calibrated on {report.num_calibration_pictures} images", json_to=json_to)
+    if report.miou is not None:
+        miou = report.miou
+        where = f"{miou.num_pictures} images of {miou.split}"
+        output.say(f"mIoU on {where}: {miou.before:.2f} before, {miou.after:.2f} after", json_to=json_to)
+    output.say(f"Wrote {report.path} ({report.num_bytes / 2**20:.1f} MiB)", json_to=json_to)
+
+
+ServeOption = Annotated[
+    int | None,
+    typer.Option("--serve", metavar="PORT", min=0, max=65_535, help="Serve the page to this machine until Ctrl-C."),
+]
+
+
+def web(
+    model: Annotated[str, typer.Option(help="An ONNX file, or the name of a model that comes with the package.")],
+    out: Annotated[Path, typer.Option(help="Folder of the page.")] = Path("web"),
+    example: Annotated[Path | None, typer.Option(help="An image that the page offers to segment.")] = None,
+    port: ServeOption = None,
 ) -> None:
-    """Write one HTML page about a training, an evaluation, a benchmark, an expansion or a study.
+    """Write a page that segments images, videos and the camera in the browser; nothing is uploaded.
 
-    DIR is the folder of a training, a fit, an expansion or a study, what `--json` of `lpsnet evaluate` or `benchmark`
-    wrote, or a model file. Running ones are reported so far. The page needs no file beside it and no network.
-
-    Example: `lpsnet report runs/first`
+    Any server of plain files will do. Example: `lpsnet web --model model.onnx --out web --serve 8000`
     """
-    if serve is not None:
-        find(path)
-        with output.serving(lambda: path, serve):
-            threading.Event().wait()  # until it is stopped
-    page = write_report(path, out=out, images=ImageOptions(pictures, data, model))
-    output.say(f"Report: {page}")
-    output.next_command(*_next(path, find(path).kind, page))
-
-
-def _next(path: Path, kind: str, page: Path) -> tuple[object, ...]:
-    """What one would do with the thing itself, the report again while it runs; with figures alone: show the page."""
-    family, trained = sorted((path / "family").glob("step_*.onnx")), path / "model.safetensors"
-    commands: dict[str, tuple[object, ...]] = {
-        "a training": ("export", "--model", trained, "--out", path / "model.onnx") if trained.exists() else (),
-        "an expansion": ("benchmark", *family) if family else (),
-        "a model": ("segment", "IMAGE", "--model", path, "--out", "segmented"),
-    }
-    if kind not in commands:
-        return ("python", "-m", "http.server", "--bind", "127.0.0.1", "--directory", page.absolute().parent, "8000")
-    return ("lpsnet", *(commands[kind] or ("report", path)))
+    page = write_page(model, out, example=example)
+    output.say(f"Wrote the page to {page.folder}/ ({page.num_bytes / 1e6:.1f} MB); any server of plain files will do")
+    if port is None:
+        output.next_command("python", "-m", "http.server", "--directory", page.folder, "8000")
+    else:
+        serve(page.folder, port, on_ready=lambda url: output.say(f"Open {url} — Ctrl-C ends it"))

@@ -1,27 +1,19 @@
-"""Commands about networks and model files: `lpsnet info`, `models`, `push`, `export` and `web`."""
+"""Commands about networks and model files: `lpsnet info`, `models` and `push`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from lpsnet.architecture import default_block, get_architecture, list_architectures, logits_size, path_size
 from lpsnet.cli import output
-from lpsnet.cli.benchmark import print_benchmark
-from lpsnet.data.channels import check_same_channels
-from lpsnet.data.dataset import open_dataset
-from lpsnet.data.split import Images, Split, select, why_not_scorable
 from lpsnet.errors import LpsnetError, MissingDependencyError
-from lpsnet.export.quantise import FloatLayer, Quantisation
-from lpsnet.inference.engines import Precision
-from lpsnet.inference.hub import find_checkpoint, find_model, list_models, push_to_hub
+from lpsnet.inference.hub import find_model, list_models, push_to_hub
 from lpsnet.inference.model_file import read_record
-from lpsnet.inference.web import serve, write_page
 from lpsnet.plugins import network_named
 from lpsnet.record import ModelRecord
 
 if TYPE_CHECKING:
-    from lpsnet.export.verify import ExportReport
     from lpsnet.models.profile import Complexity
 
 
@@ -204,129 +196,3 @@ def push(
     page = push_to_hub(model, repo, private=private, keep_card=keep_card, message=message)
     output.say(f"Pushed {model} and its card to {page}" if not keep_card else f"Pushed {model} to {page}")
     output.next_command("lpsnet", "info", f"hf://{repo}/{Path(find_model(model)).name}")
-
-
-NUM_COMPARED = 8  # real images that scores and labels are compared on
-NUM_CALIBRATED = 100
-
-
-def export(
-    model: Annotated[str, typer.Option(help="A checkpoint (.safetensors).")],
-    out: Annotated[Path, typer.Option(help="The file to write.")],
-    to: Annotated[str, typer.Option(help="onnx, openvino, ncnn or tensorrt.")] = "onnx",
-    size: output.SizeOption = None,
-    precision: Annotated[str, typer.Option(help="f32, f16 or int8 (int8 needs --data).")] = "f32",
-    data: Annotated[str | None, typer.Option(help="Compare on these images too: a data set, as for train.")] = None,
-    split: Annotated[str, typer.Option(help="Which of its images.")] = "val",
-    max_pictures: Annotated[int | None, typer.Option(min=1, help="Images to compare mIoU on; all by default.")] = None,
-    min_agreement: Annotated[float | None, typer.Option(help="Percent of pixels that must keep their label.")] = None,
-    max_miou_loss: Annotated[float | None, typer.Option(help="Points of mIoU that the file may lose.")] = None,
-    calibrate_on: Annotated[str, typer.Option(metavar="SPLIT", help="int8: images to calibrate on.")] = "train",
-    num_calibrated: Annotated[int, typer.Option(min=1, help="int8: how many of them.")] = NUM_CALIBRATED,
-    keep_float: Annotated[
-        str, typer.Option(metavar="LAYERS", help="int8: layers left in floating point: first, last, first,last, none.")
-    ] = "first",
-    network: output.NetworkOption = None,
-    json_to: output.JsonOption = None,
-) -> None:
-    """Write a model for an engine, after verifying that the file gives the network's own labels.
-
-    Without --size the file takes images of any size. Compared are noise, smooth random images and, with --data,
-    real ones, at the model's size and at odd sizes, and mIoU before and after; past a bound nothing is written. An int8
-    file is calibrated on --data and measured beside the other precisions: size, latency, mIoU.
-
-    Example: `lpsnet export --model runs/s/model.safetensors --to onnx --out s.onnx`
-    """
-    from lpsnet.export.export import beside_other_precisions
-    from lpsnet.export.export import export as run_export
-    from lpsnet.models.checkpoint import load_checkpoint
-
-    checkpoint = find_checkpoint(model)
-    net, record = load_checkpoint(checkpoint), read_record(checkpoint)
-    images = _images(data, split, record)
-    labelled = None if images is None else select(images, max_pictures)
-    if labelled is not None and (reason := why_not_scorable(labelled, record.label_space)):
-        output.say(f"mIoU is not compared: {reason}", json_to=json_to)
-        labelled = None
-    report = run_export(
-        net,
-        out,
-        to=to,
-        record=record,
-        size=output.parse_size(size),
-        precision=cast("Precision", precision),
-        quantisation=_quantisation(data, calibrate_on, num_calibrated, keep_float, record)
-        if precision == "int8"
-        else None,
-        images=() if images is None else Images(select(images, NUM_COMPARED)),
-        labelled=labelled,
-        min_label_agreement=min_agreement,
-        max_miou_loss=max_miou_loss,
-    )
-    precisions = None
-    if precision == "int8" and to != "tensorrt":
-        with output.measuring_progress() as update:
-            precisions = beside_other_precisions(net, report, record=record, labelled=labelled, on_progress=update)
-    output.write_json({**report.to_dict(), **({"precisions": precisions.to_dict()} if precisions else {})}, json_to)
-    print_export(report, json_to=json_to)
-    if precisions is not None:
-        print_benchmark(precisions, json_to=json_to)
-    run = report.engine_command or ("lpsnet", "segment", "IMAGE", "--model", report.path)
-    output.next_command(*run, json_to=json_to)
-
-
-def _images(data: str | None, split: str, record: "ModelRecord") -> "Split | None":
-    """The images of a data set, of the channels that the model takes."""
-    images = None if data is None else open_dataset(data).split(split)
-    if images is not None:
-        check_same_channels(record.image_channels, images.channels)
-    return images
-
-
-def _quantisation(data: str | None, split: str, count: int, keep_float: str, record: "ModelRecord") -> "Quantisation":
-    images = _images(data, split, record)
-    if images is None:
-        raise LpsnetError("int8 is calibrated on images such as the network will see; give a data set with --data")
-    layers = tuple(layer.strip() for layer in keep_float.split(",")) if keep_float != "none" else ()
-    return Quantisation(Images(select(images, count)), cast("tuple[FloatLayer, ...]", layers))
-
-
-def print_export(report: "ExportReport", *, json_to: str | None = None) -> None:
-    """What was written and how it compares with the network."""
-    title = f"{report.format}, {report.precision}, checked with {report.engine}"
-    rows = output.table(title, "image", "size", "logits differ by", "same label")
-    for check in report.checks:
-        size = "x".join(map(str, check.size))
-        rows.add_row(check.image, size, f"{check.score_difference:.1e}", f"{check.label_agreement:.3f} %")
-    output.console(json_to).print(rows)
-    if report.num_calibration_pictures:
-        output.say(f"Calibrated on {report.num_calibration_pictures} images", json_to=json_to)
-    if report.miou is not None:
-        miou = report.miou
-        where = f"{miou.num_pictures} images of {miou.split}"
-        output.say(f"mIoU on {where}: {miou.before:.2f} before, {miou.after:.2f} after", json_to=json_to)
-    output.say(f"Wrote {report.path} ({report.num_bytes / 2**20:.1f} MiB)", json_to=json_to)
-
-
-ServeOption = Annotated[
-    int | None,
-    typer.Option("--serve", metavar="PORT", min=0, max=65_535, help="Serve the page to this machine until Ctrl-C."),
-]
-
-
-def web(
-    model: Annotated[str, typer.Option(help="An ONNX file, or the name of a model that comes with the package.")],
-    out: Annotated[Path, typer.Option(help="Folder of the page.")] = Path("web"),
-    example: Annotated[Path | None, typer.Option(help="An image that the page offers to segment.")] = None,
-    port: ServeOption = None,
-) -> None:
-    """Write a page that segments images, videos and the camera in the browser; nothing is uploaded.
-
-    Any server of plain files will do. Example: `lpsnet web --model model.onnx --out web --serve 8000`
-    """
-    page = write_page(model, out, example=example)
-    output.say(f"Wrote the page to {page.folder}/ ({page.num_bytes / 1e6:.1f} MB); any server of plain files will do")
-    if port is None:
-        output.next_command("python", "-m", "http.server", "--directory", page.folder, "8000")
-    else:
-        serve(page.folder, port, on_ready=lambda url: output.say(f"Open {url} — Ctrl-C ends it"))

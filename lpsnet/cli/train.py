@@ -122,10 +122,11 @@ def train(
 def _recipe(name: str, data: str, split: str, *, pretrained: bool) -> Recipe:
     if name != AUTO:
         return get_recipe(name)
-    from lpsnet.training.segmentation import NUM_SAMPLED, auto_recipe, survey
+    from lpsnet.training.config import NUM_SAMPLED, auto_recipe, survey
 
     images = open_dataset(data).split(split)
-    return auto_recipe(survey(images, count=NUM_SAMPLED), len(images), pretrained=pretrained)
+    seen = survey(images, count=NUM_SAMPLED)
+    return auto_recipe(seen, len(images), pretrained=pretrained, is_rgb=images.channels.is_rgb)
 
 
 def _refuse(options: Mapping[str, str | None]) -> None:

@@ -16,14 +16,14 @@ from typing import Any
 
 from lpsnet.benchmark.benchmark import Benchmark, Candidate, benchmark
 from lpsnet.benchmark.device import Device, opened_device
-from lpsnet.data.dataset import Dataset
+from lpsnet.data.dataset import Dataset, open_dataset
 from lpsnet.data.split import Images, Split, select
 from lpsnet.errors import LpsnetError, RunError
 from lpsnet.evaluation.evaluate import Evaluation, RobustnessTest, evaluate
 from lpsnet.export.export import export
 from lpsnet.export.quantise import Quantisation
 from lpsnet.fitting import plan as planning
-from lpsnet.fitting.plan import Choice, Plan, Wish, make_plan, reopened
+from lpsnet.fitting.plan import Choice, Plan, Wish, make_plan
 from lpsnet.inference.engines import SessionOptions
 from lpsnet.inference.hub import find_checkpoint
 from lpsnet.inference.model_file import read_record
@@ -264,7 +264,7 @@ def _deliver(plan: Plan, result: TrainingResult, out: Path, trained: dict[str, f
     with atomic_path(checkpoint) as temporary:
         temporary.write_bytes(result.model.read_bytes())
     net, record = load_checkpoint(checkpoint), read_record(checkpoint)
-    dataset = reopened(plan)
+    dataset = open_dataset(plan.data)
     val = dataset.split("val")
     _log.info("Exporting and comparing the file with the network …")
     compared = Images(select(val, NUM_COMPARED))

@@ -41,8 +41,7 @@ from lpsnet.models.checkpoint import default_record
 from lpsnet.models.network import create_model
 from lpsnet.models.profile import complexity, inference_memory_mib
 from lpsnet.record import Normalisation
-from lpsnet.training.config import Recipe
-from lpsnet.training.segmentation import NUM_SAMPLED, Survey, auto_recipe, survey
+from lpsnet.training.config import NUM_SAMPLED, Recipe, Survey, auto_recipe, survey
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,7 +318,7 @@ def make_plan(wish: Wish, out: Path, *, on_progress: Progress = lambda stage, do
     if wish.teacher:
         more = f" and on {wish.unlabelled}" if wish.unlabelled else ""
         reasons.append(f"teacher: the network learns {wish.teacher}'s probabilities on these images{more}, too")
-    recipe = auto_recipe(seen, len(train), minutes=1.0, pretrained=True)
+    recipe = auto_recipe(seen, len(train), minutes=1.0, pretrained=True, is_rgb=train.channels.is_rgb)
     reasons += _recipe_reasons(recipe, seen)
     plan = Plan(
         wish=wish,
@@ -589,12 +588,8 @@ def _recipe_reasons(recipe: Recipe, seen: Survey) -> list[str]:
     height, width = recipe.crop_size
     weighted = "weighted by class" if recipe.class_weights == "log" else "classes as they are"
     steps = f"training: crops of {height}x{width}, {recipe.batch_size} images a step, AdamW"
+    steps += f", {recipe.corruption:.0%} of them under noise, blur, dusk, fog or JPEG" if recipe.corruption else ""
     return [
         f"{steps}; the learning rate follows the clock, the weights with the best mIoU on val are delivered",
         f"loss: cross-entropy, {weighted}; the largest class has {seen.imbalance:.0f} times the smallest one's pixels",
     ]
-
-
-def reopened(plan: Plan) -> Dataset:
-    """The data set of a plan."""
-    return open_dataset(plan.data)

@@ -13,6 +13,7 @@ import lpsnet
 from lpsnet import fitting
 from lpsnet.benchmark import device as device_module
 from lpsnet.benchmark.device import Device
+from lpsnet.data.dataset import open_dataset
 from lpsnet.errors import RunError
 from lpsnet.evaluation.evaluate import evaluate
 from lpsnet.fitting import plan as planning
@@ -82,7 +83,7 @@ def test_its_report_has_the_robustness_of_the_delivered_file(finished: fitting.F
 
 def test_the_file_scores_what_the_fit_says(finished: fitting.Fit) -> None:
     segmenter = lpsnet.Segmenter(finished.model)
-    val = fitting.reopened(finished.plan).split("val")
+    val = open_dataset(finished.plan.data).split("val")
     again = evaluate(segmenter, val, protocol={})
     assert again.miou == pytest.approx(finished.evaluation.miou, abs=0.01)
 

@@ -10,10 +10,10 @@ import pytest
 from lpsnet.architecture import Architecture
 from lpsnet.data.dataset import open_dataset
 from lpsnet.errors import DataError, DivergedError, RunError
-from lpsnet.training.config import Recipe, get_recipe, parse_overrides
+from lpsnet.training.config import NUM_SURVEYED, Recipe, Survey, get_recipe, parse_overrides, survey
 from lpsnet.training.run import TrainingRun
 from lpsnet.training.run_folder import diverged
-from lpsnet.training.segmentation import NUM_SURVEYED, Segmentation, Survey, survey, train
+from lpsnet.training.segmentation import Segmentation, train
 
 ARCH = Architecture((1, 1, 1, 1, 1), (4, 4, 8, 8, 8), ("1", "1/2"))
 
