@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -18,7 +18,6 @@ from lpsnet.cli.output import printable
 from lpsnet.data.dataset import open_dataset
 from lpsnet.errors import LpsnetError
 from lpsnet.evaluation.evaluate import Evaluation, Robustness
-from lpsnet.inference.engines import Precision
 from lpsnet.inference.hub import find_checkpoint
 from lpsnet.plugins import use_network
 from lpsnet.training.config import AUTO, LENGTHS, RECIPES, Recipe, get_recipe, parse_overrides
@@ -283,13 +282,21 @@ class _Lines:
         return f"{f'{hours} h ' if hours else ''}{minutes} min left"
 
 
+DEFAULT_MINUTES = 60.0  # of a fit
+
+
 def fit(
     data: Annotated[str, typer.Argument(metavar="DATA", help="Labelled images, as for train; or a folder.")],
     budget_ms: Annotated[
         float, typer.Option(min=0.01, help="Milliseconds an image, end to end; with --device, the network.")
     ],
     out: Annotated[Path, typer.Option(help="Folder for everything; start again to resume.")],
-    minutes: Annotated[float, typer.Option(min=1, help="Of everything together.")] = 60.0,
+    minutes: Annotated[
+        float | None,
+        typer.Option(
+            min=1, help="For everything: plan, training, export. Default: 60; those of a fit that is resumed."
+        ),
+    ] = None,
     size: output.SizeOption = None,
     runtime: Annotated[str | None, typer.Option(help="Engine; default: the quickest here.")] = None,
     precision: Annotated[str | None, typer.Option(help="Arithmetic; default: the quickest here.")] = None,
@@ -321,15 +328,14 @@ def fit(
     Example: `lpsnet fit photos/ --budget-ms 15 --minutes 30 --out fit`
     """
     from lpsnet import fitting
-    from lpsnet.fitting import plan as planning
 
-    wish = planning.Wish(
+    wish = fitting.wish_of(
         data=data,
         budget_ms=budget_ms,
-        minutes=minutes,
+        minutes=minutes or fitting.planned_minutes(out) or DEFAULT_MINUTES,
         size=output.parse_size(size),
         runtime=runtime,
-        precision=cast("Precision | None", precision),
+        precision=precision,
         threads=threads,
         start=start,
         seed=seed,
@@ -338,30 +344,25 @@ def fit(
         unlabelled=None if unlabelled is None else str(unlabelled),
         device=device,
     )
-    with output.measuring_progress() as update:
-        plan = fitting.plan_in(out, wish, on_progress=update)
-    _print_plan(plan, json_to)
-    if plan_only:
-        output.write_json({"plan": plan.model_dump(mode="json")}, json_to)
-        there = ["--device", device] if device else []
-        budget = f"{budget_ms:g}"
-        output.next_command("lpsnet", "fit", data, "--budget-ms", budget, *there, "--out", out, json_to=json_to)
-        return
-    with output.serving(partial(fitting.current_training, out), serve, json_to=json_to):
+    with output.serving(partial(fitting.current_training, out), None if plan_only else serve, json_to=json_to):
+        with output.measuring_progress() as update:
+            plan = fitting.plan_in(out, wish, on_progress=update)
+        _print_plan(plan, json_to)
+        if plan_only:
+            output.write_json({"plan": plan.model_dump(mode="json")}, json_to)
+            output.next_command("lpsnet", "fit", data, *fitting.options_of(wish), "--out", out, json_to=json_to)
+            return
         fitted = fitting.run_fit(plan, out, reporter=progress_reporter)
     output.write_json(fitted.to_dict(), json_to)
     print_scores(fitted.evaluation, json_to=json_to)
-    over = "" if fitted.latency_ms <= budget_ms else ", OVER the budget"
-    output.say(
-        f"{fitted.evaluation.miou:.2f} mIoU on val at {fitted.latency_ms:.2f} ms of {budget_ms:g} ms{over} "
-        f"({plan.runtime} {plan.precision}{'' if plan.threads is None else f', threads {plan.threads}'})",
-        json_to=json_to,
-    )
-    for path in (fitted.model, fitted.int8, fitted.checkpoint, fitting_report(out), out / fitting.HOW):
+    output.say(fitted.words, json_to=json_to)
+    files = dict.fromkeys((fitted.runnable, fitted.model, fitted.int8, fitted.checkpoint, fitting_report(out)))
+    for path in (*files, out / fitting.HOW):
         if path is not None:
             output.say(f"Wrote {path}", json_to=json_to)
-    words = ["--model", fitted.model, "--runtime", plan.runtime, "--precision", plan.precision]
-    output.next_command("lpsnet", "segment", "IMAGE", *words, "--out", "segmented", json_to=json_to)
+    run = [] if device else ["--runtime", plan.runtime, "--precision", plan.precision]
+    model = fitted.model if device else fitted.runnable
+    output.next_command("lpsnet", "segment", "IMAGE", "--model", model, *run, "--out", "segmented", json_to=json_to)
 
 
 def fitting_report(out: Path) -> Path | None:

@@ -14,17 +14,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from lpsnet.benchmark.benchmark import Benchmark, Candidate, benchmark
 from lpsnet.benchmark.device import Device, opened_device
 from lpsnet.data.dataset import Dataset, open_dataset
 from lpsnet.data.split import Images, Split, select
-from lpsnet.errors import LpsnetError, RunError
+from lpsnet.errors import LpsnetError, RunError, unknown_name, wanted
 from lpsnet.evaluation.evaluate import Evaluation, RobustnessTest, evaluate
 from lpsnet.export.export import export
 from lpsnet.export.quantise import Quantisation
 from lpsnet.fitting import plan as planning
 from lpsnet.fitting.plan import Choice, Plan, Wish, make_plan
-from lpsnet.inference.engines import SessionOptions
+from lpsnet.inference.engines import PRECISIONS, SessionOptions
 from lpsnet.inference.hub import find_checkpoint
 from lpsnet.inference.model_file import read_record
 from lpsnet.inference.segmenter import Segmenter
@@ -39,6 +41,7 @@ from lpsnet.training.segmentation import train
 _log = logging.getLogger(__name__)
 
 PLAN, RESULT, HOW = "plan.json", "fit.json", "how.md"
+NCNN_MODEL = "model.ncnn"
 SCORED = "miou.txt"  # in the folder of a contest's training that is done
 NUM_COMPARED, NUM_CALIBRATED = 8, 100
 MAX_INT8_LOSS = 1.0  # points of mIoU that the int8 file may lose, or it is not delivered
@@ -71,6 +74,25 @@ class Fit:
     benchmark: Benchmark
     trained: dict[str, float]
     start: str
+
+    @property
+    def runnable(self) -> Path:
+        """The file for the chosen engine: `model` but for engines that do not run ONNX."""
+        return self.folder / NCNN_MODEL if self.plan.runtime == "ncnn" else self.model
+
+    @property
+    def words(self) -> str:
+        """What came out, in a sentence."""
+        plan, shares = self.plan, self.evaluation.protocol.get("device_label_agreement")
+        over = "" if self.latency_ms <= plan.wish.budget_ms else ", OVER the budget"
+        where = "" if plan.threads is None else f", threads {plan.threads}"
+        text = (
+            f"{self.evaluation.miou:.2f} mIoU on val at {self.latency_ms:.2f} ms of {plan.wish.budget_ms:g} ms{over} "
+        )
+        text += f"({plan.runtime} {plan.precision}{where})"
+        if shares is None:
+            return text
+        return f"{text}; mIoU in float32 here, {shares:.2f} % of the pixels or more have the same label there"
 
     @property
     def latency_ms(self) -> float:
@@ -145,8 +167,42 @@ def fit(
         "size": size,
         "device": device,
     }
-    wish = Wish(data=str(data), budget_ms=budget_ms, minutes=minutes, **values)
+    wish = wish_of(data=str(data), budget_ms=budget_ms, minutes=minutes, **values)
     return run_fit(plan_in(Path(out), wish), Path(out), reporter=reporter)
+
+
+def wish_of(**values: Any) -> Wish:
+    """The wish of these values.
+
+    Raises:
+        RunError: one of them is not possible.
+    """
+    try:
+        return Wish(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        if key == "precision":
+            raise RunError(unknown_name("precision", first["input"], PRECISIONS)) from None
+        raise RunError(f"{key}: {wanted(first)}") from None
+
+
+def options_of(wish: Wish) -> list[str]:
+    """The options of `lpsnet fit` that say this wish again."""
+    size = None if wish.size is None else f"{wish.size[0]}x{wish.size[1]}"
+    values = {**wish.model_dump(exclude={"data", "size"}), "size": size}
+    usual = {name: field.default for name, field in Wish.model_fields.items()}
+    said = {key: value for key, value in values.items() if key == "minutes" or value != usual[key]}
+    return [
+        word
+        for key, value in said.items()
+        for word in (f"--{key.replace('_', '-')}", f"{value:g}" if isinstance(value, float) else str(value))
+    ]
+
+
+def planned_minutes(out: Path) -> float | None:
+    """The minutes of the plan in a folder; None if there is none."""
+    return Plan.read(out / PLAN).wish.minutes if (out / PLAN).exists() else None
 
 
 def plan_in(out: Path, wish: Wish, *, on_progress: Callable[[str, float], None] = lambda stage, done: None) -> Plan:
@@ -181,6 +237,8 @@ def run_fit(plan: Plan, out: Path, *, reporter: Reporter) -> Fit:
         if (done := _finished(plan, out)) is not None:
             return done
         trained: dict[str, float] = {}
+        with opened_device(plan.wish.device):
+            pass  # one that is not there is met before the training, not after it
         chosen = _contest(plan, out, trained, reporter)
         result = _train(plan, chosen, out, reporter)
         if result.evaluation is not None:
@@ -271,7 +329,7 @@ def _deliver(plan: Plan, result: TrainingResult, out: Path, trained: dict[str, f
     export(net, model, to="onnx", record=record, size=plan.size, images=compared)
     files = [(model, plan.runtime, plan.precision)]
     if plan.runtime == "ncnn":
-        own = out / "model.ncnn"
+        own = out / NCNN_MODEL
         export(net, own, to="ncnn", record=record, size=plan.size, images=compared)
         files = [(own, plan.runtime, plan.precision)]
     int8 = _quantised(plan, net, record, dataset, out)
@@ -345,9 +403,8 @@ def how(fitted: Fit) -> str:
     """Every decision of a fit, and the commands that would repeat it by hand, as Markdown."""
     plan = fitted.plan
     start = next(start for start in planning.STARTS if start.name == fitted.start)
-    lines = [f"# How {fitted.model.name} was made", "", f"{fitted.evaluation.miou:.2f} mIoU on val, "]
-    lines[-1] += f"{fitted.latency_ms:.2f} ms an image of {plan.size[0]}x{plan.size[1]} {plan.wish.scope} "
-    lines[-1] += f"({plan.runtime} {plan.precision}); the budget was {plan.wish.budget_ms:g} ms."
+    lines = [f"# How {fitted.model.name} was made", "", f"{fitted.words}; images of {plan.size[0]}x{plan.size[1]}, "]
+    lines[-1] += f"timed {plan.wish.scope}."
     lines += ["", "## Decisions", "", *(f"- {reason}" for reason in plan.reasons)]
     recipe = plan.training_recipe(plan.training_minutes)
     size = f"{plan.size[0]}x{plan.size[1]}"
@@ -356,34 +413,20 @@ def how(fitted: Fit) -> str:
     train_words += ["--teacher", plan.wish.teacher] if plan.wish.teacher else []
     train_words += ["--unlabelled", plan.wish.unlabelled] if plan.wish.unlabelled else []
     train_words += ["--recipe", "auto", "--minutes", f"{recipe.minutes:g}", "--size", size]
-    there = ["--device", plan.wish.device] if plan.wish.device else []
+    train_words += ["--set", f"seed={plan.wish.seed}"] if plan.wish.seed else []
+    to, there = (
+        ("ncnn" if plan.runtime == "ncnn" else "onnx"),
+        ["--device", plan.wish.device] if plan.wish.device else [],
+    )
+    file, threads = f"by-hand.{to}", ["--threads", str(plan.threads)] if plan.threads else []
+    run = ["--runtime", plan.runtime, "--precision", plan.precision, *threads]
+    robust = ["--robustness"] if fitted.evaluation.robustness else []
     commands = [
         ["lpsnet", "data", "check", plan.wish.data],
         [*train_words, "--out", "by-hand"],
-        [
-            "lpsnet",
-            "export",
-            "--model",
-            "by-hand/model.safetensors",
-            "--to",
-            "onnx",
-            "--size",
-            size,
-            "--out",
-            "by-hand.onnx",
-        ],
-        ["lpsnet", "benchmark", "by-hand.onnx", "--runtime", plan.runtime, "--precision", plan.precision, *there],
-        [
-            "lpsnet",
-            "evaluate",
-            "--model",
-            "by-hand.onnx",
-            "--data",
-            plan.data,
-            "--runtime",
-            "onnxruntime" if there else plan.runtime,
-            "--robustness",
-        ],
+        ["lpsnet", "export", "--model", "by-hand/model.safetensors", "--to", to, "--size", size, "--out", file],
+        ["lpsnet", "benchmark", file, *run, "--size", size, *there],
+        ["lpsnet", "evaluate", "--model", file, "--data", plan.data, *([] if there else run), *robust],
     ]
     lines += ["", "## By hand", "", "```sh", *(shlex.join(command) for command in commands), "```", ""]
     return "\n".join(lines)

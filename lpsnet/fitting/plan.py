@@ -554,7 +554,8 @@ def _within(wish: Wish, names: Sequence[str], times: dict[str, float], reasons: 
             f"the quickest network here, {name}, takes {fastest:.1f} ms {wish.scope}, more than "
             f"{BUDGET_SHARE:.0%} of {wish.budget_ms:g} ms; give a larger budget or a smaller --size"
         )
-    seen = {start.name: _images_seen(wish.minutes, times[start.name]) for start in fitting}
+    num_over = len(times) - len(fitting)
+    seen = {start.name: _images_seen(wish, times[start.name]) for start in fitting}
     enough = [start for start in fitting if seen[start.name] >= FEWEST_IMAGES_SEEN]
     if len(enough) < len(fitting):
         reasons.append(
@@ -566,7 +567,7 @@ def _within(wish: Wish, names: Sequence[str], times: dict[str, float], reasons: 
     others.sort(key=lambda start: (start.architecture != first.architecture, -start.promise - start.affinity(names)))
     reasons.append(
         f"network: {first.name} ({first.architecture}), {times[first.name]:.1f} ms of {wish.budget_ms:g} ms, the most "
-        f"promising of {len(times)} that were timed; {len(times) - len(fitting)} are over the budget"
+        f"promising of {len(times)} whose time is known; {num_over} take more than {BUDGET_SHARE:.0%} of the budget"
     )
     reasons.append(f"weights: {first.origin}")
     if first.terms:
@@ -577,11 +578,11 @@ def _within(wish: Wish, names: Sequence[str], times: dict[str, float], reasons: 
     )
 
 
-def _images_seen(minutes: float, latency_ms: float) -> float:
-    """About how many images a fit's training sees on this processor; infinite on a GPU, which is not timed."""
-    if torch.cuda.is_available():
+def _images_seen(wish: Wish, latency_ms: float) -> float:
+    """About how many images the training sees on this processor; infinite where latency is not of what trains."""
+    if wish.device is not None or torch.cuda.is_available():
         return float("inf")
-    return (1 - OTHER_SHARE) * 60_000 * minutes / (TRAINING_COST * latency_ms)
+    return (1 - OTHER_SHARE) * 60_000 * wish.minutes / (TRAINING_COST * latency_ms)
 
 
 def _recipe_reasons(recipe: Recipe, seen: Survey) -> list[str]:

@@ -52,8 +52,36 @@ def test_networks_that_would_see_too_few_images_are_left_out(tmp_path: Path, mon
         assert plan.choices[0].start == chosen
         found = [reason for reason in plan.reasons if reason.startswith("time: ")]
         assert [f"{left_out} networks within" in reason for reason in found] == ([True] if left_out else [])
+    plan = make_plan(wish(budget_ms=8.0, minutes=1.0), tmp_path)
+    assert "1 take more than 94% of the budget" in " ".join(plan.reasons)  # "large"; "middle" has too little time
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     assert make_plan(wish(budget_ms=100.0, minutes=1.0), tmp_path).choices[0].start == "large"
+
+
+def test_the_time_that_a_device_takes_says_nothing_of_training_here() -> None:
+    assert planning._images_seen(wish(minutes=1.0), 100.0) == 48
+    assert planning._images_seen(wish(minutes=1.0, device="ssh://edge"), 100.0) == float("inf")
+
+
+def test_a_wish_is_said_again_by_its_options() -> None:
+    made = wish(size=(48, 64), precision="bf16", teacher="camvid_s", seed=3)
+    words = fitting.options_of(made)
+    pairs = dict(zip(words[::2], words[1::2], strict=True))
+    assert pairs == {
+        "--budget-ms": "6",
+        "--minutes": "10",
+        "--size": "48x64",
+        "--precision": "bf16",
+        "--teacher": "camvid_s",
+        "--seed": "3",
+    }
+
+
+def test_values_that_cannot_be_are_refused_in_a_line() -> None:
+    with pytest.raises(RunError, match=r"precision 'b16'.*'bf16'"):
+        fitting.wish_of(data="scenes", budget_ms=5.0, precision="b16")
+    with pytest.raises(RunError, match=r"^budget_ms: "):
+        fitting.wish_of(data="scenes", budget_ms="many")
 
 
 @pytest.mark.usefixtures("made_up")
@@ -144,6 +172,8 @@ def test_a_plan_is_kept_and_only_its_minutes_change(tmp_path: Path) -> None:
     plan = plan_in(tmp_path, wish())
     assert Plan.read(tmp_path / fitting.PLAN) == plan
     assert plan_in(tmp_path, wish()) == plan
+    assert fitting.planned_minutes(tmp_path) == 10.0
+    assert fitting.planned_minutes(tmp_path / "no") is None
     more = plan_in(tmp_path, wish(minutes=20.0))
     assert more.training_minutes > plan.training_minutes + 8
     assert more.choices == plan.choices
