@@ -247,6 +247,9 @@ def latencies(samples: Mapping[str, Any], protocol: TimingProtocol) -> dict[str,
     }
 
 
+_depth = 0  # of nested `measuring_alone` in this process
+
+
 @contextlib.contextmanager
 def measuring_alone() -> Iterator[None]:
     """Inside the block, no other process of this machine measures; `measure` uses it itself.
@@ -258,8 +261,18 @@ def measuring_alone() -> Iterator[None]:
     def warn() -> None:
         _log.warning("another process measures on this machine; waiting until it is done")
 
+    global _depth
     with one_at_a_time(path, on_wait=warn):
-        yield
+        _depth += 1  # by the one thread that is let in
+        try:
+            yield
+        finally:
+            _depth -= 1
+
+
+def is_measuring() -> bool:
+    """Whether a thread of this process is inside `measuring_alone`: other work would disturb it."""
+    return _depth > 0
 
 
 # Whether a stream can run indefinitely: a video is repeated, and resident memory is sampled. Then turns with and

@@ -5,7 +5,10 @@ machine and load; see `lpsnet.benchmark.benchmark.Benchmark`.
 """
 
 import base64
+import logging
 import shlex
+import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -20,9 +23,9 @@ from typing import Any, Self
 from pydantic import Field, model_validator
 
 from lpsnet.benchmark.benchmark import Benchmark
-from lpsnet.benchmark.timing import Latency
+from lpsnet.benchmark.timing import Latency, is_measuring
 from lpsnet.data.labels import LabelSpace
-from lpsnet.errors import RunError
+from lpsnet.errors import LpsnetError, RunError
 from lpsnet.evaluation.evaluate import Evaluation
 from lpsnet.inference.model_file import METADATA_READERS, read_record
 from lpsnet.io import write_text
@@ -31,6 +34,8 @@ from lpsnet.report import charts, html
 from lpsnet.report.evaluation import ImageOptions, evaluation_page, robustness_section
 from lpsnet.report.search import expansion_page
 from lpsnet.report.training import training_page
+
+_log = logging.getLogger(__name__)
 
 CHART_HEIGHTS = (360.0, 280.0)  # pixels, wide and narrow
 
@@ -480,6 +485,7 @@ def _quiet_file(path: Path) -> Found | None:
 
 
 REFRESH_SECONDS = 10.0
+EVERYWHERE = "0.0.0.0"  # to listen on, but no place to open
 
 
 @contextmanager
@@ -492,57 +498,89 @@ def served(path: Callable[[], Path], port: int, *, host: str = "127.0.0.1") -> I
         host: the address it is reached at; the default is this machine only, "0.0.0.0" is everywhere.
 
     Yields:
-        The page's address. The page reloads itself.
+        The page's address, with this machine's name where it is served everywhere. The page reloads itself.
 
     Raises:
         RunError: the port cannot be had.
+        MissingDependencyError: Jinja is not installed.
     """
-    page = _LivePage(path)
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            found = page.html() if self.path == "/" else None
-            self.send_response(404 if found is None else 200)
-            self.send_header("Content-Type", "text/html; charset=utf-8")
-            self.send_header("Refresh", f"{REFRESH_SECONDS:g}")
-            self.end_headers()
-            self.wfile.write((found or "There is only /").encode())
-
-        def log_message(self, format: str, *args: object) -> None:
-            """Requests are nobody's news."""
-
-    try:
-        server = ThreadingHTTPServer((host, port), Handler)
-    except (OSError, OverflowError) as error:
-        raise RunError(f"port {port} of {host} cannot be served: {error}; give another one") from None
+    server = _bind(_LivePage(path), host, port)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
-        yield f"http://{host}:{server.server_port}/"
+        yield f"http://{socket.gethostname() if host == EVERYWHERE else host}:{server.server_port}/"
     finally:
         server.shutdown()
         server.server_close()
 
 
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A browser may leave at any time; other errors get one line instead of a traceback."""
+        if not isinstance(error := sys.exception(), OSError):
+            _log.warning("the report was not served: %s: %s", type(error).__name__, error)
+
+
+def _bind(page: "_LivePage", host: str, port: int) -> _Server:
+    class Handler(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self._answer()
+
+        def do_GET(self) -> None:
+            self.wfile.write(self._answer())
+
+        def _answer(self) -> bytes:
+            """Send the headers; returns what follows them."""
+            is_found = self.path.partition("?")[0] == "/"
+            body = (page.html() if is_found else "There is only /").encode()
+            self.send_response(200 if is_found else 404)
+            self.send_header("Content-Type", "text/html; charset=utf-8")
+            self.send_header("Content-Length", str(len(body)))
+            if is_found:
+                self.send_header("Refresh", f"{REFRESH_SECONDS:g}")
+            self.end_headers()
+            return body
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Requests are nobody's news."""
+
+    if not 0 <= port <= 65_535:
+        raise RunError(f"port {port} cannot be served: ports go from 0 to 65535, e.g. 8000")
+    try:
+        return _Server((host, port), Handler)
+    except (OSError, UnicodeError) as error:  # of host names that cannot be encoded
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise RunError(f"port {port} of {host} cannot be served: {reason}; give another one") from None
+
+
 class _LivePage:
-    """The page of a run, made anew at most every `REFRESH_SECONDS`, however many ask for it."""
+    """The page of a run, made anew at most every `REFRESH_SECONDS`, however many ask for it, and not while this process
+    measures. If it cannot be made, the page before it stays."""
 
     def __init__(self, path: Callable[[], Path]) -> None:
-        self._path, self._lock, self._made, self._html = path, threading.Lock(), -inf, ""
+        self._path, self._lock, self._made, self._is_good = path, threading.Lock(), -inf, False
+        self._html = _render(path(), _nothing_yet(path(), "a measurement is running"))
 
     def html(self) -> str:
         with self._lock:
-            if time.monotonic() - self._made >= REFRESH_SECONDS:
+            if time.monotonic() - self._made >= REFRESH_SECONDS and not is_measuring():
                 self._html, self._made = self._build(), time.monotonic()
             return self._html
 
     def _build(self) -> str:
         path = self._path()
-        command = shlex.join(["lpsnet", "report", str(path)])
         try:
             found = find(path)
-            page = found.build(found.path, ImageOptions(count=0))
-        except RunError:  # not begun yet, or a file is being written
-            page = html.Page(
-                kind="Report", title=path.name, lead="There is nothing to show yet; this page reloads itself."
-            )
-        return html.render(page, command=command)
+            page = _render(path, found.build(found.path, ImageOptions(count=0)))
+        except (LpsnetError, OSError) as error:  # not begun yet, or a file is being written
+            return self._html if self._is_good else _render(path, _nothing_yet(path, str(error)))
+        self._is_good = True
+        return page
+
+
+def _nothing_yet(path: Path, why: str) -> html.Page:
+    lead = f"There is nothing to show yet: {why}. This page reloads itself."
+    return html.Page(kind="Report", title=path.name, lead=lead)
+
+
+def _render(path: Path, page: html.Page) -> str:
+    return html.render(page, command=shlex.join(["lpsnet", "report", str(path)]))
