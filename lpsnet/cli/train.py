@@ -180,8 +180,8 @@ def print_scores(evaluation: "Evaluation", *, json_to: str | None = None) -> Non
     result.add_section()
     means = (evaluation.miou, evaluation.boundary_miou) if boundary else (evaluation.miou,)
     result.add_row("mIoU", *(f"{mean:.2f}" for mean in means), style="bold")
-    if evaluation.miou_interval is not None:
-        low, high = evaluation.miou_interval
+    low, high = evaluation.miou_interval or (float("nan"),) * 2
+    if low == low:  # not nan
         result.add_row("95 % interval", f"{low:.1f}–{high:.1f}")
     result.add_row("frequency-weighted IoU", f"{evaluation.frequency_weighted_iou:.2f}")
     result.add_row("pixel accuracy", f"{evaluation.pixel_accuracy:.2f}")

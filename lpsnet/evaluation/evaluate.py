@@ -126,8 +126,8 @@ class Evaluation(_Values):
         confusion_matrix: K rows of K pixel counts; rows are the truth, columns the prediction.
         per_image: every image, in the split's order.
         protocol: how the scores were measured, as JSON values.
-        miou_interval, iou_intervals: ends of 95 % intervals for other images of the kind, see `metrics.ImageCounts`;
-            None and empty where they were not counted, as in files of old versions.
+        miou_interval, iou_intervals: ends of 95 % intervals over draws of these images, see `metrics.ImageCounts`;
+            None and empty where they were not counted: of fewer than ten images, and in files of old versions.
         boundary_miou, boundary_ious: see `metrics.BoundaryIoU`; nan and empty if they were not asked for.
         robustness: under corruptions; None if it was not asked for.
         command: that made it; may be empty.
@@ -232,6 +232,8 @@ class Evaluation(_Values):
         left_out |= {key for key in later if not getattr(self, key)}
         return self.model_dump(mode="json", exclude=left_out)
 
+
+FEWEST_RESAMPLED = 10  # images that intervals are counted of; draws of fewer say little of others
 
 # Images that are corrupted unless another number is asked for, and where time is short
 ROBUSTNESS_IMAGES, FEWEST_ROBUSTNESS_IMAGES = 100, 8
@@ -372,7 +374,8 @@ def evaluate(
     }
     measured = {**known, **_PLAIN, **protocol}
     robust = None if corrupted is None else corrupted.result
-    return Evaluation.of(split.label_space, counts.matrix, per_image, measured, outlines, robust, images.resampled())
+    drawn = images.resampled() if len(split) >= FEWEST_RESAMPLED else None
+    return Evaluation.of(split.label_space, counts.matrix, per_image, measured, outlines, robust, drawn)
 
 
 def _add(sample: "Sample", prediction: Labels, counts: ConfusionMatrix, outlines: BoundaryIoU | None) -> Matrix:

@@ -156,7 +156,7 @@ _CHUNK = 1 << 22  # draws at a time, to bound the memory
 
 @dataclass(frozen=True, slots=True)
 class Intervals:
-    """Where scores would lie for other images of the same kind, in percent: (lower, upper) end; nan as the score is.
+    """Intervals of scores over draws of the same images, in percent: (lower, upper) end; nan as the score is.
 
     Attributes:
         miou: of the mean IoU.

@@ -234,12 +234,15 @@ def interval_note(evaluation: Evaluation) -> html.Text:
     """How much hangs on which images were scored; nothing where it was not counted."""
     if evaluation.miou_interval is None or math.isnan(evaluation.miou_interval[0]):
         return html.Text(())
-    low, high = map(html.figure, evaluation.miou_interval)
     text = (
-        f"With other images of the kind, mIoU would be between {low} and {high} 19 times of 20: these images drawn "
-        "again at random, with repetition. Images of one film are alike, and leave more doubt than this shows."
+        "95 % interval of mIoU, from these images drawn again at random, with repetition: "
+        f"{_interval(evaluation.miou_interval)}. Images of one film are alike, and leave more doubt than this shows."
     )
     return html.Text((text,))
+
+
+def _interval(ends: tuple[float, float] | None) -> str:
+    return "–" if ends is None or math.isnan(ends[0]) else " to ".join(map(html.figure, ends))
 
 
 def score_sections(evaluation: Evaluation) -> tuple[html.Section, ...]:
@@ -337,7 +340,7 @@ def class_table(evaluation: Evaluation) -> html.Table:
         cells = [html.figure(by_class.get(name)) for by_class in figures.values()]
         bar = html.Cell(html.figure(iou), bar=0.0 if math.isnan(iou) else iou / 100)
         if evaluation.iou_intervals:
-            cells.insert(0, " to ".join(map(html.figure, evaluation.iou_intervals.get(name, (math.nan,) * 2))))
+            cells.insert(0, _interval(evaluation.iou_intervals.get(name)))
         colour = html.Cell(name, colour=colours[number])
         rows.append((colour, bar, *cells, html.figure(shares[number], 2)))
     interval = ("95 % interval",) if evaluation.iou_intervals else ()

@@ -114,7 +114,7 @@ def test_what_is_written_is_read_again() -> None:
 
 
 def test_the_summary_is_without_what_is_long() -> None:
-    result = evaluate(_red, Split(2))
+    result = evaluate(_red, Split(10))
     assert set(result.to_dict()) - set(result.summary()) == {
         "confusion_matrix",
         "per_image",
@@ -122,6 +122,12 @@ def test_the_summary_is_without_what_is_long() -> None:
         "colours",
     }
     assert result.summary()["miou"] == result.miou
+
+
+@pytest.mark.parametrize(("count", "is_counted"), [(9, False), (10, True)])
+def test_intervals_are_of_ten_images_or_more(count: int, is_counted: bool) -> None:
+    result = evaluate(_red, Split(count))
+    assert (result.miou_interval is not None, bool(result.iou_intervals)) == (is_counted, is_counted)
 
 
 def test_an_image_without_labels_does_not_disturb() -> None:

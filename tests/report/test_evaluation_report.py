@@ -32,7 +32,12 @@ from lpsnet.report.html import Gallery
 from lpsnet.report.report import write_report
 
 
-def test_figures_are_those_of_the_file(evaluated: dict[str, Any], evaluation_file: Path) -> None:
+def test_figures_are_those_of_the_file(evaluated: dict[str, Any], tmp_path: Path) -> None:
+    names = list(evaluated["ious"])
+    drawn = {name: [10.0 + number, 20.0 + number] for number, name in enumerate(names)} | {names[0]: [None, None]}
+    evaluated = {**evaluated, "miou_interval": [44.96, 55.04], "iou_intervals": drawn}
+    evaluation_file = tmp_path / "drawn.json"
+    evaluation_file.write_text(json.dumps(evaluated), encoding="utf-8")
     page = read_page(write_report(evaluation_file).read_text(encoding="utf-8"))
     check_self_contained(page)
     assert page.fact("mIoU") == f"{evaluated['miou']:.2f} %"
@@ -42,11 +47,9 @@ def test_figures_are_those_of_the_file(evaluated: dict[str, Any], evaluation_fil
     rows = page.table("Class", "IoU (%)", "95 % interval", "Accuracy (%)", "Boundary IoU (%)")
     shown = {name: (iou, *figures) for name, iou, _, *figures, _ in rows}
     assert {name: interval for name, _, interval, *_ in rows} == {
-        name: " to ".join("–" if end is None else f"{end:.1f}" for end in ends)
-        for name, ends in evaluated["iou_intervals"].items()
+        name: "–" if number == 0 else f"{10 + number}.0 to {20 + number}.0" for number, name in enumerate(names)
     }
-    low, high = evaluated["miou_interval"]
-    assert f"mIoU would be between {low:.1f} and {high:.1f} 19 times of 20" in page.text
+    assert "95 % interval of mIoU, from these images drawn again at random, with repetition: 45.0 to 55.0." in page.text
     assert shown == {
         name: tuple(
             "–" if value is None else f"{value:.1f}"

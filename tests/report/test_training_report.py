@@ -103,7 +103,7 @@ def test_the_last_evaluation_in_full(tmp_path: Path, evaluated: dict[str, Any]) 
     folder = make_run(tmp_path)
     folder.evaluation.write_text(json.dumps(evaluated), encoding="utf-8")
     page, _ = report(tmp_path)
-    shown = {row[0]: row[1] for row in page.table("Class", "IoU (%)", "95 % interval", "Accuracy (%)")}
+    shown = {row[0]: row[1] for row in page.table("Class", "IoU (%)", "Accuracy (%)")}
     assert shown == {name: "–" if iou is None else f"{iou:.1f}" for name, iou in evaluated["ious"].items()}
     assert any(tip.startswith("truth: ") for tip in page.tips)
 
