@@ -47,11 +47,17 @@ def evaluate(
     ] = False,
     corruptions: Annotated[
         str | None,
-        typer.Option(metavar="NAME,...", help="Of --robustness: names; mild, middle, strong. Default: middle of all."),
+        typer.Option(
+            metavar="NAME,...",
+            help="Which corruptions and strengths, e.g. fog,jpeg,strong; default: all at middle.",
+        ),
     ] = None,
     robustness_images: Annotated[
-        int, typer.Option(min=1, help="Of --robustness: images, spread evenly.")
-    ] = scoring.ROBUSTNESS_IMAGES,
+        int | None,
+        typer.Option(
+            min=1, help=f"Of --robustness: images, spread evenly over the split; default: {scoring.ROBUSTNESS_IMAGES}."
+        ),
+    ] = None,
     flip: Annotated[bool, typer.Option("--flip", help="Average with the mirrored image.")] = False,
     scales: Annotated[
         str | None, typer.Option(metavar="S,S,...", help="Average over scales, e.g. 0.75,1,1.25.")
@@ -75,11 +81,11 @@ def evaluate(
 
     Example: `lpsnet evaluate --model runs/s/model.safetensors --data camvid:CamVid --split val --json scores.json`
     """
-    corrupted = None
-    if robustness or corruptions is not None:
-        corrupted = scoring.RobustnessTest(parse_corruptions(corruptions or ""), robustness_images)
+    corrupted = _robustness_test(corruptions, robustness_images, is_wanted=robustness)
     views = Views(flip, _parse_scales(scales), _parse_pixels("window", window), _parse_pixels("stride", stride))
     images = open_dataset(data).split(split)
+    if corrupted is not None and (reason := _why_not_scored(images)):
+        raise LpsnetError(f"--robustness compares with labels, and split {split!r} cannot be scored: {reason}")
     open_at = functools.partial(Segmenter, model, runtime=runtime, precision=precision, num_threads=threads)
     segmenter = open_at(input_size=output.parse_size(size))
     check_same_channels(segmenter.record.image_channels, images.channels)
@@ -116,6 +122,16 @@ def evaluate(
     if folder is not None:
         output.say(f"Wrote {folder.num_written} label maps to {folder.folder}/", json_to=json_to)
     output.next_command("lpsnet", "segment", "IMAGE", "--model", model, "--out", "segmented", json_to=json_to)
+
+
+def _robustness_test(chosen: str | None, count: int | None, *, is_wanted: bool) -> scoring.RobustnessTest | None:
+    """What `--robustness` and the options beside it ask for; None if it is not given."""
+    beside = {"--corruptions": chosen, "--robustness-images": count}
+    if is_wanted:
+        return scoring.RobustnessTest(parse_corruptions(chosen or ""), count or scoring.ROBUSTNESS_IMAGES)
+    if given := [option for option, value in beside.items() if value is not None]:
+        raise LpsnetError(f"{' and '.join(given)} without --robustness would do nothing: give it, too")
+    return None
 
 
 def _why_not_scored(images: "Split") -> str:

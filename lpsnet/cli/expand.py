@@ -373,7 +373,9 @@ def report(
         Path, typer.Argument(metavar="DIR", help="A run's folder, a JSON file of figures, or a model file.")
     ],
     out: Annotated[Path | None, typer.Option(help="The page; default: report.html in the folder.")] = None,
-    pictures: Annotated[int, typer.Option(min=0, max=50, help="Best and worst images, as many each.")] = 3,
+    pictures: Annotated[
+        int | None, typer.Option(min=0, max=50, help="Best and worst images, as many each; default: 3.")
+    ] = None,
     data: Annotated[str | None, typer.Option(help="Where the images are now, if not where they were.")] = None,
     model: Annotated[str | None, typer.Option(help="Likewise the model.")] = None,
     network: output.NetworkOption = None,
@@ -387,10 +389,13 @@ def report(
     Example: `lpsnet report runs/first`
     """
     if serve is not None:
+        kept = {"--out": out, "--pictures": pictures, "--data": data, "--model": model}
+        if given := [option for option, value in kept.items() if value is not None]:
+            raise LpsnetError(f"--serve writes no file and shows no images: leave out {', '.join(given)}")
         find(path)
         with output.serving(lambda: path, serve):
             threading.Event().wait()  # until it is stopped
-    page = write_report(path, out=out, images=ImageOptions(pictures, data, model))
+    page = write_report(path, out=out, images=ImageOptions(3 if pictures is None else pictures, data, model))
     output.say(f"Report: {page}")
     output.next_command(*_next(path, find(path).kind, page))
 

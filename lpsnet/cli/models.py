@@ -31,7 +31,7 @@ def models(json_to: output.JsonOption = None) -> None:
     columns = ["name", "classes", "runs at", "ratios", "mIoU %", "on", "MiB"]
     robust = {name: _corrupted(record) for name, (_, record) in found.items()}
     if any(robust.values()):  # few records hold it
-        columns.insert(6, "corrupted")
+        columns.insert(6, "mIoU % corrupted")
     rows = output.table("Models of this installation", *columns)
     for name, (path, record) in found.items():
         size = "x".join(map(str, record.input_size)) if record.input_size else "any"
@@ -58,8 +58,8 @@ def _mious(record: "ModelRecord") -> dict[str, float]:
 
 
 def _corrupted(record: "ModelRecord") -> str:
-    """Mean mIoU under corruptions in a record, in percent; empty if it holds none."""
-    tests = (scores.get("robustness") for scores in record.scores.values() if isinstance(scores, dict))
+    """Mean mIoU under corruptions, in percent, of the split whose mIoU is shown; empty if the record holds none."""
+    tests = (record.scores[split].get("robustness") for split in list(_mious(record))[:1])
     mious = (test.get("mean_miou") for test in tests if isinstance(test, dict))
     return next((f"{miou:.2f}" for miou in mious if isinstance(miou, float)), "")
 

@@ -15,7 +15,11 @@ from lpsnet.models.network import create_model
 
 def test_models_are_listed_with_size_score_and_terms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_checkpoint(create_model("B=1,1,1,1,1;C=4,4,8,8,8;R=1,1/2", num_classes=5).eval(), tmp_path / "net.safetensors")
-    scores = {"val": {"miou": 51.25, "note": "of a twin", "robustness": {"mean_miou": 34.5}}}
+    scores = {
+        "test": {"note": "of a twin", "robustness": {"mean_miou": 12.75}},  # no mIoU: not the split that is shown
+        "val": {"miou": 51.25, "robustness": {"mean_miou": 34.5}},
+        "other": {"miou": 42.5, "robustness": {"mean_miou": 23.25}},
+    }
     monkeypatch.setattr(models, "weights_folder", lambda: tmp_path / "weights")
     bundle(
         "streets",
@@ -38,6 +42,8 @@ def test_models_are_listed_with_size_score_and_terms(tmp_path: Path, monkeypatch
         "streets: for research",
     ):
         assert text in result.output
+    assert result.output.count("mIoU %") == 2
+    assert "12.75" not in result.output
     listed = json.loads(CliRunner().invoke(app, ["models", "--json", "-"]).stdout)["models"]
     assert listed["streets"]["record"]["scores"] == scores
     assert Path(listed["streets"]["path"]).is_file()

@@ -10,6 +10,7 @@ import pytest
 import lpsnet.cli.train as commands
 from lpsnet.data.corruptions import CORRUPTIONS
 from lpsnet.data.dataset import open_dataset
+from lpsnet.evaluation.evaluate import Evaluation
 from lpsnet.inference.segmenter import Segmenter
 from lpsnet.training.run import Status
 
@@ -95,7 +96,7 @@ def test_robustness_is_printed_and_kept(run, model: Path, tmp_path: Path) -> Non
     assert [(it["corruption"], it["strength"]) for it in robust["scores"]] == [(name, "middle") for name in CORRUPTIONS]
     assert f"{robust['mean_miou']:.2f}" in result.out
     assert "Robustness, 2 images" in result.out
-    assert run(*words, "--corruptions", "mild,jpeg", "--robustness-images", "1").code == 0
+    assert run(*words, "--robustness", "--corruptions", "mild,jpeg", "--robustness-images", "1").code == 0
     chosen = json.loads((tmp_path / "scores.json").read_text())["robustness"]
     assert (chosen["num_images"], len(chosen["scores"])) == (1, 1)
     assert (chosen["scores"][0]["corruption"], chosen["scores"][0]["value"]) == ("jpeg", 25)
@@ -125,6 +126,24 @@ def test_images_without_labels_are_predicted_alone(run, model: Path, tmp_path: P
     assert "Not scored" in result.out
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.png"]
     assert run(*words).code == 2
+    refused = run(*words, "--save-predictions", tmp_path / "out", "--robustness")
+    assert refused.code == 2
+    assert "--robustness compares with labels, and split 'test' cannot be scored: " in refused.err
+    assert refused.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("interval", "shown"), [(None, False), ((float("nan"), float("nan")), False), ((40.0, 60.0), True)]
+)
+def test_an_interval_is_printed_where_there_is_one(
+    capsys: pytest.CaptureFixture[str], interval: tuple[float, float] | None, shown: bool
+) -> None:
+    space = open_dataset(SCENES).label_space
+    scored = Evaluation.of(space, np.eye(space.num_classes, dtype=np.int64), [("a", 100.0)], {})
+    commands.print_scores(scored.model_copy(update={"miou_interval": interval}))
+    printed = capsys.readouterr().out
+    assert ("95 % interval" in printed, "40.0–60.0" in printed) == (shown, shown)
+    assert "nan" not in printed
 
 
 @pytest.mark.parametrize(
@@ -132,7 +151,9 @@ def test_images_without_labels_are_predicted_alone(run, model: Path, tmp_path: P
     [
         (["--label-ids"], "--save-predictions"),
         (["--label-ids", "--save-predictions", "x"], "Cityscapes classes"),
-        (["--corruptions", "strong,jpg"], "'jpg'; did you mean 'jpeg'? Allowed: "),
+        (["--robustness", "--corruptions", "strong,jpg"], "'jpg'; did you mean 'jpeg'? Allowed: "),
+        (["--corruptions", "jpeg"], "--corruptions without --robustness would do nothing: give it, too"),
+        (["--robustness-images", "100"], "--robustness-images without --robustness"),
         (["--scales", "a"], "0.75,1,1.25"),
         (["--scales", "0"], "scales lie between"),
         (["--window", "48"], "HEIGHTxWIDTH"),

@@ -53,6 +53,13 @@ def test_nothing_to_report_on_is_one_line_and_code_2(run, tmp_path: Path) -> Non
     assert "holds nothing to report on" in err
 
 
+def test_options_that_a_served_page_does_not_have_are_refused(run, evaluation_file: Path) -> None:
+    options = ("--out", "page.html", "--pictures", 3, "--data", "photos.yaml", "--model", "net.onnx")
+    code, out, err = run("report", evaluation_file, "--serve", 0, *options)
+    assert (code, out, len(err.strip().splitlines())) == (2, "", 1)
+    assert "--serve writes no file and shows no images: leave out --out, --pictures, --data, --model" in err
+
+
 def test_a_folder_of_runs_names_them(tmp_path: Path) -> None:
     for name, file in (("grown", "journal.jsonl"), ("trained", "run.json"), ("other", "notes.txt")):
         (tmp_path / name).mkdir()
