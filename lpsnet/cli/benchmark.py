@@ -348,7 +348,7 @@ def stream(
     model: output.ModelOption = DEFAULT_MODEL,
     minutes: Annotated[float, typer.Option(min=0.01, help="How long.")] = 10.0,
     interval: Annotated[float, typer.Option(min=0.1, metavar="SECONDS", help="Between looks at the memory.")] = 10.0,
-    turns: Annotated[int, typer.Option(min=0, help="Turns with and without drawing after that.")] = 5,
+    turns: Annotated[int, typer.Option(min=0, help="Repetitions with and without drawing, interleaved.")] = 5,
     turn: Annotated[float, typer.Option(min=0.1, metavar="SECONDS", help="How long each takes.")] = 10.0,
     runtime: output.RuntimeOption = None,
     precision: output.PrecisionOption = "f32",
@@ -358,8 +358,8 @@ def stream(
 ) -> None:
     """Segment a video for minutes: does memory hold, and how many frames a second are done, drawn or not?
 
-    Overlays are encoded and written as `lpsnet segment` does, to a temporary file. Turns with and without drawing
-    alternate afterwards.
+    Overlays are encoded and written as `lpsnet segment` does, to a temporary file. Repetitions with and without
+    drawing follow, interleaved.
 
     Example: `lpsnet stream drive.mp4 --model model.onnx --minutes 10 --json stream.json`
     """
