@@ -354,6 +354,7 @@ class _Search:
         """The better half of a race, and what is to be said of each of its designs."""
         spread = self.scores.spread_of_one or 0.0
         base = outcomes[parent.design]
+        parent = replace(parent, latency=latencies.get(parent.design, parent.latency))  # of this step, as theirs
         parent = replace(parent, score=replace(base, spread=spread)) if isinstance(base, Score) else parent
         reasons, members = {}, []
         for design in designs:

@@ -144,6 +144,20 @@ def test_one_that_comes_late_is_lost_and_one_that_fails_is_said() -> None:
     ), "without a race the late one and the one that would recover are trained"
 
 
+def test_a_race_compares_latencies_of_one_measurement() -> None:
+    """The start alone took 1.9 ms, and 1 ms beside the others: 2 points for 1 ms are then less than 8 for 3."""
+    curves = Curves([rising(2.0), rising(8.0)], CONTROL)
+    slower = curves.operations[1].apply(START).design
+
+    def latency(designs: Sequence[Design], *, effort: int) -> Mapping[Design, Latency]:
+        own = 1.0 if len(designs) > 1 else 1.9
+        times = {it: own if it == START.design else 4.0 if it == slower else 2.0 for it in designs}
+        return {it: Latency.exactly(ms) for it, ms in times.items()}
+
+    curves.latency = latency  # type: ignore[method-assign]
+    assert curves.search(race=True).steps[0].chosen.operation == curves.operations[1]
+
+
 def test_without_a_control_there_is_nothing_to_compare_with() -> None:
     with pytest.raises(RunError, match="needs the control"):
         SearchOptions(race=True)
