@@ -51,12 +51,15 @@ _ADDRESS = re.compile(
 # Never asks, never shares or forwards anything, and notices within a minute that the other side is gone
 _OPTIONS = (
     *("BatchMode=yes", "ConnectTimeout=15", "ServerAliveInterval=15", "ServerAliveCountMax=4", "ControlMaster=no"),
-    *("ClearAllForwardings=yes", "ForwardAgent=no", "ForwardX11=no", "RequestTTY=no", "RemoteCommand=none"),
+    *("ControlPath=none", "ClearAllForwardings=yes", "ForwardAgent=no", "ForwardX11=no", "RequestTTY=no"),
+    "RemoteCommand=none",
 )
 _READ_CODE = "import sys;exec(sys.stdin.buffer.read(int(sys.stdin.buffer.readline())))"
 # Runs on any Python 3: finds the agent by its hash, or takes it from standard input, and starts what it has checked
 _BOOT = """
-import hashlib, json, os, sys
+import sys
+sys.path[:] = filter(None, sys.path)  # modules are not taken from the folder that a login begins in
+import hashlib, json, os
 
 def say(**value):
     sys.stdout.write(json.dumps({"lpsnet_agent": value}) + "\\n")
@@ -127,7 +130,11 @@ class Address:
     @property
     def command(self) -> list[str]:
         """The command that starts Python there, which then reads code from standard input."""
-        program, *own = shlex.split(os.environ.get(SSH) or "ssh")
+        text = os.environ.get(SSH) or "ssh"
+        try:
+            program, *own = shlex.split(text)
+        except ValueError:  # quotes that are not closed, or blanks alone
+            raise DeviceError(f"{SSH}={text!r} is no command; give one such as 'ssh -F config', or unset it") from None
         options = [word for option in _OPTIONS for word in ("-o", option)]
         _, *place, login = self.ssh
         return [program, *own, *options, *place, "--", login, f"exec {self.python} -u -c {shlex.quote(_READ_CODE)}"]
@@ -212,10 +219,7 @@ class Connection:
 
     def _beat(self) -> None:
         while not self._ended.wait(BEAT_S):
-            with (
-                contextlib.suppress(OSError, ValueError),
-                self._writing,
-            ):  # the next request tells
+            with contextlib.suppress(OSError, ValueError), self._writing:  # the next request tells
                 assert self._process.stdin is not None
                 self._process.stdin.write(b"\n")
                 self._process.stdin.flush()
@@ -235,8 +239,9 @@ class Connection:
     def _greeting(self) -> dict[str, Any]:
         for _ in range(MAX_GREETING):
             line = self._read()
-            if line.startswith(b'{"lpsnet_agent"'):
-                greeting: dict[str, Any] = json.loads(line)["lpsnet_agent"]
+            begin = line.find(b'{"lpsnet_agent"')  # a login may print text that ends without a new line
+            if begin >= 0:
+                greeting: dict[str, Any] = json.loads(line[begin:])["lpsnet_agent"]
                 return greeting
         raise _LostError("its login prints without end")
 
@@ -327,8 +332,9 @@ class Device:
         command: starts Python there; that of the address unless given.
         pauses_s: before attempts to connect again.
 
-    The first use connects. All methods raise an `LpsnetError` of one line if the device cannot be reached, refuses the
-    login, or has no Python, engine or space; or if it was lost and did not come back.
+    The first use connects; threads may share a device, one at a time. All methods raise an `LpsnetError` of one
+    line if the device cannot be reached, refuses the login, or has no Python, engine or space; or if it was lost and
+    did not come back.
     """
 
     def __init__(
@@ -338,6 +344,7 @@ class Device:
         self._command = list(command) if command else self._address.command
         self._pauses_s = pauses_s
         self._connection: Connection | None = None
+        self._using = threading.RLock()
         self._was_connected = False
 
     @property
@@ -353,7 +360,8 @@ class Device:
 
     def connect(self) -> None:
         """Start the agent now, so that errors come before other work."""
-        self._persist(lambda connection: None)
+        with self._using:
+            self._persist(lambda connection: None)
 
     def close(self) -> None:
         """End the agent; the next use starts another."""
@@ -367,11 +375,11 @@ class Device:
         return machines.describe(self._sources())
 
     def _sources(self) -> machines.Sources:
-        about = self._ask("about")
+        about = self._about
         total = re.search(r"^MemTotal:\s*(\d+) kB", self._text("/proc/meminfo"), re.MULTILINE)
         return machines.Sources(
             read=lambda name: self._text(f"/{name}"),
-            ask=lambda command: self._ask("ask", command=command),
+            ask=lambda command: self._told("ask", command=command),
             system=about["system"],
             release=about["release"],
             architecture=about["architecture"],
@@ -383,7 +391,7 @@ class Device:
         )
 
     def _text(self, path: str) -> str:
-        return str(self._ask("state", paths=[path])["texts"][path])
+        return str(self._told("state", paths=[path])["texts"][path])
 
     def open_session(self, runtime: str, options: engines.SessionOptions) -> "DeviceSession":
         """A model file in an engine there; errors as for `engines.open_session`.
@@ -428,10 +436,7 @@ class Device:
             files |= {**session.files, file: content}
             request[name] = {"network": session.network, "input": file, "shape": list(array.shape)}
         arguments = {"items": request, "protocol": asdict(protocol), "paths": machines.STATE_FILES}
-        try:
-            found = self._ask("measure", files=files, on_progress=on_progress, **arguments)
-        except _RefusedError as error:
-            raise self._error(error) from None
+        found = self._told("measure", files=files, on_progress=on_progress, **arguments)
         before, after = (self._counters(found[key]) for key in ("before", "after"))
         return latencies(found, protocol), machines.load_between(before, after)
 
@@ -443,21 +448,31 @@ class Device:
 
     @cached_property
     def _about(self) -> dict[str, Any]:
-        about: dict[str, Any] = self._ask("about")
+        about: dict[str, Any] = self._told("about")
         return about
 
     def peak_memory_mib(self, runtime: str, options: engines.SessionOptions, array: NDArray[np.float32]) -> float:
         """Peak resident memory there of a new agent that loads a model and runs it: Python and engine included.
 
         Raises:
-            RunError: its system does not tell (Linux does).
+            RunError: its system does not tell (Linux does), or the agent was lost before it told.
         """
         with Device(self.name, command=self._command, pauses_s=self._pauses_s) as other:
             other.measure({"": (other.open_session(runtime, options), array)}, protocol=_ONCE)
+            measured = other._connection
             found = re.search(r"VmHWM:\s*(\d+) kB", other._text("/proc/self/status"))
+            if other._connection is not measured:  # the figure is of a new agent, which has run nothing
+                raise DeviceError(f"{self.name} was lost before it told the peak of memory; measure again")
         if found is None:
             raise RunError(f"the system of {self.name} does not tell the peak of memory")
         return int(found[1]) / 1024
+
+    def _told(self, do: str, **arguments: Any) -> Any:
+        """As `_ask`, where a refusal is an error of the device."""
+        try:
+            return self._ask(do, **arguments)
+        except _RefusedError as error:
+            raise self._error(error) from None
 
     def _ask(
         self,
@@ -473,21 +488,24 @@ class Device:
             _RefusedError: the agent cannot do that.
         """
         sent: Counter[str] = Counter()
-        while True:
-            try:
-                return self._persist(lambda connection: connection.ask({"do": do, **arguments}, on_progress))
-            except _RefusedError as error:
-                name = str(error)
-                if error.kind != "missing" or sent[name] == MAX_SENT or name not in files:
-                    raise
-            sent[name] += 1  # again, if the device lost its files with the connection
-            self._persist(methodcaller("send", name, files[name]))
+        with self._using:
+            while True:
+                try:
+                    return self._persist(lambda connection: connection.ask({"do": do, **arguments}, on_progress))
+                except _RefusedError as error:
+                    name = str(error)
+                    if error.kind != "missing" or sent[name] == MAX_SENT or name not in files:
+                        raise
+                sent[name] += 1  # again, if the device lost its files with the connection
+                self._persist(methodcaller("send", name, files[name]))
 
     def _persist(self, work: Callable[[Connection], Any]) -> Any:
         """What `work` gives, which is done again whole on a new connection if one is lost."""
         for pause_s in (*self._pauses_s, None):
             try:
                 return work(self._connected())
+            except _RefusedError:
+                raise
             except _LostError as error:
                 self.close()
                 if not self._was_connected:
@@ -497,6 +515,9 @@ class Device:
                     raise DeviceError(f"{self.name} was lost, and {waited} failed: {error}") from None
                 _log.warning("%s was lost (%s); trying again in %g s", self.name, error, pause_s)
                 time.sleep(pause_s)
+            except BaseException:  # Ctrl-C, say: the answer that is still to come would be taken for the next one's
+                self.close()
+                raise
         raise AssertionError("the last attempt returns or raises")
 
     def _connected(self) -> Connection:
@@ -559,7 +580,7 @@ class DeviceSession:
         self.engine, used, self.num_threads, possible = how.judge(
             {**facts, **device._about, "version": facts["version"]}
         )
-        self.precision: engines.Precision = engines.check_precision(used, options, possible=possible)
+        self.precision: engines.Precision = engines.check_precision(used, options, possible=possible, where=device.name)
         shapes = [tuple(shape) for shape in how.shapes or facts["shapes"]]
         self._shapes = [(None, *shape[1:]) for shape in engines.fix_size(shapes, options)]
 

@@ -11,6 +11,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -107,7 +108,7 @@ def test_what_an_engine_cannot_do_is_said_as_here(device: Device) -> None:
             open_session("onnxruntime", case)
         with pytest.raises(ModelFileError) as there:
             device.open_session("onnxruntime", case)
-        assert str(there.value) == str(here.value)
+        assert str(there.value) == str(here.value).replace("possible on this machine", f"possible on {ADDRESS}")
     assert device.open_session("onnxruntime", wrong).run(np.zeros((1, 3, 48, 48), np.float32)).shape[:1] == (1,)
     with pytest.raises(ModelFileError, match=r"pytorch does not run on a device over ssh; onnxruntime,"):
         device.open_session("pytorch", options())
@@ -290,6 +291,70 @@ def test_what_ssh_says_is_told_with_what_to_do(line: str) -> None:
 def test_greetings_of_a_login_are_skipped() -> None:
     with local("print('Welcome!\\n{}')") as device:
         assert device.machine.python
+
+
+def test_a_greeting_without_a_new_line_is_skipped() -> None:
+    with local("import sys; sys.stdout.write('Welcome! '); sys.stdout.flush()") as device:
+        assert device.machine.python
+
+
+def test_modules_are_not_taken_from_the_folder_that_a_login_begins_in(tmp_path: Path) -> None:
+    (tmp_path / "hashlib.py").write_text("raise SystemExit('wrong module')")
+    with local(f"import os; os.chdir({str(tmp_path)!r})") as device:
+        device.connect()
+
+
+def test_threads_share_a_device(device: Device) -> None:
+    session, images = device.open_session("onnxruntime", options()), [image(seed) for seed in range(4)]
+    expected = [session.run(it) for it in images]
+    with ThreadPoolExecutor(4) as pool:
+        for found, right in zip(pool.map(session.run, images * 5), expected * 5, strict=True):
+            np.testing.assert_array_equal(found, right)
+
+
+def test_after_an_interrupt_answers_are_those_of_their_own_requests(device: Device) -> None:
+    session = device.open_session("onnxruntime", options())
+    expected = session.run(image())
+
+    def interrupt(part: float) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        device.measure({"": (session, image())}, protocol=LONG, on_progress=interrupt)
+    np.testing.assert_array_equal(session.run(image()), expected)
+
+
+def test_the_memory_of_an_agent_that_has_run_nothing_is_not_told(device: Device, monkeypatch) -> None:
+    text = Device._text
+
+    def lost(self: Device, path: str) -> str:
+        agent_of(self).kill()
+        return text(self, path)
+
+    monkeypatch.setattr(Device, "_text", lost)
+    with pytest.raises(DeviceError, match="was lost before it told the peak of memory; measure again"):
+        device.peak_memory_mib("onnxruntime", options(), image())
+
+
+def test_what_the_agent_refuses_about_its_machine_is_one_line(device: Device, monkeypatch) -> None:
+    def refuse(*request: object) -> None:
+        raise module._RefusedError("failed", "ValueError: no such figure")
+
+    monkeypatch.setattr(module.Connection, "ask", refuse)
+    with pytest.raises(DeviceError, match=r"^ssh://me@there: ValueError: no such figure$"):
+        device.machine  # noqa: B018
+
+
+@pytest.mark.parametrize("text", ["ssh 'open", "  "])
+def test_a_command_for_ssh_that_is_none_is_said(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(module.SSH, text)
+    with pytest.raises(DeviceError, match=r"LPSNET_SSH=.* is no command; give one such as"):
+        Device(ADDRESS)
+
+
+def test_no_connection_of_another_is_shared() -> None:
+    command = Address.parse(ADDRESS).command
+    assert command[command.index("ControlPath=none") - 1] == "-o"
 
 
 def test_without_ssh_the_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

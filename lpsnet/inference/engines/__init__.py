@@ -246,13 +246,15 @@ def run_one_by_one(run: Callable[..., NDArray[np.float32]], inputs: Sequence[NDA
     return np.concatenate([run(*(array[i : i + 1] for array in inputs)) for i in range(len(inputs[0]))])
 
 
-def check_precision(used: Precision, options: SessionOptions, *, possible: Sequence[Precision]) -> Precision:
+def check_precision(
+    used: Precision, options: SessionOptions, *, possible: Sequence[Precision], where: str = "this machine"
+) -> Precision:
     """`used`, the arithmetic of the engine, if it is the one requested.
 
     A quantised file computes in int8 whatever was requested.
 
     Raises:
-        ModelFileError: another one was requested; the message names those `possible` on this machine.
+        ModelFileError: another one was requested; the message names those `possible` where it runs.
     """
     if used in (options.precision, "int8"):
         return used
@@ -260,7 +262,7 @@ def check_precision(used: Precision, options: SessionOptions, *, possible: Seque
         raise ModelFileError(f"{options.path} is not quantised; export it with precision int8, or ask for f32")
     raise ModelFileError(
         f"{options.precision} was asked for, but the engine would compute {options.path} in {used} here; "
-        f"possible on this machine: {', '.join(possible)}"
+        f"possible on {where}: {', '.join(possible)}"
     )
 
 
