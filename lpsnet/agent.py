@@ -45,8 +45,7 @@ MAX_DISCARDED = 10  # discarded rounds before a measurement is given up, or as m
 
 PATIENCE_S = 2.0  # waited for another measurement before that is told
 SILENCE_S = 120.0  # without a line from the desk; then it is gone
-MAX_FILES = 256  # in the folder of files; more are removed unless used within `KEEP_S`
-KEEP_S = 3600.0
+MAX_FILES, KEEP_S = 256, 3600.0  # in the folder of files; more are removed unless used within this time
 _PROGRAM_TIMEOUT_S = 10.0
 
 
@@ -94,8 +93,7 @@ class _Run:
         self._turns_ns: dict[str, list[list[int]]] = {name: [] for name in callables}
         self._medians_ns: dict[str, list[float]] = {name: [] for name in callables}
         self._timed_ns = dict.fromkeys(callables, 0)
-        self._num_started = 0
-        self._num_discarded = 0
+        self._num_started = self._num_discarded = 0
 
     def _warm_up(self, call: Callable[[], object]) -> float:
         """Call until the time is up; the median time of a call, in nanoseconds, at least 1."""
@@ -159,20 +157,18 @@ class _Run:
         return 1.0 if self.is_done() else min(1.0, self._timed_s() / whole_s)
 
     def is_done(self) -> bool:
-        if self._timed_s() < self._protocol.duration_s:
-            return False
-        if self._protocol.target_percent is None:
-            return True
-        return self._timed_s() >= self._protocol.max_duration_s or all(map(self._is_precise, self._callables))
+        timed_s, protocol = self._timed_s(), self._protocol
+        if timed_s < protocol.duration_s or protocol.target_percent is None:
+            return bool(timed_s >= protocol.duration_s)
+        return timed_s >= protocol.max_duration_s or all(map(self._is_precise, self._callables))
 
     def _is_precise(self, name: str) -> bool | None:
         target_percent, values = self._protocol.target_percent, self._medians_ns[name]
         if target_percent is None:
             return None
         low, high, reached = median_interval(values, self._protocol.confidence)
-        centre = median(values)
-        is_narrow: bool = max(high - centre, centre - low) <= centre * target_percent / 100
-        return is_narrow and bool(reached >= self._protocol.confidence)
+        centre, wanted = median(values), self._protocol.confidence
+        return bool(reached >= wanted and max(high - centre, centre - low) <= centre * target_percent / 100)
 
     def samples(self) -> dict[str, Any]:
         reached = {name: self._is_precise(name) for name in self._callables}
@@ -256,8 +252,15 @@ def affinity() -> list[int]:
 
 def own_s() -> float:
     """Seconds of processor time of this process and its ended children."""
-    times = os.times()
-    return times.user + times.system + times.children_user + times.children_system
+    return sum(os.times()[:4])
+
+
+def load_average() -> float | None:
+    """Processes running or waiting, on average over the last minute; None where the system does not tell."""
+    try:
+        return os.getloadavg()[0]
+    except (AttributeError, OSError):  # Windows; a container without the figure
+        return None
 
 
 # Engines: files and settings in, a function and what the engine says of itself out. Settings come from the desk, which
@@ -274,11 +277,8 @@ class Opened(NamedTuple):
 def open_onnxruntime(files: Sequence[str], how: Mapping[str, Any]) -> Opened:
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(
-        files[0],
-        sess_options=onnxruntime_settings(onnxruntime, how),
-        providers=onnxruntime_providers(onnxruntime, how),
-    )
+    settings, providers = onnxruntime_settings(onnxruntime, how), onnxruntime_providers(onnxruntime, how)
+    session = onnxruntime.InferenceSession(files[0], sess_options=settings, providers=providers)
     ports, output = session.get_inputs(), [session.get_outputs()[0].name]
     name, kind = ports[0].name, "float16" if ports[0].type == "tensor(float16)" else "float32"
 
@@ -308,8 +308,7 @@ def onnxruntime_settings(onnxruntime: Any, how: Mapping[str, Any]) -> Any:
 def onnxruntime_providers(onnxruntime: Any, how: Mapping[str, Any]) -> list[Any]:
     """Those of `how`, each a name or a name with options, that this ONNX Runtime has."""
     rows = [row if isinstance(row, str) else tuple(row) for row in how["providers"]]
-    there = onnxruntime.get_available_providers()
-    return [row for row in rows if (row if isinstance(row, str) else row[0]) in there]
+    return [row for row in rows if (row if isinstance(row, str) else row[0]) in onnxruntime.get_available_providers()]
 
 
 def open_openvino(files: Sequence[str], how: Mapping[str, Any]) -> Opened:
@@ -426,7 +425,7 @@ class Agent:
 
     def state(self, paths: list[str]) -> dict[str, Any]:
         """Counters and the texts of files now."""
-        counters = {"now_s": time.monotonic(), "own_s": own_s(), "average": os.getloadavg()[0]}
+        counters = {"now_s": time.monotonic(), "own_s": own_s(), "average": load_average()}
         return {**counters, "texts": {path: read_text(path) for path in paths}}
 
     def put(self, name: str, data: str, is_first: bool, is_last: bool) -> None:
@@ -437,11 +436,12 @@ class Agent:
         try:
             with part.open("wb" if is_first else "ab") as file:
                 file.write(base64.b64decode(data))
-            if is_last and _sha256(part) != path.stem:
-                raise MeasurementError(f"{name} arrived damaged", "damaged")
             if is_last:
+                if _sha256(part) != path.stem:
+                    raise MeasurementError(f"{name} arrived damaged", "damaged")
                 part.replace(path)
-                self._remove_old_files()
+                with contextlib.suppress(OSError):  # another agent may be removing them too
+                    self._remove_old_files()
         except (OSError, MeasurementError):
             with contextlib.suppress(OSError):
                 part.unlink()
@@ -485,10 +485,11 @@ class Agent:
     def _found(self, name: str) -> str:
         """The path of a file that is here whole."""
         path = self._folder / name
-        if not path.exists() or _sha256(path) != path.stem:
-            raise MeasurementError(name, "missing")
-        os.utime(path)  # the least recently used are removed
-        return str(path)
+        with contextlib.suppress(FileNotFoundError):
+            if _sha256(path) == path.stem:
+                os.utime(path)  # the least recently used are removed
+                return str(path)
+        raise MeasurementError(name, "missing")
 
     def _opened(self, network: dict[str, Any]) -> Opened:
         """The open network; requests name networks by all that they depend on, as the connection may be a new one."""
@@ -554,13 +555,13 @@ def _alone(on_wait: Callable[[], None]) -> Iterator[None]:
 
 def _lines(descriptor: int) -> Iterator[bytes]:
     """Lines of standard input until it ends, or is silent for too long."""
-    rest = b""
-    while select.select([descriptor], [], [], SILENCE_S)[0]:
-        part = os.read(descriptor, 2**20)
-        if not part:
-            return
-        *lines, rest = (rest + part).split(b"\n")
-        yield from lines
+    parts: list[bytes] = []  # of a line that has not ended
+    while select.select([descriptor], [], [], SILENCE_S)[0] and (part := os.read(descriptor, 2**20)):
+        parts.append(part)
+        if b"\n" in part:
+            *lines, rest = b"".join(parts).split(b"\n")
+            parts = [rest]
+            yield from lines
 
 
 def serve(folder: Path) -> None:
@@ -571,9 +572,8 @@ def serve(folder: Path) -> None:
 
     def listen() -> None:
         try:
-            for line in _lines(0):
-                if line.strip():
-                    requests.put(json.loads(line))
+            for line in filter(bytes.strip, _lines(0)):
+                requests.put(json.loads(line))
         finally:
             os._exit(0)  # even in the middle of a measurement: nobody waits for it
 

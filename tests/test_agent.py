@@ -87,6 +87,32 @@ def test_old_files_are_removed_beyond_a_number(here: agent.Agent, tmp_path: Path
     assert [has(here, name_of(content)) for content in contents] == [False] * 4 + [True] * 2
 
 
+def test_a_file_that_another_agent_removes_meanwhile_is_no_fault(
+    here: agent.Agent, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setattr(agent, "MAX_FILES", 0)
+    folder = tmp_path / "files"
+    folder.mkdir()
+    monkeypatch.setattr(type(folder), "iterdir", lambda self: iter([self / "removed"]))
+    put(here, name_of(b"content"), b"content")
+    assert has(here, name_of(b"content"))
+
+
+def test_lines_are_what_was_written_however_it_arrives(tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    lines = agent._lines(reading)
+    os.write(writing, b"on")
+    os.write(writing, b"e\n\ntw")
+    assert [next(lines), next(lines)] == [b"one", b""]
+    for part in (b"o, ", b"three", b"\n"):
+        os.write(writing, part)
+    assert next(lines) == b"two, three"
+    os.write(writing, b"never ended")
+    os.close(writing)
+    assert list(lines) == []
+    os.close(reading)
+
+
 def start(source: str, tmp_path: Path) -> "subprocess.Popen[bytes]":
     file = tmp_path / "folder" / "agent.py"
     file.parent.mkdir()

@@ -117,7 +117,7 @@ class Sources:
             architecture=platform.machine(),
             processor=platform.processor(),
             python=platform.python_version(),
-            affinity=frozenset(_affinity()),
+            affinity=frozenset(agent.affinity()),
             memory_bytes=_memory_bytes(),
             num_cores=psutil.cpu_count(logical=False) if system in ("Darwin", "Windows") else None,
         )
@@ -155,14 +155,6 @@ def describe(seen: Sources) -> Machine:
     )
 
 
-def load_average() -> float | None:
-    """Processes running or waiting, on average over the last minute; None on Windows, where psutil only imitates it."""
-    try:
-        return os.getloadavg()[0]
-    except (AttributeError, OSError):  # Windows
-        return None
-
-
 def _cpu(seen: Sources, info: str) -> str | None:
     if seen.system == "Darwin":
         model = seen.ask(["sysctl", "-n", "machdep.cpu.brand_string"])
@@ -196,10 +188,6 @@ def _usable_cores(seen: Sources) -> int | None:
     folder = "sys/devices/system/cpu"
     groups = {seen.read(f"{folder}/cpu{index}/topology/thread_siblings_list") for index in seen.affinity}
     return len(groups) if groups and "" not in groups else None
-
-
-def _affinity() -> set[int]:
-    return set(agent.affinity())
 
 
 def _usable_threads(seen: Sources) -> int:
@@ -300,7 +288,9 @@ class Counters:
     def here(cls) -> Self:
         """Those of this machine and process."""
         read = {path: agent.read_text(path) for path in STATE_FILES}
-        return cls(time.monotonic(), _busy_s(), _own_s(), load_average(), clock_mhz(read), temperature_c(read))
+        return cls(
+            time.monotonic(), _busy_s(), agent.own_s(), agent.load_average(), clock_mhz(read), temperature_c(read)
+        )
 
 
 def load_between(before: Counters, after: Counters) -> Load:
@@ -370,17 +360,13 @@ _BUSY = ("user", "nice", "system", "irq", "softirq", "steal")  # not all on ever
 def _busy_s() -> float | None:
     """`busy_s` of this machine, on any system."""
     try:
-        allowed = _affinity()
+        allowed = agent.affinity()
         is_part = len(allowed) < (os.cpu_count() or 1)
         each = psutil.cpu_times(percpu=True) if is_part else [psutil.cpu_times()]
-        chosen = [each[index] for index in sorted(allowed)] if is_part else each
+        chosen = [each[index] for index in allowed] if is_part else each
     except (OSError, ValueError, IndexError, TypeError, psutil.Error):  # a sandbox whose /proc is not Linux's
         return None
     return sum(getattr(times, name, 0.0) for times in chosen for name in _BUSY)
-
-
-def _own_s() -> float:
-    return agent.own_s()
 
 
 def peak_memory_mib(work: Callable[[], object]) -> float:

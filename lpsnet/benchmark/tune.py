@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from lpsnet import agent
 from lpsnet.benchmark.benchmark import Benchmark, Candidate, Result, benchmark
 from lpsnet.benchmark.device import Device
 from lpsnet.benchmark.machine import describe_machine
@@ -88,7 +89,7 @@ def latency_ms(result: Result) -> float:
 
 def thread_counts(limit: int | None = None) -> list[int]:
     """The numbers of threads worth trying: 1, 2, 4, … up to those this process may use."""
-    most = limit or len(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1))
+    most = limit or len(agent.affinity())
     return sorted({*(2**power for power in range(most.bit_length()) if 2**power <= most), most})
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from lpsnet import agent
 from lpsnet.benchmark import machine as load
 from lpsnet.benchmark.machine import LoadWatch
 
@@ -34,7 +35,7 @@ def stat(proc: Path, *seconds: float) -> None:
 def test_other_work_is_what_processors_did_less_our_own(proc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = {"clock": 100.0, "own": 10.0}
     monkeypatch.setattr(load.time, "monotonic", lambda: now["clock"])
-    monkeypatch.setattr(load, "_own_s", lambda: now["own"])
+    monkeypatch.setattr(agent, "own_s", lambda: now["own"])
     stat(proc, 50, 5, 20, 1000, 7, 1, 1, 3)
     watch = LoadWatch()
     now.update(clock=110.0, own=18.0)
@@ -50,9 +51,9 @@ def test_work_of_processors_that_we_may_not_use_does_not_count(proc: Path, monke
     """As under `taskset -c 1,2`."""
     now = {"clock": 0.0, "own": 0.0}
     monkeypatch.setattr(load.time, "monotonic", lambda: now["clock"])
-    monkeypatch.setattr(load, "_own_s", lambda: now["own"])
+    monkeypatch.setattr(agent, "own_s", lambda: now["own"])
     monkeypatch.setattr(load.os, "cpu_count", lambda: 4)
-    monkeypatch.setattr(load, "_affinity", lambda: {1, 2})
+    monkeypatch.setattr(agent, "affinity", lambda: [1, 2])
 
     def counted(*busy_s: float) -> None:
         lines = [f"cpu{number} {round(busy * TICKS)} 0 0 900 0 0 0 0 0 0" for number, busy in enumerate(busy_s)]

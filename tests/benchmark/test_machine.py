@@ -13,7 +13,7 @@ import pytest
 
 from lpsnet import agent
 from lpsnet.benchmark import machine
-from lpsnet.benchmark.machine import describe_machine, load_average
+from lpsnet.benchmark.machine import describe_machine
 
 Said = dict[str, str]
 
@@ -72,7 +72,7 @@ def tell_psutil(monkeypatch: pytest.MonkeyPatch, *, cores: int | None, memory: i
 def four_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Four threads of a machine whose files lie in `tmp_path`, for psutil too."""
     monkeypatch.setattr(psutil, "PROCFS_PATH", str(tmp_path / "proc"))
-    monkeypatch.setattr(machine, "_affinity", lambda: {0, 1, 2, 3})
+    monkeypatch.setattr(agent, "affinity", lambda: [0, 1, 2, 3])
     monkeypatch.setattr(platform, "machine", lambda: "the architecture")
 
 
@@ -195,9 +195,15 @@ def test_programs_that_fail_or_are_missing_say_nothing() -> None:
 
 def test_load_average(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "getloadavg", lambda: (1.5, 1.0, 0.5), raising=False)
-    assert load_average() == 1.5
+    assert agent.load_average() == 1.5
+
+    def unknown() -> None:
+        raise OSError
+
+    monkeypatch.setattr(os, "getloadavg", unknown)
+    assert agent.load_average() is None
     monkeypatch.delattr(os, "getloadavg")
-    assert load_average() is None
+    assert agent.load_average() is None
 
 
 @pytest.mark.parametrize(
