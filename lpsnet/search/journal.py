@@ -21,7 +21,6 @@ from pydantic import ConfigDict, Field, JsonValue, TypeAdapter, ValidationError,
 from lpsnet.errors import RunError
 from lpsnet.inference.hub import bundled_name
 from lpsnet.io import append_line, exclusive, finished_lines, refuse_streams
-from lpsnet.search import journal as log
 from lpsnet.search.family import Doubt, Member, Row, Sparse, Step, StepRecord, step_fields
 from lpsnet.search.measurements import Failure, Latency, Outcome, Score, TrainingSpec, absolute, compared
 from lpsnet.search.operations import Design
@@ -416,7 +415,7 @@ class JournalledLatency:
             times = tuple(float(time) for time in self._measure_once(designs))
             if len(times) != len(names) or not all(0 < time < math.inf for time in times):
                 raise RunError(f"{len(names)} networks have as many finite times above 0 ms; got {times}")
-            self._journal.append(log.LatencyRepetition(designs=names, ms=times))
+            self._journal.append(LatencyRepetition(designs=names, ms=times))
         return self._journal.repetitions(names)[:wanted]
 
 
@@ -445,7 +444,7 @@ class JournalledPerformance:
 
     def _train_missing(self, missing: Sequence[Design], spec: TrainingSpec, num_all: int) -> None:
         names = tuple(map(str, missing))
-        self._journal.append(log.TrainingStarted.model_validate({"designs": names, **log.spec_fields(spec)}))
+        self._journal.append(TrainingStarted.model_validate({"designs": names, **spec_fields(spec)}))
         for done, result in enumerate(self._train(missing, spec), start=num_all - len(missing) + 1):
             line = TrainingFinished.of(result.design, spec, result.outcome, dict(result.details))
             self._journal.append(line)
@@ -456,8 +455,14 @@ class JournalledPerformance:
 
 def record_start(journal: Journal, member: Member) -> None:
     """Write the start of a search, once. For `expand(on_start=…)`."""
-    if not any(isinstance(event, log.StartKnown) for event in journal.events):
-        journal.append(log.StartKnown(row=Row.of(member)))
+    if not any(isinstance(event, StartKnown) for event in journal.events):
+        journal.append(StartKnown(row=Row.of(member)))
+
+
+def is_known(journal: Journal, step: Step) -> bool:
+    """Whether the journal holds the step's decision, or that the search ended with it."""
+    ends = [(it.number, it.reason) for it in journal.events if isinstance(it, Stopped)]
+    return journal.step(step.number) is not None or (step.number, step.stop) in ends
 
 
 def record_step(journal: Journal, step: Step) -> None:
@@ -471,10 +476,8 @@ def record_step(journal: Journal, step: Step) -> None:
         _check_decision(before, step, journal)
     elif step.chosen is not None:
         journal.append(StepDecided.of(step))
-    elif (step.number, step.stop) not in [
-        (it.number, it.reason) for it in journal.events if isinstance(it, log.Stopped)
-    ]:
-        journal.append(log.Stopped(number=step.number, reason=step.stop))
+    elif not is_known(journal, step):
+        journal.append(Stopped(number=step.number, reason=step.stop))
 
 
 def family_of(events: Iterable[Event]) -> list[Member]:
@@ -484,7 +487,7 @@ def family_of(events: Iterable[Event]) -> list[Member]:
     """
     members: dict[int, Member] = {}
     for event in events:
-        if isinstance(event, log.StartKnown | StepDecided):
+        if isinstance(event, StartKnown | StepDecided):
             members.setdefault(event.row.step, event.row.member)
     return [members[step] for step in sorted(members)]
 

@@ -30,7 +30,7 @@ from lpsnet.inference.engines import Precision, Session, SessionOptions, open_se
 from lpsnet.models.network import MIN_INPUT
 from lpsnet.search.operations import Design
 
-# One repetition; their number is chosen by the search (see `replay.REPETITIONS`).
+# One repetition; their number is chosen by the search (see `journal.REPETITIONS`).
 TURN = TimingProtocol(warm_up_s=0.02, duration_s=1e-6, turn_s=0.04)
 OTHER_CORES = 0.25  # processors that other programs may keep busy, besides those that no engine thread needs
 MIN_WATCHED_S = 0.2  # the system counts load in hundredths of a second; shorter repetitions are not judged

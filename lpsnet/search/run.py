@@ -237,6 +237,7 @@ def check_plan(run: ExpansionRun) -> int:
     for budget_ms in run.budgets_ms:
         if not 0 < budget_ms < inf:
             raise RunError(f"a latency budget is a finite number of milliseconds above 0; got {budget_ms:g}")
+    _check_recipe(run)
     _check_names(run)
     check_operations(run.start, run.operations)
     run.recipe.check_weights(given=bool(run.init or run.encoder))
@@ -251,6 +252,20 @@ def check_plan(run: ExpansionRun) -> int:
         raise RunError(f"candidates are scored on {run.val!r}, so they are not trained on {sorted(shared)[0]!r} too")
     _check_first_step(run, num_classes=dataset.label_space.num_classes)
     return dataset.label_space.num_classes
+
+
+def _check_recipe(run: ExpansionRun) -> None:
+    """Refuse a recipe by which trainings of candidates could not be compared."""
+    if run.recipe.minutes is not None:
+        raise RunError(
+            f"candidates are compared after as many epochs each, and recipe {run.recipe.name} lasts "
+            f"{run.recipe.minutes:g} minutes; give its length in epochs or iterations, e.g. --set epochs=5"
+        )
+    if run.options.race and run.recipe.patience:
+        raise RunError(
+            "a race evaluates candidates at other times than their recipe does, so its patience cannot count "
+            "evaluations; give --set patience=0, or leave the race out"
+        )
 
 
 def _check_names(run: ExpansionRun) -> None:
@@ -511,7 +526,7 @@ class _Running:
         return self.device.measure_once(designs)
 
     def _on_step(self, step: Step) -> None:
-        if self.journal.step(step.number) is None:  # decided now: nothing of it is trained further
+        if not log.is_known(self.journal, step):  # decided now: nothing of it is trained further
             for state in (self.out / "candidates").glob(f"*/{RunFolder(self.out).state.name}"):
                 state.unlink()
         log.record_step(self.journal, step)

@@ -360,13 +360,17 @@ class Loop(Generic[Details]):
     def _finish(self, log: RunLog) -> Score[Details] | None:
         if self._gave_up:
             _log.info(f"ended after {self.state.iteration} iterations: {self._ending}")
+        if self._gave_up or self._is_paused:
             self.folder.rewind_logs(self.state.iteration, num_iterations=self.state.iteration)  # evaluated once more
         score = self._evaluate(log)
         if score is None or not self.recipe.keep_best or self._is_best(score) or not self.folder.model.exists():
             self.task.save(self._weights(), self.folder.model, self._facts(ended=not self._is_paused), score)
         else:  # the best of this process, or of one before
             kept = {name: it.to(self.accelerator.device) for name, it in load_file(self.folder.model).items()}
-            facts = {**self._facts(), "iterations": read_record(self.folder.model).training["iterations"]}
+            facts = {
+                **self._facts(ended=not self._is_paused),
+                "iterations": read_record(self.folder.model).training["iterations"],
+            }
             score = self._best or self.task.evaluate(kept)
             self.task.save(kept, self.folder.model, facts, score)
         log.close()

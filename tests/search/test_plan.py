@@ -43,6 +43,15 @@ def test_the_budget_that_is_none_is_named(tmp_path: Path, budgets_ms: tuple[floa
     assert says == f"a latency budget is a finite number of milliseconds above 0; got {named}"
 
 
+def test_recipes_by_which_candidates_cannot_be_compared(tmp_path: Path) -> None:
+    minutes = RUN.recipe.with_overrides({"minutes": 3})
+    assert "epochs or iterations, e.g. --set epochs=5" in refused(replace(RUN, recipe=minutes), tmp_path)
+    patient = RUN.recipe.with_overrides({"patience": 2, "evaluate_every": 1})
+    race = replace(RUN.options, race=True, control=True)
+    assert "give --set patience=0" in refused(replace(RUN, recipe=patient, options=race), tmp_path)
+    assert check_plan(replace(RUN, recipe=patient)) > 0
+
+
 def test_names_that_nothing_has(tmp_path: Path) -> None:
     run = replace(RUN, operations=(*OPERATIONS, Operation.parse("block=gost")))
     assert "unknown block 'gost'; did you mean 'ghost'?" in refused(run, tmp_path)

@@ -27,6 +27,7 @@ from lpsnet.search.run import JOURNAL, run_expansion
 from lpsnet.search.step_size import better_half
 from lpsnet.search.train import CandidateTask, train_candidate
 from lpsnet.training.run import TrainingRun
+from lpsnet.training.run_folder import RunFolder
 
 
 @dataclass(frozen=True)
@@ -186,6 +187,19 @@ def test_a_training_in_parts_is_the_training(tmp_path: Path) -> None:
     weights = [it[1]["head.weight"] for it in (quarter, half, whole)]
     assert not torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[1], weights[2])
+
+
+@pytest.mark.training
+def test_a_pause_at_the_end_of_an_epoch_is_one_evaluation(tmp_path: Path) -> None:
+    """An epoch is 3 iterations and a quarter of the training 6: where it pauses an evaluation is due as well."""
+    design, folder = RUN.start.design, tmp_path / "parts"
+    recipe = RECIPE.with_overrides({"evaluate_every": 1, "keep_best": True})
+    training = TrainingRun(DATA, design.architecture, recipe, block=design.block, input_size=SIZE)
+    for part in (4, 2, 1):
+        train_candidate(CandidateTask(design, training, "val", folder, None, 1, part))
+        found = [line["iteration"] for line in RunFolder(folder).read_evaluations()]
+        assert found == list(range(3, RECIPE.iterations // part + 1, 3))
+        assert ("finished" in read_record(folder / "model.safetensors").training) is (part == 1)
 
 
 @pytest.fixture

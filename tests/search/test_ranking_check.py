@@ -105,3 +105,28 @@ def test_a_run_trains_one_step_longer_and_only_once(tmp_path: Path, monkeypatch:
     lines = [it for it in read_journal(tmp_path / "journal.jsonl") if isinstance(it, TrainingFinished)]
     assert sorted({it.length for it in lines}) == [1, 5]
     assert all(a.at <= b.at for a, b in pairwise(lines))
+
+
+def test_a_check_of_the_step_that_ended_a_search_goes_on_where_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing gains; the first longer training is killed, and its state is there when it is begun again."""
+    monkeypatch.setattr("lpsnet.search.results.export_onnx", lambda net, path, **options: path.touch())
+    begun: list[bool] = []
+
+    def train(task: CandidateTask) -> TrainingResult:
+        is_longer = task.run.recipe.iterations == 5 * RUN.recipe.iterations
+        if is_longer:
+            begun.append((task.folder / "state.safetensors").exists())
+        result = replace(train_in_no_time(task), outcome=Score(50.0))
+        if is_longer and len(begun) == 1:
+            raise KeyboardInterrupt
+        return result
+
+    run = replace(RUN, options=replace(RUN.options, num_steps=1), check_step=1, check_length=5)
+    options = {"device": TableDevice(tmp_path), "train": train, "repetitions": REPETITIONS}
+    with pytest.raises(KeyboardInterrupt):
+        run_expansion(run, tmp_path, **options)
+    result = run_expansion(run, tmp_path, **options)
+    assert result.found.steps[0].chosen is None
+    assert begun[:2] == [False, True]
