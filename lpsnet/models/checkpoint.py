@@ -163,8 +163,8 @@ def initialise_from(
 
     The checkpoint may have other ratios, blocks, widths, interaction, classes or number of paths: the head is skipped
     with another number of paths, and with another number of classes unless the `classes` of `net` are given: then it
-    takes those of the same names. Where the checkpoint has fewer paths than `net`, its last path serves for all those
-    it has not.
+    takes those of the same names, and is skipped where there is none. Where the checkpoint has fewer paths than `net`,
+    its last path serves for all those it has not.
 
     A network of other code takes from a checkpoint of such a network, whose code need not be known.
 
@@ -207,12 +207,14 @@ def initialise_from(
         value = tensors.get(_name_in(source.architecture, name))
         if value is None:
             skipped[name] = "not in the checkpoint"
-        elif pairs and name.startswith(("head.", "details.")) and value.shape[1:] == own.shape[1:]:
+        elif pairs and name.startswith(_OF_CLASSES) and value.shape[1:] == own.shape[1:]:
             for mine, theirs in pairs:
                 own[mine] = value[theirs]
             taken.append(name)
         elif value.shape != own.shape:
             skipped[name] = f"{_shape(value)} in the checkpoint, {_shape(own)} here"
+        elif pairs == [] and name.startswith(_OF_CLASSES):
+            skipped[name] = "not of the same classes"
         else:
             own.copy_(value)  # tensors of a state dict share the network's memory
             taken.append(name)
@@ -280,12 +282,21 @@ def _shared(weight: Tensor, places: Sequence[int | None]) -> Tensor:
     return torch.stack([share if place is None else factor * weight[:, place] for place in places], dim=1)
 
 
+_OF_CLASSES = ("head.", "details.")  # tensors with a row for every class
+_NUMBERED = re.compile(r"(class|category|label|id)?\d+")  # a plain name that does not say what the class is
+
+
 def _same_classes(own: Sequence[str], given: Sequence[str]) -> list[tuple[int, int]] | None:
-    """The places of the classes of `own` and of `given` with the same name; None where both have the same classes."""
+    """The places of the classes of `own` and of `given` with the same name.
+
+    None where both have the same classes, or names of neither tell: they are numbers, and none is in both.
+    """
     if list(own) == list(given):
         return None
     places = {plain_name(name): place for place, name in enumerate(given)}
-    return [(place, places[plain_name(name)]) for place, name in enumerate(own) if plain_name(name) in places]
+    pairs = [(place, places[plain_name(name)]) for place, name in enumerate(own) if plain_name(name) in places]
+    tells = any(_NUMBERED.fullmatch(plain_name(name)) is None for name in (*own, *given))
+    return pairs if pairs or tells else None
 
 
 def _taken_by_any(net: AnyNetwork, path: str | Path | Network) -> tuple[tuple[str, ...], dict[str, str]]:

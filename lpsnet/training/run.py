@@ -203,7 +203,7 @@ def _part(name: str, reason: str) -> str:
         # shapes are classes x channels x 1 x 1, or classes; see `checkpoint.initialise_from`
         there, here = (shape.split()[0].split("x") for shape in reason.split(", "))
         return "head (another class count)" if there[0] != here[0] else "head (another width or number of paths)"
-    why = "not in the checkpoint" if missing else "another shape"
+    why = reason if missing else "another shape"
     part = f"path {int(rest.split('.')[0]) + 1}" if first == "paths" else first
     return f"{part} ({why})"
 

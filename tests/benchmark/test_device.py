@@ -114,6 +114,12 @@ def test_what_an_engine_cannot_do_is_said_as_here(device: Device) -> None:
         device.open_session("pytorch", options())
 
 
+def test_a_description_without_its_weights_is_said(device: Device, tmp_path: Path) -> None:
+    (tmp_path / "model.xml").write_text("<net/>")
+    with pytest.raises(ModelFileError, match=r"model.xml has its weights in model.bin, which is not beside it"):
+        device.open_session("openvino", options(path=tmp_path / "model.xml"))
+
+
 def test_all_samples_come_back_with_the_load(device: Device) -> None:
     sessions = {name: device.open_session("onnxruntime", options()) for name in ("a", "b")}
     parts: list[float] = []

@@ -67,3 +67,25 @@ def test_without_a_common_name_the_head_is_skipped(tmp_path: Path) -> None:
     save_checkpoint(create_model(SOURCE, num_classes=3), path)
     network = create_model(SOURCE, num_classes=5)
     assert "head.weight" in initialise_from(network, path, classes=["a", "b", "c", "d", "e"]).skipped
+
+
+def test_as_many_other_classes_are_not_taken_for_the_same(tmp_path: Path) -> None:
+    """Where both are numbers alone, names tell nothing, and the place decides."""
+    path = tmp_path / "source.safetensors"
+    source = create_model(SOURCE, num_classes=3)
+    named, numbered = ["road", "car", "tree"], ["class_0", "class_1", "class_2"]
+    for given, own, is_taken in (
+        (named, ["cat", "dog", "cow"], False),
+        (numbered, named, False),
+        (named, numbered, False),
+        (numbered, ["0", "1", "2"], True),
+    ):
+        save_checkpoint(source, path, record=default_record(source, label_space=LabelSpace.from_names("mine", given)))
+        network = create_model(SOURCE, num_classes=3)
+        fresh = network.head.weight.clone()
+        report = initialise_from(network, path, classes=own)
+        assert ("head.weight" in report.taken) is is_taken
+        assert torch.equal(network.head.weight, source.head.weight if is_taken else fresh)
+        assert describe_initialisation(report, path).endswith(
+            "skipped: none" if is_taken else "skipped: head (not of the same classes)"
+        )

@@ -75,7 +75,12 @@ def on_device(options: engines.SessionOptions) -> engines.OnDevice:
     if suffix == ".openvino":
         files = model_file.read_container(options.path)
     elif suffix == ".xml":
-        files = (*files, options.path.with_suffix(".bin").read_bytes())
+        weights = options.path.with_suffix(".bin")
+        if not weights.is_file():
+            raise ModelFileError(
+                f"{options.path} has its weights in {weights.name}, which is not beside it; put it there"
+            )
+        files = (*files, weights.read_bytes())
     how = {"device": DEVICE, "properties": compile_properties(options), "size": options.input_size}
 
     def judge(facts: Mapping[str, Any]) -> engines.Judged:
