@@ -158,7 +158,7 @@ class Task(Protocol[Details]):
         Args:
             outputs: of the model.
             targets: N x H x W class ids to segment, or N class ids to classify.
-            images: that the outputs belong to, N x H x W x 3 uint8 RGB.
+            images: that the outputs belong to, N x H x W x C whole numbers.
         """
 
     def evaluate(self, weights: Weights) -> Score[Details] | None:
@@ -395,7 +395,7 @@ _NO_CHANGE = np.eye(3, 4)
 
 
 class DeviceImages(NamedTuple):
-    """A data set on a device: N x H x W x 3 uint8 RGB, and N x H x W uint8 class ids."""
+    """A data set on a device: N x H x W x C whole numbers, and N x H x W uint8 class ids."""
 
     images: Tensor
     labels: Tensor
