@@ -170,7 +170,7 @@ DELIVERY_MINUTES = (0.1, 3.0)
 ROBUSTNESS_SHARE, ROBUSTNESS_MINUTES = 0.02, 1.0  # of the minutes, at most; they come on top of these
 BUDGET_SHARE = 0.94  # of the budget that a network may take when it is chosen: the machine is not always as quick
 FEWEST_IMAGES_SEEN = 1_000  # in the training, or a smaller network ends better
-TRAINING_COST = 10.0  # time that an image takes in training, by its latency: 8 to 12 on two cores of a Zen 4
+CORE_SECONDS = 0.2e-9  # of an image in training, by multiply-accumulate: 0.17e-9 on one core of a Zen 4, in bf16
 OTHER_SHARE = 0.2  # of the minutes that is no training, about
 TIMING = TimingProtocol(warm_up_s=0.1, duration_s=0.5)  # of each network; the delivered one is timed for longer
 VAL_FRACTION = 0.2  # where the data has no validation split
@@ -311,7 +311,9 @@ def make_plan(wish: Wish, out: Path, *, on_progress: Progress = lambda stage, do
     with tempfile.TemporaryDirectory(prefix="lpsnet-") as folder, opened_device(wish.device) as device:
         files = _Files(Path(folder), size, dataset.label_space.num_classes, train.channels, device)
         best = _setting(wish, files, files.middle(candidates), reasons, on_progress)
-        times = _times(files, candidates, best, wish.budget_ms, on_progress)
+        candidates = _within_minutes(wish, files, candidates, reasons)
+        order = sorted(candidates, key=lambda start: -(start.promise + start.affinity(dataset.label_space.names)))
+        times = _times(files, order, best, BUDGET_SHARE * wish.budget_ms, on_progress)
     choices = _within(wish, dataset.label_space.names, times, reasons)
     contest = CONTEST_SHARE * wish.minutes if wish.minutes >= CONTEST_MINUTES and len(choices) > 1 else 0.0
     choices = choices[: 2 if contest else 1]
@@ -443,6 +445,21 @@ def _within_memory(
     return allowed
 
 
+def _within_minutes(wish: Wish, files: "_Files", candidates: list[Start], reasons: list[str]) -> list[Start]:
+    """Those whose training sees enough images on this machine's processors; all where a GPU trains."""
+    if torch.cuda.is_available():
+        return candidates
+    core_seconds = (1 - OTHER_SHARE) * 60 * wish.minutes * torch.get_num_threads()
+    seen = {start.name: core_seconds / (CORE_SECONDS * files.macs(start)) for start in candidates}
+    enough = [start for start in candidates if seen[start.name] >= FEWEST_IMAGES_SEEN]
+    if len(enough) < len(candidates):
+        reasons.append(
+            f"time: {len(candidates) - len(enough)} of {len(candidates)} networks are left out: {wish.minutes:g} "
+            f"minutes would show them fewer than {FEWEST_IMAGES_SEEN:,} images here"
+        )
+    return enough or [max(candidates, key=lambda start: seen[start.name])]
+
+
 class _Files:
     """Untrained networks as files, to be timed here or on a device."""
 
@@ -513,14 +530,15 @@ def _setting(wish: Wish, files: _Files, start: Start, reasons: list[str], on_pro
 def _times(
     files: _Files, candidates: Sequence[Start], best: tuning.Setting, budget_ms: float, on_progress: Progress
 ) -> dict[str, float]:
-    """Latency in ms of the starts that may be near the budget; equal networks are timed once."""
+    """Latency in ms of the starts that may be near the budget; equal networks are timed once. The best come first."""
     different = {start.architecture: start for start in reversed(candidates)}
     costs = {text: float(files.macs(start)) for text, start in different.items()}
 
     def time_some(texts: Sequence[str]) -> dict[str, float]:
         return _timed_interleaved(files, [different[text] for text in texts], best, on_progress)
 
-    found = tuning.times_near(costs, budget_ms, time_some)
+    wanted = list(dict.fromkeys(start.architecture for start in candidates))
+    found = tuning.times_near(costs, budget_ms, time_some, wanted=wanted)
     return {start.name: found[start.architecture] for start in candidates if start.architecture in found}
 
 
@@ -554,20 +572,11 @@ def _within(wish: Wish, names: Sequence[str], times: dict[str, float], reasons: 
             f"the quickest network here, {name}, takes {fastest:.1f} ms {wish.scope}, more than "
             f"{BUDGET_SHARE:.0%} of {wish.budget_ms:g} ms; give a larger budget or a smaller --size"
         )
-    num_over = len(times) - len(fitting)
-    seen = {start.name: _images_seen(wish, times[start.name]) for start in fitting}
-    enough = [start for start in fitting if seen[start.name] >= FEWEST_IMAGES_SEEN]
-    if len(enough) < len(fitting):
-        reasons.append(
-            f"time: {len(fitting) - len(enough)} networks within the budget are left out: {wish.minutes:g} minutes "
-            f"would show them fewer than {FEWEST_IMAGES_SEEN:,} images here"
-        )
-        fitting = enough or [max(fitting, key=lambda start: seen[start.name])]
     first, *others = sorted(fitting, key=lambda start: -(start.promise + start.affinity(names)))
     others.sort(key=lambda start: (start.architecture != first.architecture, -start.promise - start.affinity(names)))
     reasons.append(
         f"network: {first.name} ({first.architecture}), {times[first.name]:.1f} ms of {wish.budget_ms:g} ms, the most "
-        f"promising of {len(times)} whose time is known; {num_over} take more than {BUDGET_SHARE:.0%} of the budget"
+        f"promising of {len(times)} timed ones; {len(times) - len(fitting)} take more than {BUDGET_SHARE:.0%} of it"
     )
     reasons.append(f"weights: {first.origin}")
     if first.terms:
@@ -576,13 +585,6 @@ def _within(wish: Wish, names: Sequence[str], times: dict[str, float], reasons: 
         Choice(start=start.name, architecture=start.architecture, latency_ms=times[start.name])
         for start in (first, *others)
     )
-
-
-def _images_seen(wish: Wish, latency_ms: float) -> float:
-    """About how many images the training sees on this processor; infinite where latency is not of what trains."""
-    if wish.device is not None or torch.cuda.is_available():
-        return float("inf")
-    return (1 - OTHER_SHARE) * 60_000 * wish.minutes / (TRAINING_COST * latency_ms)
 
 
 def _recipe_reasons(recipe: Recipe, seen: Survey) -> list[str]:
