@@ -85,7 +85,6 @@ def test_what_fits_rgb_alone_is_refused_in_one_line(folder: Path, tmp_path: Path
         (["segment", tmp_path / "a.mp4", "--model", model], "videos and cameras have frames of RGB"),
         (["segment", "0", "--model", model], "videos and cameras have frames of RGB"),
         (["web", "--model", model, "--out", tmp_path / "page"], "RGB images of 8 bits"),
-        (["fit", data, "--budget-ms", 10, "--out", tmp_path / "fit"], "RGB images of 8 bits"),
         (["expand", "--data", data, "--out", tmp_path / "grown"], "RGB images of 8 bits"),
         (["evaluate", "--model", model, "--data", other], "in the same order"),
         (["evaluate", "--model", "camvid_s", "--data", data], "the model takes 3 channels of 8 bits"),

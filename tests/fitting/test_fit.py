@@ -157,12 +157,12 @@ def test_a_fit_for_a_device_far_away(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(Device, "__enter__", lambda self: opened.append(self) or self)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     fitted = lpsnet.fit(SCENES, out=tmp_path / "fit", device=address, **SETTINGS)
-    assert len(opened) == 3  # at first, for the plan and at the end: nothing of it is there while the network trains
+    assert len(opened) == 4  # at first, for the plan, before the training and at the end; not while the network trains
     assert any(reason.startswith("device: ") and address in reason for reason in fitted.plan.reasons)
     assert (fitted.benchmark.device, fitted.benchmark.results[0].end_to_end) == (address, None)
     assert fitted.latency_ms == fitted.benchmark.results[0].network.median_ms
     assert fitted.evaluation.protocol["device"] == address
     assert fitted.evaluation.protocol["device_label_agreement"] == 100.0
-    assert f"for the network alone on {address} (onnxruntime f32)" in (tmp_path / "fit" / "how.md").read_text()
+    assert f"timed for the network alone on {address}." in (tmp_path / "fit" / "how.md").read_text()
     with pytest.raises(RunError, match=f"has device = {address}, not None"):
         lpsnet.fit(SCENES, out=tmp_path / "fit", **SETTINGS)
