@@ -312,9 +312,9 @@ def make_plan(wish: Wish, out: Path, *, on_progress: Progress = lambda stage, do
         files = _Files(Path(folder), size, dataset.label_space.num_classes, train.channels, device)
         best = _setting(wish, files, files.middle(candidates), reasons, on_progress)
         candidates = _within_minutes(wish, files, candidates, reasons)
-        order = sorted(candidates, key=lambda start: -(start.promise + start.affinity(dataset.label_space.names)))
+        order = _by_promise(candidates, dataset.label_space.names)
         times = _times(files, order, best, BUDGET_SHARE * wish.budget_ms, on_progress)
-    choices = _within(wish, dataset.label_space.names, times, reasons)
+    choices = _within(wish, order, times, reasons)
     contest = CONTEST_SHARE * wish.minutes if wish.minutes >= CONTEST_MINUTES and len(choices) > 1 else 0.0
     choices = choices[: 2 if contest else 1]
     if wish.teacher:
@@ -403,9 +403,7 @@ def _described(wish: Wish, found: Diagnosis, out: Path, reasons: list[str]) -> D
 
 
 def _starts(asked: str | None) -> list[Start]:
-    if asked is None:
-        return list(STARTS)
-    found = [start for start in STARTS if asked in (start.name, start.name.partition("-")[0])]
+    found = [start for start in STARTS if asked in (None, start.name, start.name.partition("-")[0])]
     if not found:
         raise RunError(unknown_name("start", asked, [start.name for start in STARTS]))
     return found
@@ -562,18 +560,22 @@ def _timed_interleaved(
     return {architecture: latency.median_ms for architecture, latency in found.items()}
 
 
-def _within(wish: Wish, names: Sequence[str], times: dict[str, float], reasons: list[str]) -> tuple[Choice, ...]:
-    """The networks that the budget allows, the most promising first, then the same one with other weights."""
+def _by_promise(candidates: Iterable[Start], names: Sequence[str]) -> list[Start]:
+    return sorted(candidates, key=lambda start: -(start.promise + start.affinity(names)))
+
+
+def _within(wish: Wish, order: Sequence[Start], times: dict[str, float], reasons: list[str]) -> tuple[Choice, ...]:
+    """Those of `order` that the budget allows: the first, the same one with other weights, then the others."""
     allowed = BUDGET_SHARE * wish.budget_ms
-    fitting = [start for start in STARTS if times.get(start.name, float("inf")) <= allowed]
+    fitting = [start for start in order if times.get(start.name, float("inf")) <= allowed]
     if not fitting:
         name, fastest = min(times.items(), key=lambda item: item[1])
         raise RunError(
             f"the quickest network here, {name}, takes {fastest:.1f} ms {wish.scope}, more than "
             f"{BUDGET_SHARE:.0%} of {wish.budget_ms:g} ms; give a larger budget or a smaller --size"
         )
-    first, *others = sorted(fitting, key=lambda start: -(start.promise + start.affinity(names)))
-    others.sort(key=lambda start: (start.architecture != first.architecture, -start.promise - start.affinity(names)))
+    first, *others = fitting
+    others.sort(key=lambda start: start.architecture != first.architecture)  # else in the same order
     reasons.append(
         f"network: {first.name} ({first.architecture}), {times[first.name]:.1f} ms of {wish.budget_ms:g} ms, the most "
         f"promising of {len(times)} timed ones; {len(times) - len(fitting)} take more than {BUDGET_SHARE:.0%} of it"

@@ -279,6 +279,6 @@ def test_the_same_network_with_other_weights_is_the_rival(
     monkeypatch.setattr(planning, "STARTS", (plain, other, known_streets))
     times = {"plain": 1.0, "other": 1.0, "streets": 1.0}
     reasons: list[str] = []
-    choices = planning._within(wish(), names, times, reasons)
+    choices = planning._within(wish(), planning._by_promise(planning.STARTS, names), times, reasons)
     assert [choice.start for choice in choices] == [*order, "other"]
     assert any("for research" in reason for reason in reasons) == (order[0] == "streets")
