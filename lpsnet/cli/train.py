@@ -360,7 +360,7 @@ def fit(
     for path in (*files, out / fitting.HOW):
         if path is not None:
             output.say(f"Wrote {path}", json_to=json_to)
-    run = [] if device else ["--runtime", plan.runtime, "--precision", plan.precision]
+    run = [] if device else ["--runtime", plan.runtime, "--precision", fitted.precision]
     model = fitted.model if device else fitted.runnable
     output.next_command("lpsnet", "segment", "IMAGE", "--model", model, *run, "--out", "segmented", json_to=json_to)
 

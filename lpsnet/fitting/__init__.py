@@ -23,10 +23,10 @@ from lpsnet.data.split import Images, Split, select
 from lpsnet.errors import LpsnetError, RunError, unknown_name, wanted
 from lpsnet.evaluation.evaluate import Evaluation, RobustnessTest, evaluate
 from lpsnet.export.export import export
-from lpsnet.export.quantise import Quantisation
+from lpsnet.export.quantise import FloatLayer, Quantisation
 from lpsnet.fitting import plan as planning
 from lpsnet.fitting.plan import Choice, Plan, Wish, make_plan
-from lpsnet.inference.engines import PRECISIONS, SessionOptions
+from lpsnet.inference.engines import PRECISIONS, Precision, SessionOptions
 from lpsnet.inference.hub import find_checkpoint
 from lpsnet.inference.model_file import read_record
 from lpsnet.inference.segmenter import Segmenter
@@ -44,7 +44,11 @@ PLAN, RESULT, HOW = "plan.json", "fit.json", "how.md"
 NCNN_MODEL = "model.ncnn"
 SCORED = "miou.txt"  # in the folder of a contest's training that is done
 NUM_COMPARED, NUM_CALIBRATED = 8, 100
-MAX_INT8_LOSS = 1.0  # points of mIoU that the int8 file may lose, or it is not delivered
+MAX_INT8_LOSS = 1.0  # points of mIoU that an int8 file may lose that is delivered beside another
+# for a network that is within the budget only in int8: what stays in floating point -> points of mIoU that it may lose,
+# fewer than a network that is within the budget in floating point would
+PLANNED_INT8: tuple[tuple[tuple[FloatLayer, ...], float], ...] = ((("first",), 1.0), (("first", "last"), 3.0))
+PLANNED_AGREEMENT = 80.0  # percent of an image's pixels that keep their label in planned int8: its mIoU is what counts
 
 Reporter = Callable[[], AbstractContextManager[Callable[[Status], None]]]
 
@@ -58,8 +62,8 @@ class Fit:
         folder: with all files.
         checkpoint: the trained network, to train on or to export.
         model: the same as an ONNX file, which runs everywhere.
-        int8: the ONNX file in int8, if it holds.
-        evaluation: of `model`'s network on val, in the chosen engine and precision; with robustness on some images.
+        int8: the same in int8 for the chosen engine, if it holds.
+        evaluation: of `runnable` on val, in the chosen engine and precision; with robustness on some images.
         benchmark: of the delivered files.
         trained: mIoU on val of every training, by the name of its network.
         start: the network that was trained to the end.
@@ -77,8 +81,15 @@ class Fit:
 
     @property
     def runnable(self) -> Path:
-        """The file for the chosen engine: `model` but for engines that do not run ONNX."""
+        """The file for the chosen engine and precision."""
+        if self.int8 is not None and self.precision == "int8":
+            return self.int8
         return self.folder / NCNN_MODEL if self.plan.runtime == "ncnn" else self.model
+
+    @property
+    def precision(self) -> Precision:
+        """That `runnable` computes in: the plan's, but float32 where the planned int8 file would have lost too much."""
+        return "f32" if self.plan.precision == "int8" and self.int8 is None else self.plan.precision
 
     @property
     def words(self) -> str:
@@ -89,7 +100,7 @@ class Fit:
         text = (
             f"{self.evaluation.miou:.2f} mIoU on val at {self.latency_ms:.2f} ms of {plan.wish.budget_ms:g} ms{over} "
         )
-        text += f"({plan.runtime} {plan.precision}{where})"
+        text += f"({plan.runtime} {self.precision}{where})"
         if shares is None:
             return text
         return f"{text}; mIoU in float32 here, {shares:.2f} % of the pixels or more have the same label there"
@@ -267,7 +278,7 @@ def _finished(plan: Plan, out: Path) -> Fit | None:
 
 
 def _run(plan: Plan, choice: Choice, minutes: float, *, init: Path | None = None) -> TrainingRun:
-    start = next(start for start in planning.STARTS if start.name == choice.start)
+    start = planning.find_start(choice.start)
     return TrainingRun(
         data=plan.data,
         architecture=start.network,
@@ -327,41 +338,48 @@ def _deliver(plan: Plan, result: TrainingResult, out: Path, trained: dict[str, f
     _log.info("Exporting and comparing the file with the network …")
     compared = Images(select(val, NUM_COMPARED))
     export(net, model, to="onnx", record=record, size=plan.size, images=compared)
-    files = [(model, plan.runtime, plan.precision)]
+    files: list[tuple[Path, str, Precision]] = [
+        (model, plan.runtime, "f32" if plan.precision == "int8" else plan.precision)
+    ]
     if plan.runtime == "ncnn":
         own = out / NCNN_MODEL
         export(net, own, to="ncnn", record=record, size=plan.size, images=compared)
         files = [(own, plan.runtime, plan.precision)]
     int8 = _quantised(plan, net, record, dataset, out)
     if int8 is not None:
-        files.append((int8, "openvino" if int8.suffix == ".openvino" else "onnxruntime", "int8"))
+        own_runtime = "openvino" if int8.suffix == ".openvino" else "onnxruntime"
+        files.insert(0 if plan.precision == "int8" else len(files), (int8, own_runtime, "int8"))
     _log.info("Timing the delivered files …")
     cells = [Candidate(path.name, path, runtime, precision) for path, runtime, precision in files]
     with opened_device(plan.wish.device) as device:
         options: dict[str, Any] = {"protocol": "quick", "memory": False, "device": device}
         timed = benchmark(cells, size=plan.size, num_threads=plan.threads, **options)
         write_text(out / "benchmark.json", json.dumps(timed.to_dict()) + "\n")
-        segmenter, kept = _segmenter(plan, files[0][0], model, device, compared)
+        segmenter, kept = _segmenter(plan, cells[0], model, device, compared)
     evaluation = _scored(plan, segmenter, val, kept)
     write_text(out / "evaluation.json", json.dumps(evaluation.to_dict(), indent=2) + "\n")
     return Fit(plan, out, checkpoint, model, int8, evaluation, timed, trained, start)
 
 
 def _segmenter(
-    plan: Plan, path: Path, model: Path, device: Device | None, images: Images
+    plan: Plan, cell: Candidate, model: Path, device: Device | None, images: Images
 ) -> tuple[Segmenter, dict[str, Any]]:
-    """What is scored: the file as it will be run, or for a device the ONNX file in float32 here.
+    """What is scored: the file as it will be run; for a device, in the same engine here if it is in int8, else the ONNX
+    file in float32 here.
 
     For a device also the share of the pixels of some images that have the same label there, in percent.
     """
+    if device is None or cell.precision == "int8":
+        options: dict[str, Any] = {"precision": cell.precision, "num_threads": plan.threads, "input_size": plan.size}
+        here = Segmenter(cell.path, runtime=cell.runtime, **options)
+    else:
+        here = Segmenter(model, runtime="onnxruntime", input_size=plan.size)
     if device is None:
-        options: dict[str, Any] = {"precision": plan.precision, "num_threads": plan.threads, "input_size": plan.size}
-        return Segmenter(path, runtime=plan.runtime, **options), {}
-    here = Segmenter(model, runtime="onnxruntime", input_size=plan.size)
-    asked = SessionOptions(path, plan.precision, plan.threads, plan.size)
-    there = Segmenter.from_session(device.open_session(plan.runtime, asked), here.record, input_size=plan.size)
+        return here, {}
+    asked = SessionOptions(cell.path, cell.precision, plan.threads, plan.size)
+    there = Segmenter.from_session(device.open_session(cell.runtime, asked), here.record, input_size=plan.size)
     shares = [100 * float((there(image) == here(image)).mean()) for image in images]
-    _log.info(f"On {device.name}, {min(shares):.2f} % of the pixels have the label of float32, or more")
+    _log.info(f"On {device.name}, {min(shares):.2f} % of the pixels have the label that they have here, or more")
     return here, {"device": device.name, "device_label_agreement": min(shares)}
 
 
@@ -380,29 +398,37 @@ def _quantised(plan: Plan, net: Model, record: ModelRecord, dataset: Dataset, ou
     to = "openvino" if plan.runtime == "openvino" else "onnx"
     path = out / f"model-int8.{to}"
     images = Images(select(dataset.split("train"), NUM_CALIBRATED))
-    try:
-        _log.info("Quantising to int8 …")
-        export(
-            net,
-            path,
-            to=to,
-            record=record,
-            size=plan.size,
-            precision="int8",
-            quantisation=Quantisation(images),
-            labelled=select(dataset.split("val"), NUM_CALIBRATED),
-            max_miou_loss=MAX_INT8_LOSS,
-        )
-    except LpsnetError as error:
-        _log.info(f"No int8 file: {error}")
-        return None
-    return path
+    is_planned = plan.precision == "int8"
+    for float_layers, max_loss in PLANNED_INT8 if is_planned else ((("first",), MAX_INT8_LOSS),):
+        try:
+            _log.info(f"Quantising to int8, but for the {' and the '.join(float_layers)} layers …")
+            export(
+                net,
+                path,
+                to=to,
+                record=record,
+                size=plan.size,
+                precision="int8",
+                quantisation=Quantisation(images, float_layers),
+                labelled=select(dataset.split("val"), NUM_CALIBRATED),
+                max_miou_loss=max_loss,
+                min_label_agreement=PLANNED_AGREEMENT if is_planned else None,
+            )
+            return path
+        except LpsnetError as error:
+            _log.info(f"No int8 file: {error}")
+    if is_planned:
+        _log.warning("The network is within the budget only in int8; --precision f32 plans without it")
+    return None
+
+
+_BY_HAND = ("--min-agreement", f"{PLANNED_AGREEMENT:g}", "--max-miou-loss", f"{PLANNED_INT8[-1][1]:g}")
 
 
 def how(fitted: Fit) -> str:
     """Every decision of a fit, and the commands that would repeat it by hand, as Markdown."""
     plan = fitted.plan
-    start = next(start for start in planning.STARTS if start.name == fitted.start)
+    start = planning.find_start(fitted.start)
     lines = [f"# How {fitted.model.name} was made", "", f"{fitted.words}; images of {plan.size[0]}x{plan.size[1]}, "]
     lines[-1] += f"timed {plan.wish.scope}."
     lines += ["", "## Decisions", "", *(f"- {reason}" for reason in plan.reasons)]
@@ -414,17 +440,18 @@ def how(fitted: Fit) -> str:
     train_words += ["--unlabelled", plan.wish.unlabelled] if plan.wish.unlabelled else []
     train_words += ["--recipe", "auto", "--minutes", f"{recipe.minutes:g}", "--size", size]
     train_words += ["--set", f"seed={plan.wish.seed}"] if plan.wish.seed else []
-    to, there = (
-        ("ncnn" if plan.runtime == "ncnn" else "onnx"),
-        ["--device", plan.wish.device] if plan.wish.device else [],
-    )
+    is_int8 = fitted.precision == "int8"
+    to = plan.runtime if plan.runtime == "ncnn" or (is_int8 and plan.runtime == "openvino") else "onnx"
+    there = ["--device", plan.wish.device] if plan.wish.device else []
     file, threads = f"by-hand.{to}", ["--threads", str(plan.threads)] if plan.threads else []
-    run = ["--runtime", plan.runtime, "--precision", plan.precision, *threads]
+    run = ["--runtime", plan.runtime, "--precision", fitted.precision, *threads]
+    export_words = ["lpsnet", "export", "--model", "by-hand/model.safetensors", "--to", to, "--size", size]
+    export_words += ["--precision", "int8", "--data", plan.data, *_BY_HAND] if is_int8 else []
     robust = ["--robustness"] if fitted.evaluation.robustness else []
     commands = [
         ["lpsnet", "data", "check", plan.wish.data],
         [*train_words, "--out", "by-hand"],
-        ["lpsnet", "export", "--model", "by-hand/model.safetensors", "--to", to, "--size", size, "--out", file],
+        [*export_words, "--out", file],
         ["lpsnet", "benchmark", file, *run, "--size", size, *there],
         ["lpsnet", "evaluate", "--model", file, "--data", plan.data, *([] if there else run), *robust],
     ]

@@ -1,15 +1,12 @@
 """The plan of a fit: what the data is, how the device runs networks fastest, which network the budget allows, how the
 minutes are spent. Everything is decided before anything long begins, and every decision has a reason in words.
 
-`STARTS` are the networks that a fit may begin with, a row each: an architecture, its weights, and how promising it is.
-`promise` orders them where the budget allows several: networks that see more pixels end better, whatever they cost. A
-ratio makes a network quicker or slower without other weights.
+`models.encoders.STARTS` are the networks that it may begin with; their `promise` orders those that the budget allows.
 """
 
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Self
@@ -19,7 +16,6 @@ import torch
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from lpsnet.architecture import Architecture, get_architecture
 from lpsnet.benchmark import tune as tuning
 from lpsnet.benchmark.device import Device, opened_device
 from lpsnet.benchmark.timing import TimingProtocol, measure
@@ -28,136 +24,21 @@ from lpsnet.data.channels import Channels
 from lpsnet.data.dataset import Dataset, open_dataset
 from lpsnet.data.images import Image
 from lpsnet.data.inspection import Diagnosis
-from lpsnet.data.labels import plain_name
 from lpsnet.data.synthetic import SceneSplit
-from lpsnet.errors import DataError, RunError, unknown_name
-from lpsnet.export.export import write_for_runtime
+from lpsnet.errors import DataError, DeviceError, LpsnetError, RunError, unknown_name
+from lpsnet.export.export import QUANTISERS, quantise_file, write_for_runtime
+from lpsnet.export.quantise import Quantisation
 from lpsnet.inference.engines import PRECISIONS, Precision, SessionOptions
-from lpsnet.inference.hub import find_checkpoint, weights_folder
+from lpsnet.inference.hub import find_checkpoint
 from lpsnet.inference.model_file import read_record
 from lpsnet.inference.segmenter import Segmenter
 from lpsnet.io import write_text
 from lpsnet.models.checkpoint import default_record
+from lpsnet.models.encoders import STARTS, Start
 from lpsnet.models.network import create_model
 from lpsnet.models.profile import complexity, inference_memory_mib
 from lpsnet.record import Normalisation
 from lpsnet.training.config import NUM_SAMPLED, Recipe, Survey, auto_recipe, survey
-
-
-@dataclass(frozen=True, slots=True)
-class Start:
-    """A row of `STARTS`.
-
-    Attributes:
-        name: what it is called, e.g. "lite0-3of4": its family and the ratios of its paths.
-        architecture: as text.
-        block: its blocks.
-        encoder: whose ImageNet weights every path starts with; "" to start from random ones.
-        promise: larger for networks that end better, in no unit.
-        weights: the name of a checkpoint in `starts_folder()` that it starts with instead; "" for none.
-    """
-
-    name: str
-    architecture: str
-    block: str
-    encoder: str
-    promise: float
-    weights: str = ""
-
-    @property
-    def checkpoint(self) -> Path | None:
-        """The file of its weights; None if they are an encoder's."""
-        return starts_folder() / f"{self.weights}.safetensors" if self.weights else None
-
-    @property
-    def network(self) -> Architecture:
-        """Its architecture as a value."""
-        return get_architecture(self.architecture)
-
-    @property
-    def origin(self) -> str:
-        """Where its weights come from, in words."""
-        if self.weights:
-            return f"every path starts as {self.weights}, which knows classes of these names"
-        return f"every path starts with the ImageNet weights of {self.encoder}" if self.encoder else "random ones"
-
-    @property
-    def terms(self) -> str:
-        """The terms of its weights, which the model will have too; "" for an encoder's."""
-        return read_record(self.checkpoint).licence if self.checkpoint else ""
-
-    def affinity(self, names: Iterable[str]) -> float:
-        """What its weights promise beside an encoder's for data with classes of these names; negative if nothing."""
-        if self.checkpoint is None:
-            return 0.0
-        own, known = (set(map(_usual_name, it)) for it in (names, read_record(self.checkpoint).label_space.names))
-        return KNOWN_PROMISE if len(own & known) >= MIN_KNOWN * len(own) else -1.0
-
-
-MIN_KNOWN = 1 / 3  # share of the data's classes that a checkpoint must know
-KNOWN_PROMISE = 0.3  # what weights that know the classes promise
-# class name -> the name that Cityscapes has for it
-_SYNONYMS = {
-    "pavement": "sidewalk",
-    "tree": "vegetation",
-    "trees": "vegetation",
-    "pedestrian": "person",
-    "human": "person",
-    "bicyclist": "rider",
-    "sign": "trafficsign",
-    "vehicle": "car",
-}
-
-
-def starts_folder() -> Path:
-    """The folder of the checkpoints that come with the package for this."""
-    return weights_folder() / "starts"
-
-
-def _usual_name(name: str) -> str:
-    """A class's plain name, some by the name that Cityscapes has for them."""
-    plain = plain_name(name)
-    return _SYNONYMS.get(plain, plain)
-
-
-_FAMILIES = {"lite0": 0.0, "lite2": 0.12}  # name of the architecture -> what it promises more than lite0
-_RATIOS = {  # of the paths -> what they promise
-    ("1/4",): 0.25,
-    ("3/8",): 0.40,
-    ("1/2",): 0.55,
-    ("5/8",): 0.66,
-    ("3/4",): 0.75,
-    ("7/8",): 0.83,
-    ("1",): 0.90,
-    ("5/4",): 1.00,
-    ("3/2",): 1.06,
-    ("2",): 1.10,
-}
-
-
-_TRAINED = {"lite0": "cityscapes_lite0"}  # family -> a checkpoint in `starts_folder()`
-
-
-def _start(family: str, more: float, ratios: tuple[str, ...], promise: float) -> Start:
-    name = f"{family}-{'-'.join(ratio.replace('/', 'of') for ratio in ratios)}"
-    architecture = get_architecture(family).replace(ratios=ratios)
-    return Start(name, str(architecture), "efficientnet_lite", f"efficientnet_{family}", promise + more)
-
-
-def _all_starts() -> tuple[Start, ...]:
-    """Every family at every ratio with its encoder's weights, and with a checkpoint's where there is one."""
-    plain = [_start(*family, ratios, promise) for family in _FAMILIES.items() for ratios, promise in _RATIOS.items()]
-    trained = [
-        replace(start, name=f"streets_{start.name}", weights=weights)
-        for family, weights in _TRAINED.items()
-        for start in plain
-        if start.name.startswith(f"{family}-") and (starts_folder() / f"{weights}.safetensors").exists()
-    ]
-    return (*plain, *trained)
-
-
-STARTS: tuple[Start, ...] = _all_starts()
-
 
 Progress = Callable[[str, float], None]
 Size = tuple[int, int]
@@ -168,6 +49,7 @@ CONTEST_SHARE = 0.08  # of the minutes, for each of the two
 DELIVERY_SHARE = 0.06  # of the minutes, for the export, the evaluation and the report
 DELIVERY_MINUTES = (0.1, 3.0)
 ROBUSTNESS_SHARE, ROBUSTNESS_MINUTES = 0.02, 1.0  # of the minutes, at most; they come on top of these
+INT8_GAIN = 0.85  # share of the time in floating point that int8 may take, or it is not worth its loss
 BUDGET_SHARE = 0.94  # of the budget that a network may take when it is chosen: the machine is not always as quick
 FEWEST_IMAGES_SEEN = 1_000  # in the training, or a smaller network ends better
 CORE_SECONDS = 0.2e-9  # of an image in training, by multiply-accumulate: 0.17e-9 on one core of a Zen 4, in bf16
@@ -314,6 +196,7 @@ def make_plan(wish: Wish, out: Path, *, on_progress: Progress = lambda stage, do
         candidates = _within_minutes(wish, files, candidates, reasons)
         order = _by_promise(candidates, dataset.label_space.names)
         times = _times(files, order, best, BUDGET_SHARE * wish.budget_ms, on_progress)
+        best, times = _in_int8(wish, files, order, best, times, reasons, on_progress)
     choices = _within(wish, order, times, reasons)
     contest = CONTEST_SHARE * wish.minutes if wish.minutes >= CONTEST_MINUTES and len(choices) > 1 else 0.0
     choices = choices[: 2 if contest else 1]
@@ -402,6 +285,11 @@ def _described(wish: Wish, found: Diagnosis, out: Path, reasons: list[str]) -> D
     return open_dataset(file)
 
 
+def find_start(name: str) -> Start:
+    """The row of `STARTS` of that name, which there is."""
+    return next(start for start in STARTS if start.name == name)
+
+
 def _starts(asked: str | None) -> list[Start]:
     found = [start for start in STARTS if asked in (None, start.name, start.name.partition("-")[0])]
     if not found:
@@ -483,8 +371,9 @@ class _Files:
         """The one in the middle by multiply-accumulates."""
         return sorted(candidates, key=self.macs)[(len(candidates) - 1) // 2]
 
-    def write(self, start: Start, runtime: str) -> Path:
-        count = len(self.channels.names)
+    def write(self, start: Start, setting: tuning.Setting) -> Path:
+        """The file of a network for an engine; in int8 with the ranges of `image`, which change no latency."""
+        count, runtime = len(self.channels.names), setting.runtime
         net = create_model(
             start.network, num_classes=self.num_classes, block=start.block, form="plain", in_channels=count
         )
@@ -494,7 +383,21 @@ class _Files:
             values["normalisation"] = Normalisation(mean=mean, std=mean, max_value=self.channels.max_value)
             values["channels"] = self.channels.names
         record = default_record(net).model_copy(update=values)
-        return write_for_runtime(net, self.folder, start.name, runtime=runtime, record=record, size=self.size)
+        kinds: dict[str, Any] = {"record": record, "size": self.size}
+        if setting.precision != "int8":
+            return write_for_runtime(net, self.folder, start.name, runtime=runtime, **kinds)
+        whole = write_for_runtime(net, self.folder, start.name, runtime="onnxruntime", **kinds)
+        ranges = Quantisation([self.image])
+        return quantise_file(whole, runtime=runtime, quantisation=ranges, folder=self.folder, **kinds)
+
+    def open(self, start: Start, setting: tuning.Setting) -> Any:
+        """A network to be timed: a `Segmenter` here, end to end; a `DeviceSession` on a device, alone."""
+        path = self.write(start, setting)
+        if self.device is not None:
+            asked = SessionOptions(path, setting.precision, setting.num_threads, self.size)
+            return self.device.open_session(setting.runtime, asked)
+        options: dict[str, Any] = {"precision": setting.precision, "num_threads": setting.num_threads}
+        return Segmenter(path, runtime=setting.runtime, input_size=self.size, **options)
 
 
 @lru_cache
@@ -503,13 +406,20 @@ def _macs(architecture: str, block: str, size: Size, num_classes: int) -> int:
 
 
 def _setting(wish: Wish, files: _Files, start: Start, reasons: list[str], on_progress: Progress) -> tuning.Setting:
-    """The quickest engine, precision and number of threads for networks like `start`."""
+    """The quickest engine, precision and number of threads for networks like `start`; in int8 only if asked for."""
     if (device := files.device) is not None:
         reasons.append(f"device: {device.machine.identity}; the budget is {wish.scope}, without images and label maps")
+    where = "there" if device else "here"
+    if wish.precision == "int8":
+        times = _int8_times(wish, files, start, wish.threads, on_progress)
+        best = min(times, key=lambda setting: times[setting])
+        reasons.append(f"engine: {best}, {times[best]:.1f} ms {where} for {start.name}, as asked")
+        return best
     threads = [wish.threads] if wish.threads else None
     precisions: Sequence[Precision] = [wish.precision] if wish.precision else [it for it in PRECISIONS if it != "int8"]
+    runtime = wish.runtime or "onnxruntime"
     tuned = tuning.tune(
-        files.write(start, wish.runtime or "onnxruntime"),
+        files.write(start, tuning.Setting(runtime, "f32")),
         size=files.size,
         runtimes=[wish.runtime] if wish.runtime else None,
         precisions=precisions,
@@ -521,8 +431,66 @@ def _setting(wish: Wish, files: _Files, start: Start, reasons: list[str], on_pro
     )
     others = [f"{setting} {tuning.latency_ms(result):.1f} ms" for setting, result, _ in tuned.measured[1:4]]
     beside = f"; beside it: {', '.join(others)}" if others else ""
-    reasons.append(f"engine: {tuned.best}, the quickest {'there' if device else 'here'} for {start.name}{beside}")
+    reasons.append(f"engine: {tuned.best}, the quickest {where} for {start.name}{beside}")
     return tuned.best
+
+
+def _int8_times(
+    wish: Wish, files: _Files, start: Start, threads: int | None, on_progress: Progress, *beside: tuning.Setting
+) -> dict[tuning.Setting, float]:
+    """Milliseconds of a network in int8 by every engine that can, and in the settings `beside` these.
+
+    Raises:
+        RunError: no engine can, and there are no others.
+    """
+    opened, problems = dict[str, tuning.Setting](), list[str]()
+    networks = dict[str, Any]()
+    for setting in (*beside, *(tuning.Setting(name, "int8", threads) for name in QUANTISERS)):
+        if setting not in beside and wish.runtime not in (None, setting.runtime):
+            continue
+        on_progress("trying int8", len(opened) / (len(beside) + len(QUANTISERS)))
+        try:
+            networks[str(setting)] = files.open(start, setting)
+            opened[str(setting)] = setting
+        except DeviceError:
+            raise
+        except LpsnetError as error:
+            problems.append(str(error))
+    if not networks:
+        raise RunError(f"int8 is not possible here: {problems[0] if problems else f'{wish.runtime} does not run it'}")
+    return {opened[name]: time for name, time in _timed_interleaved(files, networks, on_progress).items()}
+
+
+def _in_int8(
+    wish: Wish,
+    files: _Files,
+    order: Sequence[Start],
+    best: tuning.Setting,
+    times: dict[str, float],
+    reasons: list[str],
+    on_progress: Progress,
+) -> tuple[tuning.Setting, dict[str, float]]:
+    """The setting and the times of the budget's networks: those in int8 if a more promising one is within the budget
+    only so, else those given."""
+    allowed = BUDGET_SHARE * wish.budget_ms
+    first = next((number for number, start in enumerate(order) if times.get(start.name, np.inf) <= allowed), len(order))
+    if wish.precision is not None or not (better := order[:first]):
+        return best, times
+    probe = order[first] if first < len(order) else min(order, key=files.macs)
+    beside = _int8_times(wish, files, probe, best.num_threads, on_progress, best)
+    quickest = min(beside, key=lambda setting: beside[setting])
+    words = ", ".join(f"{setting} {time:.1f} ms" for setting, time in beside.items())
+    if beside[quickest] > INT8_GAIN * beside[best]:
+        reasons.append(f"int8: no faster here for {probe.name}: {words}" if len(beside) > 1 else "int8: not possible")
+        return best, times
+    found = _times(files, better, quickest, allowed, on_progress)
+    if min(found.values()) > allowed:
+        return best, times
+    reasons.append(
+        f"int8: faster here for {probe.name}: {words}; it brings a larger network into the budget, which is delivered "
+        "in int8 after its labels were compared"
+    )
+    return quickest, found
 
 
 def _times(
@@ -533,31 +501,28 @@ def _times(
     costs = {text: float(files.macs(start)) for text, start in different.items()}
 
     def time_some(texts: Sequence[str]) -> dict[str, float]:
-        return _timed_interleaved(files, [different[text] for text in texts], best, on_progress)
+        networks = dict[str, Any]()
+        for number, text in enumerate(texts):
+            on_progress("opening networks", number / len(texts))
+            networks[text] = files.open(different[text], best)
+        return _timed_interleaved(files, networks, on_progress)
 
     wanted = list(dict.fromkeys(start.architecture for start in candidates))
     found = tuning.times_near(costs, budget_ms, time_some, wanted=wanted)
     return {start.name: found[start.architecture] for start in candidates if start.architecture in found}
 
 
-def _timed_interleaved(
-    files: _Files, starts: Sequence[Start], best: tuning.Setting, on_progress: Progress
-) -> dict[str, float]:
-    calls, items, device = dict[str, Callable[[], object]](), dict[str, Any](), files.device
-    noise = np.random.default_rng(0).standard_normal((1, len(files.channels.names), *files.size), np.float32)
-    for number, start in enumerate(starts):
-        on_progress("opening networks", number / len(starts))
-        path = files.write(start, best.runtime)
-        asked = SessionOptions(path, best.precision, best.num_threads, files.size)
-        if device is not None:
-            items[start.architecture] = device.open_session(best.runtime, asked), noise
-            continue
-        options: dict[str, Any] = {"precision": best.precision, "num_threads": best.num_threads}
-        segmenter = Segmenter(path, runtime=best.runtime, input_size=files.size, **options)
-        calls[start.architecture] = partial(segmenter, files.image)
-    options = {"protocol": TIMING, "on_progress": lambda done: on_progress("timing networks", done)}
-    found = measure(calls, **options) if device is None else device.measure(items, **options)[0]
-    return {architecture: latency.median_ms for architecture, latency in found.items()}
+def _timed_interleaved(files: _Files, networks: Mapping[str, Any], on_progress: Progress) -> dict[str, float]:
+    """Milliseconds by name of networks that `files` opened."""
+    report = partial(on_progress, "timing networks")
+    if files.device is None:
+        calls = {name: partial(network, files.image) for name, network in networks.items()}
+        found = measure(calls, protocol=TIMING, on_progress=report)
+    else:
+        noise = np.random.default_rng(0).standard_normal((1, len(files.channels.names), *files.size), np.float32)
+        items = {name: (network, noise) for name, network in networks.items()}
+        found = files.device.measure(items, protocol=TIMING, on_progress=report)[0]
+    return {name: latency.median_ms for name, latency in found.items()}
 
 
 def _by_promise(candidates: Iterable[Start], names: Sequence[str]) -> list[Start]:

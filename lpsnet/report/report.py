@@ -230,17 +230,18 @@ def fit_page(path: Path, images: ImageOptions) -> html.Page:
     timed = html.parsed(Benchmark, html.read_json(path / "benchmark.json"), path / "benchmark.json")
     training, plan = training_page(path / "training", images), found.plan
     *first, last = training.sections
-    over = found.latency_ms > plan.wish.budget_ms
+    over, precision = found.latency_ms > plan.wish.budget_ms, timed.results[0].precision
+    is_whole = plan.precision == "int8" != precision
     decisions = tuple((subject, text) for subject, _, text in (line.partition(": ") for line in plan.reasons))
     tried = tuple((name, f"{miou:.2f} mIoU") for name, miou in found.trained.items())
     return replace(
         training,
         kind="Fit",
         title=path.resolve().name,
-        lead=f"{plan.wish.minutes:g} minutes on {plan.wish.data}: {found.start}, {plan.runtime} {plan.precision}, "
+        lead=f"{plan.wish.minutes:g} minutes on {plan.wish.data}: {found.start}, {plan.runtime} {precision}, "
         f"images of {plan.size[0]}x{plan.size[1]}",
         tiles=_fit_tiles(found, delivered, timed),
-        notes=(*training.notes, *timed.warnings, *((_OVER_BUDGET,) if over else ())),
+        notes=(*training.notes, *timed.warnings, *((_NOT_INT8,) if is_whole else (_OVER_BUDGET,) if over else ())),
         sections=(
             html.Section("What was decided", (html.Facts(decisions), html.Facts(tried, "What was trained"))),
             html.Section("The files that came out", (_benchmark_table(timed),)),
@@ -254,6 +255,10 @@ def fit_page(path: Path, images: ImageOptions) -> html.Page:
 _OVER_BUDGET = (
     "The model took longer than the budget when it was timed at the end, though not when it was chosen: other work on "
     "the machine, or its clock, changed meanwhile. 'lpsnet benchmark' on the file tells how it is now."
+)
+_NOT_INT8 = (
+    "The network was chosen for int8, in which it would have lost more mIoU than it may; this is the file in floating "
+    "point, which takes longer. 'lpsnet fit' with --precision f32, in another folder, plans without int8."
 )
 
 

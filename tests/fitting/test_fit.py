@@ -17,8 +17,8 @@ from lpsnet.data.dataset import open_dataset
 from lpsnet.errors import RunError
 from lpsnet.evaluation.evaluate import evaluate
 from lpsnet.fitting import plan as planning
-from lpsnet.fitting.plan import Start
 from lpsnet.inference.model_file import read_record
+from lpsnet.models.encoders import Start
 from lpsnet.report import html
 from lpsnet.report.report import write_report
 
@@ -104,6 +104,32 @@ def test_started_again_nothing_is_done_twice(finished: fitting.Fit, monkeypatch)
     assert {path: path.stat().st_mtime_ns for path in finished.folder.rglob("*") if path.name != ".lock"} == before
     assert again.to_dict() == finished.to_dict()
     assert again.evaluation == finished.evaluation
+
+
+def test_a_fit_in_int8_delivers_the_int8_file(tmp_path: Path, monkeypatch) -> None:
+    settings = {**SETTINGS, "precision": "int8", "minutes": 0.1, "start": "small"}
+    fitted = lpsnet.fit(SCENES, out=tmp_path / "fit", **settings)
+    assert fitted.runnable == fitted.int8 == tmp_path / "fit" / "model-int8.onnx"
+    assert [(it.model, it.precision) for it in fitted.benchmark.results] == [
+        ("model-int8.onnx", "int8"),
+        ("model.onnx", "f32"),
+    ]
+    val = open_dataset(fitted.plan.data).split("val")
+    again = evaluate(lpsnet.Segmenter(fitted.int8, precision="int8"), val, protocol={})
+    assert again.miou == pytest.approx(fitted.evaluation.miou, abs=0.01)
+    assert "--precision int8" in (tmp_path / "fit" / "how.md").read_text()
+    text = write_report(fitted.folder).read_text(encoding="utf-8")
+    assert "onnxruntime int8" in text
+    assert "In f32" in text
+    assert lpsnet.fit(SCENES, out=tmp_path / "fit", **settings).to_dict() == fitted.to_dict()
+
+    (tmp_path / "fit" / "fit.json").unlink()
+    monkeypatch.setattr(fitting, "PLANNED_INT8", ((("first",), -200.0),))  # no file holds
+    (tmp_path / "fit" / "model-int8.onnx").unlink()
+    whole = lpsnet.fit(SCENES, out=tmp_path / "fit", **settings)
+    assert (whole.precision, whole.runnable, whole.int8) == ("f32", whole.model, None)
+    assert "onnxruntime f32" in whole.words
+    assert "would have lost more mIoU than it may" in write_report(whole.folder).read_text(encoding="utf-8")
 
 
 def test_what_was_lost_is_made_again(finished: fitting.Fit) -> None:

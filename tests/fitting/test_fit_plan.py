@@ -12,8 +12,10 @@ from lpsnet.benchmark.tune import Setting
 from lpsnet.errors import DataError, LpsnetError, RunError
 from lpsnet.fitting import plan as planning
 from lpsnet.fitting import plan_in
-from lpsnet.fitting.plan import Plan, Start, Wish, make_plan
+from lpsnet.fitting.plan import Plan, Wish, make_plan
+from lpsnet.models import encoders
 from lpsnet.models.checkpoint import save_checkpoint
+from lpsnet.models.encoders import Start
 from lpsnet.models.network import create_model
 
 SCENES = "scenes:size=48x64,num_train=6,num_val=3"
@@ -27,9 +29,15 @@ def made_up(monkeypatch) -> None:
     rows = [Start(name, text.format(ratio), "conv3x3", "", ratio) for name, ratio in zip(TIMES, (1, 2, 3), strict=True)]
     monkeypatch.setattr(planning, "STARTS", tuple(rows))
     monkeypatch.setattr(planning, "_setting", lambda *_: Setting("onnxruntime", "f32", 1))
-    monkeypatch.setattr(
-        planning, "_times", lambda files, candidates, *_: {it.name: TIMES[it.name] for it in candidates}
-    )
+    monkeypatch.setattr(planning, "_times", times)
+    monkeypatch.setattr(planning, "_int8_times", lambda *args: dict.fromkeys(args[5:], 1.0))
+
+
+INT8 = Setting("openvino", "int8", 1)
+
+
+def times(files, candidates, best, *_) -> dict[str, float]:
+    return {it.name: TIMES[it.name] * (0.4 if best == INT8 else 1.0) for it in candidates}
 
 
 def wish(**values) -> Wish:
@@ -57,6 +65,47 @@ def test_networks_that_would_see_too_few_images_are_left_out(tmp_path: Path, mon
         assert [f"{left_out} of 3 networks" in reason for reason in found] == ([True] if left_out else [])
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     assert make_plan(wish(budget_ms=100.0, minutes=1.0), tmp_path).choices[0].start == "large"
+
+
+@pytest.mark.parametrize(
+    ("values", "int8_ms", "chosen", "precision"),
+    [
+        ({"budget_ms": 6.0}, 2.0, "large", "int8"),  # 9 ms in float32, 3.6 in int8
+        ({"budget_ms": 3.0}, 2.0, "middle", "int8"),
+        ({"budget_ms": 1.0}, 2.0, "small", "int8"),  # none is within the budget in float32
+        ({"budget_ms": 2.5}, 4.9, "small", "f32"),  # hardly faster
+        ({"budget_ms": 10.0}, 2.0, "large", "f32"),  # the best is within the budget as it is
+        ({"budget_ms": 2.2}, 2.0, "middle", "int8"),
+        ({"budget_ms": 6.0, "precision": "f32"}, 2.0, "middle", "f32"),  # as asked
+        ({"budget_ms": 6.0, "start": "middle"}, 2.0, "middle", "f32"),
+    ],
+)
+@pytest.mark.usefixtures("made_up")
+def test_int8_is_planned_where_it_brings_a_better_network_into_the_budget(
+    tmp_path: Path, monkeypatch, values, int8_ms: float, chosen: str, precision: str
+) -> None:
+    beside = {INT8: int8_ms, Setting("onnxruntime", "int8", 1): int8_ms + 1}
+    monkeypatch.setattr(planning, "_int8_times", lambda *args: {**dict.fromkeys(args[5:], 5.0), **beside})
+    plan = make_plan(wish(**values), tmp_path)
+    assert (plan.choices[0].start, plan.precision) == (chosen, precision)
+    assert plan.choices[0].latency_ms == TIMES[chosen] * (0.4 if precision == "int8" else 1.0)
+    assert (plan.runtime == "openvino") == (precision == "int8")
+    assert any("int8: faster here" in reason for reason in plan.reasons) == (precision == "int8")
+
+
+def test_networks_are_timed_in_int8_by_every_engine_that_can(tmp_path: Path) -> None:
+    start = Start("tiny", "B=1,1,1,1,1;C=4,4,8,8,8;R=1", "conv3x3", "", 0.1)
+    files = planning._Files(tmp_path, (48, 64), 8, planning.Channels())
+    best = Setting("onnxruntime", "f32", 1)
+    found = planning._int8_times(wish(), files, start, 1, lambda *_: None, best)
+    assert best in found
+    assert all(time > 0 for time in found.values())
+    engines = {setting.runtime for setting in found if setting.precision == "int8"}
+    assert "onnxruntime" in engines <= {"onnxruntime", "openvino"}
+    only = planning._int8_times(wish(runtime="onnxruntime"), files, start, 1, lambda *_: None)
+    assert list(only) == [Setting("onnxruntime", "int8", 1)]
+    with pytest.raises(RunError, match="int8 is not possible here: ncnn does not run it"):
+        planning._int8_times(wish(runtime="ncnn"), files, start, 1, lambda *_: None)
 
 
 def test_a_wish_is_said_again_by_its_options() -> None:
@@ -236,8 +285,6 @@ def test_errors_of_the_data_stop_it_in_one_line(tmp_path: Path) -> None:
 
 
 def test_every_start_is_a_network_with_an_encoder_for_its_blocks() -> None:
-    from lpsnet.models import encoders
-
     assert len({start.name for start in planning.STARTS}) == len(planning.STARTS)
     for start in planning.STARTS:
         encoder = encoders.find_encoder(start.encoder)
@@ -257,7 +304,7 @@ def known_streets(tmp_path: Path, monkeypatch) -> Start:
     space = LabelSpace.from_names("mine", ["road", "sidewalk", "traffic sign"])
     record = default_record(net, label_space=space).model_copy(update={"licence": "for research"})
     save_checkpoint(net, tmp_path / "known.safetensors", record=record)
-    monkeypatch.setattr(planning, "starts_folder", lambda: tmp_path)
+    monkeypatch.setattr(encoders, "starts_folder", lambda: tmp_path)
     return Start("streets", text, "conv3x3", "", 0.1, weights="known")
 
 
