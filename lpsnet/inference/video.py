@@ -12,11 +12,13 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from lpsnet.data.images import Image, quiet_opencv
 from lpsnet.errors import DataError, MissingDependencyError, RunError
@@ -25,6 +27,7 @@ from lpsnet.io import atomic_path
 DEFAULT_RATE = 30  # frames per second, for cameras that do not report theirs
 _MILLISECOND = Fraction(1, 1000)
 _UNKNOWN_COLOURS = (2, 2, 2)  # 'unspecified' in the numbers of H.273
+_STANDARD = (1, 1, 1)  # BT.709, as frames of high dynamic range are after they were brought to it
 # H.273's number of the matrix from RGB to YUV -> FFmpeg's: BT.709, BT.601 (two numbers), BT.2020
 _MATRICES = {1: 1, 5: 5, 6: 5, 9: 9}
 # Constant quality, visually lossless; speed over size, as the network needs the processor
@@ -35,6 +38,10 @@ _HEAD = 65_536  # bytes that contain the stated length of Matroska and ASF files
 _EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
 _ASF, _PROPERTIES = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c"), bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 _BROADCAST = 1  # flag of a file whose size was unknown when its head was written
+
+_NO_FILM = ("attached_pic", "timed_thumbnails", "still_image")  # FFmpeg's dispositions of a stream
+_PACKETS = ((0, 188), (4, 192), (0, 204))  # of transport streams: place of the byte 0x47, and length
+_PQ, _HLG = 16, 18  # transfer curves of high dynamic range in H.273
 
 OpenCapture = Callable[[int], Any]  # a camera's number -> an object such as `cv2.VideoCapture`
 
@@ -115,7 +122,9 @@ def _info(path: Path, video: Any, first: Any) -> StreamInfo:
         time_base=Fraction(video.time_base or 1 / rate),
         num_frames=video.frames or _frames_by_duration(video, rate),
         pixel_aspect=1 / aspect if swapped else aspect,
-        colours=(context.colorspace, context.color_primaries, context.color_trc),
+        colours=_STANDARD
+        if context.color_trc in (_PQ, _HLG)
+        else (context.colorspace, context.color_primaries, context.color_trc),
     )
 
 
@@ -157,6 +166,19 @@ def _decoded(path: Path, video: Any) -> Iterator[Any]:
     size, declared = path.stat().st_size, declared_size(path)
     if declared is not None and size < declared:
         raise DataError(f"{path} is cut off: it has {size} of the {declared} bytes that it should have; copy it again")
+    if joined and (torn := _torn_packet(path)):
+        raise DataError(f"{path} is cut off: its last packet has {torn}; copy it again")
+
+
+def _torn_packet(path: Path) -> str:
+    """How much of its last packet a transport stream has; empty if it is whole, or its packets are of another kind."""
+    with path.open("rb") as file:
+        head = file.read(2 * max(length for _, length in _PACKETS))
+    for sync, length in _PACKETS:
+        if len(head) >= 2 * length and head[sync] == head[sync + length] == 0x47:
+            left = path.stat().st_size % length
+            return f"{left} of {length} bytes" if left else ""
+    return ""
 
 
 class _Orientation(NamedTuple):
@@ -185,10 +207,52 @@ def _orientation(path: Path, frame: Any) -> _Orientation:
 
 
 def _upright(path: Path, frame: Any) -> Image:
-    image: Image = frame.to_ndarray(format="rgb24")
+    image = _rgb(frame)
     swapped, left_right, up_down = _orientation(path, frame)
     image = image.swapaxes(0, 1) if swapped else image
     return np.ascontiguousarray(image[:: -1 if up_down else 1, :: -1 if left_right else 1])
+
+
+# A frame of high dynamic range as a display of the standard one would show it: light up to four fifths of the usual
+# white (203 cd/m2, BT.2408) stays, what is brighter is drawn together; BT.2020's colours become BT.709's.
+_WHITE, _KNEE = 203.0, 0.8
+_FULL = 255 * 256  # white in FFmpeg's RGB of 16 bits
+_TO_BT709 = np.array(  # BT.2087, table 3 inverted
+    [[1.660491, -0.587641, -0.072850], [-0.124550, 1.132900, -0.008349], [-0.018151, -0.100579, 1.118730]], np.float32
+)
+
+
+@cache
+def _light(transfer: int) -> NDArray[np.float32]:
+    """Light of every number of 16 bits, 1 for the usual white: BT.2100's PQ, or HLG at 1,000 cd/m2 by colour."""
+    signal = np.minimum(np.arange(65_536) / _FULL, 1)
+    if transfer == _PQ:
+        power = signal ** (32 / 2523)
+        light = (np.maximum(power - 107 / 128, 0) / (2413 / 128 - 2392 / 128 * power)) ** (16384 / 2610) * 10_000
+    else:
+        a, b, c = 0.17883277, 0.28466892, 0.55991073
+        light = np.where(signal <= 0.5, signal**2 / 3, (np.exp((signal - c) / a) + b) / 12) ** 1.2 * 1000
+    return np.asarray(light / _WHITE, np.float32)
+
+
+def _rgb(frame: Any) -> Image:
+    """H x W x 3 uint8 RGB; FFmpeg's own way from more than 8 bits to 8 makes white 253."""
+    if frame.color_trc in (_PQ, _HLG):
+        return _tone_mapped(frame)
+    if frame.format.components[0].bits <= 8:
+        return np.asarray(frame.to_ndarray(format="rgb24"))
+    return np.asarray(np.minimum(frame.to_ndarray(format="rgb48le"), _FULL) + 128 >> 8, np.uint8)
+
+
+def _tone_mapped(frame: Any) -> Image:
+    """H x W x 3 uint8 RGB of a frame of high dynamic range."""
+    light = cv2.transform(_light(frame.color_trc)[frame.to_ndarray(format="rgb48le")], _TO_BT709)
+    light = np.maximum(light, 0)
+    over = np.maximum(light.max(axis=2, keepdims=True), 1e-6)
+    drawn = np.where(over > _KNEE, 1 - (1 - _KNEE) ** 2 / (over + 1 - 2 * _KNEE), over)
+    light = np.minimum(light * (drawn / over), 1)
+    shown = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)  # sRGB, IEC 61966-2-1
+    return np.asarray((255 * shown).round(), np.uint8)
 
 
 def open_capture(index: int) -> Any:
@@ -272,11 +336,23 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
     with _named(path):
         container = _av().open(str(path))
     with container:
-        if not container.streams.video:
-            raise DataError(f"{path} holds no video")
-        video = container.streams.video[0]
+        video = _film(path, container)
         video.thread_type = "AUTO"
         yield container, video
+
+
+def _film(path: Path, container: Any) -> Any:
+    """The video stream that players show: no cover or thumbnail, of several frames, the default one, the largest."""
+
+    def rank(video: Any) -> tuple[bool, bool, int]:
+        return video.frames != 1, bool(video.disposition & type(video.disposition).default), video.width * video.height
+
+    streams = [video for video in container.streams.video if video.codec_context is not None]
+    films = [video for video in streams if not any(flag.name in _NO_FILM for flag in video.disposition)]
+    if films:
+        return max(films, key=rank)  # the first of equals
+    found = "no video" if not container.streams.video else "a cover or thumbnails, but no video that can be decoded"
+    raise DataError(f"{path} holds {found}")
 
 
 @contextmanager

@@ -332,3 +332,115 @@ def test_without_pyav_the_command_that_installs_it_is_named(tmp_path: Path, monk
     monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(MissingDependencyError, match=r"pip install 'lpsnet\[video\]'"):
         video_stream(path)
+
+
+def with_streams(path: Path, *parts: tuple[tuple[int, int], int, str]) -> Path:
+    """A file of several video streams: size, number of frames and FFmpeg's disposition of each."""
+    from av.stream import Disposition
+
+    with av.open(str(path), "w") as target:
+        streams = []
+        for (height, width), count, kind in parts:
+            stream = target.add_stream("mjpeg" if count == 1 else "libx264", rate=10)
+            stream.width, stream.height = width, height
+            stream.pix_fmt = "yuvj420p" if count == 1 else "yuv420p"
+            stream.disposition = Disposition[kind] if kind else Disposition(0)
+            streams.append(stream)
+        for stream, ((height, width), count, _) in zip(streams, parts, strict=True):
+            for image in moving_scene((height, width), count):
+                target.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+            target.mux(stream.encode())
+    return path
+
+
+COVER = ((96, 96), 1, "attached_pic")
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".mp4"])
+@pytest.mark.parametrize(
+    ("parts", "size"),
+    [
+        ((COVER, ((48, 64), 5, "")), (48, 64)),
+        ((((48, 64), 5, ""), COVER), (48, 64)),
+        ((((32, 48), 5, ""), ((48, 64), 5, "")), (48, 64)),  # the larger
+        ((((48, 64), 5, ""), ((32, 48), 5, "default")), (32, 48)),  # the default one
+        ((((48, 64), 5, "still_image"), ((32, 48), 5, "")), (32, 48)),
+    ],
+)
+def test_the_film_is_read_not_the_first_stream(tmp_path: Path, parts, size: tuple[int, int], suffix: str) -> None:
+    path = with_streams(tmp_path / f"a{suffix}", *parts)
+    with av.open(str(path)) as container:
+        kept = [flag.name for stream in container.streams.video for flag in stream.disposition]
+    if {kind for *_, kind in parts} - {"", *kept}:
+        pytest.skip(f"{suffix} keeps no such mark")
+    if kept.count("default") and "default" not in {kind for *_, kind in parts} and COVER not in parts:
+        pytest.skip(f"{suffix} marks a default of its own")
+    stream = video_stream(path)
+    assert stream.info.size == size
+    assert len(list(stream.read())) == 5
+
+
+def test_a_cover_alone_is_no_film(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="a cover or thumbnails, but no video"):
+        video_stream(with_streams(tmp_path / "a.mp4", COVER))
+
+
+@pytest.mark.parametrize("lost", [1, 100, 187])
+def test_a_transport_stream_that_ends_within_a_packet(tmp_path: Path, lost: int) -> None:
+    path = make_video(tmp_path / "a.ts", moving_scene((48, 64), 20))
+    assert len(list(video_stream(path).read())) == 20
+    path.write_bytes(path.read_bytes()[:-lost])
+    with pytest.raises(DataError, match=rf"cut off: its last packet has {188 - lost} of 188 bytes"):
+        list(video_stream(path).read())
+
+
+def of_ten_bits(path: Path, level: float, transfer: int) -> Path:
+    """Grey of one level, 0 to 1 of the range of video, in 10 bits."""
+    with av.open(str(path), "w") as target:
+        stream = target.add_stream("ffv1", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p10le"
+        context = stream.codec_context
+        context.color_trc, context.color_primaries, context.colorspace = transfer, 9, 9
+        frame = av.VideoFrame(64, 48, "yuv420p10le")
+        for plane, value in zip(frame.planes, (round(64 + 876 * level), 512, 512), strict=True):
+            plane.update(np.full(plane.buffer_size // 2, value, np.uint16).tobytes())
+        frame.color_trc, frame.color_primaries, frame.colorspace, frame.color_range = transfer, 9, 9, 1
+        target.mux(stream.encode(frame))
+        target.mux(stream.encode())
+    return path
+
+
+# signal -> light in cd/m2, from the tables of BT.2408
+@pytest.mark.parametrize(
+    ("transfer", "level", "light"), [(16, 0.508, 100), (16, 0.58, 203), (16, 0.75, 1000), (18, 0.75, 203), (18, 0.0, 0)]
+)
+def test_high_dynamic_range_is_brought_to_the_standard_one(
+    tmp_path: Path, transfer: int, level: float, light: float
+) -> None:
+    stream = video_stream(of_ten_bits(tmp_path / "a.mkv", level, transfer))
+    (frame,) = stream.read()
+    shown = light / 203
+    shown = shown if shown <= 0.8 else 0.8 + 0.2 * (shown - 0.8) / (shown - 0.8 + 0.2)
+    wanted = 255 * (1.055 * shown ** (1 / 2.4) - 0.055) if shown else 0
+    assert np.abs(frame.image.astype(float) - wanted).max() < 2.5
+    assert stream.info.colours == (1, 1, 1)
+
+
+@pytest.mark.parametrize("level", [0.0, 0.25, 0.5, 1.0])
+def test_ten_bits_of_the_standard_range_are_rounded_to_eight(tmp_path: Path, level: float) -> None:
+    (frame,) = video_stream(of_ten_bits(tmp_path / "a.mkv", level, 1)).read()
+    assert np.abs(frame.image.astype(float) - 255 * level).max() <= 0.75
+
+
+def test_colours_of_high_dynamic_range_become_those_of_bt_709() -> None:
+    """BT.2087's matrix, from the primaries and white of both, worked out here."""
+    from lpsnet.inference.video import _TO_BT709
+
+    def to_xyz(primaries: list[tuple[float, float]]) -> np.ndarray:
+        white = np.array([0.3127 / 0.3290, 1, (1 - 0.3127 - 0.3290) / 0.3290])
+        columns = np.array([[x / y, 1, (1 - x - y) / y] for x, y in primaries]).T
+        return columns * np.linalg.solve(columns, white)
+
+    wide = to_xyz([(0.708, 0.292), (0.170, 0.797), (0.131, 0.046)])
+    usual = to_xyz([(0.64, 0.33), (0.30, 0.60), (0.15, 0.06)])
+    np.testing.assert_allclose(_TO_BT709, np.linalg.inv(usual) @ wide, atol=2e-4)
