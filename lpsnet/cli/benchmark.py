@@ -15,7 +15,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from lpsnet.architecture import Architecture, get_architecture, list_architectures
+from lpsnet.architecture import get_architecture, list_architectures
 from lpsnet.benchmark import tune as tuning
 from lpsnet.benchmark.benchmark import Benchmark, Candidate, Result
 from lpsnet.benchmark.benchmark import benchmark as run_benchmark
@@ -38,7 +38,8 @@ from lpsnet.inference.video import video_stream
 from lpsnet.plugins import NetworkSource, network_named, use_network
 
 Size = tuple[int, int]
-Source = Path | Architecture | NetworkSource
+# A model file; an architecture's name, which tells its blocks, or its text; a network of other code
+Source = Path | str | NetworkSource
 
 PAPER_SIZE = (1024, 2048)  # of the paper's latencies, for architectures
 DEFAULT_RUNTIME = "onnxruntime"  # for architectures
@@ -138,7 +139,7 @@ class CandidateMaker:
     def _macs(self, source: Source) -> int | None:
         """Multiply-accumulates at the size measured; None for other programs' files, and without torch."""
         record = find_record(source) if isinstance(source, Path) else None
-        architecture = source if isinstance(source, Architecture) else None if record is None else record.architecture
+        architecture = source if isinstance(source, str) else None if record is None else record.architecture
         code = source if isinstance(source, NetworkSource) else None
         if record is not None and record.network:
             code = network_named(record.network, record.network_digest)
@@ -161,7 +162,8 @@ class CandidateMaker:
 
 def _source(model: str) -> Source:
     if model in list_architectures() or "=" in model:
-        return get_architecture(model)
+        get_architecture(model)
+        return model
     try:
         return find_model(model)
     except LpsnetError as error:

@@ -52,17 +52,17 @@ def write_for_runtime(net: Model, folder: Path, name: str, *, runtime: str, reco
 
 
 def untrained_for_runtime(
-    architecture: Architecture,
+    architecture: str | Architecture,
     folder: Path,
     name: str,
     *,
     runtime: str,
     size: Size,
     num_classes: int = NUM_CLASSES,
-    block: str = "conv3x3",
+    block: str | None = None,
     interaction: str = "bilateral_b",
 ) -> Path:
-    """`write_for_runtime` for an architecture with random weights, always the same."""
+    """`write_for_runtime` for an architecture with random weights, always the same; `block` None for its usual one."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_SEED)
         net = create_model(architecture, num_classes=num_classes, block=block, interaction=interaction)

@@ -9,15 +9,17 @@ pytest.importorskip("torch")
 pytest.importorskip("onnx")
 pytest.importorskip("onnxslim")
 
+import numpy as np
+import onnx
 import torch
 
-from lpsnet.architecture import get_architecture
 from lpsnet.benchmark import benchmark
 from lpsnet.benchmark.timing import TimingProtocol
 from lpsnet.cli.benchmark import CandidateMaker, common_size, find_sources
 from lpsnet.data.dataset import open_dataset
 from lpsnet.errors import LpsnetError
 from lpsnet.export.onnx import export_onnx
+from lpsnet.inference.model_file import read_record
 from lpsnet.models.checkpoint import default_record, save_checkpoint
 from lpsnet.models.network import Network, create_model
 from lpsnet.models.profile import complexity
@@ -134,13 +136,13 @@ def test_models_of_the_same_name_go_by_their_paths(files: Path, tmp_path: Path) 
     other.write_bytes((files / "b/model.onnx").read_bytes())
     sources = find_sources([str(files / "b/model.onnx"), str(other), str(files / "a/model.safetensors"), "tiny"])
     assert list(sources) == [str(files / "b/model.onnx"), str(other), "model.safetensors", "tiny"]
-    assert sources["tiny"] == get_architecture("tiny")
+    assert sources["tiny"] == "tiny"
     with pytest.raises(LpsnetError, match="tiny is given twice"):
         find_sources(["tiny", "tiny"])
 
 
 def test_the_size_is_that_of_the_records(files: Path, tmp_path: Path) -> None:
-    own, architecture = files / "b/model.onnx", get_architecture("tiny")
+    own, architecture = files / "b/model.onnx", "tiny"
     assert common_size([own, architecture]) == (48, 64)
     assert common_size([architecture]) == (1024, 2048)
     record = default_record(net()).model_copy(update={"input_size": (64, 64)})
@@ -163,6 +165,16 @@ def test_files_are_made_once_for_an_engine(files: Path, tmp_path: Path) -> None:
     assert {cell.path for cell in cells if cell.name == "model.onnx"} == {files / "b/model.onnx"}
     (usual,) = maker.make(find_sources([str(files / "a/model.safetensors")]), [], ["f32"])
     assert (usual.runtime, usual.path) == ("pytorch", files / "a/model.safetensors")
+
+
+def test_an_architecture_is_measured_with_its_own_blocks(tmp_path: Path) -> None:
+    """lite0 is EfficientNet-Lite0's stages, not plain convolutions of the same widths."""
+    (cell,) = CandidateMaker(tmp_path, (64, 64)).make(find_sources(["lite0"]), ["onnxruntime"], ["f32"])
+    assert read_record(cell.path).block == "efficientnet_lite"
+    found = complexity("lite0", size=(64, 64), num_classes=19)
+    assert (cell.macs, found.block) == (found.macs, "efficientnet_lite")
+    weights = sum(np.prod(it.dims) for it in onnx.load(cell.path).graph.initializer)
+    assert weights == pytest.approx(found.parameters, rel=0.02)
 
 
 COMMANDS = {
