@@ -72,6 +72,9 @@ def convert_labels(
     tolerance: Annotated[
         float, typer.Option(metavar="PX", help="How far an outline may be from the border of its pixels; 0 is exact.")
     ] = 0.0,
+    tile: Annotated[
+        str | None, typer.Option(metavar="HxW", help="Cut images into tiles of this size, such as large TIFF files.")
+    ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Write into a folder with files, replacing those of the same names.")
     ] = False,
@@ -84,10 +87,10 @@ def convert_labels(
         raise DataError(unknown_name("format", to, WRITERS))
     dataset = open_dataset(data)
     splits = [dataset.split(name) for name in dataset.splits]
+    cut = output.parse_size(tile)
+    options: dict[str, Any] = {"tolerance": tolerance, "tile": cut, "overwrite": overwrite}
     with output.image_progress("converting") as update:
-        remarks = convert.convert(
-            splits, dataset.label_space, WRITERS[to], out, tolerance=tolerance, overwrite=overwrite, on_progress=update
-        )
+        remarks = convert.convert(splits, dataset.label_space, WRITERS[to], out, on_progress=update, **options)
     output.say(f"Wrote {sum(map(len, splits))} images of {len(splits)} splits ({', '.join(dataset.splits)}) to {out}")
     for remark in remarks:
         output.say(f"Note: {remark}")

@@ -11,7 +11,8 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,9 @@ import numpy as np
 import yaml
 
 from lpsnet.data import image_rows, shapes
-from lpsnet.data.channels import RGB, Channels
+from lpsnet.data.channels import RGB, Channels, require_rgb
 from lpsnet.data.images import Labels, write_png
-from lpsnet.data.labels import LabelSpace
+from lpsnet.data.labels import IGNORE_INDEX, LabelSpace
 from lpsnet.data.shapes import Outline, Points
 from lpsnet.data.split import FileSplit, Split
 from lpsnet.errors import DataError, RunError
@@ -99,6 +100,7 @@ def convert(
     folder: Path,
     *,
     tolerance: float = 0.0,
+    tile: tuple[int, int] | None = None,
     overwrite: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> list[str]:
@@ -110,6 +112,9 @@ def convert(
         write: of the format.
         folder: written to; images go to `images/SPLIT`.
         tolerance: how far, in pixels, an outline may be from the border of its pixels; 0 is exact.
+        tile: (height, width) in pixels that images are cut into, as `NAME_TOP_LEFT.png`; None copies them as they are.
+            Those at the far edges reach into their neighbours, so that all have this size; smaller images are one
+            tile, and tiles without a labelled pixel are left out. TIFF files are read from the top down.
         overwrite: write into a folder that has files, and replace those of the same names.
         on_progress: called after every image with the number done and the total.
 
@@ -118,8 +123,11 @@ def convert(
 
     Raises:
         RunError: the folder has files already, or cannot be written to.
-        DataError: a sample cannot be read.
+        DataError: a sample cannot be read, or is to be cut into tiles and not RGB.
     """
+    if tile is not None:
+        for split in splits:
+            require_rgb(split.channels, "tiles are cut from RGB images")
     if tolerance < 0 or tolerance > 1000:
         raise DataError(f"a tolerance is 0 to 1000 pixels; got {tolerance}")
     if folder.exists() and not folder.is_dir():
@@ -138,7 +146,9 @@ def convert(
         channels,
         max((len(it.extra) for it in pairs), default=0),
     )
-    remarks = write(target, _samples(target, splits, tolerance, on_progress))
+    cut = None if tile is None else _Tiles(tile)
+    remarks = write(target, _samples(target, splits, tolerance, on_progress, cut))
+    remarks += [] if cut is None else cut.remarks
     if channels.is_rgb or write is write_masks:
         return remarks
     options = f",channels={'+'.join(channels.names)}" + f",extra_images={'+'.join(target.extra_images)}" * bool(
@@ -148,15 +158,71 @@ def convert(
 
 
 def _samples(
-    target: Target, splits: list[Split], tolerance: float, on_progress: Callable[[int, int], None] | None
+    target: Target,
+    splits: list[Split],
+    tolerance: float,
+    on_progress: Callable[[int, int], None] | None,
+    cut: "_Tiles | None",
 ) -> Iterator[Converted]:
     total, done = sum(map(len, splits)), 0
     for split in splits:
         for index, name in enumerate(split.names):
-            yield _sample(target, split, index, name, tolerance)
+            if cut is None:
+                yield _sample(target, split, index, name, tolerance)
+            else:
+                yield from cut.of(target, split, index, name, tolerance)
             done += 1
             if on_progress is not None:
                 on_progress(done, total)
+
+
+@dataclass
+class _Tiles:
+    """Images cut into tiles of a size, and how many there were: kept ones, and names of those without a label."""
+
+    size: tuple[int, int]
+    num_kept: int = 0
+    left_out: list[str] = field(default_factory=list)
+
+    @property
+    def remarks(self) -> list[str]:
+        kept = f"{self.num_kept} tiles were cut, of {self.size[0]}x{self.size[1]} where the image is as large"
+        if not self.left_out:
+            return [kept]
+        return [kept, f"{len(self.left_out)} tiles without a labelled pixel were left out, such as {self.left_out[0]}"]
+
+    def of(self, target: Target, split: Split, index: int, name: str, tolerance: float) -> Iterator[Converted]:
+        """The tiles of an image, whose label map is held whole."""
+        is_labelled = not isinstance(split, FileSplit) or split.pairs[index].mask is not None
+        labels = split.labels(index) if is_labelled else None
+        with _rows(split, index) as rows:
+            if labels is not None and labels.shape != rows.size:
+                sizes = f"{rows.size[0]}x{rows.size[1]} but its labels {labels.shape[0]}x{labels.shape[1]}"
+                raise DataError(f"image {name} is {sizes} (height x width); both must have the same size")
+            for top in _tile_starts(rows.size[0], self.size[0]):
+                bottom = min(top + self.size[0], rows.size[0])
+                band = rows.read(top, bottom)
+                for left in _tile_starts(rows.size[1], self.size[1]):
+                    own, columns = f"{name}_{top}_{left}", slice(left, left + self.size[1])
+                    part = None if labels is None else np.ascontiguousarray(labels[top:bottom, columns])
+                    if part is not None and (part == IGNORE_INDEX).all():
+                        self.left_out.append(own)
+                        continue
+                    file, image = inside(target.images / split.name, f"{own}.png"), band[:, columns]
+                    write_png(file, np.ascontiguousarray(image))
+                    self.num_kept += 1
+                    yield Converted(split.name, own, file, (image.shape[0], image.shape[1]), part, tolerance)
+
+
+def _tile_starts(length: int, tile: int) -> list[int]:
+    """Where tiles begin that cover a length, the last one at its end."""
+    return sorted({*range(0, max(1, length - tile + 1), tile), max(0, length - tile)})
+
+
+def _rows(split: Split, index: int) -> AbstractContextManager[image_rows.ImageRows]:
+    if isinstance(split, FileSplit):
+        return image_rows.open_rows(split.pairs[index].image)
+    return nullcontext(image_rows.WholeRows(split.image(index)))
 
 
 def _sample(target: Target, split: Split, index: int, name: str, tolerance: float) -> Converted:

@@ -185,3 +185,70 @@ def test_progress_is_reported(scenes: Dataset, tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     write(scenes, "yolo", tmp_path / "y", on_progress=lambda done, total: seen.append((done, total)))
     assert seen == [(number, 5) for number in range(1, 6)]
+
+
+def large(folder: Path, *, size: tuple[int, int] = (150, 230), suffix: str = ".tif") -> tuple[np.ndarray, np.ndarray]:
+    """A data set of one image, for a TIFF file in tiles of 16x16, of which only a part is labelled."""
+    rng = np.random.default_rng(0)
+    image, labels = rng.integers(0, 256, (*size, 3), np.uint8), np.full(size, IGNORE_INDEX, np.uint8)
+    labels[:80, :130] = rng.integers(0, 2, (80, 130))
+    for kind in ("images", "masks"):
+        (folder / kind / "train").mkdir(parents=True)
+    if suffix == ".tif":
+        options = {"tile": (16, 16), "compression": "zlib", "photometric": "rgb"}
+        pytest.importorskip("tifffile").imwrite(folder / "images/train/a.tif", image, **options)
+    else:
+        write_image(folder / f"images/train/a{suffix}", image)
+    write_image(folder / "masks/train/a.png", labels)
+    (folder / "data.yaml").write_text("name: large\nnames: [one, two]\n")
+    return image, labels
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".png"])
+def test_tiles_are_the_image(tmp_path: Path, suffix: str) -> None:
+    """Laid out again by their names they are all of the labelled pixels, and their neighbours."""
+    image, labels = large(tmp_path / "in", suffix=suffix)
+    remarks = write(open_dataset(tmp_path / "in/data.yaml"), "masks", tmp_path / "out", tile=(64, 96))
+    assert any(remark.startswith("4 tiles were cut, of 64x96 where the image is as large") for remark in remarks)
+    assert any("5 tiles without a labelled pixel were left out, such as a_" in remark for remark in remarks)
+    found, seen = np.full_like(labels, IGNORE_INDEX), np.zeros(labels.shape, bool)
+    split = open_dataset(tmp_path / "out/data.yaml").split("train")
+    for sample in split:  # type: ignore[attr-defined]
+        top, left = map(int, sample.name.split("_")[1:])
+        assert (top, left) in {(y, x) for y in (0, 64, 86) for x in (0, 96, 134)}
+        place = slice(top, top + 64), slice(left, left + 96)
+        assert sample.labels.shape == (64, 96)
+        np.testing.assert_array_equal(sample.image, image[place])
+        found[place], seen[place] = sample.labels, True
+    np.testing.assert_array_equal(found, labels)
+    assert seen[labels != IGNORE_INDEX].all()
+
+
+def test_a_large_tiff_is_not_decoded_whole_for_its_tiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    large(tmp_path / "in")
+    decoded = []
+    usual = convert.image_rows.TiffRows.read
+    monkeypatch.setattr(
+        convert.image_rows.TiffRows, "read", lambda self, top, end: decoded.append(end - top) or usual(self, top, end)
+    )
+    monkeypatch.setattr(convert.image_rows, "read_image", lambda *_: pytest.fail("read whole"))
+    monkeypatch.setattr("lpsnet.data.split.FileSplit.image", lambda *_: pytest.fail("read whole"))
+    write(open_dataset(tmp_path / "in/data.yaml"), "coco", tmp_path / "out", tile=(64, 96))
+    assert decoded == [64, 64, 64]
+
+
+def test_images_smaller_than_a_tile_stay_whole(scenes: Dataset, tmp_path: Path) -> None:
+    write(scenes, "coco", tmp_path, tile=(128, 512))
+    before, after = labels_of(scenes), labels_of(open_dataset(f"coco:{tmp_path}"))
+    assert {(split, f"{name}_0_0") for split, name in before} == set(after)
+    assert all((after[split, f"{name}_0_0"] == labels).all() for (split, name), labels in before.items())
+
+
+def test_what_cannot_be_cut_into_tiles_is_refused(tmp_path: Path) -> None:
+    large(tmp_path / "in", suffix=".png")
+    write_image(tmp_path / "in/masks/train/a.png", np.zeros((20, 30), np.uint8))
+    with pytest.raises(DataError, match="image a is 150x230 but its labels 20x30"):
+        write(open_dataset(tmp_path / "in/data.yaml"), "masks", tmp_path / "out", tile=(64, 96))
+    (tmp_path / "in/data.yaml").write_text("name: large\nnames: [one, two]\nchannels: [a, b]\n")
+    with pytest.raises(DataError, match="tiles are cut from RGB images; here are"):
+        write(open_dataset(tmp_path / "in/data.yaml"), "masks", tmp_path / "other", tile=(64, 96))
