@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.progress import MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
+from lpsnet import agent
 from lpsnet.cli import output
 from lpsnet.data.channels import require_rgb
 from lpsnet.errors import DataError, LpsnetError, postponed_end
@@ -33,6 +34,7 @@ class Work:
     annotations: outputs.Annotations
     cut: windows.Windows | None
     stop: threading.Event
+    num_workers: int
     max_frames: int | None
     json_to: str | None
     outcomes: "list[pipeline.ImageOutcome]" = field(default_factory=list)
@@ -51,7 +53,7 @@ class Work:
 
     def _segment(self, sources: Sequence[pipeline.Source]) -> None:
         settings: dict[str, Any] = {"outputs": self.names, "style": self.style, "annotations": self.annotations}
-        settings |= {"windows": self.cut, "stop": self.stop, "read": self.read}
+        settings |= {"windows": self.cut, "stop": self.stop, "read": self.read, "num_workers": self.num_workers}
         with output.image_progress("segmenting") as update:
             for outcome in pipeline.segment_images(self.segmenter, sources, self.out, **settings):
                 self.outcomes.append(outcome)
@@ -147,6 +149,7 @@ _OUTPUTS = (
     f"{', '.join(outputs.OUTPUTS)} as images, {', '.join(outputs.FORMATS)} as annotations; several with commas between "
     f"them, or by several options. Default: {' and '.join(outputs.DEFAULT_OUTPUTS)}"
 )
+MAX_WORKERS = 8  # images in memory at the same time
 STOPPED = 130  # exit code after Ctrl-C, as shells have it
 
 
@@ -155,6 +158,22 @@ def _parse_windows(window: str | None, overlap: int | None) -> windows.Windows |
     if size is None and overlap is not None:
         raise LpsnetError("--overlap is that of windows; give their size too, --window HxW")
     return None if size is None else windows.Windows.of(size, overlap)
+
+
+def _side_by_side(
+    sources: Sequence[pipeline.Source], threads: int | None, cut: windows.Windows | None
+) -> tuple[int, int | None]:
+    """How many images are segmented at the same time, and the threads of the network for each.
+
+    Several images with a thread each are done sooner than one after the other with all threads: reading, drawing and
+    writing are not parallel, and neither is all of a network. Videos have a pipeline of their own, windows the memory
+    of one image.
+    """
+    cores = len(agent.affinity())
+    if len(sources) < 2 or cut is not None or any(source.kind != "image" for source in sources):
+        return 1, threads
+    workers = min(cores // (threads or 1), len(sources), MAX_WORKERS)
+    return max(1, workers), threads or max(1, cores // max(1, workers))
 
 
 def segment(
@@ -215,6 +234,7 @@ def segment(
     found = pipeline.find_sources(sources, skip=[out / name for name in outputs.FORMATS])
     if any(source.kind != "image" for source in found):
         outputs.check_video_outputs(names)
+    workers, threads = _side_by_side(found, threads, cut)
     segmenter = Segmenter(
         model, runtime=runtime, precision=precision, num_threads=threads, input_size=output.parse_size(size)
     )
@@ -229,7 +249,7 @@ def segment(
     forms = [name for name in names if name in outputs.FORMATS]
     notes = outputs.Annotations(out, forms, segmenter.label_space, tolerance=tolerance, overwrite=overwrite)
     with postponed_end() as stop, notes:
-        work = Work(segmenter, read, out, names, style, notes, cut, stop, max_frames, json_to)
+        work = Work(segmenter, read, out, names, style, notes, cut, stop, workers, max_frames, json_to)
         work.images([source for source in found if source.kind == "image"])
         for source in found:
             if source.kind != "image" and not stop.is_set():

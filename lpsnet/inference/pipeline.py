@@ -10,7 +10,9 @@ import glob
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -181,40 +183,74 @@ def segment_images(
     windows: Windows | None = None,
     stop: threading.Event | None = None,
     read: Reader | None = None,
+    num_workers: int = 1,
 ) -> Iterator[ImageOutcome]:
-    """Segment images one by one and write their results below `out`; an unreadable image does not stop the others.
+    """Segment images and write their results below `out`; an unreadable image does not stop the others.
 
     Args:
-        segment: H x W x 3 uint8 RGB to H x W uint8 class ids, e.g. a `Segmenter`.
+        segment: H x W x 3 uint8 RGB to H x W uint8 class ids, e.g. a `Segmenter`; called from all workers at once.
         sources: images, from `find_sources`.
         out: folder of the results, created if missing.
         outputs: names in `OUTPUTS`; others are left to `annotations`.
         style: how they are drawn.
-        annotations: that every label map is added to.
+        annotations: that every label map is added to, in the order of the sources.
         windows: cut images into these, and read, segment and write them in parts; `segment` is a `Segmenter` then.
         stop: leaves out an image that is being cut into windows when set.
         read: reads the images of a model of other channels than RGB, which are always read whole.
+        num_workers: images read, segmented and written at the same time, each in a thread of its own, and in memory.
+
+    Yields:
+        An outcome for each source, in their order.
 
     Raises:
         LpsnetError: results cannot be written, which would fail for every later image, too.
     """
     notes = annotations or Annotations(out, (), style.label_space)
-    for source in sources:
+
+    def one(source: Source) -> tuple[ImageOutcome, Labels | None]:
         files = {output: out / f"{source.stem}.{output}.png" for output in outputs if output in OUTPUTS}
+        labels: Labels | None
         try:
             if read is not None and not read.channels.is_rgb:
-                _write_whole(_by_windows(segment, windows), source, files, style, notes, read)
+                labels = _write_whole(_by_windows(segment, windows), source, files, style, read)
                 note = "" if windows is None else f"{source.path} is decoded whole: only RGB is read by parts"
             elif windows is None:
-                note = _write_whole(segment, source, files, style, notes)
+                labels, note = _write_whole(segment, source, files, style), ""
             else:
-                note = _write_parts(cast(Network, segment), source, files, style, notes, windows, stop)
+                network, traced = cast(Network, segment), bool(notes.formats)
+                labels, note = _write_parts(network, source, files, style, windows, stop, traced=traced)
         except RunError:
             raise
         except LpsnetError as error:
-            yield ImageOutcome(source.path, problem=str(error))
-            continue
-        yield ImageOutcome(source.path, files, note=note)
+            return ImageOutcome(source.path, problem=str(error)), None
+        return ImageOutcome(source.path, files, note=note), labels
+
+    for source, (outcome, labels) in _side_by_side(one, sources, num_workers):
+        if labels is not None:
+            notes.add(source.path, source.stem.as_posix(), labels)
+        yield outcome
+
+
+Done = TypeVar("Done")
+
+
+def _side_by_side(work: Callable[[Item], Done], items: Iterable[Item], num_workers: int) -> Iterator[tuple[Item, Done]]:
+    """Every item with what `work` makes of it, in order; as many at the same time as there are workers."""
+    if num_workers == 1:
+        yield from ((item, work(item)) for item in items)
+        return
+    left = iter(items)
+    with ThreadPoolExecutor(num_workers) as pool:
+        pending = deque((item, pool.submit(work, item)) for item in islice(left, num_workers))
+        try:
+            while pending:
+                item, future = pending.popleft()
+                done = future.result()
+                pending.extend((more, pool.submit(work, more)) for more in islice(left, 1))
+                yield item, done
+        finally:
+            for _, future in pending:
+                future.cancel()
 
 
 def _by_windows(segment: Segment, windows: Windows | None) -> Segment:
@@ -228,14 +264,12 @@ def _write_whole(
     source: Source,
     files: dict[str, Path],
     style: Style,
-    notes: Annotations,
     read: Callable[[Path], Image] = read_image,
-) -> str:
+) -> Labels:
     labels, drawn = _drawn(segment, source.path, list(files), style, read)
-    notes.add(source.path, source.stem.as_posix(), labels)
     for output, path in files.items():
         write_png(path, drawn[output])
-    return ""
+    return labels
 
 
 def _write_parts(
@@ -243,14 +277,18 @@ def _write_parts(
     source: Source,
     files: dict[str, Path],
     style: Style,
-    notes: Annotations,
     windows: Windows,
     stop: threading.Event | None,
-) -> str:
-    """Segment an image by windows and write it from the top down; gives what is to be known, in a line."""
+    *,
+    traced: bool,
+) -> tuple[Labels | None, str]:
+    """Segment an image by windows and write it from the top down.
+
+    Gives the label map if it is to be `traced`, and what is to be known, in a line.
+    """
     plain = replace(style, legend=False)  # which stands below the whole image
     with open_rows(source.path) as image, ExitStack() as stack:
-        labels = _whole_map(image.size, source.path) if notes.formats else None
+        labels = _whole_map(image.size, source.path) if traced else None
         writers = {output: stack.enter_context(png_writer(path)) for output, path in files.items()}
         for top, part in segment_rows(network, image, windows):
             if stop is not None and stop.is_set():
@@ -262,10 +300,7 @@ def _write_parts(
                     write(below(style, (image.size[0], drawn.shape[1])))
             if labels is not None:
                 labels[top : top + len(part)] = part.labels
-        note = image.note
-    if labels is not None:
-        notes.add(source.path, source.stem.as_posix(), labels)
-    return note
+        return labels, image.note
 
 
 def _whole_map(size: tuple[int, int], path: Path) -> Labels:
