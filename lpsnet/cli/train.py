@@ -12,13 +12,14 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from lpsnet.architecture import default_block, get_architecture
+from lpsnet.architecture import Architecture, default_block, get_architecture, list_architectures
 from lpsnet.cli import output
 from lpsnet.cli.output import printable
 from lpsnet.data.dataset import open_dataset
 from lpsnet.errors import LpsnetError
 from lpsnet.evaluation.evaluate import Evaluation, Robustness
 from lpsnet.inference.hub import find_checkpoint
+from lpsnet.inference.model_file import find_record
 from lpsnet.plugins import use_network
 from lpsnet.training.config import AUTO, LENGTHS, RECIPES, Recipe, get_recipe, parse_overrides
 
@@ -47,7 +48,8 @@ def train(
     data: output.DataOption,
     out: output.RunOption,
     arch: Annotated[
-        str | None, typer.Option(help="A name such as lpsnet_s, the default, or B=…;C=…;R=… written out.")
+        str | None,
+        typer.Option(help="A name such as lpsnet_s, or B=…;C=…;R=… written out; default: as --init, else lpsnet_s."),
     ] = None,
     recipe: Annotated[
         str, typer.Option(help="auto follows from the data; or a recipe's name (--list-recipes), or a YAML file.")
@@ -96,14 +98,16 @@ def train(
     if network:
         _refuse({"--arch": arch, "--block": block, "--encoder": encoder})
         use_network(network)
+    weights = None if init is None else find_checkpoint(init)
+    architecture, usual_block = _network_of(arch, weights)
     run = TrainingRun(
         data=data,
-        architecture=None if network else get_architecture(arch or DEFAULT_ARCH),
+        architecture=None if network else architecture,
         recipe=_recipe(recipe, data, split, pretrained=bool(init or encoder)).with_overrides(overrides),
         split=split,
-        block=block or default_block(arch or DEFAULT_ARCH),
+        block=block or usual_block,
         interaction=interaction,
-        init=None if init is None else find_checkpoint(init),
+        init=weights,
         encoder=encoder,
         input_size=output.parse_size(size),
         network=network or "",
@@ -116,6 +120,17 @@ def train(
         print_scores(result.evaluation)
     output.say(f"Model: {result.model}")
     output.next_command("lpsnet", "export", "--model", result.model, "--to", "onnx", "--out", out / "model.onnx")
+
+
+def _network_of(arch: str | None, weights: Path | None) -> tuple[Architecture, str]:
+    """What is trained, and its blocks: as asked for, else as the weights that it starts from.
+
+    A name tells its blocks, an architecture written out does not.
+    """
+    record = None if weights is None else find_record(weights)
+    if record is None or record.architecture is None or arch in list_architectures():
+        return get_architecture(arch or DEFAULT_ARCH), default_block(arch or DEFAULT_ARCH)
+    return get_architecture(arch) if arch else record.architecture, record.block
 
 
 def _recipe(name: str, data: str, split: str, *, pretrained: bool) -> Recipe:

@@ -6,12 +6,17 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import save_file
 
 import lpsnet.cli.train as commands
+from lpsnet.architecture import get_architecture
 from lpsnet.data.corruptions import CORRUPTIONS
 from lpsnet.data.dataset import open_dataset
 from lpsnet.evaluation.evaluate import Evaluation
 from lpsnet.inference.segmenter import Segmenter
+from lpsnet.models.checkpoint import save_checkpoint
+from lpsnet.models.network import create_model
 from lpsnet.training.run import Status
 
 SCENES = "scenes:size=48x64,num_train=4,num_val=2"
@@ -55,8 +60,7 @@ def test_pretraining_is_where_a_training_starts(run, folder: Path, tmp_path: Pat
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from lpsnet.data.synthetic import SCENES as SPACE
-    from lpsnet.models.checkpoint import default_record, save_checkpoint
-    from lpsnet.models.network import create_model
+    from lpsnet.models.checkpoint import default_record
 
     network = create_model(ARCH, num_classes=SPACE.num_classes).eval()
     record = default_record(network, label_space=SPACE).model_copy(
@@ -192,6 +196,31 @@ def test_a_training_starts_from_a_model_that_comes_with_the_package(run, tmp_pat
     )  # fmt: skip
     assert result.code == 0, result.err
     assert "skipped: none" in result.err + result.out
+
+
+@pytest.mark.parametrize(
+    ("arch", "init", "wanted", "block"),
+    [
+        (None, None, "lpsnet_s", "conv3x3"),
+        ("lite0", None, "lite0", "efficientnet_lite"),
+        (None, "light", "B=1,2,2,3,3;C=16,24,40,80,112;R=1/2", "efficientnet_lite"),  # trained on as it is
+        ("B=1,2,2,3,3;C=16,24,40,80,112;R=3/2", "light", "B=1,2,2,3,3;C=16,24,40,80,112;R=3/2", "efficientnet_lite"),
+        ("lpsnet_m", "light", "lpsnet_m", "conv3x3"),  # a name tells its blocks; that they do not fit is refused later
+        ("lite0", "pre", "lite0", "efficientnet_lite"),
+        (None, "no record", "lpsnet_s", "conv3x3"),
+    ],
+)
+def test_the_network_is_that_of_the_weights_unless_asked_for(
+    tmp_path: Path, arch: str | None, init: str | None, wanted: str, block: str
+) -> None:
+    weights = None if init is None else tmp_path / "weights.safetensors"
+    if init == "no record":
+        save_file({"a": torch.zeros(1)}, weights)
+    elif weights is not None:
+        name = "B=1,2,2,3,3;C=16,24,40,80,112;R=1/2" if init == "light" else "tiny"
+        kind = "efficientnet_lite" if init == "light" else "conv3x3"
+        save_checkpoint(create_model(name, num_classes=3, block=kind, form="plain"), weights)
+    assert commands._network_of(arch, weights) == (get_architecture(wanted), block)
 
 
 def test_a_teacher_and_images_without_labels(run, model: Path, folder: Path, tmp_path: Path) -> None:
