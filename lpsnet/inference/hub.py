@@ -100,15 +100,24 @@ def find_model(model: str | Path, *, preferred: str = ".onnx") -> Path:
     raise ModelFileError(f"{unknown_name('model', model, bundled)}, or the path of a model file")
 
 
+def starts_folder() -> Path:
+    """The folder of the checkpoints shipped with the package, which have batch norms to train on."""
+    return weights_folder() / "starts"
+
+
 def find_checkpoint(model: str | Path) -> Path:
     """The file of a model to start a training from or to export, as for `find_model`; safetensors if there is one."""
+    own = starts_folder() / f"{model}.safetensors"
+    if own.parent == starts_folder() and own.exists():
+        return check_sum(own)
     return find_model(model, preferred=".safetensors")
 
 
 def bundled_name(path: str | Path) -> str | None:
     """The name of the model that comes with the package and whose file this is, or was in an earlier version."""
     path = Path(path)
-    return path.stem if path.parts[-3:-1] == ("lpsnet", "weights") else None
+    folders = path.parent.parts[:-1] if path.parent.name == starts_folder().name else path.parent.parts
+    return path.stem if folders[-2:] == ("lpsnet", "weights") else None
 
 
 def recorded_name(path: str | Path) -> str:

@@ -24,7 +24,7 @@ from torch import Tensor
 from lpsnet.architecture import Architecture, get_architecture
 from lpsnet.data.labels import plain_name
 from lpsnet.errors import MissingDependencyError, ModelFileError, unknown_name
-from lpsnet.inference.hub import check_sum, weights_folder
+from lpsnet.inference.hub import check_sum, starts_folder, weights_folder
 from lpsnet.inference.model_file import read_record
 from lpsnet.models.network import Network, create_model
 from lpsnet.record import Normalisation
@@ -230,11 +230,6 @@ _SYNONYMS = {
     "sign": "trafficsign",
     "vehicle": "car",
 }
-
-
-def starts_folder() -> Path:
-    """The folder of the checkpoints that come with the package for this."""
-    return weights_folder() / "starts"
 
 
 def _usual_name(name: str) -> str:

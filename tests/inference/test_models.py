@@ -76,4 +76,19 @@ def test_files_of_the_package_are_known_by_name() -> None:
     """Runs of earlier versions name the checkpoint that lay beside the ONNX file."""
     for suffix in (".onnx", ".safetensors"):
         assert bundled_name(f"/usr/lib/python3/site-packages/lpsnet/weights/camvid_s{suffix}") == "camvid_s"
+    assert bundled_name("/usr/lib/lpsnet/weights/starts/cityscapes_lite0.safetensors") == "cityscapes_lite0"
     assert bundled_name("runs/weights/camvid_s.onnx") is None
+    assert bundled_name("starts/camvid_s.onnx") is None
+
+
+def test_a_training_starts_from_the_checkpoint_where_one_is_shipped(tmp_path: Path, monkeypatch) -> None:
+    """Not from the deployed file of that name, which has no batch norms."""
+    monkeypatch.chdir(tmp_path)
+    found = find_checkpoint("cityscapes_lite0")
+    assert found.parts[-3:] == ("weights", "starts", "cityscapes_lite0.safetensors")
+    assert find_model("cityscapes_lite0").suffix == ".onnx"
+    own = tmp_path / "starts" / "cityscapes_lite0.safetensors"
+    own.parent.mkdir()
+    own.write_bytes(b"another file of that name")
+    assert find_checkpoint(own) == own
+    assert find_checkpoint("starts/cityscapes_lite0.safetensors") == Path("starts/cityscapes_lite0.safetensors")
