@@ -23,8 +23,7 @@ from lpsnet.errors import MissingDependencyError, ModelFileError
 from lpsnet.export.quantise import Quantisation, Size, check_quantisation, quantise_for_openvino, quantise_onnx
 from lpsnet.export.verify import ExportOptions, ExportReport, Format, Proof, Request, write_proved
 from lpsnet.inference.engines import Precision
-from lpsnet.inference.engines.onnxruntime import SIZE_NAMES
-from lpsnet.inference.engines.tensorrt import trtexec_command
+from lpsnet.inference.engines.onnxruntime import SIZE_NAMES, trtexec_command
 from lpsnet.inference.model_file import write_container
 from lpsnet.models.any_network import Model
 from lpsnet.record import RECORD_KEY, ModelRecord

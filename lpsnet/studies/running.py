@@ -43,7 +43,7 @@ STUDIES: dict[str, str] = {
     "end-to-end": "lpsnet.studies.end_to_end:STUDY",
     "precisions": "lpsnet.studies.exports:PRECISIONS_STUDY",
     "exports": "lpsnet.studies.exports:EXPORTS",
-    "label-map": "lpsnet.studies.label_map:STUDY",
+    "label-map": "lpsnet.studies.end_to_end:LABEL_MAP",
     "training-speed": "lpsnet.studies.training_speed:STUDY",
     "inheritance": "lpsnet.studies.inheritance:STUDY",
     "inheritance-until-flat": "lpsnet.studies.inheritance:UNTIL_FLAT",

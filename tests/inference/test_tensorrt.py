@@ -10,10 +10,10 @@ import pytest
 
 from lpsnet.errors import MissingDependencyError, ModelFileError
 from lpsnet.inference.engines import SessionOptions, open_session
-from lpsnet.inference.engines.tensorrt import (
-    PROVIDER,
+from lpsnet.inference.engines.onnxruntime import (
+    TENSORRT,
     engine_cache,
-    provider_options,
+    tensorrt_options,
     trtexec_command,
 )
 
@@ -40,7 +40,7 @@ def test_precisions_of_the_command(precision: Any, flags: list[str]) -> None:
     ("precision", "on"), [("f32", set()), ("f16", {"fp16"}), ("bf16", {"bf16"}), ("int8", {"int8"})]
 )
 def test_the_provider_gets_one_precision(precision: Any, on: set[str]) -> None:
-    options = provider_options(precision, cache_folder=Path("cache"))
+    options = tensorrt_options(precision, cache_folder=Path("cache"))
     assert {name for name in ("fp16", "bf16", "int8") if options[f"trt_{name}_enable"] == "True"} == on
     assert options["trt_engine_cache_path"] == "cache"
     assert all(isinstance(value, str) for value in options.values())
@@ -72,7 +72,7 @@ class FakeOnnxRuntime:
         self.given: list[tuple[str, dict[str, str]]] = []
 
     def get_available_providers(self) -> list[str]:
-        return [PROVIDER, "CPUExecutionProvider"]
+        return [TENSORRT, "CPUExecutionProvider"]
 
     def SessionOptions(self) -> "FakeOnnxRuntime":
         return self
@@ -115,11 +115,11 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_session_leaves_nothing_to_the_cpu(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fake = FakeOnnxRuntime([PROVIDER, "CPUExecutionProvider"], ["batch", 3, "height", "width"])
+    fake = FakeOnnxRuntime([TENSORRT, "CPUExecutionProvider"], ["batch", 3, "height", "width"])
     monkeypatch.setitem(sys.modules, "onnxruntime", fake)
     session = open_session("tensorrt", SessionOptions(model, input_size=(64, 96)))
     assert fake.entries == {"session.disable_cpu_ep_fallback": "1", "height": 64, "width": 96}
-    assert [name for name, _ in fake.given] == [PROVIDER]
+    assert [name for name, _ in fake.given] == [TENSORRT]
     assert os.environ["NVIDIA_TF32_OVERRIDE"] == "0"
     assert (session.runtime, session.precision, session.num_threads) == ("tensorrt", "f32", None)
     assert session.engine == "onnxruntime 1.99 with TensorRT"
@@ -128,7 +128,7 @@ def test_a_session_leaves_nothing_to_the_cpu(model: Path, monkeypatch: pytest.Mo
 
 
 def test_f16_is_asked_for_and_tf32_left_alone(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fake = FakeOnnxRuntime([PROVIDER], ["batch", 3, "height", "width"])
+    fake = FakeOnnxRuntime([TENSORRT], ["batch", 3, "height", "width"])
     monkeypatch.setitem(sys.modules, "onnxruntime", fake)
     session = open_session("tensorrt", SessionOptions(model, precision="f16"))
     assert session.precision == "f16"
@@ -146,7 +146,7 @@ def test_a_provider_that_was_dropped_is_noticed(model: Path, monkeypatch: pytest
 
 def test_without_tensorrt_it_says_what_it_takes(model: Path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
-    if PROVIDER in onnxruntime.get_available_providers():
+    if TENSORRT in onnxruntime.get_available_providers():
         pytest.skip("this ONNX Runtime has TensorRT")
     with pytest.raises(MissingDependencyError, match="pip install onnxruntime-gpu"):
         open_session("tensorrt", SessionOptions(model))

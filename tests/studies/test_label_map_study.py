@@ -6,13 +6,13 @@ import pytest
 pytest.importorskip("torch")
 
 from lpsnet.errors import LpsnetError
-from lpsnet.studies.label_map import Comparison, compare, example_scores
+from lpsnet.studies.end_to_end import LabelMapTimes, compare_label_maps, example_scores
 
 
 @pytest.mark.parametrize("kind", ["regions", "blobs", "noise"])
 def test_both_ways_are_timed_and_agree(kind: str) -> None:
     logits = example_scores(kind, num_classes=5, size=(6, 8))
-    comparison = compare(logits, (60, 90), repeats=3)
+    comparison = compare_label_maps(logits, (60, 90), repeats=3)
     assert len(comparison.torch_ms) == len(comparison.label_map_ms) == 3
     assert min(comparison.torch_ms + comparison.label_map_ms) > 0
     assert comparison.num_pixels == 60 * 90
@@ -20,7 +20,7 @@ def test_both_ways_are_timed_and_agree(kind: str) -> None:
 
 
 def test_the_ratio_is_that_of_the_medians() -> None:
-    comparison = Comparison((9.0, 30.0, 10.0), (2.0, 1.0, 7.0), num_different=0, num_pixels=1, torch_threads=1)
+    comparison = LabelMapTimes((9.0, 30.0, 10.0), (2.0, 1.0, 7.0), num_different=0, num_pixels=1, torch_threads=1)
     assert (comparison.median_torch_ms, comparison.median_label_map_ms, comparison.ratio) == (10.0, 2.0, 5.0)
 
 
@@ -33,10 +33,10 @@ def test_mistakes_are_refused() -> None:
     with pytest.raises(LpsnetError, match="unknown kind of logits 'blob'; did you mean 'blobs'"):
         example_scores("blob")  # type: ignore[arg-type]
     with pytest.raises(LpsnetError, match="at least 1 repeat"):
-        compare(example_scores("noise", size=(2, 2)), (4, 4), repeats=0)
+        compare_label_maps(example_scores("noise", size=(2, 2)), (4, 4), repeats=0)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("kind", "least"), [("regions", 25), ("blobs", 10), ("noise", 1)])
 def test_label_maps_are_faster_than_torchs(kind: str, least: float) -> None:
-    assert compare(example_scores(kind), repeats=5).ratio > least
+    assert compare_label_maps(example_scores(kind), repeats=5).ratio > least

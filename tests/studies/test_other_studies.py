@@ -14,7 +14,6 @@ from lpsnet.benchmark.timing import TimingProtocol
 from lpsnet.errors import RunError
 from lpsnet.studies import end_to_end as end_to_end_study
 from lpsnet.studies import inheritance as inheritance_study
-from lpsnet.studies import label_map as label_map_study
 from lpsnet.studies import training_speed
 from lpsnet.studies.running import run_study
 from lpsnet.studies.study import Settings
@@ -33,7 +32,7 @@ def test_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_label_map(tmp_path: Path) -> None:
-    result = run_study(label_map_study.STUDY, Settings(size=(64, 96)), tmp_path)
+    result = run_study(end_to_end_study.LABEL_MAP, Settings(size=(64, 96)), tmp_path)
     assert [row["scores"] for row in result.report.rows] == ["regions", "blobs", "noise"]
     assert all(row["ratio"] == row["torch_ms"] / row["label_map_ms"] for row in result.report.rows)
     assert all(row["num_pixels"] == 64 * 96 for row in result.report.rows)
