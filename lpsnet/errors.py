@@ -70,6 +70,8 @@ EXTRAS = {
     "nncf": "openvino",
     "ncnn": "ncnn",
     "pnnx": "ncnn",
+    "ai_edge_litert": "litert",
+    "ai_edge_quantizer": "litert",
     "av": "video",
     "jinja2": "report",
     "matplotlib": "report",

@@ -31,6 +31,7 @@ APART = {
         "search/test_device_latency.py",
     ),
     "training": (
+        "export/test_litert_trained.py",
         "fitting/test_fit.py",
         "search/test_candidates.py",
         "search/test_expand_command.py",

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from lpsnet.data.labels import LabelSpace
 from lpsnet.export.export import export
+from lpsnet.export.litert import export_litert
 from lpsnet.export.ncnn import export_ncnn
 from lpsnet.export.onnx import export_openvino
 from lpsnet.models.checkpoint import default_record, save_checkpoint
@@ -43,7 +44,7 @@ def write_model(net: Network, path: Path, *, size: tuple[int, int] | None = None
     elif path.suffix == ".onnx":
         export(net, path, to="onnx", record=record(net), size=size)
     else:
-        exporter = {".ncnn": export_ncnn, ".openvino": export_openvino}[path.suffix]
+        exporter = {".ncnn": export_ncnn, ".openvino": export_openvino, ".tflite": export_litert}[path.suffix]
         exporter(net, path, record=record(net), size=size, **options)
     return path
 

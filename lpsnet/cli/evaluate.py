@@ -180,7 +180,7 @@ NUM_CALIBRATED = 100
 def export(
     model: Annotated[str, typer.Option(help="A checkpoint (.safetensors).")],
     out: Annotated[Path, typer.Option(help="The file to write.")],
-    to: Annotated[str, typer.Option(help="onnx, openvino, ncnn or tensorrt.")] = "onnx",
+    to: Annotated[str, typer.Option(help="onnx, openvino, ncnn, litert or tensorrt.")] = "onnx",
     size: output.SizeOption = None,
     precision: Annotated[str, typer.Option(help="f32, f16 or int8 (int8 needs --data).")] = "f32",
     data: Annotated[str | None, typer.Option(help="Compare on these images too: a data set, as for train.")] = None,

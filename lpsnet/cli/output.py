@@ -42,7 +42,9 @@ DeviceOption = Annotated[
     ),
 ]
 ModelOption = Annotated[str, typer.Option(help="A model file, or the name of one that comes with the package.")]
-RuntimeOption = Annotated[str | None, typer.Option(help="Engine: onnxruntime, openvino, ncnn, tensorrt, pytorch.")]
+RuntimeOption = Annotated[
+    str | None, typer.Option(help="Engine: onnxruntime, openvino, ncnn, litert, tensorrt, pytorch.")
+]
 PrecisionOption = Annotated[str, typer.Option(help="Arithmetic: f32, bf16, f16, int8.")]
 ThreadsOption = Annotated[int | None, typer.Option("--threads", min=1, max=MAX_THREADS, help="Threads of the engine.")]
 DataOption = Annotated[str, typer.Option(help="camvid:PATH, cityscapes:PATH, bdd100k:PATH, a YAML file, or scenes.")]

@@ -94,6 +94,12 @@ def _write_ncnn(deployed: Model, path: Path, record: ModelRecord, size: Size) ->
     export_ncnn(deployed, path, record=record, size=size)
 
 
+def _write_litert(deployed: Model, path: Path, record: ModelRecord, size: Size) -> None:
+    from lpsnet.export.litert import export_litert
+
+    export_litert(deployed, path, record=record, size=size)
+
+
 def _write_checkpoint(deployed: Model, path: Path, record: ModelRecord, size: Size) -> None:
     save_checkpoint(deployed, path, record=record)
 
@@ -111,6 +117,7 @@ _CHECKPOINT = Writer(".safetensors", _write_checkpoint)
 WRITERS: dict[str, Writer] = {
     **dict.fromkeys(("onnxruntime", "onnxruntime_cuda", "openvino"), _ONNX),
     "ncnn": Writer(".ncnn", _write_ncnn),
+    "litert": Writer(".tflite", _write_litert),
     "tensorrt": _ONNX,
     **dict.fromkeys(("pytorch", "pytorch_compiled", "pytorch_cuda"), _CHECKPOINT),
 }
@@ -122,6 +129,7 @@ EXPORTERS: dict[str, str] = {
     "onnx": "lpsnet.export.onnx:export_onnx",
     "openvino": "lpsnet.export.onnx:export_openvino",
     "ncnn": "lpsnet.export.ncnn:export_ncnn",
+    "litert": "lpsnet.export.litert:export_litert",
     "tensorrt": "lpsnet.export.onnx:export_tensorrt",
 }
 
@@ -156,10 +164,10 @@ def export(
 def quantise_file(
     whole: Path, *, runtime: str, quantisation: Quantisation, record: ModelRecord, size: Size, folder: Path
 ) -> Path:
-    """Write an ONNX file of ours in int8 for an engine; the path of the file in `folder`.
+    """Write a file of ours in int8 for an engine; the path of the file in `folder`.
 
     Args:
-        whole: in f32.
+        whole: in f32, as `WRITERS` has it for that engine.
         runtime: a name in `QUANTISERS`.
         quantisation: images to calibrate on, and what stays in floating point.
         record: of the file.
@@ -193,6 +201,12 @@ def _write_openvino(whole: Path, target: Path, quantisation: Quantisation, recor
     write_container(target, description=description, weights=weights, record=record)
 
 
+def _write_int8_litert(whole: Path, target: Path, quantisation: Quantisation, record: ModelRecord, size: Size) -> None:
+    from lpsnet.export.litert import quantise_litert
+
+    quantise_litert(whole, target, quantisation, record, size)
+
+
 def _import(package: str) -> Any:
     try:
         return importlib.import_module(package)
@@ -204,11 +218,12 @@ def _import(package: str) -> Any:
 QUANTISERS: dict[str, tuple[str, Callable[[Path, Path, Quantisation, ModelRecord, Size], None]]] = {
     "onnxruntime": (".onnx", _write_int8_onnx),
     "openvino": (".openvino", _write_openvino),
+    "litert": (".tflite", _write_int8_litert),
 }
 
 
 # format -> the engine that runs its files here. TensorRT runs its own elsewhere; ncnn's are not quantised.
-_ENGINES = {"onnx": "onnxruntime", "openvino": "openvino"}
+_ENGINES = {"onnx": "onnxruntime", "openvino": "openvino", "litert": "litert"}
 
 
 def beside_other_precisions(

@@ -14,7 +14,6 @@ import subprocess
 import tempfile
 import warnings
 from collections.abc import Sequence
-from copy import deepcopy
 from fractions import Fraction
 from itertools import count
 from pathlib import Path
@@ -28,7 +27,7 @@ from lpsnet.export.quantise import Size
 from lpsnet.export.verify import ExportOptions, ExportReport, Format, Request, write_proved
 from lpsnet.inference.model_file import write_container
 from lpsnet.models.any_network import Model
-from lpsnet.models.blocks import ConvNorm
+from lpsnet.models.reparameterise import with_strides
 
 FORMAT = Format("ncnn", ".ncnn", runtime="ncnn", precisions=("f32", "f16"))
 
@@ -64,7 +63,7 @@ def _write(deployed: Model, path: Path, request: Request) -> None:
 
 def _convert(deployed: Model, size: Size | None, half: bool) -> tuple[bytes, bytes]:
     sizes = (size,) if size is not None else _traced_sizes_of(deployed)
-    traced = _trace(_with_strides(deployed), sizes[0])
+    traced = _trace(with_strides(deployed), sizes[0])
     lines, weights = run_pnnx(traced, [(deployed.in_channels, *traced_size) for traced_size in sizes], half=half)
     _check_layers(lines, size)
     return "\n".join([*map(_line_with_shape(size, deployed.in_channels), lines), ""]).encode(), weights
@@ -119,16 +118,6 @@ def run_pnnx(traced: Any, shapes: Sequence[tuple[int, int, int]], *, half: bool)
         if done.returncode != 0 or not description.exists() or not weights.exists():
             raise ModelFileError(f"pnnx could not convert the network: it ended with {done.returncode}")
         return description.read_text(encoding="utf-8").splitlines(), weights.read_bytes()
-
-
-def _with_strides(deployed: Model) -> Model:
-    """A copy whose 1x1 convolutions step by themselves, instead of being given every second row and column."""
-    net = deepcopy(deployed)
-    for module in net.modules():
-        if isinstance(module, ConvNorm) and module.subsampling > 1:
-            module.conv.stride = (module.subsampling, module.subsampling)
-            module.subsampling = 1
-    return net
 
 
 def _trace(net: Model, size: Size) -> Any:

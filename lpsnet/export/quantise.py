@@ -6,17 +6,21 @@ the coarser steps do. The first block of every path stays in floating point: it 
 large as LPS-Net-M, labels stay closer (on CamVid 97.8 % of the pixels keep theirs instead of 97.6 %), and it is the
 first to overflow, see below.
 
-NNCF quantises for OpenVINO, ONNX Runtime's own quantiser for ONNX. All eight bits of weights and unsigned activations
-are used, which needs VNNI or the like: on x86 processors without it, sums of two products can exceed 16 bits.
+NNCF quantises for OpenVINO, ONNX Runtime's own quantiser for ONNX, Google's ai-edge-quantizer for LiteRT. All eight
+bits of weights and activations are used, which needs VNNI or the like for unsigned ones: on x86 processors without it,
+sums of two products can exceed 16 bits.
 """
 
 import contextlib
 import io
 import logging
 import os
+import re
 import tempfile
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -148,6 +152,81 @@ def quantise_onnx(
     return quantised
 
 
+def quantise_for_litert(content: bytes, quantisation: Quantisation, *, record: ModelRecord, size: Size | None) -> bytes:
+    """A quantised copy of a `.tflite` file of ours, with float input and output; arguments as before.
+
+    Raises:
+        MissingDependencyError: ai-edge-quantizer is not installed.
+    """
+    try:
+        from ai_edge_quantizer import quantizer, recipe
+    except ImportError:
+        raise MissingDependencyError.for_extra("ai_edge_quantizer", "litert") from None
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.ModelT.InitFromPackedBuf(content)
+    rules = [*recipe.static_wi8_ai8(), *_float_rules(schema, model, quantisation, record)]
+    made = {index for own in model.subgraphs[0].operators for index in own.outputs}
+    ranges = _ranges(content, made, _Prepared(quantisation.images, record, size))
+    with _quietly(None), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about memory that it takes
+        quantiser = quantizer.Quantizer(content, rules)
+        found = quantiser.quantize(ranges, enable_progress_bar=False, enable_progress_report=False)
+    return bytes(found.quantized_model)
+
+
+def _ranges(content: bytes, made: set[int], images: "_Prepared") -> dict[str, dict[str, NDArray[np.float32]]]:
+    """The least and the largest value, over all images, of the image and of the maps that are made, by their names.
+
+    Not of weights: the quantiser would take one range for all of their channels.
+    """
+    from ai_edge_litert.interpreter import Interpreter
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about the memory that keeping all maps takes
+        interpreter = Interpreter(model_content=content, experimental_preserve_all_tensors=True)
+    interpreter.allocate_tensors()
+    (entry,) = interpreter.get_input_details()
+    maps = [own for own in interpreter.get_tensor_details() if own["index"] in {entry["index"], *made}]
+    found: dict[str, dict[str, NDArray[np.float32]]] = {}
+    for image in images:
+        interpreter.set_tensor(entry["index"], np.ascontiguousarray(image.transpose(0, 2, 3, 1)))
+        interpreter.invoke()
+        for own in maps:
+            values = interpreter.get_tensor(own["index"])
+            least, most = (np.full((1,) * values.ndim, end, np.float32) for end in (values.min(), values.max()))
+            before = found.setdefault(own["name"], {"min": least, "max": most})
+            found[own["name"]] = {"min": np.minimum(before["min"], least), "max": np.maximum(before["max"], most)}
+    return found
+
+
+_KINDS = {"CONV_2D": "Conv", "DEPTHWISE_CONV_2D": "Conv"}
+
+
+def _float_rules(
+    schema: Any, model: Any, quantisation: Quantisation, record: ModelRecord
+) -> Iterator[Mapping[str, Any]]:
+    """Rules of the quantiser for the operators that stay in floating point; it knows one by the name of what it gives.
+
+    Where the first layer stays, so does what is done to the image before it.
+    """
+    codes = {getattr(schema.BuiltinOperator, code): kind for code, kind in _KINDS.items()}
+    graph = model.subgraphs[0]
+    nodes = [
+        (graph.tensors[own.outputs[0]].name.decode(), codes.get(model.operatorCodes[own.opcodeIndex].builtinCode, ""))
+        for own in graph.operators
+    ]
+    kept = set(_float_nodes(nodes, quantisation.float_layers, record))
+    if "first" in quantisation.float_layers:
+        kept.update(name for name, _ in takewhile(lambda node: node[1] != "Conv", nodes))
+    yield from (_float_rule(f"^{re.escape(name)};?$", "*") for name, _ in nodes if name in kept)
+    yield from (_float_rule(".*", end) for end in ("INPUT", "OUTPUT"))
+
+
+def _float_rule(names: str, operators: str) -> dict[str, Any]:
+    return {"regex": names, "operation": operators, "algorithm_key": "no_quantize", "op_config": {}}
+
+
 # in ONNX, and in OpenVINO
 _CONVOLUTIONS = ("Conv", "Convolution", "GroupConvolution")
 
@@ -194,13 +273,13 @@ def _reader(quantization: Any, images: _Prepared, name: str) -> Any:
 
 @contextlib.contextmanager
 def _quietly(logger: str | None) -> Iterator[None]:
-    """Without a quantiser's remarks, which are for those who wrote the call of it, and without its progress on standard
-    output, which may hold our JSON. `logger` None is the root logger."""
+    """Without a quantiser's remarks, which are for those who wrote the call of it, and without its progress: standard
+    output may hold our JSON. `logger` None is the root logger."""
     log = logging.getLogger(logger)
     level = log.level
     log.setLevel(logging.ERROR)
     try:
-        with contextlib.redirect_stdout(io.StringIO()):
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             yield
     finally:
         log.setLevel(level)

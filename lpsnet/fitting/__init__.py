@@ -29,7 +29,7 @@ from lpsnet.fitting.plan import Choice, Plan, Wish, make_plan
 from lpsnet.inference.engines import PRECISIONS, Precision, SessionOptions
 from lpsnet.inference.hub import find_checkpoint
 from lpsnet.inference.model_file import read_record
-from lpsnet.inference.segmenter import Segmenter
+from lpsnet.inference.segmenter import DEFAULT_RUNTIMES, Segmenter
 from lpsnet.io import atomic_path, locked_folder, write_text
 from lpsnet.models.any_network import Model
 from lpsnet.models.checkpoint import load_checkpoint
@@ -41,7 +41,7 @@ from lpsnet.training.segmentation import train
 _log = logging.getLogger(__name__)
 
 PLAN, RESULT, HOW = "plan.json", "fit.json", "how.md"
-NCNN_MODEL = "model.ncnn"
+OWN_FORMATS = {"ncnn": "ncnn", "litert": "tflite"}  # engine that does not run ONNX -> the suffix of its files
 SCORED = "miou.txt"  # in the folder of a contest's training that is done
 NUM_COMPARED, NUM_CALIBRATED = 8, 100
 MAX_INT8_LOSS = 1.0  # points of mIoU that an int8 file may lose that is delivered beside another
@@ -84,7 +84,8 @@ class Fit:
         """The file for the chosen engine and precision."""
         if self.int8 is not None and self.precision == "int8":
             return self.int8
-        return self.folder / NCNN_MODEL if self.plan.runtime == "ncnn" else self.model
+        suffix = OWN_FORMATS.get(self.plan.runtime)
+        return self.model if suffix is None else self.folder / f"model.{suffix}"
 
     @property
     def precision(self) -> Precision:
@@ -338,17 +339,15 @@ def _deliver(plan: Plan, result: TrainingResult, out: Path, trained: dict[str, f
     _log.info("Exporting and comparing the file with the network …")
     compared = Images(select(val, NUM_COMPARED))
     export(net, model, to="onnx", record=record, size=plan.size, images=compared)
-    files: list[tuple[Path, str, Precision]] = [
-        (model, plan.runtime, "f32" if plan.precision == "int8" else plan.precision)
-    ]
-    if plan.runtime == "ncnn":
-        own = out / NCNN_MODEL
-        export(net, own, to="ncnn", record=record, size=plan.size, images=compared)
-        files = [(own, plan.runtime, plan.precision)]
+    whole: Precision = "f32" if plan.precision == "int8" else plan.precision
+    files = [(model, plan.runtime, whole)]
+    if suffix := OWN_FORMATS.get(plan.runtime):
+        own = out / f"model.{suffix}"
+        export(net, own, to=plan.runtime, record=record, size=plan.size, images=compared)
+        files = [(own, plan.runtime, whole)]
     int8 = _quantised(plan, net, record, dataset, out)
     if int8 is not None:
-        own_runtime = "openvino" if int8.suffix == ".openvino" else "onnxruntime"
-        files.insert(0 if plan.precision == "int8" else len(files), (int8, own_runtime, "int8"))
+        files.insert(0 if plan.precision == "int8" else len(files), (int8, DEFAULT_RUNTIMES[int8.suffix], "int8"))
     _log.info("Timing the delivered files …")
     cells = [Candidate(path.name, path, runtime, precision) for path, runtime, precision in files]
     with opened_device(plan.wish.device) as device:
@@ -395,8 +394,8 @@ def _scored(plan: Plan, segmenter: Segmenter, val: Split, facts: dict[str, Any])
 
 def _quantised(plan: Plan, net: Model, record: ModelRecord, dataset: Dataset, out: Path) -> Path | None:
     """The model in int8 for the chosen engine, if it holds; None with a line in the log if not."""
-    to = "openvino" if plan.runtime == "openvino" else "onnx"
-    path = out / f"model-int8.{to}"
+    to = plan.runtime if plan.runtime in ("openvino", "litert") else "onnx"
+    path = out / f"model-int8.{OWN_FORMATS.get(to, to)}"
     images = Images(select(dataset.split("train"), NUM_CALIBRATED))
     is_planned = plan.precision == "int8"
     for float_layers, max_loss in PLANNED_INT8 if is_planned else ((("first",), MAX_INT8_LOSS),):
@@ -435,15 +434,15 @@ def how(fitted: Fit) -> str:
     recipe = plan.training_recipe(plan.training_minutes)
     size = f"{plan.size[0]}x{plan.size[1]}"
     train_words = ["lpsnet", "train", "--data", plan.data, "--arch", start.architecture, "--block", start.block]
-    train_words += ["--init", str(start.checkpoint)] if start.weights else ["--encoder", start.encoder]
+    train_words += ["--init", start.weights] if start.weights else ["--encoder", start.encoder]
     train_words += ["--teacher", plan.wish.teacher] if plan.wish.teacher else []
     train_words += ["--unlabelled", plan.wish.unlabelled] if plan.wish.unlabelled else []
     train_words += ["--recipe", "auto", "--minutes", f"{recipe.minutes:g}", "--size", size]
     train_words += ["--set", f"seed={plan.wish.seed}"] if plan.wish.seed else []
     is_int8 = fitted.precision == "int8"
-    to = plan.runtime if plan.runtime == "ncnn" or (is_int8 and plan.runtime == "openvino") else "onnx"
+    to = plan.runtime if plan.runtime in OWN_FORMATS or (is_int8 and plan.runtime == "openvino") else "onnx"
     there = ["--device", plan.wish.device] if plan.wish.device else []
-    file, threads = f"by-hand.{to}", ["--threads", str(plan.threads)] if plan.threads else []
+    file, threads = f"by-hand.{OWN_FORMATS.get(to, to)}", ["--threads", str(plan.threads)] if plan.threads else []
     run = ["--runtime", plan.runtime, "--precision", fitted.precision, *threads]
     export_words = ["lpsnet", "export", "--model", "by-hand/model.safetensors", "--to", to, "--size", size]
     export_words += ["--precision", "int8", "--data", plan.data, *_BY_HAND] if is_int8 else []

@@ -384,9 +384,9 @@ class _Files:
             values["channels"] = self.channels.names
         record = default_record(net).model_copy(update=values)
         kinds: dict[str, Any] = {"record": record, "size": self.size}
+        whole = write_for_runtime(net, self.folder, start.name, runtime=runtime, **kinds)
         if setting.precision != "int8":
-            return write_for_runtime(net, self.folder, start.name, runtime=runtime, **kinds)
-        whole = write_for_runtime(net, self.folder, start.name, runtime="onnxruntime", **kinds)
+            return whole
         ranges = Quantisation([self.image])
         return quantise_file(whole, runtime=runtime, quantisation=ranges, folder=self.folder, **kinds)
 

@@ -3,6 +3,7 @@
 - ONNX is a protocol buffer: fields with a number, a wire type and, if variable, a length. A reader picks the fields it
   needs and skips the others. Field numbers are those of onnx.proto.
 - safetensors begins with a JSON header.
+- LiteRT's .tflite is a FlatBuffer: tables whose fields are found by offsets. Field numbers are those of schema.fbs.
 - ncnn and OpenVINO models are a text and a weights file. Both are kept in one uncompressed zip archive of fixed names,
   with the record inside, and are read straight into memory.
 
@@ -10,6 +11,7 @@ No length stated in a file is trusted.
 """
 
 import contextlib
+import hashlib
 import json
 import os
 import struct
@@ -159,6 +161,100 @@ def _varint(file: BinaryIO) -> int:
 def file_size(file: BinaryIO) -> int:
     """Bytes in an open file."""
     return file.seek(0, os.SEEK_END)
+
+
+TFLITE_IDENTIFIER = b"TFL3"
+TFLITE_CHECKSUM = "lpsnet.sha256"  # of a file's bytes, with zeros in its own place
+_MAX_TFLITE_ENTRIES = 1_000  # of metadata
+_MAX_TFLITE_NAME = 1_000  # bytes
+
+# Field numbers: Model, Metadata, Buffer
+_TFLITE_BUFFERS, _TFLITE_METADATA = 4, 6
+_METADATA_NAME, _METADATA_BUFFER = 0, 1
+_BUFFER_DATA = 0
+
+
+def read_tflite_metadata(file: BinaryIO) -> dict[str, str]:
+    """The texts in the model's metadata, by name.
+
+    Raises:
+        DamagedError: the file is not a complete LiteRT model, or not as it was written: those of lpsnet hold the
+            SHA-256 of their bytes.
+    """
+    if _bytes_at(file, 4, 4) != TFLITE_IDENTIFIER:
+        raise DamagedError("it does not begin like one")
+    model = _target(file, 0)
+    buffers, num_buffers = _vector(file, _slot(file, model, _TFLITE_BUFFERS))
+    entries, num_entries = _vector(file, _slot(file, model, _TFLITE_METADATA))
+    if num_entries > _MAX_TFLITE_ENTRIES:
+        raise DamagedError("it has too many entries of metadata")
+    metadata: dict[str, str] = {}
+    for number in range(num_entries):
+        entry = _target(file, entries + 4 * number)
+        name = _bytes_at(file, *_vector(file, _slot(file, entry, _METADATA_NAME)), most=_MAX_TFLITE_NAME).decode(
+            errors="replace"
+        )
+        index = _number(file, slot) if (slot := _slot(file, entry, _METADATA_BUFFER)) else 0
+        if index >= num_buffers:
+            raise DamagedError("an entry of its metadata has no buffer")
+        start, length = _vector(file, _slot(file, _target(file, buffers + 4 * index), _BUFFER_DATA))
+        if name == TFLITE_CHECKSUM:
+            _check_sum(file, start, length)
+        elif name in metadata:
+            raise DamagedError(f"its metadata has {name!r} twice")
+        elif length <= MAX_TEXT_BYTES:
+            metadata[name] = _bytes_at(file, start, length).decode(errors="replace")
+    return metadata
+
+
+def _check_sum(file: BinaryIO, start: int, length: int) -> None:
+    written, found = _bytes_at(file, start, length, most=64), hashlib.sha256()
+    file.seek(0)
+    position = 0
+    while block := file.read(1 << 20):
+        low, high = max(start - position, 0), min(start + length - position, len(block))
+        found.update(block if low >= high else block[:low] + bytes(high - low) + block[high:])
+        position += len(block)
+    if found.digest() != written:
+        raise DamagedError("its bytes are not those that were written")
+
+
+def _bytes_at(file: BinaryIO, start: int, length: int, *, most: int = MAX_TEXT_BYTES) -> bytes:
+    if not 0 <= length <= most:
+        raise DamagedError(f"what is at byte {start} does not fit")
+    file.seek(start)
+    found = file.read(length)
+    if len(found) < length:
+        raise DamagedError("it ends early")
+    return found
+
+
+def _number(file: BinaryIO, position: int, kind: str = "<I") -> int:
+    if position < 0:
+        raise DamagedError("an offset in it leads out of it")
+    number: int = struct.unpack(kind, _bytes_at(file, position, struct.calcsize(kind)))[0]
+    return number
+
+
+def _target(file: BinaryIO, position: int) -> int:
+    """Where the offset at `position` leads."""
+    return position + _number(file, position)
+
+
+def _slot(file: BinaryIO, table: int, field: int) -> int:
+    """Where a field of a FlatBuffer table is; 0 if it is left out."""
+    layout = table - _number(file, table, "<i")
+    place = 4 + 2 * field
+    offset = _number(file, layout + place, "<H") if place < _number(file, layout, "<H") else 0
+    return table + offset if offset else 0
+
+
+def _vector(file: BinaryIO, slot: int) -> tuple[int, int]:
+    """First byte and length of the vector, or text, whose offset is in a slot; no length if that is 0."""
+    if slot == 0:
+        return 0, 0
+    vector = _target(file, slot)
+    return vector + 4, _number(file, vector)
 
 
 RECORD_NAME = "record.json"
@@ -347,5 +443,6 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 METADATA_READERS: dict[str, Callable[[BinaryIO], Metadata]] = {
     ".onnx": read_onnx_metadata,
     ".safetensors": _read_safetensors,
+    ".tflite": read_tflite_metadata,
     **dict.fromkeys(CONTENTS, read_container_metadata),
 }

@@ -44,6 +44,7 @@ DEFAULT_RUNTIMES: dict[str, str] = {
     ".safetensors": "pytorch",
     ".openvino": "openvino",
     ".ncnn": "ncnn",
+    ".tflite": "litert",
 }
 
 

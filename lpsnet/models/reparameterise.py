@@ -35,6 +35,19 @@ def fuse(net: AnyModel) -> AnyModel:
         return fill(fused, _fused_state(net, fused))  # type: ignore[return-value]
 
 
+def with_strides(deployed: AnyModel) -> AnyModel:
+    """A copy whose 1x1 convolutions step by themselves, instead of being given every second row and column.
+
+    The same function, for engines without a layer for such a slice; see `blocks.ConvNorm`.
+    """
+    net = copy.deepcopy(deployed)
+    for module in net.modules():
+        if isinstance(module, ConvNorm) and module.subsampling > 1:
+            module.conv.stride = (module.subsampling, module.subsampling)
+            module.subsampling = 1
+    return net
+
+
 def _fused_state(net: Network, fused: Network) -> dict[str, Tensor]:
     """Tensors for all of `fused`: folded for units, copied for what has no batch norm (the head, attention)."""
     state = {}

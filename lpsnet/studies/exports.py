@@ -6,7 +6,7 @@ Segmenter's labels beside the reference way (normalised, resized, upsampled and 
 scored on the same images.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -186,13 +186,14 @@ def plan_precisions(settings: Settings, known: Known) -> list[Run]:
 def _measure_precisions(settings: Settings, file: Path, size: tuple[int, int], place: Place) -> dict[str, Json]:
     data = open_dataset(settings.data[0])
     with TemporaryDirectory(prefix="lpsnet-") as folder:
-        whole = file
+        wholes = dict.fromkeys(settings.runtimes, file)
         if file.suffix.lower() != ".onnx":
-            whole = checkpoint_for_runtime(file, Path(folder), "f32", runtime="onnxruntime", size=size)
+            for name in wholes:
+                wholes[name] = checkpoint_for_runtime(file, Path(folder), f"f32-{name}", runtime=name, size=size)
         place.on_progress("quantising", 0.0)
         quantisation = Quantisation(Images(select(data.split("train"), NUM_CALIBRATED)))
         found = benchmark(
-            _precisions_candidates(settings, whole, quantisation, size, Path(folder)),
+            _precisions_candidates(wholes, quantisation, size, Path(folder)),
             size=size,
             num_threads=settings.num_threads,
             protocol=PROTOCOL,
@@ -208,11 +209,12 @@ def _measure_precisions(settings: Settings, file: Path, size: tuple[int, int], p
 
 
 def _precisions_candidates(
-    settings: Settings, whole: Path, quantisation: Quantisation, size: tuple[int, int], folder: Path
+    wholes: Mapping[str, Path], quantisation: Quantisation, size: tuple[int, int], folder: Path
 ) -> list[Candidate]:
-    """For every engine: f32 and half precisions, which `benchmark` skips if unsupported, and int8."""
-    record, found = read_record(whole), list[Candidate]()
-    for runtime in settings.runtimes:
+    """For every engine, of its f32 file: f32 and half precisions, which `benchmark` skips if unsupported, and int8."""
+    found = list[Candidate]()
+    for runtime, whole in wholes.items():
+        record = read_record(whole)
         found += [Candidate("model", whole, runtime, precision) for precision in PRECISIONS if precision != "int8"]
         quantised = quantise_file(
             whole, runtime=runtime, quantisation=quantisation, record=record, size=size, folder=folder

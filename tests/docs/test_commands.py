@@ -18,6 +18,7 @@ from typer.main import get_command
 import lpsnet
 from lpsnet.cli import app, output
 from lpsnet.data.dataset import WRITERS
+from lpsnet.export.export import EXPORTERS
 from lpsnet.inference.engines import PRECISIONS, RUNTIMES
 from lpsnet.models.blocks import BLOCKS
 from lpsnet.models.interactions import INTERACTIONS
@@ -46,7 +47,7 @@ CHECKS: dict[str, Callable[[str], bool]] = {
     "block": one_of(BLOCKS),
     "interaction": one_of(INTERACTIONS),
     "protocol": one_of(("adaptive", "quick", "paper")),
-    "to": one_of(("onnx", "openvino", "ncnn", "tensorrt", *WRITERS)),
+    "to": one_of((*EXPORTERS, *WRITERS)),
     "name": one_of(STUDIES),
 }
 

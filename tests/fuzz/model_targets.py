@@ -1,5 +1,6 @@
 """Model files, records and checkpoints: damaged, and written by someone who means harm."""
 
+import importlib.util
 import io
 import json
 import pickle
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from sample_images import scene
 from sample_models import RATIOS, members, models, record
 
-from lpsnet.inference.model_file import read_record
+from lpsnet.inference.model_file import TFLITE_CHECKSUM, read_metadata, read_record
 from lpsnet.inference.segmenter import Segmenter
 from lpsnet.models.checkpoint import initialise_from, load_checkpoint, load_official_checkpoint
 from lpsnet.models.network import create_model
@@ -45,6 +46,13 @@ def _segments(suffix: str, *, runtime: str | None = None) -> Callable[[bytes, Pa
         assert labels.max() < segmenter.label_space.num_classes
 
     return check
+
+
+def _tflite_structure(data: bytes, folder: Path) -> None:
+    """What is read before LiteRT gets a file, of one that has no checksum to be refused by."""
+    path = folder / "model.tflite"
+    path.write_bytes(data)
+    assert all(isinstance(text, str) for text in read_metadata(path).values())
 
 
 def _record(value: Any, folder: Path) -> None:
@@ -184,6 +192,19 @@ _HEADERS = st.deferred(lambda: altered([_header()])).map(lambda h: _with_header(
 _RECORDS = st.deferred(lambda: altered([json.loads(record().to_json())]))
 _PICKLES = st.tuples(st.booleans(), st.integers(0, 5), st.integers(0, 3))
 
+
+def _without_checksum() -> list[bytes]:
+    name = TFLITE_CHECKSUM.encode()
+    return [data.replace(name, b"x" * len(name)) for data in _kind(".tflite")]
+
+
+_LITERT = (
+    Target("tflite file", _spoilt(".tflite"), _segments(".tflite"), many=1_500, few=25),
+    Target(
+        "tflite structure", st.deferred(lambda: damaged(_without_checksum())), _tflite_structure, many=2_000, few=50
+    ),
+)
+
 TARGETS = (
     Target("record", _RECORDS | JSON, _record, many=2_500, few=80),
     Target("record in a checkpoint", _RECORDS, _record_in_file, many=1_000, few=30),
@@ -197,4 +218,5 @@ TARGETS = (
     Target("openvino archive", _containers("model.openvino"), _segments(".openvino"), many=1_000, few=6),
     Target("ncnn container", _spoilt(".ncnn"), _segments(".ncnn"), many=600, few=8),
     Target("ncnn archive", _containers("model.ncnn"), _segments(".ncnn"), many=1_500, few=6),
+    *(_LITERT if importlib.util.find_spec("ai_edge_litert") else ()),
 )

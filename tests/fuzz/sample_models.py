@@ -1,6 +1,7 @@
 """Valid model files of every kind, as bytes, all of one small network: where the fuzzing of model files starts."""
 
 import functools
+import importlib.util
 import tempfile
 import zipfile
 from pathlib import Path
@@ -47,7 +48,9 @@ def models() -> dict[str, bytes]:
         folder = Path(name)
         save_checkpoint(network(), folder / "model.safetensors")
         save_checkpoint(fuse(network()), folder / "deployed.safetensors", record=record())
-        for suffix, kind in ((".onnx", "onnx"), (".openvino", "openvino"), (".ncnn", "ncnn")):
+        kinds = [(".onnx", "onnx"), (".openvino", "openvino"), (".ncnn", "ncnn")]
+        kinds += [(".tflite", "litert")] if importlib.util.find_spec("ai_edge_litert") else []
+        for suffix, kind in kinds:
             export(network(), folder / f"model{suffix}", to=kind, record=record(), size=SIZE)
         torch.save(official_state_dict(fuse(network())), folder / "official.pth")
         legacy = folder / "legacy.pth"

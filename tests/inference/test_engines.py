@@ -197,8 +197,8 @@ def test_rubbish_is_refused_in_one_line(runtime: str, path: Path, tmp_path: Path
 
 
 def test_a_file_of_another_format_is_refused(runtime: str, tmp_path: Path) -> None:
-    other = tmp_path / "model.tflite"
-    other.write_bytes(b"TFL3")
+    other = tmp_path / "model.engine"
+    other.write_bytes(b"ftrt")
     with pytest.raises(ModelFileError, match=f"is not for the runtime {runtime}, which runs"):
         open_session(runtime, SessionOptions(other))
 

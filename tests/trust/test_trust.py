@@ -18,6 +18,7 @@ from lpsnet.data.labels import LabelSpace
 from lpsnet.errors import DataError, LpsnetError, ModelFileError, RunError
 from lpsnet.evaluation.evaluate import PredictionFolder
 from lpsnet.export.export import export
+from lpsnet.inference.engines import SessionOptions, open_session
 from lpsnet.inference.model_file import read_container
 from lpsnet.inference.segmenter import Segmenter
 from lpsnet.models.checkpoint import default_record, load_official_checkpoint, official_state_dict
@@ -161,6 +162,24 @@ def test_a_zip_bomb_is_refused_by_what_it_claims(tmp_path: Path) -> None:
             archive.writestr(member, bytes(2**22))
     with pytest.raises(ModelFileError, match="compressed"):
         read_container(path)
+
+
+def test_a_litert_file_of_ours_that_was_changed_is_refused(tmp_path: Path) -> None:
+    """Also where the change is what LiteRT would take: another weight, another record."""
+    pytest.importorskip("ai_edge_litert", reason="LiteRT is not installed: pip install 'lpsnet[litert]'")
+    path = tmp_path / "model.tflite"
+    net = create_model("tiny", num_classes=3)
+    export(net, path, to="litert", record=default_record(fuse(net)), size=(64, 64))
+    content = path.read_bytes()
+    assert Segmenter(path)(IMAGE).shape == IMAGE.shape[:2]
+    weight = fuse(net).head.weight.detach().numpy().tobytes()
+    for part, other in ((weight, bytes(len(weight))), (b'"align_corners":true', b'"align_corners":null')):
+        assert content.count(part) == 1
+        path.write_bytes(content.replace(part, other))
+        with pytest.raises(ModelFileError, match="not those that were written"):
+            Segmenter(path)
+        with pytest.raises(ModelFileError, match="not those that were written"):
+            open_session("litert", SessionOptions(path))
 
 
 def test_predictions_stay_in_their_folder(tmp_path: Path) -> None:

@@ -121,6 +121,7 @@ RUNTIMES: dict[str, Engine] = {
     "onnxruntime_cuda": Engine("lpsnet.inference.engines.onnxruntime", {"cuda_only": True}, ("nchw",), remote=True),
     "openvino": Engine("lpsnet.inference.engines.openvino", path_layouts=("nchw", "nhwc", "nhwc_bf16"), remote=True),
     "ncnn": Engine("lpsnet.inference.engines.ncnn", path_layouts=("nchw",), remote=True),
+    "litert": Engine("lpsnet.inference.engines.litert"),
     "tensorrt": Engine("lpsnet.inference.engines.onnxruntime", {"tensorrt": True}),
     "pytorch": Engine("lpsnet.inference.engines.pytorch"),
     "pytorch_compiled": Engine("lpsnet.inference.engines.pytorch", {"compiled": True}),
