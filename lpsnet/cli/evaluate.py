@@ -181,6 +181,10 @@ def export(
     model: Annotated[str, typer.Option(help="A checkpoint (.safetensors).")],
     out: Annotated[Path, typer.Option(help="The file to write.")],
     to: Annotated[str, typer.Option(help="onnx, openvino, ncnn, litert or tensorrt.")] = "onnx",
+    board: Annotated[
+        str | None,
+        typer.Option("--for", help="rknn, hailo or qnn: ONNX for a vendor's tool, and what it may not take."),
+    ] = None,
     size: output.SizeOption = None,
     precision: Annotated[str, typer.Option(help="f32, f16 or int8 (int8 needs --data).")] = "f32",
     data: Annotated[str | None, typer.Option(help="Compare on these images too: a data set, as for train.")] = None,
@@ -206,6 +210,7 @@ def export(
     """
     from lpsnet.export.export import beside_other_precisions
     from lpsnet.export.export import export as run_export
+    from lpsnet.export.onnx import export_for_board
     from lpsnet.models.checkpoint import load_checkpoint
 
     checkpoint = find_checkpoint(model)
@@ -215,15 +220,17 @@ def export(
     if labelled is not None and (reason := why_not_scorable(labelled, record.label_space)):
         output.say(f"mIoU is not compared: {reason}", json_to=json_to)
         labelled = None
-    report = run_export(
+    if board is not None and to != "onnx":
+        raise LpsnetError(f"--for {board} writes an ONNX file: leave --to {to} out")
+    report = (run_export if board is None else functools.partial(export_for_board, board=board))(
         net,
         out,
-        to=to,
+        **({"to": to} if board is None else {}),
         record=record,
         size=output.parse_size(size),
         precision=cast("Precision", precision),
         quantisation=_quantisation(data, calibrate_on, num_calibrated, keep_float, record)
-        if precision == "int8"
+        if precision == "int8" and board is None
         else None,
         images=() if images is None else Images(select(images, NUM_COMPARED)),
         labelled=labelled,
@@ -231,13 +238,15 @@ def export(
         max_miou_loss=max_miou_loss,
     )
     precisions = None
-    if precision == "int8" and to != "tensorrt":
+    if report.precision == "int8" and to != "tensorrt":
         with output.measuring_progress() as update:
             precisions = beside_other_precisions(net, report, record=record, labelled=labelled, on_progress=update)
     output.write_json({**report.to_dict(), **({"precisions": precisions.to_dict()} if precisions else {})}, json_to)
     print_export(report, json_to=json_to)
     if precisions is not None:
         print_benchmark(precisions, json_to=json_to)
+    if board is not None:
+        _print_findings(board, report, json_to=json_to)
     run = report.engine_command or ("lpsnet", "segment", "IMAGE", "--model", report.path)
     output.next_command(*run, json_to=json_to)
 
@@ -273,6 +282,13 @@ def print_export(report: "ExportReport", *, json_to: str | None = None) -> None:
         where = f"{miou.num_pictures} images of {miou.split}"
         output.say(f"mIoU on {where}: {miou.before:.2f} before, {miou.after:.2f} after", json_to=json_to)
     output.say(f"Wrote {report.path} ({report.num_bytes / 2**20:.1f} MiB)", json_to=json_to)
+
+
+def _print_findings(board: str, report: "ExportReport", *, json_to: str | None) -> None:
+    for finding in report.findings:
+        output.say(f"In the way of {board}: {finding}", json_to=json_to)
+    known = "" if report.findings else f"Nothing is known that is in the way of {board}; "
+    output.say(f"{known}not tried on hardware: see docs/how-to/vendor-tools.md", json_to=json_to)
 
 
 ServeOption = Annotated[

@@ -1,5 +1,8 @@
 """ONNX, the format that every engine here reads, directly or through its own converter; for TensorRT and OpenVINO.
 
+And for tools of vendors that are not tried here (`BOARDS`): files that such a tool takes as far as its public documents
+say, with what they say against it.
+
 One input `image` (N x C x H x W float32, normalised as in the record) and one output `logits` (N x K x h x w).
 With a free size, N, H and W may change from call to call: path sizes floor(r H) are computed in the file from the size
 of the image. With a fixed size, N is 1 and every size is a constant, as engines of small devices want it.
@@ -12,20 +15,22 @@ exporter is used: it gives the same file as the newer one in a tenth of the time
 import io
 import tempfile
 import warnings
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Unpack
 
 import torch
 
 from lpsnet import __version__
-from lpsnet.errors import MissingDependencyError, ModelFileError
+from lpsnet.errors import MissingDependencyError, ModelFileError, unknown_name
 from lpsnet.export.quantise import Quantisation, Size, check_quantisation, quantise_for_openvino, quantise_onnx
 from lpsnet.export.verify import ExportOptions, ExportReport, Format, Proof, Request, write_proved
 from lpsnet.inference.engines import Precision
 from lpsnet.inference.engines.onnxruntime import SIZE_NAMES, trtexec_command
 from lpsnet.inference.model_file import write_container
 from lpsnet.models.any_network import Model
+from lpsnet.models.reparameterise import with_strides
 from lpsnet.record import RECORD_KEY, ModelRecord
 
 _SMALL = 16  # numbers; smaller tensors (sizes, scales) stay as they are
@@ -245,3 +250,153 @@ def pack_openvino(model: Any, *, half: bool) -> tuple[bytes, bytes]:
         description = Path(folder) / "model.xml"
         openvino.save_model(model, description, compress_to_fp16=half)
         return description.read_bytes(), description.with_suffix(".bin").read_bytes()
+
+
+@dataclass(frozen=True, slots=True)
+class Board:
+    """A vendor's tool that makes files for its boards from ONNX files, as its public documents describe it.
+
+    Attributes:
+        title: of the tool.
+        opset: version of ONNX's operators that is written.
+        operators: what it takes.
+        source: where that is said.
+        doubts: operator -> a doubt about it, with its own source; of bilinear resizes with `align_corners` under
+            "align_corners".
+        ir_version: the highest version of ONNX's file format; None where nothing is said.
+    """
+
+    title: str
+    opset: int
+    operators: frozenset[str]
+    source: str
+    doubts: Mapping[str, str] = field(default_factory=dict)
+    ir_version: int | None = None
+
+
+_USUAL = ("Conv", "Relu", "Clip", "Add", "Mul", "Concat", "Resize", "AveragePool", "GlobalAveragePool", "MaxPool")
+_USUAL_TOO = ("Sigmoid", "BatchNormalization", "Constant", "Identity")
+_SHAPES = ("Reshape", "Unsqueeze", "Squeeze", "Transpose", "Flatten", "Slice", "Split", "Pad", "ReduceMean")
+_MORE = ("Sub", "Div", "Max", "Min", "Pow", "Tanh", "HardSigmoid", "HardSwish", "LeakyRelu", "PRelu", "Elu", "Softmax")
+_MORE_YET = ("ConvTranspose", "MatMul", "Gemm", "LayerNormalization")
+_BASIC = frozenset((*_USUAL, *_USUAL_TOO))
+_WIDE = _BASIC | {*_SHAPES, *_MORE, *_MORE_YET}
+
+# Read on 2026-11-30; docs/how-to/vendor-tools.md has the links
+BOARDS: dict[str, Board] = {
+    "rknn": Board(
+        "RKNN-Toolkit2",
+        opset=17,  # 12 to 19 since release 1.6.0
+        operators=_WIDE | {"Erf"},
+        source="its list of ONNX operators, 2.1.0",
+        doubts={"align_corners": "was seen to run on the processor, not on the NPU (RK3588, 2.3.2, a user's report)"},
+    ),
+    "qnn": Board(
+        "Qualcomm's QNN",
+        opset=12,  # its converter lists Clip up to version 12
+        operators=_WIDE,
+        source="the list of ONNX Runtime's QNN provider",
+    ),
+    "hailo": Board(
+        "Hailo's Dataflow Compiler",
+        opset=11,  # as Hailo's own instructions export an FCN
+        operators=_BASIC,
+        source="what segmentation networks of Hailo's model zoo consist of (its own list takes a login)",
+        doubts={"align_corners": "is in no network of Hailo's model zoo that is known here; try its parser first"},
+        ir_version=9,
+    ),
+}
+
+# operator -> what in a network of ours brings it, and what to take instead
+_ADVICE = {
+    **dict.fromkeys(("Reshape", "Unsqueeze", "Slice", "Split"), "take another block than shufflenet"),
+    "Sub": "take an interaction without attention, such as bilateral_b",
+}
+
+
+def export_for_board(net: Model, path: str | Path, *, board: str, **options: Unpack[ExportOptions]) -> ExportReport:
+    """Write an ONNX file for a vendor's tool, verify it with ONNX Runtime, and say what the tool may not take.
+
+    The file is for one size and one image, without branches, in the board's version of ONNX's operators, in f32: the
+    tools quantise by themselves. Nothing of this was run on a board; `findings` of the report is what their public
+    documents say against the file, and is empty where they say nothing.
+
+    Args:
+        board: a name in `BOARDS`.
+        options: as for `export_onnx`; `size` is needed.
+
+    Raises:
+        ModelFileError: as for `export_onnx`; or there is no such board, no size, or another precision than f32.
+    """
+    if board not in BOARDS:
+        raise ModelFileError(unknown_name("board", board, BOARDS))
+    target = BOARDS[board]
+    if options.get("size") is None:
+        own = options["record"].input_size
+        hint = f"; its record names {own[0]}x{own[1]}" if own else ""
+        raise ModelFileError(f"{target.title} takes a file for images of one size: --size HxW{hint}")
+    if options.get("precision", "f32") != "f32":
+        raise ModelFileError(f"{target.title} quantises by itself: export in f32 for it; got {options['precision']}")
+
+    def write(deployed: Model, path: Path, request: Request) -> None:
+        model = to_onnx(with_strides(deployed), size=request.size, opset=target.opset)
+        _pool_means(model)
+        write_model(model, path, record=request.record)
+
+    report = write_proved(net, path, format=ONNX, write=write, **options)
+    return replace(report, findings=tuple(find_obstacles(path, target)))
+
+
+def _pool_means(model: Any) -> None:
+    """Means over height and width as `GlobalAveragePool`, which more tools take; changed in place."""
+    for node in model.graph.node:
+        own = {attribute.name: list(attribute.ints) or attribute.i for attribute in node.attribute}
+        if node.op_type == "ReduceMean" and own.get("axes") in ([2, 3], [-2, -1], [-1, -2]) and own.get("keepdims", 1):
+            node.op_type = "GlobalAveragePool"
+            del node.attribute[:]
+
+
+def find_obstacles(path: str | Path, board: Board) -> list[str]:
+    """What a vendor's tool may not take in an ONNX file, by its public documents: a line for each kind of obstacle.
+
+    Raises:
+        MissingDependencyError: onnx is not installed.
+    """
+    import onnx
+
+    model = onnx.load(path)
+    found = list(_of_file(model, board))
+    problems: dict[tuple[str, str], list[str]] = {}
+    for node in model.graph.node:
+        for problem in _of_node(onnx, node, board):
+            problems.setdefault((node.op_type, problem), []).append(node.name or node.output[0])
+    for (operator, problem), nodes in problems.items():
+        where = nodes[0] if len(nodes) == 1 else f"{nodes[0]} and {len(nodes) - 1} more"
+        found.append(f"{operator} ({where}): {problem}")
+    return found
+
+
+def _of_file(model: Any, board: Board) -> Iterator[str]:
+    opset = next(own.version for own in model.opset_import if own.domain in ("", "ai.onnx"))
+    if opset != board.opset:
+        yield f"opset {opset}: {board.title} is given {board.opset}; export the file with --for"
+    if board.ir_version is not None and model.ir_version > board.ir_version:
+        yield f"IR version {model.ir_version}: {board.title} takes {board.ir_version} at most"
+    for port in (*model.graph.input, *model.graph.output):
+        lengths = port.type.tensor_type.shape.dim
+        if any(not length.dim_value for length in lengths):
+            yield f"{port.name}: its size is free; {board.title} takes one size: --size HxW"
+        elif len(lengths) != 4 or lengths[0].dim_value != 1:
+            yield f"{port.name}: {board.title} is given one image at a time, of four axes"
+
+
+def _of_node(onnx: Any, node: Any, board: Board) -> Iterator[str]:
+    if node.op_type not in board.operators:
+        advice = _ADVICE.get(node.op_type, "the network needs another operator in its place")
+        yield f"not in {board.source}; {advice}"
+    elif node.op_type in board.doubts:
+        yield board.doubts[node.op_type]
+    if node.op_type == "Resize" and "align_corners" in board.doubts:
+        attributes = {own.name: onnx.helper.get_attribute_value(own) for own in node.attribute}
+        if attributes.get("coordinate_transformation_mode") == b"align_corners":
+            yield f"with align_corners {board.doubts['align_corners']}"

@@ -102,6 +102,7 @@ class ExportReport:
         miou: before and after; None where no labelled images were given.
         num_calibration_pictures: images that an int8 file was calibrated on.
         engine_command: the command of the engine's own that takes the file further; empty where there is none.
+        findings: what may keep a vendor's tool from taking the file, a line each; see `onnx.export_for_board`.
     """
 
     path: Path
@@ -116,6 +117,7 @@ class ExportReport:
     miou: MiouCheck | None = None
     num_calibration_pictures: int = 0
     engine_command: tuple[str, ...] = ()
+    findings: tuple[str, ...] = ()
 
     @property
     def score_difference(self) -> float:
@@ -131,7 +133,11 @@ class ExportReport:
         """JSON values."""
         summary = {"score_difference": self.score_difference, "label_agreement": self.label_agreement}
         miou = None if self.miou is None else self.miou.to_dict()
-        lists = {"checks": [check.to_dict() for check in self.checks], "engine_command": list(self.engine_command)}
+        lists = {
+            "checks": [check.to_dict() for check in self.checks],
+            "engine_command": list(self.engine_command),
+            "findings": list(self.findings),
+        }
         return {**asdict(self), "path": str(self.path), "miou": miou, **lists, **summary}
 
 
