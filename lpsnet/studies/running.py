@@ -36,7 +36,7 @@ STUDIES: dict[str, str] = {
     "conv-types": "lpsnet.studies.convolutions:CONV_TYPES",
     "widths": "lpsnet.studies.convolutions:WIDTHS",
     "expansion": "lpsnet.studies.paper_networks:EXPANSION",
-    "qualitative": "lpsnet.studies.qualitative:STUDY",
+    "qualitative": "lpsnet.studies.paper_networks:QUALITATIVE",
     "comparison": "lpsnet.studies.comparison:STUDY",
     "generalisation": "lpsnet.studies.paper_networks:GENERALISATION",
     "embedded": "lpsnet.studies.comparison:EMBEDDED",

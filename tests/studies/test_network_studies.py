@@ -28,7 +28,7 @@ from lpsnet.benchmark.timing import TimingProtocol
 from lpsnet.data.images import read_image
 from lpsnet.errors import DivergedError, LpsnetError, RunError
 from lpsnet.studies import blocks_interactions as blocks
-from lpsnet.studies import comparison, paper_networks, qualitative
+from lpsnet.studies import comparison, paper_networks
 from lpsnet.studies import network_training as training_module
 from lpsnet.studies.network_latency import StudyNetwork, input_size, table_2_architecture
 from lpsnet.studies.network_training import schedule_of
@@ -115,16 +115,20 @@ def test_expansion_and_qualitative_share_their_trainings(tmp_path: Path, monkeyp
     assert any("Rank correlation of mIoU with Table 4, 3 steps" in finding for finding in result.report.findings)
     by_workers = run_study(paper_networks.EXPANSION, SETTINGS, tmp_path / "apart", num_workers=2)
     assert [row["miou"] for row in by_workers.report.rows] == [row["miou"] for row in result.report.rows]
-    three = dict(zip(qualitative.NETWORKS, steps, strict=True))
-    monkeypatch.setattr(qualitative, "NETWORKS", three)
-    shown = run_study(qualitative.STUDY, Settings(data=(SCENES,), epochs=1.0, num_threads=1), tmp_path)
+    three = dict(zip(paper_networks.SHOWN, steps, strict=True))
+    monkeypatch.setattr(paper_networks, "SHOWN", three)
+    shown = run_study(paper_networks.QUALITATIVE, Settings(data=(SCENES,), epochs=1.0, num_threads=1), tmp_path)
     assert shown.num_kept == 3 + 3  # paces and trainings
     assert [row["picture"] for row in shown.report.rows] == ["scene_00000", "scene_00001"]
     chosen = Settings(data=(SCENES,), epochs=1.0, num_threads=1, pictures=("scene_00001",))
-    assert [row["picture"] for row in run_study(qualitative.STUDY, chosen, tmp_path).report.rows] == ["scene_00001"]
+    assert [row["picture"] for row in run_study(paper_networks.QUALITATIVE, chosen, tmp_path).report.rows] == [
+        "scene_00001"
+    ]
     with pytest.raises(RunError, match="unknown image 'scene_1'"):
         run_study(
-            qualitative.STUDY, Settings(data=(SCENES,), epochs=1.0, num_threads=1, pictures=("scene_1",)), tmp_path
+            paper_networks.QUALITATIVE,
+            Settings(data=(SCENES,), epochs=1.0, num_threads=1, pictures=("scene_1",)),
+            tmp_path,
         )
 
 
@@ -328,15 +332,15 @@ def test_images_of_the_qualitative_study_are_those_segmented(tmp_path: Path, mon
             truth = truths[image.tobytes()]
             return np.zeros_like(truth) if self.name == "lpsnet_s" else truth
 
-    monkeypatch.setattr(qualitative, "Segmenter", Fake)
+    monkeypatch.setattr(paper_networks, "Segmenter", Fake)
     files = tmp_path / "files"
     files.mkdir()
     for name in ("lpsnet_s", "lpsnet_m", "lpsnet_l"):
         (files / f"{name}.onnx").write_bytes(b"x")
-    result = run_study(qualitative.STUDY, Settings(data=(SCENES,), models=files), tmp_path / "out")
+    result = run_study(paper_networks.QUALITATIVE, Settings(data=(SCENES,), models=files), tmp_path / "out")
     assert all(row["lpsnet_m_accuracy"] == 100 and row["lpsnet_l_boxes"] > 0 for row in result.report.rows)
     (folder,) = (tmp_path / "out/runs").iterdir()
     assert np.array_equal(read_image(folder / "0_lpsnet_l.png"), colourise(split.labels(0), split.label_space))
     (files / "lpsnet_l.onnx").unlink()
     with pytest.raises(RunError, match=r"no model file in .* begins with lpsnet_l"):
-        run_study(qualitative.STUDY, Settings(data=(SCENES,), models=files), tmp_path / "out")
+        run_study(paper_networks.QUALITATIVE, Settings(data=(SCENES,), models=files), tmp_path / "out")

@@ -20,7 +20,7 @@ from lpsnet.studies.blocks_interactions import (
 )
 from lpsnet.studies.comparison import ALL_METHODS, OURS, TABLE_2, TABLE_3, TABLE_4, TABLE_5, TABLE_6, TABLE_7, TABLE_8
 from lpsnet.studies.network_latency import table_2_architecture
-from lpsnet.studies.qualitative import accuracy, corrected_regions, largest_gain
+from lpsnet.studies.paper_networks import accuracy, corrected_regions, largest_gain
 from lpsnet.studies.study import best_two, describe_best, rank_correlation, score_columns
 
 
