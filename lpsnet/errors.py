@@ -72,6 +72,7 @@ EXTRAS = {
     "pnnx": "ncnn",
     "ai_edge_litert": "litert",
     "ai_edge_quantizer": "litert",
+    "coremltools": "coreml",
     "av": "video",
     "jinja2": "report",
     "matplotlib": "report",

@@ -180,7 +180,7 @@ NUM_CALIBRATED = 100
 def export(
     model: Annotated[str, typer.Option(help="A checkpoint (.safetensors).")],
     out: Annotated[Path, typer.Option(help="The file to write.")],
-    to: Annotated[str, typer.Option(help="onnx, openvino, ncnn, litert or tensorrt.")] = "onnx",
+    to: Annotated[str, typer.Option(help="onnx, openvino, ncnn, litert, coreml or tensorrt.")] = "onnx",
     board: Annotated[
         str | None,
         typer.Option("--for", help="rknn, hailo or qnn: ONNX for a vendor's tool, and what it may not take."),

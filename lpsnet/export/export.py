@@ -130,6 +130,7 @@ EXPORTERS: dict[str, str] = {
     "openvino": "lpsnet.export.onnx:export_openvino",
     "ncnn": "lpsnet.export.ncnn:export_ncnn",
     "litert": "lpsnet.export.litert:export_litert",
+    "coreml": "lpsnet.export.coreml:export_coreml",
     "tensorrt": "lpsnet.export.onnx:export_tensorrt",
 }
 

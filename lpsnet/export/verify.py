@@ -121,17 +121,18 @@ class ExportReport:
 
     @property
     def score_difference(self) -> float:
-        """The largest of all checks."""
+        """The largest of all checks; ValueError where nothing was compared."""
         return max(check.score_difference for check in self.checks)
 
     @property
     def label_agreement(self) -> float:
-        """The smallest of all checks, in percent."""
+        """The smallest of all checks, in percent; ValueError where nothing was compared."""
         return min(check.label_agreement for check in self.checks)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
-        summary = {"score_difference": self.score_difference, "label_agreement": self.label_agreement}
+        names = ("score_difference", "label_agreement")
+        summary = {name: getattr(self, name) if self.checks else None for name in names}
         miou = None if self.miou is None else self.miou.to_dict()
         lists = {
             "checks": [check.to_dict() for check in self.checks],
@@ -388,7 +389,7 @@ def write_proved(
         RunError: the file cannot be written.
     """
     path = Path(path)
-    _check(net, path, format, record, size, precision)
+    check_options(net, path, format, record, size, precision)
     asked = {"label_agreement": proof.get("min_label_agreement"), "miou_lost": proof.get("max_miou_loss")}
     bounds = replace(BOUNDS[precision], **{name: value for name, value in asked.items() if value is not None})
     num_calibrated = len(check_quantisation(quantisation).images) if precision == "int8" else 0
@@ -480,9 +481,10 @@ def _open(path: Path, format: Format, precision: Precision) -> Session:
     return open_session(format.runtime, SessionOptions(path, precision, num_threads))
 
 
-def _check(
+def check_options(
     net: Model, path: Path, format: Format, record: ModelRecord, size: Size | None, precision: Precision
 ) -> None:
+    """Raise ModelFileError unless a file of that name, precision and size, with that record, can be one of `net`."""
     if path.suffix.lower() != format.suffix:
         raise ModelFileError(f"a model file for {format.name} ends in {format.suffix}; got {path}")
     if precision not in PRECISIONS:
