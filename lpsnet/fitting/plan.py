@@ -26,7 +26,7 @@ from lpsnet.data.images import Image
 from lpsnet.data.inspection import Diagnosis
 from lpsnet.data.synthetic import SceneSplit
 from lpsnet.errors import DataError, DeviceError, LpsnetError, RunError, unknown_name
-from lpsnet.export.export import QUANTISERS, quantise_file, write_for_runtime
+from lpsnet.export.export import QUANTISERS, WRITERS, quantise_file, write_for_runtime
 from lpsnet.export.quantise import Quantisation
 from lpsnet.inference.engines import PRECISIONS, Precision, SessionOptions
 from lpsnet.inference.hub import find_checkpoint
@@ -445,10 +445,11 @@ def _int8_times(
     """
     opened, problems = dict[str, tuning.Setting](), list[str]()
     networks = dict[str, Any]()
-    for setting in (*beside, *(tuning.Setting(name, "int8", threads) for name in QUANTISERS)):
-        if setting not in beside and wish.runtime not in (None, setting.runtime):
-            continue
-        on_progress("trying int8", len(opened) / (len(beside) + len(QUANTISERS)))
+    usual = [name for name in QUANTISERS if WRITERS[name].suffix == ".onnx"]  # others only if asked for, as in `tune`
+    asked = usual if wish.runtime is None else [name for name in QUANTISERS if name == wish.runtime]
+    settings = [*beside, *(tuning.Setting(name, "int8", threads) for name in asked)]
+    for setting in settings:
+        on_progress("trying int8", len(opened) / len(settings))
         try:
             networks[str(setting)] = files.open(start, setting)
             opened[str(setting)] = setting
