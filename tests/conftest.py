@@ -19,6 +19,7 @@ APART = {
         "failures/",
         "test_plugins.py",
     ),
+    "cpp": ("cpp/",),
     "export": ("export/", "models/test_checkpoint.py"),
     "fuzz": ("data/test_damaged_label_files.py", "fuzz/"),
     "timing": (
