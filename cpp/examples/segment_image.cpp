@@ -1,7 +1,7 @@
 // Segments an image: segment_image MODEL IMAGE OUT [RUNTIME [THREADS]]
 //
-// IMAGE is a PPM file, or a PNG file if this was built with libpng. Writes OUT.labels.pgm, the class of every pixel, and
-// OUT.overlay.ppm, the image under the colours of its classes; prints the share of each class.
+// IMAGE is a PPM file, or a PNG file if this was built with libpng. Writes OUT.labels.pgm, the class of every pixel,
+// and OUT.overlay.ppm, the image under the colours of its classes; prints the share of each class.
 #include <array>
 #include <cstdio>
 #include <cstdlib>

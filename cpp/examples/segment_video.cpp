@@ -1,7 +1,7 @@
 // Segments a camera or a video with OpenCV's VideoCapture: segment_video MODEL SOURCE OUT [RUNTIME [THREADS]]
 //
-// SOURCE is the number of a camera (0 is the first) or a video file. OUT is a video file of overlays, or - for none. Ends
-// at the end of the video, or with Ctrl-C; prints the time of an image at the end of every second.
+// SOURCE is the number of a camera (0 is the first) or a video file. OUT is a video file of overlays, or - for none.
+// Ends at the end of the video, or with Ctrl-C; prints the time of an image at the end of every second.
 #include <chrono>
 #include <csignal>
 #include <cstdio>

@@ -1,7 +1,8 @@
 // Damaged model files, records and PPM images, and images of random shapes: lpsnet_fuzz MODEL COUNT [SEED]
 //
-// Built with AddressSanitizer and UndefinedBehaviorSanitizer (-DLPSNET_SANITIZE=ON). Each case either works or throws an
-// `Error` of one line; anything else ends the program with its number. No engine is run: those are not ours to harden.
+// Built with AddressSanitizer and UndefinedBehaviorSanitizer (-DLPSNET_SANITIZE=ON). Each case either works or throws
+// an `Error` of one line; anything else ends the program with its number. No engine is run: those are not ours to
+// harden.
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -25,20 +26,39 @@ int between(int low, int high) { return low + static_cast<int>(below(static_cast
 
 // One to four changes, half of them in the first and last kilobytes: most of a model file is weights
 std::string damaged(std::string text, bool is_text) {
-    static const char *const words[] = {"1e999", "-1", "99999999999999999999", "null", "[", "{", "\"", "\\u", "\\ud800",
-                                        "0.5", "255", "256", "[[[[[[[[", "R=", "/0", ",", ":", "true", "\x80", "65535"};
+    static const char *const words[] = {"1e999",    "-1",   "99999999999999999999",
+                                        "null",     "[",    "{",
+                                        "\"",       "\\u",  "\\ud800",
+                                        "0.5",      "255",  "256",
+                                        "[[[[[[[[", "R=",   "/0",
+                                        ",",        ":",    "true",
+                                        "\x80",     "65535"};
     for (int changes = between(1, 4); changes > 0; changes--) {
         const std::size_t near = std::min<std::size_t>(text.size(), 3000);
         const std::size_t at = below(2) ? below(text.size()) : below(2) ? below(near) : text.size() - below(near);
         const std::size_t count = std::min(text.size() - std::min(at, text.size()), below(below(8) ? 8 : 2000));
         switch (below(is_text ? 7 : 6)) {
-            case 0: if (at < text.size()) text[at] = static_cast<char>(random_bits()); break;
-            case 1: if (at < text.size()) text[at] = static_cast<char>(text[at] ^ (1 << below(8))); break;
-            case 2: if (at <= text.size()) text.resize(at); break;
-            case 3: if (at <= text.size()) text.erase(at, count); break;
-            case 4: if (at <= text.size()) text.insert(at, text.substr(at, count)); break;
-            case 5: if (at <= text.size()) text.insert(at, "\xff\xff\xff\xff\xff\xff\xff\xff\xff\x7f", below(11)); break;
-            default: if (at <= text.size()) text.replace(at, std::min<std::size_t>(count, 4), words[below(20)]); break;
+            case 0:
+                if (at < text.size()) text[at] = static_cast<char>(random_bits());
+                break;
+            case 1:
+                if (at < text.size()) text[at] = static_cast<char>(text[at] ^ (1 << below(8)));
+                break;
+            case 2:
+                if (at <= text.size()) text.resize(at);
+                break;
+            case 3:
+                if (at <= text.size()) text.erase(at, count);
+                break;
+            case 4:
+                if (at <= text.size()) text.insert(at, text.substr(at, count));
+                break;
+            case 5:
+                if (at <= text.size()) text.insert(at, "\xff\xff\xff\xff\xff\xff\xff\xff\xff\x7f", below(11));
+                break;
+            default:
+                if (at <= text.size()) text.replace(at, std::min<std::size_t>(count, 4), words[below(20)]);
+                break;
         }
     }
     return text;
@@ -91,7 +111,8 @@ void image_case(const lpsnet::Record &like) {
     double sum = 0;
     for (std::size_t path = 0; path < inputs.size(); path++) {
         const lpsnet::Size own = lpsnet::path_size(size, ratios[path]);
-        const std::size_t count = record.channels.size() * static_cast<std::size_t>(own.height) * static_cast<std::size_t>(own.width);
+        const std::size_t count =
+            record.channels.size() * static_cast<std::size_t>(own.height) * static_cast<std::size_t>(own.width);
         const std::size_t bytes_each = layout == lpsnet::Layout::nhwc_bf16 ? 2 : 4;
         const auto *const numbers = static_cast<const std::uint8_t *>(inputs[path]);
         for (std::size_t i = 0; i < count * bytes_each; i++) sum += numbers[i];
@@ -121,8 +142,10 @@ void graph_case(std::string_view model, const lpsnet::Record &record) {
         }
         std::vector<lpsnet::Size> sizes;
         for (std::size_t i = 0; i < names.size(); i++)
-            sizes.push_back(lpsnet::path_size(
-                size == lpsnet::Size{} ? lpsnet::tried_size : size, record.ratios[std::min(i, record.ratios.size() - 1)]));
+            sizes.push_back(
+                lpsnet::path_size(
+                    size == lpsnet::Size{} ? lpsnet::tried_size : size,
+                    record.ratios[std::min(i, record.ratios.size() - 1)]));
         return sizes;
     };
     if (lpsnet::split_at_paths(model, record.ratios, size, measure)) num_split++;

@@ -1,7 +1,7 @@
 // Where the pixels of a resized image lie in the image, along one axis.
 //
-// Compiled without contraction of a * b + c into one rounding: the bits must be those of NumPy, which rounds twice, and of
-// OpenCV, which rounds once where `std::fma` stands.
+// Compiled without contraction of a * b + c into one rounding: the bits must be those of NumPy, which rounds twice, and
+// of OpenCV, which rounds once where `std::fma` stands.
 #include <algorithm>
 #include <cmath>
 
@@ -35,13 +35,15 @@ Axis exact_axis(int source, int target, bool align_corners) {
     }
     const int num_cells = std::max(1, source - 1);
     for (int cell = 0; cell < num_cells; cell++)
-        axis.starts.push_back(static_cast<std::int32_t>(
-            std::lower_bound(axis.before.begin(), axis.before.end(), cell) - axis.before.begin()));
+        axis.starts.push_back(
+            static_cast<std::int32_t>(
+                std::lower_bound(axis.before.begin(), axis.before.end(), cell) - axis.before.begin()));
     axis.starts.push_back(target);
     return axis;
 }
 
-// OpenCV 5 computes places in float32: columns by one rounding while whole vectors of them are left, else, and rows, by two.
+// OpenCV 5 computes places in float32: columns by one rounding while whole vectors of them are left, else, and rows, by
+// two.
 Axis warp_axis(int source, int target, bool align_corners, bool is_horizontal) {
     const auto [wide_step, wide_first] = spacing(source, target, align_corners);
     const auto step = static_cast<float>(wide_step), first = static_cast<float>(wide_first);

@@ -44,7 +44,8 @@ lpsnet::Image image_of(const lpsnet_image *image) {
 }
 
 const lpsnet::Segmenter &use(const lpsnet_segmenter *segmenter) {
-    if (!segmenter) throw lpsnet::Error("a segmenter is needed; got NULL: lpsnet_open failed, and lpsnet_error said why");
+    if (!segmenter)
+        throw lpsnet::Error("a segmenter is needed; got NULL: lpsnet_open failed, and lpsnet_error said why");
     return segmenter->segment;
 }
 
@@ -93,14 +94,16 @@ int lpsnet_logits(
         shape[0] = found.classes, shape[1] = found.height, shape[2] = found.width;
         if (capacity == 0) return 0;
         if (!logits || capacity < found.values.size())
-            throw lpsnet::Error("the logits are " + std::to_string(found.values.size()) + " floats; there is less room");
+            throw lpsnet::Error(
+                "the logits are " + std::to_string(found.values.size()) + " floats; there is less room");
         std::memcpy(logits, found.values.data(), found.values.size() * sizeof(float));
         return 0;
     });
 }
 
 int lpsnet_overlay(
-    const lpsnet_segmenter *segmenter, const lpsnet_image *rgb, const uint8_t *labels, double opacity, uint8_t *pixels) {
+    const lpsnet_segmenter *segmenter, const lpsnet_image *rgb, const uint8_t *labels, double opacity,
+    uint8_t *pixels) {
     return guarded(1, [&] {
         if (!pixels) throw lpsnet::Error("an overlay needs height x width x 3 bytes; got none");
         const lpsnet::Picture drawn = lpsnet::overlay(image_of(rgb), labels, use(segmenter).record(), opacity);

@@ -107,7 +107,8 @@ Value input_value(const void *data, const Shape &shape) {
     OrtValue *value = nullptr;
     check(
         ort().CreateTensorWithDataAsOrtValue(
-            made, const_cast<void *>(data), bytes, shape.data(), shape.size(), ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, &value),
+            made, const_cast<void *>(data), bytes, shape.data(), shape.size(), ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT,
+            &value),
         "take an image");
     return Value(value);
 }
@@ -124,8 +125,8 @@ std::vector<Value> run(
     // Several runs of one session at once are allowed
     check(
         ort().Run(
-            const_cast<OrtSession *>(session), nullptr, input_names.data(), given.data(), given.size(), output_names.data(),
-            output_names.size(), made.data()),
+            const_cast<OrtSession *>(session), nullptr, input_names.data(), given.data(), given.size(),
+            output_names.data(), output_names.size(), made.data()),
         "run " + path);
     std::vector<Value> results;
     for (OrtValue *value : made) results.emplace_back(value);
@@ -142,8 +143,11 @@ std::pair<ONNXTensorElementDataType, Shape> shape_of(const OrtValue *value) {
 class OnnxRuntimeRequest : public Request {
   public:
     OnnxRuntimeRequest(const OrtSession *session, const EngineOptions &options)
-        : session_(session), path_(options.path), channels_(static_cast<std::int64_t>(options.record->channels.size())),
-          classes_(static_cast<std::int64_t>(options.record->class_names.size())), output_(name_of(session, 0, false)) {
+        : session_(session),
+          path_(options.path),
+          channels_(static_cast<std::int64_t>(options.record->channels.size())),
+          classes_(static_cast<std::int64_t>(options.record->class_names.size())),
+          output_(name_of(session, 0, false)) {
         std::size_t count = 0;
         check(ort().SessionGetInputCount(session, &count), "describe its inputs");
         for (std::size_t i = 0; i < count; i++) {
@@ -161,8 +165,9 @@ class OnnxRuntimeRequest : public Request {
             for (std::size_t axis = 0; axis < shape.size(); axis++)
                 if (shapes_[i].size() != 4 || (shapes_[i][axis] != -1 && shapes_[i][axis] != shape[axis]))
                     throw Error(
-                        path_ + " takes images of other channels or another size than its record and this image make; "
-                                "export it again");
+                        path_ +
+                        " takes images of other channels or another size than its record and this image make; "
+                        "export it again");
             values.push_back(input_value(inputs[i], shape));
         }
         logits_ = std::move(lpsnet::run(session_, names_, values, {output_}, path_)[0]);
@@ -190,8 +195,7 @@ class OnnxRuntimeRequest : public Request {
 };
 
 // Sizes of tensors of a model's front for a black image
-std::vector<Size> measured(
-    const std::string &model, const std::vector<std::string> &names, const std::string &path) {
+std::vector<Size> measured(const std::string &model, const std::vector<std::string> &names, const std::string &path) {
     const Session session = load(model, 1, Size{}, path);
     const Shape shape = input_shape(session.get(), 0, path);
     std::size_t count = 1;
@@ -242,6 +246,8 @@ class OnnxRuntime : public Engine {
 
 }  // namespace
 
-std::unique_ptr<Engine> open_onnxruntime(const EngineOptions &options) { return std::make_unique<OnnxRuntime>(options); }
+std::unique_ptr<Engine> open_onnxruntime(const EngineOptions &options) {
+    return std::make_unique<OnnxRuntime>(options);
+}
 
 }  // namespace lpsnet

@@ -26,8 +26,8 @@ ov::element::Type number_type(Layout layout) {
     return layout == Layout::nhwc_bf16 ? ov::element::bf16 : ov::element::f32;
 }
 
-// The arithmetic of most convolutions, as OpenVINO reports it; of most operations if there are none. It is the end of the
-// kernel's name, e.g. brgconv_avx512_bf16
+// The arithmetic of most convolutions, as OpenVINO reports it; of most operations if there are none. It is the end of
+// the kernel's name, e.g. brgconv_avx512_bf16
 std::string used_precision(const ov::CompiledModel &compiled) {
     std::map<std::string, int> used[2];  // of other operations, of convolutions
     for (const auto &operation : compiled.get_runtime_model()->get_ordered_ops()) {
@@ -57,16 +57,15 @@ ov::OutputVector resized_images(const Model &model) {
     return found;
 }
 
-// The model with an input N x h x w x 3 (or N x C x h x w) for every path in place of the image; null if it is not of that
-// kind. OpenVINO computes in NHWC, so such inputs need no reordering.
+// The model with an input N x h x w x 3 (or N x C x h x w) for every path in place of the image; null if it is not of
+// that kind. OpenVINO computes in NHWC, so such inputs need no reordering.
 Model split_at_paths(const Model &model, const EngineOptions &options, Layout layout) {
     const ov::PartialShape whole = model->input(0).get_partial_shape();
     if (model->inputs().size() != 1 || whole.size() != 4) return nullptr;
     const auto own = [&](std::size_t axis, int asked, int tried) {
         return whole[axis].is_static() ? static_cast<int>(whole[axis].get_length()) : asked ? asked : tried;
     };
-    const Size tried{
-        own(2, options.size.height, tried_size.height), own(3, options.size.width, tried_size.width)};
+    const Size tried{own(2, options.size.height, tried_size.height), own(3, options.size.width, tried_size.width)};
     if (options.size != Size{} && tried != options.size) return nullptr;
     const bool is_fixed = options.size != Size{} || (whole[2].is_static() && whole[3].is_static());
     const auto channels = whole[1].is_static() ? whole[1] : ov::Dimension(3);
@@ -106,7 +105,8 @@ Model split_at_paths(const Model &model, const EngineOptions &options, Layout la
     for (const auto &parameter : parameters) {
         const auto targets = parameter->output(0).get_target_inputs();
         const bool is_used = std::any_of(targets.begin(), targets.end(), [&](const auto &target) {
-            return std::any_of(left.begin(), left.end(), [&](const auto &node) { return node.get() == target.get_node(); });
+            return std::any_of(
+                left.begin(), left.end(), [&](const auto &node) { return node.get() == target.get_node(); });
         });
         if (!is_used) return nullptr;
     }
@@ -116,8 +116,11 @@ Model split_at_paths(const Model &model, const EngineOptions &options, Layout la
 class OpenVinoRequest : public Request {
   public:
     OpenVinoRequest(ov::CompiledModel &compiled, const EngineOptions &options, Layout layout)
-        : request_(compiled.create_infer_request()), path_(options.path), layout_(layout),
-          channels_(options.record->channels.size()), classes_(options.record->class_names.size()) {
+        : request_(compiled.create_infer_request()),
+          path_(options.path),
+          layout_(layout),
+          channels_(options.record->channels.size()),
+          classes_(options.record->class_names.size()) {
         for (const auto &port : compiled.inputs()) shapes_.push_back(port.get_partial_shape());
     }
 
@@ -125,12 +128,14 @@ class OpenVinoRequest : public Request {
         if (inputs.size() != shapes_.size())
             throw Error(path_ + " takes " + std::to_string(shapes_.size()) + " inputs; a network here takes one image");
         for (std::size_t i = 0; i < inputs.size(); i++) {
-            const auto height = static_cast<std::size_t>(sizes[i].height), width = static_cast<std::size_t>(sizes[i].width);
+            const auto height = static_cast<std::size_t>(sizes[i].height),
+                       width = static_cast<std::size_t>(sizes[i].width);
             const ov::Shape shape = layout_ == Layout::nchw ? ov::Shape{1, channels_, height, width}
                                                             : ov::Shape{1, height, width, channels_};
             if (!shapes_[i].compatible(ov::PartialShape(shape))) {
                 const std::string wanted = shapes_[i].to_string(), got = ov::PartialShape(shape).to_string();
-                throw Error(path_ + " takes " + wanted + ", its record and the image make " + got + "; export it again");
+                throw Error(
+                    path_ + " takes " + wanted + ", its record and the image make " + got + "; export it again");
             }
             // The tensor only reads this memory
             request_.set_input_tensor(i, ov::Tensor(number_type(layout_), shape, const_cast<void *>(inputs[i])));
@@ -138,8 +143,8 @@ class OpenVinoRequest : public Request {
         request_.infer();
         const ov::Tensor logits = request_.get_output_tensor(0);
         const ov::Shape shape = logits.get_shape();
-        if (logits.get_element_type() != ov::element::f32 || shape.size() != 4 || shape[0] != 1 || shape[1] != classes_ ||
-            shape[2] == 0 || shape[3] == 0 || !logits.is_continuous())
+        if (logits.get_element_type() != ov::element::f32 || shape.size() != 4 || shape[0] != 1 ||
+            shape[1] != classes_ || shape[2] == 0 || shape[3] == 0 || !logits.is_continuous())
             throw Error(
                 path_ + " gives logits of " + logits.get_element_type().to_string() + " " +
                 ov::PartialShape(shape).to_string() + ", but its record names " + std::to_string(classes_) +
@@ -208,7 +213,8 @@ class OpenVino : public Engine {
         if (shape.size() != 4 || !shape[2].compatible(wanted[2]) || !shape[3].compatible(wanted[3]))
             throw Error(
                 options_.path + " was exported for " + shape.to_string() + ", not for " +
-                std::to_string(options_.size.height) + " x " + std::to_string(options_.size.width) + "; export it again");
+                std::to_string(options_.size.height) + " x " + std::to_string(options_.size.width) +
+                "; export it again");
         model->reshape(wanted);
     }
 

@@ -18,8 +18,11 @@ constexpr std::int64_t max_pixels = std::int64_t{1} << 30;
 class ChannelRows {
   public:
     ChannelRows(const Image &image, const Record &record, std::size_t channel)
-        : from_(static_cast<const std::uint8_t *>(image.data)), stride_(image.stride), width_(image.width),
-          step_(image.channels), bits_(image.bits) {
+        : from_(static_cast<const std::uint8_t *>(image.data)),
+          stride_(image.stride),
+          width_(image.width),
+          step_(image.channels),
+          bits_(image.bits) {
         const double mean = record.mean[channel], std = record.std[channel];
         from_ += channel * static_cast<std::size_t>(bits_ / 8);
         for (int value = 0; value < 256; value++) table_[value] = static_cast<float>((value / 255.0 - mean) / std);
@@ -100,7 +103,8 @@ void merge(
         for (auto pixel = static_cast<std::size_t>(begin); pixel < static_cast<std::size_t>(end); pixel++)
             for (std::size_t channel = 0; channel < channels; channel++)
                 merged[pixel * channels + channel] = planes[channel * count + pixel];
-        const auto first = begin * static_cast<std::int64_t>(channels), last = end * static_cast<std::int64_t>(channels);
+        const auto first = begin * static_cast<std::int64_t>(channels),
+                   last = end * static_cast<std::int64_t>(channels);
         if (layout == Layout::nhwc_bf16) lpsnet_round(merged, reinterpret_cast<std::uint16_t *>(result), first, last);
     });
 }
@@ -154,8 +158,8 @@ Image check_image(Image image, const Record &record) {
         throw Error("an image has at most 2^30 pixels; got " + got + "; segment it in parts");
     if (image.channels != static_cast<int>(record.channels.size()) || image.bits != record.bits)
         throw Error(
-            "the model takes " + std::to_string(record.channels.size()) + " channels of " + std::to_string(record.bits) +
-            " bits; got " + got);
+            "the model takes " + std::to_string(record.channels.size()) + " channels of " +
+            std::to_string(record.bits) + " bits; got " + got);
     const std::ptrdiff_t row = static_cast<std::ptrdiff_t>(image.width) * image.channels * (image.bits / 8);
     if (image.stride == 0) image.stride = row;
     if (image.stride < row)

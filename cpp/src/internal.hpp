@@ -30,9 +30,9 @@ struct Json {
     bool boolean = false;
     double number = 0;
     std::string text;
-    std::vector<Json> items;                             // of an array
-    std::vector<std::pair<std::string, Json>> members;   // of an object
-    const Json *find(std::string_view key) const;        // nullptr if it is no object or has no such member
+    std::vector<Json> items;                            // of an array
+    std::vector<std::pair<std::string, Json>> members;  // of an object
+    const Json *find(std::string_view key) const;       // nullptr if it is no object or has no such member
 };
 
 Json parse_json(std::string_view text);  // Error if it is not one JSON value
@@ -80,7 +80,7 @@ struct Axis {
     std::vector<std::int32_t> starts;  // per cell between two source pixels its first target pixel; then their number
 };
 
-Axis exact_axis(int source, int target, bool align_corners);  // as lpsnet/sampling.py: `cells`
+Axis exact_axis(int source, int target, bool align_corners);                     // as lpsnet/sampling.py: `cells`
 Axis warp_axis(int source, int target, bool align_corners, bool is_horizontal);  // as OpenCV's warpAffine
 
 // Memory that is reused for images of the same size, and coordinates.
@@ -121,7 +121,7 @@ struct EngineOptions {
     std::string path;
     const std::string *content = nullptr;  // of the file
     const Record *record = nullptr;
-    Size size;            // 0 x 0: sizes differ between calls
+    Size size;  // 0 x 0: sizes differ between calls
     bool path_inputs = true;
     std::string precision = "f32";
     int num_threads = 0;  // 0: the engine's choice
@@ -138,9 +138,9 @@ class Engine {
   public:
     virtual ~Engine() = default;
     virtual std::unique_ptr<Request> request() = 0;
-    std::string name;           // and version
-    std::string precision;      // really used
-    bool path_inputs = false;   // whether each path has its own input in place of the image
+    std::string name;          // and version
+    std::string precision;     // really used
+    bool path_inputs = false;  // whether each path has its own input in place of the image
     Layout layout = Layout::nchw;
 };
 

@@ -1,5 +1,5 @@
-// A reader of JSON (RFC 8259), for the record of a model file. The text may be damaged or hostile: nesting is bounded, and
-// every read is checked against its end.
+// A reader of JSON (RFC 8259), for the record of a model file. The text may be damaged or hostile: nesting is bounded,
+// and every read is checked against its end.
 #include <charconv>
 
 #include "internal.hpp"

@@ -4,13 +4,13 @@
 #include <limits>
 #include <mutex>
 
-#include "kernels.h"
 #include "internal.hpp"
+#include "kernels.h"
 
 namespace lpsnet {
 namespace {
 
-constexpr int lanes = 8;                               // classes are padded to a multiple of this, as in kernels.py
+constexpr int lanes = 8;  // classes are padded to a multiple of this, as in kernels.py
 constexpr std::int64_t min_for_threads = std::int64_t{1} << 20;  // logits; with fewer, threads cost more than they save
 
 // The largest difference between two classes at one position
@@ -61,7 +61,8 @@ void label_map(
     const LogitsView &logits, Size size, bool align_corners, std::uint8_t *labels, Workspace &memory, Pool &pool) {
     const float spread = spread_of(logits, pool);
     if (spread == 0) {
-        std::fill_n(labels, static_cast<std::size_t>(size.height) * static_cast<std::size_t>(size.width), std::uint8_t{0});
+        std::fill_n(
+            labels, static_cast<std::size_t>(size.height) * static_cast<std::size_t>(size.width), std::uint8_t{0});
         return;
     }
     const Axis &rows = memory.axis(0, logits.height, size.height, align_corners);

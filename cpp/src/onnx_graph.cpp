@@ -1,8 +1,8 @@
 // Surgery on ONNX models: an input for every path in place of the image; see lpsnet/inference/onnx_graph.py.
 //
 // An ONNX graph is a list of nodes that name the tensors they read and write. A part of it is a shorter list with other
-// inputs and outputs declared; the rest is copied byte for byte. The tensors that the image is resized to are told apart
-// by their sizes, which the engine is asked for.
+// inputs and outputs declared; the rest is copied byte for byte. The tensors that the image is resized to are told
+// apart by their sizes, which the engine is asked for.
 #include "onnx_graph.hpp"
 
 #include <algorithm>
@@ -12,7 +12,8 @@
 namespace lpsnet {
 namespace {
 
-// Field numbers of onnx.proto: ModelProto, GraphProto, NodeProto and its attributes, TensorProto, ValueInfoProto, TypeProto
+// Field numbers of onnx.proto: ModelProto, GraphProto, NodeProto and its attributes, TensorProto, ValueInfoProto,
+// TypeProto
 constexpr std::uint32_t model_graph = 7;
 constexpr std::uint32_t graph_node = 1, graph_weight = 5, graph_input = 11, graph_output = 12, graph_value = 13;
 constexpr std::uint32_t node_input = 1, node_output = 2, node_operator = 4, node_attribute = 5;
@@ -99,7 +100,8 @@ Node node_of(const Field &field) {
         if (item.number == node_operator) node.operation = text_of(item);
         if (item.number == node_input) node.inputs.push_back(text_of(item));
         if (item.number == node_output) node.outputs.push_back(text_of(item));
-        if (item.number == node_attribute && (holds(item.content, attribute_graph) || holds(item.content, attribute_graphs)))
+        if (item.number == node_attribute &&
+            (holds(item.content, attribute_graph) || holds(item.content, attribute_graphs)))
             throw CannotCut();  // a graph inside may use any tensor
     });
     return node;
@@ -130,8 +132,9 @@ std::string value_info(const Port &port) {
     std::string shape;
     for (const Dimension &length : port.shape)
         shape += message(
-            shape_dimension, length.is_free ? message(dimension_name, length.name)
-                                            : number_field(dimension_number, static_cast<std::uint64_t>(length.number)));
+            shape_dimension, length.is_free
+                                 ? message(dimension_name, length.name)
+                                 : number_field(dimension_number, static_cast<std::uint64_t>(length.number)));
     const std::string tensor = number_field(tensor_element, port.element) + message(tensor_shape, shape);
     return message(value_name, port.name) + message(value_type, message(type_tensor, tensor));
 }
@@ -162,7 +165,7 @@ struct Graph {
     std::vector<std::string> outputs;  // names
     std::vector<Node> nodes;           // in an order of computation
     Named weights, output_sources;
-    std::string around, within;        // the model's fields but the graph; the graph's other fields
+    std::string around, within;  // the model's fields but the graph; the graph's other fields
 
     explicit Graph(std::string_view model) {
         std::vector<std::string_view> graphs;
@@ -295,7 +298,8 @@ std::string split(const Graph &graph, const std::vector<Ratio> &ratios, Size siz
         if (is_fixed)
             port.shape = {fixed(1), channels, fixed(at.height), fixed(at.width)};
         else
-            port.shape = {free_length("batch"), channels, free_length("height_" + number), free_length("width_" + number)};
+            port.shape = {
+                free_length("batch"), channels, free_length("height_" + number), free_length("width_" + number)};
         inputs.push_back(port);
     }
     return graph.cut(inputs, graph.outputs);
@@ -308,7 +312,8 @@ bool is_quantised(std::string_view model) {
     bool found = false;
     each_field(model, model_graph, [&](const Field &graph) {
         each_field(graph.content, graph_node, [&](const Field &node) {
-            each_field(node.content, node_operator, [&](const Field &item) { found |= operators.count(text_of(item)) > 0; });
+            each_field(
+                node.content, node_operator, [&](const Field &item) { found |= operators.count(text_of(item)) > 0; });
         });
     });
     return found;

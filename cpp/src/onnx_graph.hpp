@@ -5,8 +5,7 @@
 namespace lpsnet {
 
 // Sizes of the tensors `names` that an ONNX model computes from one black image of 1 x C x H x W
-using Measure =
-    std::function<std::vector<Size>(const std::string &model, const std::vector<std::string> &names)>;
+using Measure = std::function<std::vector<Size>(const std::string &model, const std::vector<std::string> &names)>;
 
 // The part of an ONNX model after the resizing of its image, with an input for every path, byte for byte that of
 // lpsnet/inference/onnx_graph.py. nullopt if the model is not of that kind or for another size; Error if it is damaged.

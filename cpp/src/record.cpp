@@ -1,7 +1,7 @@
 // The record of a model file, read without an engine.
 //
-// ONNX is a protocol buffer: fields with a number, a wire type and, if variable, a length. The fields that are needed are
-// picked and the others skipped. No length stated in a file is trusted.
+// ONNX is a protocol buffer: fields with a number, a wire type and, if variable, a length. The fields that are needed
+// are picked and the others skipped. No length stated in a file is trusted.
 #include <algorithm>
 #include <charconv>
 #include <cmath>
@@ -133,7 +133,8 @@ std::int64_t whole_number(const Json &value, std::int64_t low, std::int64_t high
     const bool fits = value.kind == Kind::number && value.number >= static_cast<double>(low) &&
                       value.number <= static_cast<double>(high) && std::floor(value.number) == value.number;
     if (!fits)
-        throw Error(std::string(what) + " is a whole number from " + std::to_string(low) + " to " + std::to_string(high));
+        throw Error(
+            std::string(what) + " is a whole number from " + std::to_string(low) + " to " + std::to_string(high));
     return static_cast<std::int64_t>(value.number);
 }
 
@@ -220,7 +221,8 @@ Record parse_record(std::string_view json, const std::string &path) {
     try {
         const Json root = parse_json(json);
         if (root.kind != Kind::object) throw Error("it is no JSON object");
-        if (const Json *format = root.find("format")) whole_number(*format, 1, 1, "its format, which this version reads,");
+        if (const Json *format = root.find("format"))
+            whole_number(*format, 1, 1, "its format, which this version reads,");
         Record record;
         const Json &space = member(root, "label_space", Kind::object);
         record.label_space = member(space, "name", Kind::text).text;
@@ -229,12 +231,14 @@ Record parse_record(std::string_view json, const std::string &path) {
             if (item.kind != Kind::array || item.items.size() != 3) throw Error("a colour is red, green and blue");
             std::uint8_t rgb[3];
             for (int i = 0; i < 3; i++)
-                rgb[i] = static_cast<std::uint8_t>(whole_number(item.items[static_cast<std::size_t>(i)], 0, 255, "a colour"));
+                rgb[i] = static_cast<std::uint8_t>(
+                    whole_number(item.items[static_cast<std::size_t>(i)], 0, 255, "a colour"));
             record.class_colours.push_back({rgb[0], rgb[1], rgb[2]});
         }
         if (record.class_colours.size() != record.class_names.size()) throw Error("each class has one colour");
         record.channels = {"red", "green", "blue"};
-        if (root.find("channels")) record.channels = names(member(root, "channels", Kind::array), max_channels, "channels");
+        if (root.find("channels"))
+            record.channels = names(member(root, "channels", Kind::array), max_channels, "channels");
         read_normalisation(root, record);
         if (const Json *size = root.find("input_size"); size && size->kind != Kind::null) {
             if (size->kind != Kind::array || size->items.size() != 2) throw Error("input_size is height and width");

@@ -1,7 +1,7 @@
 // Resizing one channel of an image in float32, to the bits of OpenCV 5's warpAffine and blur on the same processor.
 //
-// Where the processor has AVX2, OpenCV computes a + w * (b - a) with one rounding (FMA), so these loops do; elsewhere with
-// two. A source row is blended horizontally once and kept for the next target row, which mostly needs it again.
+// Where the processor has AVX2, OpenCV computes a + w * (b - a) with one rounding (FMA), so these loops do; elsewhere
+// with two. A source row is blended horizontally once and kept for the next target row, which mostly needs it again.
 #include <algorithm>
 #include <cmath>
 #include <vector>
@@ -35,7 +35,8 @@ WITH_FMA void columns_fma(
     }
 }
 
-void rows_plain(const float *__restrict upper, const float *__restrict lower, float weight, float *__restrict to, int count) {
+void rows_plain(
+    const float *__restrict upper, const float *__restrict lower, float weight, float *__restrict to, int count) {
     for (int x = 0; x < count; x++) {
         const float product = weight * (lower[x] - upper[x]);
         to[x] = upper[x] + product;
@@ -54,22 +55,23 @@ int reflected(int place, int length) {
 }
 
 // Twice the same code, for processors with and without AVX2. Sums of float32 in float64 are exact, in whatever order.
-#define BLUR_LOOPS(TARGET, NAME)                                                                                      \
-    TARGET void NAME##_three(const float *__restrict from, double *__restrict sums, int count) {                      \
-        for (int x = 0; x < count; x++)                                                                               \
-            sums[x] = static_cast<double>(from[x]) + static_cast<double>(from[x + 1]) + static_cast<double>(from[x + 2]); \
-    }                                                                                                                 \
-    TARGET void NAME##_add(const double *__restrict newest, double *__restrict sum, int count) {                      \
-        for (int x = 0; x < count; x++) sum[x] += newest[x];                                                          \
-    }                                                                                                                 \
-    TARGET void NAME##_step(                                                                                          \
-        const double *__restrict newest, const double *__restrict oldest, double *__restrict sum, float *__restrict to, \
-        double scale, int count) {                                                                                    \
-        for (int x = 0; x < count; x++) {                                                                             \
-            const double here = sum[x] + newest[x];                                                                   \
-            to[x] = static_cast<float>(here * scale);                                                                 \
-            sum[x] = here - oldest[x];                                                                                \
-        }                                                                                                             \
+#define BLUR_LOOPS(TARGET, NAME)                                                                                    \
+    TARGET void NAME##_three(const float *__restrict from, double *__restrict sums, int count) {                    \
+        for (int x = 0; x < count; x++)                                                                             \
+            sums[x] =                                                                                               \
+                static_cast<double>(from[x]) + static_cast<double>(from[x + 1]) + static_cast<double>(from[x + 2]); \
+    }                                                                                                               \
+    TARGET void NAME##_add(const double *__restrict newest, double *__restrict sum, int count) {                    \
+        for (int x = 0; x < count; x++) sum[x] += newest[x];                                                        \
+    }                                                                                                               \
+    TARGET void NAME##_step(                                                                                        \
+        const double *__restrict newest, const double *__restrict oldest, double *__restrict sum,                   \
+        float *__restrict to, double scale, int count) {                                                            \
+        for (int x = 0; x < count; x++) {                                                                           \
+            const double here = sum[x] + newest[x];                                                                 \
+            to[x] = static_cast<float>(here * scale);                                                               \
+            sum[x] = here - oldest[x];                                                                              \
+        }                                                                                                           \
     }
 
 BLUR_LOOPS(, plain)
@@ -129,7 +131,10 @@ void sample_rows(
 }
 
 Blur::Blur(RowSource source, Size size, int window_height, int window_width)
-    : source_(std::move(source)), size_(size), window_height_(window_height), window_width_(window_width),
+    : source_(std::move(source)),
+      size_(size),
+      window_height_(window_height),
+      window_width_(window_width),
       padded_(static_cast<std::size_t>(size.width + window_width - 1)),
       ring_(static_cast<std::size_t>(size.width) * static_cast<std::size_t>(window_height)),
       sum_(static_cast<std::size_t>(size.width), 0.0) {}

@@ -91,8 +91,8 @@ struct Segmenter::Impl {
     template <class Use>
     void run(const Image &given, Use use) {
         const Image image = check_image(given, record);
-        const Size at = size != Size{} ? size
-                                       : Size{std::max(image.height, min_input), std::max(image.width, min_input)};
+        const Size at =
+            size != Size{} ? size : Size{std::max(image.height, min_input), std::max(image.width, min_input)};
         std::unique_ptr<Slot> slot = take();
         slot->memory.trim();
         std::vector<Size> sizes;
@@ -121,7 +121,8 @@ struct Segmenter::Impl {
 Segmenter::Segmenter(const std::string &model, const Options &options) : impl_(std::make_unique<Impl>()) {
     const Runtime &runtime = find_runtime(options.runtime);
     if (options.num_threads < 0 || options.num_threads > 1024)
-        throw Error("num_threads is 1 to 1024, or 0 for the engine's choice; got " + std::to_string(options.num_threads));
+        throw Error(
+            "num_threads is 1 to 1024, or 0 for the engine's choice; got " + std::to_string(options.num_threads));
     const std::string content = read_file(model, "model file");
     impl_->record = record_of(content, model);
     const Size asked = check_size(options.input_size);
@@ -146,8 +147,7 @@ Segmenter &Segmenter::operator=(Segmenter &&) noexcept = default;
 void Segmenter::segment(const Image &image, std::uint8_t *labels) const {
     if (!labels) throw Error("a label map needs height x width bytes; got none");
     impl_->run(image, [&](const LogitsView &logits, const Image &, Slot &slot) {
-        label_map(
-            logits, {image.height, image.width}, impl_->record.align_corners, labels, slot.memory, *impl_->pool);
+        label_map(logits, {image.height, image.width}, impl_->record.align_corners, labels, slot.memory, *impl_->pool);
     });
 }
 

@@ -45,8 +45,7 @@ Pool::~Pool() {
 
 int Pool::size() const { return static_cast<int>(state_->threads.size()) + 1; }
 
-void Pool::in_bands(
-    std::int64_t length, int num_bands, const std::function<void(std::int64_t, std::int64_t)> &fill) {
+void Pool::in_bands(std::int64_t length, int num_bands, const std::function<void(std::int64_t, std::int64_t)> &fill) {
     const std::int64_t bands = std::max<std::int64_t>(1, std::min<std::int64_t>({num_bands, size(), length}));
     std::mutex mutex;
     std::condition_variable done;

@@ -47,8 +47,8 @@ LPSNET_C_API void lpsnet_close(lpsnet_segmenter *segmenter); /* NULL is allowed 
 /* The class of every pixel into height x width bytes. 0 if done. */
 LPSNET_C_API int lpsnet_segment(const lpsnet_segmenter *segmenter, const lpsnet_image *image, uint8_t *labels);
 
-/* The network's own output, classes x height x width; `shape` gets these three. `logits` has room for `capacity` floats;
-   with 0 only the shape is asked for. 0 if done. */
+/* The network's own output, classes x height x width; `shape` gets these three. `logits` has room for `capacity`
+   floats; with 0 only the shape is asked for. 0 if done. */
 LPSNET_C_API int lpsnet_logits(
     const lpsnet_segmenter *segmenter, const lpsnet_image *image, float *logits, size_t capacity, int shape[3]);
 
@@ -64,9 +64,9 @@ LPSNET_C_API int lpsnet_num_channels(const lpsnet_segmenter *segmenter);
 LPSNET_C_API const char *lpsnet_channel_name(const lpsnet_segmenter *segmenter, int number);
 LPSNET_C_API int lpsnet_bits(const lpsnet_segmenter *segmenter);
 LPSNET_C_API const char *lpsnet_licence(const lpsnet_segmenter *segmenter);
-LPSNET_C_API const char *lpsnet_engine(const lpsnet_segmenter *segmenter); /* engine and version */
+LPSNET_C_API const char *lpsnet_engine(const lpsnet_segmenter *segmenter);    /* engine and version */
 LPSNET_C_API const char *lpsnet_precision(const lpsnet_segmenter *segmenter); /* really used: "f32", "bf16" or "int8" */
-LPSNET_C_API int lpsnet_path_inputs(const lpsnet_segmenter *segmenter);    /* 1: images are resized here */
+LPSNET_C_API int lpsnet_path_inputs(const lpsnet_segmenter *segmenter);       /* 1: images are resized here */
 
 #ifdef __cplusplus
 }

@@ -29,8 +29,8 @@ class LPSNET_API Error : public std::runtime_error {
     using std::runtime_error::runtime_error;
 };
 
-// Somebody's image, not copied: H x W x C numbers of 8 or 16 bits with the channels of a pixel side by side, RGB not BGR
-// unless the model's record names other channels.
+// Somebody's image, not copied: H x W x C numbers of 8 or 16 bits with the channels of a pixel side by side, RGB not
+// BGR unless the model's record names other channels.
 struct Image {
     const void *data = nullptr;
     int height = 0, width = 0;   // at least 1 x 1
@@ -74,16 +74,16 @@ struct Size {
 
 // What the model file says about itself.
 struct LPSNET_API Record {
-    std::string label_space;                // name of the classes, e.g. "cityscapes"
-    std::vector<std::string> class_names;   // in the order of their ids
+    std::string label_space;               // name of the classes, e.g. "cityscapes"
+    std::vector<std::string> class_names;  // in the order of their ids
     std::vector<Colour> class_colours;
-    std::vector<std::string> channels;      // of the images it takes: red, green, blue unless said otherwise
-    int bits = 8;                           // of a channel: 8 or 16
-    std::vector<double> mean, std;          // a number x of an image becomes (x / (2^bits - 1) - mean) / std
-    Size input_size;                        // that the network runs at; 0 x 0: every image's own size
-    bool align_corners = true;              // the convention of resizing
-    std::vector<Ratio> ratios;              // of the network's paths, largest first; none for another program's network
-    std::string licence;                    // terms of the weights
+    std::vector<std::string> channels;  // of the images it takes: red, green, blue unless said otherwise
+    int bits = 8;                       // of a channel: 8 or 16
+    std::vector<double> mean, std;      // a number x of an image becomes (x / (2^bits - 1) - mean) / std
+    Size input_size;                    // that the network runs at; 0 x 0: every image's own size
+    bool align_corners = true;          // the convention of resizing
+    std::vector<Ratio> ratios;          // of the network's paths, largest first; none for another program's network
+    std::string licence;                // terms of the weights
 
     bool is_rgb() const;  // red, green and blue of 8 bits
 };
@@ -117,7 +117,7 @@ class LPSNET_API Segmenter {
     const Record &record() const;
     std::string engine() const;     // and its version
     std::string precision() const;  // of the arithmetic really used, as the engine reports it: "f32", "bf16" or "int8"
-    Size input_size() const;     // 0 x 0: every image's own
+    Size input_size() const;        // 0 x 0: every image's own
     bool path_inputs() const;
 
   private:
