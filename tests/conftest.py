@@ -32,6 +32,7 @@ APART = {
         "search/test_device_latency.py",
     ),
     "training": (
+        "export/test_export_coreml.py",  # torch exports a network in seconds
         "export/test_litert_trained.py",
         "fitting/test_fit.py",
         "search/test_candidates.py",

@@ -37,5 +37,5 @@ def test_int8_keeps_the_miou(tmp_path: Path) -> None:
         export_litert(net, path, record=record, size=SIZE, precision=precision, **asked)  # type: ignore[arg-type]
         segment = Segmenter(path, precision=precision, num_threads=1)
         scores[precision] = evaluate(segment, val, label_space=record.label_space).miou
-    assert scores["f32"] > 25, "it was trained"
+    assert scores["f32"] > 20, "it was trained"
     assert scores["int8"] > scores["f32"] - 1.0
