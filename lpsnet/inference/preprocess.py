@@ -135,9 +135,9 @@ def _resize_channels(
 ) -> None:
     """Fill the results (1 x C x h x w) with the image, normalised, resized to `size`, and from there to theirs."""
     height, width = image.shape[:2]
-    whole = next((list(result[0]) for result in results if result.shape[2:] == size), None)
+    own = next((path for path, result in enumerate(results) if result.shape[2:] == size), None)
     count = image.shape[2]
-    whole = whole or [memory.array("whole", size, np.float32)] * count
+    whole = [memory.array("whole", size, np.float32)] * count if own is None else list(results[own][0])
     original = whole if size == (height, width) else [memory.array("original", (height, width), np.float32)] * count
     kind: type[Any] = image.dtype.type
     split = list(memory.array(f"{image.dtype} numbers", (count, height, width), kind))
@@ -146,10 +146,10 @@ def _resize_channels(
         _normalise(values, record.normalisation, channel, original[channel])
         if original is not whole:
             _shrink_or_enlarge(original[channel], whole[channel], align_corners=record.align_corners)
-        for result in results:
-            if result.shape[2:] == size:  # several ratios near 1 may be rounded to the same size
+        for path, result in enumerate(results):
+            if result.shape[2:] == size and path != own:  # ratios near 1 may be rounded to the same size
                 np.copyto(result[0, channel], whole[channel])
-            else:
+            elif path != own:
                 _sample(whole[channel], result[0, channel], align_corners=record.align_corners)
 
 

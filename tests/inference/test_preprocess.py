@@ -89,6 +89,19 @@ def test_a_workspace_is_used_again_and_leaves_nothing_behind() -> None:
     assert all(result is before for result, before in zip(again, shared, strict=True))
 
 
+@pytest.mark.parametrize("source", [(50, 70), (64, 80)])
+def test_ratios_that_are_rounded_to_the_same_size_are_all_given_the_image(source: Size) -> None:
+    image, record, workspace = _image(*source), _record(NORMALISATION), Workspace()
+    ratios = [Fraction(1), Fraction(100, 101), Fraction(1, 2), Fraction(101, 202)]
+    for _ in range(2):  # the second time in memory that holds numbers
+        found = prepare_paths(image, record, size=(64, 80), ratios=ratios, workspace=workspace)
+        assert [result.shape[2:] for result in found] == [(64, 80), (64, 80), (32, 40), (32, 40)]
+        np.testing.assert_array_equal(found[0], prepare(image, record, size=(64, 80)))
+        np.testing.assert_array_equal(found[0], found[1])
+        np.testing.assert_array_equal(found[2], found[3])
+        found[1].fill(np.nan)
+
+
 def test_the_path_of_ratio_one_is_given_the_whole() -> None:
     image, record = _image(50, 70), _record(NORMALISATION)
     for size in (None, (64, 80)):
