@@ -92,7 +92,7 @@ def test_a_workspace_is_used_again_and_leaves_nothing_behind() -> None:
 @pytest.mark.parametrize("source", [(50, 70), (64, 80)])
 def test_ratios_that_are_rounded_to_the_same_size_are_all_given_the_image(source: Size) -> None:
     image, record, workspace = _image(*source), _record(NORMALISATION), Workspace()
-    ratios = [Fraction(1), Fraction(100, 101), Fraction(1, 2), Fraction(101, 202)]
+    ratios = [Fraction(101, 100), Fraction(1), Fraction(51, 101), Fraction(1, 2)]
     for _ in range(2):  # the second time in memory that holds numbers
         found = prepare_paths(image, record, size=(64, 80), ratios=ratios, workspace=workspace)
         assert [result.shape[2:] for result in found] == [(64, 80), (64, 80), (32, 40), (32, 40)]
