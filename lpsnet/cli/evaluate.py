@@ -274,7 +274,10 @@ def print_export(report: "ExportReport", *, json_to: str | None = None) -> None:
     for check in report.checks:
         size = "x".join(map(str, check.size))
         rows.add_row(check.image, size, f"{check.score_difference:.1e}", f"{check.label_agreement:.3f} %")
-    output.console(json_to).print(rows)
+    if report.checks:
+        output.console(json_to).print(rows)
+    else:
+        output.say(title, json_to=json_to)
     if report.num_calibration_pictures:
         output.say(f"Calibrated on {report.num_calibration_pictures} images", json_to=json_to)
     if report.miou is not None:
@@ -287,8 +290,9 @@ def print_export(report: "ExportReport", *, json_to: str | None = None) -> None:
 def _print_findings(board: str, report: "ExportReport", *, json_to: str | None) -> None:
     for finding in report.findings:
         output.say(f"In the way of {board}: {finding}", json_to=json_to)
-    known = "" if report.findings else f"Nothing is known that is in the way of {board}; "
-    output.say(f"{known}not tried on hardware: see docs/how-to/vendor-tools.md", json_to=json_to)
+    if not report.findings:
+        output.say(f"Nothing is known to be in the way of {board}", json_to=json_to)
+    output.say("Not verified on hardware: see docs/how-to/vendor-tools.md", json_to=json_to)
 
 
 ServeOption = Annotated[

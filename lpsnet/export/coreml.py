@@ -32,7 +32,7 @@ from lpsnet.models.reparameterise import fuse, with_strides
 from lpsnet.record import RECORD_KEY, ModelRecord
 
 FORMAT = _Format("coreml", ".mlpackage", runtime="", precisions=("f32", "f16"))
-NOT_RUN = "structure only, not run: Core ML needs an Apple device"
+NOT_RUN = "its structure only; not verified on hardware, as Core ML needs an Apple device"
 
 
 def export_coreml(net: Model, path: str | Path, **options: Unpack[ExportOptions]) -> ExportReport:
@@ -72,10 +72,11 @@ def export_coreml(net: Model, path: str | Path, **options: Unpack[ExportOptions]
         precision=precision,
         size=size,
         num_bytes=sum(file.stat().st_size for file in path.rglob("*") if file.is_file()),
-        engine=f"coremltools {coremltools.__version__} ({NOT_RUN})",
+        engine=f"coremltools {coremltools.__version__}, {NOT_RUN}",
         checks=(),
         export_s=written - started,
         verify_s=time.perf_counter() - written,
+        engine_command=("xcrun", "coremlcompiler", "compile", str(path), str(path.parent)),
     )
 
 

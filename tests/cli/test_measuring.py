@@ -103,6 +103,32 @@ def test_export_for_tensorrt_names_the_command(run, files: Path, tmp_path: Path)
     assert f"Next: trtexec --onnx={tmp_path / 'm.onnx'} --shapes=image:1x3x48x64 --noTF32" in found.out
 
 
+def test_export_for_a_board_says_what_is_in_its_way(run, files: Path, tmp_path: Path) -> None:
+    words = ("export", "--model", files / "a/model.safetensors", "--out", tmp_path / "m.onnx", "--size", "48x64")
+    found = run(*words, "--for", "hailo", "--json", tmp_path / "f.json")
+    assert found.code == 0, found.err
+    (finding,) = json.loads((tmp_path / "f.json").read_text())["findings"]
+    assert finding.startswith("Resize (")
+    printed = " ".join(found.out.split())
+    assert f"In the way of hailo: {finding}" in printed
+    assert "Not verified on hardware" in printed
+    found = run(*words, "--for", "qnn")
+    assert "Nothing is known to be in the way of qnn" in found.out
+    found = run(*words, "--for", "qnn", "--to", "openvino")
+    assert (found.code, "leave --to openvino out" in found.err) == (2, True)
+
+
+def test_a_package_for_core_ml_is_said_not_to_have_run(run, files: Path, tmp_path: Path) -> None:
+    pytest.importorskip("coremltools", reason="coremltools is not installed: pip install 'lpsnet[coreml]'")
+    path = tmp_path / "m.mlpackage"
+    found = run("export", "--model", files / "a/model.safetensors", "--to", "coreml", "--out", path, "--size", "48x64")
+    assert found.code == 0, found.err
+    printed = " ".join(found.out.split())
+    assert "not verified on hardware" in printed
+    assert "same label" not in printed
+    assert f"Next: xcrun coremlcompiler compile {path}" in printed
+
+
 def test_export_says_why_miou_is_not_compared(run, files: Path, tmp_path: Path) -> None:
     (tmp_path / "other.yaml").write_text("path: none\n")
     save_checkpoint(create_model(ARCH, num_classes=3), tmp_path / "three.safetensors")

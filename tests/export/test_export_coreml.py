@@ -154,7 +154,7 @@ def test_the_report_says_that_it_was_not_run(tmp_path: Path) -> None:
     net = network()
     report = exported(net, tmp_path / "m.mlpackage")
     assert [file.name for file in tmp_path.iterdir()] == ["m.mlpackage"]
-    assert "not run" in report.engine
+    assert "not verified on hardware" in report.engine
     assert report.checks == ()
     values = report.to_dict()
     assert (values["format"], values["score_difference"], values["label_agreement"]) == ("coreml", None, None)
