@@ -25,6 +25,8 @@ from export_networks import SIZE, images, network, record_of
 from onnx import TensorProto, helper, numpy_helper
 from trained_networks import expected_labels, trained
 
+from lpsnet.benchmark import benchmark
+from lpsnet.benchmark.timing import TimingProtocol
 from lpsnet.errors import MissingDependencyError, ModelFileError
 from lpsnet.export import litert as exporter
 from lpsnet.export.export import beside_other_precisions, export, quantise_file
@@ -346,8 +348,9 @@ def test_the_image_is_resized_before_it_is_rounded(tmp_path: Path) -> None:
         assert (floats.count("RESIZE_BILINEAR"), floats.count("CONV_2D")) == (kept, kept)
 
 
-def test_a_file_in_f32_is_quantised_for_the_engine(tmp_path: Path) -> None:
+def test_a_file_in_f32_is_quantised_for_the_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("ai_edge_quantizer")
+    monkeypatch.setattr(benchmark, "PROTOCOLS", {"quick": TimingProtocol(warm_up_s=0, duration_s=0.01, turn_s=0.001)})
     net, whole = network(), tmp_path / "m.tflite"
     exported(net, whole)
     record, quantisation = read_record(whole), Quantisation(images())
