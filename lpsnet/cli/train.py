@@ -99,13 +99,13 @@ def train(
         _refuse({"--arch": arch, "--block": block, "--encoder": encoder})
         use_network(network)
     weights = None if init is None else find_checkpoint(init)
-    architecture, usual_block = _network_of(arch, weights)
+    architecture, block = _network_of(arch, block, weights)
     run = TrainingRun(
         data=data,
         architecture=None if network else architecture,
         recipe=_recipe(recipe, data, split, pretrained=bool(init or encoder)).with_overrides(overrides),
         split=split,
-        block=block or usual_block,
+        block=block,
         interaction=interaction,
         init=weights,
         encoder=encoder,
@@ -122,15 +122,16 @@ def train(
     output.next_command("lpsnet", "export", "--model", result.model, "--to", "onnx", "--out", out / "model.onnx")
 
 
-def _network_of(arch: str | None, weights: Path | None) -> tuple[Architecture, str]:
+def _network_of(arch: str | None, block: str | None, weights: Path | None) -> tuple[Architecture, str]:
     """What is trained, and its blocks: as asked for, else as the weights that it starts from.
 
     A name tells its blocks, an architecture written out does not.
     """
-    record = None if weights is None else find_record(weights)
-    if record is None or record.architecture is None or arch in list_architectures():
-        return get_architecture(arch or DEFAULT_ARCH), default_block(arch or DEFAULT_ARCH)
-    return get_architecture(arch) if arch else record.architecture, record.block
+    is_told = arch is not None and (block is not None or arch in list_architectures())
+    record = None if weights is None or is_told else find_record(weights)
+    if record is None or record.architecture is None:
+        return get_architecture(arch or DEFAULT_ARCH), block or default_block(arch or DEFAULT_ARCH)
+    return get_architecture(arch) if arch else record.architecture, block or record.block
 
 
 def _recipe(name: str, data: str, split: str, *, pretrained: bool) -> Recipe:

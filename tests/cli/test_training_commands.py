@@ -220,7 +220,7 @@ def test_the_network_is_that_of_the_weights_unless_asked_for(
         name = "B=1,2,2,3,3;C=16,24,40,80,112;R=1/2" if init == "light" else "tiny"
         kind = "efficientnet_lite" if init == "light" else "conv3x3"
         save_checkpoint(create_model(name, num_classes=3, block=kind, form="plain"), weights)
-    assert commands._network_of(arch, weights) == (get_architecture(wanted), block)
+    assert commands._network_of(arch, None, weights) == (get_architecture(wanted), block)
 
 
 def test_a_teacher_and_images_without_labels(run, model: Path, folder: Path, tmp_path: Path) -> None:
