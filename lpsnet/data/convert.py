@@ -193,8 +193,7 @@ class _Tiles:
 
     def of(self, target: Target, split: Split, index: int, name: str, tolerance: float) -> Iterator[Converted]:
         """The tiles of an image, whose label map is held whole."""
-        is_labelled = not isinstance(split, FileSplit) or split.pairs[index].mask is not None
-        labels = split.labels(index) if is_labelled else None
+        labels = split.labels(index) if _is_labelled(split, index) else None
         with _rows(split, index) as rows:
             if labels is not None and labels.shape != rows.size:
                 sizes = f"{rows.size[0]}x{rows.size[1]} but its labels {labels.shape[0]}x{labels.shape[1]}"
@@ -214,6 +213,10 @@ class _Tiles:
                     yield Converted(split.name, own, file, (image.shape[0], image.shape[1]), part, tolerance)
 
 
+def _is_labelled(split: Split, index: int) -> bool:
+    return not isinstance(split, FileSplit) or split.pairs[index].mask is not None
+
+
 def _tile_starts(length: int, tile: int) -> list[int]:
     """Where tiles begin that cover a length, the last one at its end."""
     return sorted({*range(0, max(1, length - tile + 1), tile), max(0, length - tile)})
@@ -226,8 +229,7 @@ def _rows(split: Split, index: int) -> AbstractContextManager[image_rows.ImageRo
 
 
 def _sample(target: Target, split: Split, index: int, name: str, tolerance: float) -> Converted:
-    is_labelled = not isinstance(split, FileSplit) or split.pairs[index].mask is not None
-    labels = split[index].labels if is_labelled else None
+    labels = split[index].labels if _is_labelled(split, index) else None
     if not isinstance(split, FileSplit):
         image = split.image(index)
         file = inside(target.images / split.name, f"{name}.png")

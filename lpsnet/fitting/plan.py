@@ -7,7 +7,7 @@ minutes are spent. Everything is decided before anything long begins, and every 
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -355,7 +355,7 @@ class _Files:
         self.folder, self.size, self.num_classes, self.channels = folder, size, num_classes, channels
         self.device = device
 
-    @property
+    @cached_property
     def image(self) -> Image:
         """To be segmented: a generated scene, or noise of other channels than RGB."""
         if self.channels.is_rgb:
@@ -443,23 +443,21 @@ def _int8_times(
     Raises:
         RunError: no engine can, and there are no others.
     """
-    opened, problems = dict[str, tuning.Setting](), list[str]()
-    networks = dict[str, Any]()
+    networks, problems = dict[str, Any](), list[str]()
     usual = [name for name in QUANTISERS if WRITERS[name].suffix == ".onnx"]  # others only if asked for, as in `tune`
     asked = usual if wish.runtime is None else [name for name in QUANTISERS if name == wish.runtime]
-    settings = [*beside, *(tuning.Setting(name, "int8", threads) for name in asked)]
-    for setting in settings:
-        on_progress("trying int8", len(opened) / len(settings))
+    settings = {str(it): it for it in (*beside, *(tuning.Setting(name, "int8", threads) for name in asked))}
+    for name, setting in settings.items():
+        on_progress("trying int8", len(networks) / len(settings))
         try:
-            networks[str(setting)] = files.open(start, setting)
-            opened[str(setting)] = setting
+            networks[name] = files.open(start, setting)
         except DeviceError:
             raise
         except LpsnetError as error:
             problems.append(str(error))
     if not networks:
         raise RunError(f"int8 is not possible here: {problems[0] if problems else f'{wish.runtime} does not run it'}")
-    return {opened[name]: time for name, time in _timed_interleaved(files, networks, on_progress).items()}
+    return {settings[name]: time for name, time in _timed_interleaved(files, networks, on_progress).items()}
 
 
 def _in_int8(
@@ -473,8 +471,7 @@ def _in_int8(
 ) -> tuple[tuning.Setting, dict[str, float]]:
     """The setting and the times of the budget's networks: those in int8 if a more promising one is within the budget
     only so, else those given."""
-    allowed = BUDGET_SHARE * wish.budget_ms
-    first = next((number for number, start in enumerate(order) if times.get(start.name, np.inf) <= allowed), len(order))
+    first = next((number for number, start in enumerate(order) if _fits(wish, start, times)), len(order))
     if wish.precision is not None or not (better := order[:first]):
         return best, times
     probe = order[first] if first < len(order) else min(order, key=files.macs)
@@ -484,8 +481,8 @@ def _in_int8(
     if beside[quickest] > INT8_GAIN * beside[best]:
         reasons.append(f"int8: no faster here for {probe.name}: {words}" if len(beside) > 1 else "int8: not possible")
         return best, times
-    found = _times(files, better, quickest, allowed, on_progress)
-    if min(found.values()) > allowed:
+    found = _times(files, better, quickest, BUDGET_SHARE * wish.budget_ms, on_progress)
+    if not any(_fits(wish, start, found) for start in better):
         return best, times
     reasons.append(
         f"int8: faster here for {probe.name}: {words}; it brings a larger network into the budget, which is delivered "
@@ -526,14 +523,18 @@ def _timed_interleaved(files: _Files, networks: Mapping[str, Any], on_progress: 
     return {name: latency.median_ms for name, latency in found.items()}
 
 
+def _fits(wish: Wish, start: Start, times: Mapping[str, float]) -> bool:
+    """Whether a network is known to be within the part of the budget that it may take when it is chosen."""
+    return times.get(start.name, float("inf")) <= BUDGET_SHARE * wish.budget_ms
+
+
 def _by_promise(candidates: Iterable[Start], names: Sequence[str]) -> list[Start]:
     return sorted(candidates, key=lambda start: -(start.promise + start.affinity(names)))
 
 
 def _within(wish: Wish, order: Sequence[Start], times: dict[str, float], reasons: list[str]) -> tuple[Choice, ...]:
     """Those of `order` that the budget allows: the first, the same one with other weights, then the others."""
-    allowed = BUDGET_SHARE * wish.budget_ms
-    fitting = [start for start in order if times.get(start.name, float("inf")) <= allowed]
+    fitting = [start for start in order if _fits(wish, start, times)]
     if not fitting:
         name, fastest = min(times.items(), key=lambda item: item[1])
         raise RunError(
