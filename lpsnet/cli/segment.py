@@ -160,7 +160,7 @@ def _parse_windows(window: str | None, overlap: int | None) -> windows.Windows |
     return None if size is None else windows.Windows.of(size, overlap)
 
 
-def _side_by_side(
+def _workers_and_threads(
     sources: Sequence[pipeline.Source], threads: int | None, cut: windows.Windows | None
 ) -> tuple[int, int | None]:
     """How many images are segmented at the same time, and the threads of the network for each.
@@ -234,7 +234,7 @@ def segment(
     found = pipeline.find_sources(sources, skip=[out / name for name in outputs.FORMATS])
     if any(source.kind != "image" for source in found):
         outputs.check_video_outputs(names)
-    workers, threads = _side_by_side(found, threads, cut)
+    workers, threads = _workers_and_threads(found, threads, cut)
     segmenter = Segmenter(
         model, runtime=runtime, precision=precision, num_threads=threads, input_size=output.parse_size(size)
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lpsnet.cli.segment import MAX_WORKERS, _side_by_side
+from lpsnet.cli.segment import MAX_WORKERS, _workers_and_threads
 from lpsnet.data.images import write_png
 from lpsnet.data.synthetic import SCENES, SceneSplit
 from lpsnet.errors import RunError
@@ -101,10 +101,10 @@ def test_workers_and_threads_share_the_cores(
     count: int, threads: int | None, cores: int, wanted: tuple[int, int | None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("lpsnet.agent.affinity", lambda: set(range(cores)))
-    assert _side_by_side(made_up(count), threads, None) == wanted
+    assert _workers_and_threads(made_up(count), threads, None) == wanted
 
 
 def test_videos_and_windows_have_one_worker() -> None:
     film = Source(Path("a.mp4"), Path("a"), "video")
-    assert _side_by_side([*made_up(5), film], None, None) == (1, None)
-    assert _side_by_side(made_up(5), 2, Windows((64, 64), 16)) == (1, 2)
+    assert _workers_and_threads([*made_up(5), film], None, None) == (1, None)
+    assert _workers_and_threads(made_up(5), 2, Windows((64, 64), 16)) == (1, 2)
