@@ -22,6 +22,7 @@ from lpsnet.data.split import usual_size
 from lpsnet.errors import LpsnetError, MissingDependencyError
 from lpsnet.inference.engines import Precision
 from lpsnet.inference.hub import find_checkpoint
+from lpsnet.plugins import use_network
 from lpsnet.report.evaluation import ImageOptions
 from lpsnet.report.report import find, write_report
 from lpsnet.report.search import write_figure
@@ -278,7 +279,7 @@ NAMES = (
     "conv-blocks (Table 2), interactions (Table 3), expansion (Table 4, Figure 7), conv-types (Figure 4), widths "
     "(Figure 5), qualitative (Figure 8), comparison (Tables 5 to 8, Figure 2), generalisation (Tables 6, 7), embedded "
     "(Table 8). Not in the paper: end-to-end, label-map, precisions, exports, training-speed, inheritance, "
-    "inheritance-until-flat, grown."
+    "inheritance-until-flat, grown, front (networks of other code beside ours, trained alike)."
 )
 
 
@@ -306,6 +307,13 @@ def study(
     models: Annotated[Path | None, typer.Option(help="A model file, or a folder of them, to use beside ours.")] = None,
     picture: Annotated[list[str] | None, typer.Option("--picture", help="Name of an image to show.")] = None,
     network: output.NetworkOption = None,
+    arch: Annotated[
+        list[str] | None, typer.Option("--arch", help="front: a network of ours, as for train; several times.")
+    ] = None,
+    peer: Annotated[
+        list[str] | None,
+        typer.Option("--peer", metavar="FILE.py:FUNCTION", help="front: a network of other code; several times."),
+    ] = None,
     json_to: output.JsonOption = None,
 ) -> None:
     """Make a table or figure of the paper again, on this device, beside the paper's own values.
@@ -329,7 +337,11 @@ def study(
         models=models,
         pictures=tuple(picture or []),
         network=network,
+        archs=tuple(arch or []),
+        peers=tuple(peer or []),
     )
+    for spec in settings.peers:
+        use_network(spec)
     with _progress() as update:
         result = run_study(
             chosen,

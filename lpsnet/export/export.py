@@ -69,11 +69,13 @@ def untrained_for_runtime(
     return write_for_runtime(net, folder, name, runtime=runtime, record=default_record(net), size=size)
 
 
-def network_for_runtime(source: NetworkSource, folder: Path, name: str, *, runtime: str, size: Size) -> Path:
-    """`write_for_runtime` for a network of other code with the weights its function gives it, and 19 classes."""
+def network_for_runtime(
+    source: NetworkSource, folder: Path, name: str, *, runtime: str, size: Size, num_classes: int = NUM_CLASSES
+) -> Path:
+    """`write_for_runtime` for a network of other code with the weights its function gives it."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_SEED)
-        net = load_network(source, num_classes=NUM_CLASSES)
+        net = load_network(source, num_classes=num_classes)
     return write_for_runtime(net, folder, name, runtime=runtime, record=default_record(net), size=size)
 
 

@@ -8,6 +8,7 @@ import re
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -17,6 +18,7 @@ from lpsnet.benchmark.timing import PROTOCOLS, Comparison, Latency, compare
 from lpsnet.errors import RunError
 from lpsnet.inference.model_file import find_record
 from lpsnet.inference.segmenter import DEFAULT_RUNTIMES
+from lpsnet.plugins import find_network
 from lpsnet.studies.study import Json, Outcome, Place, Progress, Run, Scale, Settings
 
 Size = tuple[int, int]  # height, width in pixels
@@ -46,6 +48,26 @@ class StudyNetwork:
     def to_dict(self) -> dict[str, Json]:
         """JSON values, without the name."""
         return {"architecture": str(self.architecture), "block": self.block, "interaction": self.interaction}
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """A network of other code in a study, beside those of this package.
+
+    Attributes:
+        code: as `find_network` takes it.
+    """
+
+    code: str
+
+    @property
+    def name(self) -> str:
+        """In tables and figures."""
+        return find_network(self.code).name
+
+    def to_dict(self) -> dict[str, Json]:
+        """JSON values."""
+        return {"network": self.name}
 
 
 def table_2_architecture(c: int) -> Architecture:
@@ -89,7 +111,7 @@ def candidates(settings: Settings, usual: Size) -> list[Candidate]:
 
 
 def untrained_candidates(
-    networks: Sequence[StudyNetwork],
+    networks: Sequence[StudyNetwork | Peer],
     folder: Path,
     size: Size,
     settings: Settings,
@@ -98,21 +120,22 @@ def untrained_candidates(
     num_classes: int = 19,
 ) -> Iterable[Candidate]:
     """Networks with random weights, written into `folder` for every engine of the settings."""
-    from lpsnet.export.export import untrained_for_runtime
+    from lpsnet.export.export import network_for_runtime, untrained_for_runtime
 
     for number, network in enumerate(networks):
         on_progress(f"writing {network.name}", number / len(networks))
         for runtime in settings.runtimes:
-            path = untrained_for_runtime(
-                network.architecture,
-                folder,
-                f"{number}_{runtime}",
-                runtime=runtime,
-                size=size,
-                num_classes=num_classes,
-                block=network.block,
-                interaction=network.interaction,
+            write = (
+                partial(network_for_runtime, find_network(network.code))
+                if isinstance(network, Peer)
+                else partial(
+                    untrained_for_runtime,
+                    network.architecture,
+                    block=network.block,
+                    interaction=network.interaction,
+                )
             )
+            path = write(folder, f"{number}_{runtime}", runtime=runtime, size=size, num_classes=num_classes)
             yield Candidate(network.name, path, runtime, settings.precision)
 
 
@@ -180,7 +203,7 @@ def time_columns(time: Timed | None) -> dict[str, Json]:
     return {"median_ms": median_ms, "interval_low_ms": low, "interval_high_ms": high}
 
 
-def latency_run(networks: Sequence[StudyNetwork], size: Size, settings: Settings, *, num_classes: int) -> Run:
+def latency_run(networks: Sequence[StudyNetwork | Peer], size: Size, settings: Settings, *, num_classes: int) -> Run:
     """A run that times networks, interleaved, with every engine of the settings."""
     key = {
         "timed": {network.name: network.to_dict() for network in networks},

@@ -17,7 +17,8 @@ import torch
 from lpsnet.data.dataset import open_dataset
 from lpsnet.data.split import select, usual_size
 from lpsnet.errors import DivergedError, RunError
-from lpsnet.studies.network_latency import PAPER_SIZE, Size, StudyNetwork, describe_latency, latency_run
+from lpsnet.plugins import find_network
+from lpsnet.studies.network_latency import PAPER_SIZE, Peer, Size, StudyNetwork, describe_latency, latency_run
 from lpsnet.studies.study import Json, Known, Outcome, Place, Run, Settings, best_two
 from lpsnet.training.config import RECIPES, Recipe
 from lpsnet.training.loop import Loop, make_accelerator
@@ -64,12 +65,19 @@ class Schedule:
     recipe: Recipe
     input_size: Size | None = None
 
-    def training(self, network: StudyNetwork, *, seed: int = 0) -> TrainingRun:
+    def at(self, learning_rate: float) -> "Schedule":
+        """The same with another learning rate."""
+        return replace(self, recipe=self.recipe.with_overrides({"learning_rate": learning_rate}))
+
+    def training(self, network: StudyNetwork | Peer, *, seed: int = 0) -> TrainingRun:
         """The training of a network, scored on val."""
+        recipe = self.recipe.with_overrides({"seed": seed})
+        if isinstance(network, Peer):
+            return TrainingRun(self.data, None, recipe, network=network.code, input_size=self.input_size)
         return TrainingRun(
             self.data,
             network.architecture,
-            self.recipe.with_overrides({"seed": seed}),
+            recipe,
             block=network.block,
             interaction=network.interaction,
             input_size=self.input_size,
@@ -128,7 +136,7 @@ def latency_size(settings: Settings, data: str) -> Size:
     return settings.size or (PAPER_SIZE if settings.scale == "paper" else picture_size(data))
 
 
-def latencies(networks: Sequence[StudyNetwork], settings: Settings) -> Run:
+def latencies(networks: Sequence[StudyNetwork | Peer], settings: Settings) -> Run:
     """`latency_run` with the classes, and at small scale the image size, of the data set."""
     data = data_of(settings)
     num_classes = open_dataset(data).label_space.num_classes
@@ -206,8 +214,10 @@ def training_runs(trainings: Sequence[TrainingRun], known: Known, num_threads: i
 
 
 def name_of(training: TrainingRun) -> str:
-    """As shown to users: block, interaction, architecture and seed."""
-    return f"{training.block}, {training.interaction}, {training.architecture}, seed {training.recipe.seed}"
+    """As shown to users: the network, and how its training differs from others of the study."""
+    built = f"{training.block}, {training.interaction}, {training.architecture}"
+    network = find_network(training.network).name if training.network else built
+    return f"{network}, learning rate {training.recipe.learning_rate:g}, seed {training.recipe.seed}"
 
 
 def scores_of(outcomes: Sequence[Outcome], network: StudyNetwork) -> list[float]:

@@ -47,6 +47,7 @@ STUDIES: dict[str, str] = {
     "training-speed": "lpsnet.studies.training_speed:STUDY",
     "inheritance": "lpsnet.studies.inheritance:STUDY",
     "inheritance-until-flat": "lpsnet.studies.inheritance:UNTIL_FLAT",
+    "front": "lpsnet.studies.comparison:FRONT",
     "grown": "lpsnet.studies.paper_networks:GROWN_STUDY",
 }
 

@@ -46,6 +46,8 @@ class Settings:
         models: a model file, or a folder of them.
         pictures: names of images to show.
         network: code of a checkpoint among `models`, as `use_network` takes it.
+        archs: architectures of this package, a name or a text each.
+        peers: networks of other code to train beside them, as `use_network` takes each.
     """
 
     scale: Scale = "small"
@@ -60,6 +62,8 @@ class Settings:
     models: Path | None = None
     pictures: tuple[str, ...] = ()
     network: str | None = None
+    archs: tuple[str, ...] = ()
+    peers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.scale not in get_args(Scale):
@@ -225,6 +229,8 @@ OPTIONS: Mapping[str, str] = {
     "models": "--models",
     "pictures": "--picture",
     "network": "--network",
+    "archs": "--arch",
+    "peers": "--peer",
 }
 assert OPTIONS.keys() == Settings.__dataclass_fields__.keys()
 

@@ -124,12 +124,13 @@ def global_mean(total: Tensor, weight: Tensor, accelerator: Accelerator) -> Tens
 
 
 def set_training_mode(model: nn.Module, *, freeze_batch_norm: bool) -> None:
-    """Training mode; with frozen batch norm its layers keep to the statistics they have."""
+    """Training mode; batch norms whose weights do not learn, or all if so asked, keep the statistics they have."""
     model.train()
-    if freeze_batch_norm:
-        for module in model.modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                module.eval()
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and (
+            freeze_batch_norm or (module.affine and not module.weight.requires_grad)
+        ):
+            module.eval()
 
 
 def make_accelerator() -> Accelerator:

@@ -126,6 +126,7 @@ class Segmentation:
         network, initialisation = _build_network(run, images, augmentation, normalisation)
         if isinstance(network, AnyNetwork) and run.init is None and images.channels.is_rgb:
             normalisation = network.normalisation
+        _freeze_stages(run, network)
         _refuse_single_values(recipe, network)
         names = dataset.label_space.names
         return cls(
@@ -345,6 +346,21 @@ def _build_network(
     if not initialisation.taken:
         raise RunError(f"{run.init} has no tensor that fits this network, {run.architecture or run.network}")
     return network, initialisation
+
+
+def _freeze_stages(run: TrainingRun, network: Model) -> None:
+    """Take the first stages of every path out of what learns."""
+    if not (num_stages := run.recipe.frozen_stages):
+        return
+    if not isinstance(network, Network):
+        raise RunError(f"frozen_stages={num_stages} is for networks of paths and stages; {run.network} has none")
+    if run.init is None and not run.encoder:
+        raise RunError(
+            f"frozen_stages={num_stages} would keep random weights: give weights to start from, --init or --encoder"
+        )
+    for path in network.paths:
+        for stage in path.stages[:num_stages]:  # type: ignore[index]
+            stage.requires_grad_(False)
 
 
 def _fresh_network(run: TrainingRun, num_classes: int, in_channels: int) -> Model:

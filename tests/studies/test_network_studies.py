@@ -20,6 +20,7 @@ pytest.importorskip("onnx")
 pytest.importorskip("onnxslim")
 pytest.importorskip("matplotlib")
 
+import any_networks
 import study_program
 
 from lpsnet.architecture import Architecture
@@ -344,3 +345,37 @@ def test_images_of_the_qualitative_study_are_those_segmented(tmp_path: Path, mon
     (files / "lpsnet_l.onnx").unlink()
     with pytest.raises(RunError, match=r"no model file in .* begins with lpsnet_l"):
         run_study(paper_networks.QUALITATIVE, Settings(data=(SCENES,), models=files), tmp_path / "out")
+
+
+def test_the_front_from_end_to_end(tmp_path: Path) -> None:
+    """Every network at three rates; its best one, by the first seed, once more with the other seed."""
+    settings = Settings(data=(SCENES,), epochs=1.0, archs=(any_networks.ARCH,), peers=(any_networks.spec("plain"),))
+    result = run_study(comparison.FRONT, settings, tmp_path)
+    ours, peer = result.report.rows
+    assert (ours["network"], ours["ours"], ours["seeds"]) == (any_networks.ARCH, True, 2)
+    assert (peer["network"], peer["ours"], peer["seeds"]) == ("any_networks.py:plain", False, 2)
+    lines = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
+    trained = [(line["key"]["trained"], line["result"]["miou"]) for line in lines if "trained" in line["key"]]
+    for row in (ours, peer):
+        own = [(key["recipe"], miou) for key, miou in trained if ("architecture" in key) == row["ours"]]
+        first = {recipe["learning_rate"]: miou for recipe, miou in own if recipe["seed"] == 0}
+        assert sorted(first) == list(comparison.LEARNING_RATES)
+        assert first[row["learning_rate"]] == max(first.values())
+        of_both = [miou for recipe, miou in own if recipe["learning_rate"] == row["learning_rate"]]
+        assert row["miou"] == pytest.approx(sum(of_both) / 2)
+        assert len(own) == 3 + 1
+        assert all(row[f"onnxruntime, threads: {count}: ms"] > 0 for count in (1, 2))
+    assert sum("any_networks.py:plain takes" in finding for finding in result.report.findings) == 2
+    assert run_study(comparison.FRONT, settings, tmp_path).num_kept == 2 + 2 * 3 + 2 * 4  # latencies, paces, trainings
+
+
+def test_the_front_beside_peers_is_read_at_their_latency() -> None:
+    """Within 5 %, or quicker: worked out by hand."""
+    column = "onnxruntime, threads: 1: ms"
+    figures = [("small", True, 4.0, 30.0), ("middle", True, 10.4, 33.5), ("large", True, 10.6, 36.0)]
+    figures += [("peer", False, 10.0, 34.0), ("tiny", False, 3.0, 20.0), ("unscored", False, 5.0, None)]
+    rows = [{"network": name, "ours": ours, column: ms, "miou": miou} for name, ours, ms, miou in figures]
+    assert list(comparison._beside_peers(rows, column)) == [
+        "onnxruntime, threads: 1: peer takes 10.0 ms and has 34.00 mIoU; middle, 10.4 ms, has 0.50 less.",
+        "onnxruntime, threads: 1: tiny takes 3.0 ms and has 20.00 mIoU; none of ours is as quick.",
+    ]

@@ -1,15 +1,20 @@
 """The line on a start from a checkpoint, for networks that differ from it in one thing."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
+from training_run import RUN
 
 from lpsnet.architecture import Architecture
 from lpsnet.data.labels import LabelSpace
+from lpsnet.errors import RunError
 from lpsnet.models.checkpoint import default_record, initialise_from, save_checkpoint
 from lpsnet.models.network import create_model
 from lpsnet.training.run import describe_initialisation
+from lpsnet.training.segmentation import train
 
 SOURCE = Architecture((1, 1, 1, 1, 1), (4, 4, 8, 8, 8), ("1", "1/2"))
 WIDER = Architecture((1, 1, 1, 1, 1), (4, 4, 8, 8, 12), ("1", "1/2"))
@@ -89,3 +94,30 @@ def test_as_many_other_classes_are_not_taken_for_the_same(tmp_path: Path) -> Non
         assert describe_initialisation(report, path).endswith(
             "skipped: none" if is_taken else "skipped: head (not of the same classes)"
         )
+
+
+@pytest.mark.parametrize("num_stages", [1, 3])
+def test_frozen_stages_keep_weights_and_statistics_and_all_others_learn(tmp_path: Path, num_stages: int) -> None:
+    start = tmp_path / "start.safetensors"
+    network = create_model(RUN.architecture, num_classes=8, form="plain")
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.running_mean, -0.1, 0.1)
+    save_checkpoint(network, start)
+    settings = {"frozen_stages": num_stages, "iterations": 3, "form": "plain", "ema_decay": 0.9, "evaluate_every": 0}
+    run = replace(RUN, init=start, recipe=RUN.recipe.with_overrides(settings))
+    train(run, tmp_path / "run", tensorboard=False)
+    before, after = load_file(start), load_file(tmp_path / "run/model.safetensors")
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    frozen = {name for name in before if name.startswith("paths.") and int(name.split(".")[3]) < num_stages}
+    assert frozen
+    assert not changed & frozen
+    assert {name for name in before if "weight" in name or "running" in name} - changed == {
+        name for name in frozen if "weight" in name or "running" in name
+    }
+
+
+def test_stages_with_random_weights_are_not_frozen(tmp_path: Path) -> None:
+    run = replace(RUN, recipe=RUN.recipe.with_overrides({"frozen_stages": 2}))
+    with pytest.raises(RunError, match="frozen_stages=2 would keep random weights: give weights to start from, --init"):
+        train(run, tmp_path / "run", tensorboard=False)

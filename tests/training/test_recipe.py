@@ -70,7 +70,7 @@ def test_augmentations_that_are_off_are_reached_by_name_and_change_nothing_other
     assert changed.with_overrides({"rotation": 0, "hue": 0, "max_class_share": 1, "corruption": 0}) == recipe
 
 
-LATER = {"patience": 3, "class_mix": 0.5, "rare_class_crops": 0.25, "aux_weight": 0.4}
+LATER = {"patience": 3, "class_mix": 0.5, "rare_class_crops": 0.25, "aux_weight": 0.4, "frozen_stages": 2}
 LATER |= {"teacher_weight": 2.0, "teacher_temperature": 1.0, "unlabelled_share": 0.25}
 
 
