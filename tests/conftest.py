@@ -15,6 +15,7 @@ APART = {
         "cli/",
         "crashes/",
         "docs/test_commands.py",
+        "docs/test_serving.py",
         "endurance/",
         "failures/",
         "test_plugins.py",

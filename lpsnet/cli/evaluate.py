@@ -14,7 +14,7 @@ from lpsnet.data.channels import check_same_channels
 from lpsnet.data.corruptions import parse_corruptions
 from lpsnet.data.dataset import open_dataset
 from lpsnet.data.split import Images, Split, select, why_not_scorable
-from lpsnet.errors import DataError, LpsnetError
+from lpsnet.errors import DataError, LpsnetError, unknown_name
 from lpsnet.evaluation import evaluate as scoring
 from lpsnet.evaluation.evaluate import PredictionFolder, Segment, training_protocol
 from lpsnet.export.quantise import FloatLayer, Quantisation
@@ -179,11 +179,16 @@ NUM_CALIBRATED = 100
 
 def export(
     model: Annotated[str, typer.Option(help="A checkpoint (.safetensors).")],
-    out: Annotated[Path, typer.Option(help="The file to write.")],
+    out: Annotated[Path, typer.Option(help="The file to write, or the folder for a model server.")],
     to: Annotated[str, typer.Option(help="onnx, openvino, ncnn, litert, coreml or tensorrt.")] = "onnx",
-    board: Annotated[
+    made_for: Annotated[
         str | None,
-        typer.Option("--for", help="rknn, hailo or qnn: ONNX for a vendor's tool, and what it may not take."),
+        typer.Option(
+            "--for",
+            metavar="NAME",
+            help="triton or ovms: a folder that this model server loads, of the model's name. rknn, hailo or qnn: ONNX "
+            "for a vendor's tool, and what it may not take.",
+        ),
     ] = None,
     size: output.SizeOption = None,
     precision: Annotated[str, typer.Option(help="f32, f16 or int8 (int8 needs --data).")] = "f32",
@@ -208,9 +213,9 @@ def export(
 
     Example: `lpsnet export --model runs/s/model.safetensors --to onnx --out s.onnx`
     """
-    from lpsnet.export.export import beside_other_precisions
+    from lpsnet.export.export import SERVERS, beside_other_precisions, export_for_server
     from lpsnet.export.export import export as run_export
-    from lpsnet.export.onnx import export_for_board
+    from lpsnet.export.onnx import BOARDS, export_for_board
     from lpsnet.models.checkpoint import load_checkpoint
 
     checkpoint = find_checkpoint(model)
@@ -220,17 +225,23 @@ def export(
     if labelled is not None and (reason := why_not_scorable(labelled, record.label_space)):
         output.say(f"mIoU is not compared: {reason}", json_to=json_to)
         labelled = None
-    if board is not None and to != "onnx":
-        raise LpsnetError(f"--for {board} writes an ONNX file: leave --to {to} out")
-    report = (run_export if board is None else functools.partial(export_for_board, board=board))(
+    if made_for is not None and to != "onnx":
+        raise LpsnetError(f"--for {made_for} writes an ONNX file: leave --to {to} out")
+    if made_for not in (None, *SERVERS, *BOARDS):
+        raise LpsnetError(unknown_name("name after --for", made_for, (*SERVERS, *BOARDS)))
+    write = functools.partial(run_export, to=to)
+    if made_for in SERVERS:
+        write = functools.partial(export_for_server, server=made_for)
+    elif made_for is not None:
+        write = functools.partial(export_for_board, board=made_for)
+    report = write(
         net,
         out,
-        **({"to": to} if board is None else {}),
         record=record,
         size=output.parse_size(size),
         precision=cast("Precision", precision),
         quantisation=_quantisation(data, calibrate_on, num_calibrated, keep_float, record)
-        if precision == "int8" and board is None
+        if precision == "int8" and made_for not in BOARDS
         else None,
         images=() if images is None else Images(select(images, NUM_COMPARED)),
         labelled=labelled,
@@ -238,15 +249,19 @@ def export(
         max_miou_loss=max_miou_loss,
     )
     precisions = None
-    if report.precision == "int8" and to != "tensorrt":
+    if report.precision == "int8" and to != "tensorrt" and made_for is None:
         with output.measuring_progress() as update:
             precisions = beside_other_precisions(net, report, record=record, labelled=labelled, on_progress=update)
     output.write_json({**report.to_dict(), **({"precisions": precisions.to_dict()} if precisions else {})}, json_to)
     print_export(report, json_to=json_to)
     if precisions is not None:
         print_benchmark(precisions, json_to=json_to)
-    if board is not None:
-        _print_findings(board, report, json_to=json_to)
+    if made_for in SERVERS:
+        size_text = "any height x width" if report.size is None else "x".join(map(str, report.size))
+        output.say(f"It takes N images of {size_text} as bytes and gives N label maps", json_to=json_to)
+        output.say(f"What was tried with {SERVERS[made_for].title}: docs/how-to/serving.md", json_to=json_to)
+    elif made_for is not None:
+        _print_findings(made_for, report, json_to=json_to)
     run = report.engine_command or ("lpsnet", "segment", "IMAGE", "--model", report.path)
     output.next_command(*run, json_to=json_to)
 

@@ -26,6 +26,10 @@ class BrokenImageError(Exception):
         return cls("is cut off: the file ends before the image does")
 
 
+class UnknownFormatError(BrokenImageError):
+    """The bytes are of no format that is read: no image, or another kind of file."""
+
+
 class UnreadKindError(BrokenImageError):
     """The image may be complete, but its kind is not read; the message has the allowed kinds."""
 
@@ -321,10 +325,11 @@ def read_header(data: bytes) -> Header:
     """The header of a whole image file.
 
     Raises:
-        BrokenImageError: no known format, no pixels, or the file ends before the image does.
+        UnknownFormatError: no known format.
+        BrokenImageError: no pixels, or the file ends before the image does.
     """
     if not data:
-        raise BrokenImageError("has no bytes")
+        raise UnknownFormatError("has no bytes")
     for recognises, reader in _READERS:
         if recognises(data):
             try:
@@ -334,7 +339,7 @@ def read_header(data: bytes) -> Header:
             if header.width < 1 or header.height < 1:
                 raise BrokenImageError(f"claims a size of {header.width} x {header.height} pixels")
             return header
-    raise BrokenImageError("is not an image of a known format")
+    raise UnknownFormatError("is not an image of a known format")
 
 
 def png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:

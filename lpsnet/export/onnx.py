@@ -5,7 +5,8 @@ say, with what they say against it.
 
 One input `image` (N x C x H x W float32, normalised as in the record) and one output `logits` (N x K x h x w).
 With a free size, N, H and W may change from call to call: path sizes floor(r H) are computed in the file from the size
-of the image. With a fixed size, N is 1 and every size is a constant, as engines of small devices want it.
+of the image. With a fixed size, N is 1 and every size is a constant, as engines of small devices want it. Model servers
+are given a file that takes images as they are and gives label maps (`with_labels`).
 
 A file in f16 holds weights and arithmetic in f16 between the same float32 input and output: half as large, and faster
 on a GPU and on Arm; elsewhere ONNX Runtime computes it in f32. int8 files are made by `quantise.py`. The TorchScript
@@ -20,7 +21,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Unpack
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from lpsnet import __version__
 from lpsnet.errors import MissingDependencyError, ModelFileError, unknown_name
@@ -38,7 +41,6 @@ _SMALL = 16  # numbers; smaller tensors (sizes, scales) stay as they are
 
 def store_in_half(model: Any) -> Any:
     """The `onnx.ModelProto` with its float32 weights as f16, each turned back by a `Cast`; changed in place."""
-    import numpy as np
     import onnx
 
     graph = model.graph
@@ -147,7 +149,6 @@ def in_half_precision(model: Any) -> Any:
     Raises:
         ModelFileError: a weight is too large for f16.
     """
-    import numpy as np
     import onnx
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
@@ -169,6 +170,65 @@ def write_model(model: Any, path: Path, *, record: ModelRecord) -> None:
     entry = model.metadata_props.add()
     entry.key, entry.value = RECORD_KEY, record.to_json()
     path.write_bytes(model.SerializeToString())
+
+
+IMAGES, LABELS = "images", "labels"  # input and output of files for model servers
+
+
+def with_labels(model: Any, record: ModelRecord) -> Any:
+    """A network with what comes before and after it in the graph, for programs that only run ONNX files.
+
+    Args:
+        model: an `onnx.ModelProto` from normalised images to logits, for any size and batch; it is changed in place.
+        record: of the network.
+
+    Returns:
+        The model from `images`, N x H x W x C uint8 (uint16 for channels of 16 bits), RGB unless the record names other
+        channels, to `labels`, N x H x W uint8 class ids. It runs at the size of the images, which are not resized.
+    """
+    import onnx
+    from onnx import TensorProto, helper
+
+    graph, largest = model.graph, record.normalisation.max_value
+    (image,), (logits,) = graph.input, graph.output
+    count, kind = len(record.channels), TensorProto.UINT8 if largest == 255 else TensorProto.UINT16
+    mean, std = (np.array(values)[:, None, None] for values in (record.normalisation.mean, record.normalisation.std))
+    corners = "align_corners" if record.align_corners else "half_pixel"
+    resized = {"mode": "linear", "coordinate_transformation_mode": corners}
+    before = [
+        helper.make_node("Cast", [IMAGES], ["numbers"], to=TensorProto.FLOAT),
+        helper.make_node("Transpose", ["numbers"], ["channels"], perm=(0, 3, 1, 2)),
+        _constant("scale", (1 / (largest * std)).astype(np.float32)),
+        _constant("shift", (-mean / std).astype(np.float32)),
+        helper.make_node("Mul", ["channels", "scale"], ["scaled"]),
+        helper.make_node("Add", ["scaled", "shift"], [image.name]),
+    ]
+    after = [
+        helper.make_node("Shape", [logits.name], ["batch_and_classes"], start=0, end=2),
+        helper.make_node("Shape", [IMAGES], ["image_size"], start=1, end=3),
+        helper.make_node("Concat", ["batch_and_classes", "image_size"], ["full_size"], axis=0),
+        helper.make_node("Resize", [logits.name, "", "", "full_size"], ["full_logits"], **resized),
+        helper.make_node("ArgMax", ["full_logits"], ["ids"], axis=1, keepdims=0),
+        helper.make_node("Cast", ["ids"], [LABELS], to=TensorProto.UINT8),
+    ]
+    nodes = [*before, *graph.node, *after]
+    free = ["batch", *SIZE_NAMES]
+    for part, values in (
+        (graph.node, nodes),
+        (graph.input, [helper.make_tensor_value_info(IMAGES, kind, [*free, count])]),
+        (graph.output, [helper.make_tensor_value_info(LABELS, TensorProto.UINT8, free)]),
+    ):
+        del part[:]
+        part.extend(values)
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def _constant(name: str, values: NDArray[np.float32]) -> Any:
+    """As a node: the initializers are the network's weights, which `load_checkpoint` reads from the file by name."""
+    import onnx
+
+    return onnx.helper.make_node("Constant", [], [name], value=onnx.numpy_helper.from_array(values, name))
 
 
 def _trace(deployed: Model, size: Size | None, opset: int) -> bytes:

@@ -118,6 +118,23 @@ def test_export_for_a_board_says_what_is_in_its_way(run, files: Path, tmp_path: 
     assert (found.code, "leave --to openvino out" in found.err) == (2, True)
 
 
+def test_export_for_a_server_names_the_command_that_serves(run, files: Path, tmp_path: Path) -> None:
+    out = tmp_path / "models/street"
+    words = ("export", "--model", files / "a/model.safetensors", "--out", out, "--size", "48x64")
+    found = run(*words, "--for", "triton", "--json", tmp_path / "f.json")
+    assert found.code == 0, found.err
+    report = json.loads((tmp_path / "f.json").read_text())
+    assert (report["path"], report["size"]) == (str(out / "1/model.onnx"), [48, 64])
+    printed = " ".join(found.out.split())
+    assert "takes N images of 48x64 as bytes" in printed
+    assert f"Next: tritonserver --model-repository {tmp_path / 'models'}" in printed
+    assert {path.name for path in out.iterdir()} == {"1", "labels.txt", "config.pbtxt"}
+    found = run(*words, "--for", "ovms")
+    assert f"Next: ovms --config_path {tmp_path / 'models/config.json'}" in " ".join(found.out.split())
+    found = run(*words, "--for", "tritn")
+    assert (found.code, "did you mean 'triton'" in found.err) == (2, True)
+
+
 def test_a_package_for_core_ml_is_said_not_to_have_run(run, files: Path, tmp_path: Path) -> None:
     pytest.importorskip("coremltools", reason="coremltools is not installed: pip install 'lpsnet[coreml]'")
     path = tmp_path / "m.mlpackage"
