@@ -1,8 +1,9 @@
-"""Compiles the loops in `inference/kernels.c` and `data/jpeg_scan.c` when the package is built or installed.
+"""Compiles the loops in `inference/kernels.c`, `models/training_kernels.c` and `data/jpeg_scan.c` when the package is
+built or installed.
 
 They are called through ctypes and know nothing of Python, so one file serves all its versions. Where there is no C
-compiler, or it fails, the package is whole without them: NumPy and OpenCV compute the same, and of JPEG files that are
-damaged inside fewer are noticed.
+compiler, or it fails, the package is whole without them: NumPy, OpenCV and torch compute the same, and of JPEG files
+that are damaged inside fewer are noticed.
 
 By hand, for a checkout that is not installed: `python build_kernels.py`.
 """
@@ -18,9 +19,15 @@ ROOT = Path(__file__).parent
 SOURCE = ROOT / "lpsnet" / "inference" / "kernels.c"
 LIBRARY = SOURCE.with_name("kernels.bin")
 JPEG_SOURCE = ROOT / "lpsnet" / "data" / "jpeg_scan.c"
-LIBRARIES = {LIBRARY: SOURCE, JPEG_SOURCE.with_suffix(".bin"): JPEG_SOURCE}
-# Scores are finite, and no floating-point flag is ever looked at: loops over classes become vectors
-FLAGS = ("-O3", "-fPIC", "-fno-math-errno", "-fno-trapping-math", "-ffinite-math-only", "-fno-signed-zeros")
+TRAINING_SOURCE = ROOT / "lpsnet" / "models" / "training_kernels.c"
+LIBRARIES = {
+    LIBRARY: SOURCE,
+    JPEG_SOURCE.with_suffix(".bin"): JPEG_SOURCE,
+    TRAINING_SOURCE.with_suffix(".bin"): TRAINING_SOURCE,
+}
+# No floating-point flag is ever looked at: loops over classes become vectors
+FLAGS = ("-O3", "-fPIC", "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros")
+FINITE = {SOURCE}  # logits are finite; numbers of a training that diverges are not
 
 
 def build(library: Path = LIBRARY, source: Path = SOURCE) -> bool:
@@ -30,7 +37,8 @@ def build(library: Path = LIBRARY, source: Path = SOURCE) -> bool:
         return False
     with tempfile.TemporaryDirectory(dir=library.parent, prefix=f".{library.name}-") as folder:
         made = Path(folder) / library.name
-        done = subprocess.run([compiler, "-shared", *FLAGS, "-o", made, source], capture_output=True)
+        flags = [*FLAGS, *(["-ffinite-math-only"] if source in FINITE else [])]
+        done = subprocess.run([compiler, "-shared", *flags, "-o", made, source], capture_output=True)
         if done.returncode == 0:
             made.replace(library)  # not over it: a program that runs with the old one would crash
         return done.returncode == 0

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from lpsnet.data.labels import LabelSpace
 from lpsnet.export.export import export
 from lpsnet.export.litert import export_litert
-from lpsnet.export.ncnn import export_ncnn
 from lpsnet.export.onnx import export_openvino
+from lpsnet.export.phones import export_ncnn
 from lpsnet.models.checkpoint import default_record, save_checkpoint
 from lpsnet.models.network import Network, create_model
 from lpsnet.record import ModelRecord

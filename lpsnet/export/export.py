@@ -102,7 +102,7 @@ def _write_onnx(deployed: Model, path: Path, record: ModelRecord, size: Size) ->
 
 
 def _write_ncnn(deployed: Model, path: Path, record: ModelRecord, size: Size) -> None:
-    from lpsnet.export.ncnn import export_ncnn
+    from lpsnet.export.phones import export_ncnn
 
     export_ncnn(deployed, path, record=record, size=size)
 
@@ -141,9 +141,9 @@ assert WRITERS.keys() == RUNTIMES.keys()
 EXPORTERS: dict[str, str] = {
     "onnx": "lpsnet.export.onnx:export_onnx",
     "openvino": "lpsnet.export.onnx:export_openvino",
-    "ncnn": "lpsnet.export.ncnn:export_ncnn",
+    "ncnn": "lpsnet.export.phones:export_ncnn",
     "litert": "lpsnet.export.litert:export_litert",
-    "coreml": "lpsnet.export.coreml:export_coreml",
+    "coreml": "lpsnet.export.phones:export_coreml",
     "tensorrt": "lpsnet.export.onnx:export_tensorrt",
 }
 

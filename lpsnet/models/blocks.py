@@ -23,12 +23,23 @@ from torch import Tensor, nn
 
 from lpsnet.architecture import BLOCK_SETS, block_names
 from lpsnet.errors import LpsnetError, unknown_name
+from lpsnet.models import training_kernels
+from lpsnet.models.training_kernels import (
+    NO_BOUNDS,
+    RELU,
+    RELU6,
+    Bounds,
+    activate,
+    activated_norm,
+    depthwise,
+    takes_depthwise,
+)
 from lpsnet.plugins import load_plugins
 from lpsnet.record import Form
 
 
 class ConvNorm(nn.Module):
-    """A k x k convolution (k odd, padding k // 2) and batch norm; no activation.
+    """A k x k convolution (k odd, padding k // 2) and batch norm; no activation unless asked for.
 
     In training a convolution has no bias and is followed by batch norm; deployed it has a bias and the batch norm is
     folded into it (`reparameterise.fuse`). A 1x1 convolution with stride 2 is computed with stride 1 over every second
@@ -68,14 +79,15 @@ class ConvNorm(nn.Module):
         )
         self.norm = nn.Identity() if deployed else nn.BatchNorm2d(out_channels, eps=eps)
         is_depthwise = groups == in_channels == out_channels and not deployed
-        self.is_slow_in_bf16 = is_depthwise and is_slow_in_bf16(self.conv.weight, stride)
+        self.has_loops = is_depthwise and takes_depthwise(self.conv.weight, self.conv.stride[0])
 
-    def forward(self, x: Tensor) -> Tensor:
-        if self.is_slow_in_bf16 and trains_in_bf16(x):
+    def forward(self, x: Tensor, bounds: Bounds = NO_BOUNDS) -> Tensor:
+        """An activation afterwards is given by its `bounds`, such as `RELU`: here it costs less than on its own."""
+        if self.has_loops and x.device.type == "cpu" and training_kernels.is_used():
             around = self.padding or (self.conv.weight.shape[-1] // 2,) * 4
-            return self.norm(depthwise_bf16(x, self.conv.weight, self.conv.stride[0], around))  # type: ignore[no-any-return]
+            return activated_norm(self.norm, depthwise(x, self.conv.weight, self.conv.stride[0], around), bounds)
         x = F.pad(x, self.padding) if self.padding else subsample(x, self.subsampling)
-        return self.norm(self.conv(x))  # type: ignore[no-any-return]
+        return activated_norm(self.norm, self.conv(x), bounds)
 
 
 class RepConvNorm(nn.Module):
@@ -92,9 +104,9 @@ class RepConvNorm(nn.Module):
         same_shape = in_channels == out_channels and stride == 1
         self.identity = nn.BatchNorm2d(out_channels) if same_shape else None
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, bounds: Bounds = NO_BOUNDS) -> Tensor:
         total: Tensor = self.conv3x3(x) + self.conv1x1(x)
-        return total if self.identity is None else total + self.identity(x)
+        return activate(total if self.identity is None else total + activated_norm(self.identity, x, NO_BOUNDS), bounds)
 
 
 def subsample(x: Tensor, stride: int) -> Tensor:
@@ -131,7 +143,7 @@ class Conv3x3(nn.Module):
             self.unit = ConvNorm(in_channels, out_channels, kernel=3, stride=stride, deployed=form == "deployed")
 
     def forward(self, x: Tensor) -> Tensor:
-        return relu(self.unit(x))
+        return self.unit(x, RELU)  # type: ignore[no-any-return]
 
 
 class SepConv3x3(nn.Module):
@@ -147,7 +159,7 @@ class SepConv3x3(nn.Module):
         self.pointwise = unit(in_channels, out_channels, kernel=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return relu(self.pointwise(relu(self.depthwise(x))))
+        return self.pointwise(self.depthwise(x, RELU), RELU)  # type: ignore[no-any-return]
 
 
 class Bottleneck(nn.Module):
@@ -167,7 +179,7 @@ class Bottleneck(nn.Module):
         self.shortcut = _shortcut(unit, in_channels, out_channels, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        inner = relu(self.spatial(relu(self.reduce(x))))
+        inner = self.spatial(self.reduce(x, RELU), RELU)
         return relu(self.expand(inner) + self.shortcut(x))
 
 
@@ -187,7 +199,7 @@ class Residual(nn.Module):
         self.shortcut = _shortcut(unit, in_channels, out_channels, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        return relu(self.second(relu(self.first(x))) + self.shortcut(x))
+        return relu(self.second(self.first(x, RELU)) + self.shortcut(x))
 
 
 class ShuffleNetUnit(nn.Module):
@@ -217,7 +229,7 @@ class ShuffleNetUnit(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         entering = x[:, self.kept :] if self.splits else x
-        transformed = relu(self.second(self.spatial(relu(self.first(entering)))))
+        transformed: Tensor = self.second(self.spatial(self.first(entering, RELU)), RELU)
         if not self.kept:
             return transformed
         kept = x[:, : self.kept] if self.other_branch is None else relu(self.other_branch(x))
@@ -256,7 +268,7 @@ class InvertedResidual(nn.Module):
         self.shortcut = nn.Identity() if stride == 1 and in_channels == out_channels else None
 
     def forward(self, x: Tensor) -> Tensor:
-        inner = F.relu6(self.depthwise(F.relu6(self.expand(x), inplace=True)), inplace=True)
+        inner = self.depthwise(self.expand(x, RELU6), RELU6)
         projected: Tensor = self.project(inner)
         return projected if self.shortcut is None else self.shortcut(x) + projected
 
@@ -279,8 +291,8 @@ class MobileStem(nn.Module):
         self.shortcut = nn.Identity() if stride == 1 and in_channels == out_channels else None
 
     def forward(self, x: Tensor) -> Tensor:
-        inner = x if self.stem is None else F.relu6(self.stem(x), inplace=True)
-        projected: Tensor = self.project(F.relu6(self.depthwise(inner), inplace=True))
+        inner = x if self.stem is None else self.stem(x, RELU6)
+        projected: Tensor = self.project(self.depthwise(inner, RELU6))
         return projected if self.shortcut is None else self.shortcut(x) + projected
 
 
@@ -303,10 +315,10 @@ class GhostModule(nn.Module):
             self.cheap = unit(self.num_cheap, self.num_cheap, kernel=3, groups=self.num_cheap)
 
     def forward(self, x: Tensor) -> Tensor:
-        primary = relu(self.primary(x))
+        primary: Tensor = self.primary(x, RELU)
         if self.cheap is None:
             return primary
-        return torch.cat((primary, relu(self.cheap(primary[:, : self.num_cheap]))), dim=1)
+        return torch.cat((primary, self.cheap(primary[:, : self.num_cheap], RELU)), dim=1)
 
 
 def _shortcut(unit: Callable[..., nn.Module], in_channels: int, out_channels: int, stride: int) -> nn.Module:
@@ -479,101 +491,3 @@ def unknown_block(name: object) -> str:
 
 # Here, and not where a command begins: so the rows are there in every process that looks a block up, workers included.
 load_plugins()
-
-
-# Depthwise convolution in bfloat16 on a CPU, with a quick backward pass; for training under autocast.
-#
-# torch 2.13 (oneDNN) has no fast code for two gradients of a depthwise convolution in bfloat16: that of the input with
-# stride 2, and that of a 5x5 weight. On one core of a Zen 4 they took 86 and 150 ms of 1.5 s a step of
-# EfficientNet-Lite0 (8 images of 256x512), where the forward pass of the same layer takes 4 ms. Both are written here
-# by what is fast:
-#
-# - The gradient of the input with stride 2 is four convolutions of the output's gradient with stride 1, one each for
-#   the pixels of even and odd rows and columns, with every second weight (87 ms to 17, 34 to 6).
-# - A 5x5 weight is four overlapping 3x3 ones, each with a fast gradient over shifted inputs (116 ms to 18, 79 to 6).
-#
-# The values are those of `F.conv2d` but for rounding in bfloat16.
-
-Padding = tuple[int, int, int, int]  # left, right, top, bottom, as for `F.pad`
-
-
-def is_slow_in_bf16(weight: Tensor, stride: int) -> bool:
-    """Whether `depthwise_bf16` gains anything for this weight, C x 1 x k x k."""
-    return weight.shape[1] == 1 and (stride == 2 or weight.shape[-1] == 5)
-
-
-def trains_in_bf16(x: Tensor) -> bool:
-    """Whether a convolution of `x` would be computed in bfloat16 on a CPU, with gradients."""
-    autocast = x.device.type == "cpu" and torch.is_autocast_enabled("cpu") and not torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-    return autocast and torch.is_grad_enabled() and torch.get_autocast_dtype("cpu") == torch.bfloat16
-
-
-def depthwise_bf16(x: Tensor, weight: Tensor, stride: int, padding: Padding) -> Tensor:
-    """`F.conv2d(F.pad(x, padding), weight, stride=stride, groups=C)` in bfloat16.
-
-    Args:
-        x: N x C x H x W.
-        weight: C x 1 x k x k, k 3 or 5.
-        stride: 1 or 2.
-        padding: zeros around x.
-    """
-    padded = F.pad(x.to(torch.bfloat16), padding)
-    result: Tensor = _Depthwise.apply(padded, weight.to(torch.bfloat16), stride)  # type: ignore[no-untyped-call]
-    return result
-
-
-class _Depthwise(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, stride: int) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        ctx.stride = stride
-        with torch.autocast("cpu", enabled=False):
-            return F.conv2d(x, weight, stride=stride, groups=len(weight))
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-        x, weight = ctx.saved_tensors
-        gradient = gradient.contiguous(memory_format=torch.channels_last)
-        with torch.autocast("cpu", enabled=False):
-            of_input = _of_input(gradient, x, weight, ctx.stride) if ctx.needs_input_grad[0] else None
-            of_weight = _of_weight(gradient, x, weight, ctx.stride) if ctx.needs_input_grad[1] else None
-        return of_input, of_weight, None
-
-
-def _of_input(gradient: Tensor, x: Tensor, weight: Tensor, stride: int) -> Tensor:
-    if stride == 1:
-        return _backward(gradient, x, weight, stride, of_input=True)
-    result = torch.empty_like(x)
-    height, width = gradient.shape[-2:]
-    for row in (0, 1):
-        for column in (0, 1):  # pixel 2 m + row gets weight row + 2 t from gradient m - t
-            taps = weight[:, :, row::2, column::2].flip(2, 3)
-            part = result[:, :, row::2, column::2]
-            (rows, columns), (tall, wide) = part.shape[-2:], taps.shape[-2:]
-            around = (wide - 1, max(0, columns - width), tall - 1, max(0, rows - height))
-            part.copy_(F.conv2d(F.pad(gradient, around), taps, groups=len(weight))[:, :, :rows, :columns])
-    return result
-
-
-def _of_weight(gradient: Tensor, x: Tensor, weight: Tensor, stride: int) -> Tensor:
-    if weight.shape[-1] != 5:
-        return _backward(gradient, x, weight, stride, of_input=False)
-    result = torch.empty_like(weight)
-    height, width = ((length - 1) * stride + 3 for length in gradient.shape[-2:])
-    for top in (0, 2):
-        for left in (0, 2):
-            shifted = x[:, :, top : top + height, left : left + width].contiguous(memory_format=torch.channels_last)
-            part = (slice(None), slice(None), slice(top, top + 3), slice(left, left + 3))
-            result[part] = _backward(gradient, shifted, weight[part].contiguous(), stride, of_input=False)
-    return result
-
-
-def _backward(gradient: Tensor, x: Tensor, weight: Tensor, stride: int, *, of_input: bool) -> Tensor:
-    """torch's own gradient, of a convolution without padding."""
-    wanted = [of_input, not of_input, False]
-    strides, zeros, ones = [stride] * 2, [0, 0], [1, 1]
-    results = torch.ops.aten.convolution_backward(
-        gradient, x, weight, None, strides, zeros, ones, False, zeros, len(weight), wanted
-    )
-    result: Tensor = results[0 if of_input else 1]
-    return result

@@ -25,8 +25,9 @@ from torch import Tensor, nn
 from lpsnet.architecture import NUM_STAGES, Architecture, default_block, get_architecture
 from lpsnet.data.labels import MAX_CLASSES
 from lpsnet.errors import LpsnetError, ModelFileError, unknown_name
-from lpsnet.models.blocks import BLOCKS, ConvNorm, relu, stage_blocks
+from lpsnet.models.blocks import BLOCKS, ConvNorm, stage_blocks
 from lpsnet.models.interactions import INTERACTIONS, Interaction, resize_like, resize_to_ratio
+from lpsnet.models.training_kernels import RELU
 from lpsnet.record import Form
 
 
@@ -228,7 +229,7 @@ class Network(nn.Module):
         largest, *others = maps
         resized = [resize_like(x, largest, align_corners=self.align_corners) for x in others]
         features = self.context(torch.cat((largest, *resized), dim=1))
-        return (features if self.mixing is None else relu(self.mixing(features))), largest_maps
+        return (features if self.mixing is None else self.mixing(features, RELU)), largest_maps
 
 
 AUXILIARY_STAGE = 3  # Stage 4, counted from 0

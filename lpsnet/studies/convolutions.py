@@ -26,7 +26,7 @@ import torch
 from lpsnet.benchmark.timing import PROTOCOLS, Latency, TimingProtocol, compare, measure
 from lpsnet.data.labels import LabelSpace
 from lpsnet.errors import RunError, unknown_name
-from lpsnet.export import ncnn, onnx
+from lpsnet.export import onnx, phones
 from lpsnet.inference.engines import Precision, Session, SessionOptions, open_session
 from lpsnet.inference.engines.pytorch import exact_float32
 from lpsnet.inference.model_file import write_container
@@ -200,7 +200,7 @@ def _open_ncnn(runtime: str, stack: torch.nn.Module, case: Case, options: Sessio
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         traced = torch.jit.trace(stack, _input(case))  # type: ignore[no-untyped-call]
-    lines, weights = ncnn.run_pnnx(traced, [(case.width, *case.size)], half=False)
+    lines, weights = phones.run_pnnx(traced, [(case.width, *case.size)], half=False)
     record = ModelRecord(architecture=None, label_space=LabelSpace.numbered(1))
     write_container(path, description="\n".join([*lines, ""]).encode(), weights=weights, record=record)
     return _in_session(runtime, case, path, options)

@@ -24,6 +24,7 @@ from lpsnet.data.augment import Augmentation
 from lpsnet.errors import EndRequest, NonFiniteScoresError, RunError, postponed_end
 from lpsnet.inference.model_file import read_record
 from lpsnet.io import locked_folder
+from lpsnet.models.training_kernels import kept_memory
 from lpsnet.record import Normalisation
 from lpsnet.training import data
 from lpsnet.training.config import LoopSettings
@@ -328,6 +329,8 @@ class Loop(Generic[Details]):
         """
         self.pace.restart()
         with contextlib.ExitStack() as stack:
+            if self.accelerator.device.type == "cpu":
+                stack.enter_context(kept_memory())
             if self.accelerator.num_processes == 1:  # several do not stop at the same step
                 self.asked = stack.enter_context(postponed_end(raises=True))
             self._run_steps()

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from export_networks import SIZE, network, record_of
 
 from lpsnet.errors import MissingDependencyError, ModelFileError
-from lpsnet.export import coreml as exporter
+from lpsnet.export import phones as exporter
 from lpsnet.export.export import export
 from lpsnet.export.verify import ExportReport
 from lpsnet.models.network import Network, create_model
@@ -177,7 +177,7 @@ def test_a_package_in_f16_takes_the_place_of_one_in_f32(tmp_path: Path) -> None:
 
 
 def test_other_weights_are_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    own = exporter._convert
+    own = exporter._convert_coreml
 
     def wrong(module: Any, deployed: Any, *rest: Any, **options: Any) -> Any:
         changed = fuse(deployed)
@@ -185,7 +185,7 @@ def test_other_weights_are_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             changed.head.weight += 1
         return own(module, changed, *rest, **options)
 
-    monkeypatch.setattr(exporter, "_convert", wrong)
+    monkeypatch.setattr(exporter, "_convert_coreml", wrong)
     with pytest.raises(ModelFileError, match="lacks the weights of a convolution"):
         exported(network(), tmp_path / "m.mlpackage")
     assert not list(tmp_path.iterdir())

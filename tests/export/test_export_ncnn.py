@@ -18,8 +18,8 @@ import torch
 from lpsnet.architecture import Architecture
 from lpsnet.data.labels import LabelSpace
 from lpsnet.errors import MissingDependencyError, ModelFileError
-from lpsnet.export import ncnn as exporter
-from lpsnet.export.ncnn import export_ncnn, traced_sizes
+from lpsnet.export import phones as exporter
+from lpsnet.export.phones import export_ncnn, traced_sizes
 from lpsnet.export.verify import ExportReport
 from lpsnet.inference.engines import SessionOptions, open_session
 from lpsnet.inference.model_file import read_container, read_record

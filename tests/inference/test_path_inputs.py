@@ -260,7 +260,7 @@ def ncnn_case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     pytest.importorskip("ncnn")
     pytest.importorskip("pnnx")
     from lpsnet.data.labels import LabelSpace
-    from lpsnet.export.ncnn import export_ncnn
+    from lpsnet.export.phones import export_ncnn
     from lpsnet.models.checkpoint import default_record
 
     ratios, size = request.param
