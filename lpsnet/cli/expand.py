@@ -91,6 +91,16 @@ def expand(
             help="Train only the better half of a step's candidates beyond a quarter, and beyond half, of it."
         ),
     ] = False,
+    simultaneous: Annotated[
+        bool,
+        typer.Option(help="Decide a step by intervals that hold for all its comparisons at once; else one by one."),
+    ] = True,
+    holdout_share: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of --val that no step sees, to score what was chosen; 0: none.")
+    ] = 0.0,
+    fresh_seeds: Annotated[
+        int, typer.Option(min=0, help="Train each chosen network again at the end, with so many unseen seeds.")
+    ] = 0,
     limit_parameters: Annotated[int | None, typer.Option(min=1, help="Parameters of a network at most.")] = None,
     limit_memory_mib: Annotated[
         float | None, typer.Option(help="Memory at most: weights and the feature maps alive at once.")
@@ -146,6 +156,7 @@ def expand(
             control=control and inherit,
             max_length=max_length,
             race=race,
+            simultaneous=simultaneous,
             limits=Limits(parameters=limit_parameters, memory_mib=limit_memory_mib),
         ),
         interaction=interaction,
@@ -156,6 +167,8 @@ def expand(
         num_threads=_threads(executor, workers, cores),
         check_step=check_step,
         check_length=check_length,
+        holdout_share=holdout_share,
+        fresh_seeds=fresh_seeds,
     )
     place = make_executor(executor, num_workers=workers, num_threads=cores)
     with opened_device(device) as measured_on:

@@ -310,6 +310,28 @@ def select(split: Split, count: int | None) -> Split:
     return Selection(split, tuple(index * len(split) // count for index in range(count)))
 
 
+def divided(split: Split, share: float) -> tuple[Split, Split]:
+    """A split in two: the first of its samples, and the last ones, this share of them.
+
+    Neighbours by name, often frames of one film, stay together, but for those where it is cut.
+
+    Args:
+        split: two samples or more.
+        share: of the second part, between 0 and 1; both parts have one sample or more.
+
+    Raises:
+        DataError: the share is no such number, or a part would be empty.
+    """
+    count = round(share * len(split)) if 0 < share < 1 else 0
+    if not 0 < count < len(split):
+        raise DataError(
+            f"a share of {share:g} of split {split.name!r} with {len(split)} images leaves one part empty; "
+            "give a number between 0 and 1 that leaves an image or more in both"
+        )
+    places = tuple(range(len(split)))
+    return Selection(split, places[:-count]), Selection(split, places[-count:])
+
+
 NUM_SIZED = 64  # images whose sizes are looked at, spread evenly
 
 

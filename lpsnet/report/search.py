@@ -23,7 +23,7 @@ from lpsnet.report.charts import Axis, Drawing, Entry, Plot, Size, framed, path
 from lpsnet.report.html import read_json
 from lpsnet.search import family, journal
 from lpsnet.search.family import ChoiceRecord, Member, Step
-from lpsnet.search.journal import Event, Header, StepDecided, TrainingFinished, TrainingStarted
+from lpsnet.search.journal import Event, Header, StepDecided, TrainingFinished, TrainingStarted, Unseen
 from lpsnet.search.operations import DIMENSIONS, Dimension, braces
 from lpsnet.search.step_size import decide, miou_per_ms
 
@@ -45,6 +45,7 @@ class Search:
     running: tuple[str, ...] = ()  # what is being done and what is left, in sentences; empty once finished
     trainings: tuple[TrainingFinished, ...] = ()  # those finished in the current step
     check: family.RankingRecord | None = None  # of a step's ranking by longer trainings; None if there is none
+    unseen: tuple[Unseen, ...] = ()  # of each step: scores that took no part in its choice
 
     @property
     def others(self) -> list[family.Member]:
@@ -69,7 +70,11 @@ def read_expansion(path: Path) -> Search:
     assert isinstance(header, Header), "a journal that can be read begins with its header"
     plan = _plan(path / PLAN)
     try:
-        return _finished(path, events, header, plan) or _unfinished(path, events, header, plan)
+        search = _finished(path, events, header, plan) or _unfinished(path, events, header, plan)
+        if search.found is None:
+            return search
+        found = replace(search.found, steps=family.trusted(search.found))
+        return replace(search, found=found, unseen=tuple(journal.unseen_scores(events, it) for it in found.steps))
     except LpsnetError as error:
         raise RunError(f"the expansion in {path} cannot be reported on: {error}") from None
 
@@ -326,6 +331,7 @@ def expansion_page(path: Path) -> html.Page:
             html.Section("The family", _family(found)),
             html.Section("Pareto front of all trained networks", _front(found)),
             html.Section("The proxy's ranking, checked", _check(found)),
+            html.Section("How far the choices can be trusted", _trust(found)),
             html.Section("Step by step", (*map(_step, steps), *_in_progress(found))),
             html.Section("How it was made", _making(found)),
         ),
@@ -446,6 +452,62 @@ def _check(found: Search) -> tuple[html.Part, ...]:
         f"places: {check.swapped_pairs}, beyond the seed spread: {check.swapped_pairs_beyond_spread}."
     )
     return (html.Table(heads, rows, caption=caption),)
+
+
+TRUST = (
+    "Of several noisy scores the best one is flattered. Optimism: by how much, expected of the luck of seeds; "
+    "corrected: without it. Lead: what the nearest rival's mIoU lacks to be taken instead, or what the parent's does; "
+    "the interval is so wide that those of all comparisons of the step hold at once, at 95 %. A choice whose interval "
+    "reaches to 0 does not stand: another may have been as good."
+)
+
+
+def _trust(found: Search) -> tuple[html.Part, ...]:
+    """Every choice: its score without the luck that the choice picked, and whether it stands."""
+    steps = [(step, it) for step, it in zip(found.found.steps if found.found else (), found.unseen, strict=True)]
+    chosen = [(step, step.chosen, it) for step, it in steps if step.chosen is not None]
+    if not any(step.trust for step, _, _ in chosen):
+        return ()
+    more = {
+        "Fresh seeds (%)": [html.figure(it.fresh, 2) for _, _, it in chosen] if _has(chosen, "fresh") else [],
+        "Gain (points)": [html.figure(member.score.miou - step.parent.score.miou, 2) for step, member, _ in chosen],
+        "Gain, held out (points)": [html.figure(_held_out_gain(it), 2) for _, _, it in chosen],
+    }
+    if not _has(chosen, "held_out"):
+        del more["Gain (points)"], more["Gain, held out (points)"]
+    more = {head: cells for head, cells in more.items() if cells}
+    heads = ("Step", "Taken", "mIoU (%)", "Optimism (points)", "Corrected (%)", "Nearest", "Lead (points)", *more, "")
+    rows = tuple(
+        (*_trusted(step, member), *(cells[number] for cells in more.values()), _verdict(step))
+        for number, (step, member, _) in enumerate(chosen)
+    )
+    return (html.Table(heads, rows, words=(1, 5, len(heads) - 1), caption=TRUST),)
+
+
+def _has(chosen: Sequence[tuple[Step, Member, Unseen]], name: str) -> bool:
+    return any(getattr(it, name) is not None for _, _, it in chosen)
+
+
+def _held_out_gain(it: Unseen) -> float | None:
+    """Over the parent, on images that no step has seen."""
+    return None if it.held_out is None or it.parent_held_out is None else it.held_out - it.parent_held_out
+
+
+def _trusted(step: Step, chosen: Member) -> tuple[str, ...]:
+    """A choice's cells up to its lead."""
+    miou, found = chosen.score.miou, step.trust
+    taken = (str(step.number), str(chosen.operation), html.figure(miou, 2))
+    if found is None:
+        return (*taken, *["–"] * 4)
+    lead = f"{html.figure(found.lead, 2)} ± {html.figure(found.half_width, 2)}"
+    corrected = html.figure(miou - found.optimism, 2)
+    return (*taken, html.figure(found.optimism, 2), corrected, found.nearest or "the parent", lead)
+
+
+def _verdict(step: Step) -> html.Cell | str:
+    if step.trust is None:
+        return "one seed"
+    return html.Cell("stands", tag="good") if step.trust.stands else html.Cell("does not stand", tag="doubt")
 
 
 def _step(step: Step) -> html.Table:

@@ -17,7 +17,7 @@ quarter of their training, the better half of the candidates and what ties with 
 half of those to its end.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -30,10 +30,12 @@ from lpsnet.search.step_size import (
     Decision,
     Excluded,
     StepSize,
+    Trust,
     better_half,
     choose_step_sizes,
     decide,
     possible_step_sizes,
+    trust,
 )
 
 
@@ -64,6 +66,7 @@ class StepRanking(NamedTuple):
     decision: Decision
     distinct: tuple[Member, ...]  # the candidates with every design once; the decision's indices are of these
     doubt: Doubt
+    trust: Trust | None = None
 
     @property
     def gain_is_open(self) -> bool:
@@ -90,8 +93,14 @@ def rank_candidates(
     latencies: Mapping[Design, Latency],
     outcomes: Mapping[Design, Outcome],
     length: int,
+    *,
+    freedom: int = 0,
+    simultaneous: bool = False,
 ) -> StepRanking:
-    """Rank the candidates of step `number`; `outcomes` of trainings of that length, the parent's included."""
+    """Rank the candidates of step `number`; `outcomes` of trainings of that length, the parent's included.
+
+    `freedom` is that of the spread of the scores, 0 if it is not known; see `SearchOptions` for `simultaneous`.
+    """
     score = outcomes[parent.design]
     assert isinstance(score, Score), "a parent has a score"
     parent = replace(parent, latency=latencies.get(parent.design, parent.latency), score=score)
@@ -101,16 +110,20 @@ def rank_candidates(
         if isinstance(score := outcomes[size.network.design], Score)
     )
     different = distinct(members)
-    decision = decide(parent, different)
-    return StepRanking(parent, members, decision, different, _doubt(decision, parent, different))
+    counted = freedom if simultaneous else 0
+    decision, found = decide(parent, different, freedom=counted), None
+    if decision.chosen is not None:
+        names = [str(it.operation) for it in different]
+        found = trust(parent, different, decision.chosen, names, freedom=freedom)
+    return StepRanking(parent, members, decision, different, _doubt(decision, parent, different, counted), found)
 
 
-def _doubt(decision: Decision, parent: Member, candidates: Sequence[Member]) -> Doubt:
+def _doubt(decision: Decision, parent: Member, candidates: Sequence[Member], freedom: int) -> Doubt:
     """What leaves the decision open: the scores if exact latencies would leave it open too, else the latencies."""
     if decision.settled:
         return ""
     it, *others = (replace(it, latency=Latency.exactly(it.latency.median_ms)) for it in (parent, *candidates))
-    return "latency" if decide(it, others).settled else "score"
+    return "latency" if decide(it, others, freedom=freedom).settled else "score"
 
 
 def step_of(number: int, ranked: StepRanking, target_ms: float | None, excluded: tuple[Excluded, ...]) -> Step:
@@ -122,7 +135,9 @@ def step_of(number: int, ranked: StepRanking, target_ms: float | None, excluded:
     else:
         best = max(member.score.miou for member in ranked.candidates)
         stop = f"no candidate gains: the best has {best:.2f} mIoU, their parent {ranked.parent.score.miou:.2f}"
-    return Step(number, ranked.parent, target_ms, ranked.candidates, excluded, chosen, rivals, ranked.doubt, stop)
+    return Step(
+        number, ranked.parent, target_ms, ranked.candidates, excluded, chosen, rivals, ranked.doubt, stop, ranked.trust
+    )
 
 
 def split_by_limit(
@@ -163,6 +178,9 @@ class SearchOptions:
             score: what starts from its weights has been trained for longer and may gain from that alone.
         max_length: the largest factor on the length of trainings where no candidate gains beyond the noise.
         race: whether candidates that are behind after a quarter, and half, of their training are trained no further.
+        simultaneous: whether a step is decided only where the chosen candidate is set apart from its parent and all
+            others by intervals of scores that hold at once (`step_size.leads`), and not by each other's spreads alone.
+            How long candidates are trained does not depend on it.
         limits: of all chosen networks.
     """
 
@@ -174,6 +192,7 @@ class SearchOptions:
     control: bool = False
     max_length: int = 1
     race: bool = False
+    simultaneous: bool = False
     limits: measurements.Limits = field(default_factory=measurements.Limits)
 
     def __post_init__(self) -> None:
@@ -197,6 +216,7 @@ def expand(
     options: SearchOptions | None = None,
     cost: measurements.CostFunction | None = None,
     lengths: Mapping[int, int] | None = None,
+    old_steps: Collection[int] = (),
     on_start: Callable[[Member], None] | None = None,
     on_step: Callable[[Step], None] | None = None,
     on_progress: Callable[[str], None] | None = None,
@@ -212,6 +232,7 @@ def expand(
         options: number of steps, cap on k, limits.
         cost: parameters and memory of a design; needed for limits on them.
         lengths: by step, the length of the trainings that an earlier run decided it with, which overrides `max_length`.
+        old_steps: the steps that an earlier version decided, without `SearchOptions.simultaneous`.
         on_start, on_step: called with the start and with every step, the one that ends the search included.
         on_progress: called with a line of text for each thing begun.
 
@@ -222,7 +243,8 @@ def expand(
     if options.limits.needs_cost and cost is None:
         raise RunError("a limit on parameters or memory needs the function that counts them: pass cost=")
     table = tuple(dict.fromkeys(table_1(num_slots=len(start.ratio_slots)) if operations is None else operations))
-    search = _Search(table, options, latency, performance, cost, lengths or {}, on_progress or (lambda line: None))
+    progress = on_progress or (lambda line: None)
+    search = _Search(table, options, latency, performance, cost, lengths or {}, old_steps, progress)
     member = search.start(start)
     found = Expansion(member, ())
     (on_start or (lambda member: None))(member)
@@ -244,6 +266,7 @@ class _Search:
     performance: measurements.PerformanceFunction
     cost: measurements.CostFunction | None
     lengths: Mapping[int, int]
+    old_steps: Collection[int]
     on_progress: Callable[[str], None]
     length: int = 1  # see `TrainingSpec.length`
     scores_by_length: dict[int, SeedScores] = field(default_factory=dict)  # of all trainings so far
@@ -309,7 +332,16 @@ class _Search:
         while True:
             kept, slow = split_by_limit(trained, latencies, self.options.limits.latency_ms)
             outcomes = {**self._outcomes(designs_of(kept)), parent.design: self._baseline(parent)}
-            ranked = rank_candidates(number, parent, kept, latencies, outcomes, self.length)
+            ranked = rank_candidates(
+                number,
+                parent,
+                kept,
+                latencies,
+                outcomes,
+                self.length,
+                freedom=self.scores.freedom,
+                simultaneous=self.options.simultaneous and number not in self.old_steps,
+            )
             if again := self._to_repeat(ranked) if rounds <= self.options.max_seeds else []:
                 rounds += 1
                 count = f"{len(again)} training{'s' * (len(again) > 1)}"

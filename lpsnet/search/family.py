@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model
 from lpsnet.architecture import DEFAULT_BLOCK, NO_CONTEXT, SCORE_STRIDE
 from lpsnet.search.measurements import Latency, LatencyFunction, Score
 from lpsnet.search.operations import Design, Operation, SearchNetwork, braces
-from lpsnet.search.step_size import Excluded, surely_gains
+from lpsnet.search.step_size import Excluded, Trust, surely_gains, trust
 
 Doubt = Literal["", "latency", "score"]
 
@@ -62,6 +62,8 @@ class Step:
         rivals: candidates that Equation 5 would take for other values inside the measured intervals.
         doubt: "latency" or "score", whichever is too uncertain to decide the step; empty if it is decided.
         stop: why the search ends here; empty if it does not.
+        trust: how far the choice can be trusted; None if none was made or the spread of the scores is not known, and in
+            journals of earlier versions (`trusted` gives it to those).
     """
 
     number: int
@@ -73,6 +75,7 @@ class Step:
     rivals: tuple[Member, ...] = ()
     doubt: Doubt = ""
     stop: str = ""
+    trust: Trust | None = None
 
     @property
     def length(self) -> int:
@@ -100,7 +103,7 @@ class Step:
             return taken
         rivals = ", ".join(str(it.operation) for it in self.rivals)
         could = [f"could be {rivals} as well"] if rivals else []
-        could += ["may gain nothing"] if chosen and not self.gain_is_sure else []
+        could += ["may gain nothing"] if chosen and not (rivals and self.gain_is_sure) else []
         return f"{taken}; undecided, within the noise of the {self.doubt} it {', and it '.join(could)}"
 
 
@@ -138,6 +141,44 @@ def distinct(members: Iterable[Member]) -> tuple[Member, ...]:
     for member in members:
         first.setdefault(member.design, member)
     return tuple(first.values())
+
+
+def trusted(found: Expansion) -> tuple[Step, ...]:
+    """The steps of a search with their `trust`; where a journal does not have it, computed from its rows.
+
+    The degrees of freedom are those of the trainings that were repeated up to the step, of the same length.
+    """
+    steps = []
+    for number, step in enumerate(found.steps):
+        different = distinct(step.candidates)
+        if step.trust is None and step.chosen is not None:
+            names, chosen = [str(it.operation) for it in different], [it.design for it in different]
+            place, freedom = chosen.index(step.chosen.design), _freedom(found, number)
+            step = replace(step, trust=trust(step.parent, different, place, names, freedom=freedom))
+        steps.append(step)
+    return tuple(steps)
+
+
+def _freedom(found: Expansion, number: int) -> int:
+    """Of the spread that the step of this index was decided with."""
+    now = [it for it in found.steps[: number + 1] if it.length == found.steps[number].length]
+    designs: dict[Design, int] = {}
+    for it in (found.start, *(member for step in now for member in step.candidates)):
+        if it.length == found.steps[number].length:
+            designs[it.design] = max(designs.get(it.design, 1), it.score.num_seeds)
+    controls = [step.parent.score for step, it in zip(now, _parents(found, now), strict=True) if _is_control(step, it)]
+    return sum(designs.values()) - len(designs) + sum(it.num_seeds - 1 for it in controls)
+
+
+def _parents(found: Expansion, steps: Iterable[Step]) -> list[Member]:
+    """What the steps were made from, as it was chosen."""
+    known = {it.design: it for it in found.members}
+    return [known[step.parent.design] for step in steps]
+
+
+def _is_control(step: Step, parent: Member) -> bool:
+    """Whether a step's parent has the score of its control, whose start is the parent as it was chosen."""
+    return step.parent.score.at_start != parent.score.at_start
 
 
 def best_under(members: Iterable[Member], budget_ms: float) -> Member | None:
@@ -416,6 +457,7 @@ def step_fields(step: Step) -> dict[str, Any]:
         "excluded": {str(it.operation): it.reason for it in step.excluded},
         "rivals": tuple(str(member.operation) for member in step.rivals),
         "doubt": step.doubt,
+        "trust": step.trust,
     }
 
 
@@ -431,6 +473,7 @@ class StepRecord(_Record):
     rivals: tuple[str, ...]
     doubt: Doubt
     stop: str = ""
+    trust: Trust | None = None
 
     @classmethod
     def of(cls, step: Step) -> Self:
@@ -455,6 +498,7 @@ class StepRecord(_Record):
             rivals=tuple(member for member in candidates if str(member.operation) in self.rivals),
             doubt=self.doubt,
             stop=self.stop,
+            trust=self.trust,
         )
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from statistics import fmean
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, JsonValue, TypeAdapter, ValidationError, model_validator
@@ -24,6 +25,7 @@ from lpsnet.io import append_line, exclusive, finished_lines, refuse_streams
 from lpsnet.search.family import Doubt, Member, Row, Sparse, Step, StepRecord, step_fields
 from lpsnet.search.measurements import Failure, Latency, Outcome, Score, TrainingSpec, absolute, compared
 from lpsnet.search.operations import Design
+from lpsnet.search.step_size import Trust
 
 JOURNAL_FORMAT = 1
 
@@ -147,6 +149,8 @@ class StepDecided(_Line):
     excluded: dict[str, str]
     rivals: tuple[str, ...]
     doubt: Doubt
+    trust: Trust | None = None
+    later = ("trust",)
 
     @classmethod
     def of(cls, step: Step) -> Self:
@@ -500,6 +504,56 @@ def chosen_length(events: Iterable[Event], design: Design) -> int:
 def decided_lengths(events: Iterable[Event]) -> dict[int, int]:
     """The `TrainingSpec.length` of every decided step's trainings, by its number."""
     return {it.step: it.length for it in family_of(events) if it.step}
+
+
+def steps_without_trust(events: Iterable[Event]) -> set[int]:
+    """The numbers of the decided steps that say nothing of how far they can be trusted: those of earlier versions."""
+    return {it.number for it in events if isinstance(it, StepDecided) and it.trust is None}
+
+
+FRESH_SEED = 1000  # the first seed of trainings that no step has seen
+HELD_OUT = "held_out_miou"  # in a training's details: mIoU in percent on images that no step has seen
+
+
+@dataclass(frozen=True, slots=True)
+class Unseen:
+    """Scores of a step that took no part in its choice, in percent; None where there are none.
+
+    Attributes:
+        fresh: mean mIoU of the chosen network's trainings with seeds that no step has seen, and `num_fresh` of them.
+        held_out: mean mIoU of the chosen network's trainings that the step saw, on the images held out.
+        parent_held_out: likewise of the parent trained on, or else of the parent.
+    """
+
+    fresh: float | None = None
+    num_fresh: int = 0
+    held_out: float | None = None
+    parent_held_out: float | None = None
+
+
+def unseen_scores(events: Iterable[Event], step: Step) -> Unseen:
+    """Of a step that chose a network; its trainings are those of its length from its parent."""
+    if step.chosen is None:
+        return Unseen()
+    parent, lines = str(step.parent.design), [it for it in events if isinstance(it, TrainingFinished) and it.part == 1]
+    taken = str(step.chosen.design)  # trained from itself it is the control of the next step
+    own = [it for it in lines if it.design == taken != it.parent and it.length == step.length]
+    before = [it for it in lines if it.design == parent]
+    control = [it for it in before if it.parent == parent and it.length == step.length]
+    fresh = [it.miou for it in own if it.seed >= FRESH_SEED and it.parent == parent and it.miou is not None]
+    return Unseen(
+        fresh=fmean(fresh) if fresh else None,
+        num_fresh=len(fresh),
+        held_out=_held_out(own, step.chosen.score.num_seeds),
+        parent_held_out=_held_out(control or before, step.parent.score.num_seeds),
+    )
+
+
+def _held_out(trainings: Iterable[TrainingFinished], num_seeds: int) -> float | None:
+    """Mean mIoU on the images held out, over the first seeds, which the step saw."""
+    found = {it.seed: it.details.get(HELD_OUT) for it in trainings if it.seed < num_seeds}
+    known = [it for it in found.values() if isinstance(it, float)]
+    return fmean(known) if known else None
 
 
 def first_training(events: Iterable[Event], design: Design, length: int) -> TrainingFinished | None:

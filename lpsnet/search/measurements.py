@@ -210,14 +210,18 @@ class SeedScores:
         return len(self._outcomes.get(design, {}))
 
     @property
+    def freedom(self) -> int:
+        """Degrees of freedom of the pooled spread: of every design, the number of its scores less one."""
+        return sum(max(0, len(self._mious(it)) - 1) for it in self._outcomes)
+
+    @property
     def spread_of_one(self) -> float | None:
         """Pooled standard deviation of a single training's mIoU, in points; None until a design has two scores."""
-        squares, freedom = 0.0, 0
+        squares, freedom = 0.0, self.freedom
         for mious in map(self._mious, self._outcomes):
             if len(mious) > 1:
                 mean = fmean(mious)
                 squares += sum((miou - mean) ** 2 for miou in mious)
-                freedom += len(mious) - 1
         return math.sqrt(squares / freedom) if freedom else None
 
     def outcome(self, design: Trained) -> Outcome:
@@ -258,3 +262,34 @@ def absolute(repetitions: Sequence[Sequence[float]]) -> list[Latency]:
 def _latency(samples: Sequence[float], *, unit: float = 1.0) -> Latency:
     low, high, _ = median_interval(samples, CONFIDENCE)
     return Latency(*(unit * value for value in (median(samples), low, high)))
+
+
+def normal_cdf(value: float) -> float:
+    """The probability that a standard normal number is at most `value`."""
+    return 0.5 * math.erfc(-value / math.sqrt(2))
+
+
+def t_quantile(probability: float, freedom: int) -> float:
+    """The number that Student's t with `freedom` degrees of freedom stays below with this probability.
+
+    By bisection of its distribution function (Abramowitz and Stegun, 26.7.3 and 26.7.4).
+
+    Args:
+        probability: at least 0.5 and less than 1.
+        freedom: 1 or more.
+    """
+    low, high = 0.0, math.pi / 2
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if 0.5 + _t_within(middle, freedom) / 2 < probability else (low, middle)
+    return math.sqrt(freedom) * math.tan(low)
+
+
+def _t_within(angle: float, freedom: int) -> float:
+    """The probability that |t| is at most sqrt(freedom) tan(angle)."""
+    odd, squared = freedom % 2, math.cos(angle) ** 2
+    term, total = math.cos(angle) if odd else 1.0, 0.0
+    for number in range(1, (freedom - odd) // 2 + 1):
+        total += term
+        term *= squared * ((2 * number) / (2 * number + 1) if odd else (2 * number - 1) / (2 * number))
+    return 2 / math.pi * (angle + math.sin(angle) * total) if odd else math.sin(angle) * total

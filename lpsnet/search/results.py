@@ -359,7 +359,8 @@ def _section(step: Step) -> str:
     before = f"Parent: {parent.latency.median_ms:.3g} ms, {family.parent_score(parent.score)}. "
     rows = [_candidate(step, it) for it in step.candidates]
     rows += [[str(it.operation), *["-"] * 7, it.reason] for it in step.excluded]
-    lead = f"{target}{before}{_step_lead(step)}".rstrip()
+    trust = f" The choice {step.trust}." if step.trust else ""
+    lead = f"{target}{before}{_step_lead(step)}".rstrip() + trust
     return "\n\n".join([f"## Step {step.number} {step.verdict}", lead, markdown_table(family.CANDIDATE_COLUMNS, rows)])
 
 

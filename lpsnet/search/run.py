@@ -12,7 +12,6 @@ network scored below their parent.
 """
 
 import json
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -30,10 +29,11 @@ from lpsnet.benchmark.device import Device as RemoteDevice
 from lpsnet.benchmark.machine import command_line
 from lpsnet.data.channels import require_rgb
 from lpsnet.data.dataset import open_dataset
+from lpsnet.data.split import divided
 from lpsnet.errors import LpsnetError, RunError, unknown_name
 from lpsnet.inference.hub import recorded_name
 from lpsnet.inference.model_file import read_record
-from lpsnet.io import atomic_path, inside, write_text
+from lpsnet.io import inside, write_text
 from lpsnet.models.blocks import stage_blocks
 from lpsnet.models.encoders import encoder_network, find_encoder
 from lpsnet.models.interactions import INTERACTIONS
@@ -57,7 +57,7 @@ from lpsnet.search.measurements import Cost, TrainingSpec
 from lpsnet.search.operations import Design, Operation, SearchNetwork, braces, check_operations, table_1
 from lpsnet.search.results import FAMILY, PLAN, RankingCheck, SearchResult, page, progress_table, write_models
 from lpsnet.search.step_size import possible_step_sizes
-from lpsnet.search.train import CandidateTask, train_candidate
+from lpsnet.search.train import JOURNAL, CandidateTask, ReusableRun, reuse_training, train_candidate
 from lpsnet.training.config import RECIPES, Recipe, get_recipe
 from lpsnet.training.run import TrainingRun, training_inputs
 from lpsnet.training.run_folder import FREE_SETTINGS, INPUTS, RunFolder
@@ -95,6 +95,9 @@ def full_recipe(name: str) -> str:
     return _ROWS[name][0] if name in _ROWS else name
 
 
+_LATER = ("race", "simultaneous")  # options that plans of earlier versions do not have
+
+
 @dataclass(frozen=True)
 class ExpansionRun:
     """The options of a search.
@@ -116,6 +119,10 @@ class ExpansionRun:
         num_threads: processor cores of a training; None for the default of PyTorch.
         check_step: the step whose candidates are trained again, longer, to check the ranking; 0 for none.
         check_length: factor on the length of these trainings.
+        holdout_share: share of the images of `val`, the last by name, that no step sees: every trained network is
+            scored on them by itself, which shows what choosing on the others has flattered.
+        fresh_seeds: how often each chosen network is trained again once the search has ended, with seeds that no step
+            has seen; what they score, the choice did not pick.
     """
 
     data: str
@@ -134,6 +141,8 @@ class ExpansionRun:
     num_threads: int | None = None
     check_step: int = 0
     check_length: int = 5
+    holdout_share: float = 0.0
+    fresh_seeds: int = 0
 
     @property
     def table(self) -> tuple[Operation, ...]:
@@ -159,7 +168,9 @@ class ExpansionRun:
             "interaction": self.interaction,
             "inherit": self.inherit,
             "init": None if self.init is None else recorded_name(self.init),
-            **({"encoder": self.encoder} if self.encoder else {}),  # journals of earlier versions have no such key
+            # Journals of earlier versions do not have these keys
+            **({"encoder": self.encoder} if self.encoder else {}),
+            **({"holdout_share": self.holdout_share} if self.holdout_share else {}),
             "recipe": self.recipe.model_dump(mode="json", exclude=set(FREE_SETTINGS)),
             "device": dict(device),
         }
@@ -168,10 +179,11 @@ class ExpansionRun:
         """The extent of the search, which the result depends on, and for reports the command."""
         return {
             "command": command_line(),
-            **{key: value for key, value in asdict(self.options).items() if key != "race" or value},
+            **{key: value for key, value in asdict(self.options).items() if key not in _LATER or value},
             "budgets_ms": list(self.budgets_ms),
             "check_step": self.check_step,
             "check_length": self.check_length,
+            **({"fresh_seeds": self.fresh_seeds} if self.fresh_seeds else {}),
         }
 
     def cost(self, design: Design, *, num_classes: int) -> Cost:
@@ -208,7 +220,9 @@ class ExpansionRun:
         )
         folder = out / "candidates" / _folder_name(design, spec)
         inherited = parent_weights if self.inherit else None
-        return CandidateTask(design, training, self.val, folder, inherited, self.num_threads, spec.part)
+        return CandidateTask(
+            design, training, self.val, folder, inherited, self.num_threads, spec.part, self.holdout_share
+        )
 
 
 def _other_blocks(block: str, design: Design) -> bool:
@@ -250,6 +264,13 @@ def check_plan(run: ExpansionRun) -> int:
         require_rgb(dataset.split(name).channels, "an expansion grows networks for RGB images of 8 bits")
     if shared := set(run.split.split("+")) & set(run.val.split("+")):
         raise RunError(f"candidates are scored on {run.val!r}, so they are not trained on {sorted(shared)[0]!r} too")
+    if run.holdout_share:
+        divided(dataset.split(run.val), run.holdout_share)
+        if run.recipe.keep_best or run.recipe.patience:
+            raise RunError(
+                "trainings that end or keep their weights by all of val leave nothing of it unseen: give "
+                "--set keep_best=false and --set patience=0, or no --holdout-share"
+            )
     _check_first_step(run, num_classes=dataset.label_space.num_classes)
     return dataset.label_space.num_classes
 
@@ -306,72 +327,10 @@ def _check_first_step(run: ExpansionRun, *, num_classes: int) -> None:
         raise RunError(f"no operation leads from {run.start} to another network ({reasons}); give others{more}")
 
 
-TAKEN_FROM = "taken_from"  # in a training's details: the run that it was reused from
-JOURNAL = "journal.jsonl"
 FINAL_EFFORT = 2  # of the family's measurement at the end
 NUM_IMAGES = 2  # validation images that every exported file is verified on
 
 TrainCandidate = Callable[[CandidateTask], TrainingResult]
-
-
-class ReusableRun:
-    """A run on another machine whose trainings are reused.
-
-    Args:
-        folder: of the run.
-        settings: of the run that reuses them; all but the device must be equal.
-        defaults: see `open_journal`.
-
-    Raises:
-        RunError: there is no journal, or it was made with other settings.
-    """
-
-    def __init__(
-        self, folder: Path, *, settings: Mapping[str, JsonValue], defaults: Mapping[str, JsonValue] | None = None
-    ) -> None:
-        path = folder / JOURNAL
-        self._journal = Journal(path, log.read_journal(path))
-        header = self._journal.events[0]
-        assert isinstance(header, Header), "a journal begins with its header"
-        if changes := log.differences(_portable(header.settings), _portable(settings), defaults or {}):
-            raise RunError(f"trainings of {path} cannot be reused: {changes}")
-        device = header.settings.get("device")
-        machine = str(device.get("machine", "unknown")) if isinstance(device, dict) else "unknown"
-        self.folder, self.name = folder, f"{machine}, begun {header.at}"
-        self._inherits = bool(settings.get("inherit"))
-
-    def find(self, design: Design, spec: TrainingSpec, *, own: Journal) -> TrainingResult | None:
-        """The training of `design`, if it has weights and started from weights that the journal `own` has too."""
-        line = self._journal.training(design, spec)
-        if line is None or line.miou is None or not inside(self.folder, line.details.get("model", "")).is_file():
-            return None
-        if self._inherits and spec.parent is not None and not self._gave(spec.parent, own):
-            return None
-        return TrainingResult(design, line.outcome, {**line.details, TAKEN_FROM: self.name})
-
-    def _gave(self, parent: Design, own: Journal) -> bool:
-        """Whether `own` reuses the weights of `parent` from this run, and both chose them."""
-        length = chosen_length(own.events, parent)
-        line = first_training(own.events, parent, length)
-        reused = line is not None and line.details.get(TAKEN_FROM) == self.name
-        return reused and chosen_length(self._journal.events, parent) == length
-
-
-def reuse_training(
-    runs: Sequence[ReusableRun], design: Design, spec: TrainingSpec, *, own: Journal, out: Path
-) -> TrainingResult | None:
-    """The training of a design from the first run that has it, with its weights copied into `out`; None otherwise."""
-    for run in runs:
-        if (found := run.find(design, spec, own=own)) is not None:
-            source, target = (inside(folder, found.details["model"]) for folder in (run.folder, out))
-            with atomic_path(target) as temporary:
-                shutil.copyfile(source, temporary)
-            return found
-    return None
-
-
-def _portable(settings: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-    return {key: value for key, value in settings.items() if key != "device"}
 
 
 def run_expansion(
@@ -478,6 +437,7 @@ class _Running:
             options=self.run.search_options,
             cost=partial(self.run.cost, num_classes=num_classes),
             lengths=log.decided_lengths(self.journal.events),
+            old_steps=log.steps_without_trust(self.journal.events),
             on_start=lambda member: log.record_start(self.journal, member),
             on_step=self._on_step,
             on_progress=self.on_progress,
@@ -495,6 +455,7 @@ class _Running:
             self.on_progress(f"the ranking is not checked: there is no step {run.check_step}")
         checks = (self._check_ranking(step) for step in found.steps if step.number == run.check_step)
         result = replace(result, check=next(checks, None))
+        self._train_afresh(found)
         self.on_progress("exporting the family and comparing the files with the networks")
         checkpoints = {it.design: self._weights(it.design, it.length) for it in result.exported}
         write_models(result, checkpoints, size=run.target.size, images=self._images())
@@ -542,6 +503,18 @@ class _Running:
         designs = [it.design for it in distinct(step.candidates)]
         spec = TrainingSpec(step.parent.design, length=self.run.check_length * step.length)
         return RankingCheck.of(step, self.performance(designs, spec), length=self.run.check_length)
+
+    def _train_afresh(self, found: Expansion) -> None:
+        """Train every chosen network with seeds that no step has seen."""
+        count = self.run.fresh_seeds
+        for step in found.steps if count else ():
+            if step.chosen is not None:
+                self.on_progress(
+                    f"step {step.number}: {step.chosen.operation} with {count} seeds that no step has seen"
+                )
+                for seed in range(log.FRESH_SEED, log.FRESH_SEED + count):
+                    spec = TrainingSpec(step.parent.design, seed, step.length)
+                    self.performance([step.chosen.design], spec)
 
     def _train(self, designs: Sequence[Design], spec: TrainingSpec) -> Iterator[TrainingResult]:
         """Train designs; the caller has written a result to the journal when it asks for the next one."""

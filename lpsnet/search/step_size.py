@@ -8,15 +8,30 @@ Latency need not grow with k (Figure 5), so every k up to a cap is measured, unl
 near k the smaller is taken. What Equation 5 leaves open: a candidate whose mIoU is not above its parent's is never
 taken; one that gains and is not slower than its parent precedes all others, the highest mIoU first; ties go to the
 smaller latency, then to the order of the operations.
+
+The winner of several noisy scores is flattered: `expected_optimism` says by how much, and `trust` whether its lead is
+more than noise once all comparisons of the step are counted.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from statistics import fmean, variance
 from typing import NamedTuple, Protocol
 
 from lpsnet.errors import ArchitectureError
-from lpsnet.search.measurements import CostFunction, Latency, LatencyFunction, Limits, Score, exact
+from lpsnet.search.measurements import (
+    CONFIDENCE,
+    CostFunction,
+    Latency,
+    LatencyFunction,
+    Limits,
+    Score,
+    exact,
+    normal_cdf,
+    t_quantile,
+)
 from lpsnet.search.operations import Design, Operation, SearchNetwork
 
 
@@ -227,14 +242,26 @@ class Decision:
         return not self.rivals and not self.gain_in_doubt
 
 
-def decide(parent: Measured, candidates: Sequence[Measured]) -> Decision:
-    """Equation 5 with the rules above; the candidates are in the order of the operations."""
+def decide(parent: Measured, candidates: Sequence[Measured], *, freedom: int = 0) -> Decision:
+    """Equation 5 with the rules above.
+
+    Args:
+        parent: what the candidates were made from.
+        candidates: in the order of the operations.
+        freedom: degrees of freedom of the spread of the scores. If it is given, a rival of the chosen one is what
+            `leads` does not set apart from it, all comparisons of the step counted; 0 compares each with the ends of
+            the spreads.
+    """
     merits = [_merit(_middle(parent), _middle(candidate)) for candidate in candidates]
     chosen = max((i for i, merit in enumerate(merits) if merit), key=lambda i: merits[i] or (), default=None)
     if chosen is None:
         rivals = [i for i, it in enumerate(candidates) if _best(it).miou > _worst(parent).miou]
         return Decision(None, tuple(rivals), gain_in_doubt=False)
     winner = candidates[chosen]
+    if freedom and winner.score.spread:
+        found = leads(parent, candidates, chosen, freedom=freedom)
+        open_to = [it.candidate for it in found if not it.is_clear]
+        return Decision(chosen, tuple(it for it in open_to if it is not None), gain_in_doubt=None in open_to)
     rivals = [index for index, it in enumerate(candidates) if index != chosen and _may_overtake(parent, winner, it)]
     return Decision(chosen, tuple(rivals), gain_in_doubt=not surely_gains(parent, winner))
 
@@ -323,3 +350,192 @@ def _may_overtake(parent: Measured, winner: Measured, rival: Measured) -> bool:
 
 def _ends(low: Fraction, turning: Fraction, high: Fraction) -> tuple[Fraction, ...]:
     return (low, turning, high) if low < turning < high else (low, high)
+
+
+class Lead(NamedTuple):
+    """How far the chosen candidate is ahead of another one.
+
+    Attributes:
+        candidate: index of the other one; None for the parent.
+        points: what the other one's mIoU lacks to be taken instead, in points; for the parent, the gain.
+        half_width: of the interval of `points`, so wide that those of all comparisons of the step hold at once.
+    """
+
+    candidate: int | None
+    points: float
+    half_width: float
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether the interval lies above 0."""
+        return self.points > self.half_width
+
+
+def leads(
+    parent: Measured, candidates: Sequence[Measured], chosen: int, *, freedom: int, level: float = CONFIDENCE
+) -> list[Lead]:
+    """The lead of the chosen candidate over its parent, first, and over every other one that might be taken.
+
+    With y the score and d the latency beyond the parent's, a rival r is taken instead of the chosen one w if y_r
+    exceeds p + a (y_w - p), where p is the parent's score and a = d_r / d_w (see `_weight`). What it lacks is therefore
+
+        a y_w + (1 - a) p - y_r,  with the variance  a² s_w² + (1 - a)² s_p² + s_r²,
+
+    s being the spreads. Its lower bound has the level 1 - (1 - level) / m of Student's t, m being the number of
+    comparisons (Bonferroni): all bounds hold at once with probability `level` or more. Latencies stand at the less
+    favourable ends of their intervals.
+
+    Args:
+        parent: what the candidates were made from, with the score that they are compared with.
+        candidates: of the step, every design once; scores with spreads.
+        chosen: index of the one taken.
+        freedom: degrees of freedom of the spreads, 1 or more.
+        level: of all bounds together.
+    """
+    winner, base = candidates[chosen], parent.score
+    before = parent.latency.median_ms
+    compared: list[tuple[int | None, float, float]] = [(None, winner.score.miou - base.miou, _norm(winner, parent))]
+    for index, rival in enumerate(candidates):
+        weight = _weight(winner.latency.high_ms - before, rival.latency.low_ms - before)
+        if index == chosen or weight is None:
+            continue
+        needed = base.miou + weight * (winner.score.miou - base.miou)
+        parts = (weight * winner.score.spread, (1 - weight) * base.spread, rival.score.spread)
+        compared.append((index, needed - rival.score.miou, math.hypot(*parts)))
+    width = t_quantile(1 - (1 - level) / len(compared), freedom)
+    return [Lead(index, points, width * deviation) for index, points, deviation in compared]
+
+
+def _norm(*members: Measured) -> float:
+    return math.hypot(*(it.score.spread for it in members))
+
+
+def _weight(winner: float, rival: float) -> float | None:
+    """How far the score that a rival needs to be taken moves with the winner's score, by their latencies beyond the
+    parent's; None if it is not taken whatever its score, as long as the winner gains."""
+    if winner > 0:
+        return max(0.0, rival) / winner  # not slower than the parent: taken as soon as it gains
+    return 1.0 if rival <= 0 else None
+
+
+_GRID, _REACH = 0.1, 60  # of the integral over the winner's luck: its step and number of steps each way, in spreads
+
+
+def expected_optimism(parent: Measured, candidates: Sequence[Measured], chosen: int) -> float:
+    """By how much the chosen candidate's mIoU is expected to exceed its mean over seeds, in points; 0 without spreads.
+
+    Candidate i has the score y_i = m_i + e_i with e_i normal of spread s. Equation 5 takes the one, I, whose score is
+    furthest above what it needs, so it takes good luck rather than bad: E[e_I] > 0 (the winner's curse). With
+    t_ij(y) = p + a_ij (y - p), the score that j needs where i has y (`leads`), and f, F the normal density and
+    distribution,
+
+        E[e_I] = sum over i of the integral over z of
+                 s z f(z) [m_i + s z > p] product over j of F((t_ij(m_i + s z) - m_j) / s)
+
+    divided by the same without s z, the probability that anything is taken. Equal means and latencies give s times the
+    mean of the largest of k normal numbers: 1.54 s for ten.
+
+    The m_i are not known. Scores are spread further than means are, so with scores in their place the luck comes out
+    too small; they are drawn towards their mean M by the part of their variance that is noise (James and Stein 1961):
+    m_i = M + (y_i - M) v / (v + s_i²), where v is the variance of the scores less the mean of s_i², 0 or more. And
+    whichever leads is trained with more seeds: so all are given the spread s of the chosen one. In simulations of such
+    steps the mean result is within a third of the spread of the luck that there was (`tests/search/test_trust.py`).
+    The parent's score is taken as it is.
+
+    It is the luck of seeds. That of images, which the scores of all candidates share, is not in their spread over
+    seeds; a part of the split that no step sees shows it (`lpsnet expand --holdout-share`).
+
+    Args:
+        parent: what the candidates were made from, with the score that they are compared with.
+        candidates: of the step, every design once.
+        chosen: index of the one taken.
+    """
+    spread, base = candidates[chosen].score.spread, parent.score.miou
+    if not spread:
+        return 0.0
+    delays = [it.latency.median_ms - parent.latency.median_ms for it in candidates]
+    means = _shrunk([it.score for it in candidates])
+    luck = chance = 0.0
+    for own, (mean, delay) in enumerate(zip(means, delays, strict=True)):
+        others = [
+            (other, weight)
+            for index, (other, further) in enumerate(zip(means, delays, strict=True))
+            if index != own and (weight := _weight(delay, further)) is not None
+        ]
+        for number in range(-_REACH, _REACH + 1):
+            z = number * _GRID
+            gain = mean + spread * z - base
+            above = min(1.0, gain / spread / _GRID + 0.5)  # the part of this strip of the integral that gains
+            if above <= 0:
+                continue
+            share = above * math.exp(-z * z / 2)
+            for other, weight in others:
+                share *= normal_cdf((base + weight * gain - other) / spread)
+            luck += share * spread * z
+            chance += share
+    return luck / chance if chance else 0.0
+
+
+def _shrunk(scores: Sequence[Score]) -> list[float]:
+    """Estimates of the scores' means; see `expected_optimism`."""
+    if len(scores) < 2:
+        return [it.miou for it in scores]
+    middle = fmean(it.miou for it in scores)
+    real = max(0.0, variance(it.miou for it in scores) - fmean(it.spread**2 for it in scores))
+    return [middle + (it.miou - middle) * real / (real + it.spread**2) for it in scores]
+
+
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """How far a step's choice can be trusted, by the spread of its scores over seeds.
+
+    Attributes:
+        optimism: see `expected_optimism`, in points.
+        comparisons: of the chosen candidate with its parent and others.
+        freedom: degrees of freedom of the spread.
+        nearest: operation of the candidate whose interval reaches furthest below 0, or least far above; "" for the
+            parent.
+        lead, half_width: over that one, in points; see `Lead`.
+    """
+
+    optimism: float
+    comparisons: int
+    freedom: int
+    nearest: str
+    lead: float
+    half_width: float
+
+    @property
+    def stands(self) -> bool:
+        """Whether the choice is set apart from the parent and all others at once, at 95 %."""
+        return self.lead > self.half_width
+
+    def __str__(self) -> str:
+        """In one line."""
+        over = f"over {self.nearest}" if self.nearest else "over the parent"
+        interval = f"{self.lead:.2f} ± {self.half_width:.2f} points {over}, all {self.comparisons} comparisons counted"
+        return f"{'stands' if self.stands else 'does not stand'}: {interval}; optimism {self.optimism:.2f} points"
+
+
+def trust(
+    parent: Measured, candidates: Sequence[Measured], chosen: int, names: Sequence[str], *, freedom: int
+) -> Trust | None:
+    """Of a choice; None if the spread of the scores is not known.
+
+    Args:
+        parent, candidates, chosen: as for `leads`; the spread of the scores may be 0, which means that it is not known.
+        names: the candidates' operations.
+        freedom: degrees of freedom of the spread; 0 if it is not known.
+    """
+    if not freedom or not candidates[chosen].score.spread:
+        return None
+    found = leads(parent, candidates, chosen, freedom=freedom)
+    nearest = min(found, key=lambda it: it.points / it.half_width)
+    return Trust(
+        optimism=expected_optimism(parent, candidates, chosen),
+        comparisons=len(found),
+        freedom=freedom,
+        nearest="" if nearest.candidate is None else names[nearest.candidate],
+        lead=nearest.points,
+        half_width=nearest.half_width,
+    )

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lpsnet.data.labels import LabelSpace
-from lpsnet.data.split import FileSplit, Images, Pair, Selection, select, why_not_scorable
+from lpsnet.data.split import FileSplit, Images, Pair, Selection, divided, select, why_not_scorable
 from lpsnet.data.synthetic import SceneSplit
 from lpsnet.errors import DataError
 
@@ -61,3 +61,19 @@ def test_what_cannot_be_scored_says_why(tmp_path: Any) -> None:
     assert "has no labels" in why_not_scorable(unlabelled, SCENES.label_space)
     empty = FileSplit("test", SCENES.label_space, None, ())  # type: ignore[arg-type]
     assert "holds no images" in why_not_scorable(empty, SCENES.label_space)
+
+
+@pytest.mark.parametrize(("share", "count"), [(0.3, 3), (0.5, 5), (0.06, 1), (0.94, 9)])
+def test_a_split_in_two(share: float, count: int) -> None:
+    """The last of ten by name, rounded to whole images."""
+    whole = select(SCENES, 10)
+    first, last = divided(whole, share)
+    assert [*first.names, *last.names] == list(whole.names)
+    assert len(last) == count
+    assert np.array_equal(last[0].image, whole[len(first)].image)
+
+
+@pytest.mark.parametrize("share", [-0.5, 0.0, 0.01, 0.99, 1.0, float("nan")])
+def test_both_parts_have_images(share: float) -> None:
+    with pytest.raises(DataError, match="leaves one part empty"):
+        divided(select(SCENES, 10), share)

@@ -10,6 +10,7 @@ import torch
 from expansion_tiny import DATA, RECIPE, SIZE, START
 
 from lpsnet.data.dataset import open_dataset
+from lpsnet.data.split import Selection
 from lpsnet.errors import RunError
 from lpsnet.evaluation.evaluate import evaluate
 from lpsnet.inference.model_file import read_record
@@ -74,6 +75,21 @@ def test_a_child_with_more_of_something_starts_where_its_parent_is(
     model = tmp_path / "candidates" / "child" / "model.safetensors"
     assert result.outcome.miou == pytest.approx(score(model))
     assert read_record(model).training["init_tensors_skipped"] == {}
+
+
+def test_images_held_out_are_scored_by_themselves(tmp_path: Path, parent: tuple[Path, Score]) -> None:
+    """A third of three: the last one is seen by neither the score nor that of the start."""
+    design = Operation.parse("depth=0,0,0,1,1").apply(START).design
+    result = train_candidate(replace(task(design, tmp_path / "x", parent[0]), held_out=0.34))
+    split = open_dataset(DATA).split("val")
+
+    def on(model: Path, *indices: int) -> float:
+        return evaluate(Segmenter(model), Selection(split, indices)).miou
+
+    assert isinstance(result.outcome, Score)
+    assert result.outcome.miou == pytest.approx(on(tmp_path / "x" / "model.safetensors", 0, 1))
+    assert result.outcome.at_start == pytest.approx(on(parent[0], 0, 1), abs=0.05)
+    assert result.details["held_out_miou"] == pytest.approx(on(tmp_path / "x" / "model.safetensors", 2))
 
 
 def test_a_child_of_another_block_starts_afresh_and_says_why(tmp_path: Path, parent: tuple[Path, Score]) -> None:

@@ -52,6 +52,13 @@ def test_recipes_by_which_candidates_cannot_be_compared(tmp_path: Path) -> None:
     assert check_plan(replace(RUN, recipe=patient)) > 0
 
 
+def test_a_part_of_val_that_cannot_stay_unseen(tmp_path: Path) -> None:
+    assert "keep their weights by all of val" in refused(
+        replace(RUN, holdout_share=0.34, recipe=RUN.recipe.with_overrides({"keep_best": True})), tmp_path
+    )
+    assert "with 3 images leaves one part empty" in refused(replace(RUN, holdout_share=0.1), tmp_path)
+
+
 def test_names_that_nothing_has(tmp_path: Path) -> None:
     run = replace(RUN, operations=(*OPERATIONS, Operation.parse("block=gost")))
     assert "unknown block 'gost'; did you mean 'ghost'?" in refused(run, tmp_path)

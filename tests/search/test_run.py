@@ -36,6 +36,7 @@ from lpsnet.inference.segmenter import Segmenter
 from lpsnet.models.checkpoint import save_checkpoint
 from lpsnet.models.network import create_model
 from lpsnet.models.profile import complexity
+from lpsnet.report.report import write_report
 from lpsnet.report.search import read_expansion
 from lpsnet.search.algorithm import SearchOptions
 from lpsnet.search.executors import FakeExecutor, LocalPool
@@ -289,6 +290,44 @@ def test_without_inheritance_nothing_is_taken_over(tmp_path: Path) -> None:
     assert {task.design.block for task in tasks} == {"conv3x3", "ghost"}
     for task in tasks:  # blocks of another kind share no weights with the checkpoint
         assert (task.parent, task.run.init) == (None, init if task.design.block == "conv3x3" else None)
+
+
+def by_seed(task: CandidateTask) -> TrainingResult:
+    """`train_in_no_time`, with a score that a seed changes, more for those that no step sees, and one held out."""
+    result = train_in_no_time(task)
+    assert isinstance(result.outcome, Score)
+    seed = task.run.recipe.seed
+    score = replace(result.outcome, miou=result.outcome.miou - (2.0 if seed >= 1000 else 0.2 * (seed % 2)))
+    held_out = {"held_out_miou": result.outcome.miou - 5} if task.held_out else {}
+    return TrainingResult(task.design, score, {**result.details, **held_out})
+
+
+@pytest.mark.usefixtures("bare")
+def test_what_was_chosen_is_scored_by_what_no_step_has_seen(tmp_path: Path) -> None:
+    """Fresh seeds after the search, two for each choice; a third of val held out of all trainings."""
+    options = replace(RUN.options, max_seeds=2, control=True, simultaneous=True)
+    run = replace(RUN, options=options, fresh_seeds=2, holdout_share=0.34)
+    result = quickly(run, tmp_path, train=by_seed)
+    lines = [it for it in _events(tmp_path) if isinstance(it, TrainingFinished)]
+    fresh = [(it.design, it.seed) for it in lines if it.seed >= 1000]
+    assert fresh == [(str(it.design), seed) for it in result.members[1:] for seed in (1000, 1001)]
+    search = read_expansion(tmp_path)
+    decided = [it.trust for it in _events(tmp_path) if isinstance(it, StepDecided)]
+    assert [step.trust for step in search.found.steps] == decided
+    assert None not in decided
+    for step, unseen in zip(search.found.steps, search.unseen, strict=True):
+        assert step.chosen.score.miou - unseen.fresh == pytest.approx(1.9), "the mean of 0 and 0.2 less than 2"
+        assert unseen.num_fresh == 2
+        gain = 90 / work(step.parent.design) ** 0.5 - 90 / work(step.chosen.design) ** 0.5
+        assert unseen.held_out - unseen.parent_held_out == pytest.approx(gain)
+    page = write_report(tmp_path).read_text(encoding="utf-8")
+    for text in ("How far the choices can be trusted", "Fresh seeds (%)", "Gain, held out (points)", "Corrected (%)"):
+        assert text in page
+    before = (tmp_path / JOURNAL).read_bytes()
+    quickly(run, tmp_path, train=by_seed)
+    assert (tmp_path / JOURNAL).read_bytes() == before
+    with pytest.raises(RunError, match=r"holdout_share: 0\.34 in the journal, not set now"):
+        quickly(replace(run, holdout_share=0.0), tmp_path, train=by_seed)
 
 
 def test_missing_weights_are_refused_before_anything_is_begun(tmp_path: Path) -> None:
