@@ -8,13 +8,15 @@ For each folder with a `journal.jsonl`, two tables in Markdown:
   as in `lpsnet report`; the same with the spread of all the journal's repeated trainings of that length, more than the
   step had, and with latencies taken as exact;
 - every step whose candidates and control were all trained with two seeds or more: the choice by one seed alone, and its
-  mIoU by another, which took no part in it. The difference is the optimism that there was.
+  mIoU by another, which took no part in it. The difference is the optimism that there was;
+- every step whose candidates were trained for two lengths: what `--race` would have kept by the shorter one, and
+  whether the longer one's choice is among it.
 """
 
 import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import permutations
+from itertools import combinations, permutations
 from math import sqrt
 from pathlib import Path
 from statistics import fmean, variance
@@ -23,7 +25,7 @@ from lpsnet.report.search import read_expansion
 from lpsnet.search.family import Member, Step, distinct, markdown_table
 from lpsnet.search.journal import TrainingFinished, read_journal
 from lpsnet.search.measurements import Latency, Score
-from lpsnet.search.step_size import Trust, decide, expected_optimism, trust
+from lpsnet.search.step_size import Trust, better_half, decide, expected_optimism, trust
 
 Scores = Mapping[tuple[str, str | None, int], Mapping[int, float]]  # design, parent, length -> seed -> mIoU
 
@@ -135,6 +137,36 @@ def _scores_in(step: Step, member: Member, scores: Scores) -> Mapping[int, float
     return scores.get((str(member.design), str(step.parent.design), step.length), {})
 
 
+def races_table(steps: Sequence[Step], scores: Scores) -> str:
+    """The third table; the control of the longer training is that of the shorter one where it has none."""
+    rows = []
+    for step in steps:
+        members, parent = distinct(step.candidates), str(step.parent.design)
+        lengths = sorted({length for (_, of, length) in scores if of == parent})
+        for short, long in combinations(lengths, 2):
+            before, after = (_of_length(step, members, scores, length) for length in (short, long))
+            if before is None or after is None:
+                continue
+            spread, _ = pooled(scores, short)
+            base, *others = (replace(it, score=replace(it.score, spread=spread)) for it in before)
+            kept, chosen = better_half(base, others), decide(after[0], after[1:]).chosen
+            found = "nothing gains" if chosen is None else "yes" if chosen in kept else "no"
+            rows.append((str(step.number), f"{short}, {long}", f"{len(kept)} of {len(others)}", found))
+    heads = ("step", "lengths", "kept by the shorter one", "the longer one's choice among it")
+    return markdown_table(heads, rows) if rows else ""
+
+
+def _of_length(step: Step, members: Sequence[Member], scores: Scores, length: int) -> list[Member] | None:
+    """Parent and candidates with the scores of their first trainings of that length; None if one has none."""
+    parent = str(step.parent.design)
+    found = [scores.get((str(it.design), parent, length), {}).get(0) for it in members]
+    control = scores.get((parent, parent, length), {}).get(0, step.parent.score.miou)
+    if any(it is None for it in found):
+        return None
+    both = zip((step.parent, *members), (control, *found), strict=True)
+    return [replace(it, score=Score(miou)) for it, miou in both if miou is not None]
+
+
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -163,6 +195,7 @@ def main() -> None:
         ]
         heads = ("step", "seeds: of the choice, fresh", "taken", "mIoU, %", "fresh, %", "flattered by", "expected")
         print(markdown_table((*heads, "the fresh seed takes"), rows))
+        print(f"\n{races_table(steps, scores)}")
     if every:
         gaps = [it.miou - it.fresh for it in every]
         same = sum(it.taken == it.taken_by_other for it in every)

@@ -148,7 +148,7 @@ def forward_type(recipe: LoopSettings, device: torch.device) -> torch.dtype:
 
 
 def _computes_bf16(device: torch.device) -> bool:
-    """Whether bf16 is faster than f32 here, not merely possible: it needs instructions of its own."""
+    """Whether the device has instructions for bf16; without them it is possible, by emulation."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return device.type == "cpu" and bool(torch.cpu._is_avx512_bf16_supported())
