@@ -46,6 +46,7 @@ class Search:
     trainings: tuple[TrainingFinished, ...] = ()  # those finished in the current step
     check: family.RankingRecord | None = None  # of a step's ranking by longer trainings; None if there is none
     unseen: tuple[Unseen, ...] = ()  # of each step: scores that took no part in its choice
+    start_held_out: float | None = None  # mIoU of the start on images that no step has seen
 
     @property
     def others(self) -> list[family.Member]:
@@ -74,7 +75,9 @@ def read_expansion(path: Path) -> Search:
         if search.found is None:
             return search
         found = replace(search.found, steps=family.trusted(search.found))
-        return replace(search, found=found, unseen=tuple(journal.unseen_scores(events, it) for it in found.steps))
+        unseen = tuple(journal.unseen_scores(events, it) for it in found.steps)
+        held_out = journal.held_out_of_start(events, found.start)
+        return replace(search, found=found, unseen=unseen, start_held_out=held_out)
     except LpsnetError as error:
         raise RunError(f"the expansion in {path} cannot be reported on: {error}") from None
 
@@ -481,7 +484,19 @@ def _trust(found: Search) -> tuple[html.Part, ...]:
         (*_trusted(step, member), *(cells[number] for cells in more.values()), _verdict(step))
         for number, (step, member, _) in enumerate(chosen)
     )
-    return (html.Table(heads, rows, words=(1, 5, len(heads) - 1), caption=TRUST),)
+    return (html.Table(heads, rows, words=(1, 5, len(heads) - 1), caption=f"{TRUST}{_whole_gain(found, chosen)}"),)
+
+
+def _whole_gain(found: Search, chosen: Sequence[tuple[Step, Member, Unseen]]) -> str:
+    """What the last network has more than the start, on the images that chose it and on those held out."""
+    if found.start_held_out is None or chosen[-1][2].held_out is None:
+        return ""
+    seen = chosen[-1][1].score.miou - found.members[0].score.miou
+    unseen = chosen[-1][2].held_out - found.start_held_out
+    return (
+        f" From the start to the last network: {seen:.2f} points on the images that chose it, {unseen:.2f} on those "
+        "that no step has seen."
+    )
 
 
 def _has(chosen: Sequence[tuple[Step, Member, Unseen]], name: str) -> bool:

@@ -549,6 +549,12 @@ def unseen_scores(events: Iterable[Event], step: Step) -> Unseen:
     )
 
 
+def held_out_of_start(events: Iterable[Event], start: Member) -> float | None:
+    """Mean mIoU in percent of the start's trainings on the images held out; None if none are."""
+    lines = (it for it in events if isinstance(it, TrainingFinished) and it.parent is None and it.part == 1)
+    return _held_out((it for it in lines if it.design == str(start.design)), start.score.num_seeds)
+
+
 def _held_out(trainings: Iterable[TrainingFinished], num_seeds: int) -> float | None:
     """Mean mIoU on the images held out, over the first seeds, which the step saw."""
     found = {it.seed: it.details.get(HELD_OUT) for it in trainings if it.seed < num_seeds}

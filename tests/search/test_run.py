@@ -321,6 +321,8 @@ def test_what_was_chosen_is_scored_by_what_no_step_has_seen(tmp_path: Path) -> N
         gain = 90 / work(step.parent.design) ** 0.5 - 90 / work(step.chosen.design) ** 0.5
         assert unseen.held_out - unseen.parent_held_out == pytest.approx(gain)
     page = write_report(tmp_path).read_text(encoding="utf-8")
+    whole = 90 / work(START.design) ** 0.5 - 90 / work(result.members[-1].design) ** 0.5
+    assert f"{whole:.2f} on those that no step has seen" in page
     for text in ("How far the choices can be trusted", "Fresh seeds (%)", "Gain, held out (points)", "Corrected (%)"):
         assert text in page
     before = (tmp_path / JOURNAL).read_bytes()
