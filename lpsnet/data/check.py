@@ -244,6 +244,8 @@ def _covering(dataset: Dataset, reports: Reports) -> Iterator[Finding]:
     """What was decided when label files with shapes were read, and the share of pixels that no shape covers."""
     for remark in dataset.remarks:
         yield Finding("label_files", dataset.spec, remark)
+    for stray in dataset.strays:
+        yield Finding("stray_values", dataset.spec, stray)
     background = dataset.description.background if dataset.description else None
     rule = "they have no label; `background: NAME` in a description, or ,background=NAME, makes them a class"
     rule = rule if background is None else f"they are {background!r}, as 'background' says"

@@ -109,6 +109,7 @@ class Dataset:
         root: the folder that the description's paths start from.
         remarks: what was decided or left out when its label files were read, a line each.
         doubts: why a guess at its layout may be wrong, a line each; nothing is trained on it before that is settled.
+        strays: values of its label files that look like an accident, a line each.
     """
 
     spec: str
@@ -118,6 +119,7 @@ class Dataset:
     root: Path = Path()
     remarks: tuple[str, ...] = ()
     doubts: tuple[str, ...] = ()
+    strays: tuple[str, ...] = ()
 
     @property
     def terms(self) -> str:
@@ -127,9 +129,9 @@ class Dataset:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What to know about labels that were drawn from shapes, a line each; nothing for masks."""
+        """What to know about labels drawn from shapes, or of a layout that was guessed; a line each."""
         if self.description is None or self.description.format not in READERS:
-            return ()
+            return (*self.remarks, *self.strays)
         name = self.description.background
         rule = f"are {name!r}" if name is not None else "have no label (background: NAME makes them a class)"
         return (*self.remarks, f"pixels that no shape covers {rule}")
@@ -275,7 +277,8 @@ def build_dataset(
     if isinstance(found, Opened):
         return Dataset(spec, found.label_space, found.parts)
     if isinstance(found, guess.Guess):
-        return replace(build_dataset(spec, found.description, root, default_name=default_name), doubts=found.doubts)
+        whole = build_dataset(spec, found.description, root, default_name=default_name)
+        return replace(whole, doubts=found.doubts, remarks=found.remarks, strays=found.strays)
     try:
         if found.format in READERS:
             built = annotations.build_marked(found, root, READERS[found.format], default_name or root.name)

@@ -3,22 +3,23 @@
 Images and label files are distinguished by their contents: a label file has few different values and a lossless format.
 They belong together if their folders differ in one part only, are of the same split, and their stems are equal except
 for an ending. What `lpsnet segment` wrote is never taken for labels; of several folders of label files one is
-suggested, with a doubt that stops a training.
+suggested, with a doubt that stops a training. Names of classes are taken from a table beside the label files
+(`class_dict.csv`, `label_colors.txt`, Roboflow's `_classes.csv`, CVAT's `labelmap.txt`).
 """
 
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from itertools import islice, product
+from itertools import islice, pairwise, product
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lpsnet.data.decode import mask_values
+from lpsnet.data.decode import list_counts, mask_values
 from lpsnet.data.description import WHOLE, Description, is_described
 from lpsnet.data.images import IMAGE_SUFFIXES, MASK_SUFFIXES, read_mask
 from lpsnet.data.labels import IGNORE_INDEX
-from lpsnet.data.pairing import find_images, normal
+from lpsnet.data.pairing import find_images, normal, walk
 from lpsnet.errors import DataError
 
 _FEW = 64  # values in a label file; a photograph has more
@@ -32,10 +33,19 @@ _RUN = ("run.json", "log.csv")  # a folder with one of these holds a run's resul
 
 
 class Guess(NamedTuple):
-    """A description that was guessed, and why it may be wrong: a line each; empty if nothing else was possible."""
+    """A description that was guessed.
+
+    Attributes:
+        description: the guess.
+        doubts: why it may be wrong, a line each; empty if nothing else was possible.
+        remarks: what was decided, a line each.
+        strays: what looks like an accident in the values of the label files, a line each.
+    """
 
     description: Description
     doubts: tuple[str, ...]
+    remarks: tuple[str, ...] = ()
+    strays: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -72,16 +82,19 @@ def guess_description(root: Path) -> Guess:
     folders = {name: paths for name, paths in folders.items() if not any((root / name / run).is_file() for run in _RUN)}
     candidates = {name: found for name in folders if (found := _likely_matches(name, folders))}
     if not candidates:
-        raise DataError(f"no images with label files of the same names were found in {root}; write a description")
+        raise DataError(_why_nothing(root, folders))
     suffixes = _usual_suffixes(candidates)
     doubts = [line for found in candidates.values() if (line := _doubt(found, root, suffixes))]
     matches = [max(found, key=lambda match: _preference(match, suffixes)) for found in candidates.values()]
     matches = [match for match in matches if (match.image_suffix, match.mask_suffix) == suffixes]
-    values = _places(matches, _unlabelled(matches, folders)) | _values(
-        mask for match in matches for _, mask in match.pairs
-    )
+    are_colours, counts = _values(mask for match in matches for _, mask in match.pairs)
+    named = _named_values(root, matches, are_colours=are_colours)
+    values = _places(matches, _unlabelled(matches, folders)) | class_map(counts, are_colours=are_colours, named=named)
     values |= {key: text for key, text in zip(("image_suffix", "mask_suffix"), suffixes, strict=True) if text}
-    return Guess(Description.model_validate(values), tuple(doubts))
+    if not are_colours and (doubt := _doubt_of_255(counts)) and not named.values:
+        doubts.append(doubt)
+    remarks, strays = (each(counts, named, are_colours=are_colours) for each in (_remarks, _strays))
+    return Guess(Description.model_validate(values), tuple(doubts), remarks, strays)
 
 
 def _usual_suffixes(candidates: Mapping[Path, list[_Match]]) -> tuple[str, str]:
@@ -139,16 +152,26 @@ def _without_split(path: Path) -> tuple[str, ...]:
 
 
 def _differing_part(first: Path, second: Path) -> int | None:
-    """The index of the only part in which two paths of equal length differ; -1 if they are equal, None if in more."""
+    """The index of the only part in which two paths of equal length differ; -1 if they are equal, None if in more.
+
+    Two words for one split ("train" and "training") are no difference.
+    """
     if len(first.parts) != len(second.parts):
         return None
-    different = [index for index, (a, b) in enumerate(zip(first.parts, second.parts, strict=True)) if a != b]
+    pairs = enumerate(zip(first.parts, second.parts, strict=True))
+    different = [index for index, (a, b) in pairs if a != b and not _are_one_split(a, b)]
     return None if len(different) > 1 else (different or [-1])[0]
 
 
-def _matches(images: Path, masks: Path, folders: dict[Path, list[Path]]) -> list[_Match]:
+def _are_one_split(first: str, second: str) -> bool:
+    return all(map(_SPLIT.fullmatch, (first, second))) and _split_name(first) == _split_name(second)
+
+
+def _matches(
+    images: Path, masks: Path, folders: dict[Path, list[Path]], suffixes: tuple[str, ...] = MASK_SUFFIXES
+) -> list[_Match]:
     """Pairings of two folders by equal stems, without or with endings on one or both sides."""
-    labels = {normal(path.stem): path for path in folders[masks] if path.suffix.lower() in MASK_SUFFIXES}
+    labels = {normal(path.stem): path for path in folders[masks] if path.suffix.lower() in suffixes}
     found: list[_Match] = []
     for image_suffix, mask_suffix in sorted(_endings(folders[images], labels)):
         pairs = []
@@ -224,10 +247,13 @@ def _places(matches: list[_Match], unlabelled: list[Path]) -> dict[str, Any]:
     """`images` and `masks` of a description, by split if folders are named after splits."""
     images: dict[str, list[str]] = defaultdict(list)
     masks: dict[str, list[str]] = defaultdict(list)
+    has_splits = any(_split_part(match.images) >= 0 for match in matches)
     for match in matches:
         part = _split_part(match.images)
         split = _split_name(match.images.parts[part]) if part >= 0 else WHOLE
         depth = max(part, _differing_part(match.images, match.masks) or 0) + 1
+        if part < 0 and has_splits:  # "dev" beside "train" is a split by its own name, not all that is above both
+            split, depth = match.images.name or WHOLE, len(match.images.parts)
         for places, path in ((images[split], match.images), (masks[split], match.masks)):
             place = Path(*path.parts[:depth]).as_posix()
             if place not in places:
@@ -237,10 +263,12 @@ def _places(matches: list[_Match], unlabelled: list[Path]) -> dict[str, Any]:
         place = Path(*name.parts[: max(part, _last_difference(matches)) + 1]).as_posix()
         if place not in images[_split_name(name.parts[part])]:
             images[_split_name(name.parts[part])].append(place)
-    if list(images) == [WHOLE] and len(images[WHOLE]) == 1:
-        whole = {"images": images[WHOLE][0], "masks": masks[WHOLE][0]}
-        return whole | ({"val_fraction": _VAL_FRACTION} if sum(len(match.pairs) for match in matches) > 1 else {})
-    return {"images": dict(images), "masks": dict(masks)}
+    divided = {"val_fraction": _VAL_FRACTION} if sum(len(match.pairs) for match in matches) > 1 else {}
+    if list(images) != [WHOLE]:
+        return {"images": dict(images), "masks": dict(masks)}
+    if len(images[WHOLE]) > 1:
+        return {"images": dict(images), "masks": dict(masks), **divided}
+    return {"images": images[WHOLE][0], "masks": masks[WHOLE][0], **divided}
 
 
 def _last_difference(matches: list[_Match]) -> int:
@@ -257,8 +285,8 @@ def _split_name(part: str) -> str:
     return match[1].lower()
 
 
-def _values(masks: Iterable[Path]) -> dict[str, Any]:
-    """Names for all values in the label files; unreadable files and those of the rarer kind are ignored."""
+def _values(masks: Iterable[Path]) -> tuple[bool, Counter[Any]]:
+    """Whether the label files hold colours, and their pixels by value; unreadable and rarer kinds are left out."""
     found: dict[bool, Counter[Any]] = {False: Counter(), True: Counter()}
     files: Counter[bool] = Counter()
     for path in masks:
@@ -273,14 +301,187 @@ def _values(masks: Iterable[Path]) -> dict[str, Any]:
         raise DataError(
             f"the label files hold {len(found[are_colours])} different values; up to {_MAX_CLASSES} are possible"
         )
-    return class_map(found[are_colours], are_colours=are_colours)
+    return are_colours, found[are_colours]
 
 
-def class_map(values: Iterable[Any], *, are_colours: bool) -> dict[str, Any]:
-    """The keys of a description for label values whose classes have no names yet."""
+class Named(NamedTuple):
+    """Names of label values, and the file that has them."""
+
+    values: Mapping[Any, str] = {}
+    file: Path = Path()
+
+
+_UNNAMED = Named()
+
+
+def class_map(values: Iterable[Any], *, are_colours: bool, named: Named = _UNNAMED) -> dict[str, Any]:
+    """The keys of a description for label values, whose classes may have no names yet."""
     found = sorted(values)
-    if are_colours:
-        return {"colour_map": {"colour_{}_{}_{}".format(*colour): list(colour) for colour in found}}
-    if len(found) > 2 and found[-1] == IGNORE_INDEX:  # with two or more other ids, 255 means no label
-        found = found[:-1]
-    return {"names": {number: f"class_{number}" for number in found}}
+    if not are_colours and _is_no_label(found):
+        found.remove(IGNORE_INDEX)
+    found = [*named.values, *(value for value in found if value not in named.values)]
+    if not are_colours:
+        return {"names": {number: named.values.get(number, f"class_{number}") for number in found}}
+    colour_map: dict[str, Any] = {}
+    for colour in found:
+        own = named.values.get(colour, "colour_{}_{}_{}".format(*colour))
+        colour_map[own] = list(colour) if own not in colour_map else [*_listed(colour_map[own]), list(colour)]
+    return {"colour_map": colour_map}
+
+
+def _listed(value: list[Any]) -> list[Any]:
+    """One colour or several, as several."""
+    return value if isinstance(value[0], list) else [value]
+
+
+# 255
+
+
+_SMALL = 64  # ids that number classes; grey levels for people to look at are larger
+
+
+def _is_no_label(found: list[int]) -> bool:
+    """Whether 255 means no label: beside two or more others, unless all are grey levels with equal steps up to 255."""
+    return len(found) > 2 and found[-1] == IGNORE_INDEX and not _are_grey_levels(found)
+
+
+def _are_grey_levels(found: list[int]) -> bool:
+    """0, 127, 255 or 0, 85, 170, 255: classes painted to be told apart, not numbered."""
+    steps = [high - low for low, high in pairwise(found)]
+    return found[-2] >= _SMALL and max(steps) - min(steps) <= 2
+
+
+def _doubt_of_255(found: Counter[Any]) -> str:
+    """Why it is unknown what 255 means; empty if it is known, or does not occur."""
+    others = sorted(number for number in found if number != IGNORE_INDEX)
+    is_known = not _is_no_label(sorted(found)) or others[-1] < _SMALL or 2 * len(others) > others[-1]
+    if is_known:
+        return ""
+    listed = ", ".join(map(str, [*others[:6], *["…"] * (len(others) > 6)]))
+    return (
+        f"the label files hold {listed} and 255, which may be a class or mean no label (suggested: no label); say it "
+        "in a description: `names: {255: NAME, …}` makes it a class, and without that it means no label"
+    )
+
+
+def _remarks(found: Counter[Any], named: Named, *, are_colours: bool) -> tuple[str, ...]:
+    remarks = []
+    if not are_colours and _is_no_label(sorted(found)) and IGNORE_INDEX not in named.values:
+        share = 100 * found[IGNORE_INDEX] / found.total()
+        line = f"255 in the label files ({share:.1f} % of their pixels) means no label; if it is a class, name it: "
+        remarks.append(line + "`names: {…, 255: NAME}`")
+    if named.values:
+        remarks.append(f"the classes have the names in {named.file}")
+    return tuple(remarks)
+
+
+_STRAY = 2e-4  # of all pixels: fewer are likelier an accident than a class
+
+
+def _strays(found: Counter[Any], named: Named, *, are_colours: bool) -> tuple[str, ...]:
+    """What compression, smooth edges and resizing leave: values of very few pixels, or without a name."""
+    what, key = ("colours", "colour_map") if are_colours else ("ids", "names")
+    total = found.total()
+    if named.values:
+        rare = [value for value in found if value not in named.values and (are_colours or value != IGNORE_INDEX)]
+        why = f"have no name in {named.file}"
+    else:
+        rare = [value for value in found if found[value] < _STRAY * total]
+        why = f"have less than {100 * _STRAY:g} % of the pixels each"
+    if not rare or len(found) - len(rare) < 2:
+        return ()
+    listed = list_counts({value: found[value] for value in sorted(rare, key=lambda value: (found[value], value))})
+    line = (
+        f"{len(rare)} of {len(found)} {what} in the label files {why} ({listed}): left by resizing, smooth edges or "
+        f"compression? Take them out of '{key}' and write 'ignore: others', so that they mean no label"
+    )
+    return (line,)
+
+
+# Names
+
+
+_TABLES = ("_classes.csv", "class_dict.csv", "class_dict.txt", "classes.csv", "label_colors.txt", "label_colours.txt",
+           "labelmap.txt", "label_map.csv", "colormap.csv")  # fmt: skip
+_NUMBER = r"\s*(\d{1,5})\s*"
+_NAME_FIRST = re.compile(rf"(.*?\S)\s*[,;:\t]{_NUMBER}[,;\s]{_NUMBER}[,;\s]{_NUMBER}(?:[:,;].*)?")
+_COLOUR_FIRST = re.compile(rf"{_NUMBER}[,;\s]{_NUMBER}[,;\s]{_NUMBER}[,;\s]\s*(\S.*?)")
+_ID_FIRST = re.compile(rf"{_NUMBER}[,;\t]\s*(\S.*?)")
+
+
+def _named_values(root: Path, matches: list[_Match], *, are_colours: bool) -> Named:
+    """What a table of class names says, in the root or beside the label files; empty if there is none."""
+    folders = dict.fromkeys(place for match in matches for place in (root / match.masks, (root / match.masks).parent))
+    places = [root, *(folder for folder in folders if folder != root.parent)]
+    for file in (folder / name for name in _TABLES for folder in places):
+        rows = _rows(file) if file.is_file() else []
+        table = [found for row in rows if (found := _row(row, are_colours=are_colours)) is not None]
+        if table and len(table) >= len(rows) - 1 and len(dict(table)) == len(table):  # the first may be a heading
+            return Named(dict(table), file)
+    return _UNNAMED
+
+
+def _rows(file: Path) -> list[str]:
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return []
+    return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+
+
+def _row(row: str, *, are_colours: bool) -> tuple[Any, str] | None:
+    """Value and name; None for another kind of line."""
+    if not are_colours:
+        match = _ID_FIRST.fullmatch(row)
+        return (int(match[1]), match[2].strip("\"' ")) if match and not _COLOUR_FIRST.fullmatch(row) else None
+    if match := _COLOUR_FIRST.fullmatch(row):
+        levels, name = match.groups()[:3], match[4]
+    elif match := _NAME_FIRST.fullmatch(row):
+        levels, name = match.groups()[1:], match[1]
+    else:
+        return None
+    colour = tuple(map(int, levels))
+    return (colour, name.strip("\"' ")) if max(colour) <= 255 else None
+
+
+# Nothing found
+
+_OTHER_LABELS = (".json", ".xml", ".txt", ".csv", ".npy", ".npz", ".mat")
+
+
+def _why_nothing(root: Path, folders: dict[Path, list[Path]]) -> str:
+    """Why there are no images with label files, as far as names and a look into some files tell."""
+    others = Counter(path.suffix.lower() for path in walk(root) if path.suffix.lower() in _OTHER_LABELS)
+    listed = ", ".join(f"{count} {suffix}" for suffix, count in sorted(others.items()))
+    advice = f"{f' (but {listed}, of no layout that is read)' if others else ''}; write a description"
+    if not folders:
+        return f"there are no images ({', '.join(IMAGE_SUFFIXES)}) in {root}{advice}"
+    found = [
+        match
+        for images, masks in product(folders, folders)
+        if _differing_part(images, masks) is not None and _splits_of(images) == _splits_of(masks)
+        for match in _matches(images, masks, folders, IMAGE_SUFFIXES)
+    ]
+    by_names = [[_MASK_WORDS.search(name) is not None for name in _names(match)[::-1]] for match in found]
+    found = [match for match, named in zip(found, by_names, strict=True) if named == [False, True]]
+    if not found:
+        return f"no images with label files of the same names were found in {root}{advice}"
+    best = max(found, key=lambda match: _preference(match, ("", "")))
+    return f"no images with label files were found in {root}: {_why_not([mask for _, mask in best.pairs[:_SAMPLED]])}"
+
+
+def _why_not(paths: list[Path]) -> str:
+    """Why files that are named like label files are none."""
+    counts = {}
+    for path in paths:
+        if path.suffix.lower() not in MASK_SUFFIXES:
+            return f"{path} is of a format that changes ids; save labels as PNG"
+        try:
+            counts[path] = len(mask_values(read_mask(path))[1])
+        except DataError as error:
+            return str(error)
+    most = max(paths, key=lambda path: counts[path])
+    why = "more than classes have: left by compression, resizing or smooth edges?"
+    return (
+        f"{most} holds {counts[most]} different values, {why} Write a description, with 'ignore: others' if they were"
+    )

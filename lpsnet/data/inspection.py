@@ -49,7 +49,8 @@ KINDS: dict[str, Severity] = {
     "left_out": "note",  # images and label files beside those of the data set that belong to no split
     "unread_kind": "warning",  # files of other image formats beside the images
     "unjudged": "note",  # JPEG files, where damage inside cannot be noticed
-    "label_files": "note",  # what was decided or left out when label files with shapes were read
+    "label_files": "note",  # what was decided or left out when label files were read
+    "stray_values": "warning",  # values of very few pixels in the label files of a folder that nobody described
     "uncovered": "note",  # the share of pixels that no shape covers
 }
 

@@ -1,10 +1,13 @@
 """Folders that nobody described: their layout is guessed by names and contents."""
 
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from image_files import write_image, write_palette_png
+from PIL import Image
 
 from lpsnet.data.check import check_dataset
 from lpsnet.data.dataset import Dataset, open_dataset
@@ -110,3 +113,154 @@ def test_folders_without_pairs(tmp_path: Path, content: str) -> None:
     assert [item.kind for item in diagnosis.findings] == ["cannot_open"]
     assert "write a description" in diagnosis.findings[0].message
     assert diagnosis.suggested_yaml == ""
+
+
+def pairs(root: Path, values: list[object], *, images: str = "images/{}.png", masks: str = "masks/{}.png") -> None:
+    """Five images with label files whose left, middle and right third have these values."""
+    for number in range(5):
+        write_image(root / images.format(number), image(number))
+        thirds = np.repeat(np.arange(len(values)), -(-16 // len(values)))[:16]
+        painted = np.array(values, np.uint8)[np.tile(thirds, (12, 1))]
+        write_image(root / masks.format(number), painted)
+
+
+@pytest.mark.parametrize(
+    ("values", "classes", "is_doubtful"),
+    [
+        ([0, 128, 255], [0, 128, 255], False),  # grey levels for people to look at
+        ([0, 85, 170, 255], [0, 85, 170, 255], False),
+        ([0, 255], [0, 255], False),
+        ([0, 1, 255], [0, 1], False),  # numbers of classes, and no label
+        ([0, 7, 33, 255], [0, 7, 33], False),
+        ([0, 90, 255], [0, 90], True),  # either
+    ],
+)
+def test_what_255_means(tmp_path: Path, values: list[object], classes: list[int], is_doubtful: bool) -> None:
+    pairs(tmp_path, values)
+    found = check_dataset(tmp_path)
+    assert yaml.safe_load(found.suggested_yaml)["names"] == {number: f"class_{number}" for number in classes}
+    told = [item.message for item in found.findings if "255" in item.message]
+    assert bool(told) == (255 not in classes)
+    assert found.ok == (not is_doubtful)
+    if told:
+        assert "means no label" in told[-1]
+        assert "names: {…, 255: NAME}" in told[-1]
+
+
+def test_stray_values_are_told(tmp_path: Path) -> None:
+    """As smooth edges leave them: one pixel of 7,500 in each of two files."""
+    for number in range(4):
+        write_image(tmp_path / "images" / f"{number}.png", np.full((60, 125, 3), 40 * number, np.uint8))
+        painted = np.zeros((60, 125, 3), np.uint8)
+        painted[:30] = 255, 0, 0
+        painted[30, 5] = (128, 0, 0) if number < 2 else painted[30, 5]
+        write_image(tmp_path / "masks" / f"{number}.png", painted)
+    (told,) = [item for item in check_dataset(tmp_path).findings if item.kind == "stray_values"]
+    assert "1 of 3 colours" in told.message
+    assert "(128, 0, 0) (2 pixels)" in told.message
+    pairs(tmp_path / "sound", [0, 1, 2])
+    assert not check_dataset(tmp_path / "sound").findings
+
+
+COLOURS = {"road": (128, 64, 128), "car, parked": (64, 0, 128), "sky": (128, 128, 128)}
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "heading"),
+    [
+        ("class_dict.csv", '"{name}",{0},{1},{2}\r\n', "\ufeffname,r,g,b\r\n"),
+        ("class_dict.csv", '"{name}", {0}, {1}, {2}\n', "name, r, g, b\n"),
+        ("masks/label_colors.txt", "{0} {1} {2}\t\t{name}\n", ""),
+        ("label_colors.txt", "{0} {1} {2} {name}\n", "# a remark\n"),
+        ("labelmap.txt", "{name}:{0},{1},{2}::\n", "# label:color_rgb:parts:actions\n"),
+    ],
+)
+def test_names_of_colours_stand_in_a_table(tmp_path: Path, file: str, line: str, heading: str) -> None:
+    pairs(tmp_path, [COLOURS["road"], COLOURS["car, parked"]])
+    rows = [line.format(*colour, name=name) for name, colour in COLOURS.items()]
+    (tmp_path / file).write_bytes((heading + "".join(rows)).encode())
+    dataset = guessed(tmp_path)
+    assert dataset.label_space.names == tuple(COLOURS)  # in the order of the table, with those that do not occur
+    assert dataset.label_space.colours == tuple(COLOURS.values())
+    assert np.unique(dataset.split("train").labels(0)[:, 0]).tolist() == [0]
+
+
+def test_names_of_ids_stand_in_a_table(tmp_path: Path) -> None:
+    """As Roboflow writes it into the folder of every split."""
+    for split in ("train", "valid"):
+        pairs(tmp_path, [0, 2], images=f"{split}/{split}{{}}.png", masks=f"{split}/{split}{{}}_mask.png")
+        rows = "Pixel Value, Class\n0, background\n1, cat\n2, dog\n"
+        (tmp_path / split / "_classes.csv").write_text(rows)
+    assert guessed_anyway(tmp_path).label_space.names == ("background", "cat", "dog")
+
+
+def guessed_anyway(root: Path) -> Dataset:
+    (root / "guessed.yaml").write_text(check_dataset(root).suggested_yaml)
+    return open_dataset(root / "guessed.yaml")
+
+
+def test_a_value_without_a_name_in_the_table_is_told(tmp_path: Path) -> None:
+    pairs(tmp_path, [COLOURS["road"], COLOURS["sky"], (1, 2, 3)])
+    (tmp_path / "class_dict.csv").write_text("name,r,g,b\nroad,128,64,128\nsky,128,128,128\n")
+    (told,) = [item for item in check_dataset(tmp_path).findings if item.severity == "warning"]
+    assert "1 of 3 colours in the label files have no name in" in told.message
+    assert "class_dict.csv ((1, 2, 3) " in told.message
+
+
+@pytest.mark.parametrize("text", ["", "hello\nworld\n", "a,1,2,3\nb,1,2,3\n", "name,r,g,b\nroad,999,0,0\n"])
+def test_what_is_no_table_names_nothing(tmp_path: Path, text: str) -> None:
+    pairs(tmp_path, [(0, 0, 0), (1, 2, 3)])
+    (tmp_path / "class_dict.csv").write_text(text)
+    assert guessed(tmp_path).label_space.names == ("colour_0_0_0", "colour_1_2_3")
+
+
+def test_two_words_for_one_split(tmp_path: Path) -> None:
+    for image_split, mask_split in (("train", "training"), ("val", "validation")):
+        pairs(tmp_path, [0, 1], images=f"images/{image_split}/{image_split}{{}}.png",
+              masks=f"masks/{mask_split}/{image_split}{{}}.png")  # fmt: skip
+    assert {name: len(found) for name, found in names(guessed_anyway(tmp_path)).items()} == {"train": 5, "val": 5}
+
+
+def test_a_folder_of_another_name_beside_a_split_is_a_split_of_its_own(tmp_path: Path) -> None:
+    for split in ("train", "dev"):
+        pairs(tmp_path, [0, 1], images=f"images/{split}/{split}{{}}.png", masks=f"masks/{split}/{split}{{}}.png")
+    found = names(guessed_anyway(tmp_path))
+    assert found == {split: [f"{split}{number}" for number in range(5)] for split in ("train", "dev")}
+
+
+def test_several_folders_without_splits_are_divided_together(tmp_path: Path) -> None:
+    for year in ("2023", "2024"):
+        pairs(tmp_path, [0, 1], images=f"raw/{year}/images/{year}_{{}}.png", masks=f"raw/{year}/masks/{year}_{{}}.png")
+    assert {name: len(found) for name, found in names(guessed_anyway(tmp_path)).items()} == {"train": 8, "val": 2}
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("jpeg", r"masks/0\.jpg is of a format that changes ids; save labels as PNG"),
+        ("jpeg in png", r"masks/0\.png is a JPEG file, which changes ids; save labels as PNG"),
+        ("noise", r"masks/\d\.png holds \d+ different values, more than classes have: left by compression"),
+        ("floats", r"masks/0\.tif is a TIFF file of 32 bit floating point numbers"),
+        ("npy", r"there are no images .* in .* \(but 1 \.json, 5 \.npy, of no layout that is read\)"),
+    ],
+)
+def test_why_nothing_was_found_is_told(tmp_path: Path, kind: str, expected: str) -> None:
+    pairs(tmp_path, [0, 90, 200])
+    for number in range(5):
+        mask = tmp_path / "masks" / f"{number}.png"
+        if kind == "noise":
+            write_image(mask, np.random.default_rng(number).integers(0, 256, (12, 16), dtype=np.uint8))
+        elif kind.startswith("jpeg"):
+            write_image(mask.with_suffix(".jpg"), labels(0, 90, 200))
+            mask.unlink() if kind == "jpeg" else mask.with_suffix(".jpg").rename(mask)
+        elif kind == "floats":
+            Image.fromarray(np.zeros((12, 16), np.float32)).save(mask.with_suffix(".tif"))
+            mask.unlink()
+        else:
+            np.save(mask.with_suffix(".npy"), labels(0, 1))
+            mask.unlink()
+            (tmp_path / "images" / f"{number}.png").unlink()
+            (tmp_path / "min.json").write_text("[]")
+    (told,) = check_dataset(tmp_path).findings
+    assert told.kind == "cannot_open"
+    assert re.search(expected, told.message)
