@@ -137,7 +137,24 @@ def build_marked(found: Description, folder: Path, read: Reader, default_name: s
     for marked in reading.images:
         drawings[marked.image][marked.file] = placing.drawing(marked)
     parts = [_drawn(part, drawings) for part in pairing.build_splits(space, _PLAIN, splits, unlisted=found.exclude)]
-    return Built(space, parts, found, (*reading.remarks, *placing.remarks()))
+    return Built(space, parts, found, (*reading.remarks, *_elsewhere(found, root, reading), *placing.remarks()))
+
+
+def _elsewhere(found: Description, root: Path, reading: Reading) -> Iterable[str]:
+    """Images of the same names may lie beside the folder of the labels by chance: where they were found is said."""
+    base = os.path.abspath(root)  # noqa: PTH100 - keeps links
+    outside = [marked.image for marked in reading.images if marked.image.exists() and not _is_below(marked.image, base)]
+    if outside and "images" not in found.model_fields_set:
+        folders = list(dict.fromkeys(map(str, (path.parent for path in outside))))
+        more = f" and {len(folders) - 1} more folders" if len(folders) > 1 else ""
+        yield (
+            f"there are no images in {root}: {len(outside)} of the names in the label files were found beside it, in "
+            f"{folders[0]}{more}; 'images' says where to look"
+        )
+
+
+def _is_below(path: Path, base: str) -> bool:
+    return Path(os.path.abspath(path)).is_relative_to(base)  # noqa: PTH100 - keeps links
 
 
 _PLAIN = LabelDecoder.index({IGNORE_INDEX: IGNORE_INDEX})  # label maps are drawn, not decoded
@@ -260,14 +277,15 @@ def _splits(found: Description, root: Path, reading: Reading) -> tuple[dict[str,
         groups[marked.split].append(marked)
     splits = {name: _found(members, root) for name, members in groups.items()}
     if found.lists is not None:
-        splits = _listed(found, root, splits)
-    elif list(splits) == [WHOLE] and len(splits[WHOLE].images) > 1:
+        return describing.exclude_named(_listed(found, root, splits), found.exclude), found
+    splits = describing.exclude_named(splits, found.exclude)
+    if list(splits) == [WHOLE] and len(splits[WHOLE].images) > 1:
         if found.val_fraction is None:
             found = found.model_copy(update={"val_fraction": VAL_FRACTION})
             share = f"the last {VAL_FRACTION:.0%} of the images by name are split 'val'"
             reading.remarks.append(f"the labels name no splits: {share} (val_fraction, lists)")
         splits = describing.divide(found, splits)
-    return describing.exclude_named(splits, found.exclude), found
+    return splits, found
 
 
 def _distinct(images: Sequence[Marked]) -> Iterable[Marked]:
@@ -393,17 +411,24 @@ def named_by_place(images: Sequence[Marked]) -> list[Marked]:
 class ImageFinder:
     """Finds the image that a label file names, among the image files of some folders; no other file is ever opened."""
 
-    def __init__(self, found: Description, root: Path, *fallbacks: Path) -> None:
-        """Looks in the folders that `images` names; by default in `root`, or else in the first fallback with images."""
-        self._folders = _image_folders(found, root) or [root, *fallbacks]
+    def __init__(self, found: Description, root: Path) -> None:
+        """Looks in the folders that `images` names; by default in `root`, and beside it if that has none."""
+        named = _image_folders(found, root)
+        self._folders = named or [root, root.parent]
         self._by_name: dict[str, list[Path]] = defaultdict(list)
-        for folder in self._folders:
+        self._by_letters: dict[str, list[Path]] = defaultdict(list)  # in lower case
+        for folder in named or [root]:
             if not folder.is_dir():
                 raise DataError(f"'images': folder {folder} does not exist")
-            for path in pairing.find_images(folder):
-                self._by_name[_folded(path.name)].append(Path(os.path.abspath(path)))  # noqa: PTH100 - keeps links
-            if self._by_name and "images" not in found.model_fields_set:
-                break
+            self._add(pairing.find_images(folder))
+        if not named and not self._by_name:
+            self._add(_images_beside(root))
+
+    def _add(self, paths: Iterable[Path]) -> None:
+        for path in paths:
+            kept = Path(os.path.abspath(path))  # noqa: PTH100 - keeps links
+            self._by_name[_folded(path.name)].append(kept)
+            self._by_letters[_folded(path.name).casefold()].append(kept)
 
     def _below(self, path: Path) -> tuple[str, ...]:
         """The folders of an image below the one that was looked in."""
@@ -425,8 +450,9 @@ class ImageFinder:
     def find(self, name: str, file: Path, *, split: str = WHOLE) -> Path:
         """The image `name` of a label file: of those with its last part, the one whose folders agree best.
 
-        A name that is absolute, of another machine, or leads out of the folders counts by its last parts. For an image
-        that does not exist, where it was looked for.
+        A name that is absolute, of another machine, or leads out of the folders counts by its last parts. Where no
+        image has the name, one that differs in upper and lower case alone is it (a.JPG of a.jpg). For an image that
+        does not exist, where it was looked for.
 
         Raises:
             DataError: several images would do.
@@ -434,9 +460,10 @@ class ImageFinder:
         parts = _name_parts(name)
         if not parts or "\0" in name:
             raise DataError(f"{file}: {name[:80]!r} is no name of an image")
-        members = list(dict.fromkeys(self._by_name.get(_folded(parts[-1]), [])))
+        last = _folded(parts[-1])
+        members = list(dict.fromkeys(self._by_name.get(last) or self._by_letters.get(last.casefold(), [])))
         rules: tuple[Callable[[Path], int], ...] = (
-            lambda path: _shared_end(path.parts, parts),
+            lambda path: _shared_end(path.parts, (*parts[:-1], path.name)),
             lambda path: split != WHOLE and any(split_word(part) == split for part in self._below(path)),
             lambda path: len(os.path.commonpath([path, os.path.abspath(file)])),  # noqa: PTH100
         )
@@ -447,6 +474,26 @@ class ImageFinder:
             listed = " and ".join(map(str, members[:2]))
             raise DataError(f"{file}: image {name!r} may be {listed}; say where to look: images")
         return members[0] if members else self._folders[0] / parts[-1]
+
+
+_OF_IMAGES = re.compile(
+    r"(images?|imgs?|photos?|pictures?|jpegimages|frames?|rgb|raw)([-_ ].*|\d*)|(train|val|valid|test)\d*",
+    re.IGNORECASE,
+)
+
+
+def _images_beside(root: Path) -> Iterable[Path]:
+    """The images beside a folder of labels, in the folders there, and deeper in those that are named after images.
+
+    What else lies there may be other data sets, or all of a disk.
+    """
+    beside = Path(os.path.abspath(root)).parent  # noqa: PTH100 - keeps links
+    for folder in [beside, *sorted(it for it in beside.iterdir() if it.is_dir() and not it.name.startswith("."))]:
+        if folder != beside and _OF_IMAGES.fullmatch(folder.name):
+            yield from pairing.find_images(folder)
+        else:
+            own = (path for path in sorted(folder.iterdir()) if path.suffix.lower() in IMAGE_SUFFIXES)
+            yield from (path for path in own if not path.name.startswith(".") and not pairing.is_result(path))
 
 
 def _name_parts(name: str) -> list[str]:

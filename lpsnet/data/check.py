@@ -157,7 +157,7 @@ def check_opened(dataset: Dataset, *, on_progress: Progress | None = None) -> Di
     counts = {name: _count(dataset.label_space, members) for name, members in reports.items()}
     findings += [*_file_findings(dataset), *_same_images(reports), *_conversions(reports), *_covering(dataset, reports)]
     findings += [*_absent_classes(dataset.label_space, counts), *_kinds(reports), *_left_out(dataset)]
-    findings += [*_shared_series(dataset), *_channels(dataset, reports)]
+    findings += [*_shared_series(dataset), *_channels(dataset, reports), *_similar_names(dataset)]
     return Diagnosis(
         dataset.spec,
         sorted(findings, key=lambda item: _SEVERITIES.index(item.severity)),
@@ -412,6 +412,19 @@ def _grouped(paths: list[Path], key: Callable[[Path], Any], suffixes: tuple[str,
         if path.suffix.lower() in suffixes:
             groups[key(path)].append(path)
     return groups
+
+
+def _similar_names(dataset: Dataset) -> Iterator[Finding]:
+    """Classes whose names differ in case, blanks or dashes alone: likely one class, spelt in several ways."""
+    groups: dict[str, list[str]] = defaultdict(list)
+    for name in dataset.label_space.names:
+        groups[" ".join(re.split(r"[\s_-]+", name.casefold().strip()))].append(name)
+    has_masks = dataset.description is not None and dataset.description.format == "masks"
+    for names in groups.values():
+        if len(names) > 1:
+            listed = " and ".join(map(repr, names))
+            remedy = f"if they are one class, merge them by {'`ids` or `colour_map`' if has_masks else '`labels`'}"
+            yield Finding("similar_classes", dataset.spec, f"classes {listed} have almost the same name: {remedy}")
 
 
 def _absent_classes(space: LabelSpace, counts: Mapping[str, SplitCounts]) -> Iterator[Finding]:

@@ -229,12 +229,26 @@ def parse(values: object, path: Path) -> Description:
         if key not in Description.model_fields:
             raise DataError(f"{path}: {unknown_name('key', key, Description.model_fields)}")
     try:
-        return Description.model_validate(values)
+        return Description.model_validate(
+            {**values, **{key: _forward(values[key]) for key in _PLACES if key in values}}
+        )
     except ValidationError as error:
         first = error.errors()[0]
         key = str(first["loc"][0])
         allowed = Description.model_fields[key].description
         raise DataError(f"{path}: {key!r} is not usable ({wanted(first)}); allowed: {allowed}") from None
+
+
+_PLACES = ("path", "images", "masks", "lists", "annotations", "extra_images")  # the keys that hold paths
+
+
+def _forward(value: Any) -> Any:
+    """Paths as they are written on Windows, with "/"."""
+    if isinstance(value, dict):
+        return {key: _forward(place) for key, place in value.items()}
+    if isinstance(value, list):
+        return [_forward(place) for place in value]
+    return value.replace("\\", "/") if isinstance(value, str) else value
 
 
 def _colours_of(value: _Rgb | list[_Rgb]) -> list[_Rgb]:
@@ -287,7 +301,6 @@ def build_parts(description: Description, folder: Path, space: LabelSpace) -> li
     else:
         found, known = _placed(description, root), set()
     _check_found(found, description)
-    found = exclude_named(found, description.exclude)
     return pairing.build_splits(space, description.decoder(), found, unlisted={*known, *description.exclude})
 
 
@@ -344,7 +357,7 @@ def _placed(description: Description, root: Path) -> dict[str, Found]:
         found = {name: files for name, files in found.items() if files.images or name == WHOLE}
     if not found:
         raise DataError("there are no images; look at 'images' and 'image_suffix'")
-    return divide(description, found)
+    return divide(description, exclude_named(found, description.exclude))
 
 
 def image_places(value: Places, root: Path) -> dict[str, list[str]]:
@@ -444,7 +457,7 @@ def divide(description: Description, found: dict[str, Found]) -> dict[str, Found
         raise DataError(f"'val_fraction' needs two images or more to divide; there are {len(images)}")
     count = min(max(round(len(images) * fraction), 1), len(images) - 1)
     parts = {"train": images[:-count], "val": images[-count:]}
-    return {name: files._replace(images=members) for name, members in parts.items()}
+    return {name: files._replace(images=members, is_part=bool(files.masks)) for name, members in parts.items()}
 
 
 def _listed(description: Description, root: Path) -> tuple[dict[str, Found], set[str]]:
@@ -459,22 +472,28 @@ def _listed(description: Description, root: Path) -> tuple[dict[str, Found], set
     if not lists:
         raise DataError(f"'lists': nothing like {root / str(description.lists)} exists, or it has no {SPLIT} in it")
     chosen = {name: files._replace(images=choose(root / place, dict(files.images))) for name, place in lists.items()}
-    return chosen, {key for key, _ in files.images}
+    return exclude_named(chosen, description.exclude), {key for key, _ in files.images}
 
 
 def choose(list_file: Path, images: dict[str, Path]) -> Keyed:
     """The images that a list file names by path or name, with or without suffix; `DataError` for an unknown one."""
     chosen = []
     for words in read_list(list_file):
-        lines = [pairing.normal(text) for text in (" ".join(words), words[0])]  # names may have blanks
-        entries = [PurePosixPath(line) for line in lines]
-        spellings = [name for entry in entries for name in (str(entry), str(entry.with_suffix("")))]
-        spellings += [name for entry in entries for name in (entry.name, entry.stem)]
+        texts = (" ".join(words), words[0])  # names may have blanks
+        lines = [pairing.normal(each) for text in texts for each in (text, pairing.forward(text))]
+        spellings = [name for line in lines for name in _last_parts(PurePosixPath(line))]
         key = next((spelling for spelling in spellings if spelling in images), None)
         if key is None:
             raise DataError(f"list {list_file} names {words[0]!r}, which is not among the {len(images)} images")
         chosen.append((key, images[key]))
     return chosen
+
+
+def _last_parts(path: PurePosixPath) -> list[str]:
+    """A path without and with its suffix, whole and by fewer and fewer of its last parts, as it is elsewhere."""
+    parts = [part for part in path.parts if part not in ("/", ".")]
+    shorter = [PurePosixPath(*parts[-count:]) for count in range(len(parts), 0, -1)]
+    return [name for each in shorter for name in (str(each), str(each.with_suffix("")))]
 
 
 def exclude_named(found: dict[str, Found], names: list[str]) -> dict[str, Found]:

@@ -33,6 +33,7 @@ KINDS: dict[str, Severity] = {
     "ids_for_colours": "error",  # a label file of ids where colours are expected
     "unlabelled_picture": "warning",  # an image in which no pixel has a label
     "absent_class": "warning",  # a class that never occurs in a split, or in none
+    "similar_classes": "warning",  # classes whose names differ in case, blanks or dashes alone
     "duplicate_name": "error",  # images of one split with the same name
     "shared_picture": "warning",  # the same image in two splits: training on one spoils the evaluation on the other
     "shared_series": "warning",  # images of one film, by their names, in two splits: scores on the other flatter

@@ -31,12 +31,14 @@ class Found(NamedTuple):
         masks: the label files.
         expected: the folder that label files are expected in, for the message about a missing one.
         ending: of a label file's stem, after the key.
+        is_part: of one folder that was divided: an image lacks its label file even if no image of the part has one.
     """
 
     images: Keyed
     masks: Keyed
     expected: Path
     ending: str = ""
+    is_part: bool = False
 
 
 def extra_file(root: Path, place: str, name: str, split: str) -> Path:
@@ -139,22 +141,28 @@ def _pair(files: Found) -> list[Pair]:
         num_labelled += bool(found)
         mask = found[0] if found else files.expected / f"{key}{files.ending}.png"
         pairs.append(Pair(f"{key}{path.suffix}" if is_own else key, path, mask, rivals=tuple(found[1:])))
-    return pairs if num_labelled else [Pair(key, path, None) for key, path in files.images]
+    return pairs if num_labelled or files.is_part else [Pair(key, path, None) for key, path in files.images]
 
 
 _SUFFIX = "|".join(re.escape(suffix) for suffix in IMAGE_SUFFIXES)
-_TWO_FILES = re.compile(rf"(.+?(?:{_SUFFIX}))\s+(\S.*(?:{_SUFFIX}))", re.IGNORECASE)
+_TWO_FILES = re.compile(rf"(.+?(?:{_SUFFIX})[\"']?)(?:\s*[,;]\s*|\s+)(\S.*(?:{_SUFFIX})[\"']?)", re.IGNORECASE)
 
 
 def read_list(path: Path) -> list[list[str]]:
     """The lines of a list file, each an image or an image and its label file; blank lines are ignored.
 
-    Names may have blanks: a line with two suffixes of images, or a tab, holds two files; one that ends with such a
-    suffix, or has more than two words, one.
+    Names may have blanks: a line with two suffixes of images (with blanks, a comma or a semicolon between them), or a
+    tab, holds two files; one that ends with such a suffix, or has more than two words, one. Quotes around a name are no
+    part of it.
 
     Raises:
         DataError: the file cannot be read.
     """
+    return [_files_of(line) for line in read_lines(path)]
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file, without blank ones and the blanks around them. `DataError` if it cannot be read."""
     try:
         refuse_streams(path)
         lines = path.read_text(encoding="utf-8-sig").splitlines()
@@ -162,16 +170,31 @@ def read_list(path: Path) -> list[list[str]]:
         raise DataError(f"cannot read the list {path}: {error.strerror or error}") from None
     except UnicodeDecodeError:
         raise DataError(f"cannot read the list {path}: it is not a text file") from None
-    return [_files_of(line.strip()) for line in lines if line.strip()]
+    return [line.strip() for line in lines if line.strip()]
 
 
 def _files_of(line: str) -> list[str]:
     if "\t" in line:
-        return [word.strip() for word in line.split("\t")][:2]
+        return [_unquoted(word.strip()) for word in line.split("\t")][:2]
     if two := _TWO_FILES.fullmatch(line):
-        return [two[1], two[2]]
+        return [_unquoted(two[1]), _unquoted(two[2])]
+    line = _unquoted(line)
     words = line.split()
     return [line] if Path(line).suffix.lower() in IMAGE_SUFFIXES or len(words) > 2 else words
+
+
+def _unquoted(name: str) -> str:
+    return name[1:-1] if len(name) > 2 and name[0] == name[-1] and name[0] in "\"'" else name
+
+
+def forward(place: str) -> str:
+    """A path written on Windows, with "/" between its parts; a drive is left out, which makes it an absolute path."""
+    if "\\" not in place and not _DRIVE.match(place):
+        return place
+    return _DRIVE.sub("/", place.replace("\\", "/"))
+
+
+_DRIVE = re.compile(r"[A-Za-z]:[/\\]+")
 
 
 LIST_SUFFIX = ".txt"
@@ -228,9 +251,10 @@ def resolve(root: Path, list_file: Path, text: str) -> Path:
     """A path in a list as an absolute one: from the root of the data set, or else from the folder of the list.
 
     A path from elsewhere, as `/SegNet/CamVid/train/X.png` in CamVid's lists or `data/images/train/X.png` in CVAT's,
-    counts by its last parts.
+    counts by its last parts; so does one of Windows.
     """
-    path = Path(text)
+    as_written = [root / text, list_file.parent / text]
+    path = Path(text if any(each.exists() for each in as_written) else forward(text))
     tries = [root / path, list_file.parent / path]
     shorter = [root.joinpath(*path.parts[-count:]) for count in range(len(path.parts) - 1, 1, -1)]
     missing = shorter[-1] if path.is_absolute() and shorter else tries[0]

@@ -433,7 +433,7 @@ def test_yolo_without_a_yaml_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("7 0 0 1 0 1 1", "line 1 names class 7; there are 2, 0 to 1"),
+        ("7 0 0 1 0 1 1", "line 1 names class 7; there are 2, 0..1"),
         ("0.5 0 0 1 0 1 1", "names class 0.5"),
         ("-1 0 0 1 0 1 1", "names class -1"),
         ("0 0.5 0.5 0.2 0.2", "has a bbox labelled 'road'"),

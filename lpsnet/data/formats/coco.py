@@ -131,7 +131,7 @@ def read(found: Description, root: Path) -> annotations.Reading:
             that is no region.
     """
     files = annotations.label_files(found, root, ".json")
-    finder = annotations.ImageFinder(found, root, root.parent)
+    finder = annotations.ImageFinder(found, root)
     reading = annotations.Reading([], [])
     joined: dict[tuple[str, Path], annotations.Marked] = {}
     for split, file in files:

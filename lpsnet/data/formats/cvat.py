@@ -54,7 +54,7 @@ def read(found: Description, root: Path) -> annotations.Reading:
     Raises:
         DataError: a file is damaged, is of CVAT's format for videos, or has a shape that is not read.
     """
-    finder = annotations.ImageFinder(found, root, root.parent)
+    finder = annotations.ImageFinder(found, root)
     reading = annotations.Reading([], [])
     for split, file in annotations.label_files(found, root, ".xml"):
         tree = _parse(file)

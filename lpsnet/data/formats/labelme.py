@@ -43,6 +43,7 @@ class _Shape(TypedDict):
 class _File(TypedDict):
     shapes: list[_Shape]
     imagePath: str
+    imageData: NotRequired[str | None]
     imageHeight: NotRequired[annotations.Length | None]
     imageWidth: NotRequired[annotations.Length | None]
 
@@ -89,7 +90,7 @@ def read(found: Description, root: Path) -> annotations.Reading:
     Raises:
         DataError: a file is damaged, or has a shape that is not read.
     """
-    finder = annotations.ImageFinder(found, root, root.parent)
+    finder = annotations.ImageFinder(found, root)
     reading = annotations.Reading([], [], ignored=frozenset({IGNORED}))
     others = 0
     for split, file in annotations.label_files(found, root, ".json"):
@@ -118,8 +119,12 @@ def _read_file(file: Path, split: str, found: Description, finder: annotations.I
         return annotations.Marked(beside.name, beside, file, (), None, split, problem=str(error))
     size = content.get("imageHeight"), content.get("imageWidth")
     known = (size[0], size[1]) if size[0] and size[1] else None
-    image = finder.find(content["imagePath"], file, split=split)
-    return annotations.Marked(content["imagePath"], image, file, marks, known, split)
+    image, problem = finder.find(content["imagePath"], file, split=split), ""
+    if not image.is_file() and (beside := finder.named_like(file)) is not None:
+        image = beside  # both were renamed: labelme, too, has an image and its label file side by side
+    elif not image.is_file() and content.get("imageData"):
+        problem = f"image {image} of {file} does not exist; 'imageData' in the label file is a copy of it: save it so"
+    return annotations.Marked(content["imagePath"], image, file, marks, known, split, problem=problem)
 
 
 def _listed(root: Path) -> list[str]:

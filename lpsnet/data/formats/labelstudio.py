@@ -116,7 +116,7 @@ def read(found: Description, root: Path) -> annotations.Reading:
     Raises:
         DataError: a file is damaged, or a task has no image or a result that is not read.
     """
-    finder = annotations.ImageFinder(found, root, root.parent)
+    finder = annotations.ImageFinder(found, root)
     reading = annotations.Reading([], [])
     counts: Counter[str] = Counter()
     for split, file in annotations.label_files(found, root, ".json"):

@@ -22,14 +22,16 @@ names the classes.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from pathlib import Path, PurePath
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import dropwhile
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
 import numpy as np
 import yaml
 
 from lpsnet.data import annotations, convert, description, pairing, shapes
+from lpsnet.data.decode import ranges
 from lpsnet.data.images import IMAGE_SUFFIXES, MASK_SUFFIXES
 from lpsnet.data.labels import IGNORE_INDEX
 from lpsnet.data.pairing import LIST_SUFFIX, find_images, read_list, resolve
@@ -96,9 +98,13 @@ def listed_images(values: dict[str, Any], folder: Path) -> tuple[Path, dict[str,
 
 
 def _below(root: Path, place: str) -> str:
-    """The place without the "../" that Roboflow writes before it, if it exists without."""
-    shorter = place.removeprefix("../")
-    return shorter if not (root / place).exists() and (root / shorter).exists() else place
+    """The place; if it does not exist, without the "../" that Roboflow writes before it, or by the last parts of one
+    that is absolute, of another machine; if these do not exist either, as it is."""
+    path = PurePosixPath(pairing.forward(place))
+    parts = path.parts[1:] if path.is_absolute() else [*dropwhile(lambda part: part == "..", path.parts)]
+    fewest = 2 if path.is_absolute() else len(parts)
+    shorter = ["/".join(parts[-count:]) for count in range(len(parts), fewest - 1, -1)]
+    return next((each for each in (place, path.as_posix(), *shorter) if (root / each).exists()), place)
 
 
 def has_text_labels(values: dict[str, Any], folder: Path) -> bool:
@@ -236,7 +242,7 @@ def describe_polygons(path: Path) -> description.Description:
 
 def _describe_folder(root: Path) -> description.Description:
     names = next((root / name for name in _NAMES if (root / name).is_file()), None)
-    listed = [words[0] for words in pairing.read_list(names)] if names is not None else None
+    listed = pairing.read_lines(names) if names is not None else None
     splits = pairing.expand_splits(root, "images/{split}")
     if not any(root.joinpath("images").glob("*.*")) and splits:
         named = {annotations.split_word(name): place for name, place in splits.items()}
@@ -252,10 +258,10 @@ def read_polygons(found: description.Description, root: Path) -> annotations.Rea
     Raises:
         DataError: a text file is damaged, or names a class that there is none of.
     """
-    names = found.class_names()
+    names = found.names if isinstance(found.names, dict) else dict(enumerate(found.class_names()))
     if not names:
         raise DataError("YOLO's text files name no classes; give them with 'names', or in classes.txt")
-    reading = annotations.Reading(names, [])
+    reading = annotations.Reading(found.class_names(), [])
     images = found.images if isinstance(found.images, dict) else description.image_places(found.images, root)
     texts = _texts(found, root)
     without = 0
@@ -294,7 +300,7 @@ def _label_file(image: Path) -> Path:
     return image.with_suffix(".txt")
 
 
-def _read_lines(file: Path | None, names: list[str]) -> tuple[tuple[annotations.Mark, ...], str]:
+def _read_lines(file: Path | None, names: Mapping[int, str]) -> tuple[tuple[annotations.Mark, ...], str]:
     """The marks of a text file, and what is wrong with it, so that the others can be read."""
     if file is None or not file.is_file():
         return (), ""
@@ -304,7 +310,7 @@ def _read_lines(file: Path | None, names: list[str]) -> tuple[tuple[annotations.
         return (), str(error)
 
 
-def _marks(file: Path, names: list[str]) -> Iterator[annotations.Mark]:
+def _marks(file: Path, names: Mapping[int, str]) -> Iterator[annotations.Mark]:
     try:
         lines = annotations.read_bytes(file).decode("ascii").splitlines()
     except UnicodeDecodeError:
@@ -314,15 +320,15 @@ def _marks(file: Path, names: list[str]) -> Iterator[annotations.Mark]:
             yield _mark(line.split(), f"{file}, line {number}", names)
 
 
-def _mark(words: list[str], where: str, names: list[str]) -> annotations.Mark:
+def _mark(words: list[str], where: str, names: Mapping[int, str]) -> annotations.Mark:
     try:
         values = np.array(words, np.float64)
     except ValueError:
         raise DataError(f"{where} has words that are no numbers") from None
     if not np.isfinite(values).all() or values[1:].min(initial=0) < _LOWEST or values[1:].max(initial=0) > _HIGHEST:
         raise DataError(f"{where} has coordinates that are not parts of the image's width and height, 0 to 1")
-    if not (0 <= values[0] < len(names) and values[0] == int(values[0])):
-        raise DataError(f"{where} names class {words[0]}; there are {len(names)}, 0 to {len(names) - 1}")
+    if values[0] not in names:
+        raise DataError(f"{where} names class {words[0]}; there are {len(names)}, {ranges(names)}")
     label = names[int(values[0])]
     if len(values) == 5:
         x, y, width, height = values[1:].tolist()
