@@ -47,6 +47,23 @@ def refuse_streams(path: Path) -> None:
         raise OSError(errno.EINVAL, "it is a device, pipe or socket, not a file", str(path))
 
 
+def reason(error: OSError, path: str | Path = "") -> str:
+    """Why a path cannot be used, in words: a file where a folder is needed is named, and the reverse.
+
+    Args:
+        error: raised for it.
+        path: that was used; default the one that the error names.
+    """
+    place = Path(path or error.filename or "")
+    if isinstance(error, FileExistsError | NotADirectoryError):
+        file = next((it for it in (place, *place.parents) if it.exists() and not it.is_dir()), None)
+        if file is not None:
+            return f"{file} is a file, where a folder is needed; give another place"
+    if isinstance(error, IsADirectoryError):
+        return f"{place} is a folder, where a file is needed; give the path of a file"
+    return error.strerror or str(error)
+
+
 def expand_home(path: str | Path) -> Path:
     """The path with `~` and `~name` as the home folders they stand for; unchanged if there is no such user."""
     try:
@@ -79,7 +96,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.chmod(0o666 & ~_umask())  # mkstemp gives 0600; a finished file is as readable as any other
         temporary.replace(path)
     except OSError as error:
-        raise RunError(f"cannot write {path}: {error.strerror or error}") from None
+        raise RunError(f"cannot write {path}: {reason(error, path)}") from None
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
@@ -92,7 +109,7 @@ def write_text(path: Path, text: str) -> None:
             path.write_text(text, encoding="utf-8")
             return
     except OSError as error:
-        raise RunError(f"cannot write {path}: {error.strerror or error}") from None
+        raise RunError(f"cannot write {path}: {reason(error, path)}") from None
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
@@ -227,7 +244,7 @@ def locked_folder(folder: Path) -> Iterator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise RunError(f"cannot use the folder {folder}: {error.strerror or error}") from None
+        raise RunError(f"cannot use the folder {folder}: {reason(error, folder)}") from None
     with exclusive(folder / ".lock"):
         yield
 

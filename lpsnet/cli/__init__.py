@@ -19,8 +19,9 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 import lpsnet
-from lpsnet.cli.output import log_shown, printable
+from lpsnet.cli.output import FiniteCommand, log_shown, printable
 from lpsnet.errors import Interrupted, LpsnetError, MissingDependencyError, raise_on_signals
+from lpsnet.io import reason
 from lpsnet.plugins import use_plugin
 
 Complete = Callable[[str], list[str]]  # the beginning of a word -> the words it may become
@@ -167,7 +168,7 @@ def load_command(name: str) -> Any:
         return get_command(found)
     offer_names(found)
     alone = typer.Typer(add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False)
-    alone.command(name)(found)
+    alone.command(name, cls=FiniteCommand)(found)
     return get_command(alone)
 
 
@@ -245,7 +246,9 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     except OSError as error:
-        code = _fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", code=2)
+        why = reason(error)
+        where = f": {error.filename}" if error.filename and why == error.strerror else ""
+        code = _fail(f"{why}{where}", code=2)
     except (Interrupted, KeyboardInterrupt) as error:
         number = error.number if isinstance(error, Interrupted) else 2
         code = _fail(f"stopped. {_how_to_resume(sys.argv[1:])}", code=128 + number)

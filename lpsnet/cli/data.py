@@ -10,7 +10,7 @@ import typer
 from lpsnet.cli import output
 from lpsnet.data import convert
 from lpsnet.data.check import check_dataset
-from lpsnet.data.dataset import WRITERS, open_dataset
+from lpsnet.data.dataset import WRITERS, needs_description, open_dataset
 from lpsnet.data.inspection import Diagnosis
 from lpsnet.errors import DataError, MissingDependencyError, unknown_name
 from lpsnet.evaluation.selection import MEASURES, Selection, select
@@ -29,7 +29,7 @@ def _group() -> None:
     """Data sets."""
 
 
-@app.command()
+@app.command(cls=output.FiniteCommand)
 def check(
     data: Annotated[str, typer.Argument(metavar="D", help="A data set as for train, or a bare folder.")],
     out: Annotated[
@@ -59,12 +59,16 @@ def check(
         else:
             heading = "A description of this data set (--out FILE.yaml writes it)"
             output.say(f"{heading}:\n\n{diagnosis.suggested_yaml}", json_to=json_to)
-        output.next_command("lpsnet", "train", "--data", out or data, "--out", "runs/first", json_to=json_to)
+        if out is None and (needs_description(data) or not diagnosis.ok):
+            file = f"{Path(data).name or 'data'}.yaml"
+            output.next_command("lpsnet", "data", "check", data, "--out", file, json_to=json_to)
+        else:
+            output.next_command("lpsnet", "train", "--data", out or data, "--out", "runs/first", json_to=json_to)
     if not diagnosis.ok:
         raise typer.Exit(2)
 
 
-@app.command("convert")
+@app.command("convert", cls=output.FiniteCommand)
 def convert_labels(
     data: Annotated[str, typer.Argument(metavar="D", help="A data set as for train.")],
     to: Annotated[str, typer.Option(help=f"The format to write: {', '.join(WRITERS)}.")],

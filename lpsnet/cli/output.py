@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import re
 import shlex
 import sys
@@ -16,12 +17,28 @@ import typer
 from rich import progress as bars
 from rich.console import Console
 from rich.table import Table
+from typer.core import TyperCommand
 
 from lpsnet.errors import LpsnetError
 from lpsnet.io import write_text
 from lpsnet.plugins import network_specs, plugin_files, use_network
 
 MAX_THREADS = 1024  # of engines and trainings: more is a slip, and engines answer it in their own words
+
+
+class FiniteCommand(TyperCommand):
+    """A command whose numbers are numbers: NaN and infinity, which bounds let through, are refused."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """The words that are left; `typer.BadParameter` for such a value."""
+        left = super().parse_args(ctx, args)
+        for parameter in self.params:
+            value = ctx.params.get(parameter.name or "")
+            for each in value if isinstance(value, list | tuple) else [value]:
+                if isinstance(each, float) and not math.isfinite(each):
+                    hint = f"'{parameter.opts[0]}'"
+                    raise typer.BadParameter(f"got {each}; a finite number is needed", ctx=ctx, param_hint=hint)
+        return left
 
 
 def _use_network(spec: str | None) -> str | None:

@@ -156,7 +156,7 @@ def check_opened(dataset: Dataset, *, on_progress: Progress | None = None) -> Di
     findings = [item for members in reports.values() for report in members for item in report.findings]
     counts = {name: _count(dataset.label_space, members) for name, members in reports.items()}
     findings += [*_file_findings(dataset), *_same_images(reports), *_conversions(reports), *_covering(dataset, reports)]
-    findings += [*_absent_classes(dataset.label_space, counts), *_kinds(reports), *_left_out(dataset)]
+    findings += [*_absent_classes(dataset, counts), *_kinds(reports), *_left_out(dataset)]
     findings += [*_shared_series(dataset), *_channels(dataset, reports), *_similar_names(dataset)]
     return Diagnosis(
         dataset.spec,
@@ -169,7 +169,7 @@ def check_opened(dataset: Dataset, *, on_progress: Progress | None = None) -> Di
 def open_any(text: str) -> Dataset:
     """`open_dataset`, which also takes a folder whose layout has to be guessed."""
     path = expand_home(text)
-    if path.is_dir() and label_format(path) is None:
+    if text and path.is_dir() and label_format(path) is None:
         return open_path(text, path)
     return open_dataset(text)
 
@@ -427,7 +427,22 @@ def _similar_names(dataset: Dataset) -> Iterator[Finding]:
             yield Finding("similar_classes", dataset.spec, f"classes {listed} have almost the same name: {remedy}")
 
 
-def _absent_classes(space: LabelSpace, counts: Mapping[str, SplitCounts]) -> Iterator[Finding]:
+def _maybe_255(dataset: Dataset, absent: list[str], counts: Mapping[str, SplitCounts]) -> str:
+    """What to do if 255 in the label files, which means no label, is the second of two classes; "" if it is not."""
+    found = dataset.description
+    if found is None or found.format != "masks" or found.colour_map or found.ignore or found.reduce_zero_label:
+        return ""
+    names = found.class_names()
+    share = max((item.ignored_percent for item in counts.values()), default=0.0)
+    if len(names) != 2 or len(absent) != 1 or not share or found.ids is not None or isinstance(found.names, dict):
+        return ""
+    table = {255 if name == absent[0] else number: name for number, name in enumerate(names)}
+    listed = ", ".join(f"{number}: {name}" for number, name in sorted(table.items()))
+    return f"; 255 in the label files means no label: if it is this class, write `names: {{{listed}}}`"
+
+
+def _absent_classes(dataset: Dataset, counts: Mapping[str, SplitCounts]) -> Iterator[Finding]:
+    space = dataset.label_space
     labelled = {name: item.class_pixels for name, item in counts.items() if item.num_labelled}
     for name in [name for name, pixels in labelled.items() if not any(pixels.values())]:
         yield Finding(
@@ -438,10 +453,11 @@ def _absent_classes(space: LabelSpace, counts: Mapping[str, SplitCounts]) -> Ite
     if len(present) == 1:
         message = f"all labelled pixels are of class {next(iter(present))!r}: there is nothing to tell apart"
         yield Finding("one_class", "all", message)
+    absent = [label for label in space.names if labelled and label not in present]
     for label in space.names:
         without = [name for name, pixels in labelled.items() if not pixels[label]]
         if without and len(without) == len(labelled):
-            yield Finding("absent_class", "all", f"class {label!r} never occurs")
+            yield Finding("absent_class", "all", f"class {label!r} never occurs{_maybe_255(dataset, absent, counts)}")
         else:
             for name in without:
                 yield Finding("absent_class", name, f"class {label!r} never occurs in split {name!r}")

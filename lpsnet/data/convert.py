@@ -122,16 +122,20 @@ def convert(
         What is to be known about the result, a line each.
 
     Raises:
-        RunError: the folder has files already, or cannot be written to.
+        RunError: the folder has files already, or the data set itself, or cannot be written to.
         DataError: a sample cannot be read, or is to be cut into tiles and not RGB.
     """
     if tile is not None:
         for split in splits:
             require_rgb(split.channels, "tiles are cut from RGB images")
-    if tolerance < 0 or tolerance > 1000:
+    if not 0 <= tolerance <= 1000:
         raise DataError(f"a tolerance is 0 to 1000 pixels; got {tolerance}")
     if folder.exists() and not folder.is_dir():
         raise RunError(f"{folder} is a file; give a folder")
+    if source := next((path for path in _sources(splits) if path.resolve().is_relative_to(folder.resolve())), None):
+        raise RunError(
+            f"{folder} holds the data set itself, such as {source}, which would be replaced; give another one"
+        )
     if not overwrite and folder.is_dir() and any(folder.iterdir()):
         raise RunError(
             f"{folder} has files already; give another folder, or --overwrite to replace those of the same names"
@@ -155,6 +159,12 @@ def convert(
         target.num_extra
     )
     return [*remarks, f"images of {channels} are copied as they are; --data takes them with {options} after the path"]
+
+
+def _sources(splits: list[Split]) -> Iterator[Path]:
+    """The files that are read."""
+    pairs = (pair for split in splits if isinstance(split, FileSplit) for pair in split.pairs)
+    yield from (path for pair in pairs for path in (pair.image, pair.mask, *pair.extra) if path is not None)
 
 
 def _samples(

@@ -198,8 +198,18 @@ def _open(text: str) -> Dataset:
         raise DataError(f"data set {text!r} is a folder; {advice}")
     if not colon and path.parent != Path() and not path.exists():
         raise DataError(f"data set {text!r}: there is no such folder or file; allowed: {', '.join(_ALLOWED)}")
+    if not colon and path.exists():
+        raise DataError(f"data set {text!r} is a file of no kind that is read; allowed: {', '.join(_ALLOWED)}")
     is_drive = len(kind) == 1  # a path on Windows
-    raise DataError(unknown_name("data set", text if is_drive else kind, _ALLOWED))
+    missing = "" if colon else f"no folder or file is called {text!r}; "
+    raise DataError(f"{missing}{unknown_name('data set', text if is_drive else kind, _ALLOWED)}")
+
+
+def needs_description(text: str) -> bool:
+    """Whether this is a folder that only a guess opens, so that `--data` refuses it without a description."""
+    path = expand_home(text)
+    is_named = ":" in text and text.partition(":")[0] in NAMED
+    return not is_named and path.is_dir() and label_format(path) is None and not guess.is_known_folder(path)
 
 
 _LISTS = ("names", "skip", "draw", "ignore", "exclude", "channels", "extra_images")

@@ -26,7 +26,7 @@ from lpsnet.data.images import write_png
 from lpsnet.data.labels import CITYSCAPES, IGNORE_INDEX, MAX_CLASSES, LabelSpace, check_same_classes
 from lpsnet.errors import DataError, LpsnetError
 from lpsnet.evaluation.metrics import BoundaryIoU, ConfusionMatrix, ImageCounts, Intervals, Labels, Matrix, scores
-from lpsnet.io import inside
+from lpsnet.io import inside, reason
 from lpsnet.record import ModelRecord
 
 if TYPE_CHECKING:
@@ -435,7 +435,7 @@ class PredictionFolder:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise DataError(f"cannot make the folder {path.parent}: {error.strerror or error}") from None
+            raise DataError(f"cannot make the folder {path.parent}: {reason(error, path.parent)}") from None
         write_png(path, labels if self._table is None else self._table[labels])
         self.num_written += 1
 

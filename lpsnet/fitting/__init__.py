@@ -35,7 +35,7 @@ from lpsnet.models.any_network import Model
 from lpsnet.models.checkpoint import load_checkpoint
 from lpsnet.record import ModelRecord
 from lpsnet.training.run import Status, TrainingResult, TrainingRun
-from lpsnet.training.run_folder import RunFolder
+from lpsnet.training.run_folder import RunFolder, refuse_images
 from lpsnet.training.segmentation import train
 
 _log = logging.getLogger(__name__)
@@ -235,6 +235,7 @@ def plan_in(out: Path, wish: Wish, *, on_progress: Callable[[str, float], None] 
             return plan
         plan = plan.with_minutes(wish.minutes)
     else:
+        refuse_images(out)
         with opened_device(wish.device):
             out.mkdir(parents=True, exist_ok=True)  # a device that is not there is met before the data is checked
         plan = make_plan(wish, out, on_progress=on_progress)

@@ -14,7 +14,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError
 
 from lpsnet.benchmark import tune as tuning
 from lpsnet.benchmark.device import Device, opened_device
@@ -65,15 +65,15 @@ class Wish(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     data: str
-    budget_ms: float
-    minutes: float = 60.0
+    budget_ms: FiniteFloat
+    minutes: FiniteFloat = 60.0
     size: Size | None = None
     runtime: str | None = None
     precision: Precision | None = None
     threads: int | None = None
     start: str | None = None
     seed: int = 0
-    memory_mib: float | None = None
+    memory_mib: FiniteFloat | None = None
     teacher: str | None = None
     unlabelled: str | None = None
     device: str | None = None

@@ -21,7 +21,7 @@ from pydantic import ConfigDict, Field, JsonValue, TypeAdapter, ValidationError,
 
 from lpsnet.errors import RunError
 from lpsnet.inference.hub import bundled_name
-from lpsnet.io import append_line, exclusive, finished_lines, refuse_streams
+from lpsnet.io import append_line, exclusive, finished_lines, reason, refuse_streams
 from lpsnet.search.family import Doubt, Member, Row, Sparse, Step, StepRecord, step_fields
 from lpsnet.search.measurements import Failure, Latency, Outcome, Score, TrainingSpec, absolute, compared
 from lpsnet.search.operations import Design
@@ -365,7 +365,7 @@ def _readable_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise RunError(f"{path} cannot be used: {error.strerror or error}; give another folder") from None
+        raise RunError(f"{path} cannot be used: {reason(error, path)}; give another folder") from None
 
 
 REPETITIONS = (5, 9, 21, 45)  # of an interleaved measurement, by effort

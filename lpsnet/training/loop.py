@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from lpsnet.data.augment import Augmentation
-from lpsnet.errors import EndRequest, NonFiniteScoresError, RunError, postponed_end
+from lpsnet.errors import EndRequest, LpsnetError, NonFiniteScoresError, RunError, postponed_end
 from lpsnet.inference.model_file import read_record
 from lpsnet.io import locked_folder
 from lpsnet.models.training_kernels import kept_memory
@@ -30,7 +30,7 @@ from lpsnet.training import data
 from lpsnet.training.config import LoopSettings
 from lpsnet.training.data import Details, Score, Task, Weights
 from lpsnet.training.run import MovingAverage, Status, TrainingState, circumstances, now, version_changes
-from lpsnet.training.run_folder import INPUTS, RunFolder, RunLog, Step, Steps, diverged
+from lpsnet.training.run_folder import INPUTS, RunFolder, RunLog, Step, Steps, diverged, refuse_images
 
 NUM_PARTS = 8  # of a run by the clock, with an evaluation after each …
 EVALUATION_SHARE = 0.06  # … unless evaluations take more than this share of the time
@@ -227,8 +227,12 @@ def run_task(
     check_shares(settings, accelerator.num_processes)
     with contextlib.ExitStack() as stack:
         if accelerator.is_main_process:
+            if not folder.run.exists():
+                refuse_images(out)
             stack.enter_context(locked_folder(out))
             folder.check(settings, defaults=defaults, resume=resume)
+            if not folder.run.exists():
+                stack.enter_context(_forgotten_if_refused(folder))
         task = build(accelerator.device)
         log = RunLog(folder, tensorboard=tensorboard) if accelerator.is_main_process else None
         loop = Loop(task, accelerator, folder=folder, log=log, on_progress=on_progress, share=share)
@@ -247,6 +251,16 @@ def run_task(
             if task.opening:
                 _log.info(task.opening)
         return loop.finish()
+
+
+@contextlib.contextmanager
+def _forgotten_if_refused(folder: RunFolder) -> Iterator[None]:
+    """A mistake of the user's that only the first step meets leaves no run, which would be in the way of the next."""
+    try:
+        yield
+    except LpsnetError:
+        folder.forget()
+        raise
 
 
 def check_shares(settings: Mapping[str, Any], num_processes: int) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from lpsnet.data.images import IMAGE_SUFFIXES
 from lpsnet.errors import DivergedError, RunError
 from lpsnet.inference.hub import recorded_name
 from lpsnet.io import append_line, atomic_path, finished_lines, refuse_streams, write_text
@@ -31,6 +32,21 @@ _LENGTHS = {"recipe.epochs", "recipe.iterations", "recipe.minutes"}  # a resumed
 FREE_SETTINGS = ("num_workers", "cache_mib", "evaluate_every")
 STARTED = "started"  # key of `run.json` for facts of the start, which are no settings
 INPUTS = "inputs"  # key, here and in a journal's header, of the digests of data and weights; see `Task.inputs`
+
+
+def refuse_images(folder: Path) -> None:
+    """Raise if a folder that is to be a run's holds images.
+
+    What a run leaves would lie among them, and folders of runs are passed over where labelled images are looked for.
+
+    Raises:
+        RunError: it does.
+    """
+    found = (
+        (path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES) if folder.is_dir() else iter(())
+    )
+    if image := min(found, default=None):
+        raise RunError(f"{folder} holds images, such as {image.name}; give a folder of its own")
 
 
 class RunFolder:
@@ -105,6 +121,12 @@ class RunFolder:
                 return
             content = {**held, "recipe": settings["recipe"]}
         write_text(self.run, json.dumps(content, indent=2) + "\n")
+
+    def forget(self) -> None:
+        """Make this no run's folder again, if not one iteration was made in it: the corrected run may begin here."""
+        if not self.state.exists() and not (self.log.exists() and self.read_log()):
+            for file in (self.run, self.log, self.evaluations):
+                file.unlink(missing_ok=True)
 
     def started(self) -> dict[str, Any]:
         """The facts of the start, `STARTED`; empty where there are none, as in runs of older versions."""

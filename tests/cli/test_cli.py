@@ -254,6 +254,80 @@ MISTAKES = {
 }  # fmt: skip
 
 
+# words, and what the line has to say
+NUMBERS_AND_PLACES = {
+    "budget": (
+        ["fit", SCENES, "--budget-ms", "inf", "--out", "o"],
+        "'--budget-ms': got inf; a finite number is needed",
+    ),
+    "minutes": (["train", "--data", SCENES, "--minutes", "inf", "--out", "o"], "'--minutes': got inf; a finite number"),
+    "memory": (["fit", SCENES, "--budget-ms", "9", "--memory-mib", "1e999", "--out", "o"], "'--memory-mib': got inf"),
+    "tolerance": (["data", "convert", SCENES, "--to", "coco", "--out", "o", "--tolerance", "nan"], "got nan; a finite"),
+    "out is a file": (["train", "--data", SCENES, "--recipe", "demo", "--out", "f"], "f is a file, where a folder is"),
+    "fit into a file": (["fit", SCENES, "--budget-ms", "9", "--plan", "--out", "f"], "f is a file, where a folder is"),
+    "results into a file": (
+        ["segment", "p.png", "--model", "camvid_s", "--out", "f"],
+        "f is a file, where a folder is",
+    ),
+    "figures into a folder": (["info", "lpsnet_s", "--json", "d"], "d is a folder, where a file is needed"),
+    "a run among images": (
+        ["train", "--data", SCENES, "--recipe", "demo", "--out", "."],
+        "holds images, such as p.png",
+    ),
+    "a fit among images": (["fit", SCENES, "--budget-ms", "9", "--plan", "--out", "."], "holds images, such as p.png"),
+    "an image as data": (["train", "--data", "p.png", "--out", "o"], "'p.png' is a file of no kind that is read"),
+    "no such folder": (["train", "--data", "photos", "--out", "o"], "no folder or file is called 'photos'"),
+}
+
+
+@pytest.mark.parametrize("mistake", NUMBERS_AND_PLACES)
+def test_the_line_says_what_is_wrong_and_leaves_nothing(
+    run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mistake: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    png(tmp_path)
+    text(tmp_path, "f")
+    (tmp_path / "d").mkdir()
+    words, expected = NUMBERS_AND_PLACES[mistake]
+    result = run(*words)
+    assert result.code == 2, result
+    assert expected in result.line
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["d", "f", "p.png"]
+
+
+def test_an_empty_name_is_not_the_current_folder(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of a variable that is not set: `lpsnet data check "$DATA"`."""
+    bad_labels(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert "the data set has an empty name" in run("data", "check", "").out
+
+
+@pytest.mark.parametrize(("is_known", "is_sound"), [(True, True), (True, False), (False, True)])
+def test_the_next_command_of_the_data_check_is_one_that_works(
+    run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_known: bool, is_sound: bool
+) -> None:
+    """A guess has to be written down before it is trained on, and so has what leaves out the unusable."""
+    for number in range(3):
+        for kind, array in (("images" if is_known else "scans", np.arange(4800) % 251), ("masks", np.arange(4800) % 2)):
+            folder = tmp_path / "d" / kind / "train"
+            folder.mkdir(parents=True, exist_ok=True)
+            painted = array.astype(np.uint8).reshape(40, 40, 3) if kind != "masks" else array[:1600].reshape(40, 40)
+            cv2.imwrite(str(folder / f"{number}.png"), (painted + number * (kind != "masks")).astype(np.uint8))
+    if not is_sound:
+        (tmp_path / "d/masks/train/1.png").unlink()
+    monkeypatch.chdir(tmp_path)
+    result = run("data", "check", "d")
+    (line,) = [line for line in result.out.splitlines() if line.startswith("Next: ")]
+    if is_known and is_sound:
+        assert line == "Next: lpsnet train --data d --out runs/first"
+        return
+    assert line == "Next: lpsnet data check d --out d.yaml"
+    written = run(*line.split()[2:])
+    assert written.code == (0 if is_sound else 2)
+    assert "Next: lpsnet train --data d.yaml --out runs/first" in written.out
+    assert run("data", "check", "d.yaml").code == 0
+
+
 def text(folder: Path, name: str) -> Path:
     (folder / name).write_text("not what the name says")
     return folder / name

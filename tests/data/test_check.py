@@ -185,6 +185,18 @@ def test_images_without_a_label_and_absent_classes(folder: Path) -> None:
     assert diagnosis.ok
 
 
+def test_255_for_a_class_is_told(folder: Path) -> None:
+    """Binary masks as most programs write them, 0 and 255, beside a list of two names."""
+    for path in (folder / "masks").rglob("*.png"):
+        write_image(path, np.resize(np.array([0, 255], np.uint8), (12, 16)))
+    (folder / "two.yaml").write_text("names: [ground, crack]")
+    told = {item.kind: item.message for item in check_dataset(folder / "two.yaml").findings}
+    wanted = "class 'crack' never occurs; 255 in the label files means no label: if it is this class, write "
+    assert told["absent_class"] == wanted + "`names: {0: ground, 255: crack}`"
+    (folder / "two.yaml").write_text("names: {0: ground, 255: crack}")
+    assert not {"absent_class", "one_class"} & {item.kind for item in check_dataset(folder / "two.yaml").findings}
+
+
 def test_unreadable_files(folder: Path) -> None:
     (folder / "images" / "train" / "t0.png").write_text("not an image")
     mask = folder / "masks" / "train" / "t1.png"

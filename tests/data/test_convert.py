@@ -29,6 +29,24 @@ def labels_of(dataset: Dataset) -> dict[tuple[str, str], np.ndarray]:
     return {(split, sample.name): sample.labels for split in dataset.splits for sample in dataset.split(split)}  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("place", [".", "masks", "up/.."])
+def test_never_over_the_data_set_itself(scenes: Dataset, tmp_path: Path, place: str) -> None:
+    """Its label files would be replaced by others, whose ids are in another order."""
+    write(scenes, "masks", tmp_path)
+    (tmp_path / "up").mkdir()
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(RunError, match=r"holds the data set itself, such as .*\.png"):
+        write(open_dataset(tmp_path), "masks", tmp_path / place, overwrite=True)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    write(open_dataset(tmp_path), "masks", tmp_path / "new")  # a folder of its own inside is one
+
+
+def test_a_tolerance_is_a_number(scenes: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="a tolerance is 0 to 1000 pixels; got nan"):
+        write(scenes, "coco", tmp_path / "x", tolerance=float("nan"))
+    assert not (tmp_path / "x").exists()
+
+
 @pytest.fixture(scope="module")
 def scenes() -> Dataset:
     return open_dataset("scenes:size=96x160,num_train=3,num_val=2,seed=4")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lpsnet.errors import RunError
-from lpsnet.io import atomic_path, expand_home, inside, write_text
+from lpsnet.io import atomic_path, expand_home, inside, locked_folder, write_text
 
 
 def test_a_finished_block_replaces_the_file(tmp_path: Path) -> None:
@@ -89,3 +89,20 @@ def test_home_folders_are_put_in_where_there_is_such_a_user(monkeypatch: pytest.
     monkeypatch.setenv("HOME", "/home/someone")
     assert expand_home("~/data") == Path("/home/someone/data")
     assert expand_home("~nobody-of-that-name/data") == Path("~nobody-of-that-name/data")
+
+
+@pytest.mark.parametrize("name", ["f", "f/a", "f/a/b.txt"])
+def test_a_file_in_the_way_is_named(tmp_path: Path, name: str) -> None:
+    (tmp_path / "f").write_text("")
+    if name != "f":
+        with pytest.raises(RunError, match=rf"{tmp_path}/f is a file, where a folder is needed; give another place"):
+            write_text(tmp_path / name, "x")
+    with (
+        pytest.raises(RunError, match=rf"{tmp_path}/f is a file, where a folder is needed"),
+        locked_folder(tmp_path / name),
+    ):
+        pass
+    (tmp_path / "d").mkdir()
+    with pytest.raises(RunError, match=rf"{tmp_path}/d is a folder, where a file is needed"):
+        write_text(tmp_path / "d", "x")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["d", "f"]

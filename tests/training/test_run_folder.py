@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from lpsnet.errors import RunError
-from lpsnet.training.run_folder import RunFolder
+from lpsnet.training.run_folder import RunFolder, refuse_images
 
 DEFAULTS = {"schedule": "poly", "seed": 0, "num_workers": 2}
 
@@ -91,3 +91,22 @@ def test_a_bundled_model_is_known_by_its_name_whatever_file_an_earlier_version_h
     folder.check({"init": "camvid_s", "recipe": {}}, defaults={}, resume=True)
     with pytest.raises(RunError, match="has init = camvid_s, not camvid_m"):
         folder.check({"init": "camvid_m", "recipe": {}}, defaults={}, resume=True)
+
+
+def test_a_run_without_an_iteration_is_forgotten(tmp_path: Path) -> None:
+    folder = held(tmp_path, settings())
+    folder.log.write_text("iteration,loss,learning_rate,pictures_per_second\n")
+    folder.forget()
+    assert list(tmp_path.iterdir()) == []
+    folder = held(tmp_path, settings())
+    folder.log.write_text("iteration,loss,learning_rate,pictures_per_second\n1,2.5,0.1,3\n")
+    folder.forget()
+    assert folder.run.exists()
+
+
+def test_a_run_does_not_begin_among_images(tmp_path: Path) -> None:
+    """A look for labelled images passes over folders of runs, so these images would be gone for it."""
+    (tmp_path / "a.JPG").write_bytes(b"")
+    with pytest.raises(RunError, match=r"holds images, such as a.JPG; give a folder of its own"):
+        refuse_images(tmp_path)
+    refuse_images(tmp_path / "run")

@@ -186,6 +186,16 @@ def test_data_that_is_not_there_leaves_no_run(tmp_path: Path) -> None:
     assert not (tmp_path / "run.json").exists()
 
 
+def test_a_mistake_that_the_first_step_meets_leaves_no_run(tmp_path: Path) -> None:
+    """The corrected command is taken in the same folder."""
+    mistaken = replace(RUN, recipe=RUN.recipe.with_overrides({"crop_size": (1, 1)}))
+    with pytest.raises(LpsnetError, match="32x32"):
+        train(mistaken, tmp_path / "run", tensorboard=False)
+    assert [path.name for path in (tmp_path / "run").iterdir()] == [".lock"]
+    train(RUN, tmp_path / "run", tensorboard=False)
+    assert (tmp_path / "run/model.safetensors").exists()
+
+
 def test_resuming_with_other_settings_says_which(undisturbed: Path) -> None:
     other = replace(RUN, recipe=RUN.recipe.with_overrides({"learning_rate": 0.5}))
     with pytest.raises(RunError, match=r"recipe.learning_rate = 0.05, not 0.5"):
