@@ -22,7 +22,7 @@ from lpsnet.data.channels import RGB, Channels, bands_header
 from lpsnet.data.decode import LabelDecoder
 from lpsnet.data.images import IMAGE_SUFFIXES, MASK_SUFFIXES
 from lpsnet.data.labels import IGNORE_INDEX, Colour, LabelSpace
-from lpsnet.data.pairing import LIST_SUFFIX, SPLIT, Found, Keyed, expand_splits, read_list
+from lpsnet.data.pairing import LIST_SUFFIX, SPLIT, Found, Keyed, expand_splits, find_images, read_list
 from lpsnet.data.split import FileSplit, Pair
 from lpsnet.errors import DataError, unknown_name, wanted
 from lpsnet.io import expand_home, read_yaml
@@ -508,10 +508,20 @@ def exclude_named(found: dict[str, Found], names: list[str]) -> dict[str, Found]
     }
 
 
+def _lossy(found: dict[str, Found]) -> str:
+    """A file where label files are expected that is of a format that changes ids, in words; "" if there is none."""
+    images = {path for files in found.values() for _, path in files.images}
+    there = (path for files in found.values() if files.expected.is_dir() for path in find_images(files.expected))
+    lossy = next((path for path in there if path not in images and path.suffix.lower() not in MASK_SUFFIXES), None)
+    return f"{lossy} is of a format that changes ids: save labels as PNG; or " if lossy else ""
+
+
 def _check_found(found: dict[str, Found], description: Description) -> None:
     """Raise if files are missing that the description names: the data set would have no images or labels."""
     if description.masks != {} and not any(files.masks for files in found.values()):
-        raise DataError("there are no label files (PNG, BMP or TIFF); look at 'masks' and 'mask_suffix'")
+        raise DataError(
+            f"there are no label files (PNG, BMP or TIFF); {_lossy(found)}look at 'masks' and 'mask_suffix'"
+        )
     masks = {name: dict(files.masks) for name, files in found.items()}
     used = {
         masks[name].get(spelling)

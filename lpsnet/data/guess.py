@@ -7,9 +7,10 @@ suggested, with a doubt that stops a training. Names of classes are taken from a
 (`class_dict.csv`, `label_colors.txt`, Roboflow's `_classes.csv`, CVAT's `labelmap.txt`).
 """
 
+import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice, pairwise, product
 from pathlib import Path
@@ -465,9 +466,27 @@ def _why_nothing(root: Path, folders: dict[Path, list[Path]]) -> str:
     by_names = [[_MASK_WORDS.search(name) is not None for name in _names(match)[::-1]] for match in found]
     found = [match for match, named in zip(found, by_names, strict=True) if named == [False, True]]
     if not found:
-        return f"no images with label files of the same names were found in {root}{advice}"
+        line = f"no images with label files of the same names were found in {root}"
+        return next((f"{line}: {why}" for why in _differing_beginnings(folders)), f"{line}{advice}")
     best = max(found, key=lambda match: _preference(match, ("", "")))
     return f"no images with label files were found in {root}: {_why_not([mask for _, mask in best.pairs[:_SAMPLED]])}"
+
+
+def _differing_beginnings(folders: dict[Path, list[Path]]) -> Iterator[str]:
+    """Folders whose names are equal but for their beginnings: img_001.jpg and mask_001.png."""
+    rests = {}
+    for folder, paths in folders.items():
+        stems = [path.stem for path in paths]
+        common = os.path.commonprefix(stems) if len(stems) > 1 else ""  # noqa: RUF071 - letters, not parts of paths
+        common = common.rstrip("0123456789")
+        rests[folder] = sorted(stem.removeprefix(common) for stem in stems)
+    for first, second in product(folders, folders):
+        if first < second and rests[first] == rests[second]:
+            names = f"{folders[first][0].name} of {first.as_posix()}, {folders[second][0].name} of {second.as_posix()}"
+            yield (
+                f"names begin differently in two folders ({names}); write list files with an image and its label file "
+                "a line, and a description that names them: `images: {train: train.txt, val: val.txt}`, `masks: {}`"
+            )
 
 
 def _why_not(paths: list[Path]) -> str:

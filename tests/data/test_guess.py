@@ -234,6 +234,19 @@ def test_several_folders_without_splits_are_divided_together(tmp_path: Path) -> 
     assert {name: len(found) for name, found in names(guessed_anyway(tmp_path)).items()} == {"train": 8, "val": 2}
 
 
+def test_names_that_begin_differently_are_told_with_what_works(tmp_path: Path) -> None:
+    pairs(tmp_path, [0, 1], images="photos/img_00{}.png", masks="truth/mask_00{}.png")
+    (told,) = check_dataset(tmp_path).findings
+    assert "img_000.png of photos, mask_000.png of truth); write list files with an image and its label" in told.message
+    for split, numbers in {"train": (0, 1, 2), "val": (3, 4)}.items():
+        lines = [f"photos/img_00{number}.png,truth/mask_00{number}.png\n" for number in numbers]
+        (tmp_path / f"{split}.txt").write_text("".join(lines))
+    text = "names: [a, b]\nimages: {train: train.txt, val: val.txt}\nmasks: {}\n"
+    (tmp_path / "own.yaml").write_text(text)
+    assert check_dataset(tmp_path / "own.yaml").ok
+    assert np.unique(open_dataset(tmp_path / "own.yaml").split("val").labels(1)).tolist() == [0, 1]
+
+
 @pytest.mark.parametrize(
     ("kind", "expected"),
     [

@@ -85,6 +85,15 @@ def test_a_label_file_of_a_lossy_format_is_named(folder: Path) -> None:
     assert "2.jpg is of a format that changes ids" in message
 
 
+def test_label_files_that_are_all_of_a_lossy_format_are_named(folder: Path) -> None:
+    for path in sorted((folder / "masks").rglob("*.png")):
+        write_image(path.with_suffix(".jpg"), ids(0, 1, 2))
+        path.unlink()
+    (message,) = told(folder)["cannot_open"]
+    assert "there are no label files (PNG, BMP or TIFF); " in message
+    assert "/masks/train/0.jpg is of a format that changes ids: save labels as PNG" in message
+
+
 def test_files_that_are_left_out_are_counted(folder: Path) -> None:
     for place in ("images/train/a.heic", "images/train/b.HEIC", "images/val/c.gif"):
         (folder / place).write_bytes(b"-")
