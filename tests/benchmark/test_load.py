@@ -36,6 +36,7 @@ def test_other_work_is_what_processors_did_less_our_own(proc: Path, monkeypatch:
     now = {"clock": 100.0, "own": 10.0}
     monkeypatch.setattr(load.time, "monotonic", lambda: now["clock"])
     monkeypatch.setattr(agent, "own_s", lambda: now["own"])
+    monkeypatch.setattr(agent, "affinity", lambda: list(range(os.cpu_count() or 1)))
     stat(proc, 50, 5, 20, 1000, 7, 1, 1, 3)
     watch = LoadWatch()
     now.update(clock=110.0, own=18.0)

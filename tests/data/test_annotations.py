@@ -44,13 +44,14 @@ def test_images_beside_the_folder_of_the_labels_are_told(tmp_path: Path) -> None
 
 
 def test_images_that_are_only_inside_labelme_files(tmp_path: Path) -> None:
+    folder = tmp_path / "labels"  # the folders beside `tmp_path` are of other tests, with such images
     for name in ("a", "b"):
-        save(tmp_path / f"{name}.json", files.labelme([ROAD], imagePath=f"{name}.png"))
-    (told,) = check_dataset(f"labelme:{tmp_path}").findings
+        save(folder / f"{name}.json", files.labelme([ROAD], imagePath=f"{name}.png"))
+    (told,) = check_dataset(f"labelme:{folder}").findings
     assert "a.png of " in told.message
     assert "does not exist; 'imageData' in the label file is a copy of it: save it so" in told.message
-    save_image(tmp_path / "a.png")
-    assert [Path(item.file).name for item in check_dataset(tmp_path).findings if item.severity == "error"] == [
+    save_image(folder / "a.png")
+    assert [Path(item.file).name for item in check_dataset(folder).findings if item.severity == "error"] == [
         "b.png",
         "b.json",
     ]
