@@ -439,8 +439,8 @@ def expected_optimism(parent: Measured, candidates: Sequence[Measured], chosen: 
     too small; they are drawn towards their mean M by the part of their variance that is noise (James and Stein 1961):
     m_i = M + (y_i - M) v / (v + s_i²), where v is the variance of the scores less the mean of s_i², 0 or more. And
     whichever leads is trained with more seeds: so all are given the spread s of the chosen one. In simulations of such
-    steps the mean result is within a third of the spread of the luck that there was (`tests/search/test_search_trust.py`).
-    The parent's score is taken as it is.
+    steps the mean result is within a third of the spread of the luck that there was
+    (`tests/search/test_search_trust.py`). The parent's score is taken as it is.
 
     It is the luck of seeds. That of images, which the scores of all candidates share, is not in their spread over
     seeds; a part of the split that no step sees shows it (`lpsnet expand --holdout-share`).
