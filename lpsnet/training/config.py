@@ -533,6 +533,7 @@ def auto_recipe(
         ema_decay=0.998,
         crop_size=crop,
         scale=(0.5, 2.0),
+        loss="lovasz",
         class_weights="log" if seen.imbalance > IMBALANCE else "none",
         loss_stride=4 if pixels > SMALL_CROP_PIXELS else 1,
         corruption=CORRUPTION if is_rgb else 0.0,
