@@ -563,5 +563,6 @@ def _recipe_reasons(recipe: Recipe, seen: Survey) -> list[str]:
     steps += f", {recipe.corruption:.0%} of them under noise, blur, dusk, fog or JPEG" if recipe.corruption else ""
     return [
         f"{steps}; the learning rate follows the clock, the weights with the best mIoU on val are delivered",
-        f"loss: cross-entropy, {weighted}; the largest class has {seen.imbalance:.0f} times the smallest one's pixels",
+        f"loss: cross-entropy and Lovász-softmax, {weighted}; the largest class has {seen.imbalance:.0f} times the "
+        "smallest one's pixels",
     ]
