@@ -561,8 +561,8 @@ def _recipe_reasons(recipe: Recipe, seen: Survey) -> list[str]:
     weighted = "weighted by class" if recipe.class_weights == "log" else "classes as they are"
     steps = f"training: crops of {height}x{width}, {recipe.batch_size} images a step, AdamW"
     steps += f", {recipe.corruption:.0%} of them under noise, blur, dusk, fog or JPEG" if recipe.corruption else ""
+    ratio = f"the largest class has {seen.imbalance:.0f} times the smallest one's pixels"
     return [
         f"{steps}; the learning rate follows the clock, the weights with the best mIoU on val are delivered",
-        f"loss: cross-entropy and Lovász-softmax, {weighted}; the largest class has {seen.imbalance:.0f} times the "
-        "smallest one's pixels",
+        f"loss: cross-entropy and Lovász-softmax, {weighted}; {ratio}",
     ]
