@@ -45,7 +45,7 @@ _OFFERS: dict[str, tuple[str, ...]] = {
     "models": (_MODELS, _ARCHITECTURES),
     "next_images write": ("lpsnet.inference.outputs:FORMATS",),
     "by": ("lpsnet.evaluation.selection:MEASURES",),
-    "export board": ("lpsnet.export.onnx:BOARDS",),
+    "export made_for": ("lpsnet.export.export:SERVERS", "lpsnet.export.onnx:BOARDS"),
     "precision": ("lpsnet.inference.engines:PRECISIONS",),
     "pretrain data": (),
     "pretrain recipe": ("lpsnet.training.classification:PRETRAINING_RECIPES",),
