@@ -7,11 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#if defined(_WIN32)
-#define EXPORT __declspec(dllexport)
-#else
-#define EXPORT __attribute__((visibility("default")))
-#endif
+#include "../loops.h"
 
 enum { WHOLE = 0, ENDS_EARLY = 1, LEFT_OVER = 2, BAD_CODE = 3, NOT_READ = 4 }; /* as in images.py */
 

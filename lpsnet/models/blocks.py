@@ -122,7 +122,7 @@ def subsample(x: Tensor, stride: int) -> Tensor:
 
 def relu(x: Tensor) -> Tensor:
     """max(0, x), in place: every caller's `x` is its own."""
-    return F.relu(x, inplace=True)
+    return activate(x, RELU)
 
 
 Channels = Literal["input", "output", "inner"]  # of the block's input, of its output, or of neither

@@ -5,24 +5,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#if defined(_WIN32)
-#define EXPORT __declspec(dllexport)
-#else
-#define EXPORT __attribute__((visibility("default")))
-#endif
-
-/* Several versions of a function, of which the processor's best is taken when the library is loaded */
-#if defined(__GNUC__) && !defined(__clang__) && defined(__x86_64__) && defined(__GLIBC__)
-#define FOR_EVERY_CPU __attribute__((target_clones("avx512f", "avx2", "default")))
-#else
-#define FOR_EVERY_CPU
-#endif
-
-#if defined(__GNUC__)
-#define INLINE static inline __attribute__((always_inline))
-#else
-#define INLINE static inline
-#endif
+#include "../loops.h"
 
 #define BLOCK 128 /* rows that are added up as floats, before they are added as doubles */
 #define LANES 16 /* channels that a loop of the convolutions keeps sums of in registers */
@@ -242,15 +225,22 @@ INLINE void weight_gradient_row(
         } \
     }
 
+/* The same, compiled for both sizes of kernels */
+#define ALL_CHANNELS_OF_KERNEL(CALL) \
+    if (s.kernel == 3) { \
+        const int kernel = 3; \
+        ALL_CHANNELS(CALL) \
+    } else { \
+        const int kernel = 5; \
+        ALL_CHANNELS(CALL) \
+    }
+
 /* Rows begin to end of all results, N * result_height of them */
 EXPORT FOR_EVERY_CPU void lpsnet_depthwise(
     const bf16 *maps, const float *weights, const Shape *shape, int64_t begin, int64_t end, bf16 *result)
 {
     const Shape s = *shape;
-    if (s.kernel == 3)
-        ALL_CHANNELS(convolve_row(maps, weights, s, row, c, lanes, 3, result))
-    else
-        ALL_CHANNELS(convolve_row(maps, weights, s, row, c, lanes, 5, result))
+    ALL_CHANNELS_OF_KERNEL(convolve_row(maps, weights, s, row, c, lanes, kernel, result))
 }
 
 /* Rows begin to end of all inputs, N * height of them */
@@ -258,14 +248,11 @@ EXPORT FOR_EVERY_CPU void lpsnet_depthwise_input_gradient(
     const bf16 *gradient, const float *weights, const Shape *shape, int64_t begin, int64_t end, bf16 *result)
 {
     const Shape s = *shape;
-    if (s.kernel == 3 && s.stride == 1)
-        ALL_CHANNELS(input_gradient_row(gradient, weights, s, row, c, lanes, 3, 1, result))
-    else if (s.kernel == 3)
-        ALL_CHANNELS(input_gradient_row(gradient, weights, s, row, c, lanes, 3, 2, result))
-    else if (s.stride == 1)
-        ALL_CHANNELS(input_gradient_row(gradient, weights, s, row, c, lanes, 5, 1, result))
-    else
-        ALL_CHANNELS(input_gradient_row(gradient, weights, s, row, c, lanes, 5, 2, result))
+    if (s.stride == 1) {
+        ALL_CHANNELS_OF_KERNEL(input_gradient_row(gradient, weights, s, row, c, lanes, kernel, 1, result))
+    } else {
+        ALL_CHANNELS_OF_KERNEL(input_gradient_row(gradient, weights, s, row, c, lanes, kernel, 2, result))
+    }
 }
 
 /* What rows begin to end of all results, N * result_height of them, add to the gradient of the weights */
@@ -273,8 +260,5 @@ EXPORT FOR_EVERY_CPU void lpsnet_depthwise_weight_gradient(
     const bf16 *maps, const bf16 *gradient, const Shape *shape, int64_t begin, int64_t end, float *result)
 {
     const Shape s = *shape;
-    if (s.kernel == 3)
-        ALL_CHANNELS(weight_gradient_row(maps, gradient, s, row, c, lanes, 3, result))
-    else
-        ALL_CHANNELS(weight_gradient_row(maps, gradient, s, row, c, lanes, 5, result))
+    ALL_CHANNELS_OF_KERNEL(weight_gradient_row(maps, gradient, s, row, c, lanes, kernel, result))
 }

@@ -14,7 +14,7 @@ import ctypes
 import functools
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +114,7 @@ def activate(x: Tensor, bounds: Bounds) -> Tensor:
         return x
     if bounds == RELU:
         return F.relu(x, inplace=True)
-    return F.hardtanh(x, *bounds, inplace=True) if bounds != RELU6 else F.relu6(x, inplace=True)
+    return F.relu6(x, inplace=True) if bounds == RELU6 else F.hardtanh(x, *bounds, inplace=True)
 
 
 def takes_depthwise(weight: Tensor, stride: int) -> bool:
@@ -123,7 +123,7 @@ def takes_depthwise(weight: Tensor, stride: int) -> bool:
         weight.shape[1] == 1
         and weight.shape[2] == weight.shape[3]
         and weight.shape[2] in _KERNELS
-        and (stride in _STRIDES)
+        and stride in _STRIDES
     )
 
 
@@ -215,34 +215,52 @@ def _for_groups(x: Tensor, factors: Tensor) -> Tensor:
 
 
 def _sums(name: str, x: Tensor, *given: Tensor, bounds: Bounds | tuple[()] = ()) -> tuple[Tensor, Tensor]:
-    """Two sums for every channel of `x`, C float64 numbers each; every thread adds up its part of the pixels."""
-    function, parts, group = getattr(find_library(), name), list[tuple[int, Tensor]](), _group(x)
-    addresses, channels = [tensor.data_ptr() for tensor in given], group * x.shape[1]
+    """Two sums for every channel of `x`, C float64 numbers each."""
+    group = _group(x)
+    channels = group * x.shape[1]
 
-    def add(begin: int, end: int) -> None:
-        sums, buffer = torch.zeros(2, channels, dtype=torch.float64), torch.empty(2, channels)
-        parts.append((begin, sums))
-        function(*addresses, *bounds, channels, begin, end, sums.data_ptr(), buffer.data_ptr())
+    def make() -> tuple[Tensor, Tensor]:
+        return torch.zeros(2, channels, dtype=torch.float64), torch.empty(2, channels)
 
-    in_bands(add, x.numel() // channels, torch.get_num_threads())
-    total, other = _total(parts).reshape(2, group, -1).sum(1)
+    arguments = (*_addresses(given), *bounds, channels)
+    total, other = _added(name, arguments, x.numel() // channels, make).reshape(2, group, -1).sum(1)
     return total, other
 
 
 def _over_pixels(name: str, x: Tensor, given: tuple[Tensor, ...], bounds: Bounds, result: Tensor) -> None:
-    """Fill the result, as large as `x`; every thread a part of the pixels."""
-    function, channels = getattr(find_library(), name), _group(x) * x.shape[1]
-    addresses = [tensor.data_ptr() for tensor in given]
+    """Fill the result, as large as `x`."""
+    channels = _group(x) * x.shape[1]
+    _fill(name, (*_addresses(given), *bounds, channels), x.numel() // channels, result)
+
+
+def _addresses(tensors: Iterable[Tensor]) -> list[int]:
+    return [tensor.data_ptr() for tensor in tensors]
+
+
+def _fill(name: str, arguments: Sequence[Any], count: int, result: Tensor) -> None:
+    """Call a function for pixels or rows, `count` of them; every thread fills its part of the result."""
+    function = getattr(find_library(), name)
 
     def fill(begin: int, end: int) -> None:
-        function(*addresses, *bounds, channels, begin, end, result.data_ptr())
+        function(*arguments, begin, end, result.data_ptr())
 
-    in_bands(fill, x.numel() // channels, torch.get_num_threads())
+    in_bands(fill, count, torch.get_num_threads())
 
 
-def _total(parts: list[tuple[int, Tensor]]) -> Tensor:
-    """The sum of what threads added up, always in the order of their parts."""
-    return torch.stack([sums for _, sums in sorted(parts, key=lambda part: part[0])]).sum(0)
+def _added(name: str, arguments: Sequence[Any], count: int, make: Callable[[], tuple[Tensor, ...]]) -> Tensor:
+    """The sum over pixels or rows, `count` of them; every thread adds up its part, in what `make` gives it first.
+
+    The parts are added in their order, so that the sum does not depend on which thread is the first.
+    """
+    function, parts = getattr(find_library(), name), dict[int, Tensor]()
+
+    def add(begin: int, end: int) -> None:
+        made = make()
+        parts[begin] = made[0]
+        function(*arguments, begin, end, *_addresses(made))
+
+    in_bands(add, count, torch.get_num_threads())
+    return torch.stack([parts[begin] for begin in sorted(parts)]).sum(0)
 
 
 class _Depthwise(torch.autograd.Function):
@@ -260,7 +278,8 @@ class _Depthwise(torch.autograd.Function):
         result = torch.empty(
             (num_images, channels, result_height, result_width), dtype=x.dtype, memory_format=torch.channels_last
         )
-        _over_rows("lpsnet_depthwise", x, taps, ctx.shape, num_images * result_height, result)
+        arguments = (*_addresses((x, taps)), ctypes.addressof(ctx.shape))
+        _fill("lpsnet_depthwise", arguments, num_images * result_height, result)
         return result
 
     @staticmethod
@@ -269,32 +288,10 @@ class _Depthwise(torch.autograd.Function):
         gradient = gradient.to(torch.bfloat16).contiguous(memory_format=torch.channels_last)
         of_input = of_weight = None
         if ctx.needs_input_grad[0]:
-            of_input = torch.empty_like(x)
-            rows = x.shape[0] * x.shape[2]
-            _over_rows("lpsnet_depthwise_input_gradient", gradient, taps, ctx.shape, rows, of_input)
+            of_input, arguments = torch.empty_like(x), (*_addresses((gradient, taps)), ctypes.addressof(ctx.shape))
+            _fill("lpsnet_depthwise_input_gradient", arguments, x.shape[0] * x.shape[2], of_input)
         if ctx.needs_input_grad[1]:
-            of_weight = _weight_gradient(x, gradient, taps, ctx.shape).T.reshape(weight.shape).to(weight.dtype)
+            arguments, count = (*_addresses((x, gradient)), ctypes.addressof(ctx.shape)), len(x) * gradient.shape[2]
+            total = _added("lpsnet_depthwise_weight_gradient", arguments, count, lambda: (torch.zeros_like(taps),))
+            of_weight = total.T.reshape(weight.shape).to(weight.dtype)
         return of_input, of_weight, None, None
-
-
-def _over_rows(name: str, maps: Tensor, taps: Tensor, shape: Any, num_rows: int, result: Tensor) -> None:
-    function, addresses = getattr(find_library(), name), (maps.data_ptr(), taps.data_ptr(), ctypes.addressof(shape))
-
-    def fill(begin: int, end: int) -> None:
-        function(*addresses, begin, end, result.data_ptr())
-
-    in_bands(fill, num_rows, torch.get_num_threads())
-
-
-def _weight_gradient(x: Tensor, gradient: Tensor, taps: Tensor, shape: Any) -> Tensor:
-    """k * k x C float32; every thread adds up its part of the rows."""
-    function, parts = find_library().lpsnet_depthwise_weight_gradient, list[tuple[int, Tensor]]()
-    addresses = (x.data_ptr(), gradient.data_ptr(), ctypes.addressof(shape))
-
-    def add(begin: int, end: int) -> None:
-        sums = torch.zeros_like(taps)
-        parts.append((begin, sums))
-        function(*addresses, begin, end, sums.data_ptr())
-
-    in_bands(add, gradient.shape[0] * gradient.shape[2], torch.get_num_threads())
-    return _total(parts)
