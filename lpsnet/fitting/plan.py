@@ -153,6 +153,10 @@ class Plan(BaseModel):
         wish = self.wish.model_copy(update={"minutes": minutes})
         return self.model_copy(update={"wish": wish, "training_minutes": max(LEAST_TRAINING * minutes, left)})
 
+    def macs(self, start: Start) -> int:
+        """Multiply-accumulates of a network for an image."""
+        return _macs(start.architecture, start.block, self.size, len(self.classes))
+
     def training_recipe(self, minutes: float) -> Recipe:
         """The recipe of a training of so many minutes."""
         return Recipe.from_values(self.recipe).with_overrides({"minutes": minutes, "seed": self.wish.seed})
@@ -189,13 +193,14 @@ def make_plan(wish: Wish, out: Path, *, on_progress: Progress = lambda stage, do
     if not train.channels.is_rgb:
         reasons.append(f"channels: {train.channels}; the first filters are made for them from those of RGB")
     reasons.append(f"input size: {size[0]}x{size[1]}, {'as asked' if wish.size else 'that of most images'}")
-    candidates = _within_memory(wish, size, dataset.label_space.num_classes, _starts(wish.start), reasons)
+    candidates = _within_memory(wish, size, dataset.label_space.num_classes, find_starts(wish.start), reasons)
     with tempfile.TemporaryDirectory(prefix="lpsnet-") as folder, opened_device(wish.device) as device:
         files = _Files(Path(folder), size, dataset.label_space.num_classes, train.channels, device)
         best = _setting(wish, files, files.middle(candidates), reasons, on_progress)
         candidates = _within_minutes(wish, files, candidates, reasons)
         order = _by_promise(candidates, dataset.label_space.names)
         times = _times(files, order, best, BUDGET_SHARE * wish.budget_ms, on_progress)
+        times = _confirmed(wish, files, order, best, times, on_progress)
         best, times = _in_int8(wish, files, order, best, times, reasons, on_progress)
     choices = _within(wish, order, times, reasons)
     contest = CONTEST_SHARE * wish.minutes if wish.minutes >= CONTEST_MINUTES and len(choices) > 1 else 0.0
@@ -290,7 +295,8 @@ def find_start(name: str) -> Start:
     return next(start for start in STARTS if start.name == name)
 
 
-def _starts(asked: str | None) -> list[Start]:
+def find_starts(asked: str | None) -> list[Start]:
+    """The rows of `STARTS` of that name or family; all for None."""
     found = [start for start in STARTS if asked in (None, start.name, start.name.partition("-")[0])]
     if not found:
         raise RunError(unknown_name("start", asked, [start.name for start in STARTS]))
@@ -482,6 +488,7 @@ def _in_int8(
         reasons.append(f"int8: no faster here for {probe.name}: {words}" if len(beside) > 1 else "int8: not possible")
         return best, times
     found = _times(files, better, quickest, BUDGET_SHARE * wish.budget_ms, on_progress)
+    found = _confirmed(wish, files, better, quickest, found, on_progress)
     if not any(_fits(wish, start, found) for start in better):
         return best, times
     reasons.append(
@@ -508,6 +515,29 @@ def _times(
     wanted = list(dict.fromkeys(start.architecture for start in candidates))
     found = tuning.times_near(costs, budget_ms, time_some, wanted=wanted)
     return {start.name: found[start.architecture] for start in candidates if start.architecture in found}
+
+
+def _confirmed(
+    wish: Wish,
+    files: _Files,
+    order: Sequence[Start],
+    best: tuning.Setting,
+    times: Mapping[str, float],
+    on_progress: Progress,
+) -> dict[str, float]:
+    """The times, once the network that would be chosen was timed again and is within the budget then, too.
+
+    The first time may have met a quiet moment of the machine, which counts for more than most networks differ: of two
+    times of a network the longer one holds, and if that is over the budget, the next network is timed again.
+    """
+    found = dict(times)
+    while first := next((start for start in order if _fits(wish, start, found)), None):
+        again = _timed_interleaved(files, {first.name: files.open(first, best)}, on_progress)[first.name]
+        same = {start.name for start in order if start.architecture == first.architecture}
+        found |= {name: max(again, time) for name, time in found.items() if name in same}
+        if _fits(wish, first, found):
+            break
+    return found
 
 
 def _timed_interleaved(files: _Files, networks: Mapping[str, Any], on_progress: Progress) -> dict[str, float]:

@@ -275,3 +275,15 @@ def _all_starts() -> tuple[Start, ...]:
 
 
 STARTS: tuple[Start, ...] = _all_starts()
+
+
+def at_other_ratios(start: Start, rows: Iterable[Start]) -> list[Start]:
+    """Those of `rows` that are the network of `start` but for its ratios, which its weights do not depend on."""
+    own = get_architecture(start.architecture)
+    return [
+        it
+        for it in rows
+        if (it.block, it.encoder, it.weights) == (start.block, start.encoder, start.weights)
+        and len(ratios := get_architecture(it.architecture).ratios) == own.num_paths
+        and get_architecture(it.architecture) == own.replace(ratios=ratios) != own
+    ]

@@ -1,5 +1,6 @@
 """A whole fit on generated scenes with small networks."""
 
+import dataclasses
 import json
 import re
 import signal
@@ -8,6 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 import lpsnet
 from lpsnet import fitting
@@ -130,6 +133,40 @@ def test_a_fit_in_int8_delivers_the_int8_file(tmp_path: Path, monkeypatch) -> No
     assert (whole.precision, whole.runnable, whole.int8) == ("f32", whole.model, None)
     assert "onnxruntime f32" in whole.words
     assert "would have lost more mIoU than it may" in write_report(whole.folder).read_text(encoding="utf-8")
+
+
+def test_over_the_budget_the_network_is_delivered_at_a_lower_ratio(finished, tmp_path: Path, monkeypatch) -> None:
+    """Its weights are those that were trained; the files are of the lower ratio, and score what it scores."""
+    rows = [
+        dataclasses.replace(
+            ROWS[0], name=f"small-{name}", architecture=ROWS[0].architecture.replace("R=1", f"R={ratio}")
+        )
+        for name, ratio in (("2", "2"), ("7of8", "7/8"), ("1of2", "1/2"))
+    ]
+    monkeypatch.setattr(planning, "STARTS", (*ROWS, *rows))
+    times = iter([1050.0, 1050.0, 1100.0, 1000.5, 900.0])  # twice of R=1, twice of 7/8, once of 1/2
+    monkeypatch.setattr(fitting, "_latency_ms", lambda timed: current[0])
+    current, whole = [0.0], fitting.benchmark
+
+    def benchmark(*args, **options):
+        current[0] = next(times)
+        return whole(*args, **options)
+
+    monkeypatch.setattr(fitting, "benchmark", benchmark)
+    fitted = lpsnet.fit(SCENES, out=tmp_path, **{**SETTINGS, "minutes": 0.1, "start": "small", "budget_ms": 1000.0})
+    assert fitted.start == "small-1of2"
+    assert (
+        str(read_record(fitted.model).architecture)
+        == str(read_record(fitted.checkpoint).architecture)
+        == rows[2].architecture
+    )
+    assert read_record(fitted.checkpoint).scores == {}
+    trained = load_file(tmp_path / "training" / "model.safetensors")
+    assert all(torch.equal(value, trained[name]) for name, value in load_file(fitted.checkpoint).items())
+    again = evaluate(lpsnet.Segmenter(fitted.model), open_dataset(fitted.plan.data).split("val"), protocol={})
+    assert again.miou == pytest.approx(fitted.evaluation.miou, abs=0.01)
+    assert "OVER" not in fitted.words
+    assert "as small-1of2 (B=" in (tmp_path / "how.md").read_text()
 
 
 def test_what_was_lost_is_made_again(finished: fitting.Fit) -> None:

@@ -1,5 +1,6 @@
 """The plan of a fit: what it decides on data and times that are made up."""
 
+import dataclasses
 from pathlib import Path
 
 import cv2
@@ -30,6 +31,7 @@ def made_up(monkeypatch) -> None:
     monkeypatch.setattr(planning, "STARTS", tuple(rows))
     monkeypatch.setattr(planning, "_setting", lambda *_: Setting("onnxruntime", "f32", 1))
     monkeypatch.setattr(planning, "_times", times)
+    monkeypatch.setattr(planning, "_confirmed", lambda wish, files, order, best, found, *_: found)
     monkeypatch.setattr(planning, "_int8_times", lambda *args: dict.fromkeys(args[5:], 1.0))
 
 
@@ -91,6 +93,25 @@ def test_int8_is_planned_where_it_brings_a_better_network_into_the_budget(
     assert plan.choices[0].latency_ms == TIMES[chosen] * (0.4 if precision == "int8" else 1.0)
     assert (plan.runtime == "openvino") == (precision == "int8")
     assert any("int8: faster here" in reason for reason in plan.reasons) == (precision == "int8")
+
+
+def test_what_the_first_timing_met_in_a_quiet_moment_is_not_chosen(tmp_path: Path, monkeypatch) -> None:
+    """Timed again, the largest takes 8 ms instead of 5, the middle one 4 instead of 4.5; the smallest is not timed."""
+    rows = [
+        Start(name, f"B=1,1,1,1,1;C=4,4,8,8,8;R={ratio}", "conv3x3", "", 0)
+        for name, ratio in zip("abc", (3, 2, 1), strict=True)
+    ]
+    rows.insert(1, dataclasses.replace(rows[0], name="a2"))  # the same network with other weights
+    again, timed = {"a": 8.0, "b": 4.0}, []
+    monkeypatch.setattr(planning._Files, "open", lambda self, start, setting: None)
+    monkeypatch.setattr(planning, "_timed_interleaved", lambda files, networks, *_: timed.extend(networks) or again)
+    files = planning._Files(tmp_path, (48, 64), 8, planning.Channels())
+    setting = Setting("onnxruntime", "f32", 1)
+    first = {"a": 5.0, "a2": 5.0, "b": 4.5, "c": 2.0}
+    found = planning._confirmed(wish(budget_ms=6.0), files, rows, setting, first, lambda *_: None)
+    assert timed == ["a", "b"]
+    assert found == {"a": 8.0, "a2": 8.0, "b": 4.5, "c": 2.0}
+    assert planning._within(wish(budget_ms=6.0), rows, found, [])[0].start == "b"
 
 
 def test_networks_are_timed_in_int8_by_every_engine_that_can(tmp_path: Path) -> None:
