@@ -3,6 +3,7 @@
 import os
 import signal
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported; the suite runs in several processes
@@ -71,6 +72,18 @@ def real_data() -> Path:
 def _no_networks(monkeypatch: pytest.MonkeyPatch) -> None:
     """A test's `--network` is forgotten after it."""
     monkeypatch.setenv("LPSNET_NETWORKS", "")
+
+
+@pytest.fixture(scope="module")
+def short_timing() -> Iterator[None]:
+    """Measurements by the protocol `quick` take no time, here and in processes that tests start: for other things."""
+    from lpsnet.benchmark.timing import PROTOCOLS, TimingProtocol
+
+    folders = [str(_TESTS / "short_timing"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(folders))
+        patch.setitem(PROTOCOLS, "quick", TimingProtocol(warm_up_s=0, duration_s=0.05, turn_s=0.002))
+        yield
 
 
 @pytest.hookimpl(tryfirst=True)  # before tests are chosen by their marks

@@ -148,7 +148,15 @@ class Network(nn.Module):
         self.interactions = nn.ModuleList(self._interaction(stage) for stage in INTERACTING_STAGES)
         self.head = nn.Conv2d(self._head_channels, num_classes, 1)
         self._add_parts()
-        _initialise(self)
+        if not self.head.weight.is_meta:  # there is nothing to fill, and torch would load its compiler for it: 1.5 s
+            self._initialise()
+
+    def _initialise(self) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
         nn.init.normal_(self.head.weight, std=0.01)
         for part in (self.context, *self.details):
             zero_init(part)
@@ -319,14 +327,6 @@ def check_input(image: Tensor, channels: int = 3) -> None:
     if min(image.shape[-2:]) < MIN_INPUT:
         height, width = image.shape[-2:]
         raise LpsnetError(f"a network takes images from {MIN_INPUT}x{MIN_INPUT} pixels up; got {height}x{width}")
-
-
-def _initialise(net: nn.Module) -> None:
-    for module in net.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
 
 
 _NUM_NAMED = 4  # at most as many tensors are named in a message

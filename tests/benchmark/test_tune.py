@@ -77,7 +77,8 @@ def test_the_choice_is_kept_by_file_size_and_machine(made_up: Path, monkeypatch)
 
 
 @pytest.mark.parametrize("content", ["", "[1]", "{", '{"x": 1}'])
-def test_a_damaged_memory_is_made_anew(made_up: Path, content: str) -> None:
+def test_a_damaged_memory_is_made_anew(made_up: Path, content: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PROTOCOLS, "quick", TimingProtocol(warm_up_s=0, duration_s=0.02))
     file = tuning._cache_file()
     file.parent.mkdir(parents=True)
     file.write_text(content)

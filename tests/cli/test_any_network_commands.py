@@ -14,6 +14,8 @@ from lpsnet.data.synthetic import SceneSplit
 from lpsnet.inference.segmenter import Segmenter
 from lpsnet.models.checkpoint import load_checkpoint
 
+pytestmark = pytest.mark.usefixtures("short_timing")
+
 DATA = "scenes:size=48x64,num_train=6,num_val=2"
 NETWORK = ("--network", any_networks.spec("plain"))
 TRAIN = ("train", "--data", DATA, "--recipe", "demo", "--set", "iterations=4", "--set", "crop_size=48x64")

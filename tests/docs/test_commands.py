@@ -132,6 +132,7 @@ def as_parameter(page: Path) -> Any:
     return pytest.param(page, marks=[pytest.mark.slow] if is_slow(page) else [], id=str(page.relative_to(ROOT)))
 
 
+@pytest.mark.usefixtures("short_timing")
 @pytest.mark.parametrize("page", [as_parameter(page) for page in RUNNABLE])
 def test_pages_can_be_followed(page: Path, materials: Path, tmp_path: Path) -> None:
     folder = tmp_path / "here"
@@ -142,7 +143,8 @@ def test_pages_can_be_followed(page: Path, materials: Path, tmp_path: Path) -> N
     if "lpsnet data check photos --out photos.yaml" in typed:
         (folder / "photos.yaml").unlink()
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = os.environ | {"PATH": path, "PYTHONPATH": str(ROOT), "COLUMNS": "100"}
+    found = os.pathsep.join((str(ROOT), os.environ["PYTHONPATH"]))
+    environment = os.environ | {"PATH": path, "PYTHONPATH": found, "COLUMNS": "100"}
     done = subprocess.run(["bash", "-c", typed], cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, f"{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
 

@@ -146,6 +146,7 @@ def test_a_constant_channel_and_other_channels_are_no_trap(tmp_path: Path) -> No
     assert open_dataset(data).split("train").channels == Channels(tuple(SIX), 16)
 
 
+@pytest.mark.usefixtures("short_timing")
 def test_a_fit_of_six_channels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = write_data(tmp_path / "data", "six")
     row = plan.Start("tiny", str(ARCH), "conv3x3", "", 1.0)
