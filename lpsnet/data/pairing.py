@@ -149,16 +149,19 @@ _TWO_FILES = re.compile(rf"(.+?(?:{_SUFFIX})[\"']?)(?:\s*[,;]\s*|\s+)(\S.*(?:{_S
 
 
 def read_list(path: Path) -> list[list[str]]:
-    """The lines of a list file, each an image or an image and its label file; blank lines are ignored.
+    """The lines of a list file, each an image or an image and its label file, without blank ones and remarks (#).
 
-    Names may have blanks: a line with two suffixes of images (with blanks, a comma or a semicolon between them), or a
-    tab, holds two files; one that ends with such a suffix, or has more than two words, one. Quotes around a name are no
-    part of it.
+    A first line without a suffix of images, before others that have one, is a heading. Names may have blanks: a line
+    with two suffixes of images (with blanks, a comma or a semicolon between them), or a tab, holds two files; one that
+    ends with such a suffix, or has more than two words, one. Quotes around a name are no part of it.
 
     Raises:
         DataError: the file cannot be read.
     """
-    return [_files_of(line) for line in read_lines(path)]
+    rows = [_files_of(line) for line in read_lines(path) if not line.startswith("#")]
+    has_suffix = [any(Path(name).suffix.lower() in IMAGE_SUFFIXES for name in row) for row in rows]
+    has_heading = len(rows) > 1 and not has_suffix[0] and all(has_suffix[1:])
+    return rows[1:] if has_heading else rows
 
 
 def read_lines(path: Path) -> list[str]:

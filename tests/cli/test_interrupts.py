@@ -53,3 +53,11 @@ def test_other_commands_say_that_nothing_is_half_written(command: str) -> None:
     done = subprocess.run([sys.executable, "-c", code, *command.split()], capture_output=True, text=True)
     assert done.returncode == 130
     assert done.stderr == "lpsnet: stopped. What was finished before is in place; no file is half written.\n"
+
+
+def test_while_modules_are_loaded_nothing_was_begun(tmp_path: Path) -> None:
+    """A module that the command loads first, in place of the real one, gets the signal."""
+    (tmp_path / "typer.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from lpsnet.__main__ import main; main()"
+    done = subprocess.run([sys.executable, "-c", code, "info"], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, "lpsnet: stopped. Nothing was begun.\n")
