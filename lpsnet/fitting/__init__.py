@@ -21,7 +21,7 @@ from lpsnet.benchmark.benchmark import Benchmark, Candidate, benchmark
 from lpsnet.benchmark.device import Device, opened_device
 from lpsnet.data.dataset import Dataset, open_dataset
 from lpsnet.data.split import Images, Split, select
-from lpsnet.errors import LpsnetError, RunError, unknown_name, wanted
+from lpsnet.errors import DataError, LpsnetError, RunError, unknown_name, wanted
 from lpsnet.evaluation.evaluate import Evaluation, RobustnessTest, evaluate
 from lpsnet.export.export import export
 from lpsnet.export.quantise import FloatLayer, Quantisation
@@ -219,6 +219,16 @@ def planned_minutes(out: Path) -> float | None:
     return Plan.read(out / PLAN).wish.minutes if (out / PLAN).exists() else None
 
 
+def _check_teacher(wish: Wish) -> None:
+    """Before anything long begins; the rest is checked when the training starts."""
+    if wish.unlabelled and not wish.teacher:
+        raise RunError("images without labels are learnt from a teacher: give --unlabelled with --teacher")
+    if wish.teacher:
+        read_record(find_checkpoint(wish.teacher))
+    if wish.unlabelled and not Path(wish.unlabelled).is_dir():
+        raise DataError(f"there is no folder {wish.unlabelled}; --unlabelled is a folder of images")
+
+
 def plan_in(out: Path, wish: Wish, *, on_progress: Callable[[str, float], None] = lambda stage, done: None) -> Plan:
     """The plan that is in `out`, with the minutes of `wish`; one made now and kept there if there is none.
 
@@ -238,6 +248,7 @@ def plan_in(out: Path, wish: Wish, *, on_progress: Callable[[str, float], None] 
         plan = plan.with_minutes(wish.minutes)
     else:
         refuse_images(out)
+        _check_teacher(wish)
         with opened_device(wish.device):
             out.mkdir(parents=True, exist_ok=True)  # a device that is not there is met before the data is checked
         plan = make_plan(wish, out, on_progress=on_progress)

@@ -24,21 +24,20 @@ from lpsnet.data.channels import Channels
 from lpsnet.data.dataset import Dataset, open_dataset
 from lpsnet.data.images import Image
 from lpsnet.data.inspection import Diagnosis
+from lpsnet.data.split import Split, select
 from lpsnet.data.synthetic import SceneSplit
 from lpsnet.errors import DataError, DeviceError, LpsnetError, RunError, unknown_name
 from lpsnet.export.export import QUANTISERS, WRITERS, quantise_file, write_for_runtime
 from lpsnet.export.quantise import Quantisation
 from lpsnet.inference.engines import PRECISIONS, Precision, SessionOptions
-from lpsnet.inference.hub import find_checkpoint
-from lpsnet.inference.model_file import read_record
 from lpsnet.inference.segmenter import Segmenter
 from lpsnet.io import write_text
 from lpsnet.models.checkpoint import default_record
-from lpsnet.models.encoders import STARTS, Start
+from lpsnet.models.encoders import KNOWN_PROMISE, MIN_AGREEMENT, STARTS, Start, agreement
 from lpsnet.models.network import create_model
 from lpsnet.models.profile import complexity, inference_memory_mib
 from lpsnet.record import Normalisation
-from lpsnet.training.config import NUM_SAMPLED, Recipe, Survey, auto_recipe, survey
+from lpsnet.training.config import NUM_SAMPLED, Recipe, auto_reasons, auto_recipe, survey
 
 Progress = Callable[[str, float], None]
 Size = tuple[int, int]
@@ -55,6 +54,7 @@ FEWEST_IMAGES_SEEN = 1_000  # in the training, or a smaller network ends better
 CORE_SECONDS = 0.2e-9  # of an image in training, by multiply-accumulate: 0.17e-9 on one core of a Zen 4, in bf16
 OTHER_SHARE = 0.2  # of the minutes that is no training, about
 TIMING = TimingProtocol(warm_up_s=0.1, duration_s=0.5)  # of each network; the delivered one is timed for longer
+NUM_SEEN = 24  # training images on which weights that may be started with are tried
 VAL_FRACTION = 0.2  # where the data has no validation split
 MAX_CHECKED = 5_000  # images that are all checked before a fit; of more, the first problem is met when it is read
 
@@ -185,7 +185,6 @@ def make_plan(wish: Wish, out: Path, *, on_progress: Progress = lambda stage, do
         LpsnetError: the data has errors, or the budget allows no network.
     """
     began, reasons = time.monotonic(), list[str]()
-    _check_teacher(wish)
     dataset = _data(wish, out, reasons, on_progress)
     train = dataset.split("train")
     seen = survey(train, count=NUM_SAMPLED)
@@ -198,7 +197,7 @@ def make_plan(wish: Wish, out: Path, *, on_progress: Progress = lambda stage, do
         files = _Files(Path(folder), size, dataset.label_space.num_classes, train.channels, device)
         best = _setting(wish, files, files.middle(candidates), reasons, on_progress)
         candidates = _within_minutes(wish, files, candidates, reasons)
-        order = _by_promise(candidates, dataset.label_space.names)
+        order = _by_promise(candidates, _agreements(train, size, candidates))
         times = _times(files, order, best, BUDGET_SHARE * wish.budget_ms, on_progress)
         times = _confirmed(wish, files, order, best, times, on_progress)
         best, times = _in_int8(wish, files, order, best, times, reasons, on_progress)
@@ -209,7 +208,7 @@ def make_plan(wish: Wish, out: Path, *, on_progress: Progress = lambda stage, do
         more = f" and on {wish.unlabelled}" if wish.unlabelled else ""
         reasons.append(f"teacher: the network learns {wish.teacher}'s probabilities on these images{more}, too")
     recipe = auto_recipe(seen, len(train), minutes=1.0, pretrained=True, is_rgb=train.channels.is_rgb)
-    reasons += _recipe_reasons(recipe, seen)
+    reasons += auto_reasons(recipe, seen)
     plan = Plan(
         wish=wish,
         data=dataset.spec,
@@ -301,16 +300,6 @@ def find_starts(asked: str | None) -> list[Start]:
     if not found:
         raise RunError(unknown_name("start", asked, [start.name for start in STARTS]))
     return found
-
-
-def _check_teacher(wish: Wish) -> None:
-    """Before anything long begins; the rest is checked when the training starts."""
-    if wish.unlabelled and not wish.teacher:
-        raise RunError("images without labels are learnt from a teacher: give --unlabelled with --teacher")
-    if wish.teacher:
-        read_record(find_checkpoint(wish.teacher))
-    if wish.unlabelled and not Path(wish.unlabelled).is_dir():
-        raise DataError(f"there is no folder {wish.unlabelled}; --unlabelled is a folder of images")
 
 
 def _within_memory(
@@ -558,8 +547,25 @@ def _fits(wish: Wish, start: Start, times: Mapping[str, float]) -> bool:
     return times.get(start.name, float("inf")) <= BUDGET_SHARE * wish.budget_ms
 
 
-def _by_promise(candidates: Iterable[Start], names: Sequence[str]) -> list[Start]:
-    return sorted(candidates, key=lambda start: -(start.promise + start.affinity(names)))
+def _agreements(train: Split, size: Size, candidates: Iterable[Start]) -> dict[str, float]:
+    """By name of a checkpoint that networks may start with, whether it has seen images of this kind: `agreement`."""
+    if not train.channels.is_rgb:
+        return {}
+    files = {start.weights: start.checkpoint for start in candidates if start.checkpoint}
+    chosen = select(train, NUM_SEEN)
+    samples = [(chosen[place].image, chosen[place].labels) for place in range(len(chosen))] if files else []
+    return {
+        name: agreement(Segmenter(file, runtime="pytorch", input_size=size), samples, train.label_space.num_classes)
+        for name, file in files.items()
+    }
+
+
+def _by_promise(candidates: Iterable[Start], agreements: Mapping[str, float]) -> list[Start]:
+    def promise(start: Start) -> float:
+        known = agreements.get(start.weights, 0.0) >= MIN_AGREEMENT
+        return start.promise + (KNOWN_PROMISE if known else -1.0 if start.weights else 0.0)
+
+    return sorted(candidates, key=promise, reverse=True)
 
 
 def _within(wish: Wish, order: Sequence[Start], times: dict[str, float], reasons: list[str]) -> tuple[Choice, ...]:
@@ -584,15 +590,3 @@ def _within(wish: Wish, order: Sequence[Start], times: dict[str, float], reasons
         Choice(start=start.name, architecture=start.architecture, latency_ms=times[start.name])
         for start in (first, *others)
     )
-
-
-def _recipe_reasons(recipe: Recipe, seen: Survey) -> list[str]:
-    height, width = recipe.crop_size
-    weighted = "weighted by class" if recipe.class_weights == "log" else "classes as they are"
-    steps = f"training: crops of {height}x{width}, {recipe.batch_size} images a step, AdamW"
-    steps += f", {recipe.corruption:.0%} of them under noise, blur, dusk, fog or JPEG" if recipe.corruption else ""
-    ratio = f"the largest class has {seen.imbalance:.0f} times the smallest one's pixels"
-    return [
-        f"{steps}; the learning rate follows the clock, the weights with the best mIoU on val are delivered",
-        f"loss: cross-entropy and Lovász-softmax, {weighted}; {ratio}",
-    ]

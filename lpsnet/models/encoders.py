@@ -17,12 +17,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor
 
 from lpsnet.architecture import Architecture, get_architecture
-from lpsnet.data.labels import plain_name
+from lpsnet.data.images import Image
+from lpsnet.data.labels import MAX_CLASSES
 from lpsnet.errors import MissingDependencyError, ModelFileError, unknown_name
 from lpsnet.inference.hub import check_sum, starts_folder, weights_folder
 from lpsnet.inference.model_file import read_record
@@ -201,7 +204,7 @@ class Start:
     def origin(self) -> str:
         """Where its weights come from, in words."""
         if self.weights:
-            return f"every path starts as {self.weights}, which knows classes of these names"
+            return f"every path starts as {self.weights}, whose classes tell those of these images apart"
         return f"every path starts with the ImageNet weights of {self.encoder}" if self.encoder else "random ones"
 
     @property
@@ -209,33 +212,34 @@ class Start:
         """The terms of its weights, which the model will have too; "" for an encoder's."""
         return read_record(self.checkpoint).licence if self.checkpoint else ""
 
-    def affinity(self, names: Iterable[str]) -> float:
-        """What its weights promise beside an encoder's for data with classes of these names; negative if nothing."""
-        if self.checkpoint is None:
-            return 0.0
-        own, known = (set(map(_usual_name, it)) for it in (names, read_record(self.checkpoint).label_space.names))
-        return KNOWN_PROMISE if len(own & known) >= MIN_KNOWN * len(own) else -1.0
+
+MIN_AGREEMENT = 0.6  # of a checkpoint's classes with the data's, from which on its weights are used; see `agreement`
+KNOWN_PROMISE = 0.3  # what such weights promise beside an encoder's
 
 
-MIN_KNOWN = 1 / 3  # share of the data's classes that a checkpoint must know
-KNOWN_PROMISE = 0.3  # what weights that know the classes promise
-# class name -> the name that Cityscapes has for it
-_SYNONYMS = {
-    "pavement": "sidewalk",
-    "tree": "vegetation",
-    "trees": "vegetation",
-    "pedestrian": "person",
-    "human": "person",
-    "bicyclist": "rider",
-    "sign": "trafficsign",
-    "vehicle": "car",
-}
+def agreement(
+    segment: Callable[[Image], NDArray[np.uint8]], samples: Iterable[tuple[Image, NDArray[np.uint8]]], num_classes: int
+) -> float:
+    """How well the classes that a network sees tell those of labelled images apart, whatever either are called.
 
+    Every class that it sees is taken for the class that most of these pixels have. Of the pixels, a share a is right
+    then, and a share b has the most frequent class of all: the result is (a - b) / (1 - b), 1 if every pixel is right
+    and 0 if the network tells nothing.
 
-def _usual_name(name: str) -> str:
-    """A class's plain name, some by the name that Cityscapes has for them."""
-    plain = plain_name(name)
-    return _SYNONYMS.get(plain, plain)
+    With a network for streets, images of streets had 0.73 to 0.92 (CamVid, Cityscapes, drawn scenes), the same with
+    the labels of other images 0.37 to 0.45, drawn discs and written text 0.19 and 0.
+
+    Args:
+        segment: gives the H x W class ids of an image.
+        samples: images, and their H x W ids of `num_classes` classes; larger ids are no label.
+        num_classes: of the labels.
+    """
+    counts = np.zeros((MAX_CLASSES, num_classes), np.int64)  # of pixels, by the class seen and the label
+    for image, labels in samples:
+        seen, is_labelled = np.asarray(segment(image)), labels < num_classes
+        np.add.at(counts, (seen[is_labelled], labels[is_labelled]), 1)
+    total, most = counts.sum(), counts.sum(0).max()
+    return float((counts.max(1).sum() - most) / (total - most)) if total > most else 0.0
 
 
 _FAMILIES = {"lite0": 0.0, "lite2": 0.12}  # name of the architecture -> what it promises more than lite0

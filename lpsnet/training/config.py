@@ -550,3 +550,16 @@ def crop_size(size: tuple[int, int]) -> tuple[int, int]:
     factor = (MAX_CROP_PIXELS / pixels) ** 0.5
     height, width = (max(32, int(length * factor) // 32 * 32) for length in size)
     return height, width
+
+
+def auto_reasons(recipe: Recipe, seen: Survey) -> list[str]:
+    """What `auto_recipe` decided, and why, in words."""
+    height, width = recipe.crop_size
+    weighted = "weighted by class" if recipe.class_weights == "log" else "classes as they are"
+    steps = f"training: crops of {height}x{width}, {recipe.batch_size} images a step, AdamW"
+    steps += f", {recipe.corruption:.0%} of them under noise, blur, dusk, fog or JPEG" if recipe.corruption else ""
+    ratio = f"the largest class has {seen.imbalance:.0f} times the smallest one's pixels"
+    return [
+        f"{steps}; the learning rate follows the clock, the weights with the best mIoU on val are delivered",
+        f"loss: cross-entropy and Lovász-softmax, {weighted}; {ratio}",
+    ]
