@@ -24,6 +24,7 @@ from lpsnet.report.html import read_json
 from lpsnet.search import family, journal
 from lpsnet.search.family import ChoiceRecord, Member, Step
 from lpsnet.search.journal import Event, Header, StepDecided, TrainingFinished, TrainingStarted, Unseen
+from lpsnet.search.measurements import Busy, busy
 from lpsnet.search.operations import DIMENSIONS, Dimension, braces
 from lpsnet.search.step_size import decide, miou_per_ms
 
@@ -47,6 +48,7 @@ class Search:
     check: family.RankingRecord | None = None  # of a step's ranking by longer trainings; None if there is none
     unseen: tuple[Unseen, ...] = ()  # of each step: scores that took no part in its choice
     start_held_out: float | None = None  # mIoU of the start on images that no step has seen
+    busy: Busy | None = None  # how much of the time was trained and measured; None where the journal does not tell
 
     @property
     def others(self) -> list[family.Member]:
@@ -72,6 +74,9 @@ def read_expansion(path: Path) -> Search:
     plan = _plan(path / PLAN)
     try:
         search = _finished(path, events, header, plan) or _unfinished(path, events, header, plan)
+        trained = [(it.at, it.details.get("seconds", 0.0)) for it in events if isinstance(it, TrainingFinished)]
+        timed = [(it.at, it.seconds) for it in events if isinstance(it, journal.LatencyRepetition)]
+        search = replace(search, busy=busy(trained, timed))
         if search.found is None:
             return search
         found = replace(search.found, steps=family.trusted(search.found))
@@ -581,6 +586,7 @@ def _making(found: Search) -> tuple[html.Part, ...]:
     settings = {key: value for key, value in found.header.settings.items() if key not in ("recipe", "device")}
     recipe, device = found.header.settings.get("recipe"), found.header.settings.get("device")
     first = {"begun": found.header.at, "lpsnet version": found.header.lpsnet_version}
+    first |= {"time": str(found.busy)} if found.busy else {}
     made = {
         "Search": (*html.flat(settings), *html.flat(plan), *html.flat(first)),
         "Latencies": html.flat(device if isinstance(device, dict) else {}),

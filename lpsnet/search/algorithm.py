@@ -217,6 +217,7 @@ def expand(
     cost: measurements.CostFunction | None = None,
     lengths: Mapping[int, int] | None = None,
     old_steps: Collection[int] = (),
+    ahead: Callable[[Sequence[Design]], None] | None = None,
     on_start: Callable[[Member], None] | None = None,
     on_step: Callable[[Step], None] | None = None,
     on_progress: Callable[[str], None] | None = None,
@@ -233,6 +234,8 @@ def expand(
         cost: parameters and memory of a design; needed for limits on them.
         lengths: by step, the length of the trainings that an earlier run decided it with, which overrides `max_length`.
         old_steps: the steps that an earlier version decided, without `SearchOptions.simultaneous`.
+        ahead: begins to measure designs with effort 1 and returns at once, for a device that measures while candidates
+            are trained; `latency` then waits for it. Until then, latencies of effort 0 tell what exceeds a limit.
         on_start, on_step: called with the start and with every step, the one that ends the search included.
         on_progress: called with a line of text for each thing begun.
 
@@ -244,7 +247,7 @@ def expand(
         raise RunError("a limit on parameters or memory needs the function that counts them: pass cost=")
     table = tuple(dict.fromkeys(table_1(num_slots=len(start.ratio_slots)) if operations is None else operations))
     progress = on_progress or (lambda line: None)
-    search = _Search(table, options, latency, performance, cost, lengths or {}, old_steps, progress)
+    search = _Search(table, options, latency, performance, cost, lengths or {}, old_steps, ahead, progress)
     member = search.start(start)
     found = Expansion(member, ())
     (on_start or (lambda member: None))(member)
@@ -267,6 +270,7 @@ class _Search:
     cost: measurements.CostFunction | None
     lengths: Mapping[int, int]
     old_steps: Collection[int]
+    ahead: Callable[[Sequence[Design]], None] | None
     on_progress: Callable[[str], None]
     length: int = 1  # see `TrainingSpec.length`
     scores_by_length: dict[int, SeedScores] = field(default_factory=dict)  # of all trainings so far
@@ -280,7 +284,7 @@ class _Search:
         """Line 10: P = Perf(N^0), L = Lat(N^0)."""
         self.on_progress(f"step 0: measuring and training the start, {network}")
         design = network.design
-        latency = self.latency([design], effort=1)[design]
+        latencies = self._measured([design])
         outcome = self._train([design], parent=None)[design]
         if isinstance(outcome, Failure):
             raise RunError(f"the start {network} could not be trained: {outcome.reason}")
@@ -288,13 +292,24 @@ class _Search:
             self._repeat([design], parent=None)
             outcome = self.scores.outcome(design)
         assert isinstance(outcome, Score), "the mean has a score if the first training has"
-        return Member(0, network, latency, outcome)
+        return Member(0, network, self._after(latencies)[design], outcome)
+
+    def _measured(self, designs: Sequence[Design]) -> Mapping[Design, Latency]:
+        """Latencies of effort 1; of effort 0 where the others are measured beside trainings: see `_after`."""
+        found = self.latency(designs, effort=1 if self.ahead is None else 0)
+        if self.ahead is not None:
+            self.ahead(designs)
+        return found
+
+    def _after(self, before: Mapping[Design, Latency]) -> Mapping[Design, Latency]:
+        """What `_measured` gave, after a training: of effort 1, all of the designs again."""
+        return before if self.ahead is None or not before else self.latency(list(before), effort=1)
 
     def step(self, number: int, parent: Member) -> Step:
         """Lines 13 to 27."""
         self.on_progress(f"step {number} of {self.options.num_steps}: step sizes for {len(self.operations)} operations")
         candidates, target_ms, excluded = self._candidates(parent)
-        latencies = self.latency([parent.design, *designs_of(candidates)], effort=1) if candidates else {}
+        latencies = self._measured([parent.design, *designs_of(candidates)]) if candidates else {}
         fast, slow = split_by_limit(candidates, latencies, self.options.limits.latency_ms)
         if target_ms is not None:
             self.on_progress(f"step {number}: target {target_ms:.4g} ms, {len(designs_of(fast))} candidates to train")
@@ -325,6 +340,7 @@ class _Search:
         fast, lost = self._race(number, parent, fast, latencies) if self.options.race else (fast, [])
         designs = designs_of(fast)
         outcomes = self._train(designs, parent=parent.design, control=self.options.control and bool(designs))
+        latencies = self._after(latencies)
         trained = [it for it in fast if isinstance(outcomes[it.design], Score)]
         failures = ((it.operation, outcomes[it.design]) for it in fast)
         failed = [Excluded(it, f"training failed: {end.reason}") for it, end in failures if isinstance(end, Failure)]
@@ -367,7 +383,7 @@ class _Search:
             self.on_progress(f"step {number}: a race of {len(designs)} candidates, 1/{part} of their training")
             spec = TrainingSpec(parent.design, 0, self.length, part)
             outcomes = self.performance([*designs, parent.design], spec)
-            kept, reasons = self._leaders(parent, designs, latencies, outcomes)
+            kept, reasons = self._leaders(parent, designs, self._after(latencies), outcomes)
             lost += [
                 Excluded(it.operation, f"out after 1/{part} of the training: {reasons[it.design]}")
                 for it in racing

@@ -1,4 +1,5 @@
 """Where the candidates of a step are trained: one after another in this process, in processes here, or through Ray.
+And `Beside`, in which a device far away measures meanwhile.
 
 Candidates are independent: an executor trains several at a time and yields each result as soon as it is known. A
 candidate whose worker dies is resumed by another worker from its folder. Machines of a cluster therefore share the
@@ -25,6 +26,50 @@ Progress = Callable[[str], None]
 
 MAX_ATTEMPTS = 3  # workers per candidate, with any executor
 DEFAULT_CORES = 2  # of a worker without a GPU
+PATIENCE_S = 10.0  # for a task that is given up
+
+
+class Beside:
+    """A task in a thread of its own, beside the program's; one at a time."""
+
+    def __init__(self) -> None:
+        self.given_up = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a task was started that has not been waited for."""
+        return self._thread is not None
+
+    def start(self, task: Callable[[], object]) -> None:
+        """Begin a task; the one before it was waited for."""
+        assert self._thread is None, "one at a time"
+
+        def work() -> None:
+            try:
+                task()
+            except BaseException as error:
+                self._error = error
+
+        self._error = None
+        self._thread = threading.Thread(target=work, daemon=True)  # a hanging connection does not keep a program alive
+        self._thread.start()
+
+    def wait(self, timeout_s: float | None = None) -> None:
+        """Return once the task has ended, or time is up; raises what it raised."""
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            thread.join(timeout_s)
+            error, self._error = self._error, None
+            if error is not None:
+                raise error
+
+    def give_up(self) -> None:
+        """End the task, which looks at `given_up` now and then, and forget what comes of it."""
+        self.given_up.set()
+        with contextlib.suppress(Exception):
+            self.wait(PATIENCE_S)
 
 
 class RayExecutor:

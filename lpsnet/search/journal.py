@@ -10,6 +10,8 @@ one-line forms, numbers with their unit in the key.
 import contextlib
 import json
 import math
+import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -22,6 +24,7 @@ from pydantic import ConfigDict, Field, JsonValue, TypeAdapter, ValidationError,
 from lpsnet.errors import RunError
 from lpsnet.inference.hub import bundled_name
 from lpsnet.io import append_line, exclusive, finished_lines, reason, refuse_streams
+from lpsnet.search.executors import Beside
 from lpsnet.search.family import Doubt, Member, Row, Sparse, Step, StepRecord, step_fields
 from lpsnet.search.measurements import Failure, Latency, Outcome, Score, TrainingSpec, absolute, compared
 from lpsnet.search.operations import Design
@@ -56,11 +59,14 @@ class LatencyRepetition(_Line):
     Attributes:
         designs: in the order measured; the others are compared with the first.
         ms: their times.
+        seconds: that it took.
     """
 
     kind: Literal["latency"] = "latency"
     designs: tuple[str, ...]
     ms: tuple[Annotated[float, Field(gt=0)], ...]
+    seconds: Annotated[float, Field(ge=0)] = 0.0
+    later = ("seconds",)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -192,6 +198,7 @@ class Journal:
 
     def __init__(self, path: Path, events: Sequence[Event]) -> None:
         self.path = path
+        self._lock = threading.Lock()  # a device far away measures while candidates are trained
         self._events: list[Event] = []
         self._repetitions: dict[tuple[str, ...], list[tuple[float, ...]]] = {}
         self._trainings: dict[tuple[JsonValue, ...], TrainingFinished] = {}
@@ -222,11 +229,12 @@ class Journal:
         Raises:
             RunError: it could not be written; the journal is as it was.
         """
-        try:
-            append_line(self.path, event.model_dump_json())
-        except OSError as error:
-            raise RunError(f"{self.path} cannot be written: {error}; free some space and start again") from None
-        self._remember(event)
+        with self._lock:
+            try:
+                append_line(self.path, event.model_dump_json())
+            except OSError as error:
+                raise RunError(f"{self.path} cannot be written: {error}; free some space and start again") from None
+            self._remember(event)
 
     def _remember(self, event: Event) -> None:
         self._events.append(event)
@@ -271,8 +279,7 @@ def open_journal(
         assert isinstance(found, Header), "`_event` checks it"
         if changes := differences(found.settings, header.settings, defaults or {}):
             raise RunError(
-                f"{path} was made with other settings, and its measurements do not count here: {changes}. "
-                "Start with the journal's settings to resume it, or in another folder"
+                f"{path} was made with other settings: {changes}. Start with these to resume it, or in another folder"
             )
         journal = Journal(path, events)
         if not events:
@@ -403,23 +410,34 @@ class JournalledLatency:
         self, journal: Journal, measure_once: MeasureOnce, *, repetitions: Sequence[int] = REPETITIONS
     ) -> None:
         self._journal, self._measure_once, self._num_repetitions = journal, measure_once, tuple(repetitions)
+        self.beside = Beside()
+
+    def ahead(self, designs: Sequence[Design]) -> None:
+        """Begin to measure with effort 1, and return at once; whatever is asked next waits for it."""
+        self.beside.start(lambda: self._repetitions(designs, 1))
 
     def __call__(self, designs: Sequence[Design], *, effort: int) -> Mapping[Design, Latency]:
         """Latencies for decisions: ratios to the first design in the same repetition."""
+        self.beside.wait()
         return dict(zip(designs, compared(self._repetitions(designs, effort)), strict=True))
 
     def absolute(self, designs: Sequence[Design], *, effort: int) -> Mapping[Design, Latency]:
         """Latencies for tables: each with the interval of its own median, from the same repetitions."""
+        self.beside.wait()
         return dict(zip(designs, absolute(self._repetitions(designs, effort)), strict=True))
 
     def _repetitions(self, designs: Sequence[Design], effort: int) -> list[tuple[float, ...]]:
         names = tuple(map(str, designs))
         wanted = self._num_repetitions[min(effort, len(self._num_repetitions) - 1)]
         for _ in range(len(self._journal.repetitions(names)), wanted):
-            times = tuple(float(time) for time in self._measure_once(designs))
-            if len(times) != len(names) or not all(0 < time < math.inf for time in times):
+            begun = time.monotonic()
+            times = tuple(float(ms) for ms in self._measure_once(designs))
+            if self.beside.given_up.is_set():
+                break
+            if len(times) != len(names) or not all(0 < ms < math.inf for ms in times):
                 raise RunError(f"{len(names)} networks have as many finite times above 0 ms; got {times}")
-            self._journal.append(LatencyRepetition(designs=names, ms=times))
+            seconds = round(time.monotonic() - begun, 1)
+            self._journal.append(LatencyRepetition(designs=names, ms=times, seconds=seconds))
         return self._journal.repetitions(names)[:wanted]
 
 
@@ -485,10 +503,7 @@ def record_step(journal: Journal, step: Step) -> None:
 
 
 def family_of(events: Iterable[Event]) -> list[Member]:
-    """The family in a journal, from its start: the rows of its Table 4.
-
-    Each step once and in order, whatever the order of the lines.
-    """
+    """The family in a journal, from its start: the rows of its Table 4, each step once and in order."""
     members: dict[int, Member] = {}
     for event in events:
         if isinstance(event, StartKnown | StepDecided):

@@ -8,11 +8,12 @@ deviation over seeds pooled over all designs trained more than once; a mean over
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from fractions import Fraction
 from statistics import fmean, median
-from typing import NamedTuple, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 from lpsnet.agent import median_interval
 from lpsnet.errors import RunError
@@ -293,3 +294,45 @@ def _t_within(angle: float, freedom: int) -> float:
         total += term
         term *= squared * ((2 * number) / (2 * number + 1) if odd else (2 * number - 1) / (2 * number))
     return 2 / math.pi * (angle + math.sin(angle) * total) if odd else math.sin(angle) * total
+
+
+class Busy(NamedTuple):
+    """How the time of a search was used in which anything was trained or measured.
+
+    Attributes:
+        seconds: of that time.
+        training, measuring, both: the shares of it in which something was trained, measured, and both at once.
+    """
+
+    seconds: float
+    training: float
+    measuring: float
+    both: float
+
+    def __str__(self) -> str:
+        """`12.5 h: training 93 %, measuring 40 %, both at once 33 %`."""
+        shares = f"training {self.training:.0%}, measuring {self.measuring:.0%}, both at once {self.both:.0%}"
+        return f"{self.seconds / 3600:.2f} h: {shares.replace('%', ' %')}"
+
+
+def busy(trainings: Iterable[tuple[str, Any]], measurements: Iterable[tuple[str, Any]]) -> Busy | None:
+    """From the end (ISO 8601) and the seconds of each training and measurement; None if there are none of one kind."""
+    trained, measured = ([_span(*it) for it in each if it[1]] for each in (trainings, measurements))
+    training, measuring, either = map(_covered, (trained, measured, [*trained, *measured]))
+    if not training or not measuring:
+        return None
+    return Busy(either, training / either, measuring / either, (training + measuring - either) / either)
+
+
+def _span(at: str, seconds: float) -> tuple[float, float]:
+    end = datetime.fromisoformat(at).timestamp()
+    return end - seconds, end
+
+
+def _covered(spans: Iterable[tuple[float, float]]) -> float:
+    """The seconds in any of the spans."""
+    total, reached = 0.0, -math.inf
+    for begin, end in sorted(spans):
+        total += max(0.0, end - max(begin, reached))
+        reached = max(reached, end)
+    return total

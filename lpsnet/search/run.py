@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -386,7 +386,10 @@ def run_expansion(
         running = _Running(
             run, out, journal, measured_on, executor or InProcess(), train, repetitions, others, on_progress
         )
-        result = running.write_result(running.search(num_classes), num_classes)
+        try:
+            result = running.write_result(running.search(num_classes, is_far=place is not None), num_classes)
+        finally:
+            running.latency.beside.give_up()
         machine.clear()
     return result
 
@@ -422,12 +425,12 @@ class _Running:
     def performance(self) -> log.JournalledPerformance:
         return log.JournalledPerformance(self.journal, self._train, on_progress=self.on_progress)
 
-    @property
+    @cached_property
     def latency(self) -> log.JournalledLatency:
         return log.JournalledLatency(self.journal, self._measure_once, repetitions=self.repetitions)
 
-    def search(self, num_classes: int) -> Expansion:
-        """Algorithm 1."""
+    def search(self, num_classes: int, *, is_far: bool) -> Expansion:
+        """Algorithm 1; a device far away measures while candidates are trained."""
         self._report_state()
         return expand(
             self.run.start,
@@ -438,6 +441,7 @@ class _Running:
             cost=partial(self.run.cost, num_classes=num_classes),
             lengths=log.decided_lengths(self.journal.events),
             old_steps=log.steps_without_trust(self.journal.events),
+            ahead=self.latency.ahead if is_far else None,
             on_start=lambda member: log.record_start(self.journal, member),
             on_step=self._on_step,
             on_progress=self.on_progress,
@@ -518,7 +522,8 @@ class _Running:
 
     def _train(self, designs: Sequence[Design], spec: TrainingSpec) -> Iterator[TrainingResult]:
         """Train designs; the caller has written a result to the journal when it asks for the next one."""
-        self.device.release()
+        if not self.latency.beside.is_running:
+            self.device.release()
         begun = time.monotonic()
         reused = [reuse_training(self.others, it, spec, own=self.journal, out=self.out) for it in designs]
         yield from filter(None, reused)

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +13,8 @@ import executor_work
 import pytest
 
 from lpsnet.errors import DataError, MissingDependencyError, RunError
-from lpsnet.search.executors import MAX_ATTEMPTS, FakeExecutor, InProcess, LocalPool, make_executor
+from lpsnet.search import executors
+from lpsnet.search.executors import MAX_ATTEMPTS, Beside, FakeExecutor, InProcess, LocalPool, make_executor
 
 
 def silent(line: str) -> None:
@@ -231,3 +233,34 @@ def test_ray_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert list(lost) == ["killed after 1"]
     with pytest.raises(DataError, match="no image 4"):
         list(make_executor("ray", num_threads=1).run(executor_work.refuse, [4], on_progress=silent))
+
+
+def test_a_task_beside_the_program_is_waited_for_and_its_error_is_raised() -> None:
+    beside, done = Beside(), []
+    gate = threading.Event()
+    beside.start(lambda: (gate.wait(10), done.append(1)))
+    assert beside.is_running
+    assert not done
+    gate.set()
+    beside.wait()
+    assert done == [1]
+    assert not beside.is_running
+    beside.start(lambda: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        beside.wait()
+    beside.wait()  # nothing is left of it
+
+
+def test_a_task_that_is_given_up_is_told_and_its_error_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    beside = Beside()
+    beside.start(lambda: beside.given_up.wait(10) and 1 / 0)
+    beside.give_up()
+    assert beside.given_up.is_set()
+    beside.wait()
+    monkeypatch.setattr(executors, "PATIENCE_S", 0.05)
+    hanging, end = Beside(), threading.Event()
+    hanging.start(lambda: end.wait(30))
+    begun = time.monotonic()
+    hanging.give_up()
+    assert time.monotonic() - begun < 10
+    end.set()
