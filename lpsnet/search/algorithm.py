@@ -143,11 +143,13 @@ def step_of(number: int, ranked: StepRanking, target_ms: float | None, excluded:
 def split_by_limit(
     candidates: Sequence[Candidate], latencies: Mapping[Design, Latency], limit_ms: float | None
 ) -> tuple[list[Candidate], list[Excluded]]:
-    """The candidates within the limit, and those above it."""
+    """The candidates within the limit, all without one, and those above it."""
+    if limit_ms is None:
+        return list(candidates), []
     fast, slow = [], []
     for candidate in candidates:
         median_ms = latencies[candidate.design].median_ms
-        if limit_ms is None or median_ms <= limit_ms:
+        if median_ms <= limit_ms:
             fast.append(candidate)
         else:
             slow.append(Excluded(candidate.operation, f"{median_ms:.4g} ms, limit {limit_ms:.4g} ms"))
@@ -235,7 +237,8 @@ def expand(
         lengths: by step, the length of the trainings that an earlier run decided it with, which overrides `max_length`.
         old_steps: the steps that an earlier version decided, without `SearchOptions.simultaneous`.
         ahead: begins to measure designs with effort 1 and returns at once, for a device that measures while candidates
-            are trained; `latency` then waits for it. Until then, latencies of effort 0 tell what exceeds a limit.
+            are trained; `latency` then waits for it. Where there is a limit on latency, effort 0 tells before what
+            exceeds it.
         on_start, on_step: called with the start and with every step, the one that ends the search included.
         on_progress: called with a line of text for each thing begun.
 
@@ -292,18 +295,19 @@ class _Search:
             self._repeat([design], parent=None)
             outcome = self.scores.outcome(design)
         assert isinstance(outcome, Score), "the mean has a score if the first training has"
-        return Member(0, network, self._after(latencies)[design], outcome)
+        return Member(0, network, self._after([design], latencies)[design], outcome)
 
     def _measured(self, designs: Sequence[Design]) -> Mapping[Design, Latency]:
-        """Latencies of effort 1; of effort 0 where the others are measured beside trainings: see `_after`."""
-        found = self.latency(designs, effort=1 if self.ahead is None else 0)
-        if self.ahead is not None:
-            self.ahead(designs)
+        """Latencies of effort 1. Where they are measured beside trainings, those that a limit needs: see `_after`."""
+        if self.ahead is None:
+            return self.latency(designs, effort=1)
+        found = {} if self.options.limits.latency_ms is None else self.latency(designs, effort=0)
+        self.ahead(designs)
         return found
 
-    def _after(self, before: Mapping[Design, Latency]) -> Mapping[Design, Latency]:
-        """What `_measured` gave, after a training: of effort 1, all of the designs again."""
-        return before if self.ahead is None or not before else self.latency(list(before), effort=1)
+    def _after(self, designs: Sequence[Design], before: Mapping[Design, Latency]) -> Mapping[Design, Latency]:
+        """Latencies of effort 1, after a training; `before` is what `_measured` gave."""
+        return before if self.ahead is None else self.latency(designs, effort=1)
 
     def step(self, number: int, parent: Member) -> Step:
         """Lines 13 to 27."""
@@ -337,10 +341,10 @@ class _Search:
 
         Measures and trains again as long as that may settle the decision.
         """
-        fast, lost = self._race(number, parent, fast, latencies) if self.options.race else (fast, [])
+        fast, lost = self._race(number, parent, candidates, fast, latencies) if self.options.race else (fast, [])
         designs = designs_of(fast)
         outcomes = self._train(designs, parent=parent.design, control=self.options.control and bool(designs))
-        latencies = self._after(latencies)
+        latencies = self._after([parent.design, *designs_of(candidates)], latencies) if candidates else {}
         trained = [it for it in fast if isinstance(outcomes[it.design], Score)]
         failures = ((it.operation, outcomes[it.design]) for it in fast)
         failed = [Excluded(it, f"training failed: {end.reason}") for it, end in failures if isinstance(end, Failure)]
@@ -372,7 +376,12 @@ class _Search:
                 return ranked, [*lost, *failed, *slow]
 
     def _race(
-        self, number: int, parent: Member, fast: Sequence[Candidate], latencies: Mapping[Design, Latency]
+        self,
+        number: int,
+        parent: Member,
+        candidates: Sequence[Candidate],
+        fast: Sequence[Candidate],
+        latencies: Mapping[Design, Latency],
     ) -> tuple[list[Candidate], list[Excluded]]:
         """The candidates that are left at the last part of `RACE`, or have a score already; the others, and why."""
         racing, lost = [it for it in fast if it.design not in self.scores], []
@@ -383,7 +392,8 @@ class _Search:
             self.on_progress(f"step {number}: a race of {len(designs)} candidates, 1/{part} of their training")
             spec = TrainingSpec(parent.design, 0, self.length, part)
             outcomes = self.performance([*designs, parent.design], spec)
-            kept, reasons = self._leaders(parent, designs, self._after(latencies), outcomes)
+            latencies = self._after([parent.design, *designs_of(candidates)], latencies)
+            kept, reasons = self._leaders(parent, designs, latencies, outcomes)
             lost += [
                 Excluded(it.operation, f"out after 1/{part} of the training: {reasons[it.design]}")
                 for it in racing
