@@ -24,7 +24,7 @@ def test_growth_is_seen() -> None:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
-@pytest.mark.parametrize(("work", "rounds"), [("segment", 30), ("train", 10)])
+@pytest.mark.parametrize(("work", "rounds"), [("segment", 16), ("train", 7)])
 def test_memory_handles_and_threads_stay_flat(tmp_path: Path, work: str, rounds: int) -> None:
     grown = growth(sampled(WORK[work](tmp_path), rounds=rounds))
     assert grown.resident_mib < TOLERANCE_MIB
