@@ -110,6 +110,15 @@ class Fit:
         return f"{text}; mIoU in float32 here, {shares:.2f} % of the pixels or more have the same label there"
 
     @property
+    def decisions(self) -> list[str]:
+        """What was decided and why, one line each, with the subject before the colon."""
+        if any(choice.start == self.start for choice in self.plan.choices):
+            return list(self.plan.reasons)
+        architecture = planning.find_start(self.start).architecture
+        lowered = f"delivery: as {self.start} ({architecture}), with the weights that were trained at a higher ratio, "
+        return [*self.plan.reasons, f"{lowered}which took more than the budget when the files were timed"]
+
+    @property
     def latency_ms(self) -> float:
         """End to end, from an image's bytes to its label map, in the chosen engine and precision; of the network alone
         where it was measured on a device."""
@@ -127,6 +136,7 @@ class Fit:
             "latency_ms": self.latency_ms,
             "trained": self.trained,
             "start": self.start,
+            "decisions": self.decisions,
         }
 
 
@@ -486,12 +496,7 @@ def how(fitted: Fit) -> str:
     start = planning.find_start(fitted.start)
     lines = [f"# How {fitted.model.name} was made", "", f"{fitted.words}; images of {plan.size[0]}x{plan.size[1]}, "]
     lines[-1] += f"timed {plan.wish.scope}."
-    lines += ["", "## Decisions", "", *(f"- {reason}" for reason in plan.reasons)]
-    if all(choice.start != fitted.start for choice in plan.choices):
-        lines.append(
-            f"- delivery: as {fitted.start} ({start.architecture}), with the weights that were trained at a higher "
-            "ratio, which took more than the budget when the files were timed"
-        )
+    lines += ["", "## Decisions", "", *(f"- {reason}" for reason in fitted.decisions)]
     recipe = plan.training_recipe(plan.training_minutes)
     size = f"{plan.size[0]}x{plan.size[1]}"
     train_words = ["lpsnet", "train", "--data", plan.data, "--arch", start.architecture, "--block", start.block]

@@ -216,6 +216,7 @@ class FitFile(html.Figures):
     latency_ms: float
     start: str
     trained: dict[str, float] = Field(default_factory=dict)
+    decisions: list[str] = Field(default_factory=list)  # of earlier versions: the plan's reasons
 
 
 def fit_page(path: Path, images: ImageOptions) -> html.Page:
@@ -232,7 +233,9 @@ def fit_page(path: Path, images: ImageOptions) -> html.Page:
     *first, last = training.sections
     over, precision = found.latency_ms > plan.wish.budget_ms, timed.results[0].precision
     is_whole = plan.precision == "int8" != precision
-    decisions = tuple((subject, text) for subject, _, text in (line.partition(": ") for line in plan.reasons))
+    decisions = tuple(
+        (subject, text) for subject, _, text in (line.partition(": ") for line in found.decisions or plan.reasons)
+    )
     tried = tuple((name, f"{miou:.2f} mIoU") for name, miou in found.trained.items())
     return replace(
         training,

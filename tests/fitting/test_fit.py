@@ -169,6 +169,7 @@ def test_over_the_budget_the_network_is_delivered_at_a_lower_ratio(finished, tmp
     assert again.miou == pytest.approx(fitted.evaluation.miou, abs=0.01)
     assert "OVER" not in fitted.words
     assert "as small-1of2 (B=" in (tmp_path / "how.md").read_text()
+    assert "as small-1of2 (B=" in write_report(tmp_path).read_text(encoding="utf-8")
 
 
 def test_what_was_lost_is_made_again(finished: fitting.Fit) -> None:
