@@ -148,20 +148,22 @@ _SUFFIX = "|".join(re.escape(suffix) for suffix in IMAGE_SUFFIXES)
 _TWO_FILES = re.compile(rf"(.+?(?:{_SUFFIX})[\"']?)(?:\s*[,;]\s*|\s+)(\S.*(?:{_SUFFIX})[\"']?)", re.IGNORECASE)
 
 
+_HEADING = re.compile(r"""["']?((image|img|mask|label|annotation|gt|file|name|path|id)s?[\s,;_"'-]*)+""", re.IGNORECASE)
+
+
 def read_list(path: Path) -> list[list[str]]:
     """The lines of a list file, each an image or an image and its label file, without blank ones and remarks (#).
 
-    A first line without a suffix of images, before others that have one, is a heading. Names may have blanks: a line
-    with two suffixes of images (with blanks, a comma or a semicolon between them), or a tab, holds two files; one that
-    ends with such a suffix, or has more than two words, one. Quotes around a name are no part of it.
+    A first line of words such as "image" and "label", before names with a suffix, is a heading. Names may have blanks:
+    a line with two suffixes of images (with blanks, a comma or a semicolon between them), or a tab, holds two files;
+    one that ends with such a suffix, or has more than two words, one. Quotes around a name are no part of it.
 
     Raises:
         DataError: the file cannot be read.
     """
-    rows = [_files_of(line) for line in read_lines(path) if not line.startswith("#")]
-    has_suffix = [any(Path(name).suffix.lower() in IMAGE_SUFFIXES for name in row) for row in rows]
-    has_heading = len(rows) > 1 and not has_suffix[0] and all(has_suffix[1:])
-    return rows[1:] if has_heading else rows
+    lines = [line for line in read_lines(path) if not line.startswith("#")]
+    is_heading = len(lines) > 1 and _HEADING.fullmatch(lines[0]) and Path(_files_of(lines[1])[0]).suffix
+    return [_files_of(line) for line in (lines[1:] if is_heading else lines)]
 
 
 def read_lines(path: Path) -> list[str]:

@@ -62,15 +62,19 @@ def test_lists_of_two_columns(folder: Path, line: str, mark: str) -> None:
             assert (labels == number).all()
 
 
-@pytest.mark.parametrize("heading", ["image,label\n", "# made by hand\n", "#\nfile name\n", ""])
+@pytest.mark.parametrize(
+    "heading",
+    ["image,label\n", "# made by hand\n", "#\nfile name\n", "image_path;label_path\n", '"filename","mask"\n', ""],
+)
 def test_headings_and_remarks_in_lists_are_no_files(folder: Path, heading: str) -> None:
     for split in ("train", "val"):
         row = f"images/{split}/{split} 0.png,masks/{split}/{split} 0.png\n"
         (folder / f"{split}.txt").write_text(f"{heading}{row}# {row}{row.replace('0', '1')}")
     (folder / "own.yaml").write_text(f"{NAMES}images: {{train: train.txt, val: val.txt}}\nmasks: {{}}\n")
     assert len(open_dataset(folder / "own.yaml").split("val")) == 2
-    (folder / "stems.txt").write_text("one\ntwo\n")
-    assert pairing.read_list(folder / "stems.txt") == [["one"], ["two"]]
+    for names in (["one", "two"], ["image_0001", "image_0002.png"], ["masked", "b.png"], ["image", "label"]):
+        (folder / "stems.txt").write_text("\n".join(names))
+        assert pairing.read_list(folder / "stems.txt") == [[name] for name in names], "all are files"
 
 
 @pytest.mark.parametrize(
